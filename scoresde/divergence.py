@@ -1,0 +1,114 @@
+"""The trace of a field's Jacobian: exact, or estimated with random probes.
+
+Either object is asked for a tape: `rows` vectors of D numbers for each sample, whose integral over the path
+gives both the log-determinant and its standard error. For `Exact` that is one number, the trace itself; for
+`Hutchinson`, the product Jᵀu with each probe u, since uᵀ(∫J)u is the estimate and ‖(∫J)ᵀu‖² tells its
+variance.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from scoresde.sampling.noise import SampleNoise
+
+__all__ = ["Divergence", "Exact", "Hutchinson"]
+
+Function = Callable[[Tensor], Tensor]
+
+
+class Divergence(ABC):
+    """A way to compute the divergence of a field along a path."""
+
+    @abstractmethod
+    def probes_for(self, x: Tensor, seed: int, indices: Tensor) -> Tensor | None:
+        """What is fixed along the path of each sample of x `(B, ...)`: probes `(B, K, ...)`, or None."""
+
+    @abstractmethod
+    def evaluate(self, function: Function, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The field at x, `(b, ...)`, and the tape there, `(b, n)`."""
+
+    @abstractmethod
+    def read(self, tape: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+        """From the integrated tape `(B, n)`: the integrated trace `(B,)`, and its standard error `(B,)`."""
+
+
+class Exact(Divergence):
+    """The exact trace: D Jacobian-vector products, in forward mode, batched.
+
+    Args:
+        chunk: how many columns of the Jacobian to compute at once; all if not given.
+    """
+
+    def __init__(self, chunk: int | None = None) -> None:
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk is {chunk}, expected at least 1")
+        self.chunk = chunk
+
+    def probes_for(self, x: Tensor, seed: int, indices: Tensor) -> None:
+        return None
+
+    def evaluate(self, function: Function, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+        size = x[0].numel()
+        basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, *x.shape[1:])
+
+        def column(unit: Tensor) -> tuple[Tensor, Tensor]:
+            value, tangent = torch.func.jvp(function, (x,), (unit.expand_as(x),))
+            return value, (tangent * unit).flatten(1).sum(1)
+
+        # The fused attention kernels have no forward-mode derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            value, diagonal = torch.func.vmap(column, out_dims=(None, 0), chunk_size=self.chunk)(basis)
+        return value.detach(), diagonal.double().sum(0)[:, None]
+
+    def read(self, tape: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+        return tape[:, 0], torch.zeros_like(tape[:, 0])
+
+    def __repr__(self) -> str:
+        return "Exact()"
+
+
+class Hutchinson(Divergence):
+    """Hutchinson's estimate with Rademacher probes, fixed along a sample's path (Hutchinson 1990; Grathwohl et
+    al. 2019; Song et al. 2021, appendix D.2).
+
+    With M the integral of the Jacobian, one probe u gives uᵀMu, of variance 2 Σ_{i≠j} S_ij² where S is the
+    symmetric part of M. The standard error comes from ‖Mᵀu‖², whose mean is ‖M‖²: it needs no second probe.
+    It counts the diagonal as if constant and M as if symmetric, and so errs on the large side.
+
+    Args:
+        probes: number of probes; the standard error falls as its square root.
+    """
+
+    def __init__(self, probes: int = 1) -> None:
+        if probes < 1:
+            raise ValueError(f"probes is {probes}, expected at least 1")
+        self.probes = probes
+
+    def probes_for(self, x: Tensor, seed: int, indices: Tensor) -> Tensor:
+        return SampleNoise(seed, indices, (self.probes, *x.shape[1:]), x.dtype, x.device, stream=2).signs()
+
+    def evaluate(self, function: Function, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert probes is not None
+        value, pull = torch.func.vjp(function, x)
+        if self.probes == 1:
+            (product,) = pull(probes[:, 0])
+            return value.detach(), product.double().flatten(1)
+        (products,) = torch.func.vmap(pull, in_dims=1, out_dims=1)(probes)
+        return value.detach(), products.double().flatten(1)
+
+    def read(self, tape: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert probes is not None
+        flat = probes.double().flatten(2)
+        products = tape.reshape(flat.shape)
+        size = flat.shape[2]
+        estimates = (flat * products).sum(2)
+        # E‖Mᵀu‖² = ‖M‖², and (uᵀMu)² has mean (tr M)² + variance, hence the last factor.
+        variance = 2 * (products.square().sum(2) - estimates**2 / size).clamp_min(0) / (1 - 2 / size)
+        return estimates.mean(1), (variance.mean(1) / self.probes).sqrt()
+
+    def __repr__(self) -> str:
+        return f"Hutchinson(probes={self.probes})"

@@ -1,0 +1,56 @@
+"""Samplers: a solver on a time grid, with noise that belongs to each sample."""
+
+from scoresde.sampling.external import ScipyODE, TorchSDE
+from scoresde.sampling.grids import (
+    DiscreteTime,
+    ExplicitTimes,
+    Grid,
+    KarrasGrid,
+    QuadraticTime,
+    UniformLogSNR,
+    UniformTime,
+)
+from scoresde.sampling.noise import SampleNoise
+from scoresde.sampling.predictor_corrector import (
+    Ancestral,
+    AnnealedLangevin,
+    Corrector,
+    EulerMaruyama,
+    Langevin,
+    NoCorrector,
+    NoPredictor,
+    Predictor,
+    PredictorCorrector,
+    ReverseDiffusion,
+)
+from scoresde.sampling.runge_kutta import Euler, Heun
+from scoresde.sampling.sampler import NonFiniteError, Sampler, Samples, Solver
+
+__all__ = [
+    "Ancestral",
+    "AnnealedLangevin",
+    "Corrector",
+    "DiscreteTime",
+    "Euler",
+    "EulerMaruyama",
+    "ExplicitTimes",
+    "Grid",
+    "Heun",
+    "KarrasGrid",
+    "Langevin",
+    "NoCorrector",
+    "NoPredictor",
+    "NonFiniteError",
+    "Predictor",
+    "PredictorCorrector",
+    "QuadraticTime",
+    "ReverseDiffusion",
+    "SampleNoise",
+    "Sampler",
+    "Samples",
+    "ScipyODE",
+    "Solver",
+    "TorchSDE",
+    "UniformLogSNR",
+    "UniformTime",
+]

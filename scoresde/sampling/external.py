@@ -1,0 +1,118 @@
+"""Other libraries' integrators, as references: scipy for the probability-flow ODE, torchsde for the reverse SDE."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+import torchsde
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from scoresde.sampling.sampler import Noise, Solver
+from scoresde.score import ScoreModel
+from scoresde.sde import ReverseSDE
+
+__all__ = ["ScipyODE", "TorchSDE"]
+
+
+class ScipyODE(Solver):
+    """The probability-flow ODE by `scipy.integrate.solve_ivp`: a black box in float64 on the CPU.
+
+    As score_sde does, the whole batch is one system with one step size, so a sample depends on its batch
+    mates within the tolerance. The state is given at the grid's times from the dense output.
+
+    Args:
+        method: any method of `solve_ivp`.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+    """
+
+    def __init__(self, method: str = "RK45", rtol: float = 1e-5, atol: float = 1e-5) -> None:
+        known = ("RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA")
+        if method not in known:
+            raise ValueError(f"method is {method!r}, expected one of {', '.join(known)}")
+        self.method = method
+        self.rtol = rtol
+        self.atol = atol
+
+    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
+        def velocity(t: float, y: np.ndarray) -> np.ndarray:
+            state = torch.from_numpy(y).to(x).reshape(x.shape)
+            return model.velocity(state, torch.tensor(t, dtype=torch.float64)).double().cpu().numpy().ravel()
+
+        solution = solve_ivp(
+            velocity,
+            (float(times[0]), float(times[-1])),
+            x.double().cpu().numpy().ravel(),
+            method=self.method,
+            t_eval=times.numpy(),
+            rtol=self.rtol,
+            atol=self.atol,
+        )
+        if not solution.success:
+            raise ArithmeticError(f"scipy's {self.method} gave up: {solution.message}")
+        for column in solution.y.T[1:]:
+            yield torch.from_numpy(column.copy()).to(x).reshape(x.shape)
+
+
+class TorchSDE(Solver):
+    """The reverse SDE by torchsde (Li et al. 2020).
+
+    The Brownian path belongs to the batch, not to the sample: here alone, a sample depends on its batch mates.
+
+    Args:
+        method: any method of torchsde for Itô SDEs with diagonal noise: `"euler"`, `"milstein"`, `"srk"`.
+        adaptive: adapt the step size; else one step (or `substeps`) for each interval of the grid.
+        substeps: steps in each interval of the grid, uniform in t.
+        rtol: relative tolerance of adaptive steps.
+        atol: absolute tolerance of adaptive steps.
+    """
+
+    def __init__(
+        self,
+        method: Literal["euler", "milstein", "srk"] = "euler",
+        adaptive: bool = False,
+        substeps: int = 1,
+        rtol: float = 1e-3,
+        atol: float = 1e-3,
+    ) -> None:
+        if method not in ("euler", "milstein", "srk"):
+            raise ValueError(f"method is {method!r}, expected 'euler', 'milstein' or 'srk'")
+        if substeps < 1:
+            raise ValueError(f"substeps is {substeps}, expected at least 1")
+        self.method = method
+        self.adaptive = adaptive
+        self.substeps = substeps
+        self.rtol = rtol
+        self.atol = atol
+
+    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
+        reverse = ReverseSDE(model.sde, model, tuple(x.shape[1:]))
+        state = x.flatten(1)
+        s = model.sde.t_max - times
+        # The draw that keys the path comes from the samples' own noise, so that it follows the seed.
+        entropy = int(noise().double().flatten()[0].view(torch.int64)) % 2**31
+        path = torchsde.BrownianInterval(
+            t0=float(s[0]),
+            t1=float(s[-1]),
+            size=state.shape,
+            dtype=x.dtype,
+            device=x.device,
+            entropy=entropy,
+            levy_area_approximation="space-time" if self.method == "srk" else "none",
+        )
+        for start, stop in zip(s[:-1].tolist(), s[1:].tolist(), strict=True):
+            state = torchsde.sdeint(
+                reverse,
+                state,
+                torch.tensor([start, stop], dtype=torch.float64),
+                bm=path,
+                method=self.method,
+                dt=(stop - start) / self.substeps,
+                adaptive=self.adaptive,
+                rtol=self.rtol,
+                atol=self.atol,
+                dt_min=1e-9,
+            )[-1]
+            yield state.reshape(x.shape)

@@ -1,0 +1,170 @@
+"""Predictor-corrector sampling (Song et al. 2021, algorithms 1 to 5).
+
+A predictor takes one step of the reverse SDE; a corrector then moves the state by Langevin dynamics towards
+the density at the new time. Every predictor works with every corrector, under every SDE and on every grid:
+where the paper's discretisation of VP has √(1 − β_i), which is not real on short grids, the kernel
+p(x_t | x_s) = N(a x_s, b² I) between two grid times is used, to which it converges.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scoresde.sampling.sampler import Noise, Solver
+from scoresde.score import ScoreModel
+from scoresde.sde import SDE
+
+__all__ = [
+    "Ancestral",
+    "AnnealedLangevin",
+    "Corrector",
+    "EulerMaruyama",
+    "Langevin",
+    "NoCorrector",
+    "NoPredictor",
+    "Predictor",
+    "PredictorCorrector",
+    "ReverseDiffusion",
+]
+
+
+class _Described:
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
+
+
+class Predictor(_Described, ABC):
+    """One step of the reverse SDE: x ← c_x x + c_s score + c_z z."""
+
+    @abstractmethod
+    def coefficients(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(c_x, c_s, c_z), each `(n,)`, for the steps from times[i] to times[i + 1]."""
+
+
+class Corrector(_Described, ABC):
+    """Steps of Langevin dynamics at a fixed time, x ← x + ε score + √(2ε) z.
+
+    Args:
+        snr: the signal-to-noise ratio r that sets the step size.
+        steps: how many steps at each time.
+    """
+
+    def __init__(self, snr: float = 0.16, steps: int = 1) -> None:
+        if not snr > 0:
+            raise ValueError(f"snr is {snr}, expected a positive number")
+        if steps < 1:
+            raise ValueError(f"steps is {steps}, expected at least 1; use NoCorrector for none")
+        self.snr = snr
+        self.steps = steps
+
+    @abstractmethod
+    def step_size(self, score: Tensor, z: Tensor, scale: float, sigma: float) -> Tensor | float:
+        """ε, a number or `(B, 1, ...)`; `scale` is a² of the kernel between two grid times (1 for VE)."""
+
+
+class EulerMaruyama(Predictor):
+    """x ← x + (f x − g² score) Δt + g √|Δt| z."""
+
+    def coefficients(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        t, dt = times[:-1], times.diff()
+        g = sde.diffusion(t)
+        return 1 + sde.drift_coefficient(t) * dt, -(g**2) * dt, g * (-dt).sqrt()
+
+
+class ReverseDiffusion(Predictor):
+    """x ← (2 − a) x + b² score + b z: the forward step, reversed (Song et al. 2021, eq. 46)."""
+
+    def coefficients(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, b = sde.transition(times[:-1], times[1:])
+        return 2 - a, b**2, b
+
+
+class Ancestral(Predictor):
+    """x ← (x + b² score)/a + c z: the posterior of a Markov chain (Ho et al. 2020, algorithm 2; Song et al.
+    2021, eq. 4 and 47).
+
+    Args:
+        variance: `"posterior"`, c = b σ_s/σ_t, exact for data at a point (β̃ of Ho et al. 2020); `"forward"`,
+            c = b, exact for unit-variance normal data under VP (their β, used by score_sde for VP).
+    """
+
+    def __init__(self, variance: Literal["posterior", "forward"] = "posterior") -> None:
+        if variance not in ("posterior", "forward"):
+            raise ValueError(f"variance is {variance!r}, expected 'posterior' or 'forward'")
+        self.variance = variance
+
+    def coefficients(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, b = sde.transition(times[:-1], times[1:])
+        spread = b * sde.sigma(times[1:]) / sde.sigma(times[:-1]) if self.variance == "posterior" else b
+        return 1 / a, b**2 / a, spread
+
+
+class NoPredictor(Predictor):
+    """Leaves the state where it is: with a corrector, annealed Langevin dynamics as in NCSN."""
+
+    def coefficients(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        zero = torch.zeros_like(times[1:])
+        return zero + 1, zero, zero
+
+
+class Langevin(Corrector):
+    """ε = 2 a² (r ‖z‖/‖score‖)², norms of each sample (Song et al. 2021, algorithms 4 and 5)."""
+
+    def step_size(self, score: Tensor, z: Tensor, scale: float, sigma: float) -> Tensor:
+        axes = [1] * (score.ndim - 1)
+        # A score of zero (the exact mode of a density) must not make the step infinite.
+        tiny = torch.finfo(score.dtype).tiny ** 0.5
+        ratio = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1).clamp_min(tiny)
+        # Nor may it fling the sample: past 2σ² Langevin dynamics on a Gaussian is unstable.
+        return (2 * scale * (self.snr * ratio) ** 2).clamp_max(sigma**2).reshape(-1, *axes)
+
+
+class AnnealedLangevin(Corrector):
+    """ε = 2 a² (r σ)² (Song & Ermon 2019, algorithm 1, in score_sde's scaling)."""
+
+    def step_size(self, score: Tensor, z: Tensor, scale: float, sigma: float) -> float:
+        return 2 * scale * (self.snr * sigma) ** 2
+
+
+class NoCorrector(Corrector):
+    """No correction."""
+
+    def __init__(self) -> None:
+        self.snr = 0.0
+        self.steps = 0
+
+    def step_size(self, score: Tensor, z: Tensor, scale: float, sigma: float) -> float:
+        return 0.0
+
+
+class PredictorCorrector(Solver):
+    """A predictor step, then the corrector's steps at the new time (Song et al. 2021, algorithm 1).
+
+    Args:
+        predictor: `EulerMaruyama`, `ReverseDiffusion`, `Ancestral` or `NoPredictor`.
+        corrector: `Langevin`, `AnnealedLangevin` or `NoCorrector`.
+    """
+
+    def __init__(self, predictor: Predictor, corrector: Corrector | None = None) -> None:
+        self.predictor = predictor
+        self.corrector = NoCorrector() if corrector is None else corrector
+        if isinstance(predictor, NoPredictor) and self.corrector.steps == 0:
+            raise ValueError("neither a predictor nor a corrector: the state would never move; give one of them")
+
+    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
+        sde = model.sde
+        steps = zip(*(c.tolist() for c in self.predictor.coefficients(sde, times)), strict=True)
+        scales = (sde.transition(times[:-1], times[1:])[0] ** 2).tolist()
+        sigmas = sde.sigma(times[1:]).tolist()
+        moves = not isinstance(self.predictor, NoPredictor)
+        for i, (c_x, c_s, c_z) in enumerate(steps):
+            if moves:
+                x = torch.add(c_x * x, model.score(x, times[i]), alpha=c_s).add_(noise(), alpha=c_z)
+            for _ in range(self.corrector.steps):
+                score, z = model.score(x, times[i + 1]), noise()
+                size = self.corrector.step_size(score, z, scales[i], sigmas[i])
+                x = x + size * score + (2 * size) ** 0.5 * z
+            yield x

@@ -1,0 +1,214 @@
+"""The loop around every solver."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from scoresde.sampling.grids import Grid
+from scoresde.sampling.noise import SampleNoise
+from scoresde.score import ScoreModel
+
+__all__ = ["NonFiniteError", "Noise", "Sampler", "Samples", "Solver"]
+
+Noise = Callable[[], Tensor]
+
+
+class NonFiniteError(ArithmeticError):
+    """A solve ended in values that are not finite."""
+
+
+class Solver(ABC):
+    """A way to follow the reverse SDE or the probability-flow ODE; one generator function."""
+
+    @abstractmethod
+    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
+        """Yield the state at times[1], times[2], ...
+
+        Args:
+            model: the score model, with its conditions bound.
+            x: `(B, ...)`, the state at times[0].
+            times: `(n + 1,)` float64 on the CPU, decreasing.
+            noise: returns a fresh draw of standard normal noise of the shape of x at each call.
+        """
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+        return f"{type(self).__name__}({values})"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a sampler returns.
+
+    Attributes:
+        x: `(B, ...)`, the samples.
+        nfe: network evaluations per sample.
+        times: `(n + 1,)`, the time grid.
+        trajectory: `(n + 1, B, ...)` on the CPU, the states at `times`, if it was asked for.
+    """
+
+    x: Tensor
+    nfe: int
+    times: Tensor
+    trajectory: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"Samples(x={tuple(self.x.shape)}, nfe={self.nfe}, steps={len(self.times) - 1})"
+
+
+class _Bound(ScoreModel):
+    """A model with its conditions, counting evaluations."""
+
+    def __init__(self, model: ScoreModel, cond: dict[str, Any]) -> None:
+        super().__init__(model.sde, model.statistics)
+        self.model = model
+        self.cond = cond
+        self.nfe = 0
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        return self.model.log_snr_range
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        self.nfe += 1
+        return self.model.denoise(x, t, **self.cond)
+
+    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        self.nfe += 1
+        return self.model.noise(x, t, **self.cond)
+
+    def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        self.nfe += 1
+        return self.model.score(x, t, **self.cond)
+
+    def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        self.nfe += 1
+        return self.model.velocity(x, t, **self.cond)
+
+
+class Sampler:
+    """A solver on a time grid.
+
+    Args:
+        solver: how to step.
+        grid: when.
+        denoise: replace the last state by its mean E[x₀ | x] (Song et al. 2021, appendix C; Jolicoeur-Martineau
+            et al. 2021): one evaluation more, and the noise left at t_min is gone.
+    """
+
+    def __init__(self, solver: Solver, grid: Grid, denoise: bool = True) -> None:
+        self.solver = solver
+        self.grid = grid
+        self.denoise = denoise
+
+    def __repr__(self) -> str:
+        return f"Sampler({self.solver!r}, {self.grid!r}, denoise={self.denoise})"
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        model: ScoreModel,
+        shape: tuple[int, ...] | None = None,
+        *,
+        x_init: Tensor | None = None,
+        seed: int = 0,
+        first: int = 0,
+        batch_size: int | None = None,
+        trajectory: bool = False,
+        progress: bool = False,
+        dtype: torch.dtype | None = None,
+        **cond: Any,
+    ) -> Samples:
+        """Draw samples.
+
+        Args:
+            model: the score model.
+            shape: `(B, ...)`, the number of samples and their event shape; or give `x_init`.
+            x_init: `(B, ...)`, the state at the grid's first time, instead of a draw from the prior.
+            seed: sample i is a function of the seed and of i alone.
+            first: index of the first sample; sample i of a call with `first=0` is sample 0 of one with `first=i`.
+            batch_size: how many samples to work on at once; all if not given.
+            trajectory: keep the state at every time.
+            progress: show a progress bar.
+            dtype: of the state; that of `x_init`, or else of the model, if not given.
+            **cond: conditions for the model; tensors of length B are split with the batch.
+
+        Raises:
+            ValueError: zero samples, neither or both of shape and x_init, a grid outside the SDE's interval.
+            NonFiniteError: a sample that is not finite.
+        """
+        if (shape is None) == (x_init is None):
+            raise ValueError("give either shape=(B, ...) or x_init, not both or neither")
+        shape = tuple(shape) if shape is not None else tuple(x_init.shape)  # type: ignore[union-attr]
+        if len(shape) < 2 or min(shape) < 1:
+            raise ValueError(f"shape is {shape}, expected (B, ...) with at least one sample of at least one element")
+        batch_size = shape[0] if batch_size is None else batch_size
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        times = self.grid(model.sde)
+        device = model.device if x_init is None else x_init.device
+        if dtype is None:
+            dtype = model.dtype if x_init is None else x_init.dtype
+        chunks = range(0, shape[0], batch_size)
+        bar = tqdm(total=len(chunks) * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
+        parts, tracks, nfe = [], [], 0
+        training = model.training
+        model.eval()
+        try:
+            with bar:
+                for start in chunks:
+                    stop = min(start + batch_size, shape[0])
+                    indices = torch.arange(first + start, first + stop)
+                    noise = SampleNoise(seed, indices, shape[1:], dtype, device)
+                    bound = _Bound(model, {k: _rows(v, start, stop, shape[0]) for k, v in cond.items()})
+                    if x_init is None:
+                        x = _prior(model, noise(), times[0])
+                    else:
+                        x = x_init[start:stop].to(dtype)
+                    track = [x.cpu()] if trajectory else []
+                    for state in self.solver.solve(bound, x, times, noise):
+                        x = state
+                        bar.update()
+                        if trajectory:
+                            track.append(x.cpu())
+                    if self.denoise:
+                        x = bound.denoise(x, times[-1])
+                    parts.append(x)
+                    tracks.append(torch.stack(track) if trajectory else None)
+                    nfe = bound.nfe
+        finally:
+            model.train(training)
+        x = torch.cat(parts)
+        self._check(x)
+        joined = torch.cat([t for t in tracks if t is not None], dim=1) if trajectory else None
+        return Samples(x, nfe, times, joined)
+
+    def _check(self, x: Tensor) -> None:
+        # Once, at the end: a value that is not finite stays so, and looking at each step would wait for the device.
+        bad = int((~x.flatten(1).isfinite().all(1)).sum())
+        if bad:
+            raise NonFiniteError(
+                f"{bad} of {len(x)} samples are not finite after {self!r}: "
+                "take more steps, another grid or another solver, or check the model"
+            )
+
+
+def _prior(model: ScoreModel, noise: Tensor, t: Tensor) -> Tensor:
+    """A draw of the Gaussian at t with the data's mean and variance, or of N(0, σ² I) if they are not known."""
+    alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))
+    if model.statistics is None:
+        return sigma * noise
+    std = float(model.statistics.std)
+    return math.hypot(alpha * std, sigma) * noise + alpha * model.statistics.mean.to(noise).reshape(noise.shape[1:])
+
+
+def _rows(value: Any, start: int, stop: int, total: int) -> Any:
+    if isinstance(value, Tensor) and value.ndim and len(value) == total:
+        return value[start:stop]
+    return value

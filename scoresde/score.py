@@ -1,0 +1,353 @@
+"""Score models: what a network, an exact density or a guided model all look like to a solver."""
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.preconditioning import Preconditioning
+from scoresde.sde import SDE, expand_to
+from scoresde.statistics import Statistics
+
+__all__ = ["EmpiricalScore", "GaussianMixtureScore", "NetworkScore", "ScoreModel", "with_sde"]
+
+
+class ScoreModel(nn.Module, ABC):
+    """A model of the noised data's density p_t under `sde`.
+
+    A subclass gives `denoise`; the other predictions follow from it (Tweedie's formula, Efron 2011), and a
+    subclass that knows one of them more accurately overrides it. x is `(B, ...)`; t is a scalar or `(B,)`.
+
+    Attributes:
+        sde: the forward SDE.
+        statistics: mean and covariance of the data, or None where they are not known.
+        log_snr_range: the smallest and largest λ = log(α/σ) at which the model may be asked.
+    """
+
+    def __init__(self, sde: SDE, statistics: Statistics | None = None) -> None:
+        super().__init__()
+        self.sde = sde
+        self.statistics: Statistics | None = statistics
+
+    @abstractmethod
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        """E[x₀ | x_t = x], of the shape of x."""
+
+    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        """E[ε | x_t = x] = (x − α D)/σ, of the shape of x."""
+        alpha, sigma = expand_to(self.sde.alpha(t), x), expand_to(self.sde.sigma(t), x)
+        return (x - alpha * self.denoise(x, t, **cond)) / sigma
+
+    def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        """∇ₓ log p_t(x) = −ε/σ, of the shape of x."""
+        return self.noise(x, t, **cond) / expand_to(-self.sde.sigma(t), x)
+
+    def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        """Drift of the probability-flow ODE dx/dt = f x − ½ g² score (Song et al. 2021, eq. 13)."""
+        drift, pull = self._flow(t)
+        return expand_to(drift, x) * x + expand_to(pull, x) * self.noise(x, t, **cond)
+
+    def forward(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        """The same as `denoise`."""
+        return self.denoise(x, t, **cond)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of states: the parameters' (or the exact density's), float32 at least."""
+        dtypes = (v.dtype for v in itertools.chain(self.parameters(), self.buffers()))
+        first = next((d for d in dtypes if d.is_floating_point), torch.float32)
+        return torch.float64 if first == torch.float64 else torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters (or the exact density's numbers) are."""
+        return next((v.device for v in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        ends = torch.tensor([self.sde.t_max, self.sde.t_min], dtype=torch.float64)
+        low, high = self.sde.log_snr(ends).tolist()
+        return low, high
+
+    def _flow(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """f and g²/(2σ): the velocity is f x + g²/(2σ) ε."""
+        return self.sde.drift_coefficient(t), self.sde.diffusion(t) ** 2 / (2 * self.sde.sigma(t))
+
+
+class NetworkScore(ScoreModel):
+    """A network under a preconditioning.
+
+    Each prediction is one linear combination of x and the raw output F, with coefficients computed in float64
+    in closed form, so that none is a difference of nearly equal numbers.
+
+    Args:
+        network: maps (x, c_noise, **cond) to the raw output F of the shape of x; x is `(B, ...)` scaled by
+            c_in, c_noise `(B,)`.
+        sde: the forward SDE.
+        preconditioning: what the network sees and predicts.
+        statistics: mean and covariance of the training data.
+    """
+
+    def __init__(
+        self, network: nn.Module, sde: SDE, preconditioning: Preconditioning, statistics: Statistics | None = None
+    ) -> None:
+        super().__init__(sde, statistics)
+        self.network = network
+        self.preconditioning = (
+            preconditioning if statistics is None else preconditioning.with_data_std(float(statistics.std))
+        )
+
+    def raw(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        """The network's output F, of the shape and dtype of x."""
+        if x.ndim < 2 or x.shape[0] == 0:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, ...) with at least one sample")
+        t = self.sde.check_time(t).double()
+        c_noise = self.preconditioning.c_noise(self.sde, t)
+        dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
+        c_noise = (
+            torch.full((x.shape[0],), c_noise.item(), dtype=dtype, device=x.device)
+            if c_noise.ndim == 0 and c_noise.device.type == "cpu"
+            else c_noise.to(x.device, dtype).expand(x.shape[0])
+        )
+        scaled = expand_to(self.preconditioning.c_in(self.sde, t), x) * x
+        return self.network(scaled.to(dtype), c_noise, **cond).to(x.dtype)
+
+    def _solved(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, b) with ε = a x + b F."""
+        t = self.sde.check_time(t).double()
+        p, q = self.preconditioning.target(self.sde, t)
+        alpha = self.sde.alpha(t)
+        det = alpha * q - self.sde.sigma(t) * p
+        return -p / det, alpha / det
+
+    def _combine(self, a: Tensor, b: Tensor, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        return expand_to(a, x) * x + expand_to(b, x) * self.raw(x, t, **cond)
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        _, c_skip, c_out, _ = self.preconditioning.coefficients(self.sde, self.sde.check_time(t).double())
+        return self._combine(c_skip, c_out, x, t, **cond)
+
+    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        return self._combine(*self._solved(t), x, t, **cond)
+
+    def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        a, b = self._solved(t)
+        minus_sigma = -self.sde.sigma(self.sde.check_time(t).double())
+        return self._combine(a / minus_sigma, b / minus_sigma, x, t, **cond)
+
+    def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        a, b = self._solved(t)
+        drift, pull = self._flow(self.sde.check_time(t).double())
+        return self._combine(drift + pull * a, pull * b, x, t, **cond)
+
+
+class GaussianMixtureScore(ScoreModel):
+    """The exact score, density and samples of a Gaussian mixture at every t: ground truth for tests.
+
+    At time t the mixture is Σ w_k N(α μ_k, α² Σ_k + σ² I).
+
+    Args:
+        weights: `(K,)`, positive; normalised here.
+        means: `(K, ...)`.
+        covariances: `(K,)` isotropic variances, `(K, ...)` diagonals, or `(K, D, D)` full covariances, where
+            D is the number of elements of a mean. Symmetric and positive semi-definite.
+        sde: the forward SDE.
+    """
+
+    weights: Tensor
+    means: Tensor
+    variances: Tensor
+    rotations: Tensor | None
+
+    def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor, sde: SDE) -> None:
+        weights, means, covariances = (torch.as_tensor(v).double() for v in (weights, means, covariances))
+        count = means.shape[0]
+        flat = means.reshape(count, -1)
+        dim = flat.shape[1]
+        if weights.shape != (count,) or not bool((weights > 0).all()):
+            raise ValueError(f"expected {count} positive weights, one for each mean, got {weights.tolist()}")
+        rotations = None
+        if covariances.shape == (count,):
+            variances = covariances[:, None].expand(count, dim).contiguous()
+        elif covariances.shape == means.shape:
+            variances = covariances.reshape(count, dim)
+        elif covariances.shape == (count, dim, dim):
+            if not torch.allclose(covariances, covariances.mT, atol=1e-10 * float(covariances.abs().max())):
+                raise ValueError("covariances are not symmetric; give Σ, not its Cholesky factor")
+            variances, rotations = torch.linalg.eigh(covariances)
+            # Round-off of a semi-definite matrix; anything more is refused below.
+            tolerance = 1e-12 * variances.abs().amax(1, keepdim=True)
+            variances = torch.where(variances.abs() <= tolerance, torch.zeros_like(variances), variances)
+        else:
+            raise ValueError(
+                f"covariances have shape {tuple(covariances.shape)}, expected ({count},), {tuple(means.shape)} "
+                f"or ({count}, {dim}, {dim})"
+            )
+        if not bool((variances >= 0).all()):
+            raise ValueError("covariances are not positive semi-definite")
+        weights = weights / weights.sum()
+        mean = weights @ flat
+        spread = flat - mean
+        covariance = torch.einsum("k,ki,kj->ij", weights, spread, spread)
+        covariance = covariance + (
+            torch.diag(weights @ variances)
+            if rotations is None
+            else torch.einsum("k,kij,kj,klj->il", weights, rotations, variances, rotations)
+        )
+        std = covariance.diagonal().mean().sqrt()
+        known = Statistics(mean.reshape(means.shape[1:]), std, covariance) if std > 0 else None
+        super().__init__(sde, known)
+        self.shape = tuple(means.shape[1:])
+        self.register_buffer("weights", weights)
+        self.register_buffer("means", flat)
+        self.register_buffer("variances", variances)
+        self.register_buffer("rotations", rotations)
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        return -math.inf, math.inf
+
+    def _posterior(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Per component, in its own eigenbasis: log joint `(B, K)`, z, variances `(B, K, D)`, α, σ² `(B, 1, 1)`."""
+        if x.ndim < 2 or tuple(x.shape[1:]) not in (self.shape, (self.means.shape[1],)):
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.shape))})")
+        t = torch.as_tensor(t, dtype=torch.float64)
+        cast = {"device": x.device, "dtype": x.dtype}
+        alpha = self.sde.alpha(t).to(**cast).reshape(-1, 1, 1)
+        sigma = self.sde.sigma(t).to(**cast).reshape(-1, 1, 1)
+        z = x.reshape(x.shape[0], 1, -1) - alpha * self.means.to(**cast)
+        if self.rotations is not None:
+            z = torch.einsum("bki,kij->bkj", z, self.rotations.to(**cast))
+        variance = alpha**2 * self.variances.to(**cast) + sigma**2
+        log_density = -0.5 * (z**2 / variance + variance.log() + math.log(2 * math.pi)).sum(2)
+        return self.weights.to(**cast).log() + log_density, z, variance, alpha, sigma
+
+    def _mix(self, log_joint: Tensor, z: Tensor, x: Tensor) -> Tensor:
+        """Σ_k r_k U_k z_k in the shape of x."""
+        z = log_joint.softmax(1)[:, :, None] * z
+        if self.rotations is None:
+            return z.sum(1).reshape(x.shape)
+        return torch.einsum("bkj,kij->bi", z, self.rotations.to(z)).reshape(x.shape)
+
+    def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """log p_t(x) in nats, `(B,)`."""
+        return self._posterior(x, torch.as_tensor(t))[0].logsumexp(1)
+
+    def sample(self, n: int, t: Tensor | float, generator: torch.Generator | None = None) -> Tensor:
+        """n draws `(n, ...)` of p_t in float64."""
+        if n < 1:
+            raise ValueError(f"n is {n}, expected at least one sample")
+        device = self.means.device
+        t = torch.as_tensor(t, dtype=torch.float64)
+        k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        z = torch.randn(n, self.means.shape[1], dtype=torch.float64, device=device, generator=generator)
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        z = z * (alpha**2 * self.variances[k] + sigma**2).sqrt()
+        if self.rotations is not None:
+            z = torch.einsum("bj,bij->bi", z, self.rotations[k])
+        return (alpha * self.means[k] + z).reshape(n, *self.shape)
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        log_joint, z, variance, alpha, _ = self._posterior(x, t)
+        gain = alpha * self.variances.to(x) / variance
+        centre = (log_joint.softmax(1) @ self.means.to(x)).reshape(x.shape)
+        return centre + self._mix(log_joint, gain * z, x)
+
+    def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        log_joint, z, variance, _, _ = self._posterior(x, t)
+        return self._mix(log_joint, -z / variance, x)
+
+    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        log_joint, z, variance, _, sigma = self._posterior(x, t)
+        return self._mix(log_joint, sigma * z / variance, x)
+
+
+class EmpiricalScore(ScoreModel):
+    """The exact score of a finite data set: p₀ puts weight 1/N on each sample.
+
+    Args:
+        data: `(N, ...)`.
+        sde: the forward SDE.
+        chunk: number of distances to hold at once; larger batches are worked through in parts.
+    """
+
+    data: Tensor
+
+    def __init__(self, data: Tensor, sde: SDE, chunk: int = 2**24) -> None:
+        if data.ndim < 2 or data.shape[0] < 1:
+            raise ValueError(f"data has shape {tuple(data.shape)}, expected (N, ...) with at least one sample")
+        if not bool(data.isfinite().all()):
+            raise ValueError("data has values that are not finite; remove them first")
+        varies = bool((data != data[0]).any())
+        super().__init__(sde, Statistics.estimate(data) if varies else None)
+        self.shape = tuple(data.shape[1:])
+        self.chunk = chunk
+        self.register_buffer("data", data.flatten(1))
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        return -math.inf, math.inf
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        data = self.data.to(x)
+        scaled = x.flatten(1) / expand_to(self.sde.alpha(t), x.flatten(1))
+        precision = (2 * self.sde.log_snr(t)).exp().to(x).expand(x.shape[0])
+        rows = max(1, self.chunk // data.shape[0])
+        parts = []
+        for part, weight in zip(scaled.split(rows), precision.split(rows), strict=True):
+            # Not by |x|² − 2 x·y + |y|²: at small σ the distances are small differences of these.
+            distance = torch.cdist(part, data, compute_mode="donot_use_mm_for_euclid_dist")
+            parts.append((-0.5 * weight[:, None] * distance**2).softmax(1) @ data)
+        return torch.cat(parts).reshape(x.shape)
+
+
+class _UnderSDE(ScoreModel):
+    """A model trained under one SDE, integrated under another."""
+
+    def __init__(self, model: ScoreModel, sde: SDE) -> None:
+        super().__init__(sde, model.statistics)
+        self.model = model
+
+    def _translate(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The same noised sample in the model's own scale, and its time there."""
+        t = torch.as_tensor(t).double()
+        inner = self.model.sde
+        time = inner.time(self.sde.log_snr(t))
+        if not math.isinf(self.model.log_snr_range[0]):
+            time = time.clamp(inner.t_min, inner.t_max)  # round-off at the ends
+        return expand_to(inner.alpha(time) / self.sde.alpha(t), x) * x, time
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        return self.model.log_snr_range
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        return self.model.denoise(*self._translate(x, t), **cond)
+
+    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        return self.model.noise(*self._translate(x, t), **cond)
+
+
+def with_sde(model: ScoreModel, sde: SDE) -> ScoreModel:
+    """`model` integrated under another SDE, by matching the signal-to-noise ratio.
+
+    x_t under one SDE, divided by its α, has the distribution of x_t' under any other, divided by that one's
+    α, where the log-SNRs agree (Kingma et al. 2021, section 5.1; Karras et al. 2022, section 3). The interval
+    of `sde` is shortened to the noise levels that the model knows.
+    """
+    low, high = model.log_snr_range
+    t_min = sde.t_min if math.isinf(high) else max(sde.t_min, _time(sde, high))
+    t_max = sde.t_max if math.isinf(low) else min(sde.t_max, _time(sde, low))
+    if not t_min < t_max:
+        raise ValueError(
+            f"{sde} has no noise level in common with the model, whose log-SNR runs from {low:g} to {high:g}"
+        )
+    return _UnderSDE(model, sde.between(t_min, t_max))
+
+
+def _time(sde: SDE, log_snr: float) -> float:
+    return float(sde.time(torch.tensor(log_snr, dtype=torch.float64)))
