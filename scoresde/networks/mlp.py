@@ -1,0 +1,92 @@
+"""A residual multilayer perceptron for vectors and other small events."""
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scoresde.networks.embedding import Conditioning, Modulation, check_inputs
+
+
+class MLP(nn.Module):
+    """A residual perceptron for events of any shape, flattened inside.
+
+    Every block is ``h + W2 silu(W1 modulate(layer_norm(h)))``, where noise level and label set the scale and
+    shift. The stream itself is not normalised, so the output keeps a linear path from ``x``. The output layer
+    starts at zero: a new network returns exactly zero.
+
+    Args:
+        shape: of one event, without the batch.
+        width: of the stream, the blocks and the conditioning vector.
+        blocks: number of residual blocks.
+        embedding: noise-level features; see `Conditioning`.
+        num_classes: number of classes, or None.
+        label_dropout: rate at which labels are dropped in training; see `Conditioning`.
+        dropout: of the hidden features of each block, in [0, 1).
+
+    Raises:
+        ValueError: if a size is below 1, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        width: int = 256,
+        blocks: int = 4,
+        embedding: nn.Module | None = None,
+        num_classes: int | None = None,
+        label_dropout: float = 0.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        if not self.shape or min(self.shape) < 1:
+            raise ValueError(f"shape must be one or more positive sizes, for example (2,), got {self.shape}")
+        if width < 1 or blocks < 1:
+            raise ValueError(f"width and blocks must be at least 1, got {width} and {blocks}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        self.num_classes = num_classes
+        size = math.prod(self.shape)
+        self.conditioning = Conditioning(width, embedding, num_classes, label_dropout)
+        self.input = nn.Linear(size, width)
+        self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(blocks))
+        self.output = nn.Linear(width, size)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Raw network output, of ``x``'s shape.
+
+        Args:
+            x: scaled states ``(B, *shape)``.
+            c_noise: noise levels ``(B,)``.
+            labels: classes ``(B,)``, int64; see `Conditioning`.
+
+        Raises:
+            TypeError: if ``labels`` is not int64.
+            ValueError: if a shape does not fit, or labels are missing, superfluous or out of range.
+        """
+        check_inputs(x, c_noise, self.shape)
+        condition = self.conditioning(c_noise, labels)
+        h = self.input(x.flatten(1))
+        for block in self.blocks:
+            h = block(h, condition)
+        out: Tensor = self.output(h).view(x.shape)
+        return out
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = Modulation(width, width)
+        self.hidden = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.project = nn.Linear(width, width)
+
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        hidden = self.hidden(self.modulation(self.norm(h), condition))
+        out: Tensor = h + self.project(self.dropout(F.silu(hidden)))
+        return out

@@ -1,0 +1,201 @@
+"""A convolutional U-Net for images, with the residual blocks of ADM and EDM."""
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scoresde.networks.embedding import Conditioning, Modulation, check_inputs
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+class UNet(nn.Module):
+    """U-Net of residual blocks (Dhariwal & Nichol 2021, as in Karras et al. 2022).
+
+    The encoder runs ``blocks`` residual blocks at each level and halves the image between levels by
+    averaging. Two blocks follow at the coarsest level. The decoder mirrors the encoder, doubles by nearest
+    neighbours, and each of its blocks reads the output of the encoder block that it mirrors. The output
+    convolution starts at zero: a new network returns exactly zero.
+
+    With attention, forward-mode differentiation and second derivatives need the call to run inside
+    ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``; torch's fused attention kernels have neither.
+
+    Args:
+        shape: ``(C, H, W)`` of one image.
+        channels: feature channels at the finest level; any number.
+        multipliers: channels of each level, finest first, as multiples of ``channels``.
+        blocks: residual blocks at each level of the encoder, and of the decoder.
+        attention: levels, as indices into ``multipliers``, whose blocks are followed by self-attention;
+            ``(-1,)`` is the coarsest only, which includes the middle.
+        head_channels: least number of channels of an attention head.
+        dropout: of the hidden features of each block, in [0, 1).
+        embedding: noise-level features; see `Conditioning`.
+        num_classes: number of classes, or None.
+        label_dropout: rate at which labels are dropped in training; see `Conditioning`.
+
+    Raises:
+        ValueError: if height or width cannot be halved between all levels, an ``attention`` level does not
+            exist, a size is below 1, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        channels: int = 32,
+        multipliers: Sequence[int] = (1, 2),
+        blocks: int = 2,
+        attention: Sequence[int] = (),
+        head_channels: int = 32,
+        dropout: float = 0.0,
+        embedding: nn.Module | None = None,
+        num_classes: int | None = None,
+        label_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.num_classes = num_classes
+        self.blocks = blocks
+        levels = len(multipliers)
+        _check_shape(self.shape, levels)
+        if min(channels, blocks, head_channels, *multipliers) < 1:
+            raise ValueError(
+                f"channels, blocks, head_channels and multipliers must be at least 1, "
+                f"got {channels}, {blocks}, {head_channels} and {tuple(multipliers)}"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        if not all(-levels <= level < levels for level in attention):
+            raise ValueError(
+                f"attention must list levels from 0 (finest) to {levels - 1}, got {tuple(attention)}"
+            )
+        attending = {level % levels for level in attention}
+        widths = [channels * multiplier for multiplier in multipliers]
+        width = 4 * channels
+
+        def block(inputs: int, level: int) -> _Block:
+            heads = (
+                _largest_divisor(widths[level], widths[level] // head_channels) if level in attending else 0
+            )
+            return _Block(inputs, widths[level], width, heads, dropout)
+
+        self.conditioning = Conditioning(width, embedding, num_classes, label_dropout)
+        self.input = nn.Conv2d(self.shape[0], channels, 3, padding=1)
+        self.encoder = nn.ModuleList()
+        current = channels
+        for level in range(levels):
+            sources = [current] + [widths[level]] * (blocks - 1)
+            self.encoder.extend(block(source, level) for source in sources)
+            current = widths[level]
+        self.middle = nn.ModuleList(block(current, levels - 1) for _ in range(2))
+        self.decoder = nn.ModuleList()
+        for level in reversed(range(levels)):
+            sources = [current] + [widths[level]] * (blocks - 1)
+            self.decoder.extend(block(source + widths[level], level) for source in sources)
+            current = widths[level]
+        self.norm = _group_norm(current)
+        self.output = _zero(nn.Conv2d(current, self.shape[0], 3, padding=1))
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Raw network output, of ``x``'s shape.
+
+        Args:
+            x: scaled images ``(B, C, H, W)``.
+            c_noise: noise levels ``(B,)``.
+            labels: classes ``(B,)``, int64; see `Conditioning`.
+
+        Raises:
+            TypeError: if ``labels`` is not int64.
+            ValueError: if a shape does not fit, or labels are missing, superfluous or out of range.
+        """
+        check_inputs(x, c_noise, self.shape)
+        condition = self.conditioning(c_noise, labels)
+        h = self.input(x)
+        skips = []
+        for i, block in enumerate(self.encoder):
+            if i > 0 and i % self.blocks == 0:
+                h = F.avg_pool2d(h, 2)
+            h = block(h, condition)
+            skips.append(h)
+        for block in self.middle:
+            h = block(h, condition)
+        for i, block in enumerate(self.decoder):
+            if i > 0 and i % self.blocks == 0:
+                h = F.interpolate(h, scale_factor=2.0, mode="nearest")
+            h = block(torch.cat((h, skips.pop()), dim=1), condition)
+        out: Tensor = self.output(F.silu(self.norm(h)))
+        return out
+
+
+class _Block(nn.Module):
+    """Residual block, then residual self-attention if ``heads`` is not 0; each sum is scaled by 1/sqrt 2."""
+
+    def __init__(self, inputs: int, outputs: int, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = _group_norm(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2 = _group_norm(outputs, affine=False)
+        self.modulation = Modulation(width, outputs)
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.conv2 = _zero(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.attention = _Attention(outputs, heads) if heads else nn.Identity()
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = F.silu(self.modulation(self.norm2(h), condition))
+        h = self.conv2(self.dropout(h))
+        out: Tensor = self.attention((self.skip(x) + h) * math.sqrt(0.5))
+        return out
+
+
+class _Attention(nn.Module):
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = _group_norm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.project = _zero(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        tokens = self.norm(x).flatten(2).mT
+        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        out: Tensor = (x + self.project(attended).mT.unflatten(2, (height, width))) * math.sqrt(0.5)
+        return out
+
+
+def _zero(module: Layer) -> Layer:
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return max(divisor for divisor in range(1, max(limit, 1) + 1) if number % divisor == 0)
+
+
+def _group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
+    """At most 32 groups, of at least 4 channels where there are as many, for any number of channels."""
+    return nn.GroupNorm(_largest_divisor(channels, min(32, channels // 4)), channels, affine=affine)
+
+
+def _check_shape(shape: tuple[int, ...], levels: int) -> None:
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"shape must be (channels, height, width), three positive sizes, got {shape}")
+    if levels < 1:
+        raise ValueError("multipliers must give at least one level, got none")
+    height, width = shape[1:]
+    factor = 2 ** (levels - 1)
+    if height % factor or width % factor:
+        common = math.gcd(height, width)
+        fitting = (common & -common).bit_length()
+        padded = "x".join(str(-(-size // factor) * factor) for size in (height, width))
+        raise ValueError(
+            f"{levels} levels need height and width divisible by {factor}, got {height}x{width}: "
+            f"give at most {fitting} multipliers, or pad the images to {padded}"
+        )

@@ -1,0 +1,119 @@
+"""Files that are whole or not there: atomic writes, checkpoints and model files."""
+
+import contextlib
+import os
+import pickle
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+__all__ = [
+    "CheckpointError",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "load_tensors",
+    "save_checkpoint",
+    "save_tensors",
+    "write_atomically",
+]
+
+_NAME = re.compile(r"step-(\d+)\.pt")
+_FORMAT = "scoresde-checkpoint-1"
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint or model of this package."""
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill `path`: under a temporary name, synced, then renamed.
+
+    Whatever stops it (a full disk, an interrupt), `path` is what it was before or complete.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; give this one the permissions that any other new file gets.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    with contextlib.suppress(OSError):  # some file systems do not sync folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write `state` as the checkpoint of `step`, then remove all but the newest `keep`."""
+    path = folder / f"step-{step:09d}.pt"
+    write_atomically(path, lambda file: torch.save({"format": _FORMAT, "step": step, **state}, file))
+    for old in sorted(folder.glob("step-*.pt"), key=_step_of)[:-keep]:
+        old.unlink()
+    return path
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in `folder`, or None."""
+    return max((p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name)), key=_step_of, default=None)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint. Only tensors and plain values are read; no code in the file is run.
+
+    Raises:
+        CheckpointError: a truncated or foreign file.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint (truncated, or not written by scoresde): "
+            "remove it to go on from the one before"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of scoresde: expected a file written by `scoresde train`")
+    return state
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors as a safetensors file."""
+    data = safetensors_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    write_atomically(path, lambda file: file.write(data))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: no such file, or a truncated or foreign one.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: the run has no trained model yet; `scoresde train run={path.parent}`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as a safetensors file: truncated, or of another format") from error
+
+
+def _step_of(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    return int(match.group(1)) if match else -1

@@ -1,0 +1,412 @@
+"""The training loop.
+
+Everything random in a step is a function of the seed, the step and the sample's place in the batch: the order
+of the data, dequantisation, noise levels, noise and dropout. So a run that goes on from a checkpoint has
+the weights, to the bit, that it would have had without the interruption, and several processes draw the
+numbers that one would.
+"""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from scoresde.data import Data, batch_indices
+from scoresde.objectives import Objective, loss_by_noise_level
+from scoresde.sampling.noise import SampleNoise
+from scoresde.score import NetworkScore
+from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from scoresde.training.ema import EMA, HalfLife, Profile
+from scoresde.training.loggers import Logger
+
+__all__ = ["Interrupted", "NoiseLevels", "Trainer", "TrainingFailed", "Training"]
+
+_log = logging.getLogger(__name__)
+
+# Streams of SampleNoise that training uses; 0 to 2 belong to sampling and likelihoods.
+_STREAM = 3
+
+
+class Interrupted(Exception):
+    """Training was asked to stop by a signal, after writing a checkpoint."""
+
+    def __init__(self, signum: int, step: int) -> None:
+        super().__init__(f"interrupted at step {step}")
+        self.signum = signum
+        self.step = step
+
+
+class TrainingFailed(ArithmeticError):
+    """Training cannot go on."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: samples per step, over all processes.
+        warmup: steps over which the learning rate rises to its peak.
+        final_lr: the learning rate at the end, as a part of its peak; it falls along a cosine.
+        clip: largest norm of the gradient; null for no clipping.
+        ema: profile of the moving average of the weights.
+        stratified: spread the noise levels of a batch evenly (Kingma et al. 2021, appendix I.1).
+        dequantise: add uniform noise to discrete data; else the cells' centres are the data.
+        bf16: run the network in bfloat16 by autocast.
+        compile: `torch.compile` the network.
+        channels_last: keep images in the channels-last layout.
+        seed: of everything random.
+        log_every: steps between lines of the log.
+        checkpoint_every: steps between checkpoints; null for one at the end alone.
+        keep: how many checkpoints are kept.
+        max_skipped: give up after so many non-finite steps in a row.
+    """
+
+    steps: int = 2000
+    batch_size: int = 128
+    warmup: int = 100
+    final_lr: float = 0.0
+    clip: float | None = 1.0
+    ema: Profile = field(default_factory=HalfLife)
+    stratified: bool = True
+    dequantise: bool = True
+    bf16: bool = False
+    compile: bool = False
+    channels_last: bool = False
+    seed: int = 0
+    log_every: int = 50
+    checkpoint_every: int | None = 500
+    keep: int = 2
+    max_skipped: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "keep", "max_skipped"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} is {getattr(self, name)}, expected at least 1")
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise ValueError(f"training.checkpoint_every is {self.checkpoint_every}, expected at least 1 or null")
+        if self.warmup < 0 or self.seed < 0:
+            raise ValueError(f"training.warmup={self.warmup} and training.seed={self.seed} must not be negative")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"training.clip is {self.clip}, expected a positive norm or null")
+
+    def lr_factor(self, step: int) -> float:
+        """The learning rate of `step` (0, 1, ...) as a part of its peak: linear warm-up, then a cosine."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class NoiseLevels:
+    """Running sums of the loss in bins of λ = log(α/σ), on the device."""
+
+    def __init__(self, low: float, high: float, bins: int, device: torch.device) -> None:
+        self.edges = torch.linspace(low, high, bins + 1, device=device)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was added."""
+        self._sum = torch.zeros(len(self.edges) - 1, dtype=torch.float64, device=self.edges.device)
+        self._count = torch.zeros_like(self._sum)
+
+    def add(self, log_snr: Tensor, loss: Tensor) -> None:
+        """Take in per-sample losses `(B,)`."""
+        mean, count = loss_by_noise_level(log_snr, loss, self.edges)
+        self._sum += torch.where(count > 0, mean * count, torch.zeros_like(self._sum))
+        self._count += count
+
+    def curve(self) -> tuple[list[float], list[float]]:
+        """(centres of the bins that have samples, mean losses)."""
+        centres = ((self.edges[1:] + self.edges[:-1]) / 2).tolist()
+        sums, counts = self._sum.tolist(), self._count.tolist()
+        kept = [(c, s / n) for c, s, n in zip(centres, sums, counts, strict=True) if n > 0]
+        return [c for c, _ in kept], [v for _, v in kept]
+
+
+class Trainer:
+    """Trains a network score model.
+
+    Args:
+        model: to train; holds the averaged weights after `fit`.
+        objective: the loss.
+        data: training data.
+        make_optimizer: from parameters to an optimiser.
+        options: how to train.
+        run_dir: where checkpoints go.
+        loggers: where numbers go.
+        accelerator: devices and processes; one is made if not given.
+        progress: show a progress bar.
+    """
+
+    def __init__(
+        self,
+        model: NetworkScore,
+        objective: Objective,
+        data: Data,
+        make_optimizer: Callable[[Any], torch.optim.Optimizer],
+        options: Training,
+        run_dir: Path,
+        loggers: list[Logger],
+        accelerator: Accelerator | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.accelerator = accelerator or Accelerator(mixed_precision="bf16" if options.bf16 else "no")
+        self.model, self.objective, self.data, self.options = model, objective, data, options
+        self.checkpoints = run_dir / "checkpoints"
+        self.run_dir, self.loggers, self.progress = run_dir, loggers, progress
+        self.bare = model.network
+        device = self.accelerator.device
+        model.to(device)
+        if options.channels_last and len(data.shape) == 3:
+            self.bare.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = make_optimizer([p for p in self.bare.parameters() if p.requires_grad])
+        if options.compile:
+            # In place, so that the parameters keep their names.
+            self.bare.compile()
+        self.ema = EMA(self.bare, options.ema)
+        # Only the network is wrapped: gradients are averaged in its backward pass, and the model around it
+        # stays what it is.
+        model.network, self.optimizer = self.accelerator.prepare(self.bare, optimizer)
+        # Fused optimisers skip a step on the device, by the interface that gradient scalers use.
+        self._skips_on_device = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+        self._inner = optimizer
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        self.step = 0
+        self.seconds = 0.0
+        self._skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self._in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+        low, high = model.log_snr_range
+        self.levels = NoiseLevels(low, high, 24, device)
+        self._signal: int | None = None
+
+    @property
+    def skipped(self) -> int:
+        """Steps skipped so far because the loss or its gradient was not finite."""
+        return int(self._skipped)
+
+    # -- one step ---------------------------------------------------------------------------------------
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor], torch.Generator]:
+        """(x₀, u, ε, conditions, generator) of this process's part of a step."""
+        options, rank, world = self.options, self.accelerator.process_index, self.accelerator.num_processes
+        device = self.accelerator.device
+        chosen = batch_indices(len(self.data.train), options.batch_size, step, options.seed)[rank::world]
+        place = torch.arange(options.batch_size)[rank::world]
+        noise = SampleNoise(
+            options.seed, step * options.batch_size + place, self.data.shape, device=device, stream=_STREAM
+        )
+        discrete = self.data.transform.levels is not None
+        raw = self.data.train[chosen].to(device, non_blocking=True)
+        x0 = self.data.transform.encode(raw, noise.uniform() if discrete and options.dequantise else None)
+        if options.channels_last and x0.ndim == 4:
+            x0 = x0.contiguous(memory_format=torch.channels_last)
+        epsilon = noise()
+        mixed = _mix(options.seed, step)
+        if options.stratified:
+            start = torch.rand((), generator=torch.Generator().manual_seed(mixed), dtype=torch.float64)
+            u = (start + place.double() / options.batch_size) % 1
+        else:
+            u = SampleNoise(
+                options.seed, step * options.batch_size + place, (1,), torch.float64, stream=_STREAM + 1
+            ).uniform()[:, 0]
+        cond = {}
+        if getattr(self.bare, "num_classes", None) is not None:
+            assert self.data.train_labels is not None
+            cond["labels"] = self.data.train_labels[chosen].to(device)
+        # For dropout, and for objectives that draw projections.
+        torch.manual_seed(mixed + rank)
+        generator = torch.Generator(device).manual_seed(mixed + rank)
+        return x0, u.to(device), epsilon, cond, generator
+
+    def _advance(self) -> tuple[Tensor, Tensor]:
+        """One optimiser step; (loss, gradient norm), on the device."""
+        options = self.options
+        factor = options.lr_factor(self.step)
+        for group, peak in zip(self._inner.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+        x0, u, epsilon, cond, generator = self._batch(self.step)
+        with self.accelerator.autocast():
+            loss = self.objective(self.model, x0, generator, u=u, noise=epsilon, **cond)
+        self.accelerator.backward(loss.value)
+        parameters = [p for p in self.bare.parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(parameters, math.inf if options.clip is None else options.clip)
+        bad = ~(norm.isfinite() & self._everywhere(loss.value.detach()).isfinite())
+        if self._skips_on_device:
+            self._inner.grad_scale = None  # type: ignore[attr-defined]
+            self._inner.found_inf = bad.float()  # type: ignore[attr-defined]
+            self._inner.step()
+        elif not bool(bad):
+            self._inner.step()
+        self._inner.zero_grad(set_to_none=True)
+        self._skipped += bad
+        self._in_a_row = torch.where(bad, self._in_a_row + 1, torch.zeros_like(self._in_a_row))
+        self.step += 1
+        self.ema.update(self.step)
+        self.levels.add(loss.log_snr, loss.per_sample)
+        return torch.where(bad, torch.zeros_like(loss.value), loss.value).detach(), norm.detach()
+
+    def _everywhere(self, value: Tensor) -> Tensor:
+        """The sum over processes, so that all skip the step that one must skip."""
+        return value if self.accelerator.num_processes == 1 else self.accelerator.reduce(value)
+
+    # -- the loop ---------------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Train to the last step, from the newest checkpoint if there is one.
+
+        Raises:
+            Interrupted: after SIGINT or SIGTERM, with a checkpoint written.
+            TrainingFailed: too many non-finite steps in a row; the last good checkpoint stays.
+        """
+        self._resume()
+        self.model.train()
+        total = torch.zeros((), device=self.accelerator.device)
+        last_norm, since, began = total, self.step, time.perf_counter()
+        base, skipped = self.seconds, self.skipped
+        bar = tqdm(
+            total=self.options.steps,
+            initial=self.step,
+            disable=not (self.progress and self.accelerator.is_main_process),
+            desc="training",
+            unit="step",
+            dynamic_ncols=True,
+        )
+        # On a CPU a look at a number costs nothing; elsewhere it waits for the device.
+        look_every = 1 if self.accelerator.device.type == "cpu" else self.options.log_every
+        with self._signals(), bar:
+            while self.step < self.options.steps:
+                loss, last_norm = self._advance()
+                total = total + loss
+                bar.update()
+                done = self.step >= self.options.steps
+                if self.step % look_every == 0 and int(self._in_a_row) >= self.options.max_skipped:
+                    self._give_up()
+                if self.step % self.options.log_every == 0 or done:
+                    now = time.perf_counter()
+                    self.seconds = base + now - began
+                    good = self.step - since - (self.skipped - skipped)
+                    mean = float(total) / good if good else math.nan
+                    centres, curve = self.levels.curve()
+                    bar.set_postfix(loss=f"{mean:.4f}")
+                    self._log(
+                        {
+                            "loss": mean,
+                            "grad_norm": float(last_norm),
+                            "lr": self._inner.param_groups[0]["lr"],
+                            "steps_per_second": self.step / self.seconds,
+                            "skipped": self.skipped,
+                            "log_snr": centres,
+                            "loss_by_log_snr": curve,
+                        }
+                    )
+                    self.levels.reset()
+                    total, since, skipped = torch.zeros_like(total), self.step, self.skipped
+                every = self.options.checkpoint_every
+                stop = self._stop_requested()
+                if done or stop is not None or (every is not None and self.step % every == 0):
+                    self.seconds = base + time.perf_counter() - began
+                    # Weights that are being skipped over are not a good state to keep.
+                    if not int(self._in_a_row):
+                        self._checkpoint()
+                if stop is not None and not done:
+                    raise Interrupted(stop, self.step)
+        self.model.network = self.bare
+        self.ema.copy_to(self.bare)
+        self.model.eval()
+
+    def _log(self, values: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            for logger in self.loggers:
+                logger.numbers(self.step, values)
+
+    def _give_up(self) -> None:
+        centres, curve = self.levels.curve()
+        worst = ", ".join(f"{c:.1f}: {v:.3g}" for c, v in zip(centres, curve, strict=True))
+        self._log({"loss": math.nan, "skipped": self.skipped, "log_snr": centres, "loss_by_log_snr": curve})
+        good = latest_checkpoint(self.checkpoints)
+        raise TrainingFailed(
+            f"the loss was not finite in the {self.options.max_skipped} steps up to step {self.step}; loss by "
+            f"log-SNR [{worst}]; lower optimizer.lr or training.clip, or turn training.bf16 off; "
+            + (f"the last good checkpoint is {good}" if good else "no checkpoint had been written yet")
+        )
+
+    # -- checkpoints ------------------------------------------------------------------------------------
+
+    def _checkpoint(self) -> None:
+        if self.accelerator.is_main_process:
+            state = {
+                "network": self.bare.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self._inner.state_dict(),
+                "seconds": self.seconds,
+                "skipped": self.skipped,
+            }
+            save_checkpoint(self.checkpoints, self.step, state, self.options.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        path = latest_checkpoint(self.checkpoints)
+        if path is None:
+            return
+        state = load_checkpoint(path)
+        try:
+            self.bare.load_state_dict(state["network"])
+            self.ema.load_state_dict(state["ema"])
+            self._inner.load_state_dict(state["optimizer"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path} does not fit this configuration ({str(error).splitlines()[0]}): "
+                "continue with the configuration that it was trained with, or start a new run"
+            ) from error
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self._skipped.fill_(int(state["skipped"]))
+        _log.info("going on from %s", path)
+
+    # -- signals ----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Within, SIGINT and SIGTERM only leave a note; a second SIGINT stops at once."""
+
+        def note(signum: int, frame: FrameType | None) -> None:
+            if self._signal is not None and signum == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._signal = signum
+
+        try:
+            before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread, where Python delivers signals
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_requested(self) -> int | None:
+        if self.accelerator.num_processes == 1:
+            return self._signal
+        # The processes must agree, but need not at every step.
+        if self.step % 10:
+            return None
+        flag = torch.tensor(self._signal or 0, device=self.accelerator.device)
+        return int(self.accelerator.gather(flag[None]).max()) or None
+
+
+def _mix(seed: int, step: int) -> int:
+    """A seed for a step: neighbours must not look alike, and seed + step would repeat."""
+    return int(SampleNoise(seed, torch.tensor([step]), (1,), torch.float64, stream=_STREAM + 2)._bits()[0]) & 0x7FFFFFFF

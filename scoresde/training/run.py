@@ -1,0 +1,177 @@
+"""Run directories: what a training writes, and how it is read again.
+
+    config.yaml  model.safetensors  summary.json  report.html  metrics.jsonl  checkpoints/  samples/
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from scoresde.data import Data
+from scoresde.score import NetworkScore
+from scoresde.statistics import Statistics
+from scoresde.training.checkpoint import CheckpointError, load_tensors, save_tensors, write_atomically
+from scoresde.training.config import ConfigError, check_targets, instantiate
+
+__all__ = ["Run", "build_model", "config_hash", "load"]
+
+# What the weights depend on; the rest may change when a run is continued.
+_IDENTITY = ("data", "sde", "network", "preconditioning", "objective", "optimizer", "training")
+_FREE = ("training.log_every", "training.checkpoint_every", "training.keep")
+
+
+def config_hash(config: DictConfig) -> str:
+    """Eight characters that two configurations share exactly when they train the same weights."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    kept = {key: plain[key] for key in _IDENTITY if key in plain}
+    for path in _FREE:
+        group, key = path.split(".")
+        kept.get(group, {}).pop(key, None)
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+class Run:
+    """A run directory.
+
+    Args:
+        directory: where.
+        config: its configuration.
+        allow: packages besides the allow-list that the configuration may name; from the user, never from the
+            directory itself.
+    """
+
+    def __init__(self, directory: Path, config: DictConfig, allow: Sequence[str] = ()) -> None:
+        self.directory = directory
+        self.config = config
+        self.allow = tuple(allow)
+
+    @classmethod
+    def open(cls, directory: str | Path, allow: Sequence[str] = ()) -> "Run":
+        """An existing run directory.
+
+        Raises:
+            ConfigError: not a run directory, a broken `config.yaml`, or a `_target_` outside the allow-list.
+        """
+        path = Path(directory)
+        file = path / "config.yaml"
+        if not file.is_file():
+            what = "does not exist" if not path.exists() else "is no run directory: it has no config.yaml"
+            raise ConfigError(f"run={directory} {what}; give a directory that `scoresde train` wrote")
+        try:
+            config = OmegaConf.load(file)
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            raise ConfigError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(config, DictConfig):
+            raise ConfigError(f"{file} holds no mapping; give a directory that `scoresde train` wrote")
+        check_targets(OmegaConf.to_container(config, resolve=True), allow)
+        return cls(path, config, allow)
+
+    def write_config(self) -> None:
+        """Write `config.yaml`, resolved."""
+        text = OmegaConf.to_yaml(self.config, resolve=True)
+        write_atomically(self.directory / "config.yaml", lambda file: file.write(text.encode()))
+
+    def make(self, key: str, **arguments: Any) -> Any:
+        """The object that the configuration's `key` describes."""
+        return instantiate(self.config, key, self.allow, **arguments)
+
+    def data(self) -> Data:
+        """The data set."""
+        return self.make("data")
+
+    @property
+    def model_path(self) -> Path:
+        return self.directory / "model.safetensors"
+
+    def save_model(self, model: NetworkScore, step: int) -> None:
+        """Write the weights and the data's statistics."""
+        save_tensors(self.model_path, model.state_dict(), {"format": "scoresde-model-1", "step": str(step)})
+
+    def model(self) -> NetworkScore:
+        """The trained model, in evaluation mode.
+
+        Raises:
+            CheckpointError: no model yet, a truncated or foreign file, or one of another configuration.
+        """
+        tensors = load_tensors(self.model_path)
+        prefix = "statistics."
+        try:
+            known = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            statistics = Statistics(known["mean"], known["std"], known.get("covariance"))
+            model = build_model(self, tuple(known["mean"].shape), statistics)
+            model.load_state_dict(tensors)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self.model_path} does not hold the model that {self.directory / 'config.yaml'} describes: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
+        return model.eval()
+
+    # -- results ----------------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, Any]:
+        """What `summary.json` holds; empty if there is none."""
+        path = self.directory / "summary.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def add_to_summary(self, **entries: Any) -> dict[str, Any]:
+        """Set entries of `summary.json`."""
+        summary = {**self.summary(), **entries}
+        text = json.dumps(summary, indent=2)
+        write_atomically(self.directory / "summary.json", lambda file: file.write(text.encode() + b"\n"))
+        return summary
+
+    def add_picture(self, file: str, title: str, caption: str) -> None:
+        """List a picture for the report; one of the same file is replaced."""
+        path = self.directory / "pictures.json"
+        pictures = json.loads(path.read_text()) if path.is_file() else []
+        entry = {"file": file, "title": title, "caption": caption}
+        places = [i for i, p in enumerate(pictures) if p["file"] == file]
+        if places:
+            pictures[places[0]] = entry
+        else:
+            pictures.append(entry)
+        text = json.dumps(pictures, indent=2)
+        write_atomically(path, lambda handle: handle.write(text.encode() + b"\n"))
+
+
+def build_model(run: Run, shape: tuple[int, ...], statistics: Statistics) -> NetworkScore:
+    """A new model as the configuration says, for samples of `shape`."""
+    network = run.make("network", shape=shape)
+    return NetworkScore(network, run.make("sde"), run.make("preconditioning"), statistics)
+
+
+def data_statistics(data: Data, dequantise: bool, seed: int = 0) -> Statistics:
+    """Moments of the training data in model space, dequantised as in training."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def batch(raw: Tensor) -> Tensor:
+        discrete = data.transform.levels is not None
+        noise = torch.rand(raw.shape, generator=generator) if discrete and dequantise else None
+        return data.transform.encode(raw, noise)
+
+    return Statistics.estimate(batch(raw) for raw in data.train.split(4096))
+
+
+def load(directory: str | Path, allow: Sequence[str] = ()) -> NetworkScore:
+    """The trained score model of a run directory, in evaluation mode.
+
+    No code of the directory is run: tensors come from safetensors, and the configuration may only name classes
+    in an allow-list.
+
+    Args:
+        directory: a directory that `scoresde train` wrote.
+        allow: further packages that its configuration may name, for networks of your own.
+
+    Raises:
+        ConfigError: not a run directory, or a class outside the allow-list.
+        CheckpointError: a missing, truncated or foreign model file.
+    """
+    return Run.open(directory, allow).model()

@@ -1,0 +1,156 @@
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from scoresde.data import Data, Discrete, huggingface
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (10, 4, 5, 3), dtype=np.uint8)
+LABELS = [i % 3 for i in range(10)]
+
+Load = Callable[..., Data]
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """`huggingface` without a network, with its cache in the test's folder."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # the variables are read at import
+    datasets.disable_progress_bars()
+
+    def call(path: str, **arguments: Any) -> Data:
+        return huggingface(path, cache_dir=str(tmp_path / "cache"), **arguments)
+
+    return call
+
+
+def parquet(path: Path, columns: dict[str, list[Any]], image: str | None = "image") -> str:
+    """A parquet file; `image` names the column that is declared to hold pictures."""
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict(columns)
+    if image is not None:
+        table = table.cast_column(image, datasets.Image())
+    table.to_parquet(str(path))
+    return str(path)
+
+
+def rows(x: torch.Tensor) -> list[list[int]]:
+    return sorted(x.flatten(1).tolist())
+
+
+def encoded(n: int = 10) -> list[dict[str, Any]]:
+    return [{"bytes": png(p), "path": None} for p in PIXELS[:n]]
+
+
+def test_parquet(load: Load, tmp_path: Path) -> None:
+    file = parquet(tmp_path / "a.parquet", {"image": encoded(), "label": LABELS})
+    data = load("parquet", data_files=file, label_column="label", test_size=3)
+    assert (data.shape, len(data.train), len(data.test), data.num_classes) == ((3, 4, 5), 7, 3, 3)
+    assert data.transform == Discrete(256)
+    label_of = {p.transpose(2, 0, 1).tobytes(): y for p, y in zip(PIXELS, LABELS, strict=True)}
+    for values, classes in ((data.train, data.train_labels), (data.test, data.test_labels)):
+        assert classes is not None
+        assert classes.tolist() == [label_of[x.numpy().tobytes()] for x in values]
+
+
+@pytest.mark.parametrize("column", [encoded(), [png(p) for p in PIXELS]], ids=["struct", "bytes"])
+def test_parquet_of_bytes_that_no_one_declared_pictures(
+    load: Load, tmp_path: Path, column: list[Any]
+) -> None:
+    file = parquet(tmp_path / "a.parquet", {"picture": column}, image=None)
+    data = load("parquet", data_files=[file], image_column="picture")
+    expected = torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy())
+    assert rows(torch.cat([data.train, data.test])) == rows(expected)
+
+
+def test_splits_of_their_own(load: Load, tmp_path: Path) -> None:
+    files = {
+        "train": parquet(tmp_path / "a.parquet", {"image": encoded(6), "label": [0] * 6}),
+        "test": parquet(tmp_path / "b.parquet", {"image": encoded(10)[6:], "label": [0, 1, 0, 1]}),
+    }
+    data = load(
+        "parquet",
+        data_files=OmegaConf.create(files),
+        split_test="test",
+        label_column="label",
+        size=3,
+        channels=1,
+    )
+    assert (len(data.train), len(data.test), data.shape, data.num_classes) == (6, 4, (1, 3, 3), 2)
+    assert data.test_labels is not None
+    assert data.test_labels.tolist() == [0, 1, 0, 1]  # in the order of the file
+
+
+def test_imagefolder(load: Load, tmp_path: Path) -> None:
+    for i, pixels in enumerate(PIXELS):
+        place = tmp_path / "pictures" / ("cats", "dogs")[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{i}.png")
+    data = load("imagefolder", data_dir=str(tmp_path / "pictures"), label_column="label", test_size=0.2)
+    assert (len(data.train), len(data.test), data.shape, data.num_classes) == (8, 2, (3, 4, 5), 2)
+    cats = rows(torch.from_numpy(PIXELS[::2].transpose(0, 3, 1, 2).copy()))
+    assert data.train_labels is not None
+    for x, y in zip(data.train, data.train_labels.tolist(), strict=True):
+        assert (x.flatten().tolist() in cats) == (y == 0)
+
+
+def test_refusals(load: Load, tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "image": encoded(),
+        "text": ["a"] * 10,
+        "some": [None, *LABELS[1:]],
+        "flag": [True] * 10,
+    }
+    file = parquet(tmp_path / "a.parquet", columns)
+
+    def refuses(message: str, path: str = "parquet", **arguments: Any) -> None:
+        with pytest.raises(ValueError, match=message) as caught:
+            load(path, **({"data_files": file} | arguments))
+        assert "\n" not in str(caught.value)
+
+    refuses("has no column 'img'; available: image, text, some, flag", image_column="img")
+    refuses("has no column 'y'; available: image", label_column="y")
+    refuses(r"column 'text' .* holds Value\('string'\), expected images", image_column="text")
+    for column in ("text", "some", "flag"):
+        refuses(f"labels in column '{column}' .* must be integers", label_column=column)
+    refuses("cannot load split 'valid' of data set 'parquet'", split_train="valid")
+    refuses("cannot load split 'train' of data set 'parquet'", data_files=str(tmp_path / "missing.parquet"))
+    refuses("cannot load split 'train' of data set 'no-one/nothing'", path="no-one/nothing", data_files=None)
+
+
+def test_names_the_row_it_cannot_read(load: Load, tmp_path: Path) -> None:
+    wrong: list[tuple[Any, str]] = [
+        ({"bytes": b"text", "path": None}, "cannot read the image 2 of split 'train' of parquet"),
+        (None, "cannot read the image 2 of split 'train' of parquet: the row is empty"),
+        (
+            {"bytes": png(PIXELS[0, :2]), "path": None},
+            "images differ in size: 0 of .* is 5x4, 2 of .* is 5x2",
+        ),
+    ]
+    for i, (row, message) in enumerate(wrong):
+        images = encoded()
+        images[2] = row
+        file = parquet(tmp_path / f"{i}.parquet", {"image": images})
+        with pytest.raises(ValueError, match=message):
+            load("parquet", data_files=file)
+
+
+def test_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r"pip install scoresde\[huggingface\]"):
+        huggingface("parquet")
