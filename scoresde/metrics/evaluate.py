@@ -1,0 +1,36 @@
+"""All sample-quality metrics of one pair of sample sets."""
+
+from scoresde.metrics.estimate import Estimate
+from scoresde.metrics.features import PCA, FeatureMap, Samples, paired_features
+from scoresde.metrics.frechet import frechet_distance
+from scoresde.metrics.manifold import manifold_metrics
+from scoresde.metrics.mmd import GaussianKernel, mmd
+from scoresde.metrics.wasserstein import sliced_wasserstein
+
+
+def evaluate_samples(
+    a: Samples, b: Samples, features: PCA | FeatureMap | None = None, seed: int = 0
+) -> dict[str, Estimate]:
+    """Every metric of the package at its default settings, on features computed once.
+
+    Args:
+        a: generated samples, (N, ...).
+        b: reference samples, (N, ...), as many as generated ones.
+        features: `None`, a `PCA`, or a callable; see `paired_features`.
+        seed: seed of the resampling, groups and directions.
+
+    Returns:
+        Estimates by name. Lower is better: `frechet_distance`, `sliced_wasserstein`, `mmd_polynomial`,
+        `mmd_gaussian`. Higher is better: `precision`, `recall`, `density`, `coverage`.
+
+    Raises:
+        ValueError: bad samples (see `paired_features`), or fewer than 7 (5 neighbours and a jackknife).
+    """
+    x, y = paired_features(a, b, features, minimum=7)
+    distances = (
+        frechet_distance(x, y, seed=seed),
+        sliced_wasserstein(x, y, seed=seed),
+        mmd(x, y),
+        mmd(x, y, GaussianKernel()),
+    )
+    return {e.name: e for e in distances} | manifold_metrics(x, y, seed=seed)

@@ -1,0 +1,119 @@
+"""What two sample sets are compared on: their raw values, principal components, or a given feature map."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Samples = Tensor | np.ndarray
+FeatureMap = Callable[[Tensor], Samples]
+
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class PCA:
+    """Projection on the leading principal components of the reference set (scikit-learn's, not whitened).
+
+    Every metric fits it on its reference set `b`. The error bars hold for the fitted projection: they do not
+    cover fitting it anew. Since the axes are those along which the reference varies most, differences in
+    directions where the reference hardly varies are not seen.
+
+    Args:
+        components: number of components kept, at most min(n, F).
+    """
+
+    components: int
+
+    def __post_init__(self) -> None:
+        if self.components < 1:
+            raise ValueError(f"PCA needs at least 1 component, got {self.components}")
+
+    def fit(self, reference: Samples) -> FeatureMap:
+        """The map `(N, ...) -> (N, components)` fitted on `reference`, (N, ...)."""
+        flat = _flatten(torch.as_tensor(reference)).numpy()
+        if self.components > min(flat.shape):
+            raise ValueError(
+                f"PCA cannot find {self.components} components in {flat.shape[0]} samples of dimension "
+                f"{flat.shape[1]}; use at most {min(flat.shape)}"
+            )
+        from sklearn import decomposition  # slow to import, and needed only here
+
+        fitted = decomposition.PCA(self.components, random_state=0).fit(flat)
+
+        def project(x: Tensor) -> np.ndarray:
+            return fitted.transform(_flatten(x).numpy())
+
+        return project
+
+
+def paired_features(
+    a: Samples, b: Samples, features: PCA | FeatureMap | None = None, minimum: int = 2
+) -> tuple[Tensor, Tensor]:
+    """Features of two sample sets, checked, each (N, F) in float64 on the CPU.
+
+    Args:
+        a: generated samples, (N, ...).
+        b: reference samples, (N, ...).
+        features: `None` for the flattened values, a `PCA` (fitted on `b`), or a callable `(B, ...) -> (B, F)`
+            that treats every sample by itself; it is called without gradients on batches of at most 512.
+        minimum: the fewest samples that the metric is defined for.
+
+    Raises:
+        ValueError: fewer than `minimum` samples, sets of different size or shape, non-finite values, or
+            features that are not (B, F).
+    """
+    a, b = torch.as_tensor(a), torch.as_tensor(b)
+    for x, label in ((a, "generated"), (b, "reference")):
+        if x.ndim == 0 or len(x) < minimum:
+            count = len(x) if x.ndim else 0
+            raise ValueError(f"the {label} set has {count} samples; this metric needs at least {minimum}")
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(
+            f"generated samples have shape {tuple(a.shape[1:])} but reference samples {tuple(b.shape[1:])}; "
+            "both must be the same"
+        )
+    if len(a) != len(b):
+        raise ValueError(
+            f"{len(a)} generated but {len(b)} reference samples: the metrics are biased in n and need "
+            f"equally many; subsample the larger set to {min(len(a), len(b))}"
+        )
+    for x, label in ((a, "generated"), (b, "reference")):
+        _require_finite(x, f"the {label} set has")
+    extract = features.fit(b) if isinstance(features, PCA) else features
+    fa, fb = _extract(a, extract), _extract(b, extract)
+    if fa.shape[1] != fb.shape[1]:
+        raise ValueError(
+            f"features have dimension {fa.shape[1]} and {fb.shape[1]}; both sets must give the same"
+        )
+    return fa, fb
+
+
+def _extract(x: Tensor, extract: FeatureMap | None) -> Tensor:
+    if extract is None:
+        return _flatten(x)
+    parts = []
+    with torch.no_grad():
+        for batch in x.split(_BATCH):
+            part = torch.as_tensor(extract(batch))
+            if part.ndim != 2 or len(part) != len(batch):
+                raise ValueError(
+                    f"features of {len(batch)} samples have shape {tuple(part.shape)}; "
+                    f"expected ({len(batch)}, F)"
+                )
+            parts.append(part.detach().to("cpu", torch.float64))
+    out = torch.cat(parts)
+    _require_finite(out, "the features have")
+    return out
+
+
+def _flatten(x: Tensor) -> Tensor:
+    return x.detach().to("cpu", torch.float64).reshape(len(x), -1)
+
+
+def _require_finite(x: Tensor, subject: str) -> None:
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:
+        raise ValueError(f"{subject} {bad} NaN or infinite values; remove them, or find out what made them")

@@ -1,0 +1,68 @@
+"""Fréchet distance between Gaussian fits (FID, on whatever features are given)."""
+
+import torch
+from torch import Tensor
+
+from scoresde.metrics.estimate import Estimate
+from scoresde.metrics.features import PCA, FeatureMap, Samples, paired_features
+
+
+def frechet_distance(
+    a: Samples, b: Samples, features: PCA | FeatureMap | None = None, resamples: int = 50, seed: int = 0
+) -> Estimate:
+    """Squared Fréchet distance between the Gaussians fitted to two sample sets (Heusel et al. 2017, eq. 6).
+
+    ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), with the unbiased sample covariances; they may be singular.
+
+    The standard error is the bootstrap's, both sets resampled. It covers fresh draws of both sets. It does
+    not cover the bias, which is positive, of order F/n and often larger than the error bar: compare equal n
+    only. Where the two distributions agree the distance is of second order in the sampling noise and the
+    bootstrap reports up to about twice the true standard error. Each resample costs what the distance
+    itself costs, O(F³) once F is large.
+
+    Args:
+        a: generated samples, (N, ...).
+        b: reference samples, (N, ...).
+        features: `None`, a `PCA`, or a callable; see `paired_features`.
+        resamples: bootstrap resamples, at least 2.
+        seed: seed of the resampling.
+
+    Raises:
+        ValueError: bad samples (see `paired_features`) or fewer than 2 resamples.
+    """
+    if resamples < 2:
+        raise ValueError(f"resamples must be at least 2 for a standard error, got {resamples}")
+    x, y = paired_features(a, b, features)
+    n = len(x)
+    generator = torch.Generator().manual_seed(seed)
+    replicates = torch.empty(resamples, dtype=torch.float64)
+    for r in range(resamples):
+        i, j = torch.randint(n, (2, n), generator=generator)
+        replicates[r] = frechet_from_moments(*_moments(x[i]), *_moments(y[j]))
+    value = frechet_from_moments(*_moments(x), *_moments(y))
+    return Estimate(value, replicates.std().item(), n, "frechet_distance")
+
+
+def frechet_from_moments(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
+    """Squared Fréchet distance between N(mean_a, cov_a) and N(mean_b, cov_b): means (F,), covariances (F, F).
+
+    tr (Σ_a Σ_b)^½ is the sum of the singular values of Σ_a^½ Σ_b^½. Unlike the square roots of the
+    eigenvalues of Σ_a^½ Σ_b Σ_a^½ these keep full precision where a covariance is singular.
+    """
+    trace = torch.trace(cov_a) + torch.trace(cov_b)
+    cross = torch.linalg.svdvals(_sqrt(cov_a) @ _sqrt(cov_b)).sum()
+    distance = (mean_a - mean_b).square().sum() + trace - 2 * cross
+    return max(distance.item(), 0.0)  # rounding can leave −1e-15 for equal arguments
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    mean = x.mean(0)
+    centred = x - mean
+    return mean, centred.T @ centred / (len(x) - 1)
+
+
+def _sqrt(cov: Tensor) -> Tensor:
+    """The symmetric square root, eigenvalues below rounding error (1e-16, their roots 1e-8) taken as 0."""
+    values, vectors = torch.linalg.eigh(cov)
+    floor = len(values) * torch.finfo(values.dtype).eps * values[-1]
+    return (vectors * torch.where(values > floor, values, 0).sqrt()) @ vectors.T
