@@ -1,5 +1,6 @@
 """Score models: what a network, an exact density or a guided model all look like to a solver."""
 
+import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
@@ -64,7 +65,9 @@ class ScoreModel(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """Where the parameters (or the exact density's numbers) are."""
-        return next((v.device for v in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
+        return next(
+            (v.device for v in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu")
+        )
 
     @property
     def log_snr_range(self) -> tuple[float, float]:
@@ -81,7 +84,7 @@ class NetworkScore(ScoreModel):
     """A network under a preconditioning.
 
     Each prediction is one linear combination of x and the raw output F, with coefficients computed in float64
-    in closed form, so that none is a difference of nearly equal numbers.
+    in closed form, never a difference of predictions.
 
     Args:
         network: maps (x, c_noise, **cond) to the raw output F of the shape of x; x is `(B, ...)` scaled by
@@ -92,7 +95,11 @@ class NetworkScore(ScoreModel):
     """
 
     def __init__(
-        self, network: nn.Module, sde: SDE, preconditioning: Preconditioning, statistics: Statistics | None = None
+        self,
+        network: nn.Module,
+        sde: SDE,
+        preconditioning: Preconditioning,
+        statistics: Statistics | None = None,
     ) -> None:
         super().__init__(sde, statistics)
         self.network = network
@@ -107,13 +114,20 @@ class NetworkScore(ScoreModel):
         t = self.sde.check_time(t).double()
         c_noise = self.preconditioning.c_noise(self.sde, t)
         dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
+        # Never bfloat16: 999 t would have steps of 4. The networks cast their features instead.
+        fine = torch.float64 if dtype == torch.float64 else torch.float32
         c_noise = (
-            torch.full((x.shape[0],), c_noise.item(), dtype=dtype, device=x.device)
+            torch.full((x.shape[0],), c_noise.item(), dtype=fine, device=x.device)
             if c_noise.ndim == 0 and c_noise.device.type == "cpu"
-            else c_noise.to(x.device, dtype).expand(x.shape[0])
+            else c_noise.to(x.device, fine).expand(x.shape[0])
         )
         scaled = expand_to(self.preconditioning.c_in(self.sde, t), x) * x
-        return self.network(scaled.to(dtype), c_noise, **cond).to(x.dtype)
+        raw = self.network(scaled.to(dtype), c_noise, **cond)
+        if raw.shape != x.shape:
+            raise ValueError(
+                f"the network returned shape {tuple(raw.shape)}, expected {tuple(x.shape)} as its input"
+            )
+        return raw.to(x.dtype)
 
     def _solved(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(a, b) with ε = a x + b F."""
@@ -144,7 +158,25 @@ class NetworkScore(ScoreModel):
         return self._combine(drift + pull * a, pull * b, x, t, **cond)
 
 
-class GaussianMixtureScore(ScoreModel):
+class _ExactScore(ScoreModel):
+    """What is known of p₀ itself: every noise level may be asked for, under any SDE."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        return -math.inf, math.inf
+
+    def _check(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """t in float64, `()` or `(B,)`."""
+        if x.ndim < 2 or tuple(x.shape[1:]) not in (self.shape, (math.prod(self.shape),)):
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.shape))})")
+        t = torch.as_tensor(t, dtype=torch.float64)
+        expand_to(t, x)  # the check of its shape
+        return t
+
+
+class GaussianMixtureScore(_ExactScore):
     """The exact score, density and samples of a Gaussian mixture at every t: ground truth for tests.
 
     At time t the mixture is Σ w_k N(α μ_k, α² Σ_k + σ² I).
@@ -163,7 +195,14 @@ class GaussianMixtureScore(ScoreModel):
     rotations: Tensor | None
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor, sde: SDE) -> None:
-        weights, means, covariances = (torch.as_tensor(v).double() for v in (weights, means, covariances))
+        eps = 1e-6 if getattr(covariances, "dtype", None) == torch.float32 else 1e-12
+        weights, means, covariances = (
+            torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, covariances)
+        )
+        if means.ndim < 2 or not bool(means.isfinite().all()):
+            raise ValueError(
+                f"means have shape {tuple(means.shape)}, expected finite numbers of shape (K, ...)"
+            )
         count = means.shape[0]
         flat = means.reshape(count, -1)
         dim = flat.shape[1]
@@ -179,7 +218,7 @@ class GaussianMixtureScore(ScoreModel):
                 raise ValueError("covariances are not symmetric; give Σ, not its Cholesky factor")
             variances, rotations = torch.linalg.eigh(covariances)
             # Round-off of a semi-definite matrix; anything more is refused below.
-            tolerance = 1e-12 * variances.abs().amax(1, keepdim=True)
+            tolerance = eps * variances.abs().amax(1, keepdim=True)
             variances = torch.where(variances.abs() <= tolerance, torch.zeros_like(variances), variances)
         else:
             raise ValueError(
@@ -206,24 +245,17 @@ class GaussianMixtureScore(ScoreModel):
         self.register_buffer("variances", variances)
         self.register_buffer("rotations", rotations)
 
-    @property
-    def log_snr_range(self) -> tuple[float, float]:
-        return -math.inf, math.inf
-
     def _posterior(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Per component, in its own eigenbasis: log joint `(B, K)`, z, variances `(B, K, D)`, α, σ² `(B, 1, 1)`."""
-        if x.ndim < 2 or tuple(x.shape[1:]) not in (self.shape, (self.means.shape[1],)):
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.shape))})")
-        t = torch.as_tensor(t, dtype=torch.float64)
-        cast = {"device": x.device, "dtype": x.dtype}
-        alpha = self.sde.alpha(t).to(**cast).reshape(-1, 1, 1)
-        sigma = self.sde.sigma(t).to(**cast).reshape(-1, 1, 1)
-        z = x.reshape(x.shape[0], 1, -1) - alpha * self.means.to(**cast)
+        t = self._check(x, t)
+        alpha = self.sde.alpha(t).to(x).reshape(-1, 1, 1)
+        sigma = self.sde.sigma(t).to(x).reshape(-1, 1, 1)
+        z = x.reshape(x.shape[0], 1, -1) - alpha * self.means.to(x)
         if self.rotations is not None:
-            z = torch.einsum("bki,kij->bkj", z, self.rotations.to(**cast))
-        variance = alpha**2 * self.variances.to(**cast) + sigma**2
+            z = torch.einsum("bki,kij->bkj", z, self.rotations.to(x))
+        variance = alpha**2 * self.variances.to(x) + sigma**2
         log_density = -0.5 * (z**2 / variance + variance.log() + math.log(2 * math.pi)).sum(2)
-        return self.weights.to(**cast).log() + log_density, z, variance, alpha, sigma
+        return self.weights.to(x).log() + log_density, z, variance, alpha, sigma
 
     def _mix(self, log_joint: Tensor, z: Tensor, x: Tensor) -> Tensor:
         """Σ_k r_k U_k z_k in the shape of x."""
@@ -234,7 +266,7 @@ class GaussianMixtureScore(ScoreModel):
 
     def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
         """log p_t(x) in nats, `(B,)`."""
-        return self._posterior(x, torch.as_tensor(t))[0].logsumexp(1)
+        return self._posterior(x, t)[0].logsumexp(1)
 
     def sample(self, n: int, t: Tensor | float, generator: torch.Generator | None = None) -> Tensor:
         """n draws `(n, ...)` of p_t in float64."""
@@ -242,6 +274,8 @@ class GaussianMixtureScore(ScoreModel):
             raise ValueError(f"n is {n}, expected at least one sample")
         device = self.means.device
         t = torch.as_tensor(t, dtype=torch.float64)
+        if t.ndim:
+            raise ValueError(f"t has shape {tuple(t.shape)}, expected one number")
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         z = torch.randn(n, self.means.shape[1], dtype=torch.float64, device=device, generator=generator)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
@@ -265,20 +299,22 @@ class GaussianMixtureScore(ScoreModel):
         return self._mix(log_joint, sigma * z / variance, x)
 
 
-class EmpiricalScore(ScoreModel):
+class EmpiricalScore(_ExactScore):
     """The exact score of a finite data set: p₀ puts weight 1/N on each sample.
 
     Args:
         data: `(N, ...)`.
         sde: the forward SDE.
-        chunk: number of distances to hold at once; larger batches are worked through in parts.
+        chunk: how many numbers to hold at once; larger batches are worked through in parts.
     """
 
     data: Tensor
 
     def __init__(self, data: Tensor, sde: SDE, chunk: int = 2**24) -> None:
         if data.ndim < 2 or data.shape[0] < 1:
-            raise ValueError(f"data has shape {tuple(data.shape)}, expected (N, ...) with at least one sample")
+            raise ValueError(
+                f"data has shape {tuple(data.shape)}, expected (N, ...) with at least one sample"
+            )
         if not bool(data.isfinite().all()):
             raise ValueError("data has values that are not finite; remove them first")
         varies = bool((data != data[0]).any())
@@ -287,21 +323,17 @@ class EmpiricalScore(ScoreModel):
         self.chunk = chunk
         self.register_buffer("data", data.flatten(1))
 
-    @property
-    def log_snr_range(self) -> tuple[float, float]:
-        return -math.inf, math.inf
-
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self._check(x, t)
         data = self.data.to(x)
         scaled = x.flatten(1) / expand_to(self.sde.alpha(t), x.flatten(1))
         precision = (2 * self.sde.log_snr(t)).exp().to(x).expand(x.shape[0])
-        rows = max(1, self.chunk // data.shape[0])
+        rows = max(1, self.chunk // data.numel())
         parts = []
         for part, weight in zip(scaled.split(rows), precision.split(rows), strict=True):
             # Not by |x|² − 2 x·y + |y|²: at small σ the distances are small differences of these.
-            distance = torch.cdist(part, data, compute_mode="donot_use_mm_for_euclid_dist")
-            parts.append((-0.5 * weight[:, None] * distance**2).softmax(1) @ data)
+            distance = (part[:, None] - data).square().sum(2)
+            parts.append((-0.5 * weight[:, None] * distance).softmax(1) @ data)
         return torch.cat(parts).reshape(x.shape)
 
 
@@ -314,16 +346,11 @@ class _UnderSDE(ScoreModel):
 
     def _translate(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The same noised sample in the model's own scale, and its time there."""
-        t = torch.as_tensor(t).double()
+        t = self.sde.check_time(t).double()
         inner = self.model.sde
         time = inner.time(self.sde.log_snr(t))
-        if not math.isinf(self.model.log_snr_range[0]):
-            time = time.clamp(inner.t_min, inner.t_max)  # round-off at the ends
+        time = time.clamp(inner.t_min, inner.t_max)  # round-off at the ends
         return expand_to(inner.alpha(time) / self.sde.alpha(t), x) * x, time
-
-    @property
-    def log_snr_range(self) -> tuple[float, float]:
-        return self.model.log_snr_range
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         return self.model.denoise(*self._translate(x, t), **cond)
@@ -339,6 +366,11 @@ def with_sde(model: ScoreModel, sde: SDE) -> ScoreModel:
     α, where the log-SNRs agree (Kingma et al. 2021, section 5.1; Karras et al. 2022, section 3). The interval
     of `sde` is shortened to the noise levels that the model knows.
     """
+    if isinstance(model, _ExactScore):
+        # p₀ does not know of any SDE, and the model's own may not reach every noise level of this one.
+        moved = copy.copy(model)
+        moved.sde = sde
+        return moved
     low, high = model.log_snr_range
     t_min = sde.t_min if math.isinf(high) else max(sde.t_min, _time(sde, high))
     t_max = sde.t_max if math.isinf(low) else min(sde.t_max, _time(sde, low))

@@ -45,7 +45,8 @@ def _as_time(t: Tensor | float) -> Tensor:
 
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """Elementwise derivative of `function` at `t`."""
-    return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+    # forward AD promotes a 0-dim float32 tangent to float64
+    return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1].to(t.dtype)
 
 
 def _log_standard_normal(z: Tensor) -> Tensor:
@@ -127,9 +128,7 @@ class SDE(ABC):
         t = self.check_time(t)
         return expand_to(self.alpha(t), x0) * x0 + expand_to(self.sigma(t), x0) * _noise(noise, x0)
 
-    def prior_sample(
-        self, shape: tuple[int, ...], noise: Tensor | torch.Generator | None = None
-    ) -> Tensor:
+    def prior_sample(self, shape: tuple[int, ...], noise: Tensor | torch.Generator | None = None) -> Tensor:
         """Draws `(B, ...)` of the prior N(0, σ(t_max)² I), in the dtype and on the device of `noise`."""
         if isinstance(noise, Tensor):
             if noise.shape != torch.Size(shape):
@@ -148,13 +147,23 @@ class SDE(ABC):
         return self.sigma(torch.tensor(self.t_max, dtype=torch.float64))
 
     def reverse(self, model: "ScoreModel") -> "ReverseSDE":
-        """The reverse-time SDE driven by `model`, for torchsde."""
-        return ReverseSDE(self, model)
+        """The reverse-time SDE driven by `model`, for torchsde; its state is flat, `(B, D)`.
+
+        Raises:
+            ValueError: the model is of another SDE; see `scoresde.score.with_sde`.
+        """
+        if model.sde is not self and repr(model.sde) != repr(self):
+            raise ValueError(
+                f"the model is of {model.sde!r}, not of {self!r}: use with_sde(model, sde) first"
+            )
+        network = getattr(model, "network", model)
+        return ReverseSDE(self, model, getattr(network, "shape", None))
 
     def between(self: _Self, t_min: float, t_max: float) -> _Self:
         """The same SDE on another interval."""
         other = copy.copy(self)
-        SDE.__init__(other, t_min, t_max, min(max(t_min, self.t_min_sampling), t_max))
+        sampling = max(t_min, self.t_min_sampling)
+        SDE.__init__(other, t_min, t_max, sampling if sampling < t_max else t_min)
         return other
 
     def check_time(self, t: Tensor | float) -> Tensor:
@@ -175,7 +184,11 @@ class SDE(ABC):
         return t
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v:g}" for k, v in vars(self).items() if not k.startswith("_"))
+        values = ", ".join(
+            f"{k}={v:g}" if isinstance(v, float) else f"{k}={v!r}"
+            for k, v in vars(self).items()
+            if not k.startswith("_")
+        )
         return f"{type(self).__name__}({values})"
 
 
@@ -198,7 +211,9 @@ class _LinearBeta(SDE):
         t_max: float = 1.0,
     ) -> None:
         if not 0 < beta_min <= beta_max:
-            raise ValueError(f"expected 0 < beta_min <= beta_max, got beta_min={beta_min}, beta_max={beta_max}")
+            raise ValueError(
+                f"expected 0 < beta_min <= beta_max, got beta_min={beta_min}, beta_max={beta_max}"
+            )
         # Song et al. 2021, appendix C: 1e-5 to train and for likelihoods, 1e-3 to sample.
         super().__init__(1e-5 if t_min is None else t_min, t_max, 1e-3 if t_min is None else t_min)
         self.beta_min = beta_min
@@ -304,7 +319,11 @@ class CosineSDE(SDE):
     """
 
     def __init__(
-        self, s: float = 0.008, log_snr_min: float = -5.0, t_min: float | None = None, t_max: float | None = None
+        self,
+        s: float = 0.008,
+        log_snr_min: float = -5.0,
+        t_min: float | None = None,
+        t_max: float | None = None,
     ) -> None:
         if not 0 < s < 1:
             raise ValueError(f"expected an offset s between 0 and 1, got {s}")
@@ -353,7 +372,10 @@ class CosineSDE(SDE):
 
     def drift_coefficient(self, t: Tensor) -> Tensor:
         rate = 0.5 * math.pi / (1 + self.s)
-        return -rate / self._angles(t)[1].tan() * (_as_time(t) <= self._end)
+        rise, rest = self._angles(t)
+        # Half a unit of float32 above the end still counts as the end.
+        moving = _as_time(t) <= self._end * (1 + 1e-6)
+        return -rate * (rise + self._theta0).sin() / rest.sin() * moving
 
     def diffusion(self, t: Tensor) -> Tensor:
         return (-2 * self.drift_coefficient(t)).sqrt()
@@ -443,11 +465,15 @@ class ReverseSDE(torch.nn.Module):
 
     def f(self, s: Tensor, x: Tensor) -> Tensor:
         """Drift −f(t) x + g(t)² ∇ log p_t(x), `(B, D)`."""
-        t = self.sde.t_max - s
+        t = self._time(s)
         event = x if self.shape is None else x.reshape(-1, *self.shape)
         score = self.model.score(event, t).reshape(x.shape)
         return expand_to(self.sde.diffusion(t) ** 2, x) * score - self.sde.drift(x, t)
 
     def g(self, s: Tensor, x: Tensor) -> Tensor:
         """Diffusion g(t), the same in every coordinate, `(B, D)`."""
-        return expand_to(self.sde.diffusion(self.sde.t_max - s), x).expand_as(x)
+        return expand_to(self.sde.diffusion(self._time(s)), x).expand_as(x)
+
+    def _time(self, s: Tensor) -> Tensor:
+        # In float64: float32 rounds t_max − s by more than t_min; clamped, since s itself may be rounded.
+        return (self.sde.t_max - s.double()).clamp(self.sde.t_min, self.sde.t_max)
