@@ -64,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
-        _fail(f"unknown command {command!r}{_nearest(command, COMMANDS)}; expected one of {', '.join(COMMANDS)}", 2)
+        _fail(
+            f"unknown command {command!r}{_nearest(command, COMMANDS)}; expected one of {', '.join(COMMANDS)}",
+            2,
+        )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # Libraries say at INFO what only their authors want to know.
     for noisy in ("accelerate", "matplotlib", "torch", "wandb", "hydra"):
@@ -81,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "evaluate": _evaluate,
         "report": _report,
     }[command]
-    application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(_guarded(task))
+    application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(
+        _guarded(task)
+    )
     application()
 
 
@@ -136,7 +141,9 @@ def _nearest(name: str, names: Any) -> str:
 def _check_overrides(command: str, arguments: Sequence[str]) -> None:
     """Compose the configuration once before Hydra does, to answer a wrong name with the nearest right one."""
     flags = [a for a in arguments if a.startswith("-")]
-    if any(f.startswith(("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")) for f in flags):
+    if any(
+        f.startswith(("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")) for f in flags
+    ):
         return
     texts = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     try:
@@ -283,7 +290,9 @@ def _apply_changes(config: DictConfig) -> None:
         elif key.split(".")[0] in ("training", "evaluation", "sampler", "logger"):
             OmegaConf.update(config, key, override.value(), merge=True)
         else:
-            raise ConfigError(f"{override.input_line}: a run that is continued keeps its {key}; start a new run instead")
+            raise ConfigError(
+                f"{override.input_line}: a run that is continued keeps its {key}; start a new run instead"
+            )
 
 
 def _open(config: DictConfig) -> Any:
@@ -320,8 +329,10 @@ def _sample(config: DictConfig) -> None:
         name=config.name,
     )
     entry = run.summary()["samples"]
-    print(f"{entry['n']} samples, {entry['nfe']} evaluations each, {entry['seconds']:.1f} s: "
-          f"{run.directory / 'samples' / config.name}.npz and .png")
+    print(
+        f"{entry['n']} samples, {entry['nfe']} evaluations each, {entry['seconds']:.1f} s: "
+        f"{run.directory / 'samples' / config.name}.npz and .png"
+    )
 
 
 def _likelihood(config: DictConfig) -> None:
@@ -344,7 +355,9 @@ def _evaluate(config: DictConfig) -> None:
     sampler, model, data = _sampler(run, config), run.model(), run.data()
     n = len(data.test) if config.n is None else config.n
     if n > len(data.test):
-        raise UsageError(f"n is {n} but there are {len(data.test)} held-out samples: give n={len(data.test)} or less")
+        raise UsageError(
+            f"n is {n} but there are {len(data.test)} held-out samples: give n={len(data.test)} or less"
+        )
     drawn = sample(
         run, model, data, sampler, n, seed=config.seed, batch_size=config.batch_size, progress=config.progress
     )

@@ -19,7 +19,16 @@ from scoresde.ode import DORMAND_PRINCE, Solution, Tableau, integrate
 from scoresde.sampling.noise import SampleNoise
 from scoresde.score import ScoreModel
 
-__all__ = ["BitsPerDim", "Exact", "Hutchinson", "LogLikelihood", "bits_per_dim", "decode", "encode", "log_likelihood"]
+__all__ = [
+    "BitsPerDim",
+    "Exact",
+    "Hutchinson",
+    "LogLikelihood",
+    "bits_per_dim",
+    "decode",
+    "encode",
+    "log_likelihood",
+]
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,12 @@ class _Flow:
     """The probability-flow ODE of a model in (τ, y)."""
 
     def __init__(
-        self, model: ScoreModel, shape: torch.Size, t_min: float | None, t_max: float | None, cond: dict[str, Any]
+        self,
+        model: ScoreModel,
+        shape: torch.Size,
+        t_min: float | None,
+        t_max: float | None,
+        cond: dict[str, Any],
     ) -> None:
         sde = model.sde
         self.model, self.shape, self.cond = model, shape, cond
@@ -121,7 +135,9 @@ class _Flow:
     def to_x(self, y: Tensor, tau: float, alpha: float) -> Tensor:
         return alpha * (self.norm(tau).to(y.device) * y + self.mean)
 
-    def at(self, tau: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    def at(
+        self, tau: Tensor, y: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """(x, σ̃²/n² `(b, 1, ...)`, σ̃/n, and the function x ↦ ε) at τ `(b,)` for y `(b, D)`."""
         sde = self.model.sde
         axes = [1] * (len(self.shape) - 1)
@@ -131,7 +147,10 @@ class _Flow:
         sigma = tau.exp().reshape(-1, *axes)
         alpha = sde.alpha(t).reshape(-1, *axes)
         x = alpha * (norm * y.reshape(-1, *self.shape[1:]) + self.mean)
-        cond = {k: v[rows] if isinstance(v, Tensor) and len(v) == self.shape[0] else v for k, v in self.cond.items()}
+        cond = {
+            k: v[rows] if isinstance(v, Tensor) and len(v) == self.shape[0] else v
+            for k, v in self.cond.items()
+        }
 
         def noise(state: Tensor) -> Tensor:
             return self.model.noise(state, t, **cond)
@@ -144,7 +163,12 @@ class _Flow:
         return (gain * noise(x).double()).flatten(1) - shrink.flatten(1) * y
 
     def run(
-        self, y: Tensor, field: Callable[..., Tensor], norm: Callable[..., Tensor], back: bool, method: Tableau
+        self,
+        y: Tensor,
+        field: Callable[..., Tensor],
+        norm: Callable[..., Tensor],
+        back: bool,
+        method: Tableau,
     ) -> Solution:
         start, stop = (self.last, self.first) if back else (self.first, self.last)
         training = self.model.training
@@ -246,7 +270,8 @@ def log_likelihood(
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
             part_cond = {
-                k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == len(x) else v for k, v in cond.items()
+                k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == len(x) else v
+                for k, v in cond.items()
             }
             flow = _Flow(model, x[rows].shape, t_min, t_max, part_cond)
             parts.append(_solve(flow, x[rows], rtol, atol, divergence, seed, first + start, prior, method))
@@ -414,7 +439,9 @@ def bits_per_dim(
     if draws < 1:
         raise ValueError(f"draws is {draws}, expected at least 1")
     if pixels.ndim < 2 or len(pixels) < 1:
-        raise ValueError(f"pixels has shape {tuple(pixels.shape)}, expected (B, ...) with at least one sample")
+        raise ValueError(
+            f"pixels has shape {tuple(pixels.shape)}, expected (B, ...) with at least one sample"
+        )
     shape = tuple(pixels.shape[1:])
     indices = torch.arange(first, first + len(pixels))
     uniform = SampleNoise(seed, indices, shape, torch.float64, pixels.device, stream=1)

@@ -147,7 +147,9 @@ class Sampler:
             raise ValueError("give either shape=(B, ...) or x_init, not both or neither")
         shape = tuple(shape) if shape is not None else tuple(x_init.shape)  # type: ignore[union-attr]
         if len(shape) < 2 or min(shape) < 1:
-            raise ValueError(f"shape is {shape}, expected (B, ...) with at least one sample of at least one element")
+            raise ValueError(
+                f"shape is {shape}, expected (B, ...) with at least one sample of at least one element"
+            )
         batch_size = shape[0] if batch_size is None else batch_size
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
@@ -205,7 +207,9 @@ def _prior(model: ScoreModel, noise: Tensor, t: Tensor) -> Tensor:
     if model.statistics is None:
         return sigma * noise
     std = float(model.statistics.std)
-    return math.hypot(alpha * std, sigma) * noise + alpha * model.statistics.mean.to(noise).reshape(noise.shape[1:])
+    return math.hypot(alpha * std, sigma) * noise + alpha * model.statistics.mean.to(noise).reshape(
+        noise.shape[1:]
+    )
 
 
 def _rows(value: Any, start: int, stop: int, total: int) -> Any:

@@ -89,7 +89,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "remove it to go on from the one before"
         ) from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of scoresde: expected a file written by `scoresde train`")
+        raise CheckpointError(
+            f"{path} is no checkpoint of scoresde: expected a file written by `scoresde train`"
+        )
     return state
 
 
@@ -106,12 +108,16 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: no such file, or a truncated or foreign one.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing: the run has no trained model yet; `scoresde train run={path.parent}`")
+        raise CheckpointError(
+            f"{path} is missing: the run has no trained model yet; `scoresde train run={path.parent}`"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as a safetensors file: truncated, or of another format") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a safetensors file: truncated, or of another format"
+        ) from error
 
 
 def _step_of(path: Path) -> int:

@@ -130,7 +130,9 @@ class TensorBoardLogger(Logger):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ValueError("logger=tensorboard needs tensorboard: pip install 'scoresde[tensorboard]'") from error
+            raise ValueError(
+                "logger=tensorboard needs tensorboard: pip install 'scoresde[tensorboard]'"
+            ) from error
         self._make = SummaryWriter
         self._writer: Any = None
 

@@ -154,11 +154,11 @@ def sample(
             raise ValueError(f"label is {label}, expected 0 to {classes - 1}")
         cond["labels"] = torch.arange(n) % classes if label is None else torch.full((n,), label)
     elif label is not None:
-        raise ValueError("this model was trained without labels: leave out label, or train with network.num_classes")
+        raise ValueError(
+            "this model was trained without labels: leave out label, or train with network.num_classes"
+        )
     began = time.perf_counter()
-    out = sampler(
-        model, (n, *data.shape), seed=seed, batch_size=batch_size, progress=progress, **cond
-    )
+    out = sampler(model, (n, *data.shape), seed=seed, batch_size=batch_size, progress=progress, **cond)
     seconds = time.perf_counter() - began
     raw = data.transform.decode(out.x.cpu())
     arrays = {"x": raw.numpy(), **{k: v.numpy() for k, v in cond.items()}}
@@ -353,13 +353,18 @@ def _process_pictures(run: Run, model: NetworkScore, data: Data, seed: int) -> N
     states = out.trajectory[picked]
     if image:
         # What the model takes each state for: readable at every noise level, unlike the state.
-        guesses = [model.denoise(x, out.times[i], **cond) for i, x in zip(picked.tolist(), states, strict=True)]
+        guesses = [
+            model.denoise(x, out.times[i], **cond) for i, x in zip(picked.tolist(), states, strict=True)
+        ]
         states = torch.stack([_to_unit(data, g) for g in guesses])
         text = "A row for each sample, from noise to data: the model's mean E[x₀ | x_t] along the way."
     else:
         times_all = out.times
         states = torch.stack(
-            [x / expand_to(torch.hypot(sde.alpha(t), sde.sigma(t)), x) for x, t in zip(out.trajectory, times_all, strict=True)]
+            [
+                x / expand_to(torch.hypot(sde.alpha(t), sde.sigma(t)), x)
+                for x, t in zip(out.trajectory, times_all, strict=True)
+            ]
         )
         picked = torch.arange(len(times_all))
         text = "Paths from noise to data, divided by √(α² + σ²)."
@@ -377,7 +382,13 @@ def _field_picture(run: Run, model: NetworkScore, data: Data) -> None:
     alpha = float(sde.alpha(t))
     score = model.score(alpha * points, t)
     figure = plots.vector_field(points, score * alpha, samples=test[:1000], title="Score at σ/α = 0.3")
-    _save(run, figure, "samples/score_field.png", "The learned score", "∇ log p_t on a grid, over held-out data.")
+    _save(
+        run,
+        figure,
+        "samples/score_field.png",
+        "The learned score",
+        "∇ log p_t on a grid, over held-out data.",
+    )
 
 
 def _average_curves(lines: list[dict[str, Any]]) -> tuple[list[float], list[float], list[float]]:
@@ -389,7 +400,9 @@ def _average_curves(lines: list[dict[str, Any]]) -> tuple[list[float], list[floa
                 bins.setdefault(-centre, []).append(value)
     centres = sorted(bins)
     mean = [float(np.mean(bins[c])) for c in centres]
-    stderr = [float(np.std(bins[c], ddof=1) / len(bins[c]) ** 0.5) if len(bins[c]) > 1 else 0.0 for c in centres]
+    stderr = [
+        float(np.std(bins[c], ddof=1) / len(bins[c]) ** 0.5) if len(bins[c]) > 1 else 0.0 for c in centres
+    ]
     return centres, mean, stderr
 
 

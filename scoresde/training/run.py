@@ -1,6 +1,6 @@
 """Run directories: what a training writes, and how it is read again.
 
-    config.yaml  model.safetensors  summary.json  report.html  metrics.jsonl  checkpoints/  samples/
+config.yaml  model.safetensors  summary.json  report.html  metrics.jsonl  checkpoints/  samples/
 """
 
 import hashlib

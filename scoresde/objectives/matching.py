@@ -1,0 +1,152 @@
+"""Score matching without a target: implicit (Hyvärinen 2005) and sliced (Song et al. 2019).
+
+Integration by parts turns E‖s − ∇ log p_t‖² into E[‖s‖² + 2 ∇·s] and a constant. With s = −ε̂/σ, times σ²,
+that is
+
+    E[‖ε̂‖² − 2σ ∇·ε̂],
+
+on the scale of denoising score matching, so that weightings and learning rates carry over. Divided by D it is
+lower than denoising score matching's error by exactly 1 in expectation, at every t and for every model, since
+E[ε·ε̂(x_t)] = σ E[∇·ε̂(x_t)] by Stein's identity and E‖ε‖² = D.
+
+The derivatives are reverse-mode products of the Jacobian, which the parameters are differentiated through in
+turn. The field is evaluated once, so that dropout is the same in the value and in the derivative.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from scoresde.objectives.base import Loss, Objective, _at_least_float32, _normal
+from scoresde.objectives.times import Times
+from scoresde.objectives.weightings import Weighting
+from scoresde.score import ScoreModel
+from scoresde.sde import expand_to
+
+__all__ = ["ImplicitScoreMatching", "SlicedScoreMatching"]
+
+
+def _linearise(model: ScoreModel, x: Tensor, t: Tensor, cond: dict[str, Any]) -> tuple[Tensor, Any]:
+    """ε̂ at x and the function v ↦ (Jᵀv,) with J its Jacobian."""
+    # The fused attention kernels have no second derivative.
+    with sdpa_kernel(SDPBackend.MATH):
+        value, pull, *_ = torch.func.vjp(lambda y: model.noise(y, t, **cond), x)
+    return value, pull
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Sum over all but the first dimension of a b, `(B,)`."""
+    return _at_least_float32(a * b).flatten(1).sum(1)
+
+
+class ImplicitScoreMatching(Objective):
+    """E[w(t) (‖ε̂‖² − 2σ ∇·ε̂)/D]: 2σ²/D times E[½‖s‖² + ∇·s] (Hyvärinen 2005, theorem 1), at x_t.
+
+    The trace is exact and costs D backward passes, batched: for small D. `per_sample` is the error without
+    w(t); it is negative where the model is good. A mean over the D values, as in denoising score matching.
+
+    Args:
+        weighting: `SigmaSquared()` if not given.
+        times: `UniformTime()` if not given.
+        stratified: see `Objective`.
+    """
+
+    def __call__(
+        self,
+        model: ScoreModel,
+        x0: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        u: Tensor | None = None,
+        noise: Tensor | None = None,
+        **cond: Any,
+    ) -> Loss:
+        t, correction, noise = self._draw(model.sde, x0, generator, u, noise)
+        x = model.sde.perturb(x0, t, noise)
+        value, pull = _linearise(model, x, t, cond)
+        size = x0[0].numel()
+        basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, *x.shape[1:])
+
+        def diagonal(unit: Tensor) -> Tensor:
+            return _dot(pull(unit.expand_as(x))[0], unit)
+
+        trace = torch.func.vmap(diagonal)(basis).sum(0)
+        sigma = expand_to(model.sde.sigma(t), trace)
+        return self._loss(model, t, correction, (_dot(value, value) - 2 * sigma * trace) / size)
+
+
+class SlicedScoreMatching(Objective):
+    """Implicit score matching with random projections v, E[v vᵀ] = I, in place of the trace.
+
+    E[w(t) (‖ε̂‖² − 2σ vᵀ(∇ε̂)v)/D], that is 2σ²/D times E[½‖s‖² + vᵀ(∇s)v]: sliced score matching with
+    variance reduction. Without it ½‖s‖² is ½(vᵀs)² (Song et al. 2019, arXiv:1905.07088, section 3).
+    The value has the expectation of `ImplicitScoreMatching`'s, and so has `per_sample`.
+
+    Args:
+        weighting: `SigmaSquared()` if not given.
+        times: `UniformTime()` if not given.
+        stratified: see `Objective`.
+        projections: number of projections of a sample; a backward pass each, batched.
+        kind: distribution of the projections: `"rademacher"`, each value ±1, or `"gaussian"`.
+        variance_reduced: use ‖s‖² itself, not its projection.
+
+    Raises:
+        ValueError: projections or kind is none of these.
+    """
+
+    def __init__(
+        self,
+        weighting: Weighting | None = None,
+        times: Times | None = None,
+        stratified: bool = False,
+        projections: int = 1,
+        kind: Literal["rademacher", "gaussian"] = "rademacher",
+        variance_reduced: bool = True,
+    ) -> None:
+        super().__init__(weighting, times, stratified)
+        if projections < 1:
+            raise ValueError(f"projections is {projections}, expected at least 1")
+        if kind not in ("rademacher", "gaussian"):
+            raise ValueError(f"kind is {kind!r}, expected 'rademacher' or 'gaussian'")
+        self.projections = projections
+        self.kind = kind
+        self.variance_reduced = variance_reduced
+
+    def __call__(
+        self,
+        model: ScoreModel,
+        x0: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        u: Tensor | None = None,
+        noise: Tensor | None = None,
+        probes: Tensor | None = None,
+        **cond: Any,
+    ) -> Loss:
+        """As `Objective`; `probes` `(M, B, ...)` are the projections, whatever their number and kind.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        t, correction, noise = self._draw(model.sde, x0, generator, u, noise)
+        if probes is None:
+            probes = _normal((self.projections, *x0.shape), x0, generator)
+            if self.kind == "rademacher":
+                probes = torch.where(probes < 0, -torch.ones_like(probes), torch.ones_like(probes))
+        elif probes.shape[1:] != x0.shape or len(probes) == 0:
+            raise ValueError(
+                f"probes have shape {tuple(probes.shape)}, expected (M, {', '.join(map(str, x0.shape))})"
+            )
+        x = model.sde.perturb(x0, t, noise)
+        value, pull = _linearise(model, x, t, cond)
+        curvature = torch.func.vmap(lambda v: _dot(pull(v)[0], v))(probes).mean(0)
+        square = _dot(value, value) if self.variance_reduced else _projected_square(value, probes)
+        sigma = expand_to(model.sde.sigma(t), curvature)
+        return self._loss(model, t, correction, (square - 2 * sigma * curvature) / x0[0].numel())
+
+
+def _projected_square(value: Tensor, probes: Tensor) -> Tensor:
+    """(vᵀ value)² averaged over the probes, `(B,)`."""
+    return _at_least_float32(value * probes).flatten(2).sum(2).square().mean(0)

@@ -1,0 +1,171 @@
+"""Which times, that is noise levels, a loss is asked at.
+
+Each distribution maps uniforms u in [0, 1] to times by the inverse of its distribution function, so that
+u = 0 is t_min and u = 1 is t_max, and gives a correction with each. Where the distribution is there to
+estimate the integral ∫ w(t) L(t) dt over the SDE's interval, the correction is 1/p(t), and every such
+distribution gives the same loss with another variance. Where the distribution is itself part of the loss, the
+correction is 1.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde.objectives.weightings import Weighting
+from scoresde.sde import SDE
+
+__all__ = ["ImportanceSampled", "LogNormalSigma", "Times", "UniformLogSNR", "UniformTime", "low_discrepancy"]
+
+
+def low_discrepancy(start: Tensor, size: int) -> Tensor:
+    """Uniforms u_i = (start + i/size) mod 1, `(size,)`, from one uniform `start` `()`.
+
+    Each is uniform on [0, 1), and together they are spread evenly: the noise levels of a batch vary much less
+    from batch to batch (Kingma et al. 2021, appendix I.1).
+    """
+    return (start + torch.arange(size, dtype=start.dtype, device=start.device) / size) % 1
+
+
+def _log_snr_ends(sde: SDE) -> tuple[float, float]:
+    """λ at t_min and at t_max: the largest and the smallest."""
+    high, low = sde.log_snr(torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)).tolist()
+    if not (math.isfinite(high) and math.isfinite(low)):
+        raise ValueError(
+            f"the log-SNR of {sde} runs from {low:g} to {high:g}: set t_min and t_max so that it is finite"
+        )
+    return high, low
+
+
+def _rate(sde: SDE, t: Tensor) -> Tensor:
+    """−dλ/dt = g²/(2σ²), the density of t where λ is uniform, but for a constant factor."""
+    return 0.5 * (sde.diffusion(t) / sde.sigma(t)) ** 2
+
+
+def _time(sde: SDE, log_snr: Tensor) -> Tensor:
+    # Round-off must not carry t over an end of the interval.
+    return sde.time(log_snr).clamp(sde.t_min, sde.t_max)
+
+
+class Times(ABC):
+    """A distribution of times on `[t_min, t_max]`."""
+
+    @abstractmethod
+    def sample(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Times t and corrections for uniforms u in [0, 1]: each `(B,)` float64, on the device of u."""
+
+
+@dataclass(frozen=True)
+class UniformTime(Times):
+    """t uniform on the interval (Song et al. 2021, eq. 7); the correction is its length."""
+
+    def sample(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        length = sde.t_max - sde.t_min
+        t = (sde.t_min + length * u.double()).clamp(max=sde.t_max)
+        return t, torch.full_like(t, length)
+
+
+@dataclass(frozen=True)
+class LogNormalSigma(Times):
+    """log(σ/α) normal, cut off at the ends of the SDE's interval (Karras et al. 2022, table 1).
+
+    The distribution is part of the loss: the correction is 1.
+
+    Args:
+        mean: of log(σ/α).
+        std: of log(σ/α).
+
+    Raises:
+        ValueError: std is not positive, or the interval of the SDE holds no probability.
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and 0 < self.std < math.inf):
+            raise ValueError(
+                f"expected a finite mean and a positive std, got mean={self.mean}, std={self.std}"
+            )
+
+    def sample(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        high, low = _log_snr_ends(sde)
+        ends = (torch.tensor([-high, -low], dtype=torch.float64) - self.mean) / self.std
+        # Accurate in the lower tail only: an interval beyond the mean is mirrored.
+        mirror = bool(ends[0] > 0)
+        below, above = torch.special.ndtr(-ends if mirror else ends).tolist()
+        if below == above:
+            raise ValueError(f"{self} has no probability on the noise levels of {sde}: change mean and std")
+        z = torch.special.ndtri(below + (above - below) * u.double())
+        t = _time(sde, -(self.mean + self.std * (-z if mirror else z)))
+        return t, torch.ones_like(t)
+
+
+@dataclass(frozen=True)
+class UniformLogSNR(Times):
+    """λ = log(α/σ) uniform between its values at the ends of the interval.
+
+    The density of t is p(t) = −(dλ/dt)/(λ_max − λ_min), proportional to the likelihood weighting
+    g²/σ² = −2 dλ/dt. So this is importance sampling for that weighting (Song, Durkan, Murray & Ermon 2021,
+    section 5.1): weight times correction is the constant 2 (λ_max − λ_min) at every t and under every SDE
+    (Kingma et al. 2021, section 5.1).
+
+    Args:
+        importance: correct by 1/p(t), to estimate the integral over t. Otherwise the loss is the mean over λ.
+    """
+
+    importance: bool = True
+
+    def sample(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        high, low = _log_snr_ends(sde)
+        t = _time(sde, high - (high - low) * u.double())
+        return t, (high - low) / _rate(sde, t) if self.importance else torch.ones_like(t)
+
+
+class ImportanceSampled(Times):
+    """t with density proportional to a weighting, corrected by 1/p(t): weight times correction is flat.
+
+    The density is constant in λ over each of `cells` equal steps of λ, with the weighting's mass from the
+    trapezoidal rule. The correction belongs to that very density: the loss is unbiased however coarse the
+    table, which is accurate to O(cells⁻²) and made once for an SDE. For `Likelihood` the closed form is
+    `UniformLogSNR()`.
+
+    Args:
+        weighting: what to sample in proportion to; positive.
+        cells: number of steps.
+
+    Raises:
+        ValueError: cells is not positive, or the weighting is not positive and finite on the interval.
+    """
+
+    def __init__(self, weighting: Weighting, cells: int = 4096) -> None:
+        if cells < 1:
+            raise ValueError(f"cells is {cells}, expected at least 1")
+        self.weighting = weighting
+        self.cells = cells
+        self._table: tuple[SDE, Tensor, Tensor] | None = None
+
+    def __repr__(self) -> str:
+        return f"ImportanceSampled({self.weighting!r}, cells={self.cells})"
+
+    def _tabulate(self, sde: SDE, device: torch.device) -> tuple[Tensor, Tensor]:
+        """λ at the `cells + 1` nodes, decreasing, and the distribution function of t there."""
+        if self._table is None or self._table[0] is not sde or self._table[1].device != device:
+            log_snr = torch.linspace(*_log_snr_ends(sde), self.cells + 1, dtype=torch.float64)
+            t = _time(sde, log_snr)
+            density = self.weighting(sde, t) / _rate(sde, t)
+            if not bool(((density > 0) & density.isfinite()).all()):
+                raise ValueError(f"{self.weighting} is not positive and finite on the interval of {sde}")
+            mass = torch.cat([density.new_zeros(1), (density[1:] + density[:-1]).cumsum(0)])
+            self._table = sde, log_snr.to(device), (mass / mass[-1]).to(device)
+        return self._table[1], self._table[2]
+
+    def sample(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        u = u.double()
+        log_snr, cumulative = self._tabulate(sde, u.device)
+        cell = (torch.searchsorted(cumulative, u, right=True) - 1).clamp(0, self.cells - 1)
+        step, mass = log_snr[cell + 1] - log_snr[cell], cumulative[cell + 1] - cumulative[cell]
+        t = _time(sde, log_snr[cell] + step * (u - cumulative[cell]) / mass)
+        return t, -step / (mass * _rate(sde, t))

@@ -1,0 +1,161 @@
+"""scipy and torchsde as solvers."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from scoresde.sampling import (
+    EulerMaruyama,
+    Heun,
+    NonFiniteError,
+    PredictorCorrector,
+    Sampler,
+    ScipyODE,
+    TorchSDE,
+    UniformLogSNR,
+    UniformTime,
+)
+from scoresde.score import GaussianMixtureScore, ScoreModel
+from scoresde.sde import SDE, VPSDE
+
+F64 = torch.float64
+pytestmark = pytest.mark.filterwarnings("ignore:Numerical solution is not guaranteed")
+
+
+def gaussian(mean: float = 0.7, variance: float = 0.3, sde: SDE | None = None) -> GaussianMixtureScore:
+    return GaussianMixtureScore(torch.ones(1), torch.tensor([[mean]]), torch.tensor([variance]), sde or VPSDE())
+
+
+def mixture(sde: SDE) -> GaussianMixtureScore:
+    means = torch.tensor([[1.0, 0.5], [-0.8, 0.3]])
+    return GaussianMixtureScore(torch.ones(2), means, torch.tensor([0.1, 0.3]), sde)
+
+
+def test_scipy_agrees_with_heun(sde: SDE) -> None:
+    model = mixture(sde)
+    z = model.sample(4, sde.t_max, torch.Generator().manual_seed(0))
+    grid = UniformLogSNR(300)
+    fine = Sampler(Heun(), grid)(model, x_init=z, trajectory=True)
+    scipy = Sampler(ScipyODE(rtol=1e-7, atol=1e-9), grid)(model, x_init=z, trajectory=True)
+    assert fine.trajectory is not None
+    assert scipy.trajectory is not None
+    # Heun's own error, second order in λ; the trajectory is compared in units of its spread at each time.
+    scale = fine.trajectory.std(dim=(1, 2), keepdim=True)
+    assert ((scipy.trajectory - fine.trajectory) / scale).abs().max() < 5e-3
+    torch.testing.assert_close(scipy.x, fine.x, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("method", ["RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA"])
+def test_every_scipy_method_finds_the_gaussian_flow(method: str) -> None:
+    """The flow of a Gaussian keeps (x − M)/√V."""
+    model = gaussian()
+    times = UniformTime(1)(model.sde)
+    z = torch.tensor([[-1.0], [0.2], [2.0]], dtype=F64)
+    (x,) = ScipyODE(method, rtol=1e-8, atol=1e-10).solve(model, z, times, lambda: z)
+    alpha, sigma = model.sde.alpha(times), model.sde.sigma(times)
+    spread = (0.3 * alpha**2 + sigma**2).sqrt()
+    wanted = 0.7 * alpha[1] + spread[1] * (z - 0.7 * alpha[0]) / spread[0]
+    torch.testing.assert_close(x, wanted, rtol=0, atol=2e-6)
+
+
+class Broken(ScoreModel):
+    def __init__(self) -> None:
+        super().__init__(VPSDE())
+        self.calls = 0
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls > 1000:
+            raise AssertionError("the solver does not stop at values that are not finite")
+        return x * torch.nan
+
+
+def test_scipy_stops_at_values_that_are_not_finite() -> None:
+    with pytest.raises(ArithmeticError):
+        Sampler(ScipyODE(), UniformTime(2))(Broken(), (2, 3))
+    with pytest.raises(NonFiniteError):
+        Sampler(TorchSDE(), UniformTime(2))(Broken(), (2, 3))
+
+
+def variance_of_euler(model: GaussianMixtureScore, times: Tensor) -> float:
+    sde, v = model.sde, None
+    spreads = (0.3 * sde.alpha(times) ** 2 + sde.sigma(times) ** 2).tolist()
+    v = spreads[0]
+    for c_x, c_s, c_z, spread in zip(
+        *(c.tolist() for c in EulerMaruyama().coefficients(sde, times)), spreads[:-1], strict=True
+    ):
+        v = (c_x - c_s / spread) ** 2 * v + c_z**2
+    return v
+
+
+@pytest.mark.parametrize("method", ["euler", "milstein", "srk"])
+@pytest.mark.parametrize("substeps", [1, 3])
+def test_torchsde_has_the_right_moments(method: str, substeps: int) -> None:
+    """Euler's variance is its own recursion's; Milstein's is Euler's, since g does not depend on x; SRK's is of
+    second weak order for additive noise, so close to the truth."""
+    model, n, steps = gaussian(), 6000, 40 if method != "srk" else 60
+    solver = TorchSDE(method, substeps=substeps)  # type: ignore[arg-type]
+    x = Sampler(solver, UniformTime(steps, t_min=0.05), denoise=False)(model, (n, 1)).x
+    t = torch.tensor(0.05, dtype=F64)
+    mean = 0.7 * float(model.sde.alpha(t))
+    variance = float(0.3 * model.sde.alpha(t) ** 2 + model.sde.sigma(t) ** 2)
+    slack = 0.01
+    if method != "srk":
+        variance = variance_of_euler(model, UniformTime(steps * substeps, t_min=0.05)(model.sde))
+        slack = 0.0
+    assert abs(float(x.var()) / variance - 1) < 4 * math.sqrt(2 / n) + slack
+    assert abs(float(x.mean()) - mean) < 4 * math.sqrt(variance / n) + 0.02
+
+
+def test_torchsde_adaptive() -> None:
+    model, n = gaussian(), 1000
+    x = Sampler(TorchSDE("srk", adaptive=True, rtol=1e-2, atol=1e-2), UniformTime(4), denoise=False)(model, (n, 1)).x
+    assert abs(float(x.var()) / 0.3 - 1) < 4 * math.sqrt(2 / n) + 0.03
+    assert abs(float(x.mean()) - 0.7) < 4 * math.sqrt(0.3 / n) + 0.02
+
+
+def test_torchsde_euler_step_is_euler_maruyama() -> None:
+    """The mean over the path noise of one step is the predictor's; its spread is c_z."""
+    model, n = mixture(VPSDE()), 4000
+    times = UniformTime(1, t_min=0.4, t_max=0.5)(model.sde)
+    x = torch.tensor([[0.3, -1.0]], dtype=F64)
+    (y,) = TorchSDE().solve(model, x.expand(n, 2).clone(), times, lambda: torch.randn(n, 2, dtype=F64))
+    c_x, c_s, c_z = (float(c) for c in EulerMaruyama().coefficients(model.sde, times))
+    wanted = c_x * x + c_s * model.score(x, times[0])
+    assert (y.mean(0) - wanted).abs().max() < 4 * c_z / math.sqrt(n)
+    assert abs(float(y.var()) / c_z**2 - 1) < 0.1
+    # The library's own predictor has the same law.
+    (own,) = PredictorCorrector(EulerMaruyama()).solve(model, x, times, lambda: torch.zeros(1, 2, dtype=F64))
+    torch.testing.assert_close(own, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_torchsde_path_follows_the_seed(dtype: torch.dtype) -> None:
+    model = mixture(VPSDE())
+    sampler = Sampler(TorchSDE(), UniformTime(5))
+    z = torch.ones(2, 2, dtype=dtype)
+    ends = [sampler(model, x_init=z, seed=s).x for s in range(20)]
+    assert torch.equal(ends[3], sampler(model, x_init=z, seed=3).x)
+    # From one start every seed has another path.
+    assert len({float(x[0, 0]) for x in ends}) == 20
+
+
+def test_shapes_and_chunks() -> None:
+    means = torch.zeros(1, 1, 2, 2)
+    model = GaussianMixtureScore(torch.ones(1), means, torch.ones(1), VPSDE())
+    for solver in (ScipyODE(), TorchSDE(), TorchSDE("srk")):
+        out = Sampler(solver, UniformTime(3))(model, (5, 1, 2, 2), batch_size=2, trajectory=True)
+        assert out.x.shape == (5, 1, 2, 2)
+        assert out.trajectory is not None
+        assert out.trajectory.shape == (4, 5, 1, 2, 2)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="expected one of RK45"):
+        ScipyODE("rk4")
+    with pytest.raises(ValueError, match="expected 'euler', 'milstein' or 'srk'"):
+        TorchSDE("heun")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="substeps is 0, expected at least 1"):
+        TorchSDE(substeps=0)

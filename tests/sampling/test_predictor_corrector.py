@@ -1,0 +1,303 @@
+"""Predictors and correctors: on Gaussian data mean and variance obey recursions that are known exactly."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from scoresde.sampling import (
+    Ancestral,
+    AnnealedLangevin,
+    Corrector,
+    EulerMaruyama,
+    Grid,
+    Langevin,
+    NoCorrector,
+    NoPredictor,
+    Predictor,
+    PredictorCorrector,
+    ReverseDiffusion,
+    Sampler,
+    UniformLogSNR,
+    UniformTime,
+)
+from scoresde.score import GaussianMixtureScore
+from scoresde.sde import SDE, VESDE, VPSDE, SubVPSDE
+
+F64 = torch.float64
+PREDICTORS = [EulerMaruyama(), ReverseDiffusion(), Ancestral(), Ancestral("forward")]
+MEAN, VARIANCE = 0.7, 0.3
+
+
+def marginal(sde: SDE, t: Tensor, mean: float = MEAN, variance: float = VARIANCE) -> tuple[Tensor, Tensor]:
+    alpha = sde.alpha(t)
+    return alpha * mean, alpha**2 * variance + sde.sigma(t) ** 2
+
+
+def recursion(
+    predictor: Predictor, sde: SDE, times: Tensor, mean: float = MEAN, variance: float = VARIANCE
+) -> tuple[float, float]:
+    """Mean and variance after all steps, from the exact marginal at the first time: the score is −(x − M)/V."""
+    centres, spreads = (v.tolist() for v in marginal(sde, times, mean, variance))
+    m, v = centres[0], spreads[0]
+    coefficients = zip(*(c.tolist() for c in predictor.coefficients(sde, times)), strict=True)
+    for (c_x, c_s, c_z), centre, spread in zip(coefficients, centres, spreads, strict=False):
+        m = c_x * m - c_s * (m - centre) / spread
+        v = (c_x - c_s / spread) ** 2 * v + c_z**2
+    return m, v
+
+
+def gaussian(sde: SDE, shape: tuple[int, ...] = (1,), mean: float = MEAN, variance: float = VARIANCE):  # noqa: ANN201
+    return GaussianMixtureScore(torch.ones(1), torch.full((1, *shape), mean), torch.tensor([variance]), sde)
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS, ids=repr)
+def test_first_weak_order(sde: SDE, predictor: Predictor) -> None:
+    errors = []
+    for steps in (1000, 2000, 4000):
+        times = UniformLogSNR(steps)(sde)
+        m, v = recursion(predictor, sde, times)
+        centre, spread = marginal(sde, times[-1])
+        errors.append((m - float(centre), v / float(spread) - 1))
+    # A first-order error e₁ h + e₂ h²: the ratio of successive errors is 2 within a few h.
+    for kind in (0, 1):
+        a, b, c = (abs(e[kind]) for e in errors)
+        assert c < 0.03
+        if c > 1e-9:  # else it is exact
+            assert b / c == pytest.approx(2, rel=0.06)
+            assert a / b == pytest.approx(2, rel=0.12)
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS, ids=repr)
+def test_first_order_in_uniform_time(predictor: Predictor) -> None:
+    errors = []
+    for steps in (2000, 4000):
+        times = UniformTime(steps, t_min=0.1)(VPSDE())
+        errors.append(recursion(predictor, VPSDE(), times)[1] - float(marginal(VPSDE(), times[-1])[1]))
+    assert errors[0] / errors[1] == pytest.approx(2, rel=0.05)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_ancestral_is_exact_for_a_point(sde: SDE, steps: int) -> None:
+    times = UniformTime(steps)(sde)
+    m, v = recursion(Ancestral("posterior"), sde, times, variance=0.0)
+    centre, spread = marginal(sde, times[-1], variance=0.0)
+    assert m == pytest.approx(float(centre), rel=1e-8)
+    assert v == pytest.approx(float(spread), rel=1e-8)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_forward_variance_is_exact_for_unit_normal_data(steps: int) -> None:
+    times = UniformTime(steps)(VPSDE())
+    m, v = recursion(Ancestral("forward"), VPSDE(), times, mean=0.0, variance=1.0)
+    assert m == 0
+    assert v == pytest.approx(1, rel=1e-12)
+    # And the posterior's is not: too small, as its derivation for a point says.
+    assert recursion(Ancestral("posterior"), VPSDE(), times, mean=0.0, variance=1.0)[1] < 0.99
+
+
+def test_coefficients_are_score_sdes_for_vp() -> None:
+    # score_sde's discretisation: β_i = (β_min + t (β_max − β_min))/N, α_i = 1 − β_i; steps of 1/N.
+    n, sde = 100_000, VPSDE()
+    times = UniformTime(n, t_min=sde.t_min)(sde)
+    keep = torch.arange(1000, n - 1000, 7919)
+    beta = sde.beta(times[:-1])[keep] / n
+    root = (1 - beta).sqrt()
+    a, b, c = (v[keep] for v in ReverseDiffusion().coefficients(sde, times))
+    # Their β is the integral's value at one end of the step: relative differences of 1/N over t.
+    close = {"rtol": 1e-3, "atol": 0.0}
+    torch.testing.assert_close(a - 1, 1 - root, **close)
+    torch.testing.assert_close(b, beta, **close)
+    torch.testing.assert_close(c, beta.sqrt(), **close)
+    a, b, c = (v[keep] for v in Ancestral("forward").coefficients(sde, times))
+    torch.testing.assert_close(a - 1, 1 / root - 1, **close)
+    torch.testing.assert_close(b, beta / root, **close)
+    torch.testing.assert_close(c, beta.sqrt(), **close)
+    a, b, c = (v[keep] for v in EulerMaruyama().coefficients(sde, times))
+    torch.testing.assert_close(a - 1, 0.5 * beta, **close)  # x ← x − f Δt, f = −β/2
+    torch.testing.assert_close(b, beta, **close)
+    torch.testing.assert_close(c, beta.sqrt(), **close)
+
+
+def test_coefficients_are_score_sdes_for_ve() -> None:
+    sde = VESDE()
+    times = UniformTime(50)(sde)
+    sigma, previous = sde.sigma(times[:-1]), sde.sigma(times[1:])
+    step = sigma**2 - previous**2
+    one = torch.ones_like(sigma)
+    for predictor, spread in (
+        (ReverseDiffusion(), step.sqrt()),
+        (Ancestral(), (previous**2 * step / sigma**2).sqrt()),
+        (Ancestral("forward"), step.sqrt()),
+    ):
+        torch.testing.assert_close(torch.stack(predictor.coefficients(sde, times)), torch.stack([one, step, spread]))
+    g = sigma * math.sqrt(2 * math.log(5000))
+    c_x, c_s, c_z = EulerMaruyama().coefficients(sde, times)
+    torch.testing.assert_close(torch.stack([c_x, c_s, c_z]), torch.stack([one, g**2 / 50, g / math.sqrt(50)]))
+
+
+def test_no_predictor_stays() -> None:
+    c_x, c_s, c_z = NoPredictor().coefficients(VPSDE(), UniformTime(4)(VPSDE()))
+    assert c_x.tolist() == [1] * 4
+    assert c_s.tolist() == c_z.tolist() == [0] * 4
+
+
+def run(solver: PredictorCorrector, model: GaussianMixtureScore, x: Tensor, times: Tensor, draws: list[Tensor]):  # noqa: ANN201
+    source: Iterator[Tensor] = iter(draws)
+    return list(solver.solve(model, x, times, lambda: next(source)))
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS, ids=repr)
+def test_a_step_applies_its_coefficients(sde: SDE, predictor: Predictor) -> None:
+    model = gaussian(sde, (2,))
+    times = UniformLogSNR(3)(sde)
+    generator = torch.Generator().manual_seed(0)
+    x, *draws = torch.randn(4, 5, 2, generator=generator, dtype=F64)
+    states = run(PredictorCorrector(predictor), model, x, times, draws)
+    assert len(states) == 3
+    for i, (c_x, c_s, c_z) in enumerate(zip(*predictor.coefficients(sde, times), strict=True)):
+        x = c_x * x + c_s * model.score(x, times[i]) + c_z * draws[i]
+        torch.testing.assert_close(states[i], x)
+
+
+def test_correctors_follow_the_formulas() -> None:
+    sde = SubVPSDE()
+    model = gaussian(sde, (8,))
+    times = UniformTime(2)(sde)
+    generator = torch.Generator().manual_seed(1)
+    x, *draws = torch.randn(5, 4, 8, generator=generator, dtype=F64)
+    snr = 0.1
+    for corrector in (Langevin(snr, steps=2), AnnealedLangevin(snr, steps=2)):
+        states = run(PredictorCorrector(NoPredictor(), corrector), model, x, times, draws)
+        y = x
+        for i in range(4):
+            score, z = model.score(y, times[1 + i // 2]), draws[i]
+            a = sde.alpha(times[i // 2]) / sde.alpha(times[1 + i // 2])
+            if isinstance(corrector, Langevin):  # algorithm 5: ε = 2 α_i (r ‖z‖/‖g‖)², α_i = 1 − β_i = a²
+                size = 2 * a**2 * (snr * z.norm(dim=1) / score.norm(dim=1))[:, None] ** 2
+            else:
+                size = 2 * a**2 * (snr * sde.sigma(times[1 + i // 2])) ** 2
+            y = y + size * score + (2 * size).sqrt() * z
+            if i % 2:
+                torch.testing.assert_close(states[i // 2], y)
+
+
+def test_predictor_first_then_corrector_at_the_new_time() -> None:
+    sde, predictor, corrector = VPSDE(), ReverseDiffusion(), AnnealedLangevin(0.2)
+    model = gaussian(sde, (2,))
+    times = UniformTime(2)(sde)
+    x, *draws = torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(2), dtype=F64)
+    states = run(PredictorCorrector(predictor, corrector), model, x, times, draws)
+    half = run(PredictorCorrector(predictor), model, x, times[:2], draws[:1])[0]
+    torch.testing.assert_close(
+        run(PredictorCorrector(NoPredictor(), corrector), model, half, times[:2], draws[1:2])[0], states[0]
+    )
+
+
+@pytest.mark.parametrize("predictor", [*PREDICTORS, NoPredictor()], ids=repr)
+@pytest.mark.parametrize("corrector", [Langevin(), AnnealedLangevin(), NoCorrector()], ids=repr)
+def test_every_pair_on_every_sde_is_finite(sde: SDE, predictor: Predictor, corrector: Corrector) -> None:
+    if isinstance(predictor, NoPredictor) and isinstance(corrector, NoCorrector):
+        with pytest.raises(ValueError, match="never move"):
+            PredictorCorrector(predictor, corrector)
+        return
+    means = torch.tensor([[1.0, 0.0], [-1.0, 0.5]])
+    model = GaussianMixtureScore(torch.ones(2), means, torch.tensor([0.01, 0.1]), sde)
+    for steps in (5, 20):
+        out = Sampler(PredictorCorrector(predictor, corrector), UniformTime(steps))(model, (4, 2))
+        # The denoised sample lies between the means, give or take a standard deviation of each.
+        assert out.x.abs().max() < 1e6
+
+
+@pytest.mark.parametrize("snr", [0.16, 0.4])
+@pytest.mark.parametrize("corrector", [Langevin, AnnealedLangevin])
+def test_stationary_distribution(corrector: type[Langevin] | type[AnnealedLangevin], snr: float) -> None:
+    """x ← (1 − ε/V) x + √(2ε) z has the stationary variance V/(1 − ε/(2V)).
+
+    Langevin's ε is 2 r² V up to 1/√D, since ‖z‖/‖score‖ is √V; AnnealedLangevin's is 2 r² σ².
+    """
+    sde, dim, rows = VESDE(), 400, 64
+    model = gaussian(sde, (dim,), variance=0.2)
+    sigma = 0.6
+    time = float(sde.time(torch.tensor(-math.log(sigma), dtype=F64)))
+    total = 0.2 + sigma**2
+    steps = 150
+    grid = UniformTime(1, t_min=time, t_max=time + 1e-9)
+    sampler = Sampler(PredictorCorrector(NoPredictor(), corrector(snr, steps)), grid, denoise=False)
+    x = sampler(model, (rows, dim)).x
+    size = 2 * snr**2 * (total if corrector is Langevin else sigma**2)
+    wanted = total / (1 - size / (2 * total))
+    # Standard errors √(2/n), √(1/n) with n = 25 600 nearly independent values, and Langevin's 1/D.
+    error = 3.5 * math.sqrt(2 / (rows * dim)) + (1 / dim if corrector is Langevin else 0)
+    assert abs(float((x - MEAN).square().mean()) / wanted - 1) < error
+    assert abs(float(x.mean()) - MEAN) < 3.5 * math.sqrt(wanted / (rows * dim))
+
+
+def test_langevin_step_belongs_to_the_sample() -> None:
+    model = gaussian(VPSDE(), (2,))
+    times = UniformTime(3)(VPSDE())
+    x, *draws = torch.randn(7, 3, 2, generator=torch.Generator().manual_seed(2), dtype=F64)
+    solver = PredictorCorrector(ReverseDiffusion(), Langevin())
+    together = run(solver, model, x, times, draws)[-1]
+    loud = run(solver, model, x * torch.tensor([[1.0], [1.0], [1e3]]), times, draws)[-1]
+    alone = run(solver, model, x[:1], times, [d[:1] for d in draws])[-1]
+    torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-13)
+    torch.testing.assert_close(loud[:2], together[:2], rtol=0, atol=1e-13)
+
+
+def test_a_score_of_zero_does_not_fling_the_sample() -> None:
+    model = gaussian(VPSDE(), (2,), mean=0.0)
+    out = Sampler(PredictorCorrector(NoPredictor(), Langevin()), UniformTime(3))(
+        model, x_init=torch.zeros(4, 2, dtype=F64)
+    )
+    assert out.x.abs().max() < 10
+
+
+def test_the_sampler_has_the_recursions_moments() -> None:
+    n, times = 20_000, UniformTime(12)(VPSDE())
+    for predictor in PREDICTORS:
+        grid: Grid = UniformTime(12)
+        x = Sampler(PredictorCorrector(predictor), grid, denoise=False)(gaussian(VPSDE()), (n, 1)).x
+        m, v = recursion(predictor, VPSDE(), times)
+        assert abs(float(x.mean()) - m) < 4 * math.sqrt(v / n)
+        assert abs(float(x.var()) / v - 1) < 4 * math.sqrt(2 / n)
+
+
+def sliced(a: Tensor, b: Tensor) -> float:
+    angle = torch.arange(64, dtype=F64) * math.pi / 64
+    directions = torch.stack([angle.cos(), angle.sin()])
+    return float(((a @ directions).sort(0).values - (b @ directions).sort(0).values).square().mean().sqrt())
+
+
+def ring(sde: SDE) -> GaussianMixtureScore:
+    angle = torch.arange(8, dtype=F64) * math.pi / 4
+    means = torch.stack([angle.cos(), angle.sin()], 1)
+    return GaussianMixtureScore(torch.ones(8), means, torch.full((8,), 0.05**2), sde)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [PredictorCorrector(ReverseDiffusion(), Langevin()), PredictorCorrector(Ancestral()), PredictorCorrector(EulerMaruyama())],
+    ids=["pc", "ancestral", "em"],
+)
+def test_ring_is_sampled(solver: PredictorCorrector) -> None:
+    model, n = ring(VESDE(0.01, 10.0)), 2000
+    exact = [model.sample(n, 0.0, torch.Generator().manual_seed(s)) for s in range(6)]
+    floor = [sliced(a, b) for i, a in enumerate(exact) for b in exact[:i]]
+    x = Sampler(solver, UniformTime(200))(model, (n, 2)).x
+    assert sliced(x, exact[0]) < 1.25 * max(floor)
+    coarse = Sampler(solver, UniformTime(4))(model, (n, 2)).x
+    assert sliced(coarse, exact[0]) > 2 * max(floor)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="expected a positive number"):
+        Langevin(snr=0.0)
+    with pytest.raises(ValueError, match="use NoCorrector for none"):
+        AnnealedLangevin(steps=0)
+    with pytest.raises(ValueError, match="expected 'posterior' or 'forward'"):
+        Ancestral("small")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="never move"):
+        PredictorCorrector(NoPredictor())

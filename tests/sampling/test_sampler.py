@@ -1,0 +1,317 @@
+"""The loop around every solver."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scoresde.preconditioning import EDMPreconditioning
+from scoresde.sampling import (
+    Ancestral,
+    AnnealedLangevin,
+    Euler,
+    EulerMaruyama,
+    Heun,
+    Langevin,
+    NoCorrector,
+    NonFiniteError,
+    NoPredictor,
+    PredictorCorrector,
+    ReverseDiffusion,
+    SampleNoise,
+    Sampler,
+    ScipyODE,
+    Solver,
+    TorchSDE,
+    UniformTime,
+)
+from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
+from scoresde.sde import SDE, VESDE, VPSDE
+
+F64 = torch.float64
+SOLVERS = [
+    Euler(),
+    Heun(),
+    PredictorCorrector(EulerMaruyama()),
+    PredictorCorrector(ReverseDiffusion(), Langevin(steps=2)),
+    PredictorCorrector(Ancestral(), AnnealedLangevin()),
+    PredictorCorrector(NoPredictor(), Langevin()),
+]
+
+
+def mixture(sde: SDE | None = None, shape: tuple[int, ...] = (3,)) -> GaussianMixtureScore:
+    means = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1), dtype=F64)
+    return GaussianMixtureScore(torch.ones(4), means, torch.full((4,), 0.1), sde or VPSDE())
+
+
+class Watched(ScoreModel):
+    """A model that counts calls and rows, and keeps what it was called with."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(model.sde, model.statistics)
+        self.model = model
+        self.calls = 0
+        self.rows = 0
+        self.seen: list[dict[str, Any]] = []
+        self.modes: set[tuple[bool, bool]] = set()
+
+    def _note(self, x: Tensor, cond: dict[str, Any]) -> None:
+        self.calls += 1
+        self.rows += len(x)
+        self.seen.append(cond)
+        self.modes.add((self.training, torch.is_grad_enabled()))
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        self._note(x, cond)
+        return self.model.denoise(x, t)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+@pytest.mark.parametrize("shape", [(3,), (1, 2, 2)])
+def test_samples_do_not_depend_on_the_batch_size(solver: Solver, shape: tuple[int, ...]) -> None:
+    model = mixture(shape=shape)
+    sampler = Sampler(solver, UniformTime(10))
+    whole = sampler(model, (7, *shape), seed=4, trajectory=True)
+    assert whole.x.shape == (7, *shape)
+    assert whole.x.dtype == F64
+    for size in (1, 3):
+        parts = sampler(model, (7, *shape), seed=4, batch_size=size, trajectory=True)
+        # Round-off of sums whose order depends on the batch, through ten contracting steps.
+        torch.testing.assert_close(parts.x, whole.x, rtol=0, atol=1e-10)
+        torch.testing.assert_close(parts.trajectory, whole.trajectory, rtol=0, atol=1e-9)
+        assert parts.nfe == whole.nfe
+    tail = sampler(model, (2, *shape), seed=4, first=5)
+    torch.testing.assert_close(tail.x, whole.x[5:], rtol=0, atol=1e-10)
+    assert (sampler(model, (7, *shape), seed=5).x - whole.x).abs().min() > 0
+
+
+def test_float32_run_follows_the_float64_run() -> None:
+    sampler = Sampler(PredictorCorrector(Ancestral()), UniformTime(30))
+    a = sampler(mixture(), (20, 3), seed=1)
+    b = sampler(mixture(), (20, 3), seed=1, dtype=torch.float32)
+    assert b.x.dtype == torch.float32
+    torch.testing.assert_close(b.x.double(), a.x, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("solver", "each"),
+    [
+        (Euler(), 1),
+        (Heun(), 2),
+        (PredictorCorrector(EulerMaruyama()), 1),
+        (PredictorCorrector(Ancestral(), Langevin(steps=3)), 4),
+        (PredictorCorrector(NoPredictor(), AnnealedLangevin(steps=2)), 2),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("denoise", [True, False])
+def test_nfe_is_the_true_count(solver: Solver, each: int, denoise: bool) -> None:
+    model = Watched(mixture())
+    out = Sampler(solver, UniformTime(6), denoise=denoise)(model, (5, 3))
+    assert out.nfe == model.calls == 6 * each + denoise
+    model = Watched(mixture())
+    out = Sampler(solver, UniformTime(6), denoise=denoise)(model, (5, 3), batch_size=2)
+    assert out.nfe == 6 * each + denoise
+    assert model.rows == 5 * out.nfe
+    assert model.calls == 3 * out.nfe
+
+
+@pytest.mark.parametrize("solver", [ScipyODE(rtol=1e-3), TorchSDE(), TorchSDE("srk")], ids=repr)
+def test_nfe_of_external_solvers(solver: Solver) -> None:
+    model = Watched(mixture())
+    assert Sampler(solver, UniformTime(6))(model, (5, 3)).nfe == model.calls > 6
+
+
+def test_trajectory() -> None:
+    sampler = Sampler(Heun(), UniformTime(8))
+    model = mixture()
+    z = torch.randn(4, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+    out = sampler(model, x_init=z, trajectory=True)
+    assert out.trajectory is not None
+    assert out.trajectory.shape == (9, 4, 3)
+    assert torch.equal(out.times, UniformTime(8)(model.sde))
+    assert torch.equal(out.trajectory[0], z)
+    torch.testing.assert_close(model.denoise(out.trajectory[-1], out.times[-1]), out.x, rtol=0, atol=1e-14)
+    raw = Sampler(Heun(), UniformTime(8), denoise=False)(model, x_init=z, trajectory=True)
+    assert raw.trajectory is not None
+    assert torch.equal(raw.trajectory[-1], raw.x)
+    assert raw.nfe == out.nfe - 1
+    # A run that stops on the way has the same states up to there.
+    half = Sampler(Heun(), UniformTime(4, t_min=float(out.times[4])), denoise=False)(model, x_init=z)
+    torch.testing.assert_close(half.x, out.trajectory[4], rtol=0, atol=1e-10)
+    assert sampler(model, x_init=z).trajectory is None
+    assert repr(out) == "Samples(x=(4, 3), nfe=17, steps=8)"
+
+
+def test_x_init_is_used_and_left_alone() -> None:
+    model = mixture()
+    z = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    before = z.clone()
+    out = Sampler(PredictorCorrector(ReverseDiffusion(), Langevin()), UniformTime(5))(model, x_init=z)
+    assert torch.equal(z, before)
+    assert out.x.dtype == torch.float32
+    double = Sampler(Euler(), UniformTime(5))(model, x_init=z, dtype=F64)
+    assert double.x.dtype == F64
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE(sigma_max=3.0)], ids=["vp", "ve"])
+def test_prior_has_the_moments_of_the_noised_data(sde: SDE) -> None:
+    model = mixture(sde)
+    z = Sampler(Euler(), UniformTime(1))(model, (20_000, 3), trajectory=True).trajectory
+    assert z is not None
+    assert model.statistics is not None
+    t = torch.tensor(1.0, dtype=F64)
+    variance = float(sde.alpha(t) ** 2 * model.statistics.std**2 + sde.sigma(t) ** 2)
+    # 4 standard errors of a mean and of a pooled variance
+    error = (z[0].mean(0) - sde.alpha(t) * model.statistics.mean).abs().max()
+    assert error < 4 * (variance / 20_000) ** 0.5
+    assert abs(float(z[0].var(0).mean()) / variance - 1) < 4 * (2 / 60_000) ** 0.5
+
+
+def test_prior_without_statistics_is_the_plain_one() -> None:
+    model = mixture(VESDE(sigma_max=3.0))
+    model.statistics = None
+    z = Sampler(Euler(), UniformTime(1))(model, (3, 3), trajectory=True, seed=2).trajectory
+    assert z is not None
+    torch.testing.assert_close(z[0], 3.0 * SampleNoise(2, torch.arange(3), (3,), F64)(), rtol=1e-12, atol=0)
+
+
+def test_denoise_step() -> None:
+    model = mixture()
+    noisy = Sampler(Euler(), UniformTime(5), denoise=False)(model, (4, 3))
+    clean = Sampler(Euler(), UniformTime(5))(model, (4, 3))
+    torch.testing.assert_close(model.denoise(noisy.x, noisy.times[-1]), clean.x, rtol=0, atol=1e-14)
+
+
+def test_conditions_are_split_with_the_batch() -> None:
+    model = Watched(mixture())
+    labels = torch.arange(5)
+    sampler = Sampler(Euler(), UniformTime(2))
+    sampler(model, (5, 3), batch_size=2, labels=labels, scale=1.5, flag=torch.tensor(3.0))
+    got = [c["labels"].tolist() for c in model.seen]
+    assert got == [[0, 1]] * 3 + [[2, 3]] * 3 + [[4]] * 3
+    assert all(c["scale"] == 1.5 and c["flag"].ndim == 0 for c in model.seen)
+
+
+def test_labels_of_the_wrong_length() -> None:
+    with pytest.raises(ValueError, match=r"labels.*4.*5"):
+        Sampler(Euler(), UniformTime(2))(Watched(mixture()), (5, 3), labels=torch.arange(4))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_eval_mode_without_gradients(training: bool) -> None:
+    model = Watched(mixture()).train(training)
+    out = Sampler(Heun(), UniformTime(3))(model, x_init=torch.zeros(2, 3, requires_grad=True))
+    assert model.modes == {(False, False)}
+    assert model.training is training
+    assert not out.x.requires_grad
+    assert torch.is_grad_enabled()
+
+
+def test_mode_is_restored_after_an_error() -> None:
+    class Fails(Watched):
+        def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+            raise RuntimeError("no")
+
+    model = Fails(mixture()).train()
+    with pytest.raises(RuntimeError, match="no"):
+        Sampler(Euler(), UniformTime(3))(model, (2, 3))
+    assert model.training
+
+
+def test_frozen_parts_stay_frozen() -> None:
+    model = Watched(mixture()).train()
+    model.model.eval()
+    Sampler(Euler(), UniformTime(3))(model, (2, 3))
+    assert model.training
+    assert not model.model.training
+
+
+def test_non_finite() -> None:
+    class Diverges(Watched):
+        def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+            out = super().denoise(x, t).clone()
+            out[1] = torch.nan
+            return out
+
+    with pytest.raises(NonFiniteError, match=r"^1 of 3 samples are not finite after Sampler\(Euler"):
+        Sampler(Euler(), UniformTime(3))(Diverges(mixture()), (3, 3))
+
+
+def test_a_non_finite_sample_does_not_touch_its_mates() -> None:
+    z = torch.zeros(3, 3, dtype=F64)
+    z[1] = torch.inf
+
+    class Keeps(Euler):
+        last: Tensor
+
+        def solve(self, *args: Any) -> Iterator[Tensor]:
+            for x in super().solve(*args):
+                Keeps.last = x
+                yield x
+
+    with pytest.raises(NonFiniteError, match="1 of 3"):
+        Sampler(Keeps(), UniformTime(3))(mixture(), x_init=z)
+    assert bool(Keeps.last[[0, 2]].isfinite().all())
+
+
+def test_bad_arguments() -> None:
+    sampler, model = Sampler(Euler(), UniformTime(3)), mixture()
+    z = torch.zeros(2, 3)
+    for arguments in ({}, {"shape": (2, 3), "x_init": z}):
+        with pytest.raises(ValueError, match="either shape"):
+            sampler(model, **arguments)  # type: ignore[arg-type]
+    for shape in ((0, 3), (2,), (2, 0), (-1, 3)):
+        with pytest.raises(ValueError, match="at least one sample"):
+            sampler(model, shape)
+    with pytest.raises(ValueError, match="at least one sample"):
+        sampler(model, x_init=z[:0])
+    with pytest.raises(ValueError, match="batch_size is 0, expected at least 1"):
+        sampler(model, (2, 3), batch_size=0)
+    with pytest.raises(ValueError, match="outside"):
+        Sampler(Euler(), UniformTime(3, t_max=2.0))(model, (2, 3))
+
+
+def test_integer_x_init_is_refused_or_promoted() -> None:
+    z = torch.ones(2, 3, dtype=torch.int64)
+    out = Sampler(Euler(), UniformTime(3))(mixture(), x_init=z)
+    assert out.x.is_floating_point()
+
+
+def test_network_is_called_in_its_own_dtype() -> None:
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+            self.dtypes: set[torch.dtype] = set()
+
+        def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+            self.dtypes |= {x.dtype, c_noise.dtype}
+            assert c_noise.shape == (len(x),)
+            out: Tensor = self.layer(x)
+            return out
+
+    network = Linear()
+    model = NetworkScore(network, VPSDE(), EDMPreconditioning())
+    assert Sampler(Heun(), UniformTime(4))(model, (2, 3)).x.dtype == torch.float32
+    z = torch.zeros(2, 3, dtype=F64)
+    assert Sampler(Heun(), UniformTime(4))(model, x_init=z).x.dtype == F64
+    assert network.dtypes == {torch.float32}
+
+
+def test_repr_names_every_part() -> None:
+    sampler = Sampler(PredictorCorrector(ReverseDiffusion(), Langevin(snr=0.2)), UniformTime(10), denoise=False)
+    assert repr(sampler) == (
+        "Sampler(PredictorCorrector(predictor=ReverseDiffusion(), corrector=Langevin(snr=0.2, steps=1)), "
+        "UniformTime(steps=10), denoise=False)"
+    )
+    assert repr(PredictorCorrector(Ancestral(), NoCorrector())).startswith(
+        "PredictorCorrector(predictor=Ancestral(variance='posterior')"
+    )
+
+
+def test_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    Sampler(Euler(), UniformTime(3))(mixture(), (4, 3), batch_size=2, progress=True)
+    assert "6/6" in capsys.readouterr().err
