@@ -84,9 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "evaluate": _evaluate,
         "report": _report,
     }[command]
-    application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(
-        _guarded(task)
-    )
+    application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(_guarded(task))
     application()
 
 
@@ -127,7 +125,7 @@ def _guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]
 def _raise_if_asked() -> None:
     """With SCORESDE_TRACEBACK set, the traceback of any error: for those who work on the code."""
     if os.environ.get("SCORESDE_TRACEBACK"):
-        raise  # noqa: PLE0704 (within the handler of the caller)
+        raise
 
 
 # -- overrides ------------------------------------------------------------------------------------------
@@ -141,9 +139,7 @@ def _nearest(name: str, names: Any) -> str:
 def _check_overrides(command: str, arguments: Sequence[str]) -> None:
     """Compose the configuration once before Hydra does, to answer a wrong name with the nearest right one."""
     flags = [a for a in arguments if a.startswith("-")]
-    if any(
-        f.startswith(("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")) for f in flags
-    ):
+    if any(f.startswith(("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")) for f in flags):
         return
     texts = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     try:
@@ -161,7 +157,7 @@ def _check_overrides(command: str, arguments: Sequence[str]) -> None:
                     f"{override.input_line!r} is a list of choices: add --multirun to run each, "
                     f"or quote it if it is one value: {override.key_or_group}=\\'...\\'"
                 )
-            key = override.input_line.split("=", 1)[0]
+            key = str(override.input_line).split("=", 1)[0]
             sweeps.append([f"{key}={choice}" for choice in override.sweep_string_iterator()])
         else:
             plain.append(str(override.input_line))
@@ -183,7 +179,8 @@ def _explain(command: str, error: Exception, overrides: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = error.options or _options(group)
-        return f"{group or command} has no choice {name!r}{_nearest(name, options)}; expected one of {', '.join(options)}"
+        known = ", ".join(options)
+        return f"{group or command} has no choice {name!r}{_nearest(name, options)}; expected one of {known}"
     keys = _known_keys(command)
     for override in overrides:
         key = override.split("=", 1)[0].lstrip("+~")
@@ -218,7 +215,6 @@ def _train(config: DictConfig) -> None:
     from scoresde.training.config import instantiate
     from scoresde.training.pipeline import train
     from scoresde.training.report import write_report
-    from scoresde.training.run import Run
 
     run = _run_to_train(config)
     with open_dict(config):
@@ -232,6 +228,10 @@ def _train(config: DictConfig) -> None:
     _print_summary(run, time.perf_counter() - began)
 
 
+# What belongs to the command line, not to the run.
+_COMMAND_KEYS = ("run", "resume", "runs", "name", "allow", "progress")
+
+
 def _run_to_train(config: DictConfig) -> Any:
     """The run to start or to go on with."""
     from scoresde.training.config import ConfigError
@@ -242,9 +242,8 @@ def _run_to_train(config: DictConfig) -> Any:
         run = Run.open(config.run, allow)
         _apply_changes(run.config)
         return run
-    body = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    for key in ("run", "resume", "runs", "name", "allow", "progress"):
-        body.pop(key)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    body = OmegaConf.create({k: v for k, v in plain.items() if k not in _COMMAND_KEYS})
     name = config.name or f"{_choices()}-{config_hash(body)}"
     if Path(name).name != name:
         raise ConfigError(f"name is {name!r}, expected a name without slashes")
@@ -279,7 +278,7 @@ def _apply_changes(config: DictConfig) -> None:
 
     for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
         key = override.key_or_group
-        if key in ("run", "resume", "runs", "name", "allow", "progress"):
+        if key in _COMMAND_KEYS:
             continue
         if key in HydraConfig.get().runtime.choices:
             if key not in ("logger", "sampler"):
@@ -316,7 +315,8 @@ def _sample(config: DictConfig) -> None:
 
     run = _open(config)
     sampler, model, data = _sampler(run, config), run.model(), run.data()
-    sample(
+    name = config.name or f"n{config.n}-seed{config.seed}"
+    _, cost = sample(
         run,
         model,
         data,
@@ -326,12 +326,11 @@ def _sample(config: DictConfig) -> None:
         label=config.label,
         batch_size=config.batch_size,
         progress=config.progress,
-        name=config.name,
+        name=name,
     )
-    entry = run.summary()["samples"]
     print(
-        f"{entry['n']} samples, {entry['nfe']} evaluations each, {entry['seconds']:.1f} s: "
-        f"{run.directory / 'samples' / config.name}.npz and .png"
+        f"{cost['n']} samples, {cost['nfe']} evaluations each, {cost['seconds']:.1f} s: "
+        f"{run.directory / 'samples' / name}.npz"
     )
 
 
@@ -355,13 +354,11 @@ def _evaluate(config: DictConfig) -> None:
     sampler, model, data = _sampler(run, config), run.model(), run.data()
     n = len(data.test) if config.n is None else config.n
     if n > len(data.test):
-        raise UsageError(
-            f"n is {n} but there are {len(data.test)} held-out samples: give n={len(data.test)} or less"
-        )
-    drawn = sample(
+        raise UsageError(f"n is {n} but there are {len(data.test)} held-out samples: give n={len(data.test)} or less")
+    drawn, cost = sample(
         run, model, data, sampler, n, seed=config.seed, batch_size=config.batch_size, progress=config.progress
     )
-    evaluate(run, data, drawn, seed=config.seed, features=None if config.pca is None else PCA(config.pca))
+    evaluate(run, data, drawn, cost, seed=config.seed, features=None if config.pca is None else PCA(config.pca))
     summary = run.summary()
     print("\n".join(_metric_lines(summary)))
 

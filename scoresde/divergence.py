@@ -56,12 +56,13 @@ class Exact(Divergence):
         basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, *x.shape[1:])
 
         def column(unit: Tensor) -> tuple[Tensor, Tensor]:
-            value, tangent = torch.func.jvp(function, (x,), (unit.expand_as(x),))
+            value, tangent = torch.func.jvp(function, (x,), (unit.expand_as(x),))  # type: ignore[misc]
             return value, (tangent * unit).flatten(1).sum(1)
 
         # The fused attention kernels have no forward-mode derivative.
         with sdpa_kernel(SDPBackend.MATH):
-            value, diagonal = torch.func.vmap(column, out_dims=(None, 0), chunk_size=self.chunk)(basis)
+            columns = torch.func.vmap(column, out_dims=(None, 0), chunk_size=self.chunk)  # type: ignore[arg-type]
+            value, diagonal = columns(basis)
         return value.detach(), diagonal.double().sum(0)[:, None]
 
     def read(self, tape: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -93,7 +94,7 @@ class Hutchinson(Divergence):
 
     def evaluate(self, function: Function, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
         assert probes is not None
-        value, pull = torch.func.vjp(function, x)
+        value, pull = torch.func.vjp(function, x)  # type: ignore[misc]
         if self.probes == 1:
             (product,) = pull(probes[:, 0])
             return value.detach(), product.double().flatten(1)

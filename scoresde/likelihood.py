@@ -135,9 +135,7 @@ class _Flow:
     def to_x(self, y: Tensor, tau: float, alpha: float) -> Tensor:
         return alpha * (self.norm(tau).to(y.device) * y + self.mean)
 
-    def at(
-        self, tau: Tensor, y: Tensor, rows: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    def at(self, tau: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """(x, σ̃²/n² `(b, 1, ...)`, σ̃/n, and the function x ↦ ε) at τ `(b,)` for y `(b, D)`."""
         sde = self.model.sde
         axes = [1] * (len(self.shape) - 1)
@@ -147,10 +145,7 @@ class _Flow:
         sigma = tau.exp().reshape(-1, *axes)
         alpha = sde.alpha(t).reshape(-1, *axes)
         x = alpha * (norm * y.reshape(-1, *self.shape[1:]) + self.mean)
-        cond = {
-            k: v[rows] if isinstance(v, Tensor) and len(v) == self.shape[0] else v
-            for k, v in self.cond.items()
-        }
+        cond = {k: v[rows] if isinstance(v, Tensor) and len(v) == self.shape[0] else v for k, v in self.cond.items()}
 
         def noise(state: Tensor) -> Tensor:
             return self.model.noise(state, t, **cond)
@@ -270,8 +265,7 @@ def log_likelihood(
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
             part_cond = {
-                k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == len(x) else v
-                for k, v in cond.items()
+                k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == len(x) else v for k, v in cond.items()
             }
             flow = _Flow(model, x[rows].shape, t_min, t_max, part_cond)
             parts.append(_solve(flow, x[rows], rtol, atol, divergence, seed, first + start, prior, method))
@@ -431,17 +425,13 @@ def bits_per_dim(
         ValueError: continuous data, which has a density in nats (`log_likelihood`) but no bits per dimension.
     """
     if transform.levels is None:
-        raise ValueError(
-            f"bits/dim is for discrete data and {transform!r} is continuous: use log_likelihood, in nats"
-        )
+        raise ValueError(f"bits/dim is for discrete data and {transform!r} is continuous: use log_likelihood, in nats")
     if dequantisation != "uniform":
         raise ValueError(f"dequantisation is {dequantisation!r}, expected 'uniform'")
     if draws < 1:
         raise ValueError(f"draws is {draws}, expected at least 1")
     if pixels.ndim < 2 or len(pixels) < 1:
-        raise ValueError(
-            f"pixels has shape {tuple(pixels.shape)}, expected (B, ...) with at least one sample"
-        )
+        raise ValueError(f"pixels has shape {tuple(pixels.shape)}, expected (B, ...) with at least one sample")
     shape = tuple(pixels.shape[1:])
     indices = torch.arange(first, first + len(pixels))
     uniform = SampleNoise(seed, indices, shape, torch.float64, pixels.device, stream=1)
@@ -455,9 +445,7 @@ def bits_per_dim(
     bits = -(log_prob + transform.log_det(shape)) / nats_per_bit
     mean, error = _mean_and_error(bits)
     nfe = torch.stack([r.nfe for r in results]).double().mean(0)
-    return BitsPerDim(
-        bits, stderr / nats_per_bit, mean, error, log_prob, nfe, dequantisation, draws, results[0].t_min
-    )
+    return BitsPerDim(bits, stderr / nats_per_bit, mean, error, log_prob, nfe, dequantisation, draws, results[0].t_min)
 
 
 def _mean_and_error(values: Tensor) -> tuple[float, float]:

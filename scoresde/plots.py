@@ -156,13 +156,9 @@ def vector_field(
     if density is not None:
         height = _numbers(density, "density", 1)
         if len(height) != len(p):
-            raise ValueError(
-                f"density must have one value for each of the {len(p)} points, got {len(height)}"
-            )
+            raise ValueError(f"density must have one value for each of the {len(p)} points, got {len(height)}")
         if height.min() < 0 or height.max() <= 0:
-            raise ValueError(
-                "density must not be negative and not be 0 everywhere; give the density, not its log"
-            )
+            raise ValueError("density must not be negative and not be 0 everywhere; give the density, not its log")
         try:
             mesh, height = UniformTriRefiner(Triangulation(*p.T)).refine_field(height, subdiv=3)
         except (RuntimeError, ValueError) as error:
@@ -430,9 +426,7 @@ def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     buffer = io.BytesIO()
     # Equal axes leave space that the layout cannot know of; a mosaic has no layout and is exact already.
     crop = None if figure.get_layout_engine() is None else "tight"
-    figure.savefig(
-        buffer, format="png", dpi=dpi, bbox_inches=crop, pad_inches=0.05, metadata={"Software": None}
-    )
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches=crop, pad_inches=0.05, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -506,9 +500,7 @@ class _Mosaic:
         self.ax.set_axis_off()
         self.ax.imshow(canvas, interpolation="nearest", extent=(0, size[1], size[0], 0), aspect="auto")
         if foot:
-            self._text(
-                self.left + self.gap, size[0] - bottom / 2, _FOOT, fontsize=SMALL, color=MUTED, va="center"
-            )
+            self._text(self.left + self.gap, size[0] - bottom / 2, _FOOT, fontsize=SMALL, color=MUTED, va="center")
 
     def _corner(self, row: int, column: int) -> tuple[int, int]:
         """Dots from the top and the left to an image."""
@@ -567,9 +559,7 @@ def _states(values: Array, times: Array, name: str) -> tuple[np.ndarray, np.ndar
     """`(T, N, C, H, W)` or `(T, N, 2)`, and times `(T,)`."""
     shape = tuple(getattr(values, "shape", ())) or np.shape(values)
     if len(shape) not in (3, 5):
-        raise ValueError(
-            f"{name} must be images (T, N, C, H, W) or points (T, N, 2), got shape {tuple(shape)}"
-        )
+        raise ValueError(f"{name} must be images (T, N, C, H, W) or points (T, N, 2), got shape {tuple(shape)}")
     x = _images(values, name, 5) if len(shape) == 5 else _numbers(values, name, 3)
     if x.ndim == 3 and x.shape[2] != 2:
         raise ValueError(f"{name} must be images (T, N, C, H, W) or points (T, N, 2), got shape {x.shape}")
@@ -630,7 +620,9 @@ def _line(i: int) -> dict[str, Any]:
 def _legend(ax: Axes, outside: bool = False, **place: Any) -> None:
     above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "borderaxespad": 0.3}
     place |= above if outside else {"loc": "best"}
-    ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK, handlelength=1.8, columnspacing=1.5, **place)
+    legend = ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK, handlelength=1.8, columnspacing=1.5, **place)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # names are names, whatever they contain
 
 
 def _plane(ax: Axes, window: tuple[np.ndarray, np.ndarray], title: str = "", ticks: int = 4) -> None:
@@ -650,9 +642,7 @@ def _log_if_wide(ax: Axes, values: np.ndarray) -> None:
         ax.set_yscale("log")
 
 
-def _finish(
-    ax: Axes, xlabel: str, ylabel: str, title: str = "", grid: bool = False, pad: float | None = None
-) -> None:
+def _finish(ax: Axes, xlabel: str, ylabel: str, title: str = "", grid: bool = False, pad: float | None = None) -> None:
     """Labels, thin frame, quiet ticks."""
     ax.set_facecolor("white")
     ax.set_xlabel(xlabel, fontsize=TEXT, color=INK)

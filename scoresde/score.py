@@ -65,9 +65,7 @@ class ScoreModel(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """Where the parameters (or the exact density's numbers) are."""
-        return next(
-            (v.device for v in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu")
-        )
+        return next((v.device for v in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     @property
     def log_snr_range(self) -> tuple[float, float]:
@@ -124,9 +122,7 @@ class NetworkScore(ScoreModel):
         scaled = expand_to(self.preconditioning.c_in(self.sde, t), x) * x
         raw = self.network(scaled.to(dtype), c_noise, **cond)
         if raw.shape != x.shape:
-            raise ValueError(
-                f"the network returned shape {tuple(raw.shape)}, expected {tuple(x.shape)} as its input"
-            )
+            raise ValueError(f"the network returned shape {tuple(raw.shape)}, expected {tuple(x.shape)} as its input")
         return raw.to(x.dtype)
 
     def _solved(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,13 +192,9 @@ class GaussianMixtureScore(_ExactScore):
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor, sde: SDE) -> None:
         eps = 1e-6 if getattr(covariances, "dtype", None) == torch.float32 else 1e-12
-        weights, means, covariances = (
-            torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, covariances)
-        )
+        weights, means, covariances = (torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, covariances))
         if means.ndim < 2 or not bool(means.isfinite().all()):
-            raise ValueError(
-                f"means have shape {tuple(means.shape)}, expected finite numbers of shape (K, ...)"
-            )
+            raise ValueError(f"means have shape {tuple(means.shape)}, expected finite numbers of shape (K, ...)")
         count = means.shape[0]
         flat = means.reshape(count, -1)
         dim = flat.shape[1]
@@ -245,7 +237,7 @@ class GaussianMixtureScore(_ExactScore):
         self.register_buffer("variances", variances)
         self.register_buffer("rotations", rotations)
 
-    def _posterior(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _posterior(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Per component, in its own eigenbasis: log joint `(B, K)`, z, variances `(B, K, D)`, α, σ² `(B, 1, 1)`."""
         t = self._check(x, t)
         alpha = self.sde.alpha(t).to(x).reshape(-1, 1, 1)
@@ -312,9 +304,7 @@ class EmpiricalScore(_ExactScore):
 
     def __init__(self, data: Tensor, sde: SDE, chunk: int = 2**24) -> None:
         if data.ndim < 2 or data.shape[0] < 1:
-            raise ValueError(
-                f"data has shape {tuple(data.shape)}, expected (N, ...) with at least one sample"
-            )
+            raise ValueError(f"data has shape {tuple(data.shape)}, expected (N, ...) with at least one sample")
         if not bool(data.isfinite().all()):
             raise ValueError("data has values that are not finite; remove them first")
         varies = bool((data != data[0]).any())

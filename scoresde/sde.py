@@ -20,7 +20,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from scoresde.score import ScoreModel
 
-__all__ = ["SDE", "VPSDE", "SubVPSDE", "VESDE", "CosineSDE", "EDMSDE", "FlowSDE", "ReverseSDE", "expand_to"]
+__all__ = ["EDMSDE", "SDE", "VESDE", "VPSDE", "CosineSDE", "FlowSDE", "ReverseSDE", "SubVPSDE", "expand_to"]
 
 _Self = TypeVar("_Self", bound="SDE")
 
@@ -153,9 +153,7 @@ class SDE(ABC):
             ValueError: the model is of another SDE; see `scoresde.score.with_sde`.
         """
         if model.sde is not self and repr(model.sde) != repr(self):
-            raise ValueError(
-                f"the model is of {model.sde!r}, not of {self!r}: use with_sde(model, sde) first"
-            )
+            raise ValueError(f"the model is of {model.sde!r}, not of {self!r}: use with_sde(model, sde) first")
         network = getattr(model, "network", model)
         return ReverseSDE(self, model, getattr(network, "shape", None))
 
@@ -211,9 +209,7 @@ class _LinearBeta(SDE):
         t_max: float = 1.0,
     ) -> None:
         if not 0 < beta_min <= beta_max:
-            raise ValueError(
-                f"expected 0 < beta_min <= beta_max, got beta_min={beta_min}, beta_max={beta_max}"
-            )
+            raise ValueError(f"expected 0 < beta_min <= beta_max, got beta_min={beta_min}, beta_max={beta_max}")
         # Song et al. 2021, appendix C: 1e-5 to train and for likelihoods, 1e-3 to sample.
         super().__init__(1e-5 if t_min is None else t_min, t_max, 1e-3 if t_min is None else t_min)
         self.beta_min = beta_min
@@ -280,9 +276,7 @@ class VESDE(SDE):
         self, sigma_min: float = 0.01, sigma_max: float = 50.0, t_min: float = 0.0, t_max: float = 1.0
     ) -> None:
         if not 0 < sigma_min < sigma_max:
-            raise ValueError(
-                f"expected 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}"
-            )
+            raise ValueError(f"expected 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}")
         super().__init__(t_min, t_max)
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
@@ -386,9 +380,7 @@ class EDMSDE(SDE):
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
         if not 0 < sigma_min < sigma_max:
-            raise ValueError(
-                f"expected 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}"
-            )
+            raise ValueError(f"expected 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}")
         super().__init__(sigma_min, sigma_max)
 
     def alpha(self, t: Tensor) -> Tensor:

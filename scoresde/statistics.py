@@ -33,9 +33,7 @@ class Statistics(nn.Module):
         if std.ndim != 0:
             raise ValueError(f"std must be a single number, got shape {tuple(std.shape)}")
         if covariance is not None and covariance.shape != (dim, dim):
-            raise ValueError(
-                f"covariance must be ({dim}, {dim}) for this mean, got {tuple(covariance.shape)}"
-            )
+            raise ValueError(f"covariance must be ({dim}, {dim}) for this mean, got {tuple(covariance.shape)}")
         for name, value in (("mean", mean), ("std", std), ("covariance", covariance)):
             if value is not None and not bool(value.isfinite().all()):
                 raise ValueError(f"{name} holds NaN or infinite values")
@@ -85,12 +83,8 @@ class Statistics(nn.Module):
                 mean = torch.zeros(dim, dtype=torch.float64)
                 scatter = torch.zeros((dim, dim) if full else (dim,), dtype=torch.float64)
             if batch.shape[1:] != shape:
-                raise ValueError(
-                    f"batches differ in sample shape: {tuple(shape)} and {tuple(batch.shape[1:])}"
-                )
-            values = (
-                batch.detach().cpu().double().flatten(1) if shape else batch.detach().cpu().double()[:, None]
-            )
+                raise ValueError(f"batches differ in sample shape: {tuple(shape)} and {tuple(batch.shape[1:])}")
+            values = batch.detach().cpu().double().flatten(1) if shape else batch.detach().cpu().double()[:, None]
             if not bool(values.isfinite().all()):
                 raise ValueError("samples hold NaN or infinite values")
             n = len(values)
@@ -130,9 +124,7 @@ class Statistics(nn.Module):
         """
         covariance = self.covariance
         if covariance is None:
-            raise ValueError(
-                f"no covariance was kept for these {self.dim} dimensions; raise max_covariance_dim"
-            )
+            raise ValueError(f"no covariance was kept for these {self.dim} dimensions; raise max_covariance_dim")
         version = covariance._version  # counts writes in place, such as load_state_dict's
         if self._eigh is None or self._eigh[0] is not covariance or self._eigh[1] != version:
             values, vectors = torch.linalg.eigh(covariance.double())

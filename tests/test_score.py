@@ -40,9 +40,7 @@ def assert_consistent(model: ScoreModel, x: Tensor, t: Tensor, rtol: float = 1e-
     denoised, noise, score, velocity = (getattr(model, name)(x, t, **cond) for name in PREDICTIONS)
     torch.testing.assert_close(alpha * denoised + sigma * noise, x, rtol=rtol, atol=rtol)
     torch.testing.assert_close(score, -noise / sigma, rtol=rtol, atol=rtol)
-    torch.testing.assert_close(
-        velocity, f * x - 0.5 * g**2 * score, rtol=rtol, atol=rtol * float(1 + g.max() ** 2)
-    )
+    torch.testing.assert_close(velocity, f * x - 0.5 * g**2 * score, rtol=rtol, atol=rtol * float(1 + g.max() ** 2))
 
 
 # Gaussian mixtures
@@ -91,15 +89,11 @@ def test_predictions_of_a_mixture_agree(mixture, sde, generator):
 @pytest.mark.parametrize("kind", ["isotropic"])
 @pytest.mark.parametrize("log_snr", [2.0, 0.0, -2.0])
 def test_denoising_is_the_posterior_mean_by_quadrature_in_1d(sde, log_snr, kind):
-    weights, means, variances = (
-        torch.tensor(v, dtype=F64) for v in ([0.3, 0.7], [[-1.0], [1.5]], [0.2, 0.5])
-    )
+    weights, means, variances = (torch.tensor(v, dtype=F64) for v in ([0.3, 0.7], [[-1.0], [1.5]], [0.2, 0.5]))
     t = at_log_snr(sde, log_snr)[0]
     alpha, sigma = sde.alpha(t), sde.sigma(t)
     x0 = torch.linspace(-8, 8, 4001, dtype=F64)  # the trapezium rule converges geometrically on a Gaussian
-    prior = (
-        weights * torch.distributions.Normal(means[:, 0], variances.sqrt()).log_prob(x0[:, None]).exp()
-    ).sum(1)
+    prior = (weights * torch.distributions.Normal(means[:, 0], variances.sqrt()).log_prob(x0[:, None]).exp()).sum(1)
     x = alpha * torch.tensor([-2.0, 0.1, 3.0], dtype=F64)
     joint = prior * torch.distributions.Normal(alpha * x0, sigma).log_prob(x[:, None]).exp()
     wanted = (joint * x0).sum(1) / joint.sum(1)
@@ -113,9 +107,7 @@ def test_denoising_is_the_posterior_mean_by_quadrature_in_2d(planar):
     sde = VPSDE()
     t = at_log_snr(sde, 0.5)[0]
     alpha, sigma = sde.alpha(t), sde.sigma(t)
-    axis = torch.linspace(
-        -12, 12, 301, dtype=F64
-    )  # spacing 0.08, a quarter of the smallest standard deviation
+    axis = torch.linspace(-12, 12, 301, dtype=F64)  # spacing 0.08, a quarter of the smallest standard deviation
     x0 = torch.cartesian_prod(axis, axis)
     start = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(planar.weights),
@@ -123,9 +115,7 @@ def test_denoising_is_the_posterior_mean_by_quadrature_in_2d(planar):
     )
     x = torch.tensor([[0.3, -0.4], [1.5, 1.0]], dtype=F64)
     log_joint = start.log_prob(x0) - 0.5 * ((x[:, None] - alpha * x0) ** 2).sum(2) / sigma**2
-    torch.testing.assert_close(
-        planar.model(sde).denoise(x, t), log_joint.softmax(1) @ x0, rtol=1e-8, atol=1e-8
-    )
+    torch.testing.assert_close(planar.model(sde).denoise(x, t), log_joint.softmax(1) @ x0, rtol=1e-8, atol=1e-8)
 
 
 def test_velocity_carries_the_density(planar):
@@ -134,9 +124,7 @@ def test_velocity_carries_the_density(planar):
         model = planar.model(sde)
         t = at_log_snr(sde, 0.3)[0].requires_grad_()
         x = torch.tensor([[0.4, -1.0]], dtype=F64)
-        rate = torch.func.jvp(
-            lambda s, m=model, y=x: m.log_prob(y, s), (t.detach(),), (torch.ones((), dtype=F64),)
-        )[1]
+        rate = torch.func.jvp(lambda s, m=model, y=x: m.log_prob(y, s), (t.detach(),), (torch.ones((), dtype=F64),))[1]
         jacobian = torch.func.jacrev(lambda y, m=model, s=t: m.velocity(y[None], s)[0])(x[0]).detach()
         change = rate + jacobian.trace() + (model.velocity(x, t) * model.score(x, t)).sum()
         assert abs(change.item()) < 1e-9 * (1 + abs(rate.item()))
@@ -378,9 +366,7 @@ def test_a_mixture_under_another_sde_is_the_mixture_rebuilt(planar, sde, other_s
     rebuilt = planar.model(other_sde)
     assert (moved.sde.t_min, moved.sde.t_max) == (other_sde.t_min, other_sde.t_max)
     ends = other_sde.log_snr(torch.tensor([other_sde.t_min_sampling, other_sde.t_max], dtype=F64)).tolist()
-    t = torch.cat(
-        [at_log_snr(other_sde, 3.0, 0.0, ends[0], ends[1]), torch.tensor([other_sde.t_max], dtype=F64)]
-    )
+    t = torch.cat([at_log_snr(other_sde, 3.0, 0.0, ends[0], ends[1]), torch.tensor([other_sde.t_max], dtype=F64)])
     x = torch.cat([rebuilt.sample(1, time, generator) for time in t])
     sigma = other_sde.sigma(t)[:, None]
     # λ is matched to eps (1 + |λ|), so that σ/α is to a relative 1e-14.
@@ -424,9 +410,7 @@ class Probe(nn.Module):
         return self.linear(x) * (1 + c_noise[:, None])
 
 
-def network(
-    sde: SDE, preconditioning: Preconditioning | None = None, dtype: torch.dtype = F64
-) -> NetworkScore:
+def network(sde: SDE, preconditioning: Preconditioning | None = None, dtype: torch.dtype = F64) -> NetworkScore:
     return NetworkScore(Probe(dtype=dtype), sde, preconditioning or EDMPreconditioning(0.5))
 
 
@@ -602,9 +586,7 @@ def test_a_float32_end_of_the_cosine_schedule_moves():
     x = torch.ones(1, 2, dtype=F64)
     model = network(sde, NoisePreconditioning())
     single = model.velocity(x, torch.tensor(sde.t_max))
-    torch.testing.assert_close(
-        single, model.velocity(x, torch.tensor(sde.t_max, dtype=F64)), rtol=1e-3, atol=0
-    )
+    torch.testing.assert_close(single, model.velocity(x, torch.tensor(sde.t_max, dtype=F64)), rtol=1e-3, atol=0)
 
 
 def test_a_score_model_needs_denoise_alone(planar, generator):

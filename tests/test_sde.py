@@ -88,9 +88,7 @@ def test_scales_are_accurate_to_the_dtype_at_both_ends(sde, dtype):
 def test_drift_and_diffusion_are_the_derivatives_of_the_scales(sde, dtype):
     t = grid(sde, dtype)
     eps = torch.finfo(dtype).eps
-    for i, (f, g) in enumerate(
-        zip(sde.drift_coefficient(t).tolist(), sde.diffusion(t).tolist(), strict=True)
-    ):
+    for i, (f, g) in enumerate(zip(sde.drift_coefficient(t).tolist(), sde.diffusion(t).tolist(), strict=True)):
         at = mpmath.mpf(t[i].item())
         _, sigma = exact(sde, at)
         wanted_f = mpmath.diff(lambda s: mpmath.log(exact(sde, s)[0]), at)
@@ -125,9 +123,7 @@ def test_closed_forms_agree_with_the_base_class(sde):
     t = t[t > 0]
     # The base differentiates log α and λ: each is a sum and quotient of a few terms of the same sign, and the
     # worst factor is 1/tan near the end of the cosine schedule.
-    torch.testing.assert_close(
-        SDE.drift_coefficient(sde, t), sde.drift_coefficient(t), rtol=1e-11, atol=1e-15
-    )
+    torch.testing.assert_close(SDE.drift_coefficient(sde, t), sde.drift_coefficient(t), rtol=1e-11, atol=1e-15)
     torch.testing.assert_close(SDE.diffusion(sde, t), sde.diffusion(t), rtol=1e-11, atol=0)
     torch.testing.assert_close(SDE.log_snr(sde, t), sde.log_snr(t), rtol=1e-14, atol=1e-14)
 
@@ -159,9 +155,7 @@ def test_time_of_a_number_and_beyond_the_interval():
     assert SDE.time(EDMSDE(), 0.0).item() == pytest.approx(1.0, rel=1e-15)
     # α = 1 − t is negative beyond t = 1, so λ is not a number there.
     plain = SDE.time(FlowSDE(), torch.tensor([-30.0, 30.0], dtype=F64))
-    torch.testing.assert_close(
-        plain, torch.tensor([1 - math.exp(-30), math.exp(-30)], dtype=F64), rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(plain, torch.tensor([1 - math.exp(-30), math.exp(-30)], dtype=F64), rtol=1e-12, atol=0)
 
 
 def test_alpha_and_sigma_are_all_that_a_new_sde_needs():
@@ -312,9 +306,7 @@ def test_coefficients_take_any_shape_of_t(sde, shape, dtype):
             value = function(t)
             assert value.shape == shape
             assert value.dtype == dtype
-            torch.testing.assert_close(
-                value, getattr(sde, name)(t.flatten()[:1] if shape else t).expand(shape)
-            )
+            torch.testing.assert_close(value, getattr(sde, name)(t.flatten()[:1] if shape else t).expand(shape))
     for time in (sde.time, SDE.time.__get__(sde)):
         assert time(sde.log_snr(t)).shape == shape
         assert time(sde.log_snr(t)).dtype == dtype

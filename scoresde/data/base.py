@@ -45,13 +45,10 @@ class Data:
             object.__setattr__(self, split, self._checked_values(split))
         if self.train.shape[1:] != self.test.shape[1:]:
             raise ValueError(
-                f"{self.name}: train and test samples differ in shape, {self.shape} and "
-                f"{tuple(self.test.shape[1:])}"
+                f"{self.name}: train and test samples differ in shape, {self.shape} and {tuple(self.test.shape[1:])}"
             )
         if bool(self.train.min() == self.train.max()):
-            raise ValueError(
-                f"{self.name}: constant data, every training value is {self.train.flatten()[0].item()}"
-            )
+            raise ValueError(f"{self.name}: constant data, every training value is {self.train.flatten()[0].item()}")
         self._check_labels()
 
     @property

@@ -170,9 +170,7 @@ def _load_arrays(path: str, key: str, label_key: str | None) -> tuple[np.ndarray
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is not an .npz archive that numpy can read without pickle") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError(
-            f"{path} holds a single array; save it as an .npz archive: numpy.savez(path, {key}=array)"
-        )
+        raise ValueError(f"{path} holds a single array; save it as an .npz archive: numpy.savez(path, {key}=array)")
     with archive:
         available = ", ".join(archive.files) or "none"
 

@@ -63,9 +63,7 @@ def huggingface(
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(
-            "huggingface needs the package datasets: pip install scoresde[huggingface]"
-        ) from error
+        raise ImportError("huggingface needs the package datasets: pip install scoresde[huggingface]") from error
 
     def load(split: str) -> "Dataset":
         try:
@@ -109,9 +107,7 @@ def huggingface(
     )
 
 
-def _images(
-    dataset: "Dataset", column: str, where: str, size: int | None, channels: int, resample: Resample
-) -> Tensor:
+def _images(dataset: "Dataset", column: str, where: str, size: int | None, channels: int, resample: Resample) -> Tensor:
     import datasets
 
     _need_column(dataset, column, where)
@@ -123,9 +119,7 @@ def _images(
             "large_binary",
         )
         if not encoded:
-            raise ValueError(
-                f"column {column!r} of {where} holds {feature}, expected images or encoded bytes"
-            )
+            raise ValueError(f"column {column!r} of {where} holds {feature}, expected images or encoded bytes")
         dataset = dataset.cast_column(column, datasets.Image())
     dataset = dataset.select_columns([column])
 

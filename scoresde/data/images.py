@@ -61,9 +61,7 @@ def images_to_tensor(
     return torch.from_numpy(out)
 
 
-def _read(
-    name: str, opener: Callable[[], "Image"], size: int | None, channels: int, resample: Resample
-) -> np.ndarray:
+def _read(name: str, opener: Callable[[], "Image"], size: int | None, channels: int, resample: Resample) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:

@@ -211,9 +211,7 @@ def _plain(value: Values, name: str) -> Any:
 
     tensor = torch.as_tensor(lists(value), dtype=torch.float64)
     if not bool(tensor.isfinite().all()):
-        raise ValueError(
-            f"{name} must be finite, got {value if tensor.ndim == 0 else 'NaN or infinite entries'}"
-        )
+        raise ValueError(f"{name} must be finite, got {value if tensor.ndim == 0 else 'NaN or infinite entries'}")
 
     def freeze(v: Any) -> Any:
         return tuple(freeze(w) for w in v) if isinstance(v, list) else float(v)
@@ -270,9 +268,7 @@ class Standardise(_Continuous):
         for name in ("mean", "std"):
             object.__setattr__(self, name, _plain(getattr(self, name), name))
         if bool((self._scale <= 0).any()):
-            raise ValueError(
-                f"std must be positive, got {float(self._scale.min()):g}: constant data has no scale"
-            )
+            raise ValueError(f"std must be positive, got {float(self._scale.min()):g}: constant data has no scale")
 
     @classmethod
     def fit(cls, raw: Tensor) -> "Standardise":

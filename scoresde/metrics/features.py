@@ -85,9 +85,7 @@ def paired_features(
     extract = features.fit(b) if isinstance(features, PCA) else features
     fa, fb = _extract(a, extract), _extract(b, extract)
     if fa.shape[1] != fb.shape[1]:
-        raise ValueError(
-            f"features have dimension {fa.shape[1]} and {fb.shape[1]}; both sets must give the same"
-        )
+        raise ValueError(f"features have dimension {fa.shape[1]} and {fb.shape[1]}; both sets must give the same")
     return fa, fb
 
 
@@ -100,8 +98,7 @@ def _extract(x: Tensor, extract: FeatureMap | None) -> Tensor:
             part = torch.as_tensor(extract(batch))
             if part.ndim != 2 or len(part) != len(batch):
                 raise ValueError(
-                    f"features of {len(batch)} samples have shape {tuple(part.shape)}; "
-                    f"expected ({len(batch)}, F)"
+                    f"features of {len(batch)} samples have shape {tuple(part.shape)}; expected ({len(batch)}, F)"
                 )
             parts.append(part.detach().to("cpu", torch.float64))
     out = torch.cat(parts)

@@ -71,9 +71,7 @@ class GaussianKernel:
 Kernel = PolynomialKernel | GaussianKernel | Callable[[Tensor, Tensor], Tensor]
 
 
-def mmd(
-    a: Samples, b: Samples, kernel: Kernel | None = None, features: PCA | FeatureMap | None = None
-) -> Estimate:
+def mmd(a: Samples, b: Samples, kernel: Kernel | None = None, features: PCA | FeatureMap | None = None) -> Estimate:
     """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3); it can be negative.
 
     mean_{i≠j} k(a_i, a_j) + mean_{i≠j} k(b_i, b_j) − 2 mean_{ij} k(a_i, b_j); its expectation is the
@@ -109,11 +107,7 @@ def mmd(
     # The row means' own noise is second order and is taken off the variance of the first-order part.
     first_x = (row_xx - row_xy).var().item() - second_xx / (n - 1) - second_xy / n
     first_y = (row_yy - row_yx).var().item() - second_yy / (n - 1) - second_xy / n
-    variance = (
-        4 / n * max(first_x + first_y, 0.0)
-        + 2 / (n * (n - 1)) * (second_xx + second_yy)
-        + 4 / n**2 * second_xy
-    )
+    variance = 4 / n * max(first_x + first_y, 0.0) + 2 / (n * (n - 1)) * (second_xx + second_yy) + 4 / n**2 * second_xy
     name = kernel.name if isinstance(kernel, PolynomialKernel | GaussianKernel) else "mmd"
     return Estimate(mean_xx + mean_yy - 2 * mean_xy, math.sqrt(variance), n, name)
 
@@ -135,9 +129,7 @@ def _within(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> tuple[Tens
     return row, mean, max(residual, 0.0) / (n * (n - 3))
 
 
-def _between(
-    kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor
-) -> tuple[Tensor, Tensor, float, float]:
+def _between(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float, float]:
     """Row means, column means and mean of k(x_i, y_j), and the variance of its doubly centred part."""
     n = len(x)
     row, column, squares = torch.empty(n, dtype=x.dtype), torch.zeros(n, dtype=x.dtype), 0.0

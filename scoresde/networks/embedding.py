@@ -244,9 +244,7 @@ def check_inputs(x: Tensor, c_noise: Tensor, shape: tuple[int, ...]) -> None:
         expected = ", ".join(("B", *map(str, shape)))
         raise ValueError(f"x must have shape ({expected}) to fit this network, got {tuple(x.shape)}")
     if c_noise.shape != x.shape[:1]:
-        raise ValueError(
-            f"c_noise must have shape ({x.shape[0]},), one per sample, got {tuple(c_noise.shape)}"
-        )
+        raise ValueError(f"c_noise must have shape ({x.shape[0]},), one per sample, got {tuple(c_noise.shape)}")
 
 
 def _check_dim(dim: int, least: int) -> None:

@@ -69,17 +69,13 @@ class UNet(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         if not all(-levels <= level < levels for level in attention):
-            raise ValueError(
-                f"attention must list levels from 0 (finest) to {levels - 1}, got {tuple(attention)}"
-            )
+            raise ValueError(f"attention must list levels from 0 (finest) to {levels - 1}, got {tuple(attention)}")
         attending = {level % levels for level in attention}
         widths = [channels * multiplier for multiplier in multipliers]
         width = 4 * channels
 
         def block(inputs: int, level: int) -> _Block:
-            heads = (
-                _largest_divisor(widths[level], widths[level] // head_channels) if level in attending else 0
-            )
+            heads = _largest_divisor(widths[level], widths[level] // head_channels) if level in attending else 0
             return _Block(inputs, widths[level], width, heads, dropout)
 
         self.conditioning = Conditioning(width, embedding, num_classes, label_dropout)

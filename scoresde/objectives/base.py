@@ -90,9 +90,7 @@ class Objective(ABC):
         elif u.shape != (size,):
             raise ValueError(f"u has shape {tuple(u.shape)}, expected ({size},), one uniform for each sample")
         elif u.device.type == "cpu" and not bool(((u >= 0) & (u <= 1)).all()):
-            raise ValueError(
-                f"u runs from {float(u.min()):g} to {float(u.max()):g}, expected uniforms in [0, 1]"
-            )
+            raise ValueError(f"u runs from {float(u.min()):g} to {float(u.max()):g}, expected uniforms in [0, 1]")
         if noise is None:
             noise = _normal(x0.shape, x0, generator)
         elif noise.shape != x0.shape:

@@ -136,9 +136,7 @@ class SlicedScoreMatching(Objective):
             if self.kind == "rademacher":
                 probes = torch.where(probes < 0, -torch.ones_like(probes), torch.ones_like(probes))
         elif probes.shape[1:] != x0.shape or len(probes) == 0:
-            raise ValueError(
-                f"probes have shape {tuple(probes.shape)}, expected (M, {', '.join(map(str, x0.shape))})"
-            )
+            raise ValueError(f"probes have shape {tuple(probes.shape)}, expected (M, {', '.join(map(str, x0.shape))})")
         x = model.sde.perturb(x0, t, noise)
         value, pull = _linearise(model, x, t, cond)
         curvature = torch.func.vmap(lambda v: _dot(pull(v)[0], v))(probes).mean(0)

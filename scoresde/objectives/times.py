@@ -71,11 +71,11 @@ class UniformTime(Times):
 class LogNormalSigma(Times):
     """log(σ/α) normal, cut off at the ends of the SDE's interval (Karras et al. 2022, table 1).
 
-    The distribution is part of the loss: the correction is 1.
-
     Args:
         mean: of log(σ/α).
         std: of log(σ/α).
+        importance: correct by 1/p(t), to estimate the integral over t with most draws where the loss can be
+            lowered. Otherwise the distribution is part of the loss, as in EDM, and the correction is 1.
 
     Raises:
         ValueError: std is not positive, or the interval of the SDE holds no probability.
@@ -83,23 +83,24 @@ class LogNormalSigma(Times):
 
     mean: float = -1.2
     std: float = 1.2
+    importance: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mean) and 0 < self.std < math.inf):
-            raise ValueError(
-                f"expected a finite mean and a positive std, got mean={self.mean}, std={self.std}"
-            )
+            raise ValueError(f"expected a finite mean and a positive std, got mean={self.mean}, std={self.std}")
 
     def sample(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         high, low = _log_snr_ends(sde)
         ends = (torch.tensor([-high, -low], dtype=torch.float64) - self.mean) / self.std
-        # Accurate in the lower tail only: an interval beyond the mean is mirrored.
+        # Φ by erfc, which is accurate in the lower tail only: an interval beyond the mean is mirrored.
         mirror = bool(ends[0] > 0)
-        below, above = torch.special.ndtr(-ends if mirror else ends).tolist()
+        below, above = (0.5 * torch.erfc((ends if mirror else -ends) / math.sqrt(2))).tolist()
         if below == above:
             raise ValueError(f"{self} has no probability on the noise levels of {sde}: change mean and std")
-        z = torch.special.ndtri(below + (above - below) * u.double())
-        t = _time(sde, -(self.mean + self.std * (-z if mirror else z)))
+        u = u.double()
+        z = torch.special.ndtri(below * (1 - u) + above * u)
+        z = (-z if mirror else z).clamp(*ends.tolist())
+        t = _time(sde, -(self.mean + self.std * z))
         return t, torch.ones_like(t)
 
 

@@ -95,9 +95,7 @@ class KarrasGrid(Grid):
         rho: ρ; 7 in the paper. Larger values put more steps at small noise.
     """
 
-    def __init__(
-        self, steps: int, rho: float = 7.0, t_min: float | None = None, t_max: float | None = None
-    ) -> None:
+    def __init__(self, steps: int, rho: float = 7.0, t_min: float | None = None, t_max: float | None = None) -> None:
         super().__init__(steps, t_min, t_max)
         if not rho > 0:
             raise ValueError(f"rho is {rho}, expected a positive number")

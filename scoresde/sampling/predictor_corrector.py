@@ -152,9 +152,7 @@ class PredictorCorrector(Solver):
         self.predictor = predictor
         self.corrector = NoCorrector() if corrector is None else corrector
         if isinstance(predictor, NoPredictor) and self.corrector.steps == 0:
-            raise ValueError(
-                "neither a predictor nor a corrector: the state would never move; give one of them"
-            )
+            raise ValueError("neither a predictor nor a corrector: the state would never move; give one of them")
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         sde = model.sde

@@ -14,7 +14,7 @@ from scoresde.sampling.grids import Grid
 from scoresde.sampling.noise import SampleNoise
 from scoresde.score import ScoreModel
 
-__all__ = ["NonFiniteError", "Noise", "Sampler", "Samples", "Solver"]
+__all__ = ["Noise", "NonFiniteError", "Sampler", "Samples", "Solver"]
 
 Noise = Callable[[], Tensor]
 
@@ -147,9 +147,7 @@ class Sampler:
             raise ValueError("give either shape=(B, ...) or x_init, not both or neither")
         shape = tuple(shape) if shape is not None else tuple(x_init.shape)  # type: ignore[union-attr]
         if len(shape) < 2 or min(shape) < 1:
-            raise ValueError(
-                f"shape is {shape}, expected (B, ...) with at least one sample of at least one element"
-            )
+            raise ValueError(f"shape is {shape}, expected (B, ...) with at least one sample of at least one element")
         batch_size = shape[0] if batch_size is None else batch_size
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
@@ -169,10 +167,7 @@ class Sampler:
                     indices = torch.arange(first + start, first + stop)
                     noise = SampleNoise(seed, indices, shape[1:], dtype, device)
                     bound = _Bound(model, {k: _rows(v, start, stop, shape[0]) for k, v in cond.items()})
-                    if x_init is None:
-                        x = _prior(model, noise(), times[0])
-                    else:
-                        x = x_init[start:stop].to(dtype)
+                    x = _prior(model, noise(), times[0]) if x_init is None else x_init[start:stop].to(dtype)
                     track = [x.cpu()] if trajectory else []
                     for state in self.solver.solve(bound, x, times, noise):
                         x = state
@@ -207,9 +202,7 @@ def _prior(model: ScoreModel, noise: Tensor, t: Tensor) -> Tensor:
     if model.statistics is None:
         return sigma * noise
     std = float(model.statistics.std)
-    return math.hypot(alpha * std, sigma) * noise + alpha * model.statistics.mean.to(noise).reshape(
-        noise.shape[1:]
-    )
+    return math.hypot(alpha * std, sigma) * noise + alpha * model.statistics.mean.to(noise).reshape(noise.shape[1:])
 
 
 def _rows(value: Any, start: int, stop: int, total: int) -> Any:

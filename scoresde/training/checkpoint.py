@@ -89,9 +89,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "remove it to go on from the one before"
         ) from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise CheckpointError(
-            f"{path} is no checkpoint of scoresde: expected a file written by `scoresde train`"
-        )
+        raise CheckpointError(f"{path} is no checkpoint of scoresde: expected a file written by `scoresde train`")
     return state
 
 

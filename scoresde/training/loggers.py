@@ -5,7 +5,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["LocalLogger", "Logger", "TensorBoardLogger", "WandbLogger"]
 
@@ -66,12 +66,19 @@ class WandbLogger(Logger):
 
     Args:
         project: name of the project.
-        mode: `"online"`, `"offline"` or `"disabled"`; offline if not given and no login is found, so that a run
-            never waits for the network. `wandb sync` uploads an offline run later.
+        mode: offline if not given and no login is found, so that a run never waits for the network; `wandb sync`
+            uploads an offline run later.
         group: name of a group of runs.
     """
 
-    def __init__(self, project: str = "scoresde", mode: str | None = None, group: str | None = None) -> None:
+    def __init__(
+        self,
+        project: str = "scoresde",
+        mode: Literal["online", "offline", "disabled"] | None = None,
+        group: str | None = None,
+    ) -> None:
+        if mode not in (None, "online", "offline", "disabled"):
+            raise ValueError(f"mode is {mode!r}, expected online, offline, disabled or null")
         try:
             import wandb
         except ImportError as error:
@@ -81,7 +88,8 @@ class WandbLogger(Logger):
         self.project, self.mode, self.group = project, mode, group
 
     def start(self, run_dir: Path, config: dict[str, Any]) -> None:
-        mode = self.mode or ("online" if self._logged_in() else "offline")
+        mode: Literal["online", "offline", "disabled"] = "online" if self._logged_in() else "offline"
+        mode = self.mode or mode
         try:
             self._run = self._wandb.init(
                 project=self.project,
@@ -130,9 +138,7 @@ class TensorBoardLogger(Logger):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ValueError(
-                "logger=tensorboard needs tensorboard: pip install 'scoresde[tensorboard]'"
-            ) from error
+            raise ValueError("logger=tensorboard needs tensorboard: pip install 'scoresde[tensorboard]'") from error
         self._make = SummaryWriter
         self._writer: Any = None
 

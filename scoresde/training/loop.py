@@ -30,7 +30,7 @@ from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint, sav
 from scoresde.training.ema import EMA, HalfLife, Profile
 from scoresde.training.loggers import Logger
 
-__all__ = ["Interrupted", "NoiseLevels", "Trainer", "TrainingFailed", "Training"]
+__all__ = ["Interrupted", "NoiseLevels", "Trainer", "Training", "TrainingFailed"]
 
 _log = logging.getLogger(__name__)
 
@@ -96,13 +96,9 @@ class Training:
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} is {getattr(self, name)}, expected at least 1")
         if self.checkpoint_every is not None and self.checkpoint_every < 1:
-            raise ValueError(
-                f"training.checkpoint_every is {self.checkpoint_every}, expected at least 1 or null"
-            )
+            raise ValueError(f"training.checkpoint_every is {self.checkpoint_every}, expected at least 1 or null")
         if self.warmup < 0 or self.seed < 0:
-            raise ValueError(
-                f"training.warmup={self.warmup} and training.seed={self.seed} must not be negative"
-            )
+            raise ValueError(f"training.warmup={self.warmup} and training.seed={self.seed} must not be negative")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"training.clip is {self.clip}, expected a positive norm or null")
 
@@ -413,7 +409,4 @@ class Trainer:
 
 def _mix(seed: int, step: int) -> int:
     """A seed for a step: neighbours must not look alike, and seed + step would repeat."""
-    return (
-        int(SampleNoise(seed, torch.tensor([step]), (1,), torch.float64, stream=_STREAM + 2)._bits()[0])
-        & 0x7FFFFFFF
-    )
+    return int(SampleNoise(seed, torch.tensor([step]), (1,), torch.float64, stream=_STREAM + 2)._bits()[0]) & 0x7FFFFFFF

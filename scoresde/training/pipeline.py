@@ -112,10 +112,9 @@ def _after_training(
 ) -> None:
     evaluation = run.config.evaluation
     n = min(evaluation.samples or len(data.test), len(data.test))
-    drawn = None
     if n > 0:
-        drawn = sample(run, model, data, run.make("sampler"), n, seed=evaluation.seed, progress=progress)
-        evaluate(run, data, drawn, seed=evaluation.seed)
+        drawn, entry = sample(run, model, data, run.make("sampler"), n, seed=evaluation.seed, progress=progress)
+        evaluate(run, data, drawn, entry, seed=evaluation.seed)
     if evaluation.likelihood != 0:
         for split in ("test", "train"):
             likelihood(run, model, data, split, evaluation.likelihood, evaluation, progress)
@@ -139,8 +138,10 @@ def sample(
     batch_size: int = 1024,
     progress: bool = True,
     name: str = "samples",
-) -> Tensor:
-    """Draw n samples, save them and a picture of them; the samples `(n, ...)` in raw units.
+) -> tuple[Tensor, dict[str, Any]]:
+    """Draw n samples, save them and a picture of them.
+
+    Returns the samples `(n, ...)` in raw units, and what they cost.
 
     Args:
         label: the class to draw from, for models with classes; else classes come in turn.
@@ -154,26 +155,27 @@ def sample(
             raise ValueError(f"label is {label}, expected 0 to {classes - 1}")
         cond["labels"] = torch.arange(n) % classes if label is None else torch.full((n,), label)
     elif label is not None:
-        raise ValueError(
-            "this model was trained without labels: leave out label, or train with network.num_classes"
-        )
+        raise ValueError("this model was trained without labels: leave out label, or train with network.num_classes")
     began = time.perf_counter()
-    out = sampler(model, (n, *data.shape), seed=seed, batch_size=batch_size, progress=progress, **cond)
+    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress, **cond}
+    out = sampler(model, (n, *data.shape), **options)
     seconds = time.perf_counter() - began
     raw = data.transform.decode(out.x.cpu())
-    arrays = {"x": raw.numpy(), **{k: v.numpy() for k, v in cond.items()}}
+    arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.numpy() for k, v in cond.items()}}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomically(run.directory / "samples" / f"{name}.npz", lambda file: file.write(buffer.getvalue()))
     _picture_of(run, data, raw, name, f"{n} samples by {sampler!r}, {out.nfe} evaluations each.")
-    run.add_to_summary(
-        samples={"n": n, "nfe": out.nfe, "seconds": seconds, "sampler": repr(sampler), "seed": seed}
-    )
-    return raw
+    return raw, {"n": n, "nfe": out.nfe, "seconds": seconds, "sampler": repr(sampler), "seed": seed}
 
 
-def evaluate(run: Run, data: Data, samples: Tensor, *, seed: int = 0, features: Any = None) -> dict[str, Any]:
-    """Sample quality against as many held-out samples, and of training data against the same for scale."""
+def evaluate(
+    run: Run, data: Data, samples: Tensor, cost: dict[str, Any], *, seed: int = 0, features: Any = None
+) -> None:
+    """Sample quality against as many held-out samples, and of training data against the same for scale.
+
+    Goes into the summary, with what the samples cost.
+    """
     n = min(len(samples), len(data.test), len(data.train))
     if n < 2:
         raise ValueError(f"sample quality needs at least 2 samples on each side, got {n}")
@@ -183,10 +185,8 @@ def evaluate(run: Run, data: Data, samples: Tensor, *, seed: int = 0, features: 
     began = time.perf_counter()
     metrics = _metrics(evaluate_samples(_units(data, samples[:n]), test, features, seed=seed))
     reference = _metrics(evaluate_samples(some, test, features, seed=seed))
-    entry = {**run.summary().get("samples", {}), "metrics": metrics}
-    entry["metrics_seconds"] = time.perf_counter() - began
-    run.add_to_summary(samples=entry, reference=reference)
-    return metrics
+    cost = {**cost, "metrics": metrics, "metrics_seconds": time.perf_counter() - began}
+    run.add_to_summary(samples=cost, reference=reference)
 
 
 def _units(data: Data, raw: Tensor) -> Tensor:
@@ -353,9 +353,7 @@ def _process_pictures(run: Run, model: NetworkScore, data: Data, seed: int) -> N
     states = out.trajectory[picked]
     if image:
         # What the model takes each state for: readable at every noise level, unlike the state.
-        guesses = [
-            model.denoise(x, out.times[i], **cond) for i, x in zip(picked.tolist(), states, strict=True)
-        ]
+        guesses = [model.denoise(x, out.times[i], **cond) for i, x in zip(picked.tolist(), states, strict=True)]
         states = torch.stack([_to_unit(data, g) for g in guesses])
         text = "A row for each sample, from noise to data: the model's mean E[x₀ | x_t] along the way."
     else:
@@ -400,9 +398,7 @@ def _average_curves(lines: list[dict[str, Any]]) -> tuple[list[float], list[floa
                 bins.setdefault(-centre, []).append(value)
     centres = sorted(bins)
     mean = [float(np.mean(bins[c])) for c in centres]
-    stderr = [
-        float(np.std(bins[c], ddof=1) / len(bins[c]) ** 0.5) if len(bins[c]) > 1 else 0.0 for c in centres
-    ]
+    stderr = [float(np.std(bins[c], ddof=1) / len(bins[c]) ** 0.5) if len(bins[c]) > 1 else 0.0 for c in centres]
     return centres, mean, stderr
 
 

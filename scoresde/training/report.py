@@ -94,16 +94,14 @@ def write_report(run_dir: Path) -> Path:
     name = str(summary.get("name") or run_dir.resolve().name)
     report = Report(name, str(run_dir), text, commands=_commands(run_dir), notes=notes)
     report.headline = list(_headline(summary))
-    report.tables = [
-        t for t in (_likelihood(summary), _training(summary), _quality(summary)) if t is not None
-    ]
+    report.tables = [t for t in (_likelihood(summary), _training(summary), _quality(summary)) if t is not None]
     report.pictures = list(_pictures(run_dir, notes))
     report.curve = _curve(run_dir / "metrics.jsonl", notes)
     if not summary:
         notes.append("No summary yet: training was interrupted or is still running.")
     page = _environment().get_template("report.html.j2").render(report=report)
     path = run_dir / "report.html"
-    write_atomically(path, lambda file: file.write(page.encode()))
+    write_atomically(path, lambda file: file.write(page.encode(errors="replace")))
     return path
 
 
@@ -162,7 +160,8 @@ def _read_log(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Finite, also as a float: JSON has integers of any size."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _text(value: Any) -> str:
@@ -216,8 +215,8 @@ def _headline(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield f"{name}, {_split(held_out)}", value, _facts(held_out)
     samples = _dict(summary.get("samples"))
     for key, entry in list(_dict(samples.get("metrics")).items())[:1]:
-        cost = {k: samples[k] for k in ("nfe", "seconds") if k in samples}
-        yield _title(key), _metric(entry), _facts({"n": _dict(entry).get("n"), **cost})
+        small = {k: v for k, v in samples.items() if k in ("nfe", "seconds")}
+        yield _title(key), _metric(entry), _facts({"n": _dict(entry).get("n"), **small})
     training = _dict(summary.get("training"))
     if "seconds" in training:
         steps = f"{_text(training['steps'])} steps" if "steps" in training else ""
@@ -344,13 +343,10 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _curve(path: Path, notes: list[str]) -> Picture | None:
     lines = _read_log(path, notes)
-    names = [
-        k for k in dict.fromkeys(k for line in lines for k in line) if k == "loss" or k.endswith("_loss")
-    ]
+    names = [k for k in dict.fromkeys(k for line in lines for k in line) if k == "loss" or k.endswith("_loss")]
     nan = float("nan")
     series = {
-        name.replace("_", " "): [float(e[name]) if _is_number(e.get(name)) else nan for e in lines]
-        for name in names
+        name.replace("_", " "): [float(e[name]) if _is_number(e.get(name)) else nan for e in lines] for name in names
     }
     series = {name: values for name, values in series.items() if not all(map(math.isnan, values))}
     lost = [e["step"] for e in lines if "loss" in e and not _is_number(e["loss"])]

@@ -41,10 +41,7 @@ def test_labels() -> None:
     assert data.num_classes == 3
     assert data.train_labels is not None
     assert data.train_labels.dtype == torch.int64
-    assert (
-        make(train_labels=torch.zeros(3).long(), test_labels=torch.zeros(1).long(), num_classes=5).num_classes
-        == 5
-    )
+    assert make(train_labels=torch.zeros(3).long(), test_labels=torch.zeros(1).long(), num_classes=5).num_classes == 5
 
 
 def test_repr_shows_no_values() -> None:

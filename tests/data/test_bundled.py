@@ -25,9 +25,7 @@ def test_digits_labels_follow_their_images() -> None:
     bunch = load_digits()
     data = digits()
     assert data.num_classes == 10
-    label_of = {
-        image.astype(np.uint8).tobytes(): label for image, label in zip(bunch.data, bunch.target, strict=True)
-    }
+    label_of = {image.astype(np.uint8).tobytes(): label for image, label in zip(bunch.data, bunch.target, strict=True)}
     for images, labels in ((data.train, data.train_labels), (data.test, data.test_labels)):
         assert labels is not None
         assert labels.tolist() == [label_of[image.numpy().tobytes()] for image in images]

@@ -98,9 +98,7 @@ def test_npz_counts_a_class_that_only_the_test_part_has(tmp_path: Path) -> None:
         ({"x": FLOATS[:1]}, {}, "leaves 0 training and 1 test samples of 1"),
     ],
 )
-def test_npz_refusals(
-    tmp_path: Path, arrays: dict[str, Any], arguments: dict[str, Any], message: str
-) -> None:
+def test_npz_refusals(tmp_path: Path, arrays: dict[str, Any], arguments: dict[str, Any], message: str) -> None:
     path = save(tmp_path, **arrays)
     with pytest.raises(ValueError, match=message) as caught:
         npz(path, **arguments)
@@ -141,9 +139,7 @@ def test_folder_reads_the_pixels(tmp_path: Path) -> None:
     assert (data.name, data.shape, len(data.train), len(data.test)) == (tmp_path.name, (3, 4, 5), 4, 2)
     assert data.transform == Discrete(256)
     expected = [np.random.default_rng(i).integers(0, 256, (4, 5, 3), dtype=np.uint8) for i in range(6)]
-    assert rows(torch.cat([data.train, data.test])) == rows(
-        torch.from_numpy(np.stack(expected).transpose(0, 3, 1, 2))
-    )
+    assert rows(torch.cat([data.train, data.test])) == rows(torch.from_numpy(np.stack(expected).transpose(0, 3, 1, 2)))
 
 
 def test_folder_labels_are_the_sorted_sub_folders(tmp_path: Path) -> None:
@@ -169,10 +165,7 @@ def test_folder_crops_the_centre_and_resizes(tmp_path: Path) -> None:
     lanczos = image_folder(str(tmp_path), size=2, channels=1, test_size=1)
     assert lanczos.shape == (1, 2, 2)
     assert not torch.equal(lanczos.test, data.test)
-    assert (
-        image_folder(str(tmp_path), size=4, channels=1, test_size=1).test[0, 0].tolist()
-        == pixels[:, 2:6].tolist()
-    )
+    assert image_folder(str(tmp_path), size=4, channels=1, test_size=1).test[0, 0].tolist() == pixels[:, 2:6].tolist()
 
 
 def test_folder_colour_and_grey(tmp_path: Path) -> None:
@@ -212,9 +205,7 @@ def test_folder_refusals(tmp_path: Path) -> None:
     Image.new("RGB", (7, 4)).save(tmp_path / "wide.png")
     with pytest.raises(ValueError, match=r"cats.1.png is 5x4, .*wide.png is 7x4; give size="):
         image_folder(path)
-    with pytest.raises(
-        ValueError, match=r"labels=true takes classes from sub-folders, but .*wide.png is in none"
-    ):
+    with pytest.raises(ValueError, match=r"labels=true takes classes from sub-folders, but .*wide.png is in none"):
         image_folder(path, labels=True)
 
 

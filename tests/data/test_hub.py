@@ -69,9 +69,7 @@ def test_parquet(load: Load, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", [encoded(), [png(p) for p in PIXELS]], ids=["struct", "bytes"])
-def test_parquet_of_bytes_that_no_one_declared_pictures(
-    load: Load, tmp_path: Path, column: list[Any]
-) -> None:
+def test_parquet_of_bytes_that_no_one_declared_pictures(load: Load, tmp_path: Path, column: list[Any]) -> None:
     file = parquet(tmp_path / "a.parquet", {"picture": column}, image=None)
     data = load("parquet", data_files=[file], image_column="picture")
     expected = torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy())

@@ -80,9 +80,7 @@ def test_continuous_round_trip(transform: Transform) -> None:
 def test_continuous_values_are_the_formula() -> None:
     raw = torch.tensor([[[1.0], [5.0]]])
     assert torch.equal(Affine(3.0, 2.0).encode(raw), torch.tensor([[[-1.0], [1.0]]]))
-    assert torch.equal(
-        Standardise([[1.0], [2.0]], [[4.0], [0.5]]).encode(raw), torch.tensor([[[0.0], [6.0]]])
-    )
+    assert torch.equal(Standardise([[1.0], [2.0]], [[4.0], [0.5]]).encode(raw), torch.tensor([[[0.0], [6.0]]]))
 
 
 def test_continuous_encode_keeps_float64_data_on_a_large_offset() -> None:

@@ -56,9 +56,7 @@ def test_order_is_by_value() -> None:
 )
 def test_other_sample_size_or_metric_is_refused(operation: Callable[[Estimate, Estimate], object]) -> None:
     a = Estimate(1.0, 0.1, 100, "frechet_distance")
-    with pytest.raises(
-        ValueError, match=r"frechet_distance at n = .*00 with n = .*00: the bias depends on n"
-    ):
+    with pytest.raises(ValueError, match=r"frechet_distance at n = .*00 with n = .*00: the bias depends on n"):
         operation(a, Estimate(1.0, 0.1, 200, "frechet_distance"))
     with pytest.raises(ValueError, match=r"cannot compare .*: estimates must be of one metric"):
         operation(a, Estimate(1.0, 0.1, 100, "recall"))

@@ -76,9 +76,7 @@ def test_bad_samples_are_refused_by_every_metric(metric: Callable[..., object]) 
         metric(good[:1], good[:1])
     with pytest.raises(ValueError, match=r"shape \(3,\) but reference samples \(2,\)"):
         metric(good, good[:, :2])
-    with pytest.raises(
-        ValueError, match=r"15 generated but 20 reference samples.*subsample the larger set to 15"
-    ):
+    with pytest.raises(ValueError, match=r"15 generated but 20 reference samples.*subsample the larger set to 15"):
         metric(good[:15], good)
     with pytest.raises(ValueError, match=r"have shape \(20, 3, 1\); expected \(20, F\)"):
         metric(good, good, features=lambda x: x[:, :, None])

@@ -107,8 +107,7 @@ def test_error_bar_agrees_with_the_spread_over_repeats(scale_a: float, scale_b: 
 
 def test_error_bar_is_not_too_small_where_the_distributions_agree() -> None:
     estimates = [
-        frechet_distance(normal(200, 3, seed=2 * r), normal(200, 3, seed=2 * r + 1), resamples=20)
-        for r in range(60)
+        frechet_distance(normal(200, 3, seed=2 * r), normal(200, 3, seed=2 * r + 1), resamples=20) for r in range(60)
     ]
     spread = torch.tensor([e.value for e in estimates]).std().item()
     reported = torch.tensor([e.stderr for e in estimates]).square().mean().sqrt().item()

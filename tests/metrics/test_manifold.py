@@ -16,9 +16,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def slow_metrics(a: torch.Tensor, b: torch.Tensor, k: int) -> dict[str, float]:
     def balls(z: list[list[float]]) -> list[tuple[list[float], float]]:
-        return [
-            (c, sorted(math.dist(c, z[j]) for j in range(len(z)) if j != i)[k - 1]) for i, c in enumerate(z)
-        ]
+        return [(c, sorted(math.dist(c, z[j]) for j in range(len(z)) if j != i)[k - 1]) for i, c in enumerate(z)]
 
     def holds(ball: tuple[list[float], float], point: list[float]) -> bool:
         return math.dist(ball[0], point) <= ball[1] + 1e-12
@@ -97,9 +95,7 @@ def test_same_distribution_has_the_known_expectations() -> None:
     # A ball's radius is the k-th of n − 1 distances; the n generated distances are exchangeable with these:
     # density is 1, and no generated sample is closer with probability Π (n − 1 − i)/(2n − 1 − i).
     n, k, repeats = 100, 3, 60
-    results = [
-        manifold_metrics(normal(n, 2, seed=2 * r), normal(n, 2, seed=2 * r + 1), k) for r in range(repeats)
-    ]
+    results = [manifold_metrics(normal(n, 2, seed=2 * r), normal(n, 2, seed=2 * r + 1), k) for r in range(repeats)]
     missed = math.prod((n - 1 - i) / (2 * n - 1 - i) for i in range(k))
     for name, expected in (("density", 1.0), ("coverage", 1 - missed)):
         sample = torch.tensor([r[name].value for r in results])

@@ -55,9 +55,7 @@ def test_linear_kernel_error_bar_where_the_means_agree() -> None:
     n, dimension = 400, 50
     variances = []
     for r in range(10):
-        estimate = mmd(
-            normal(n, dimension, seed=2 * r), normal(n, dimension, seed=2 * r + 1), lambda x, y: x @ y.T
-        )
+        estimate = mmd(normal(n, dimension, seed=2 * r), normal(n, dimension, seed=2 * r + 1), lambda x, y: x @ y.T)
         variances.append(estimate.stderr**2)
     # The cut at 0 of the first-order part adds up to about a third.
     assert 0.9 < sum(variances) / 10 / (8 * dimension / n**2) < 1.5
@@ -88,8 +86,7 @@ def test_unbiased_and_honest_where_the_distributions_agree(kernel: PolynomialKer
 @pytest.mark.parametrize("kernel", [PolynomialKernel(), GaussianKernel()])
 def test_error_bar_where_the_distributions_differ(kernel: PolynomialKernel | GaussianKernel) -> None:
     estimates = [
-        mmd(normal(100, 3, seed=2 * r) * 0.8 + 0.7, normal(100, 3, seed=2 * r + 1), kernel)
-        for r in range(100)
+        mmd(normal(100, 3, seed=2 * r) * 0.8 + 0.7, normal(100, 3, seed=2 * r + 1), kernel) for r in range(100)
     ]
     spread = torch.tensor([e.value for e in estimates]).std().item()
     reported = torch.tensor([e.stderr for e in estimates]).square().mean().sqrt().item()

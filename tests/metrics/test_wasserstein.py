@@ -66,9 +66,7 @@ def test_common_rotation_changes_only_the_directions() -> None:
 
 
 @pytest.mark.parametrize(("shift", "scale", "low", "high"), [(0.7, 1.4, 0.75, 1.35), (0.0, 1.0, 1.0, 2.3)])
-def test_error_bar_against_the_spread_over_repeats(
-    shift: float, scale: float, low: float, high: float
-) -> None:
+def test_error_bar_against_the_spread_over_repeats(shift: float, scale: float, low: float, high: float) -> None:
     # 60 repeats know their spread to 9 %. Where the distributions agree it is up to twice too large.
     estimates = [
         sliced_wasserstein(normal(200, 3, seed=2 * r) * scale + shift, normal(200, 3, seed=2 * r + 1), 30)

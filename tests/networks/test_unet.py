@@ -153,9 +153,7 @@ def test_attention_follows_the_formula() -> None:
     nn.init.normal_(attention.project.weight)
     x = torch.randn(2, 8, 2, 3, dtype=torch.float64)
     tokens = attention.norm(x).flatten(2).transpose(1, 2)
-    q, k, v = (
-        tokens @ w.T + b for w, b in zip(*(p.chunk(3) for p in attention.qkv.parameters()), strict=True)
-    )
+    q, k, v = (tokens @ w.T + b for w, b in zip(*(p.chunk(3) for p in attention.qkv.parameters()), strict=True))
     heads = []
     for head in (slice(0, 4), slice(4, 8)):
         weights = (q[..., head] @ k[..., head].transpose(1, 2) / 4**0.5).softmax(dim=-1)
@@ -274,13 +272,9 @@ def test_heads_have_at_least_the_asked_channels() -> None:
 
 
 def test_sizes_that_cannot_be_halved() -> None:
-    with pytest.raises(
-        ValueError, match=r"divisible by 8, got 28x28: give at most 3 multipliers, or pad .* 32x32"
-    ):
+    with pytest.raises(ValueError, match=r"divisible by 8, got 28x28: give at most 3 multipliers, or pad .* 32x32"):
         UNet((1, 28, 28), multipliers=(1, 2, 2, 2))
-    with pytest.raises(
-        ValueError, match=r"divisible by 2, got 8x5: give at most 1 multipliers, or pad .* 8x6"
-    ):
+    with pytest.raises(ValueError, match=r"divisible by 2, got 8x5: give at most 1 multipliers, or pad .* 8x6"):
         UNet((1, 8, 5))
     UNet((1, 28, 28), channels=4, multipliers=(1, 1, 1))
 

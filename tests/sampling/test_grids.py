@@ -15,7 +15,7 @@ from scoresde.sampling.grids import (
     UniformLogSNR,
     UniformTime,
 )
-from scoresde.sde import SDE, VESDE, VPSDE, EDMSDE
+from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE
 
 CONTINUOUS = [UniformTime, QuadraticTime, UniformLogSNR, KarrasGrid]
 

@@ -49,7 +49,7 @@ def recursion(
     return m, v
 
 
-def gaussian(sde: SDE, shape: tuple[int, ...] = (1,), mean: float = MEAN, variance: float = VARIANCE):  # noqa: ANN201
+def gaussian(sde: SDE, shape: tuple[int, ...] = (1,), mean: float = MEAN, variance: float = VARIANCE):
     return GaussianMixtureScore(torch.ones(1), torch.full((1, *shape), mean), torch.tensor([variance]), sde)
 
 
@@ -144,7 +144,7 @@ def test_no_predictor_stays() -> None:
     assert c_s.tolist() == c_z.tolist() == [0] * 4
 
 
-def run(solver: PredictorCorrector, model: GaussianMixtureScore, x: Tensor, times: Tensor, draws: list[Tensor]):  # noqa: ANN201
+def run(solver: PredictorCorrector, model: GaussianMixtureScore, x: Tensor, times: Tensor, draws: list[Tensor]):
     source: Iterator[Tensor] = iter(draws)
     return list(solver.solve(model, x, times, lambda: next(source)))
 
@@ -279,7 +279,11 @@ def ring(sde: SDE) -> GaussianMixtureScore:
 
 @pytest.mark.parametrize(
     "solver",
-    [PredictorCorrector(ReverseDiffusion(), Langevin()), PredictorCorrector(Ancestral()), PredictorCorrector(EulerMaruyama())],
+    [
+        PredictorCorrector(ReverseDiffusion(), Langevin()),
+        PredictorCorrector(Ancestral()),
+        PredictorCorrector(EulerMaruyama()),
+    ],
     ids=["pc", "ancestral", "em"],
 )
 def test_ring_is_sampled(solver: PredictorCorrector) -> None:

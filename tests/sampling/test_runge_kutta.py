@@ -24,7 +24,7 @@ def reference(model: ScoreModel, x: Tensor, start: float, stop: float) -> Tensor
     sde = model.sde
     ends = sde.log_snr(torch.tensor([start, stop], dtype=F64)).tolist()
 
-    def field(log_snr: float, y):  # noqa: ANN001, ANN202
+    def field(log_snr: float, y):
         t = sde.time(torch.tensor(log_snr, dtype=F64)).clamp(sde.t_min, sde.t_max)
         # dλ/dt = −g²/(2σ²)
         rate = -(sde.diffusion(t) ** 2) / (2 * sde.sigma(t) ** 2)

@@ -1,0 +1,331 @@
+import base64
+import json
+import os
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scoresde import plots
+from scoresde.training.report import write_report
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+LIKELIHOOD = {
+    "split": "test",
+    "bits_per_dim": 2.3214,
+    "nats": -102.98,
+    "stderr": 0.0183,
+    "n": 360,
+    "nfe": 78.25,
+    "seconds": 41.2,
+    "dequantisation": "uniform",
+    "divergence": "Hutchinson(probes=1)",
+    "t_min": 1e-5,
+    "tolerance": 1e-5,
+}
+METRICS = {
+    "frechet_distance": {"value": 1.834, "stderr": 0.41, "n": 360},
+    "coverage": {"value": 0.9, "stderr": 0.013, "n": 360},
+}
+SUMMARY = {
+    "name": "digits-vp",
+    "parameters": 1843201,
+    "training": {"steps": 20000, "seconds": 1423.7, "skipped": 3, "loss": 0.1384},
+    "likelihood": LIKELIHOOD,
+    "likelihood_train": {**LIKELIHOOD, "split": "train", "bits_per_dim": 2.1876, "nats": -97.05, "n": 1437},
+    "samples": {"n": 360, "nfe": 35, "seconds": 8.31, "sampler": "Heun(churn=0.0)", "metrics": METRICS},
+    "reference": {"frechet_distance": {"value": 0.7, "stderr": 0.21, "n": 360}},
+}
+
+
+class Page(HTMLParser):
+    """Every tag closed in order; attributes, text and table cells collected."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.cells: list[list[str]] = []
+        self.text = ""
+        self.style = ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.cells.append([])
+        if tag in ("td", "th"):
+            self.cells[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            self.style += data
+            return
+        self.text += data
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells[-1][-1] += data
+
+    def values(self, tag: str, key: str) -> list[str]:
+        return [v for t, k, v in self.attributes if (t, k) == (tag, key)]
+
+    def row(self, heading: str) -> list[str]:
+        (row,) = [r for r in self.cells if r[0] == heading]
+        return row[1:]
+
+
+def _picture(path: Path) -> bytes:
+    plots.save(plots.image_grid(np.zeros((1, 1, 4, 4))), path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / "config.yaml").write_text("sde:\n  _target_: scoresde.sde.VPSDE\n  beta_max: 20.0\n")
+    return directory
+
+
+@pytest.fixture
+def full(run: Path) -> Path:
+    (run / "summary.json").write_text(json.dumps(SUMMARY))
+    lines: list[dict[str, Any]] = [{"step": s, "loss": 1 / s, "lr": 1e-3} for s in range(10, 210, 10)]
+    lines.append({"event": "evaluation", "step": 200, "loss": 7.0})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name in ("a", "b"):
+        _picture(run / "samples" / f"{name}.png")
+    listed = [
+        {"file": "samples/b.png", "title": "Second", "caption": "b & <b>"},
+        {"file": "samples/a.png", "title": "First", "caption": ""},
+    ]
+    (run / "pictures.json").write_text(json.dumps(listed))
+    return run
+
+
+def test_numbers_stand_in_the_tables_with_their_errors(full: Path) -> None:
+    path = write_report(full)
+    assert path == full / "report.html"
+    page = Page(path)
+    # Two digits of an error that starts with 1, one of others.
+    assert page.row("bits/dim") == ["2.321 ± 0.018", "2.188 ± 0.018"]
+    # The error of bits/dim, times 102.98 / 2.3214 nats per bit/dim: 0.81.
+    assert page.row("log-likelihood, nats")[0] == "-103.0 ± 0.8"
+    assert page.row("samples, n") == ["360", "1\u202f437"]
+    assert page.row("dequantisation") == ["uniform", "uniform"]
+    assert page.row("NFE, mean")[0] == "78.25"
+    assert page.row("Fréchet distance ↓") == ["1.8 ± 0.4", "0.7 ± 0.2", "360"]
+    assert page.row("coverage ↑") == ["0.900 ± 0.013", "–", "360"]
+    assert page.row("steps") == ["20\u202f000"]
+    assert page.row("steps skipped, loss not finite") == ["3"]
+    assert page.row("steps per second") == ["14.05"]
+    assert page.row("parameters") == ["1\u202f843\u202f201"]
+    assert "n = 360, uniform dequantisation, 78.25 NFE, 41.2 s" in page.text
+    assert "24 min" in page.text
+    assert "Heun(churn=0.0)" in page.text
+    assert page.values("meta", "name") == ["viewport", "color-scheme"]
+    assert "prefers-color-scheme: dark" in page.style
+
+
+def test_pictures_are_inlined_in_the_listed_order(full: Path) -> None:
+    page = Page(write_report(full))
+    sources = page.values("img", "src")
+    assert len(sources) == 3  # two, and the learning curve
+    prefix = "data:image/png;base64,"
+    content = [base64.b64decode(s.removeprefix(prefix), validate=True) for s in sources]
+    assert content[:2] == [(full / "samples" / f"{name}.png").read_bytes() for name in "ba"]
+    assert all(c.startswith(b"\x89PNG") for c in content)
+    assert page.values("img", "alt")[:2] == ["Second: b & <b>", "First"]
+    assert page.text.index("Second") < page.text.index("First") < page.text.index("Learning curve")
+
+
+def test_the_page_needs_nothing_else(full: Path) -> None:
+    page = Page(write_report(full))
+    for _, key, value in page.attributes:
+        assert key not in ("href", "srcset", "action", "data", "poster")
+        assert not key.startswith("on")
+        if key == "src":
+            assert value.startswith("data:image/png;base64,")
+    assert not {"script", "link", "iframe", "object", "base", "form"} & set(page.tags)
+    assert "url(" not in page.style
+    assert "@import" not in page.style
+    (policy,) = [v for _, k, v in page.attributes if k == "content" and "default-src" in v]
+    assert "default-src 'none'" in policy
+
+
+def test_everything_from_the_run_is_escaped(run: Path) -> None:
+    evil = "</pre><script>alert(1)</script>\"'><img src=x onerror=alert(1)>$_{"
+    (run / "config.yaml").write_text(f"note: {evil}\n")
+    summary = {
+        "name": evil,
+        "parameters": evil,
+        "likelihood": {**LIKELIHOOD, "dequantisation": evil, "split": evil, "nats": evil},
+        "samples": {"sampler": evil, "metrics": {evil: {"value": evil, "stderr": evil, "n": evil}}},
+        "training": {"steps": evil, "seconds": evil, "skipped": [evil], "loss": {evil: evil}},
+    }
+    (run / "summary.json").write_text(json.dumps(summary))
+    _picture(run / "samples" / "a.png")
+    listed = [{"file": "samples/a.png", "title": evil, "caption": evil}, {"file": evil, "title": evil}]
+    (run / "pictures.json").write_text(json.dumps(listed))
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 1.0, evil + "_loss": 2.0}) + "\n")
+    page = Page(write_report(run))
+    assert "script" not in page.tags
+    assert len(page.values("img", "src")) == 2
+    assert not [k for _, k, _ in page.attributes if k.startswith("on")]
+    assert f"note: {evil}" in page.text
+    assert page.text.count(evil) >= 10
+
+
+@pytest.mark.parametrize("value", [10**400, -1, 1e308, float("nan"), True, "\ud800", [], {}])
+def test_absurd_values_do_not_stop_the_page(run: Path, value: Any) -> None:
+    entry = dict.fromkeys(LIKELIHOOD, value)
+    metric = {"m": dict.fromkeys(("value", "stderr", "n"), value)}
+    summary = {
+        "parameters": value,
+        "likelihood": entry,
+        "training": {"steps": value, "seconds": value},
+        "samples": {"n": value, "nfe": value, "metrics": metric},
+    }
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "metrics.jsonl").write_text(json.dumps({"step": value, "loss": value}) + "\n")
+    assert "Configuration" in Page(write_report(run)).text
+
+
+def test_a_configuration_alone_makes_a_page(run: Path) -> None:
+    page = Page(write_report(run))
+    assert "beta_max: 20.0" in page.text
+    assert "interrupted" in page.text
+    assert "table" not in page.tags
+    assert "img" not in page.tags
+    assert f"scoresde sample run={run}" in page.text
+
+
+@pytest.mark.parametrize("missing", [*SUMMARY, "metrics.jsonl", "pictures.json", "summary.json", "samples/b.png"])
+def test_what_is_missing_is_left_out(full: Path, missing: str) -> None:
+    if missing in SUMMARY:
+        rest = {k: v for k, v in SUMMARY.items() if k != missing}
+        (full / "summary.json").write_text(json.dumps(rest))
+    else:
+        (full / missing).unlink()
+    page = Page(write_report(full))
+    assert "Configuration" in page.text
+    expected = {"metrics.jsonl": 2, "samples/b.png": 2}.get(missing, 3)
+    assert len(page.values("img", "src")) == expected
+    assert ("cannot" in page.text or "is missing" in page.text) == (missing == "samples/b.png")
+
+
+@pytest.mark.parametrize("missing", sorted({*LIKELIHOOD}))
+def test_entries_of_a_likelihood_are_optional(run: Path, missing: str) -> None:
+    entry = {k: v for k, v in LIKELIHOOD.items() if k != missing}
+    (run / "summary.json").write_text(json.dumps({"likelihood": entry}))
+    Page(write_report(run))
+
+
+def test_continuous_data_have_no_bits(run: Path) -> None:
+    entry = {**LIKELIHOOD, "bits_per_dim": None, "nats": -1.234, "stderr": 0.021}
+    (run / "summary.json").write_text(json.dumps({"likelihood": entry}))
+    page = Page(write_report(run))
+    assert page.row("log-likelihood, nats") == ["-1.23 ± 0.02"]
+    assert not [r for r in page.cells if r[0] == "bits/dim"]
+
+
+def test_pictures_without_a_list_come_in_natural_order(run: Path) -> None:
+    for step in (10, 9, 100):
+        _picture(run / "samples" / f"step_{step}.png")
+    page = Page(write_report(run))
+    assert page.values("img", "alt") == ["step_9", "step_10", "step_100"]
+
+
+@pytest.mark.parametrize("kind", ["outside", "link", "absolute", "not a picture", "directory"])
+def test_only_pictures_of_the_run_are_shown(run: Path, kind: str) -> None:
+    secret = run.parent / "secret.png"
+    content = _picture(secret)
+    (run / "samples").mkdir()
+    os.symlink(secret, run / "samples" / "link.png")
+    (run / "samples" / "text.png").write_text("password")
+    files = {
+        "outside": "../secret.png",
+        "link": "samples/link.png",
+        "absolute": str(secret),
+        "not a picture": "samples/text.png",
+        "directory": "samples",
+    }
+    (run / "pictures.json").write_text(json.dumps([{"file": files[kind], "title": "t"}]))
+    page = Page(write_report(run))
+    assert "img" not in page.tags
+    assert "is missing, not a PNG, or outside the run directory" in page.text
+    assert base64.b64encode(content).decode() not in page.source
+
+
+def test_log_lines_of_steps_that_were_run_again_are_replaced(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Any] = {}
+    real = plots.learning_curves
+
+    def record(steps: Any, series: Any) -> Any:
+        drawn.update(steps=steps, **series)
+        return real(steps, series)
+
+    monkeypatch.setattr(plots, "learning_curves", record)
+    losses = [(10, 5.0), (20, 4.0), (30, 3.0), (20, 40.0), (30, None), (40, 20.0)]
+    lines = [json.dumps({"step": s, "loss": v, "held_out_loss": 2 * s}) for s, v in losses]
+    lines += [json.dumps({"step": 40, "event": "evaluation", "loss": 9.0}), "", '"text"', '{"step": 50, "lo']
+    (run / "metrics.jsonl").write_text("\n".join(lines))
+    page = Page(write_report(run))
+    assert drawn["steps"] == [10, 20, 30, 40]
+    assert drawn["loss"] == pytest.approx([5, 40, float("nan"), 20], nan_ok=True)
+    assert drawn["held out loss"] == [20, 40, 60, 80]
+    assert "cannot be read and were left out: 1" in page.text
+    assert "not finite at 1 logged steps, the last of them 30" in page.text
+    assert "Last logged: step 40" in page.text
+
+
+@pytest.mark.parametrize("file", ["summary.json", "pictures.json", "metrics.jsonl"])
+@pytest.mark.parametrize("content", [b'{"a": ', b"[1, 2", b"\xff\xfe\x00", b"null", b"[null]", b"3", b""])
+def test_broken_files_do_not_stop_the_page(full: Path, file: str, content: bytes) -> None:
+    (full / file).write_bytes(content)
+    assert "Configuration" in Page(write_report(full)).text
+
+
+def test_commands_quote_awkward_directories(tmp_path: Path) -> None:
+    run = tmp_path / "my run, it's"
+    run.mkdir()
+    (run / "config.yaml").write_text("a: 1\n")
+    page = Page(write_report(run))
+    import shlex
+
+    line = next(text for text in page.text.split("\n") if text.startswith("scoresde likelihood"))
+    assert shlex.split(line) == ["scoresde", "likelihood", f'run="{run}"', "split=test"]
+
+
+def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"does not exist; give a directory that `scoresde train` wrote"):
+        write_report(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"is not a run directory: it has no config\.yaml"):
+        write_report(tmp_path)
+
+
+def test_an_old_report_survives_a_failure(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_report(full)
+    before = path.read_bytes()
+
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    (full / "config.yaml").write_text("changed: true\n")
+    with pytest.raises(OSError, match="disk full"):
+        write_report(full)
+    assert path.read_bytes() == before
+    assert not [p for p in full.iterdir() if "report" in p.name and p != path]
