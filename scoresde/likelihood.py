@@ -303,11 +303,9 @@ def _solve(
 
     def norm(error: Tensor, before: Tensor, after: Tensor) -> Tensor:
         tape = error[:, size:]
-        if probes is None:
-            log_det = tape[:, 0].abs()
-        else:
-            # Over the signs of the probe, uᵀe has the size of ‖e‖.
-            log_det = tape.square().mean(1).mul(size / probes.shape[1]).sqrt()
+        # Over the signs of a probe, uᵀe has the size of ‖e‖; the mean of K of them is smaller by √K.
+        count = 1 if probes is None else size / probes.shape[1]
+        log_det = (tape.square().mean(1) * count).sqrt()
         return torch.maximum(state_norm(error, before, after), log_det / (atol * math.sqrt(size)))
 
     y = flow.to_y(x, flow.first, flow.scales[0]).flatten(1)

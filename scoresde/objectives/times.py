@@ -101,7 +101,10 @@ class LogNormalSigma(Times):
         z = torch.special.ndtri(below * (1 - u) + above * u)
         z = (-z if mirror else z).clamp(*ends.tolist())
         t = _time(sde, -(self.mean + self.std * z))
-        return t, torch.ones_like(t)
+        if not self.importance:
+            return t, torch.ones_like(t)
+        density = (-0.5 * z**2).exp() / (math.sqrt(2 * math.pi) * self.std * abs(above - below))
+        return t, 1 / (density * _rate(sde, t))
 
 
 @dataclass(frozen=True)

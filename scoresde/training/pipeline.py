@@ -270,8 +270,14 @@ def _is_image(data: Data) -> bool:
 
 
 def _to_unit(data: Data, x: Tensor) -> Tensor:
-    """Images in model space as values in [0, 1]."""
-    return data.transform.to_unit(x.float()).clamp(0, 1)  # type: ignore[attr-defined]
+    """Images in model space as pixels, black 0 and white 1."""
+    return data.transform.to_unit(x.float())  # type: ignore[attr-defined]
+
+
+def _unquantised(data: Data, x: Tensor) -> Tensor:
+    """The same for noised images, whose values lie between and beyond the levels."""
+    low, high = data.transform.low, data.transform.high  # type: ignore[attr-defined]
+    return (x.float() - low) / (high - low)
 
 
 def _save(run: Run, figure: Any, file: str, title: str, caption: str) -> None:
@@ -335,7 +341,7 @@ def _process_pictures(run: Run, model: NetworkScore, data: Data, seed: int) -> N
     scale = torch.hypot(sde.alpha(times), sde.sigma(times))
     # At unit scale: under VE the noise would leave the picture.
     shown = rows / scale.to(rows).reshape(-1, *[1] * x0.ndim)
-    shown = torch.stack([_to_unit(data, r) for r in shown]) if image else shown
+    shown = _unquantised(data, shown) if image else shown
     _save(
         run,
         plots.forward_process(shown, times),
