@@ -302,6 +302,16 @@ def _open(config: DictConfig) -> Any:
     return Run.open(config.run, list(config.allow))
 
 
+def _model(run: Any, config: DictConfig) -> Any:
+    import torch
+
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return run.model().to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device is {device!r}: {str(error).splitlines()[0]}") from error
+
+
 def _sampler(run: Any, config: DictConfig) -> Any:
     from scoresde.training.config import instantiate
 
@@ -314,7 +324,7 @@ def _sample(config: DictConfig) -> None:
     from scoresde.training.pipeline import sample
 
     run = _open(config)
-    sampler, model, data = _sampler(run, config), run.model(), run.data()
+    sampler, model, data = _sampler(run, config), _model(run, config), run.data()
     name = config.name or f"n{config.n}-seed{config.seed}"
     _, cost = sample(
         run,
@@ -340,7 +350,7 @@ def _likelihood(config: DictConfig) -> None:
     run = _open(config)
     with open_dict(run.config):
         run.config.evaluation.divergence = config.divergence
-    model, data = run.model(), run.data()
+    model, data = _model(run, config), run.data()
     entry = likelihood(run, model, data, config.split, config.n, config, config.progress)
     print(_likelihood_line(entry))
     print(f"per sample: {run.directory / ('likelihood-' + config.split + '.csv')}")
@@ -351,7 +361,7 @@ def _evaluate(config: DictConfig) -> None:
     from scoresde.training.pipeline import evaluate, sample
 
     run = _open(config)
-    sampler, model, data = _sampler(run, config), run.model(), run.data()
+    sampler, model, data = _sampler(run, config), _model(run, config), run.data()
     n = len(data.test) if config.n is None else config.n
     if n > len(data.test):
         raise UsageError(f"n is {n} but there are {len(data.test)} held-out samples: give n={len(data.test)} or less")
@@ -364,12 +374,12 @@ def _evaluate(config: DictConfig) -> None:
 
 
 def _report(config: DictConfig) -> None:
-    from scoresde.training.pipeline import pictures
+    from scoresde.training.pictures import pictures
     from scoresde.training.report import write_report
 
     run = _open(config)
     if config.pictures:
-        pictures(run, run.model(), run.data())
+        pictures(run, _model(run, config), run.data())
     print(write_report(run.directory))
 
 

@@ -45,7 +45,7 @@ def test_order(sde: SDE, solver: Solver, order: int, steps: int) -> None:
         x = Sampler(solver, UniformLogSNR(n), denoise=False)(model, x_init=start).x
         errors.append(float((x - truth).square().mean().sqrt()))
     assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.12)
-    assert errors[1] < 0.02 * float(truth.std())
+    assert errors[1] < 0.05 * float(truth.std())
 
 
 def test_one_step_by_hand() -> None:

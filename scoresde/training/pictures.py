@@ -1,0 +1,189 @@
+"""Pictures of a run: what the model does to data and to noise, and how well."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde import plots
+from scoresde.data import Data
+from scoresde.score import NetworkScore
+from scoresde.sde import expand_to
+from scoresde.training.run import Run
+
+__all__ = ["has_classes", "picture_of_samples", "pictures", "read_log"]
+
+
+def has_classes(model: NetworkScore) -> bool:
+    """Whether the model takes labels."""
+    return getattr(model.network, "num_classes", None) is not None
+
+
+def _is_image(data: Data) -> bool:
+    return len(data.shape) == 3 and data.shape[0] in (1, 3) and data.transform.levels is not None
+
+
+def _to_unit(data: Data, x: Tensor) -> Tensor:
+    """Images in model space as pixels, black 0 and white 1."""
+    return data.transform.to_unit(x.float())  # type: ignore[attr-defined]
+
+
+def _unquantised(data: Data, x: Tensor) -> Tensor:
+    """The same for noised images, whose values lie between and beyond the levels."""
+    low, high = data.transform.low, data.transform.high  # type: ignore[attr-defined]
+    return (x.float() - low) / (high - low)
+
+
+def _save(run: Run, figure: Any, file: str, title: str, caption: str) -> None:
+    plots.save(figure, run.directory / file)
+    run.add_picture(file, title, caption)
+
+
+def picture_of_samples(run: Run, data: Data, raw: Tensor, name: str, caption: str) -> None:
+    """Draw samples `(n, ...)` in raw units as `samples/{name}.png`, where they can be drawn."""
+    file = f"samples/{name}.png"
+    if _is_image(data):
+        images = _to_unit(data, data.transform.encode(raw[:100]))
+        _save(run, plots.image_grid(images), file, "Samples", caption)
+    elif data.shape == (2,):
+        test = data.test[: len(raw)]
+        _save(run, plots.samples_2d(raw, test), file, "Samples", caption + " Beside them, held-out data.")
+
+
+def pictures(run: Run, model: NetworkScore, data: Data, *, seed: int = 0) -> None:
+    """Draw what the model does: the forward process, denoising, the field, losses and likelihoods."""
+    if _is_image(data) or data.shape == (2,):
+        _process_pictures(run, model, data, seed)
+    if data.shape == (2,):
+        _field_picture(run, model, data)
+    log = read_log(run)
+    with_curves = [line for line in log if line.get("loss_by_log_snr")][-10:]
+    if with_curves:
+        centres, mean, stderr = _average_curves(with_curves)
+        _save(
+            run,
+            plots.loss_by_noise_level(centres, mean, stderr),
+            "samples/loss_by_noise_level.png",
+            "Loss by noise level",
+            "Mean squared error of the predicted noise at the end of training.",
+        )
+    histograms = {s: run.directory / f"likelihood-{s}.csv" for s in ("train", "test")}
+    if all(path.is_file() for path in histograms.values()):
+        columns = {s: _column(path) for s, path in histograms.items()}
+        unit = "nats" if data.transform.levels is None else "bits/dim"
+        _save(
+            run,
+            plots.likelihood_histogram(columns["train"], columns["test"], unit=unit),
+            "samples/likelihood.png",
+            "Likelihood of training and held-out data",
+            f"{'Log-density' if unit == 'nats' else 'Bits per dimension'} of each sample; random probes widen both.",
+        )
+
+
+@torch.no_grad()
+def _process_pictures(run: Run, model: NetworkScore, data: Data, seed: int) -> None:
+    sde = model.sde
+    image = _is_image(data)
+    count = 10 if image else 1000
+    raw = data.test[:count]
+    x0 = data.transform.encode(raw)
+    ends = sde.log_snr(torch.tensor([sde.t_max, sde.t_min_sampling], dtype=torch.float64)).tolist()
+    # Evenly spaced in log(σ/α), inside the range in which anything can be seen.
+    levels = torch.linspace(min(ends[1], 4.0), max(ends[0], -4.0), 8, dtype=torch.float64)
+    times = sde.time(levels).clamp(sde.t_min, sde.t_max)
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.stack([sde.perturb(x0, t, generator) for t in times])
+    scale = torch.hypot(sde.alpha(times), sde.sigma(times))
+    # At unit scale: under VE the noise would leave the picture.
+    shown = rows / scale.to(rows).reshape(-1, *[1] * x0.ndim)
+    shown = _unquantised(data, shown) if image else shown
+    _save(
+        run,
+        plots.forward_process(shown, times),
+        "samples/forward_process.png",
+        "Data dissolving into noise",
+        f"x_t under {type(sde).__name__}, a row for each time, divided by √(α² + σ²).",
+    )
+    cond: dict[str, Tensor] = {}
+    draw = 8 if image else 400
+    if has_classes(model):
+        cond["labels"] = torch.arange(draw, device=model.device) % int(model.network.num_classes)  # type: ignore[arg-type]
+    out = run.make("sampler")(model, (draw, *data.shape), seed=seed, trajectory=True, **cond)
+    assert out.trajectory is not None
+    picked = torch.linspace(0, len(out.times) - 1, min(10, len(out.times))).round().long()
+    states = out.trajectory[picked]
+    if image:
+        # What the model takes each state for: readable at every noise level, unlike the state.
+        guesses = [
+            model.denoise(x.to(model.device), out.times[i], **cond).cpu()
+            for i, x in zip(picked.tolist(), states, strict=True)
+        ]
+        states = torch.stack([_to_unit(data, g) for g in guesses])
+        text = "A row for each sample, from noise to data: the model's mean E[x₀ | x_t] along the way."
+    else:
+        times_all = out.times
+        states = torch.stack(
+            [
+                x / expand_to(torch.hypot(sde.alpha(t), sde.sigma(t)), x)
+                for x, t in zip(out.trajectory, times_all, strict=True)
+            ]
+        )
+        picked = torch.arange(len(times_all))
+        text = "Paths from noise to data, divided by √(α² + σ²)."
+    _save(run, plots.trajectory(states, out.times[picked]), "samples/trajectory.png", "Denoising", text)
+
+
+@torch.no_grad()
+def _field_picture(run: Run, model: NetworkScore, data: Data) -> None:
+    test = data.transform.encode(data.test)
+    reach = 1.15 * float(test.abs().max())
+    axis = torch.linspace(-reach, reach, 25)
+    points = torch.cartesian_prod(axis, axis)
+    sde = model.sde
+    t = sde.time(-torch.log(torch.tensor(0.3, dtype=torch.float64))).clamp(sde.t_min, sde.t_max)
+    alpha = float(sde.alpha(t))
+    score = model.score(alpha * points.to(model.device), t).cpu()
+    figure = plots.vector_field(points, score * alpha, samples=test[:1000], title="Score at σ/α = 0.3")
+    _save(
+        run,
+        figure,
+        "samples/score_field.png",
+        "The learned score",
+        "∇ log p_t on a grid, over held-out data.",
+    )
+
+
+def _average_curves(lines: list[dict[str, Any]]) -> tuple[list[float], list[float], list[float]]:
+    """Mean and standard error over log lines, by bin; centres as log(σ/α), ascending."""
+    bins: dict[float, list[float]] = {}
+    for line in lines:
+        for centre, value in zip(line["log_snr"], line["loss_by_log_snr"], strict=True):
+            if value is not None:
+                bins.setdefault(-centre, []).append(value)
+    centres = sorted(bins)
+    mean = [float(np.mean(bins[c])) for c in centres]
+    stderr = [float(np.std(bins[c], ddof=1) / len(bins[c]) ** 0.5) if len(bins[c]) > 1 else 0.0 for c in centres]
+    return centres, mean, stderr
+
+
+def read_log(run: Run) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`."""
+    path = run.directory / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:  # cut short by a full disk
+            continue
+    return lines
+
+
+def _column(path: Path) -> list[float]:
+    with path.open(newline="") as file:
+        return [float(row[1]) for row in list(csv.reader(file))[1:]]
