@@ -23,6 +23,10 @@ Function = Callable[[Tensor], Tensor]
 class Divergence(ABC):
     """A way to compute the divergence of a field along a path."""
 
+    def for_size(self, size: int) -> "Divergence":
+        """What to use for samples of `size` numbers: this, or what costs no more and is better."""
+        return self
+
     @abstractmethod
     def probes_for(self, x: Tensor, seed: int, indices: Tensor) -> Tensor | None:
         """What is fixed along the path of each sample of x `(B, ...)`: probes `(B, K, ...)`, or None."""
@@ -88,6 +92,10 @@ class Hutchinson(Divergence):
         if probes < 1:
             raise ValueError(f"probes is {probes}, expected at least 1")
         self.probes = probes
+
+    def for_size(self, size: int) -> Divergence:
+        # Below 5 dimensions the variance estimate has nothing to go by, and the exact trace costs no more.
+        return Exact() if size <= max(4, self.probes) else self
 
     def probes_for(self, x: Tensor, seed: int, indices: Tensor) -> Tensor:
         return SampleNoise(seed, indices, (self.probes, *x.shape[1:]), x.dtype, x.device, stream=2).signs()

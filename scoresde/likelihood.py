@@ -253,10 +253,7 @@ def log_likelihood(
     _check_cond(cond, len(x))
     if prior not in ("matched", "plain"):
         raise ValueError(f"prior is {prior!r}, expected 'matched' or 'plain'")
-    divergence = Hutchinson() if divergence is None else divergence
-    size = x[0].numel()
-    if isinstance(divergence, Hutchinson) and size <= max(4, divergence.probes):
-        divergence = Exact()
+    divergence = (Hutchinson() if divergence is None else divergence).for_size(x[0].numel())
     batch_size = len(x) if batch_size is None else batch_size
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")

@@ -61,9 +61,7 @@ PLAIN = UniformLogSNR(importance=False)
 class Network(nn.Module):
     """A small smooth network; `attend` mixes the values of a sample by attention."""
 
-    def __init__(
-        self, dim: int, attend: bool = False, dropout: float = 0.0, classes: int | None = None
-    ) -> None:
+    def __init__(self, dim: int, attend: bool = False, dropout: float = 0.0, classes: int | None = None) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.first, self.last = nn.Linear(dim + 1, 16), nn.Linear(16, dim)
@@ -188,10 +186,7 @@ def test_sigma_data_comes_from_the_model() -> None:
         assert taken == EDMWeighting(0.25)
     assert SigmaSquared().for_model(given) == SigmaSquared()
     x0, u, noise = torch.ones(4, 2), midpoints(4), torch.ones(4, 2)
-    values = [
-        DenoisingScoreMatching(w)(given, x0, u=u, noise=noise).value
-        for w in (EDMWeighting(), EDMWeighting(0.9))
-    ]
+    values = [DenoisingScoreMatching(w)(given, x0, u=u, noise=noise).value for w in (EDMWeighting(), EDMWeighting(0.9))]
     torch.testing.assert_close(*values, rtol=0, atol=0)
     with pytest.raises(ValueError, match=r"knows no statistics of its data: give EDMWeighting\(sigma_data"):
         DenoisingScoreMatching(EDMWeighting())(NetworkScore(network, sde, NoisePreconditioning()), x0, u=u)
@@ -202,6 +197,7 @@ def test_sigma_data_comes_from_the_model() -> None:
 IMPORTANCE: list[Times] = [
     UniformTime(),
     UniformLogSNR(),
+    LogNormalSigma(importance=True),
     ImportanceSampled(SigmaSquared()),
     ImportanceSampled(Likelihood()),
     ImportanceSampled(MinSNR(5.0)),
@@ -226,9 +222,7 @@ def test_times_are_inside_and_increase(sde: SDE, times: Times) -> None:
     assert bool((t >= sde.t_min).all())
     assert bool((t <= sde.t_max).all())
     # A table's last cell ends at 1; the sum of masses has round-off.
-    torch.testing.assert_close(
-        t[[0, -1]], torch.tensor([sde.t_min, sde.t_max], dtype=F64), rtol=1e-6, atol=1e-12
-    )
+    torch.testing.assert_close(t[[0, -1]], torch.tensor([sde.t_min, sde.t_max], dtype=F64), rtol=1e-6, atol=1e-12)
     assert bool((t.diff()[3:-3] > 0).all())
     assert bool((t.diff() >= 0).all())
     assert bool(((correction > 0) & correction.isfinite()).all())
@@ -240,17 +234,18 @@ def test_correction_is_one_over_the_density(sde: SDE, times: Times) -> None:
     u, h = midpoints(50) + 0.0012345, 1e-7
     correction = times.sample(sde, u)[1]
     slope = (times.sample(sde, u + h)[0] - times.sample(sde, u - h)[0]) / (2 * h)
-    torch.testing.assert_close(
-        correction, slope, rtol=1e-2 if isinstance(times, ImportanceSampled) else 1e-4, atol=0
-    )
+    torch.testing.assert_close(correction, slope, rtol=1e-2 if isinstance(times, ImportanceSampled) else 1e-4, atol=0)
 
 
 @pytest.mark.parametrize("weighting", [SigmaSquared(), MinSNR(5.0)], ids=repr)
 @pytest.mark.parametrize("times", IMPORTANCE, ids=repr)
 def test_corrected_samples_integrate_alike(sde: SDE, times: Times, weighting: Weighting) -> None:
     # By the trapezoidal rule in u, with nodes that crowd where the density of t is small.
-    u = torch.cat([torch.zeros(1, dtype=F64), torch.logspace(-14, -1, 20_000, dtype=F64)])
-    u = torch.cat([u, torch.linspace(0.1, 1, 20_001, dtype=F64)[1:]])
+    def towards_zero(exponent: float) -> Tensor:
+        return torch.logspace(exponent, math.log10(0.5), 30_000, dtype=F64)
+
+    zero = torch.zeros(1, dtype=F64)
+    u = torch.cat([zero, towards_zero(-30), 1 - towards_zero(-15)[:-1].flip(0), 1 - zero])
     t, correction = times.sample(sde, u)
     expected = integral(sde, weighting)
     assert float(torch.trapezoid(weighting(sde, t) * correction, u)) == pytest.approx(expected, rel=1e-3)
@@ -355,9 +350,7 @@ def test_likelihood_loss_of_a_gaussian_is_closed_form(sde: SDE, generator: torch
     """∫ g²/σ² sigmoid(2λ + 2 log s) dt = softplus(2λ + 2 log s) between the ends, under any SDE."""
     std, size = 0.6, 20_000
     x0 = std * torch.randn(size, 3, generator=generator, dtype=F64)
-    loss = DenoisingScoreMatching(Likelihood(), UniformLogSNR(), stratified=True)(
-        gaussian(sde, std), x0, generator
-    )
+    loss = DenoisingScoreMatching(Likelihood(), UniformLogSNR(), stratified=True)(gaussian(sde, std), x0, generator)
     ends = 2 * sde.log_snr(torch.tensor([sde.t_min, sde.t_max], dtype=F64)) + 2 * math.log(std)
     high, low = nn.functional.softplus(ends)
     # Chi-square with 3 degrees: a relative standard deviation of √(2/3) where the loss is not small.
@@ -435,9 +428,7 @@ def all_objectives() -> Iterator[tuple[str, Objective]]:
     yield "ssm_plain", SlicedScoreMatching(times=PLAIN, variance_reduced=False)
 
 
-each_objective = pytest.mark.parametrize(
-    "objective", [pytest.param(o, id=name) for name, o in all_objectives()]
-)
+each_objective = pytest.mark.parametrize("objective", [pytest.param(o, id=name) for name, o in all_objectives()])
 
 
 @each_objective
@@ -490,9 +481,7 @@ def test_denoising_and_implicit_differ_by_one(
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 2, 2)], ids=str)
-def test_implicit_and_sliced_of_a_gaussian(
-    sde: SDE, shape: tuple[int, ...], generator: torch.Generator
-) -> None:
+def test_implicit_and_sliced_of_a_gaussian(sde: SDE, shape: tuple[int, ...], generator: torch.Generator) -> None:
     """ε̂ = σ x/v with v = α² s² + σ²: the error is ‖ε̂‖²/D − 2 σ²/v, at every x."""
     std = 0.6
     model = gaussian(sde, std, shape)
@@ -528,9 +517,7 @@ def test_sliced_over_all_signs_is_implicit(
 
 
 @pytest.mark.parametrize("variance_reduced", [True, False])
-def test_sliced_of_one_projection(
-    variance_reduced: bool, planar: "Mixture", generator: torch.Generator
-) -> None:
+def test_sliced_of_one_projection(variance_reduced: bool, planar: "Mixture", generator: torch.Generator) -> None:
     """σ² (2 vᵀ(∇s)v + ‖s‖² or (vᵀs)²)/D, with the Jacobian of the score from autograd."""
     model = planar.model(VPSDE())
     x0 = model.sample(1, 1e-5, generator)
@@ -581,9 +568,7 @@ def test_projections_average_to_the_trace(
 
 @each_objective
 @pytest.mark.parametrize("attend", [False, True])
-def test_parameters_get_the_right_gradient(
-    objective: Objective, attend: bool, generator: torch.Generator
-) -> None:
+def test_parameters_get_the_right_gradient(objective: Objective, attend: bool, generator: torch.Generator) -> None:
     model = NetworkScore(Network(3, attend).double(), VPSDE(), EDMPreconditioning(0.7))
     x0, noise = torch.randn(2, 8, 3, generator=generator, dtype=F64)
     parameters = list(model.parameters())
@@ -717,6 +702,6 @@ def test_a_weighting_that_vanishes_cannot_be_sampled() -> None:
 def test_objectives_say_what_they_are() -> None:
     text = repr(SlicedScoreMatching(MinSNR(3.0), LogNormalSigma(), projections=2))
     assert text == (
-        "SlicedScoreMatching(weighting=MinSNR(gamma=3.0), times=LogNormalSigma(mean=-1.2, std=1.2), "
-        "stratified=False, projections=2, kind='rademacher', variance_reduced=True)"
+        "SlicedScoreMatching(weighting=MinSNR(gamma=3.0), times=LogNormalSigma(mean=-1.2, std=1.2, "
+        "importance=False), stratified=False, projections=2, kind='rademacher', variance_reduced=True)"
     )

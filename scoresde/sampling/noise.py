@@ -55,12 +55,13 @@ class SampleNoise:
     ) -> None:
         self.shape = tuple(shape)
         self.dtype = dtype
-        key = torch.tensor(_signed(seed * _GOLDEN + stream * _MIX[0]), dtype=torch.int64)
-        start = _scramble(_scramble(key.clone()) + indices.cpu().to(torch.int64).mul(_signed(_GOLDEN)))
+        # As in SplitMix64, each state is a step of the golden ratio on: the scrambler leaves 0 where it is.
+        key = _scramble(torch.tensor(_signed((seed + 1) * _GOLDEN + stream * _MIX[0]), dtype=torch.int64))
+        start = _scramble(key + (indices.cpu().to(torch.int64) + 1).mul_(_signed(_GOLDEN)))
         self._start = start.to(device)[:, None]
         size = math.prod(self.shape)
         self._pairs = (size + 1) // 2
-        self._counter = torch.arange(self._pairs, device=device).mul_(_signed(_GOLDEN))
+        self._counter = torch.arange(1, self._pairs + 1, device=device).mul_(_signed(_GOLDEN))
         self.draws = 0
 
     def _bits(self) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ class PowerFunction(Profile):
         relative_std: width of the weights' profile relative to the training time, between 0 and 1/√12 = 0.2887.
     """
 
-    def __init__(self, relative_std: float = 0.1) -> None:
+    def __init__(self, relative_std: float = 0.05) -> None:
         if not 0 < relative_std < 12**-0.5:
             raise ValueError(f"relative_std is {relative_std}, expected between 0 and 0.2887")
         self.relative_std = relative_std

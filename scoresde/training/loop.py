@@ -27,7 +27,7 @@ from scoresde.objectives import Objective, loss_by_noise_level
 from scoresde.sampling.noise import SampleNoise
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from scoresde.training.ema import EMA, HalfLife, Profile
+from scoresde.training.ema import EMA, PowerFunction, Profile
 from scoresde.training.loggers import Logger
 
 __all__ = ["Interrupted", "NoiseLevels", "Trainer", "Training", "TrainingFailed"]
@@ -78,8 +78,8 @@ class Training:
     batch_size: int = 128
     warmup: int = 100
     final_lr: float = 0.0
-    clip: float | None = 1.0
-    ema: Profile = field(default_factory=HalfLife)
+    clip: float | None = 5.0
+    ema: Profile = field(default_factory=PowerFunction)
     stratified: bool = True
     dequantise: bool = True
     bf16: bool = False

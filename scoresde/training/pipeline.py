@@ -223,7 +223,7 @@ def likelihood(
     entry: dict[str, Any] = {
         "split": split,
         "n": n,
-        "divergence": repr(settings["divergence"]),
+        "divergence": repr(settings["divergence"].for_size(math.prod(data.shape))),
         "tolerance": options.tolerance,
     }
     if data.transform.levels is None:
