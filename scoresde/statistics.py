@@ -28,7 +28,7 @@ class Statistics(nn.Module):
 
     def __init__(self, mean: Tensor, std: Tensor | float, covariance: Tensor | None = None) -> None:
         super().__init__()
-        std = torch.as_tensor(std)
+        std = torch.as_tensor(std, dtype=torch.float64)
         dim = mean.numel()
         if std.ndim != 0:
             raise ValueError(f"std must be a single number, got shape {tuple(std.shape)}")

@@ -92,7 +92,7 @@ def instantiate(config: DictConfig, key: str, allow: Sequence[str] = (), **argum
     node = OmegaConf.select(config, key)
     if node is None:
         raise ConfigError(f"the configuration has no {key}")
-    plain = OmegaConf.to_container(node, resolve=True)
+    plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     check_targets(plain, allow)
     try:
         return hydra_instantiate(plain, **arguments, _convert_="all")
