@@ -75,7 +75,7 @@ class Training:
     """
 
     steps: int = 2000
-    batch_size: int = 128
+    batch_size: int = 64
     warmup: int = 100
     final_lr: float = 0.0
     clip: float | None = 5.0

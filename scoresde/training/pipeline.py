@@ -108,8 +108,10 @@ def _after_training(
         drawn, entry = sample(run, model, data, run.make("sampler"), n, seed=evaluation.seed, progress=progress)
         evaluate(run, data, drawn, entry, seed=evaluation.seed)
     if evaluation.likelihood != 0:
+        # As many of the training data as there are held out: enough to see overfitting.
+        most = evaluation.likelihood or len(data.test)
         for split in ("test", "train"):
-            likelihood(run, model, data, split, evaluation.likelihood, evaluation, progress)
+            likelihood(run, model, data, split, most, evaluation, progress)
     pictures(run, model, data, seed=evaluation.seed)
     summary = run.summary()
     for each in loggers:
