@@ -128,6 +128,10 @@ class NoiseLevels:
         self._sum += torch.where(count > 0, mean * count, torch.zeros_like(self._sum))
         self._count += count
 
+    def gather(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replace the sums by what `total` makes of them: those of all processes."""
+        self._sum, self._count = total(self._sum), total(self._count)
+
     def curve(self) -> tuple[list[float], list[float]]:
         """(centres of the bins that have samples, mean losses)."""
         centres = ((self.edges[1:] + self.edges[:-1]) / 2).tolist()
@@ -298,7 +302,10 @@ class Trainer:
                     now = time.perf_counter()
                     self.seconds = base + now - began
                     good = self.step - since - (self.skipped - skipped)
-                    mean = float(total) / good if good else math.nan
+                    mean = (
+                        float(self._everywhere(total)) / (good * self.accelerator.num_processes) if good else math.nan
+                    )
+                    self.levels.gather(self._everywhere)
                     centres, curve = self.levels.curve()
                     bar.set_postfix(loss=f"{mean:.4f}")
                     self._log(

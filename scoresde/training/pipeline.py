@@ -103,13 +103,13 @@ def _after_training(
     run: Run, model: NetworkScore, data: Data, loggers: list[Logger], step: int, progress: bool
 ) -> None:
     evaluation = run.config.evaluation
-    n = min(evaluation.samples or len(data.test), len(data.test))
+    n = len(data.test) if evaluation.samples is None else min(evaluation.samples, len(data.test))
     if n > 0:
         drawn, entry = sample(run, model, data, run.make("sampler"), n, seed=evaluation.seed, progress=progress)
         evaluate(run, data, drawn, entry, seed=evaluation.seed)
     if evaluation.likelihood != 0:
         # As many of the training data as there are held out: enough to see overfitting.
-        most = evaluation.likelihood or len(data.test)
+        most = len(data.test) if evaluation.likelihood is None else evaluation.likelihood
         for split in ("test", "train"):
             likelihood(run, model, data, split, most, evaluation, progress)
     pictures(run, model, data, seed=evaluation.seed)
