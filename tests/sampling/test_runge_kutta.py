@@ -30,11 +30,11 @@ def reference(model: ScoreModel, x: Tensor, start: float, stop: float) -> Tensor
         rate = -(sde.diffusion(t) ** 2) / (2 * sde.sigma(t) ** 2)
         return (model.velocity(torch.from_numpy(y).reshape(x.shape), t) / rate).numpy().ravel()
 
-    out = solve_ivp(field, ends, x.numpy().ravel(), method="DOP853", rtol=1e-10, atol=1e-12)
+    out = solve_ivp(field, ends, x.numpy().ravel(), method="DOP853", rtol=1e-8, atol=1e-10)
     return torch.from_numpy(out.y[:, -1]).reshape(x.shape)
 
 
-@pytest.mark.parametrize(("solver", "order", "steps"), [(Euler(), 1, 400), (Heun(), 2, 150)], ids=["euler", "heun"])
+@pytest.mark.parametrize(("solver", "order", "steps"), [(Euler(), 1, 200), (Heun(), 2, 60)], ids=["euler", "heun"])
 def test_order(sde: SDE, solver: Solver, order: int, steps: int) -> None:
     model = model_of(sde)
     start = model.sample(6, sde.t_max, torch.Generator().manual_seed(0))
@@ -44,8 +44,8 @@ def test_order(sde: SDE, solver: Solver, order: int, steps: int) -> None:
     for n in (steps, 2 * steps):
         x = Sampler(solver, UniformLogSNR(n), denoise=False)(model, x_init=start).x
         errors.append(float((x - truth).square().mean().sqrt()))
-    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.12)
-    assert errors[1] < 0.05 * float(truth.std())
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
+    assert errors[1] < 0.1 * float(truth.std())
 
 
 def test_one_step_by_hand() -> None:

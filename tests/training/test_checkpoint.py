@@ -1,0 +1,280 @@
+import errno
+import os
+import pickle
+import random
+import stat
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from scoresde.training import checkpoint
+from scoresde.training.checkpoint import (
+    CheckpointError,
+    latest_checkpoint,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+    write_atomically,
+)
+
+
+class FullDisk:
+    """A file that takes so many bytes and no more."""
+
+    def __init__(self, file: BinaryIO, room: int) -> None:
+        self.file, self.room = file, room
+
+    def write(self, data: Any) -> int:
+        self.room -= len(memoryview(data).cast("B"))
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def __enter__(self) -> "FullDisk":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch):
+    """Call with a number of bytes: every file from then on takes no more."""
+    make = os.fdopen
+
+    def limit(room: int) -> None:
+        monkeypatch.setattr(checkpoint.os, "fdopen", lambda *a, **k: FullDisk(make(*a, **k), room))
+
+    return limit
+
+
+def state(value: float = 1.0) -> dict[str, Any]:
+    return {"network": {"w": torch.full((1000,), value)}, "seconds": 1.5}
+
+
+def one_line(error: pytest.ExceptionInfo[CheckpointError], path: Path) -> None:
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_write_atomically(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file.bin"
+    write_atomically(path, lambda file: file.write(b"one"))
+    write_atomically(path, lambda file: file.write(b"two"))
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+def test_what_stops_a_write_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+
+    def write(file: BinaryIO) -> None:
+        file.write(b"half of the new")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(path, write)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file.bin"]
+
+
+def test_a_failed_first_write_leaves_no_folder(tmp_path: Path) -> None:
+    def write(file: BinaryIO) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        write_atomically(tmp_path / "runs" / "new" / "config.yaml", write)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failed_sync_counts_as_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+
+    def fsync(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    with pytest.raises(OSError, match="full"):
+        write_atomically(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file.bin"]
+
+
+@pytest.mark.parametrize("room", [0, 100, 1500, 4000])
+def test_a_disk_that_fills_up_is_an_os_error_and_keeps_the_old_files(tmp_path: Path, full_disk, room: int) -> None:
+    save_checkpoint(tmp_path, 10, state(1.0), keep=1)
+    save_tensors(tmp_path / "model.safetensors", {"w": torch.ones(2000)}, {})
+    full_disk(room)
+    # An OSError, whatever torch's writer makes of it: the command answers that in one line.
+    with pytest.raises(OSError, match="No space left") as error:
+        save_checkpoint(tmp_path, 20, state(2.0), keep=1)
+    assert error.value.errno == errno.ENOSPC
+    with pytest.raises(OSError, match="No space left"):
+        save_tensors(tmp_path / "model.safetensors", {"w": torch.zeros(2000)}, {})
+    assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "step-000000010.pt"]
+    latest = latest_checkpoint(tmp_path)
+    assert latest is not None
+    assert torch.equal(load_checkpoint(latest)["network"]["w"], torch.ones(1000))
+    assert torch.equal(load_tensors(tmp_path / "model.safetensors")["w"], torch.ones(2000))
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_permissions_follow_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "file", lambda file: file.write(b"x"))
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "checkpoints", 12, state(3.0), keep=2)
+    assert path.name == "step-000000012.pt"
+    loaded = load_checkpoint(path)
+    assert (loaded["step"], loaded["seconds"]) == (12, 1.5)
+    assert torch.equal(loaded["network"]["w"], torch.full((1000,), 3.0))
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path / "nothing") is None
+    for step in (5, 10, 999_999_999, 1_000_000_000):  # more digits than the name is padded to
+        save_checkpoint(tmp_path, step, state(), keep=2)
+    assert sorted(os.listdir(tmp_path)) == ["step-1000000000.pt", "step-999999999.pt"]
+    latest = latest_checkpoint(tmp_path)
+    assert latest is not None
+    assert latest.name == "step-1000000000.pt"
+
+
+def test_files_of_other_names_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "step-best.pt").write_bytes(b"the user's own copy")
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, state(), keep=1)
+    assert sorted(os.listdir(tmp_path)) == ["step-000000003.pt", "step-best.pt"]
+    latest = latest_checkpoint(tmp_path)
+    assert latest is not None
+    assert latest.name == "step-000000003.pt"
+
+
+def test_an_old_checkpoint_is_removed_only_after_the_new_one_is_there(tmp_path: Path, full_disk) -> None:
+    save_checkpoint(tmp_path, 1, state(), keep=1)
+    full_disk(0)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, 2, state(), keep=1)
+    assert os.listdir(tmp_path) == ["step-000000001.pt"]
+
+
+# -- damaged and foreign files --------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_damaged_checkpoints_are_one_line(tmp_path: Path) -> None:
+    good = save_checkpoint(tmp_path, 1, state(), keep=1).read_bytes()
+    path = tmp_path / "step-000000002.pt"
+    generator = random.Random(0)
+    damaged = [b"", b"\x80", b"hello", good[:1], good[: len(good) // 2], good[:-1]]
+    damaged += [good[: generator.randrange(len(good))] for _ in range(30)]
+    damaged += [generator.randbytes(generator.randrange(200)) for _ in range(60)]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="cannot be read as a checkpoint") as error:
+            load_checkpoint(path)
+        one_line(error, path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_flipped_byte_is_never_another_error(tmp_path: Path) -> None:
+    good = save_checkpoint(tmp_path, 1, state(), keep=1).read_bytes()
+    path = tmp_path / "step-000000002.pt"
+    generator = random.Random(1)
+    for _ in range(60):
+        content = bytearray(good)
+        for _ in range(20):
+            content[generator.randrange(len(content))] = generator.randrange(256)
+        path.write_bytes(content)
+        try:
+            load_checkpoint(path)  # a flip inside a tensor is not seen
+        except CheckpointError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    pickle.loads(pickle.dumps(Evil(mark)))
+    assert mark.is_dir()  # the attack works on pickle
+    mark.rmdir()
+    path = tmp_path / "step-000000001.pt"
+    archives = [pickle.dumps(Evil(mark))]
+    torch.save({"format": "scoresde-checkpoint-1", "step": 1, "network": Evil(mark)}, path)
+    archives.append(path.read_bytes())
+    torch.save(
+        {"format": "scoresde-checkpoint-1", "network": Evil(mark)}, path, _use_new_zipfile_serialization=False
+    )
+    archives.append(path.read_bytes())
+    for content in archives:
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError) as error:
+            load_checkpoint(path)
+        one_line(error, path)
+        assert not mark.exists()
+
+
+def test_foreign_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "step-000000001.pt"
+    for content in ({"state_dict": {"w": torch.ones(2)}}, torch.ones(3), [1, 2], {"format": "other"}):
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match="is no checkpoint of scoresde") as error:
+            load_checkpoint(path)
+        one_line(error, path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data", "x")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_checkpoint(path)
+
+
+def test_tensor_files(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    tensors = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.tensor(2, dtype=torch.float64)}
+    save_tensors(path, tensors, {"format": "x"})
+    loaded = load_tensors(path)
+    assert sorted(loaded) == ["a", "b"]
+    assert all(torch.equal(loaded[k], v) and loaded[k].dtype == v.dtype for k, v in tensors.items())
+
+
+def test_missing_damaged_and_foreign_tensor_files(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(CheckpointError, match="no trained model yet; `scoresde train run="):
+        load_tensors(path)
+    save_file({"w": torch.ones(100)}, path)
+    good = path.read_bytes()
+    generator = random.Random(0)
+    damaged = [b"", b"x", good[:4], good[:-1], good[: len(good) // 2], pickle.dumps({"w": 1})]
+    damaged += [generator.randbytes(100) for _ in range(20)]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="cannot be read as a safetensors file") as error:
+            load_tensors(path)
+        one_line(error, path)

@@ -1,0 +1,209 @@
+import json
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scoresde.training.loggers import LocalLogger, TensorBoardLogger, WandbLogger
+
+
+def picture(folder: Path) -> Path:
+    path = folder / "picture.png"
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(path)
+    return path
+
+
+# -- metrics.jsonl --------------------------------------------------------------------------------------
+
+
+def strict(line: str) -> Any:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(line, parse_constant=refuse)
+
+
+def test_lines_are_json_and_what_is_not_finite_is_null(tmp_path: Path) -> None:
+    logger = LocalLogger()
+    logger.start(tmp_path, {})
+    logger.numbers(5, {"loss": 0.25, "event": "log", "curve": [1.0, math.nan, (math.inf, 2)], "n": 3})
+    logger.numbers(10, {"loss": math.nan, "norm": -math.inf, "none": None, "flag": True})
+    logger.finish()
+    first, second = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert strict(first) == {"step": 5, "loss": 0.25, "event": "log", "curve": [1.0, None, [None, 2]], "n": 3}
+    assert strict(second) == {"step": 10, "loss": None, "norm": None, "none": None, "flag": True}
+
+
+def test_a_line_is_on_disk_at_once(tmp_path: Path) -> None:
+    logger = LocalLogger()
+    logger.start(tmp_path, {})
+    logger.numbers(1, {"loss": 1.0})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 1.0}\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        ('{"step": 1}\n{"step": 2, "lo', '{"step": 1}\n'),
+        ('{"step": 1}\n', '{"step": 1}\n'),
+        ('{"st', ""),
+        ("", ""),
+    ],
+)
+def test_a_line_that_was_cut_short_is_dropped(tmp_path: Path, before: str, kept: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(before)
+    logger = LocalLogger()
+    logger.start(tmp_path, {})
+    logger.numbers(3, {})
+    assert path.read_text() == kept + '{"step": 3}\n'
+
+
+# -- Weights & Biases -----------------------------------------------------------------------------------
+
+
+def test_wandb_offline_writes_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(project="tests")
+    run_dir = tmp_path / "moons-1"
+    run_dir.mkdir()
+    logger.start(run_dir, {"sde": {"beta_min": 0.1}})
+    logger.numbers(1, {"loss": 0.5, "curve": [1.0, 2.0], "event": "x"})
+    logger.picture(1, "samples", picture(tmp_path))
+    logger.finish()
+    runs = list((run_dir / "wandb").glob("offline-run-*"))
+    assert len(runs) == 1
+    assert list(runs[0].glob("*.wandb"))
+
+
+class FakeWandb:
+    """wandb as far as the logger uses it, failing where it is told to."""
+
+    Image = staticmethod(str)
+
+    def __init__(self, failing: tuple[str, ...] = (), api_key: str | None = None) -> None:
+        self.failing, self.api = failing, SimpleNamespace(api_key=api_key)
+        self.arguments: dict[str, Any] = {}
+        self.logged: list[Any] = []
+
+    def init(self, **arguments: Any) -> "FakeWandb":
+        self.arguments = arguments
+        self._fail("init")
+        return self
+
+    def log(self, values: Any, step: int) -> None:
+        self._fail("log")
+        self.logged.append((step, values))
+
+    def finish(self) -> None:
+        self._fail("finish")
+
+    def _fail(self, what: str) -> None:
+        if what in self.failing:
+            raise RuntimeError(f"the service is down at {what}")
+
+
+def with_fake(monkeypatch: pytest.MonkeyPatch, fake: FakeWandb, **arguments: Any) -> WandbLogger:
+    monkeypatch.setitem(sys.modules, "wandb", fake)  # type: ignore[arg-type]
+    return WandbLogger(**arguments)
+
+
+@pytest.mark.parametrize("failing", [("init",), ("log",), ("finish",), ("log", "finish")])
+def test_trouble_with_wandb_does_not_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: tuple[str, ...]
+) -> None:
+    logger = with_fake(monkeypatch, FakeWandb(failing))
+    logger.start(tmp_path, {})
+    logger.numbers(1, {"loss": 0.5})
+    logger.picture(1, "samples", picture(tmp_path))
+    logger.finish()
+    assert "the service is down" in caplog.text
+
+
+def test_wandb_gets_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeWandb()
+    logger = with_fake(monkeypatch, fake, project="p", group="g")
+    logger.start(tmp_path / "name", {"a": 1})
+    logger.numbers(7, {"loss": 0.5, "curve": [1.0], "event": "x", "n": 2})
+    assert fake.logged == [(7, {"loss": 0.5, "n": 2})]
+    expected = {"project": "p", "group": "g", "name": "name", "id": "name", "config": {"a": 1}}
+    assert expected.items() <= fake.arguments.items()
+
+
+@pytest.mark.parametrize(
+    ("mode", "variable", "key", "expected"),
+    [
+        (None, None, None, "offline"),  # nobody is logged in: never wait for the network
+        (None, None, "secret", "online"),
+        (None, "offline", "secret", "offline"),
+        (None, "online", None, "online"),
+        (None, "disabled", "secret", "disabled"),
+        ("offline", "online", "secret", "offline"),
+        ("disabled", None, None, "disabled"),
+        ("online", "offline", None, "online"),
+    ],
+)
+def test_wandb_mode(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: Any,
+    variable: str | None,
+    key: str | None,
+    expected: str,
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    fake = FakeWandb(api_key=key)
+    with_fake(monkeypatch, fake, mode=mode).start(tmp_path, {})
+    # wandb itself takes the variable where it is given no mode.
+    assert (fake.arguments["mode"] or variable) == expected
+
+
+def test_wandb_mode_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="mode is 'sometimes', expected online, offline, disabled or null"):
+        with_fake(monkeypatch, FakeWandb(), mode="sometimes")
+
+
+# -- TensorBoard ----------------------------------------------------------------------------------------
+
+
+def test_tensorboard_has_the_scalars_and_pictures(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logger = TensorBoardLogger()
+    logger.start(tmp_path, {})
+    for step in (1, 2, 3):
+        logger.numbers(step, {"loss": 1 / step, "n": step, "curve": [1.0], "event": "x"})
+    logger.picture(3, "samples", picture(tmp_path))
+    logger.finish()
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert sorted(events.Tags()["scalars"]) == ["loss", "n"]
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(s, pytest.approx(1 / s)) for s in (1, 2, 3)]
+    (image,) = events.Images("samples")
+    assert (image.step, image.width, image.height) == (3, 4, 4)
+
+
+def test_finish_without_start() -> None:
+    pytest.importorskip("tensorboard")
+    TensorBoardLogger().finish()
+
+
+@pytest.mark.parametrize(
+    ("make", "module", "extra"),
+    [
+        (WandbLogger, "wandb", "wandb"),
+        (TensorBoardLogger, "torch.utils.tensorboard", "tensorboard"),
+    ],
+)
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, make: Any, module: str, extra: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=rf"logger={extra} needs {extra}: pip install 'scoresde\[{extra}\]'"):
+        make()

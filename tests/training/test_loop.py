@@ -1,0 +1,656 @@
+"""Also a program: `test_loop.py FOLDER` trains there, as one of several processes."""
+
+import copy
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scoresde.data import Data, batch_indices, digits, two_moons
+from scoresde.networks import MLP, UNet
+from scoresde.objectives import DenoisingScoreMatching, Loss
+from scoresde.preconditioning import EDMPreconditioning, NoisePreconditioning, Preconditioning
+from scoresde.score import NetworkScore
+from scoresde.sde import VPSDE
+from scoresde.statistics import Statistics
+from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
+from scoresde.training.ema import HalfLife
+from scoresde.training.loggers import LocalLogger, Logger
+from scoresde.training.loop import Interrupted, NoiseLevels, Trainer, Training, TrainingFailed
+
+DATA = two_moons(n_train=200, n_test=8)
+Optimizer = Callable[[Any], torch.optim.Optimizer]
+
+
+def adamw(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-2, betas=(0.9, 0.99), fused=True)
+
+
+def adamw_plain(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-2, betas=(0.9, 0.99), fused=False)
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=1e-2, momentum=0.9, fused=True)
+
+
+def sgd_plain(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=1e-2, momentum=0.9, fused=False)
+
+
+class Recorder(Logger):
+    """Keeps what is logged, and does something at a step."""
+
+    def __init__(self, at: int | None = None, action: Callable[[], Any] | None = None) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.at, self.action = at, action
+
+    def start(self, run_dir: Path, config: dict[str, Any]) -> None:
+        pass
+
+    def numbers(self, step: int, values: dict[str, Any]) -> None:
+        self.lines.append({"step": step, **values})
+        if step == self.at and self.action is not None:
+            self.action()
+
+
+class Spy(DenoisingScoreMatching):
+    """Keeps what each step is given, with the weights before it, and spoils the loss of some steps."""
+
+    def __init__(self, spoil: Callable[[int], float] = lambda step: 1.0) -> None:
+        super().__init__()
+        self.spoil = spoil
+        self.calls: list[SimpleNamespace] = []
+
+    def __call__(self, model: Any, x0: Tensor, generator: Any = None, **given: Any) -> Loss:
+        before = {k: v.detach().clone() for k, v in model.network.named_parameters()}
+        self.calls.append(SimpleNamespace(x0=x0, generator=generator, weights=before, **given))
+        loss = super().__call__(model, x0, generator, **given)
+        return loss._replace(value=loss.value * self.spoil(len(self.calls) - 1))
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+
+def make(
+    run_dir: Path,
+    *,
+    data: Data = DATA,
+    objective: Any = None,
+    optimizer: Optimizer = adamw,
+    loggers: list[Logger] | None = None,
+    network: nn.Module | None = None,
+    preconditioning: Preconditioning | None = None,
+    dropout: float = 0.2,
+    init: int = 0,
+    **options: Any,
+) -> Trainer:
+    torch.manual_seed(init)
+    network = network or MLP(data.shape, width=16, blocks=1, dropout=dropout)
+    statistics = Statistics.estimate(data.transform.encode(data.train))
+    model = NetworkScore(network, VPSDE(), preconditioning or EDMPreconditioning(), statistics)
+    settings: dict[str, Any] = {
+        "steps": 12, "batch_size": 32, "warmup": 3, "ema": HalfLife(5, None), "checkpoint_every": None, "log_every": 100
+    }  # fmt: skip
+    return Trainer(
+        model,
+        objective or DenoisingScoreMatching(),
+        data,
+        optimizer,
+        Training(**{**settings, **options}),
+        run_dir,
+        loggers or [],
+        progress=False,
+    )
+
+
+def everything(trainer: Trainer) -> dict[str, Tensor]:
+    """The newest checkpoint: weights, average and optimiser state, flat."""
+    path = latest_checkpoint(trainer.checkpoints)
+    assert path is not None
+    flat: dict[str, Tensor] = {}
+
+    def walk(node: Any, name: str) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(value, f"{name}/{key}")
+        elif isinstance(node, (list, tuple)):
+            for i, value in enumerate(node):
+                walk(value, f"{name}/{i}")
+        elif isinstance(node, Tensor):
+            flat[name] = node
+        elif isinstance(node, (int, float)) and "seconds" not in name:
+            flat[name] = torch.tensor(node, dtype=torch.float64)
+
+    walk(load_checkpoint(path), "")
+    return flat
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def raise_(error: BaseException) -> None:
+    raise error
+
+
+def interrupt(number: int = signal.SIGINT) -> None:
+    os.kill(os.getpid(), number)
+
+
+# -- options --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "log_every", "keep", "max_skipped", "checkpoint_every"])
+@pytest.mark.parametrize("value", [0, -3, 1.5, "abc", True])
+def test_counts_are_whole_and_positive(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"training\.{name} is .*, expected .*at least 1") as error:
+        Training(**{name: value})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", None),
+        ("warmup", -1),
+        ("warmup", None),
+        ("warmup", 2.5),
+        ("seed", -1),
+        ("seed", "x"),
+        ("clip", 0),
+        ("clip", -1.0),
+        ("clip", math.nan),
+        ("clip", "abc"),
+        ("final_lr", -0.1),
+        ("final_lr", 1.5),
+        ("final_lr", math.nan),
+        ("ema", None),
+        ("ema", 0.999),
+    ],
+)
+def test_other_options_are_checked(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"training\.{name}"):
+        Training(**{name: value})
+
+
+def test_options_at_their_ends() -> None:
+    Training(steps=1, batch_size=1, warmup=0, clip=None, final_lr=1, checkpoint_every=None, keep=1, seed=0)
+
+
+def test_an_optimizer_that_refuses_its_arguments_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="optimizer: .*-1"):
+        make(tmp_path, optimizer=lambda p: torch.optim.AdamW(p, lr=-1))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("warmup", "final"), [(4, 0.0), (0, 0.1), (30, 0.0)])
+def test_learning_rate(tmp_path: Path, warmup: int, final: float) -> None:
+    log = Recorder()
+    make(tmp_path, loggers=[log], warmup=warmup, final_lr=final, log_every=1).fit()
+    expected = []
+    for k in range(12):
+        if k < warmup:
+            expected.append(1e-2 * (k + 1) / warmup)
+        else:
+            cosine = 0.5 + 0.5 * math.cos(math.pi * (k - warmup) / (12 - warmup))
+            expected.append(1e-2 * (final + (1 - final) * cosine))
+    assert [line["lr"] for line in log.lines] == pytest.approx(expected, rel=1e-12)
+
+
+# -- what a step is given -------------------------------------------------------------------------------
+
+
+def test_every_sample_comes_once_an_epoch(tmp_path: Path) -> None:
+    spy = Spy()
+    make(tmp_path, objective=spy, steps=25).fit()  # 25 × 32 = 4 × 200
+    seen = torch.cat([call.x0 for call in spy.calls])
+    places = torch.cat([batch_indices(200, 32, step, 0) for step in range(25)])
+    assert torch.equal(seen, DATA.train[places])
+    for epoch in seen.split(200):
+        assert sorted(epoch.tolist()) == sorted(DATA.train.tolist())
+    assert not torch.equal(seen[:200], seen[200:400])
+
+
+@pytest.mark.parametrize("stratified", [True, False])
+def test_noise_levels_and_noise_of_a_step(tmp_path: Path, stratified: bool) -> None:
+    spy = Spy()
+    make(tmp_path, objective=spy, steps=40, stratified=stratified).fit()
+    u = torch.stack([call.u for call in spy.calls])
+    noise = torch.cat([call.noise for call in spy.calls])
+    assert u.shape == (40, 32)
+    assert u.dtype == torch.float64
+    assert bool(((u >= 0) & (u < 1)).all())
+    gaps = u.sort(1).values.diff(dim=1)
+    assert bool(torch.allclose(gaps, torch.full_like(gaps, 1 / 32), atol=1e-12)) == stratified
+    assert len(set(u[:, 0].tolist())) == 40  # new levels at each step
+    # 1,280 uniforms and 2,560 normals, to five standard errors.
+    assert float(u.mean()) == pytest.approx(0.5, abs=5 * (1 / 12 / (40 if stratified else 1280)) ** 0.5)
+    assert float(noise.mean()) == pytest.approx(0, abs=5 / 2560**0.5)
+    assert float(noise.square().mean()) == pytest.approx(1, abs=5 * (2 / 2560) ** 0.5)
+    assert len(noise.unique()) > 2550
+
+
+def test_seed_and_step_decide_everything(tmp_path: Path) -> None:
+    def inputs(seed: int, run: str = "") -> list[Tensor]:
+        spy = Spy()
+        make(tmp_path / f"{seed}{run}", objective=spy, steps=3, seed=seed).fit()
+        return [t for call in spy.calls for t in (call.x0, call.u, call.noise)]
+
+    first = inputs(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, inputs(1, "again"), strict=True))
+    other = inputs(2)
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    # Nor is step k + 1 of seed 1 step k of seed 2.
+    assert not any(torch.equal(a, b) for a, b in zip(first[3:], other, strict=False))
+
+
+@pytest.mark.parametrize("stratified", [True, False])
+def test_processes_draw_what_one_would(tmp_path: Path, stratified: bool) -> None:
+    trainer = make(tmp_path, stratified=stratified)
+    whole = trainer._batch(3)[:3]
+    for rank in (0, 1, 2, 3):
+        trainer.accelerator = SimpleNamespace(process_index=rank, num_processes=4, device=torch.device("cpu"))
+        part = trainer._batch(3)[:3]
+        assert all(torch.equal(w[rank::4], p) for w, p in zip(whole, part, strict=True))
+
+
+def test_labels_belong_to_their_samples(tmp_path: Path) -> None:
+    spy = Spy()
+    network = MLP((2,), width=16, blocks=1, num_classes=2)
+    make(tmp_path, objective=spy, network=network, steps=5).fit()
+    moons = {tuple(x): y for x, y in zip(DATA.train.tolist(), DATA.train_labels.tolist(), strict=True)}  # type: ignore[union-attr]
+    for call in spy.calls:
+        assert [moons[tuple(x)] for x in call.x0.tolist()] == call.labels.tolist()
+
+
+@pytest.mark.parametrize("dequantise", [True, False])
+def test_discrete_data_are_dequantised(tmp_path: Path, dequantise: bool) -> None:
+    data = digits()
+    spy = Spy()
+    make(tmp_path, data=data, objective=spy, steps=2, batch_size=8, dequantise=dequantise).fit()
+    for step, call in enumerate(spy.calls):
+        raw = data.train[batch_indices(len(data.train), 8, step, 0)]
+        levels = (call.x0 - data.transform.encode(torch.zeros_like(raw), torch.zeros(raw.shape))) / (
+            data.transform.encode(torch.ones_like(raw)) - data.transform.encode(torch.zeros_like(raw))
+        )
+        offset = levels - raw
+        assert float(offset.min()) > -1e-3
+        assert float(offset.max()) < 1 + 1e-3
+        if dequantise:
+            assert 0.25 < float(offset.std()) < 0.33  # uniform: 12^-½ = 0.289
+        else:
+            torch.testing.assert_close(offset, torch.full_like(offset, 0.5), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 450])
+def test_batches_smaller_and_larger_than_usual(tmp_path: Path, batch_size: int) -> None:
+    trainer = make(tmp_path, batch_size=batch_size, steps=3)
+    trainer.fit()
+    assert trainer.skipped == 0
+    assert all(bool(p.isfinite().all()) for p in trainer.bare.parameters())
+
+
+# -- going on -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stratified", [True, False])
+@pytest.mark.parametrize("optimizer", [adamw, adamw_plain, sgd])
+def test_going_on_gives_the_same_bits(tmp_path: Path, stratified: bool, optimizer: Optimizer) -> None:
+    straight = make(tmp_path / "straight", stratified=stratified, optimizer=optimizer)
+    straight.fit()
+    crash = Recorder(at=8, action=lambda: raise_(RuntimeError("crash")))
+    broken = make(
+        tmp_path / "broken",
+        stratified=stratified,
+        optimizer=optimizer,
+        loggers=[crash],
+        log_every=1,
+        checkpoint_every=5,
+    )
+    with pytest.raises(RuntimeError, match="crash"):
+        broken.fit()
+    # Another start, and another state of the global generator: neither may matter.
+    again = make(tmp_path / "broken", stratified=stratified, optimizer=optimizer, init=99)
+    torch.rand(17)
+    again.fit()
+    assert again.step == 12
+    assert_same(everything(straight), everything(again))
+    for a, b in zip(straight.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_model_holds_the_average_in_the_end(tmp_path: Path) -> None:
+    trainer = make(tmp_path)
+    trainer.fit()
+    state = load_checkpoint(latest_checkpoint(trainer.checkpoints))  # type: ignore[arg-type]
+    assert trainer.model.network is trainer.bare
+    assert not trainer.model.training
+    for name, value in trainer.model.network.named_parameters():
+        assert torch.equal(value, state["ema"][name])
+    assert not torch.equal(state["ema"]["input.weight"], state["network"]["input.weight"])
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
+    make(tmp_path).fit()
+    spy = Spy()
+    trainer = make(tmp_path, objective=spy, init=5)
+    trainer.fit()
+    assert spy.calls == []
+    state = load_checkpoint(latest_checkpoint(tmp_path / "checkpoints"))  # type: ignore[arg-type]
+    assert torch.equal(trainer.model.network.input.weight, state["ema"]["input.weight"])
+
+
+def test_more_steps_continue_the_stream_of_batches(tmp_path: Path) -> None:
+    make(tmp_path).fit()
+    spy, straight = Spy(), Spy()
+    make(tmp_path, objective=spy, steps=15).fit()
+    make(tmp_path / "straight", objective=straight, steps=15).fit()
+    assert len(spy.calls) == 3
+    assert all(torch.equal(a.x0, b.x0) for a, b in zip(spy.calls, straight.calls[12:], strict=True))
+
+
+def test_checkpoints_come_and_go(tmp_path: Path) -> None:
+    make(tmp_path, checkpoint_every=3, keep=2, steps=10).fit()
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-000000009.pt", "step-000000010.pt"]
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    make(tmp_path).fit()
+    before = (tmp_path / "checkpoints" / "step-000000012.pt").read_bytes()
+    with pytest.raises(ValueError, match="step-000000012.pt does not fit this configuration") as error:
+        make(tmp_path, network=MLP((2,), width=24, blocks=1), steps=20).fit()
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "checkpoints" / "step-000000012.pt").read_bytes() == before
+
+
+# -- steps that are skipped -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", [adamw, adamw_plain, sgd, sgd_plain])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, optimizer: Optimizer, bad: float) -> None:
+    spoiled = (0, 4, 5, 9)
+    spy = Spy(lambda step: bad if step in spoiled else 1.0)
+    log = Recorder()
+    trainer = make(tmp_path, objective=spy, optimizer=optimizer, loggers=[log], log_every=1)
+    trainer.fit()
+    assert trainer.skipped == 4
+    state = load_checkpoint(latest_checkpoint(tmp_path / "checkpoints"))  # type: ignore[arg-type]
+    assert state["skipped"] == 4
+    after = [call.weights for call in spy.calls[1:]] + [state["network"]]
+    for step, call in enumerate(spy.calls):
+        same = all(torch.equal(value, after[step][name]) for name, value in call.weights.items())
+        assert same == (step in spoiled), step
+    assert [line["skipped"] for line in log.lines] == [1, 1, 1, 1, 2, 3, 3, 3, 3, 4, 4, 4]
+    assert [math.isnan(line["loss"]) for line in log.lines] == [step in spoiled for step in range(12)]
+
+
+@pytest.mark.parametrize(("fused", "plain"), [(adamw, adamw_plain), (sgd, sgd_plain)])
+def test_fused_optimisers_skip_as_others_do(tmp_path: Path, fused: Optimizer, plain: Optimizer) -> None:
+    weights = []
+    for name, optimizer in (("fused", fused), ("plain", plain)):
+        # The first step too: the optimiser has no state yet then.
+        spy = Spy(lambda step: math.nan if step in (0, 1, 6) else 1.0)
+        trainer = make(tmp_path / name, objective=spy, optimizer=optimizer)
+        trainer.fit()
+        weights.append(torch.cat([p.detach().flatten() for p in trainer.bare.parameters()]))
+    # The same arithmetic in another order: float32 round-off over nine steps of size 1e-2.
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-5)
+
+
+def test_losses_that_are_skipped_are_not_in_the_mean(tmp_path: Path) -> None:
+    clean, spoiled = Recorder(), Recorder()
+    make(tmp_path / "a", loggers=[clean], log_every=1, steps=3).fit()
+    make(tmp_path / "b", objective=Spy(lambda s: math.nan if s == 3 else 1.0), loggers=[spoiled], log_every=4, steps=4).fit()
+    assert spoiled.lines[0]["loss"] == pytest.approx(sum(line["loss"] for line in clean.lines) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [adamw, adamw_plain])
+def test_too_many_in_a_row_end_the_training(tmp_path: Path, optimizer: Optimizer) -> None:
+    spy = Spy(lambda step: math.nan if step >= 10 else 1.0)
+    log = Recorder()
+    trainer = make(
+        tmp_path, objective=spy, optimizer=optimizer, loggers=[log], steps=100, checkpoint_every=5, log_every=10
+    )
+    with pytest.raises(TrainingFailed, match=r"not finite in the 20 steps up to step 30; loss by log-SNR \[") as error:
+        trainer.fit()
+    assert len(spy.calls) == 30
+    text = str(error.value)
+    assert "\n" not in text
+    curve = text.split("[")[1].split("]")[0].split(", ")
+    assert len(curve) > 3
+    assert all(len(pair.split(": ")) == 2 and float(pair.split(": ")[1]) > 0 for pair in curve)
+    good = latest_checkpoint(trainer.checkpoints)
+    assert good is not None
+    assert text.endswith(f"the last good checkpoint is {good}")
+    state = load_checkpoint(good)
+    assert state["step"] == 10
+    assert all(torch.equal(value, state["network"][name]) for name, value in spy.calls[10].weights.items())
+    assert log.lines[-1]["skipped"] == 20
+    # What was wrong put right, training goes on from there.
+    again = make(tmp_path, optimizer=optimizer, steps=12)
+    again.fit()
+    assert again.step == 12
+
+
+def test_failure_before_the_first_checkpoint(tmp_path: Path) -> None:
+    trainer = make(tmp_path, objective=Spy(lambda step: math.nan), max_skipped=3)
+    with pytest.raises(TrainingFailed, match="up to step 3; .*no checkpoint had been written yet"):
+        trainer.fit()
+    assert latest_checkpoint(trainer.checkpoints) is None
+
+
+def test_a_good_step_starts_the_count_again(tmp_path: Path) -> None:
+    trainer = make(tmp_path, objective=Spy(lambda step: math.nan if step % 3 else 1.0), max_skipped=3)
+    trainer.fit()
+    assert trainer.skipped == 8
+
+
+# -- signals --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, number: int) -> None:
+    straight = make(tmp_path / "straight")
+    straight.fit()
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    trainer = make(tmp_path / "run", loggers=[Recorder(7, lambda: interrupt(number))], log_every=1)
+    with pytest.raises(Interrupted, match="interrupted at step 7") as stop:
+        trainer.fit()
+    assert (stop.value.signum, stop.value.step) == (number, 7)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [path.name for path in trainer.checkpoints.iterdir()] == ["step-000000007.pt"]
+    again = make(tmp_path / "run", init=3)
+    again.fit()
+    assert_same(everything(straight), everything(again))
+
+
+def test_the_same_trainer_can_go_on_after_a_signal(tmp_path: Path) -> None:
+    trainer = make(tmp_path, loggers=[Recorder(7, interrupt)], log_every=1)
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    trainer.fit()
+    assert trainer.step == 12
+
+
+def test_handlers_are_restored_after_an_error(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(RuntimeError, match="crash"):
+        make(tmp_path, loggers=[Recorder(2, lambda: raise_(RuntimeError("crash")))], log_every=1).fit()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
+    def twice() -> None:
+        interrupt()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, loggers=[Recorder(7, twice)], log_every=1).fit()
+    assert latest_checkpoint(tmp_path / "checkpoints") is None
+
+
+def test_an_interrupt_among_skipped_steps_leaves_what_it_says(tmp_path: Path) -> None:
+    spy = Spy(lambda step: math.nan if step >= 4 else 1.0)
+    with pytest.raises(Interrupted) as stop:
+        make(tmp_path, objective=spy, loggers=[Recorder(7, interrupt)], log_every=1).fit()
+    latest = latest_checkpoint(tmp_path / "checkpoints")
+    assert latest is not None
+    state = load_checkpoint(latest)
+    assert state["step"] == stop.value.step
+    assert all(bool(value.isfinite().all()) for value in state["network"].values())
+
+
+def test_outside_the_main_thread_there_are_no_signals(tmp_path: Path) -> None:
+    trainer = make(tmp_path)
+    thread = threading.Thread(target=trainer.fit)
+    thread.start()
+    thread.join()
+    assert trainer.step == 12
+
+
+# -- what is logged -------------------------------------------------------------------------------------
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    log = Recorder()
+    # The new network predicts no noise at all: an error of 1 at each noise level.
+    noise = NoisePreconditioning()
+    make(tmp_path, loggers=[log], steps=120, batch_size=128, log_every=40, dropout=0.0, preconditioning=noise).fit()
+    first, *_, last = log.lines
+    assert [line["step"] for line in log.lines] == [40, 80, 120]
+    assert last["loss"] < 0.7 * first["loss"] < 0.7
+    assert last["grad_norm"] > 0
+    assert last["steps_per_second"] > 0
+    json.dumps(log.lines, allow_nan=False)
+
+
+def test_noise_levels_are_means_in_bins() -> None:
+    levels = NoiseLevels(-2.0, 2.0, 4, torch.device("cpu"))
+    levels.add(torch.tensor([-1.5, -1.5, 0.5]), torch.tensor([1.0, 3.0, 5.0]))
+    levels.add(torch.tensor([-1.9, 0.1, 7.0]), torch.tensor([8.0, 1.0, 9.0]))
+    assert levels.curve() == ([-1.5, 0.5], [4.0, 3.0])
+    levels.reset()
+    assert levels.curve() == ([], [])
+
+
+# -- precision, compilation, processes ------------------------------------------------------------------
+
+
+def test_bfloat16_trains_float32_weights_and_leaves_a_float32_model(tmp_path: Path) -> None:
+    make(tmp_path / "float32", steps=2).fit()  # one process may do both, as a sweep over bf16 does
+    seen: list[torch.dtype] = []
+    network = MLP((2,), width=16, blocks=1)
+    network.input.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
+    trainer = make(tmp_path / "bf16", network=network, bf16=True)
+    trainer.fit()
+    assert set(seen) == {torch.bfloat16}
+    assert trainer.skipped == 0
+    assert {p.dtype for p in trainer.bare.parameters()} == {torch.float32}
+    fresh = MLP((2,), width=16, blocks=1)
+    fresh.load_state_dict(trainer.bare.state_dict())
+    fresh.eval()
+    x, c = DATA.train[:20], torch.zeros(20)
+    with torch.no_grad():
+        assert torch.equal(trainer.model.network(x, c), fresh(x, c))
+
+
+def test_compiled_networks_train_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The eager backend compiles nothing, but goes through the same wrapping.
+    compile_ = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compile_(self, backend="eager"))
+    weights = []
+    for compiled in (False, True):
+        trainer = make(tmp_path / str(compiled), compile=compiled, dropout=0.0, steps=3)
+        trainer.fit()
+        weights.append(everything(trainer))
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_channels_last_changes_the_layout_alone(tmp_path: Path) -> None:
+    data = digits()
+    networks = [UNet((1, 8, 8), channels=8, multipliers=(1, 1), blocks=1)]
+    networks.append(copy.deepcopy(networks[0]))
+    losses = []
+    for network, flag in zip(networks, (False, True), strict=True):
+        log = Recorder()
+        settings: dict[str, Any] = {"steps": 3, "batch_size": 8, "log_every": 1, "channels_last": flag}
+        make(tmp_path / str(flag), data=data, network=network, loggers=[log], optimizer=sgd, **settings).fit()
+        losses.append([line["loss"] for line in log.lines])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> None:
+    model = NetworkScore(MLP((2,), width=16, blocks=1), VPSDE(), EDMPreconditioning(), Statistics.standard((2,)))
+    two: Any = SimpleNamespace(num_processes=2, process_index=0, device=torch.device("cpu"), prepare=lambda *a: a)
+    with pytest.raises(ValueError, match="batch_size is 3, expected a multiple of the 2 processes"):
+        Trainer(model, DenoisingScoreMatching(), DATA, adamw, Training(batch_size=3), tmp_path, [], two)
+
+
+def test_two_processes_train_the_weights_of_one(tmp_path: Path) -> None:
+    """The slowest test here: two processes import torch and talk by gloo."""
+    result = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    spy = Spy(lambda step: math.nan if step == 2 else 1.0)
+    # Not Adam, which makes steps of full size of gradients that are round-off.
+    log = Recorder()
+    make(tmp_path / "one", dropout=0.0, objective=spy, optimizer=sgd, loggers=[log], log_every=6).fit()
+    names = [path.name for path in (tmp_path / "two" / "checkpoints").iterdir()]
+    assert names == ["step-000000012.pt"]
+    one, two = (load_checkpoint(tmp_path / run / "checkpoints" / names[0]) for run in ("one", "two"))
+    assert two["skipped"] == 1
+    start = spy.calls[0].weights
+    for part in ("network", "ema"):
+        moved = torch.cat([(one[part][name] - start[name]).flatten() for name in start])
+        apart = torch.cat([(one[part][name] - two[part][name]).flatten() for name in start])
+        # The mean of two half batches is that of the batch up to round-off: of weights of size 0.1, which float32
+        # keeps to 1e-8, and which have moved by 1e-3 and more.
+        assert float(moved.abs().max()) > 1e-3
+        assert float(apart.norm()) < 1e-3 * float(moved.norm()), part
+    lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [line["step"] for line in log.lines] == [6, 12]
+    for ours, theirs in zip(log.lines, lines, strict=True):
+        for name in ("loss", "grad_norm", "log_snr", "loss_by_log_snr"):
+            assert theirs[name] == pytest.approx(ours[name], rel=1e-4), name
+
+
+def _train_in_processes(folder: Path) -> None:
+    # Rank 1 alone has a loss that is not finite at step 2: both must skip it.
+    rank = int(os.environ["RANK"])
+    spy = Spy(lambda step: math.nan if step == 2 and rank == 1 else 1.0)
+    log = LocalLogger()
+    trainer = make(folder / "two", dropout=0.0, objective=spy, optimizer=sgd, loggers=[log], log_every=6)
+    assert trainer.accelerator.num_processes == 2
+    if rank == 0:
+        trainer.run_dir.mkdir()
+        log.start(trainer.run_dir, {})
+    trainer.fit()
+    assert trainer.skipped == 1
+
+
+if __name__ == "__main__":
+    _train_in_processes(Path(sys.argv[1]))
