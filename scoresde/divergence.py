@@ -41,10 +41,10 @@ class Divergence(ABC):
 
 
 class Exact(Divergence):
-    """The exact trace: D Jacobian-vector products, in forward mode, batched.
+    """The exact trace: D vector-Jacobian products, batched.
 
     Args:
-        chunk: how many columns of the Jacobian to compute at once; all if not given.
+        chunk: how many rows of the Jacobian to compute at once; all if not given.
     """
 
     def __init__(self, chunk: int | None = None) -> None:
@@ -58,15 +58,15 @@ class Exact(Divergence):
     def evaluate(self, function: Function, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
         size = x[0].numel()
         basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, *x.shape[1:])
-
-        def column(unit: Tensor) -> tuple[Tensor, Tensor]:
-            value, tangent = torch.func.jvp(function, (x,), (unit.expand_as(x),))  # type: ignore[misc]
-            return value, (tangent * unit).flatten(1).sum(1)
-
-        # The fused attention kernels have no forward-mode derivative.
+        # The fused attention kernels have no batching rule for their derivative.
         with sdpa_kernel(SDPBackend.MATH):
-            columns = torch.func.vmap(column, out_dims=(None, 0), chunk_size=self.chunk)  # type: ignore[arg-type]
-            value, diagonal = columns(basis)
+            value, pull = torch.func.vjp(function, x)  # type: ignore[misc]
+
+            def entry(unit: Tensor) -> Tensor:
+                (row,) = pull(unit.expand_as(x))
+                return (row * unit).flatten(1).sum(1)
+
+            diagonal = torch.func.vmap(entry, chunk_size=self.chunk)(basis)
         return value.detach(), diagonal.double().sum(0)[:, None]
 
     def read(self, tape: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -102,11 +102,13 @@ class Hutchinson(Divergence):
 
     def evaluate(self, function: Function, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
         assert probes is not None
-        value, pull = torch.func.vjp(function, x)  # type: ignore[misc]
         if self.probes == 1:
+            value, pull = torch.func.vjp(function, x)  # type: ignore[misc]
             (product,) = pull(probes[:, 0])
             return value.detach(), product.double().flatten(1)
-        (products,) = torch.func.vmap(pull, in_dims=1, out_dims=1)(probes)
+        with sdpa_kernel(SDPBackend.MATH):
+            value, pull = torch.func.vjp(function, x)  # type: ignore[misc]
+            (products,) = torch.func.vmap(pull, in_dims=1, out_dims=1)(probes)
         return value.detach(), products.double().flatten(1)
 
     def read(self, tape: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -116,7 +118,7 @@ class Hutchinson(Divergence):
         size = flat.shape[2]
         estimates = (flat * products).sum(2)
         # E‖Mᵀu‖² = ‖M‖², and (uᵀMu)² has mean (tr M)² + variance, hence the last factor.
-        variance = 2 * (products.square().sum(2) - estimates**2 / size).clamp_min(0) / (1 - 2 / size)
+        variance = 2 * (products.square().sum(2) - estimates**2 / size).clamp_min(0) / max(1 - 2 / size, 1 / 3)
         return estimates.mean(1), (variance.mean(1) / self.probes).sqrt()
 
     def __repr__(self) -> str:

@@ -90,6 +90,10 @@ class BitsPerDim:
         )
 
 
+# Between the seeds of two draws, so that neighbouring seeds of a user share no probes.
+_DRAWS = 2**40
+
+
 class DiscreteTransform(Protocol):
     """What `bits_per_dim` asks of a transform; `scoresde.data.Discrete` has it."""
 
@@ -145,7 +149,10 @@ class _Flow:
         sigma = tau.exp().reshape(-1, *axes)
         alpha = sde.alpha(t).reshape(-1, *axes)
         x = alpha * (norm * y.reshape(-1, *self.shape[1:]) + self.mean)
-        cond = {k: v[rows] if isinstance(v, Tensor) and len(v) == self.shape[0] else v for k, v in self.cond.items()}
+        cond = {
+            k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == self.shape[0] else v
+            for k, v in self.cond.items()
+        }
 
         def noise(state: Tensor) -> Tensor:
             return self.model.noise(state, t, **cond)
@@ -166,12 +173,8 @@ class _Flow:
         method: Tableau,
     ) -> Solution:
         start, stop = (self.last, self.first) if back else (self.first, self.last)
-        training = self.model.training
-        self.model.eval()
-        try:
+        with self.model.evaluating():
             solution = integrate(field, y, start, stop, norm, method)
-        finally:
-            self.model.train(training)
         lost = int((~solution.arrived).sum())
         if lost:
             raise ArithmeticError(
@@ -190,6 +193,8 @@ def _state_norm(rtol: float, atol: float, size: int) -> Callable[[Tensor, Tensor
 
 
 def _check(x: Tensor, rtol: float, atol: float) -> None:
+    if not x.is_floating_point():
+        raise ValueError(f"x has dtype {x.dtype}, expected floating point in model space; see Transform.encode")
     if x.ndim < 2 or x.shape[0] < 1:
         raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, ...) with at least one sample")
     if not (rtol > 0 and atol > 0):
@@ -327,7 +332,9 @@ def _prior_log_prob(flow: _Flow, z: Tensor, prior: str) -> Tensor:
     else:
         centred = (z - alpha * statistics.mean.to(z).reshape(z.shape[1:])).flatten(1)
         if statistics.covariance is None:
-            variance = torch.full((centred.shape[1],), (alpha * float(statistics.std)) ** 2 + sigma**2)
+            variance = torch.full(
+                (centred.shape[1],), (alpha * float(statistics.std)) ** 2 + sigma**2, dtype=torch.float64
+            )
         else:
             values, vectors = statistics.eigh()
             centred = centred @ vectors.to(z)
@@ -433,7 +440,7 @@ def bits_per_dim(
     results = []
     for draw in range(draws):
         x = transform.encode(pixels, uniform.uniform())
-        results.append(log_likelihood(model, x, seed=seed + draw, first=first, **options))
+        results.append(log_likelihood(model, x, seed=seed + draw * _DRAWS, first=first, **options))
     log_prob = torch.stack([r.log_prob for r in results]).mean(0)
     stderr = torch.stack([r.stderr for r in results]).square().mean(0).div(draws).sqrt()
     nats_per_bit = math.prod(shape) * math.log(2)

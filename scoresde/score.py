@@ -4,6 +4,8 @@ import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,6 +74,17 @@ class ScoreModel(nn.Module, ABC):
         ends = torch.tensor([self.sde.t_max, self.sde.t_min], dtype=torch.float64)
         low, high = self.sde.log_snr(ends).tolist()
         return low, high
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode within; each part's own mode after."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
     def _flow(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """f and g²/(2σ): the velocity is f x + g²/(2σ) ε."""

@@ -9,7 +9,7 @@ import torchsde
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from scoresde.sampling.sampler import Noise, Solver
+from scoresde.sampling.sampler import Noise, NonFiniteError, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import ReverseSDE
 
@@ -39,7 +39,10 @@ class ScipyODE(Solver):
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         def velocity(t: float, y: np.ndarray) -> np.ndarray:
             state = torch.from_numpy(y).to(x).reshape(x.shape)
-            return model.velocity(state, torch.tensor(t, dtype=torch.float64)).double().cpu().numpy().ravel()
+            slope = model.velocity(state, torch.tensor(t, dtype=torch.float64)).double().cpu()
+            if not bool(slope.isfinite().all()):
+                raise NonFiniteError(f"the velocity is not finite at t = {t:g}: scipy would never stop")
+            return slope.numpy().ravel()
 
         solution = solve_ivp(
             velocity,
@@ -92,7 +95,8 @@ class TorchSDE(Solver):
         state = x.flatten(1)
         s = model.sde.t_max - times
         # The draw that keys the path comes from the samples' own noise, so that it follows the seed.
-        entropy = int(noise().double().flatten()[0].view(torch.int64)) % 2**31
+        bits = noise().double().flatten()[:1].cpu().view(torch.int64)
+        entropy = int(bits) * 0x9E3779B97F4A7C15 % 2**64 >> 33
         path = torchsde.BrownianInterval(
             t0=float(s[0]),
             t1=float(s[-1]),
@@ -109,7 +113,8 @@ class TorchSDE(Solver):
                 torch.tensor([start, stop], dtype=torch.float64),
                 bm=path,
                 method=self.method,
-                dt=(stop - start) / self.substeps,
+                # A hair more, or round-off would leave a step of 1e-17 at the end.
+                dt=(stop - start) / self.substeps * (1 + 1e-9),
                 adaptive=self.adaptive,
                 rtol=self.rtol,
                 atol=self.atol,

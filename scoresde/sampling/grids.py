@@ -139,7 +139,7 @@ class DiscreteTime(Grid):
             level = torch.round(self.train_steps - k * stride)
         else:
             level = (torch.floor(k * stride) + 1).flip(0)
-        return (level / self.train_steps).clamp(t_min, t_max)
+        return (sde.t_max * level / self.train_steps).clamp(t_min, t_max)
 
 
 class ExplicitTimes(Grid):

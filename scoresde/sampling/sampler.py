@@ -148,39 +148,39 @@ class Sampler:
         shape = tuple(shape) if shape is not None else tuple(x_init.shape)  # type: ignore[union-attr]
         if len(shape) < 2 or min(shape) < 1:
             raise ValueError(f"shape is {shape}, expected (B, ...) with at least one sample of at least one element")
+        for name, value in cond.items():
+            if isinstance(value, Tensor) and value.ndim and len(value) != shape[0]:
+                raise ValueError(f"{name} has {len(value)} entries, expected one for each of the {shape[0]} samples")
         batch_size = shape[0] if batch_size is None else batch_size
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         times = self.grid(model.sde)
         device = model.device if x_init is None else x_init.device
         if dtype is None:
-            dtype = model.dtype if x_init is None else x_init.dtype
+            dtype = x_init.dtype if x_init is not None and x_init.is_floating_point() else model.dtype
         chunks = range(0, shape[0], batch_size)
         bar = tqdm(total=len(chunks) * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
         parts, tracks, nfe = [], [], 0
-        training = model.training
-        model.eval()
-        try:
-            with bar:
-                for start in chunks:
-                    stop = min(start + batch_size, shape[0])
-                    indices = torch.arange(first + start, first + stop)
-                    noise = SampleNoise(seed, indices, shape[1:], dtype, device)
-                    bound = _Bound(model, {k: _rows(v, start, stop, shape[0]) for k, v in cond.items()})
-                    x = _prior(model, noise(), times[0]) if x_init is None else x_init[start:stop].to(dtype)
-                    track = [x.cpu()] if trajectory else []
-                    for state in self.solver.solve(bound, x, times, noise):
-                        x = state
-                        bar.update()
-                        if trajectory:
-                            track.append(x.cpu())
-                    if self.denoise:
-                        x = bound.denoise(x, times[-1])
-                    parts.append(x)
-                    tracks.append(torch.stack(track) if trajectory else None)
-                    nfe = bound.nfe
-        finally:
-            model.train(training)
+        with model.evaluating(), bar:
+            for start in chunks:
+                stop = min(start + batch_size, shape[0])
+                indices = torch.arange(first + start, first + stop)
+                noise = SampleNoise(seed, indices, shape[1:], dtype, device)
+                # Always taken, so that the steps' noise does not repeat a start made of draw 0.
+                first_draw = noise()
+                bound = _Bound(model, {k: _rows(v, start, stop, shape[0]) for k, v in cond.items()})
+                x = _prior(model, first_draw, times[0]) if x_init is None else x_init[start:stop].to(dtype)
+                track = [x.cpu()] if trajectory else []
+                for state in self.solver.solve(bound, x, times, noise):
+                    x = state
+                    bar.update()
+                    if trajectory:
+                        track.append(x.cpu())
+                if self.denoise:
+                    x = bound.denoise(x, times[-1])
+                parts.append(x)
+                tracks.append(torch.stack(track) if trajectory else None)
+                nfe = max(nfe, bound.nfe)
         x = torch.cat(parts)
         self._check(x)
         joined = torch.cat([t for t in tracks if t is not None], dim=1) if trajectory else None

@@ -165,7 +165,7 @@ def test_a_step_applies_its_coefficients(sde: SDE, predictor: Predictor) -> None
 def test_correctors_follow_the_formulas() -> None:
     sde = SubVPSDE()
     model = gaussian(sde, (8,))
-    times = UniformTime(2, t_min=0.3)(sde)  # above the noise level where Langevin's step is cut off
+    times = UniformTime(2, t_min=0.3)(sde)
     generator = torch.Generator().manual_seed(1)
     x, *draws = torch.randn(5, 4, 8, generator=generator, dtype=F64)
     snr = 0.1
@@ -175,10 +175,12 @@ def test_correctors_follow_the_formulas() -> None:
         for i in range(4):
             score, z = model.score(y, times[1 + i // 2]), draws[i]
             a = sde.alpha(times[i // 2]) / sde.alpha(times[1 + i // 2])
-            if isinstance(corrector, Langevin):  # algorithm 5: ε = 2 α_i (r ‖z‖/‖g‖)², α_i = 1 − β_i = a²
-                size = 2 * a**2 * (snr * z.norm(dim=1) / score.norm(dim=1))[:, None] ** 2
+            sigma = sde.sigma(times[1 + i // 2])
+            if isinstance(corrector, Langevin):  # algorithm 5: ε = 2 α_i (r ‖z‖/‖g‖)², α_i = 1 − β_i = a², ‖z‖ = √D
+                size = 2 * a**2 * (snr * math.sqrt(8) / score.norm(dim=1))[:, None] ** 2
+                size = size.clamp(max=8 * (a * snr * sigma) ** 2)
             else:
-                size = 2 * a**2 * (snr * sde.sigma(times[1 + i // 2])) ** 2
+                size = 2 * a**2 * (snr * sigma) ** 2
             y = y + size * score + (2 * size).sqrt() * z
             if i % 2:
                 torch.testing.assert_close(states[i // 2], y)
@@ -216,7 +218,7 @@ def test_every_pair_on_every_sde_is_finite(sde: SDE, predictor: Predictor, corre
 def test_stationary_distribution(corrector: type[Langevin] | type[AnnealedLangevin], snr: float) -> None:
     """x ← (1 − ε/V) x + √(2ε) z has the stationary variance V/(1 − ε/(2V)).
 
-    Langevin's ε is 2 r² V up to 1/√D, since ‖z‖/‖score‖ is √V; AnnealedLangevin's is 2 r² σ².
+    Langevin's ε is 2 r² V up to 1/√D, since √D/‖score‖ is √V; AnnealedLangevin's is 2 r² σ².
     """
     sde, dim, rows = VESDE(), 400, 64
     model = gaussian(sde, (dim,), variance=0.2)
@@ -247,10 +249,22 @@ def test_langevin_step_belongs_to_the_sample() -> None:
     torch.testing.assert_close(loud[:2], together[:2], rtol=0, atol=1e-13)
 
 
-def test_langevin_step_is_cut_off_at_the_noise_variance() -> None:
-    score, z = torch.tensor([[1e-3, 0.0], [1.0, 1.0]]), torch.tensor([[1.0, 1.0], [-1.0, 1.0]])
+def test_langevin_step_is_bounded() -> None:
+    score, z = torch.tensor([[1e-3, 0.0], [4.0, 4.0]]), torch.tensor([[1.0, 1.0], [-1.0, 1.0]])
     size = Langevin(snr=0.1).step_size(score, z, 0.5, 0.3)
-    torch.testing.assert_close(size, torch.tensor([[0.3**2], [2 * 0.5 * 0.1**2]]))
+    torch.testing.assert_close(size, torch.tensor([[8 * 0.5 * (0.1 * 0.3) ** 2], [2 * 0.5 * 0.1**2 * 2 / 32]]))
+
+
+def test_langevin_keeps_the_modes_width_in_two_dimensions() -> None:
+    """Steps that depend on the state widen the modes: by a fifth here; 2.5 times with ‖z‖ and no tight bound."""
+    sde = VESDE(0.01, 10.0)
+    angle = torch.arange(8, dtype=F64) * math.pi / 4
+    centres = torch.stack([angle.cos(), angle.sin()], dim=1)
+    model = GaussianMixtureScore(torch.ones(8), centres, torch.full((8,), 0.05**2), sde)
+    solver = PredictorCorrector(ReverseDiffusion(), Langevin())
+    x = Sampler(solver, UniformTime(200), denoise=False)(model, (2000, 2)).x
+    spread = (x[:, None] - centres).square().sum(2).amin(1).mean() / 2
+    assert 0.9 < float(spread) / (0.05**2 + 0.01**2) < 1.35
 
 
 def test_a_score_of_zero_does_not_fling_the_sample() -> None:

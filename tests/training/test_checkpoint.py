@@ -230,9 +230,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     archives = [pickle.dumps(Evil(mark))]
     torch.save({"format": "scoresde-checkpoint-1", "step": 1, "network": Evil(mark)}, path)
     archives.append(path.read_bytes())
-    torch.save(
-        {"format": "scoresde-checkpoint-1", "network": Evil(mark)}, path, _use_new_zipfile_serialization=False
-    )
+    torch.save({"format": "scoresde-checkpoint-1", "network": Evil(mark)}, path, _use_new_zipfile_serialization=False)
     archives.append(path.read_bytes())
     for content in archives:
         path.write_bytes(content)

@@ -178,7 +178,9 @@ def test_an_interpolation_cannot_bring_in_a_target(tmp_path: Path) -> None:
 
 
 def test_a_users_own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_networks.py").write_text("class Net:\n    def __init__(self, shape, width=3):\n        self.w = width\n")
+    (tmp_path / "my_networks.py").write_text(
+        "class Net:\n    def __init__(self, shape, width=3):\n        self.w = width\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     config = OmegaConf.create({"network": {"_target_": "my_networks.Net", "width": 5}})
     with pytest.raises(ConfigError, match=r"not allowed.*allow=\[package\]"):

@@ -417,7 +417,9 @@ def test_fused_optimisers_skip_as_others_do(tmp_path: Path, fused: Optimizer, pl
 def test_losses_that_are_skipped_are_not_in_the_mean(tmp_path: Path) -> None:
     clean, spoiled = Recorder(), Recorder()
     make(tmp_path / "a", loggers=[clean], log_every=1, steps=3).fit()
-    make(tmp_path / "b", objective=Spy(lambda s: math.nan if s == 3 else 1.0), loggers=[spoiled], log_every=4, steps=4).fit()
+    make(
+        tmp_path / "b", objective=Spy(lambda s: math.nan if s == 3 else 1.0), loggers=[spoiled], log_every=4, steps=4
+    ).fit()
     assert spoiled.lines[0]["loss"] == pytest.approx(sum(line["loss"] for line in clean.lines) / 3, rel=1e-5)
 
 

@@ -1,0 +1,424 @@
+"""From a configuration to a run directory and back, as a library: the commands are in test_cli.py."""
+
+import csv
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+import scoresde
+from scoresde.cli import conf_dir
+from scoresde.data import Identity, digits, two_moons
+from scoresde.likelihood import bits_per_dim
+from scoresde.score import NetworkScore
+from scoresde.training import pipeline
+from scoresde.training.config import ConfigError
+from scoresde.training.loggers import LocalLogger, Logger
+from scoresde.training.pipeline import check_labels, evaluate, likelihood, sample, train
+from scoresde.training.run import Run
+
+SMALL = [
+    "network=mlp",
+    "network.width=16",
+    "network.blocks=1",
+    "network.embedding.dim=8",
+    "training.steps=20",
+    "training.batch_size=32",
+    "training.warmup=5",
+    "training.log_every=5",
+    "training.checkpoint_every=10",
+    "sampler.grid.steps=4",
+    "evaluation.samples=12",
+    "evaluation.likelihood=6",
+    "evaluation.tolerance=1e-2",
+]
+TOY = ["data=two_moons", "+data.n_train=200", "+data.n_test=40", *SMALL]
+COMMAND = ("run", "resume", "runs", "name", "allow", "progress")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _on_the_cpu() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        yield
+
+
+def config(*overrides: str) -> DictConfig:
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        whole = OmegaConf.to_container(compose(config_name="train", overrides=list(overrides)), resolve=True)
+    assert isinstance(whole, dict)
+    return OmegaConf.create({k: v for k, v in whole.items() if k not in COMMAND})
+
+
+class Recorder(Logger):
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def start(self, run_dir: Path, config: dict[str, Any]) -> None:
+        self.events.append(("start", run_dir.name, config["sde"]["_target_"]))
+
+    def numbers(self, step: int, values: dict[str, Any]) -> None:
+        self.events.append(("numbers", step, values))
+
+    def picture(self, step: int, name: str, path: Path) -> None:
+        assert path.is_file()
+        self.events.append(("picture", step, name))
+
+    def finish(self) -> None:
+        self.events.append(("finish",))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Digits by class, a perceptron, 20 steps: the whole way."""
+    run = Run(
+        tmp_path_factory.mktemp("runs") / "digits",
+        config("network.num_classes=10", "network.label_dropout=0.1", *SMALL),
+    )
+    logger = Recorder()
+    train(run, logger, progress=False)
+    return SimpleNamespace(run=run, directory=run.directory, logger=logger, data=run.data())
+
+
+@pytest.fixture
+def copied(trained: SimpleNamespace, tmp_path: Path) -> Run:
+    return Run.open(shutil.copytree(trained.directory, tmp_path / "run"))
+
+
+def numbers(node: Any) -> list[float]:
+    if isinstance(node, dict):
+        return [v for value in node.values() for v in numbers(value)]
+    if isinstance(node, list):
+        return [v for value in node for v in numbers(value)]
+    return [node] if isinstance(node, (int, float)) and not isinstance(node, bool) else []
+
+
+# -- a run directory ------------------------------------------------------------------------------------
+
+
+def test_all_files_are_there(trained: SimpleNamespace) -> None:
+    here = {str(path.relative_to(trained.directory)) for path in trained.directory.rglob("*") if path.is_file()}
+    expected = {
+        "config.yaml",
+        "model.safetensors",
+        "metrics.jsonl",
+        "summary.json",
+        "pictures.json",
+        "likelihood-test.csv",
+        "likelihood-train.csv",
+        "samples/samples.npz",
+        "samples/samples.png",
+        "samples/forward_process.png",
+        "samples/trajectory.png",
+        "samples/loss_by_noise_level.png",
+        "samples/likelihood.png",
+        "checkpoints/step-000000010.pt",
+        "checkpoints/step-000000020.pt",
+    }
+    assert here == expected
+    for file in here:
+        if file.endswith(".png"):
+            Image.open(trained.directory / file).verify()
+    listed = [p["file"] for p in json.loads((trained.directory / "pictures.json").read_text())]
+    assert sorted(listed) == sorted(file for file in here if file.endswith(".png"))
+
+
+def test_the_summary_is_complete_and_finite(trained: SimpleNamespace) -> None:
+    text = (trained.directory / "summary.json").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    summary = json.loads(text)
+    assert all(math.isfinite(v) for v in numbers(summary))
+    assert summary["name"] == "digits"
+    assert summary["parameters"] == sum(p.numel() for p in scoresde.load(trained.directory).network.parameters())
+    assert summary["training"]["steps"] == 20
+    assert summary["training"]["skipped"] == 0
+    assert summary["samples"]["n"] == 12
+    assert summary["samples"]["nfe"] == 2 * 4 + 1 or summary["samples"]["nfe"] == 2 * 4  # Heun, and the last denoising
+    assert set(summary["samples"]["metrics"]) == set(summary["reference"])
+    for name in ("likelihood", "likelihood_train"):
+        assert summary[name]["n"] == 6
+        # Bits of 17 levels: a model that knows only mean and variance needs fewer than log2(17) = 4.09.
+        assert 0 < summary[name]["bits_per_dim"] < math.log2(17)
+        assert summary[name]["nats"] == pytest.approx(-summary[name]["bits_per_dim"] * 64 * math.log(2))
+
+
+def test_the_log_has_training_and_evaluation(trained: SimpleNamespace) -> None:
+    lines = [json.loads(line) for line in (trained.directory / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 15, 20, 20]
+    assert all(line["loss"] > 0 for line in lines[:-1])
+    assert lines[-1]["event"] == "evaluation"
+    assert lines[-1]["likelihood/bits_per_dim"] > 0
+    assert len(lines[0]["log_snr"]) == len(lines[0]["loss_by_log_snr"]) > 0
+
+
+def test_a_logger_is_told_everything(trained: SimpleNamespace) -> None:
+    events = trained.logger.events
+    assert events[0] == ("start", "digits", "scoresde.sde.VPSDE")
+    assert events[-1] == ("finish",)
+    assert [e[1] for e in events if e[0] == "numbers"] == [5, 10, 15, 20, 20]
+    assert {e[2] for e in events if e[0] == "picture"} >= {"samples", "trajectory", "likelihood"}
+
+
+def test_the_model_is_the_average(trained: SimpleNamespace) -> None:
+    model = scoresde.load(trained.directory)
+    state = torch.load(trained.directory / "checkpoints" / "step-000000020.pt", weights_only=True)
+    for name, value in model.network.named_parameters():
+        assert torch.equal(value, state["ema"][name])
+
+
+# -- samples --------------------------------------------------------------------------------------------
+
+
+def draw(run: Run, data: Any, n: int, **options: Any) -> np.lib.npyio.NpzFile:
+    name = options.pop("name", "drawn")
+    sample(run, run.model(), data, run.make("sampler"), n, progress=False, name=name, **options)
+    return np.load(run.directory / "samples" / f"{name}.npz")
+
+
+def test_saved_samples(trained: SimpleNamespace) -> None:
+    saved = np.load(trained.directory / "samples" / "samples.npz")
+    assert saved["x"].shape == (12, 1, 8, 8)
+    assert saved["x"].min() >= 0
+    assert saved["x"].max() <= 16
+    assert saved["labels"].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+
+
+def test_samples_of_a_class(copied: Run, trained: SimpleNamespace) -> None:
+    threes = draw(copied, trained.data, 5, label=3)
+    assert threes["labels"].tolist() == [3] * 5
+    assert (copied.directory / "samples" / "drawn.png").is_file()
+    in_turn = draw(copied, trained.data, 5, name="other")
+    # Sample 3 of those in turn is of class 3 and has the same noise.
+    assert np.abs(threes["x"][3] - in_turn["x"][3]).max() == 0
+    assert not np.array_equal(threes["x"], in_turn["x"])
+
+
+def test_samples_do_not_depend_on_the_batch_size(copied: Run, trained: SimpleNamespace) -> None:
+    whole = draw(copied, trained.data, 6)["x"]
+    parts = draw(copied, trained.data, 6, batch_size=4)["x"]
+    assert np.abs(whole.astype(float) - parts).max() <= 1  # a level, where round-off tips a value over
+    assert not np.array_equal(whole, draw(copied, trained.data, 6, seed=1)["x"])
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "message"),
+    [
+        (0, {}, "n is 0, expected"),
+        (-2, {}, "n is -2, expected"),
+        (2.5, {}, "n is 2.5, expected a whole number"),
+        ("abc", {}, "n is 'abc', expected a whole number"),
+        (2, {"label": 10}, "label is 10, expected 0 to 9"),
+        (2, {"label": -1}, "label is -1, expected 0 to 9"),
+        (2, {"batch_size": 0}, "batch_size is 0, expected at least 1"),
+        (2, {"name": "../../elsewhere"}, "name is '../../elsewhere', expected a name without slashes"),
+    ],
+)
+def test_samples_that_cannot_be_drawn(
+    copied: Run, trained: SimpleNamespace, n: Any, options: dict[str, Any], message: str
+) -> None:
+    before = sorted(copied.directory.rglob("*"))
+    with pytest.raises(ValueError, match=message):
+        draw(copied, trained.data, n, **options)
+    assert sorted(copied.directory.rglob("*")) == before
+
+
+# -- quality and likelihood -----------------------------------------------------------------------------
+
+
+def test_evaluation(copied: Run, trained: SimpleNamespace) -> None:
+    drawn = torch.from_numpy(np.load(copied.directory / "samples" / "samples.npz")["x"])
+    evaluate(copied, trained.data, drawn, {"n": 12})
+    again = copied.summary()
+    assert again["reference"] == trained.run.summary()["reference"]
+    assert again["samples"]["metrics"] == trained.run.summary()["samples"]["metrics"]
+    # Training data against themselves as samples: not the figures of an untrained model.
+    some = trained.data.train[torch.randperm(len(trained.data.train))[:12]]
+    evaluate(copied, trained.data, some, {"n": 12})
+    better, worse = copied.summary()["samples"]["metrics"], again["samples"]["metrics"]
+    assert better["frechet_distance"]["value"] < worse["frechet_distance"]["value"]
+    with pytest.raises(ValueError, match="at least 2 samples on each side, got 1"):
+        evaluate(copied, trained.data, drawn[:1], {})
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_likelihood_of_discrete_data(copied: Run, trained: SimpleNamespace) -> None:
+    options = OmegaConf.merge(copied.config.evaluation, {"seed": 0, "tolerance": 1e-2})
+    entry = likelihood(copied, copied.model(), trained.data, "test", 6, options, progress=False)
+    before = trained.run.summary()["likelihood"]
+    assert entry["bits_per_dim"] == pytest.approx(before["bits_per_dim"], rel=1e-9)
+    head, *table = rows(copied.directory / "likelihood-test.csv")
+    assert head == ["index", "bits_per_dim", "stderr", "nfe"]
+    assert [int(row[0]) for row in table] == list(range(6))
+    values = np.array([float(row[1]) for row in table])
+    assert values.mean() == pytest.approx(entry["bits_per_dim"])
+    assert entry["stderr"] == pytest.approx(values.std(ddof=1) / 6**0.5)
+    assert copied.summary()["likelihood"]["bits_per_dim"] == entry["bits_per_dim"]
+    # Half of them have the values that they had among all.
+    half = likelihood(copied, copied.model(), trained.data, "test", 3, options, progress=False)
+    assert half["bits_per_dim"] == pytest.approx(values[:3].mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("split", "n", "message"),
+    [
+        ("validation", 3, "split is 'validation', expected train or test"),
+        ("test", 0, "n is 0, expected"),
+        ("test", -1, "n is -1, expected"),
+        ("train", 1.5, "n is 1.5, expected a whole number"),
+    ],
+)
+def test_likelihoods_that_cannot_be_had(
+    copied: Run, trained: SimpleNamespace, split: str, n: Any, message: str
+) -> None:
+    before = (copied.directory / "likelihood-test.csv").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        likelihood(copied, copied.model(), trained.data, split, n, copied.config.evaluation, progress=False)
+    assert (copied.directory / "likelihood-test.csv").read_bytes() == before
+
+
+def test_there_are_no_bits_of_continuous_data(trained: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match=r"continuous|discrete|levels") as error:
+        bits_per_dim(scoresde.load(trained.directory), torch.zeros(2, 1, 8, 8), Identity())
+    assert "\n" not in str(error.value)
+
+
+# -- what is refused is refused before anything is written ----------------------------------------------
+
+
+def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fit` must not be reached."""
+
+    class Trainer(pipeline.Trainer):
+        def fit(self) -> None:
+            raise AssertionError("training began")
+
+    monkeypatch.setattr(pipeline, "Trainer", Trainer)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.steps=0"], "training: training.steps is 0"),
+        (["training.batch_size=0"], "training: training.batch_size is 0"),
+        (["training.batch_size=1.5"], "training: training.batch_size is 1.5"),
+        (["training.ema=null"], "training.ema"),
+        (["sampler.grid.steps=0"], "sampler: steps is 0"),
+        (["+sampler.grid.t_min=1e-9"], "t runs from 1e-09"),
+        (["optimizer.lr=-1"], "optimizer: .*-1"),
+        (["optimizer.lr=abc"], "optimizer: "),
+        (["network.num_classes=5"], "network.num_classes is 5 but the data set two_moons has 2 classes"),
+        (["evaluation.samples=-1"], "evaluation.samples is -1"),
+        (["evaluation.samples=abc"], "evaluation.samples is 'abc'"),
+        (["evaluation.samples=1"], "evaluation.samples=0"),
+        (["evaluation.samples=6"], "at least 7"),
+        (["+data.n_test=5", "~data.n_test", "+data.n_test=5"], "at least 7"),
+        (["evaluation.likelihood=-3"], "evaluation.likelihood is -3"),
+        (["evaluation.batch_size=0"], "evaluation.batch_size is 0"),
+        (["evaluation.draws=0"], "evaluation.draws is 0"),
+        (["evaluation.tolerance=0"], "evaluation.tolerance is 0"),
+        (["evaluation.divergence.probes=0"], "evaluation.divergence: probes is 0"),
+    ],
+)
+def test_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
+) -> None:
+    without_training(monkeypatch)
+    if overrides[0] == "+data.n_test=5":
+        made = config(*TOY)
+        made.data.n_test = 5
+        made.evaluation.samples = None
+    else:
+        made = config(*TOY, *overrides)
+    with pytest.raises((ValueError, TypeError), match=message) as error:
+        train(Run(tmp_path / "run", made), None, progress=False)
+    assert "\n" not in str(error.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_labels_must_fit() -> None:
+    labelled, plain = two_moons(n_train=20, n_test=5), two_moons(n_train=20, n_test=5, labels=False)
+    unconditional: Any = SimpleNamespace(num_classes=None)
+    two: Any = SimpleNamespace(num_classes=2)
+    check_labels(unconditional, labelled)
+    check_labels(unconditional, plain)
+    check_labels(object(), plain)
+    check_labels(two, labelled)
+    with pytest.raises(ConfigError, match="num_classes is 2 but the data set two_moons has no labels: set network.num"):
+        check_labels(two, plain)
+    with pytest.raises(ConfigError, match="num_classes is 2 but the data set digits has 10 classes"):
+        check_labels(two, digits())
+
+
+# -- parts that are left out, and going on --------------------------------------------------------------
+
+
+def test_nothing_after_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[NetworkScore] = []
+    monkeypatch.setattr(pipeline, "pictures", lambda run, model, data, **k: drawn.append(model))
+    run = Run(tmp_path / "run", config(*TOY, "evaluation.samples=0", "evaluation.likelihood=0"))
+    run.add_picture("nothing.png", "a", "b")  # the file that `pictures` would have begun
+    logger = LocalLogger()
+    run.directory.joinpath("nothing.png").touch()
+    train(run, logger, progress=False)
+    assert len(drawn) == 1
+    assert set(run.summary()) == {"name", "parameters", "training"}
+    assert not (run.directory / "samples").exists()
+    # A logger that is the local one is not there twice.
+    assert len((run.directory / "metrics.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_failure_keeps_the_last_good_checkpoint_and_closes_the_loggers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(Recorder):
+        def numbers(self, step: int, values: dict[str, Any]) -> None:
+            super().numbers(step, values)
+            if step == 15:
+                raise RuntimeError("crash")
+
+    made = config(*TOY)
+    logger = Broken()
+    with pytest.raises(RuntimeError, match="crash"):
+        train(Run(tmp_path / "run", made), logger, progress=False)
+    assert logger.events[-1] == ("finish",)
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["checkpoints", "config.yaml", "metrics.jsonl"]
+    assert os.listdir(tmp_path / "run" / "checkpoints") == ["step-000000010.pt"]
+    # Going on ends where an uninterrupted run does.
+    monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
+    train(Run.open(tmp_path / "run"), None, progress=False)
+    train(Run(tmp_path / "straight", made), None, progress=False)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (
+        tmp_path / "straight" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_checkpoint_that_is_cut_short_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
+    run = Run(tmp_path / "run", config(*TOY))
+    train(run, None, progress=False)
+    path = run.directory / "checkpoints" / "step-000000020.pt"
+    path.write_bytes(path.read_bytes()[:500])
+    before = {p: p.read_bytes() for p in run.directory.rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match="step-000000020.pt cannot be read .*: remove it to go on from the one before"):
+        train(Run.open(run.directory), None, progress=False)
+    assert {p: p.read_bytes() for p in run.directory.rglob("*") if p.is_file()} == before
+    model = (run.directory / "model.safetensors").read_bytes()
+    path.unlink()
+    train(Run.open(run.directory), None, progress=False)
+    assert (run.directory / "model.safetensors").read_bytes() == model
