@@ -80,9 +80,12 @@ class Hutchinson(Divergence):
     """Hutchinson's estimate with Rademacher probes, fixed along a sample's path (Hutchinson 1990; Grathwohl et
     al. 2019; Song et al. 2021, appendix D.2).
 
-    With M the integral of the Jacobian, one probe u gives uᵀMu, of variance 2 Σ_{i≠j} S_ij² where S is the
-    symmetric part of M. The standard error comes from ‖Mᵀu‖², whose mean is ‖M‖²: it needs no second probe.
-    It counts the diagonal as if constant and M as if symmetric, and so errs on the large side.
+    With M the integral of the Jacobian, a probe u gives uᵀMu, of variance 2 Σ_{i≠j} S_ij² where S is the
+    symmetric part of M. The numbers m_i = u_i (Mᵀu)_i that it is the sum of have mean M_ii and variance
+    Σ_{j≠i} M_ji². So two probes or more tell the variance as twice the scatter of their m, summed over i: D
+    numbers, not one. A single probe tells ‖m‖² alone, diagonal included, and its standard error takes the
+    diagonal as constant: too large where the data are much better known in some directions than in others.
+    Both take M as symmetric, which errs on the large side.
 
     Args:
         probes: number of probes; the standard error falls as its square root.
@@ -114,12 +117,16 @@ class Hutchinson(Divergence):
     def read(self, tape: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
         assert probes is not None
         flat = probes.double().flatten(2)
-        products = tape.reshape(flat.shape)
+        terms = flat * tape.reshape(flat.shape)
         size = flat.shape[2]
-        estimates = (flat * products).sum(2)
-        # E‖Mᵀu‖² = ‖M‖², and (uᵀMu)² has mean (tr M)² + variance, hence the last factor.
-        variance = 2 * (products.square().sum(2) - estimates**2 / size).clamp_min(0) / max(1 - 2 / size, 1 / 3)
-        return estimates.mean(1), (variance.mean(1) / self.probes).sqrt()
+        estimates = terms.sum(2)
+        if self.probes > 1:
+            variance = 2 * terms.var(dim=1).sum(1)
+        else:
+            # (uᵀMu)² has mean (tr M)² + variance, hence the last factor.
+            spread = (terms.square().sum(2) - estimates**2 / size).clamp_min(0)
+            variance = (2 * spread / max(1 - 2 / size, 1 / 3))[:, 0]
+        return estimates.mean(1), (variance / self.probes).sqrt()
 
     def __repr__(self) -> str:
         return f"Hutchinson(probes={self.probes})"

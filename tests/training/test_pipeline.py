@@ -148,8 +148,8 @@ def test_the_summary_is_complete_and_finite(trained: SimpleNamespace) -> None:
     assert set(summary["samples"]["metrics"]) == set(summary["reference"])
     for name in ("likelihood", "likelihood_train"):
         assert summary[name]["n"] == 6
-        # Bits of 17 levels: a model that knows only mean and variance needs fewer than log2(17) = 4.09.
-        assert 0 < summary[name]["bits_per_dim"] < math.log2(17)
+        # A normal density of the data's mean and mean variance (6 levels) needs log2(6 √(2πe)) = 4.6 bits.
+        assert 3 < summary[name]["bits_per_dim"] < 6
         assert summary[name]["nats"] == pytest.approx(-summary[name]["bits_per_dim"] * 64 * math.log(2))
 
 
@@ -268,9 +268,9 @@ def test_likelihood_of_discrete_data(copied: Run, trained: SimpleNamespace) -> N
     assert values.mean() == pytest.approx(entry["bits_per_dim"])
     assert entry["stderr"] == pytest.approx(values.std(ddof=1) / 6**0.5)
     assert copied.summary()["likelihood"]["bits_per_dim"] == entry["bits_per_dim"]
-    # Half of them have the values that they had among all.
+    # Half of them have the values that they had among all, up to the float32 round-off of another batch size.
     half = likelihood(copied, copied.model(), trained.data, "test", 3, options, progress=False)
-    assert half["bits_per_dim"] == pytest.approx(values[:3].mean(), rel=1e-6)
+    assert half["bits_per_dim"] == pytest.approx(values[:3].mean(), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -382,6 +382,12 @@ def test_nothing_after_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len((run.directory / "metrics.jsonl").read_text().splitlines()) == 5
 
 
+def assert_same_model(a: Path, b: Path) -> None:
+    one, other = (scoresde.load(directory).state_dict() for directory in (a, b))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_a_failure_keeps_the_last_good_checkpoint_and_closes_the_loggers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,9 +409,7 @@ def test_a_failure_keeps_the_last_good_checkpoint_and_closes_the_loggers(
     monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
     train(Run.open(tmp_path / "run"), None, progress=False)
     train(Run(tmp_path / "straight", made), None, progress=False)
-    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (
-        tmp_path / "straight" / "model.safetensors"
-    ).read_bytes()
+    assert_same_model(tmp_path / "run", tmp_path / "straight")
 
 
 def test_a_checkpoint_that_is_cut_short_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,7 +422,7 @@ def test_a_checkpoint_that_is_cut_short_is_named(tmp_path: Path, monkeypatch: py
     with pytest.raises(ValueError, match="step-000000020.pt cannot be read .*: remove it to go on from the one before"):
         train(Run.open(run.directory), None, progress=False)
     assert {p: p.read_bytes() for p in run.directory.rglob("*") if p.is_file()} == before
-    model = (run.directory / "model.safetensors").read_bytes()
+    whole = shutil.copytree(run.directory, tmp_path / "whole")
     path.unlink()
     train(Run.open(run.directory), None, progress=False)
-    assert (run.directory / "model.safetensors").read_bytes() == model
+    assert_same_model(run.directory, whole)

@@ -1,0 +1,702 @@
+"""The `scoresde` command, in this process where a real one is not the point."""
+
+import errno
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import scoresde
+from scoresde.cli import main
+from scoresde.training import checkpoint, pipeline
+from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
+
+TOY = [
+    "data=two_moons",
+    "+data.n_train=200",
+    "+data.n_test=40",
+    "network=mlp",
+    "network.width=16",
+    "network.blocks=1",
+    "network.embedding.dim=8",
+    "training.steps=20",
+    "training.batch_size=32",
+    "training.warmup=5",
+    "training.log_every=5",
+    "training.checkpoint_every=10",
+    "sampler.grid.steps=4",
+    "evaluation.samples=20",
+    "evaluation.likelihood=8",
+    "evaluation.tolerance=1e-2",
+    "progress=false",
+]
+RUN = "runs/moons"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _surroundings() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.setenv("WANDB_MODE", "offline")
+        patch.delenv("SCORESDE_TRACEBACK", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `scoresde train name=moons` was run, once."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(["train", *TOY, "name=moons"])
+    return folder
+
+
+@pytest.fixture
+def work(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, and the working directory."""
+    folder = shutil.copytree(trained, tmp_path / "work")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def training_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No samples, likelihoods and pictures after training, where a test is not about them."""
+    monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
+
+
+def files() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
+
+
+def everything() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*"))
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command that must fail says: one line on stderr, and nothing is written."""
+    before, content = everything(), files()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    error = capsys.readouterr().err
+    assert stop.value.code in (1, 2), error
+    assert "Traceback" not in error
+    assert error.startswith("scoresde: "), error
+    assert error.count("\n") == 1, error
+    assert error.endswith("\n")
+    assert everything() == before
+    assert files() == content
+    return error
+
+
+def summary(directory: str | Path = RUN) -> dict[str, Any]:
+    return json.loads((Path(directory) / "summary.json").read_text())
+
+
+def weights(directory: str | Path) -> dict[str, torch.Tensor]:
+    return scoresde.load(directory).state_dict()
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+# -- the commands ---------------------------------------------------------------------------------------
+
+
+def test_train_writes_a_run_directory(trained: Path) -> None:
+    run = trained / RUN
+    for file in (
+        "config.yaml",
+        "model.safetensors",
+        "metrics.jsonl",
+        "summary.json",
+        "report.html",
+        "likelihood-test.csv",
+        "likelihood-train.csv",
+        "checkpoints/step-000000010.pt",
+        "checkpoints/step-000000020.pt",
+        "samples/samples.npz",
+        "samples/samples.png",
+        "samples/score_field.png",
+    ):
+        assert (run / file).is_file(), file
+    assert [str(path) for path in trained.iterdir()] == [str(trained / "runs")]
+    assert not [path for path in run.rglob(".*")]
+    values = summary(run)
+    text = json.dumps(values, allow_nan=False)
+    assert values["training"]["steps"] == 20
+    assert values["likelihood"]["bits_per_dim"] is None
+    assert math.isfinite(values["likelihood"]["nats"])
+    assert "NaN" not in text
+    assert np.load(run / "samples" / "samples.npz")["x"].shape == (20, 2)
+    assert "moons" in (run / "report.html").read_text()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["network"]["width"] == 16
+    assert not {"run", "resume", "runs", "name", "allow", "progress"} & set(config)
+
+
+def test_train_says_what_came_out(empty: Path, training_only: None, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", *TOY])
+    out = capsys.readouterr().out
+    (directory,) = (empty / "runs").iterdir()
+    # Named by what was chosen and a hash of it.
+    assert re.fullmatch(r"two_moons-mlp-[0-9a-f]{8}", directory.name)
+    assert f"runs/{directory.name}" in out
+    assert "20 steps" in out
+    assert "report.html" in out
+
+
+def test_a_second_train_makes_a_run_of_its_own_and_resume_does_not(empty: Path, training_only: None) -> None:
+    main(["train", *TOY, "name=a"])
+    main(["train", *TOY, "name=a"])
+    assert sorted(os.listdir("runs")) == ["a", "a-2"]
+    assert_same(weights("runs/a"), weights("runs/a-2"))
+    before = files()
+    main(["train", *TOY, "name=a", "resume=true"])
+    assert sorted(os.listdir("runs")) == ["a", "a-2"]
+    after = files()
+    assert {k: v for k, v in after.items() if k.startswith("runs/a/")} == {
+        k: v for k, v in before.items() if k.startswith("runs/a/")
+    }
+    assert_same(weights("runs/a"), weights("runs/a-2"))
+
+
+def test_resume_goes_on_where_training_stopped(empty: Path, training_only: None) -> None:
+    main(["train", *TOY, "name=straight"])
+    main(["train", *TOY, "name=broken"])
+    run = Path("runs/broken")
+    for file in ("model.safetensors", "summary.json", "report.html", "checkpoints/step-000000020.pt"):
+        (run / file).unlink()
+    main(["train", *TOY, "name=broken", "resume=true"])
+    assert sorted(os.listdir("runs")) == ["broken", "straight"]
+    assert summary(run)["training"]["steps"] == 20
+    assert_same(weights("runs/straight"), weights(run))
+
+
+def test_resume_is_for_the_very_configuration(empty: Path, training_only: None) -> None:
+    main(["train", *TOY, "name=a"])
+    before = files()
+    main(["train", *TOY, "name=a", "resume=true", "sde=ve", "sampler.grid.steps=5"])
+    assert sorted(os.listdir("runs")) == ["a", "a-2"]
+    assert {k: v for k, v in files().items() if k.startswith("runs/a/")} == before
+    # What the weights do not depend on may change.
+    main(["train", *TOY, "name=a", "resume=true", "sampler.grid.steps=5", "training.log_every=7"])
+    assert sorted(os.listdir("runs")) == ["a", "a-2"]
+    main(["train", *TOY, "name=a", "resume=true", "sde=ve"])
+    assert sorted(os.listdir("runs")) == ["a", "a-2"]
+
+
+def test_going_on_with_more_steps(work: Path, training_only: None, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", f"run={RUN}", "training.steps=25", "sampler=euler", "evaluation.samples=10", "progress=false"])
+    assert os.listdir("runs") == ["moons"]
+    assert summary()["training"]["steps"] == 25
+    config = yaml.safe_load((work / RUN / "config.yaml").read_text())
+    assert config["training"]["steps"] == 25
+    assert config["sampler"]["solver"]["_target_"] == "scoresde.sampling.Euler"
+    assert config["sde"]["_target_"] == "scoresde.sde.VPSDE"
+    latest = latest_checkpoint(work / RUN / "checkpoints")
+    assert latest is not None
+    assert latest.name == "step-000000025.pt"
+    steps = [json.loads(line)["step"] for line in (work / RUN / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [5, 10, 15, 20, 20, 25]
+
+
+@pytest.mark.parametrize(
+    "change", ["sde=ve", "data=digits", "network.width=32", "optimizer.lr=1e-3", "objective=edm", "experiment=ring"]
+)
+def test_a_run_that_goes_on_keeps_what_it_is(work: Path, capsys: pytest.CaptureFixture[str], change: str) -> None:
+    key = re.escape(change.split("=")[0])
+    assert re.search(rf"{change}: a run that is continued keeps its {key}", refusal(capsys, "train", f"run={RUN}", change))
+
+
+def test_sample(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sample", f"run={RUN}", "n=30", "seed=3", "sampler=euler", "sampler.grid.steps=5", "progress=false"])
+    out = capsys.readouterr().out
+    assert "30 samples" in out
+    assert f"{RUN}/samples/n30-seed3.npz" in out
+    first = np.load(f"{RUN}/samples/n30-seed3.npz")["x"]
+    assert first.shape == (30, 2)
+    Image.open(f"{RUN}/samples/n30-seed3.png").verify()
+    main(["sample", f"run={RUN}", "n=30", "seed=3", "sampler=euler", "sampler.grid.steps=5", "name=7", "batch_size=11",
+          "progress=false"])  # fmt: skip
+    np.testing.assert_allclose(np.load(f"{RUN}/samples/7.npz")["x"], first, rtol=1e-4, atol=1e-5)
+    # The samples of the evaluation are kept apart.
+    assert np.load(f"{RUN}/samples/samples.npz")["x"].shape == (20, 2)
+
+
+def test_likelihood(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["likelihood", f"run={RUN}", "n=8", "tolerance=1e-2", "progress=false"])
+    out = capsys.readouterr().out
+    assert re.search(r"test: -?\d+\.\d+ ± \d\.\d+ nats, n = 8", out)
+    assert "likelihood-test.csv" in out
+    table = Path(f"{RUN}/likelihood-test.csv").read_text().splitlines()
+    assert table[0] == "index,nats,stderr,nfe"
+    values = [float(line.split(",")[1]) for line in table[1:]]
+    assert len(values) == 8
+    assert summary()["likelihood"]["nats"] == pytest.approx(sum(values) / 8)
+    assert summary()["likelihood"]["n"] == 8
+    assert os.listdir("runs") == ["moons"]
+
+
+def test_evaluate(work: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", f"run={RUN}", "n=20", "progress=false"])
+    out = capsys.readouterr().out
+    assert "frechet_distance" in out
+    assert "against 20 held-out" in out
+    assert summary()["samples"]["n"] == 20
+    before = summary(trained / RUN)["samples"]["metrics"]["frechet_distance"]["value"]
+    assert summary()["samples"]["metrics"]["frechet_distance"]["value"] == pytest.approx(before, rel=1e-6)
+
+
+def test_report(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(f"{RUN}/report.html").unlink()
+    main(["report", f"run={RUN}"])
+    assert capsys.readouterr().out == f"{RUN}/report.html\n"
+    assert Path(f"{RUN}/report.html").stat().st_size > 10_000
+
+
+def test_multirun(empty: Path, training_only: None) -> None:
+    main(["train", "--multirun", *TOY, "sde=vp,ve", "training.bf16=true,false"])
+    runs = [path for path in (empty / "runs").iterdir() if path.name != "sweeps"]
+    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
+    made = sorted((c["sde"]["_target_"], c["training"]["bf16"]) for c in configs)
+    assert made == [
+        ("scoresde.sde.VESDE", False),
+        ("scoresde.sde.VESDE", True),
+        ("scoresde.sde.VPSDE", False),
+        ("scoresde.sde.VPSDE", True),
+    ]
+    for run in runs:
+        assert ("-vp-" in run.name) == (summary(run)["training"]["steps"] == 20 and "-ve-" not in run.name)
+        assert (run / "report.html").is_file()
+
+
+def test_a_sweep_goes_on_after_a_run_that_failed(
+    empty: Path, training_only: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--multirun", *TOY, "network.num_classes=5,null"])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "network.num_classes is 5" in error
+    made = [path for path in (empty / "runs").iterdir() if path.name != "sweeps"]
+    assert len(made) == 1
+    assert (made[0] / "model.safetensors").is_file()
+
+
+def test_cfg_job_prints_the_configuration_and_does_nothing(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "--cfg", "job", "sde=ve", "training.steps=7"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["sde"]["_target_"] == "scoresde.sde.VESDE"
+    assert config["training"]["steps"] == 7
+    assert everything() == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["help"], ["-h"]])
+def test_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {command} " in out for command in ("train", "sample", "likelihood", "evaluate", "report"))
+
+
+def test_no_command_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == scoresde.__version__ + "\n"
+
+
+def test_classes_end_to_end(empty: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "pictures", lambda run, *a, **k: run.add_picture("samples/samples.png", "a", "b"))
+    main(["train", *TOY, "data=eight_gaussians", "network.num_classes=8", "name=classes"])
+    run = "run=runs/classes"
+    main(["sample", run, "n=5", "label=3", "progress=false"])
+    assert np.load("runs/classes/samples/n5-seed0.npz")["labels"].tolist() == [3] * 5
+    assert "label is 8, expected 0 to 7" in refusal(capsys, "sample", run, "n=5", "label=8")
+    assert "label is -1, expected 0 to 7" in refusal(capsys, "sample", run, "n=5", "label=-1")
+    main(["likelihood", run, "n=4", "tolerance=1e-2", "progress=false"])
+    main(["evaluate", run, "n=10", "progress=false"])
+    assert summary("runs/classes")["likelihood"]["n"] == 4
+
+
+# -- mistakes -------------------------------------------------------------------------------------------
+
+MISTAKES = [
+    (["trian"], "unknown command 'trian', did you mean 'train'"),
+    (["compare"], "unknown command 'compare'.*expected one of train"),
+    (["train", "sde=vpp"], "sde has no choice 'vpp', did you mean 'vp'.*cosine, edm, flow"),
+    (["train", "experiment=rign"], "experiment has no choice 'rign', did you mean 'ring'"),
+    (["train", "trainig.steps=3"], "unknown key 'trainig.steps', did you mean 'training.steps'"),
+    (["train", "training.stesp=3"], "unknown key 'training.stesp', did you mean 'training.steps'"),
+    (["train", "netwrok=mlp"], "unknown key 'netwrok', did you mean 'network'"),
+    (["train", "training.steps=[1,"], r"\[1,"),
+    (["train", "training.steps=3", "foo"], "foo"),
+    (["train", "foo"], "foo"),
+    (["train", "=3"], "=3"),
+    (["train", "~nothing"], "nothing"),
+    (["train", "network=null"], "network"),
+    (["train", "network=[mlp,unet]"], "network"),
+    (["train", "sde=vp,ve"], "'sde=vp,ve' is a list of choices: add --multirun"),
+    (["train", "training.seed=range(3)"], "add --multirun"),
+    (["train", "--multirun", "sde=vp,vee"], "sde has no choice 'vee', did you mean 've'"),
+    (["train", "name=a/b"], "name is 'a/b', expected a name without slashes"),
+    (["train", "name=.."], "name is '..', expected"),
+    (["train", "run=nowhere"], "run=nowhere does not exist; give a directory that `scoresde train` wrote"),
+    (["train", "run=5"], "run=5 does not exist"),
+    (["train", "training.steps=0"], "training.steps is 0, expected"),
+    (["train", "training.batch_size=0"], "training.batch_size is 0, expected"),
+    (["train", "training.batch_size=2.5"], "training.batch_size is 2.5, expected"),
+    (["train", "training.ema=null"], "training.ema"),
+    (["train", "sampler.grid.steps=0"], "sampler: steps is 0, expected"),
+    (["train", "+sampler.grid.t_min=1e-9"], "t runs from 1e-09 to 1, outside"),
+    (["train", "network.num_classes=3"], "network.num_classes is 3 but the data set two_moons has 2 classes"),
+    (["train", "data=swiss_roll", "network.num_classes=3"], "data set swiss_roll has no labels"),
+    (["train", "data._target_=os.getcwd"], "'os.getcwd' is not allowed"),
+    (["train", "data=npz"], "data.*path"),
+    (["train", "data=npz", "data.path=nowhere.npz"], "data: there is no file nowhere.npz"),
+    (["train", "runs=/proc/nothing"], "/proc/nothing"),
+    (["sample"], "run is missing: give run=DIR"),
+    (["sample", "run=nowhere"], "run=nowhere does not exist"),
+    (["sample", "run=."], "run=. is no run directory: it has no config.yaml"),
+    (["likelihood"], "run is missing"),
+    (["evaluate", "run=nowhere"], "does not exist"),
+    (["report", "run=nowhere"], "does not exist"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
+def test_a_mistake_is_answered_in_one_line(
+    empty: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    if arguments[0] == "train" and any(m in message for m in ("name is", "steps is", "batch", "ema", "runs from",
+                                                              "classes", "labels", "/proc")):  # fmt: skip
+        # They are found when the parts are made: small ones.
+        toy = [o for o in TOY if not (o.startswith(("data=", "+data")) and any(a.startswith("data=") for a in arguments))]
+        arguments = ["train", *toy, *arguments[1:]]
+    assert re.search(message, refusal(capsys, *arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample", "n=0"], "n is 0, expected"),
+        (["sample", "n=-1"], "n is -1, expected"),
+        (["sample", "n=abc"], "n is 'abc', expected"),
+        (["sample", "batch_size=0"], "batch_size is 0, expected at least 1"),
+        (["sample", "label=1"], "this model was trained without labels"),
+        (["sample", "name=../../x"], "name is '../../x', expected"),
+        (["sample", "sampler=huen"], "sampler has no choice 'huen', did you mean 'heun'"),
+        (["sample", "sampler=heun", "sampler.grid.steps=0"], "sampler: steps is 0, expected"),
+        (["sample", "sampler=heun", "+sampler.grid.t_min=1e-9"], "t runs from 1e-09"),
+        (["sample", "sampler=heun", "+sampler.grid.t_max=2"], "outside"),
+        (["sample", "nn=3"], "unknown key 'nn'"),
+        (["sample", "device=warp"], "device is 'warp'"),
+        (["likelihood", "n=0"], "n is 0, expected"),
+        (["likelihood", "split=valid"], "split is 'valid', expected train or test"),
+        (["likelihood", "tolerance=0"], "must be positive"),
+        (["likelihood", "batch_size=0"], "batch_size is 0"),
+        (["likelihood", "divergence.probes=0"], "probes is 0, expected at least 1"),
+        (["likelihood", "divergence._target_=os.getcwd"], "'os.getcwd' is not allowed"),
+        (["evaluate", "n=1000"], "n is 1000 but there are 40 held-out samples: give n=40 or less"),
+        (["evaluate", "n=0"], "n is 0, expected"),
+        (["evaluate", "n=3"], "at least"),
+        (["evaluate", "pca=0"], "at least 1 component"),
+        (["evaluate", "pca=3"], "component"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_about_a_run_changes_nothing_in_it(
+    work: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert re.search(message, refusal(capsys, arguments[0], f"run={RUN}", *arguments[1:]))
+
+
+def test_networks_that_cannot_take_the_data(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = refusal(capsys, "train", "data=two_moons", "network=unet")
+    assert re.search(r"network: .*shape.*\(2,\)", error)
+    error = refusal(capsys, "train", "data=digits", "network.multipliers=[1,1,1,1,1]")
+    assert re.search(r"network: .*8", error)
+
+
+def cut_model(run: Path) -> None:
+    path = run / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def no_model(run: Path) -> None:
+    (run / "model.safetensors").unlink()
+
+
+def foreign_model(run: Path) -> None:
+    torch.save({"w": torch.ones(3)}, run / "model.safetensors")
+
+
+def foreign_target(run: Path) -> None:
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("scoresde.sde.VPSDE", "os.mkdir").replace("beta_min: 0.1", "path: ran"))
+
+
+def broken_yaml(run: Path) -> None:
+    (run / "config.yaml").write_text("sde: [1, 2\n")
+
+
+def other_width(run: Path) -> None:
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("width: 16", "width: 17"))
+
+
+def part_missing(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    del config["network"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize("command", ["sample", "likelihood", "evaluate"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_model, "model.safetensors cannot be read as a safetensors file: truncated"),
+        (no_model, "no trained model yet; `scoresde train run=runs/moons`"),
+        (foreign_model, "model.safetensors cannot be read as a safetensors file"),
+        (foreign_target, "_target_ 'os.mkdir' is not allowed"),
+        (broken_yaml, "config.yaml cannot be read as YAML"),
+        (other_width, "does not hold the model that runs/moons/config.yaml describes"),
+        (part_missing, "the configuration has no network"),
+    ],
+)
+def test_a_damaged_run(
+    work: Path, capsys: pytest.CaptureFixture[str], command: str, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(work / RUN)
+    assert re.search(message, refusal(capsys, command, f"run={RUN}"))
+
+
+def test_training_does_not_go_on_from_a_damaged_run(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = work / RUN / "checkpoints" / "step-000000020.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[:1000])
+    more = ["train", f"run={RUN}", "training.steps=30", "progress=false"]
+    assert "step-000000020.pt cannot be read as a checkpoint" in refusal(capsys, *more)
+    torch.save({"format": "another"}, path)
+    assert "step-000000020.pt is no checkpoint of scoresde" in refusal(capsys, *more)
+    path.write_bytes(content)
+    foreign_target(work / RUN)
+    assert "'os.mkdir' is not allowed" in refusal(capsys, *more)
+
+
+GOOD = np.random.default_rng(0).normal(size=(50, 3))
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "message"),
+    [
+        (np.where(GOOD > 2, np.nan, GOOD), [], "NaN or infinite"),
+        (np.where(GOOD > 2, np.inf, GOOD), [], "NaN or infinite"),
+        (np.full((50, 3), 2.5), [], "constant"),
+        (np.full((50, 3), 7, dtype=np.uint8), [], "constant"),
+        (np.arange(150).reshape(50, 3) % 17, ["data.levels=10"], "10"),
+        (np.arange(150).reshape(50, 3) - 3, ["data.levels=256"], "-3"),
+        (np.arange(150).reshape(50, 3), [], "give levels"),
+        (np.zeros((0, 3)), [], "empty|no samples|test_size|leaves"),
+        (np.arange(5.0), [], r"\(N, \*shape\)"),
+        (np.array([{"a": 1}] * 5), [], "pickled objects"),
+        (GOOD[:1], [], "test_size"),
+    ],
+)
+def test_data_that_cannot_be_trained_on(
+    empty: Path, capsys: pytest.CaptureFixture[str], array: Any, options: list[str], message: str
+) -> None:
+    np.savez("data.npz", x=array)
+    network = [o for o in TOY if o.startswith(("network", "training", "sampler", "evaluation.samples", "progress"))]
+    error = refusal(capsys, "train", "data=npz", "data.path=data.npz", *network, *options)
+    assert re.search(message, error)
+    assert re.search("^scoresde: data: ", error)
+
+
+def test_errors_show_a_traceback_to_those_who_ask(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCORESDE_TRACEBACK", "1")
+    with pytest.raises((ValueError, SystemExit)) as error:
+        main(["train", *TOY, "training.steps=0"])
+    assert not isinstance(error.value, SystemExit) or error.value.code == 1
+
+
+# -- a disk that fills up -------------------------------------------------------------------------------
+
+
+def at_sync(monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+    """No file can be synced any more once one of that name is there."""
+    sync = os.fsync
+
+    def full(handle: int) -> None:
+        if list(Path().rglob(after)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+
+
+def at_write(monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+    """No file takes more than 1000 bytes once one of that name is there."""
+    make = os.fdopen
+
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self.file, self.room = file, 1000
+
+        def write(self, data: Any) -> int:
+            self.room -= len(memoryview(data).cast("B"))
+            if self.room < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return self.file.write(data)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def __enter__(self) -> "Full":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.file.close()
+
+    def fdopen(*a: Any, **k: Any) -> Any:
+        return Full(make(*a, **k)) if list(Path().rglob(after)) else make(*a, **k)
+
+    monkeypatch.setattr(checkpoint.os, "fdopen", fdopen)
+
+
+@pytest.mark.parametrize("full", [at_sync, at_write])
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    empty: Path,
+    training_only: None,
+    capsys: pytest.CaptureFixture[str],
+    full: Callable[[pytest.MonkeyPatch, str], None],
+) -> None:
+    main(["train", *TOY, "name=straight"])
+    shutil.move("runs/straight", "straight")
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        full(patch, "runs/**/step-000000010.pt")
+        with pytest.raises(SystemExit) as stop:
+            main(["train", *TOY, "name=run"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert error.startswith("scoresde: No space left on device")
+    assert error.count("\n") == 1
+    assert sorted(os.listdir("runs/run")) == ["checkpoints", "config.yaml", "metrics.jsonl"]
+    assert os.listdir("runs/run/checkpoints") == ["step-000000010.pt"]
+    latest = latest_checkpoint(Path("runs/run/checkpoints"))
+    assert latest is not None
+    assert load_checkpoint(latest)["step"] == 10
+    # With room again it goes on, to the same weights.
+    main(["train", "run=runs/run", "progress=false"])
+    assert_same(weights("runs/run"), weights("straight"))
+
+
+def test_a_disk_that_is_full_from_the_start(
+    empty: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty / "something").touch()
+    at_sync(monkeypatch, "something")
+    assert "No space left on device" in refusal(capsys, "train", *TOY)
+
+
+# -- real processes -------------------------------------------------------------------------------------
+
+SLOW = """
+import time
+from pathlib import Path
+from typing import Any
+
+from scoresde.training.loggers import LocalLogger, Logger
+
+
+class Slow(Logger):
+    def start(self, run_dir: Path, config: dict[str, Any]) -> None:
+        pass
+
+    def numbers(self, step: int, values: dict[str, Any]) -> None:
+        time.sleep(0.1)
+"""
+
+
+def command(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "scoresde.cli", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_interrupt_and_go_on(empty: Path, training_only: None) -> None:
+    (empty / "slow_logger.py").write_text(SLOW)
+    toy = [*TOY, "training.steps=60", "training.log_every=1", "training.checkpoint_every=null"]
+    process = command(empty, "train", *toy, "name=run", "+logger._target_=slow_logger.Slow", "allow=[slow_logger]")
+    log = empty / "runs" / "run" / "metrics.jsonl"
+    give_up = time.monotonic() + 90
+    while not (log.is_file() and log.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, error
+    assert "Traceback" not in error
+    (line,) = error.split("\n")[-2:-1]
+    found = re.fullmatch(r"stopped at step (\d+) with a checkpoint written; to go on: scoresde (train run=runs/run)", line)
+    assert found, error
+    step = int(found[1])
+    assert 3 <= step < 60
+    assert sorted(os.listdir("runs/run")) == ["checkpoints", "config.yaml", "metrics.jsonl"]
+    assert os.listdir("runs/run/checkpoints") == [f"step-{step:09d}.pt"]
+    # As the message has it, but with the local logger; it ends where a run without an interruption does.
+    main([*found[2].split(), "logger=local", "progress=false"])
+    main(["train", *toy, "name=straight"])
+    assert summary("runs/run")["training"]["steps"] == 60
+    assert_same(weights("runs/run"), weights("runs/straight"))
+    one, other = (load_checkpoint(Path(f"runs/{n}/checkpoints/step-000000060.pt")) for n in ("run", "straight"))
+    assert_same(one["network"], other["network"])
+    assert_same(one["ema"], other["ema"])
+
+
+def test_a_mistake_in_a_real_process(tmp_path: Path) -> None:
+    process = command(tmp_path, "train", *TOY, "training.steps=0")
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert out == ""
+    assert error == "scoresde: training: training.steps is 0, expected a whole number of at least 1\n"
+    assert os.listdir(tmp_path) == []
