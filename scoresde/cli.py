@@ -10,6 +10,7 @@ that does, and a user's mistake ends in one line, not in a traceback.
 import difflib
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
@@ -102,9 +103,9 @@ def _guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]
         try:
             task(config)
         except Interrupted as stop:
-            directory = config.run
+            directory = shlex.quote(f"run={config.run}")
             print(
-                f"\nstopped at step {stop.step} with a checkpoint written; to go on: scoresde train run={directory}",
+                f"\nstopped at step {stop.step} with a checkpoint written; to go on: scoresde train {directory}",
                 file=sys.stderr,
             )
             sys.exit(128 + stop.signum)
@@ -141,7 +142,7 @@ def _check_overrides(command: str, arguments: Sequence[str]) -> None:
     flags = [a for a in arguments if a.startswith("-")]
     if any(f.startswith(("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")) for f in flags):
         return
-    texts = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    texts = _without_flags(arguments)
     try:
         overrides = OverridesParser.create().parse_overrides(texts)
     except (OverrideParseException, HydraException) as error:
@@ -169,9 +170,20 @@ def _check_overrides(command: str, arguments: Sequence[str]) -> None:
                 compose(config_name=command, overrides=chosen)
             except HydraException as error:
                 raise UsageError(_explain(command, error, chosen)) from error
-            except OmegaConfBaseException as error:
+            except (OmegaConfBaseException, ValueError) as error:
                 raise UsageError(" ".join(str(error).split())) from error
     GlobalHydra.instance().clear()
+
+
+def _without_flags(arguments: Sequence[str]) -> list[str]:
+    """The overrides among the arguments: what is neither a flag nor the value of one."""
+    valued = {"--cfg", "-c", "--package", "-p", "--experimental-rerun", "--info", "-i"}
+    texts, before = [], ""
+    for argument in arguments:
+        if not argument.startswith("-") and before not in valued:
+            texts.append(argument)
+        before = argument
+    return texts
 
 
 def _explain(command: str, error: Exception, overrides: Sequence[str]) -> str:
@@ -239,23 +251,25 @@ def _run_to_train(config: DictConfig) -> Any:
 
     allow = list(config.allow)
     if config.run is not None:
-        run = Run.open(config.run, allow)
+        run = Run.open(str(config.run), allow)
         _apply_changes(run.config)
         return run
     plain: Any = OmegaConf.to_container(config, resolve=True)
     body = OmegaConf.create({k: v for k, v in plain.items() if k not in _COMMAND_KEYS})
-    name = config.name or f"{_choices()}-{config_hash(body)}"
+    name = str(config.name or f"{_choices()}-{config_hash(body)}")
     if Path(name).name != name:
         raise ConfigError(f"name is {name!r}, expected a name without slashes")
-    runs = Path(config.runs)
+    runs = Path(str(config.runs))
     number, directory = 1, runs / name
     existing = []
     while directory.exists():
         existing.append(directory)
         number += 1
         directory = runs / f"{name}-{number}"
-    if config.resume and existing:
-        directory = existing[-1]
+    if config.resume:
+        same = [d for d in existing if (d / "config.yaml").is_file()]
+        same = [d for d in same if config_hash(Run.open(d, allow).config) == config_hash(body)]
+        directory = same[-1] if same else directory
     return Run(directory, body, allow)
 
 
@@ -299,7 +313,7 @@ def _open(config: DictConfig) -> Any:
 
     if OmegaConf.is_missing(config, "run"):
         raise UsageError("run is missing: give run=DIR, a directory that `scoresde train` wrote")
-    return Run.open(config.run, list(config.allow))
+    return Run.open(str(config.run), list(config.allow))
 
 
 def _model(run: Any, config: DictConfig) -> Any:
@@ -336,7 +350,7 @@ def _sample(config: DictConfig) -> None:
         label=config.label,
         batch_size=config.batch_size,
         progress=config.progress,
-        name=name,
+        name=str(name),
     )
     print(
         f"{cost['n']} samples, {cost['nfe']} evaluations each, {cost['seconds']:.1f} s: "

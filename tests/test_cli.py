@@ -86,6 +86,16 @@ def training_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
 
 
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake that is not seen must not train the default model."""
+
+    def fit(self: Any) -> None:
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(pipeline.Trainer, "fit", fit)
+
+
 def files() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
 
@@ -226,11 +236,14 @@ def test_going_on_with_more_steps(work: Path, training_only: None, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    "change", ["sde=ve", "data=digits", "network.width=32", "optimizer.lr=1e-3", "objective=edm", "experiment=ring"]
+    "change", ["sde=ve", "data=digits", "network.dropout=0.1", "optimizer.lr=1e-3", "objective=edm", "experiment=ring"]
 )
+@pytest.mark.usefixtures("no_training")
 def test_a_run_that_goes_on_keeps_what_it_is(work: Path, capsys: pytest.CaptureFixture[str], change: str) -> None:
     key = re.escape(change.split("=")[0])
-    assert re.search(rf"{change}: a run that is continued keeps its {key}", refusal(capsys, "train", f"run={RUN}", change))
+    assert re.search(
+        rf"{change}: a run that is continued keeps its {key}", refusal(capsys, "train", f"run={RUN}", change)
+    )
 
 
 def test_sample(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -396,13 +409,16 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
+@pytest.mark.usefixtures("no_training")
 def test_a_mistake_is_answered_in_one_line(
     empty: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     if arguments[0] == "train" and any(m in message for m in ("name is", "steps is", "batch", "ema", "runs from",
                                                               "classes", "labels", "/proc")):  # fmt: skip
         # They are found when the parts are made: small ones.
-        toy = [o for o in TOY if not (o.startswith(("data=", "+data")) and any(a.startswith("data=") for a in arguments))]
+        toy = [
+            o for o in TOY if not (o.startswith(("data=", "+data")) and any(a.startswith("data=") for a in arguments))
+        ]
         arguments = ["train", *toy, *arguments[1:]]
     assert re.search(message, refusal(capsys, *arguments))
 
@@ -442,6 +458,7 @@ def test_a_mistake_about_a_run_changes_nothing_in_it(
     assert re.search(message, refusal(capsys, arguments[0], f"run={RUN}", *arguments[1:]))
 
 
+@pytest.mark.usefixtures("no_training")
 def test_networks_that_cannot_take_the_data(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = refusal(capsys, "train", "data=two_moons", "network=unet")
     assert re.search(r"network: .*shape.*\(2,\)", error)
@@ -502,6 +519,7 @@ def test_a_damaged_run(
     assert re.search(message, refusal(capsys, command, f"run={RUN}"))
 
 
+@pytest.mark.usefixtures("no_training")
 def test_training_does_not_go_on_from_a_damaged_run(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = work / RUN / "checkpoints" / "step-000000020.pt"
     content = path.read_bytes()
@@ -534,6 +552,7 @@ GOOD = np.random.default_rng(0).normal(size=(50, 3))
         (GOOD[:1], [], "test_size"),
     ],
 )
+@pytest.mark.usefixtures("no_training")
 def test_data_that_cannot_be_trained_on(
     empty: Path, capsys: pytest.CaptureFixture[str], array: Any, options: list[str], message: str
 ) -> None:
@@ -677,7 +696,9 @@ def test_interrupt_and_go_on(empty: Path, training_only: None) -> None:
     assert process.returncode == 128 + signal.SIGINT, error
     assert "Traceback" not in error
     (line,) = error.split("\n")[-2:-1]
-    found = re.fullmatch(r"stopped at step (\d+) with a checkpoint written; to go on: scoresde (train run=runs/run)", line)
+    found = re.fullmatch(
+        r"stopped at step (\d+) with a checkpoint written; to go on: scoresde (train run=runs/run)", line
+    )
     assert found, error
     step = int(found[1])
     assert 3 <= step < 60

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pickle
 import re
 import tempfile
 from collections.abc import Callable
@@ -37,6 +36,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     Whatever stops it (a full disk, an interrupt), `path` is what it was before or complete.
     """
+    made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -52,6 +52,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+        with contextlib.suppress(OSError):  # somebody else may use them by now
+            for parent in made:
+                parent.rmdir()
         raise
     with contextlib.suppress(OSError):  # some file systems do not sync folders
         folder = os.open(path.parent, os.O_RDONLY)
@@ -64,15 +67,25 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     """Write `state` as the checkpoint of `step`, then remove all but the newest `keep`."""
     path = folder / f"step-{step:09d}.pt"
-    write_atomically(path, lambda file: torch.save({"format": _FORMAT, "step": step, **state}, file))
-    for old in sorted(folder.glob("step-*.pt"), key=_step_of)[:-keep]:
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save({"format": _FORMAT, "step": step, **state}, file)
+        except RuntimeError as error:
+            # torch closes its archive after a failed write and reports that, not the full disk.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+    write_atomically(path, write)
+    for old in sorted(_checkpoints(folder), key=_step_of)[:-keep]:
         old.unlink()
     return path
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint in `folder`, or None."""
-    return max((p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name)), key=_step_of, default=None)
+    return max(_checkpoints(folder), key=_step_of, default=None)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -83,7 +96,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    except Exception as error:  # torch raises whatever the damage runs into
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint (truncated, or not written by scoresde): "
             "remove it to go on from the one before"
@@ -118,6 +133,10 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def _checkpoints(folder: Path) -> list[Path]:
+    """Those that this module named; other files in the folder are the user's."""
+    return [path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)]
+
+
 def _step_of(path: Path) -> int:
-    match = _NAME.fullmatch(path.name)
-    return int(match.group(1)) if match else -1
+    return int(path.stem.removeprefix("step-"))

@@ -13,6 +13,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 __all__ = ["ConfigError", "check_targets", "instantiate"]
 
@@ -92,7 +93,10 @@ def instantiate(config: DictConfig, key: str, allow: Sequence[str] = (), **argum
     node = OmegaConf.select(config, key)
     if node is None:
         raise ConfigError(f"the configuration has no {key}")
-    plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    try:
+        plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
     check_targets(plain, allow)
     try:
         return hydra_instantiate(plain, **arguments, _convert_="all")

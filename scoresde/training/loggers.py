@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal
@@ -88,8 +89,10 @@ class WandbLogger(Logger):
         self.project, self.mode, self.group = project, mode, group
 
     def start(self, run_dir: Path, config: dict[str, Any]) -> None:
-        mode: Literal["online", "offline", "disabled"] = "online" if self._logged_in() else "offline"
-        mode = self.mode or mode
+        # None leaves it to wandb, which reads WANDB_MODE.
+        mode = self.mode
+        if mode is None and not os.environ.get("WANDB_MODE"):
+            mode = "online" if self._logged_in() else "offline"
         try:
             self._run = self._wandb.init(
                 project=self.project,
@@ -100,16 +103,12 @@ class WandbLogger(Logger):
                 mode=mode,
                 # The same run goes on when training does.
                 id=run_dir.name,
-                resume="allow" if mode == "online" else None,
+                resume="allow" if "online" in (mode, os.environ.get("WANDB_MODE")) else None,
             )
         except Exception as error:  # the service's trouble must not end a run
             _log.warning("wandb did not start, the run goes on without it: %s", error)
 
     def _logged_in(self) -> bool:
-        import os
-
-        if os.environ.get("WANDB_MODE"):
-            return os.environ["WANDB_MODE"] == "online"
         return bool(getattr(self._wandb.api, "api_key", None))
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:

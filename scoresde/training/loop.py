@@ -92,15 +92,20 @@ class Training:
     max_skipped: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "keep", "max_skipped"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} is {getattr(self, name)}, expected at least 1")
-        if self.checkpoint_every is not None and self.checkpoint_every < 1:
-            raise ValueError(f"training.checkpoint_every is {self.checkpoint_every}, expected at least 1 or null")
-        if self.warmup < 0 or self.seed < 0:
-            raise ValueError(f"training.warmup={self.warmup} and training.seed={self.seed} must not be negative")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"training.clip is {self.clip}, expected a positive norm or null")
+        least = dict.fromkeys(("steps", "batch_size", "log_every", "keep", "max_skipped"), 1)
+        least |= {"warmup": 0, "seed": 0}
+        if self.checkpoint_every is not None:
+            least["checkpoint_every"] = 1
+        for name, low in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < low:
+                raise ValueError(f"training.{name} is {value!r}, expected a whole number of at least {low}")
+        if self.clip is not None and not (_is_number(self.clip) and self.clip > 0):
+            raise ValueError(f"training.clip is {self.clip!r}, expected a positive norm or null")
+        if not (_is_number(self.final_lr) and 0 <= self.final_lr <= 1):
+            raise ValueError(f"training.final_lr is {self.final_lr!r}, expected a part between 0 and 1")
+        if not isinstance(self.ema, Profile):
+            raise ValueError(f"training.ema is {self.ema!r}, expected a profile such as HalfLife")
 
     def lr_factor(self, step: int) -> float:
         """The learning rate of `step` (0, 1, ...) as a part of its peak: linear warm-up, then a cosine."""
@@ -108,6 +113,10 @@ class Training:
             return (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class NoiseLevels:
@@ -167,7 +176,12 @@ class Trainer:
         accelerator: Accelerator | None = None,
         progress: bool = True,
     ) -> None:
-        self.accelerator = accelerator or Accelerator(mixed_precision="bf16" if options.bf16 else "no")
+        self.accelerator = accelerator or Accelerator()
+        if options.batch_size % self.accelerator.num_processes:
+            raise ValueError(
+                f"training.batch_size is {options.batch_size}, "
+                f"expected a multiple of the {self.accelerator.num_processes} processes"
+            )
         self.model, self.objective, self.data, self.options = model, objective, data, options
         self.checkpoints = run_dir / "checkpoints"
         self.run_dir, self.loggers, self.progress = run_dir, loggers, progress
@@ -176,14 +190,18 @@ class Trainer:
         model.to(device)
         if options.channels_last and len(data.shape) == 3:
             self.bare.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = make_optimizer([p for p in self.bare.parameters() if p.requires_grad])
+        try:
+            optimizer = make_optimizer([p for p in self.bare.parameters() if p.requires_grad])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"optimizer: {' '.join(str(error).split())}") from error
         if options.compile:
             # In place, so that the parameters keep their names.
             self.bare.compile()
-        self.ema = EMA(self.bare, options.ema)
         # Only the network is wrapped: gradients are averaged in its backward pass, and the model around it
         # stays what it is.
         model.network, self.optimizer = self.accelerator.prepare(self.bare, optimizer)
+        # Only now: moving a module to its device, as `prepare` may, gives its parameters other memory.
+        self.ema = EMA(self.bare, options.ema)
         # Fused optimisers skip a step on the device, by the interface that gradient scalers use.
         self._skips_on_device = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
         self._inner = optimizer
@@ -242,13 +260,15 @@ class Trainer:
         for group, peak in zip(self._inner.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
         x0, u, epsilon, cond, generator = self._batch(self.step)
-        with self.accelerator.autocast():
+        # Not by accelerate, whose precision is one for the process and stays on the network after training.
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=options.bf16):
             loss = self.objective(self.model, x0, generator, u=u, noise=epsilon, **cond)
         self.accelerator.backward(loss.value)
         parameters = [p for p in self.bare.parameters() if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if options.clip is None else options.clip)
         bad = ~(norm.isfinite() & self._everywhere(loss.value.detach()).isfinite())
-        if self._skips_on_device:
+        # A fused SGD that skips its very first step leaves its momentum uninitialised: the first step is looked at.
+        if self._skips_on_device and self._inner.state:
             self._inner.grad_scale = None  # type: ignore[attr-defined]
             self._inner.found_inf = bad.float()  # type: ignore[attr-defined]
             self._inner.step()
@@ -325,8 +345,8 @@ class Trainer:
                 stop = self._stop_requested()
                 if done or stop is not None or (every is not None and self.step % every == 0):
                     self.seconds = base + time.perf_counter() - began
-                    # Weights that are being skipped over are not a good state to keep.
-                    if not int(self._in_a_row):
+                    # Weights that are being skipped over must not push out a good state.
+                    if done or stop is not None or not int(self._in_a_row):
                         self._checkpoint()
                 if stop is not None and not done:
                     raise Interrupted(stop, self.step)
@@ -387,6 +407,8 @@ class Trainer:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Within, SIGINT and SIGTERM only leave a note; a second SIGINT stops at once."""
+
+        self._signal = None
 
         def note(signum: int, frame: FrameType | None) -> None:
             if self._signal is not None and signum == signal.SIGINT:

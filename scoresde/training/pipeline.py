@@ -29,6 +29,10 @@ from scoresde.training.run import Run, build_model, data_statistics
 __all__ = ["check_labels", "evaluate", "likelihood", "sample", "train"]
 
 
+# What `evaluate_samples` needs on each side: 5 neighbours and a jackknife.
+MINIMUM = 7
+
+
 def check_labels(network: Any, data: Data) -> None:
     """Refuse a network with classes on data without, or with another number of them."""
     wanted = getattr(network, "num_classes", None)
@@ -56,7 +60,8 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> None:
     statistics = data_statistics(data, options.dequantise)
     model = build_model(run, data.shape, statistics)
     check_labels(model.network, data)
-    accelerator = Accelerator(mixed_precision="bf16" if options.bf16 else "no")
+    _check_evaluation(run, model, data)
+    accelerator = Accelerator()
     loggers: list[Logger] = [LocalLogger()]
     if logger is not None and not isinstance(logger, LocalLogger):
         loggers.append(logger)
@@ -97,6 +102,31 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> None:
         if accelerator.is_main_process:
             for each in loggers:
                 each.finish()
+
+
+def _check_evaluation(run: Run, model: NetworkScore, data: Data) -> None:
+    """Refuse before training what would be refused after it."""
+    evaluation = run.config.evaluation
+    for name, low, free in (
+        ("samples", 0, True),
+        ("likelihood", 0, True),
+        ("draws", 1, False),
+        ("batch_size", 1, False),
+    ):
+        value = evaluation[name]
+        if not (value is None and free) and (not isinstance(value, int) or value < low):
+            raise ConfigError(f"evaluation.{name} is {value!r}, expected a whole number of at least {low}")
+    if not isinstance(evaluation.tolerance, (int, float)) or not evaluation.tolerance > 0:
+        raise ConfigError(f"evaluation.tolerance is {evaluation.tolerance!r}, expected a positive number")
+    n = len(data.test) if evaluation.samples is None else min(evaluation.samples, len(data.test))
+    least = min(n, len(data.train)) if n else MINIMUM
+    if least < MINIMUM:
+        raise ConfigError(
+            f"sample quality needs at least {MINIMUM} samples on each side, got {least}: set evaluation.samples "
+            "to that or more, take a larger test split, or leave it out by evaluation.samples=0"
+        )
+    run.make("evaluation.divergence")
+    run.make("sampler").grid(model.sde)
 
 
 def _after_training(
@@ -140,8 +170,10 @@ def sample(
     Args:
         label: the class to draw from, for models with classes; else classes come in turn.
     """
-    if n < 1:
-        raise ValueError(f"n is {n}, expected at least one sample")
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n is {n!r}, expected a whole number of at least 1")
+    if Path(name).name != name:
+        raise ValueError(f"name is {name!r}, expected a name without slashes")
     cond: dict[str, Tensor] = {}
     if has_classes(model):
         classes = int(model.network.num_classes)  # type: ignore[arg-type]
@@ -206,9 +238,9 @@ def likelihood(
     if split not in ("train", "test"):
         raise ConfigError(f"split is {split!r}, expected train or test")
     raw, labels = (data.test, data.test_labels) if split == "test" else (data.train, data.train_labels)
+    if n is not None and (not isinstance(n, int) or n < 1):
+        raise ConfigError(f"n is {n!r}, expected a whole number of at least 1, or null for all")
     n = len(raw) if n is None else min(n, len(raw))
-    if n < 1:
-        raise ConfigError(f"n is {n}, expected at least one sample")
     raw = raw[:n].to(model.device)
     settings: dict[str, Any] = {
         "divergence": run.make("evaluation.divergence"),

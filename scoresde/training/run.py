@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from scoresde.data import Data
@@ -70,7 +71,11 @@ class Run:
             raise ConfigError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
         if not isinstance(config, DictConfig):
             raise ConfigError(f"{file} holds no mapping; give a directory that `scoresde train` wrote")
-        check_targets(OmegaConf.to_container(config, resolve=True), allow)
+        try:
+            plain = OmegaConf.to_container(config, resolve=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{file} cannot be resolved: {' '.join(str(error).split())}") from error
+        check_targets(plain, allow)
         return cls(path, config, allow)
 
     def write_config(self) -> None:
@@ -107,7 +112,9 @@ class Run:
             statistics = Statistics(known["mean"], known["std"], known.get("covariance"))
             model = build_model(self, tuple(known["mean"].shape), statistics)
             model.load_state_dict(tensors)
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
             raise CheckpointError(
                 f"{self.model_path} does not hold the model that {self.directory / 'config.yaml'} describes: "
                 f"{' '.join(str(error).split())[:200]}"
