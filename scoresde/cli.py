@@ -9,6 +9,7 @@ that does, and a user's mistake ends in one line, not in a traceback.
 
 import difflib
 import logging
+import math
 import os
 import shlex
 import signal
@@ -24,6 +25,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -85,8 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "evaluate": _evaluate,
         "report": _report,
     }[command]
-    application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(_guarded(task))
-    application()
+    failures: list[int] = []
+    application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
+    application(_guarded(task, failures))()
+    if failures:
+        sys.exit(failures[0])
 
 
 def _fail(message: str, status: int = 1) -> None:
@@ -94,8 +99,18 @@ def _fail(message: str, status: int = 1) -> None:
     sys.exit(status)
 
 
-def _guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """`task` with a user's mistakes turned into one line and an exit status."""
+def _guarded(task: Callable[[DictConfig], None], failures: list[int]) -> Callable[[DictConfig], None]:
+    """`task` with a user's mistakes turned into one line and an exit status.
+
+    In a sweep the status goes into `failures` and the other jobs run.
+    """
+
+    def fail(message: str) -> None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            print(f"scoresde: {message}", file=sys.stderr)
+            failures.append(1)
+        else:
+            _fail(message)
 
     def run(config: DictConfig) -> None:
         from scoresde.training.loop import Interrupted
@@ -103,11 +118,9 @@ def _guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]
         try:
             task(config)
         except Interrupted as stop:
-            directory = shlex.quote(f"run={config.run}")
-            print(
-                f"\nstopped at step {stop.step} with a checkpoint written; to go on: scoresde train {directory}",
-                file=sys.stderr,
-            )
+            again = [f"run={config.run}"] + ([f"allow=[{','.join(config.allow)}]"] if config.allow else [])
+            how = f"scoresde train {shlex.join(again)}"
+            print(f"\nstopped at step {stop.step} with a checkpoint written; to go on: {how}", file=sys.stderr)
             sys.exit(128 + stop.signum)
         except KeyboardInterrupt:
             print("\nscoresde: interrupted", file=sys.stderr)
@@ -115,10 +128,10 @@ def _guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]
         except OSError as error:
             _raise_if_asked()
             where = f" ({error.filename})" if error.filename else ""
-            _fail(f"{error.strerror or error}{where}: what was complete is kept")
+            fail(f"{error.strerror or error}{where}: what was complete is kept")
         except (ValueError, ArithmeticError, TypeError, ImportError, OmegaConfBaseException) as error:
             _raise_if_asked()
-            _fail(" ".join(str(error).split()))
+            fail(" ".join(str(error).split()))
 
     return run
 
@@ -147,11 +160,18 @@ def _check_overrides(command: str, arguments: Sequence[str]) -> None:
         overrides = OverridesParser.create().parse_overrides(texts)
     except (OverrideParseException, HydraException) as error:
         raise UsageError(" ".join(str(error).split())) from error
+    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
     plain: list[str] = []
     sweeps: list[list[str]] = []
     for override in overrides:
         if override.is_hydra_override():
             continue
+        if not override.key_or_group:
+            raise UsageError(f"{override.input_line!r} has no key: write key=value")
+        wrong = not (override.is_delete() or override.is_sweep_override() or isinstance(override.value(), str | list))
+        if override.key_or_group in groups and wrong:
+            known = ", ".join(_options(override.key_or_group))
+            raise UsageError(f"{override.input_line!r}: expected one of {known}")
         if override.is_sweep_override():
             if not {"-m", "--multirun"} & set(flags):
                 raise UsageError(
@@ -208,7 +228,7 @@ def _options(group: str) -> list[str]:
 def _known_keys(command: str) -> set[str]:
     """Every key of the default configuration, and the groups."""
     config = OmegaConf.to_container(compose(config_name=command), resolve=False)
-    keys: set[str] = {p.name for p in conf_dir().iterdir() if p.is_dir()}
+    keys = {path.name for path in conf_dir().iterdir() if path.is_dir()}
 
     def walk(node: Any, prefix: str) -> None:
         if isinstance(node, dict):
@@ -257,8 +277,8 @@ def _run_to_train(config: DictConfig) -> Any:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     body = OmegaConf.create({k: v for k, v in plain.items() if k not in _COMMAND_KEYS})
     name = str(config.name or f"{_choices()}-{config_hash(body)}")
-    if Path(name).name != name:
-        raise ConfigError(f"name is {name!r}, expected a name without slashes")
+    if Path(name).name != name or name in (".", ".."):
+        raise ConfigError(f"name is {name!r}, expected a name without slashes, and not . or ..")
     runs = Path(str(config.runs))
     number, directory = 1, runs / name
     existing = []
@@ -339,7 +359,7 @@ def _sample(config: DictConfig) -> None:
 
     run = _open(config)
     sampler, model, data = _sampler(run, config), _model(run, config), run.data()
-    name = config.name or f"n{config.n}-seed{config.seed}"
+    name = str(config.name or f"n{config.n}-seed{config.seed}")
     _, cost = sample(
         run,
         model,
@@ -350,7 +370,7 @@ def _sample(config: DictConfig) -> None:
         label=config.label,
         batch_size=config.batch_size,
         progress=config.progress,
-        name=str(name),
+        name=name,
     )
     print(
         f"{cost['n']} samples, {cost['nfe']} evaluations each, {cost['seconds']:.1f} s: "
@@ -372,17 +392,26 @@ def _likelihood(config: DictConfig) -> None:
 
 def _evaluate(config: DictConfig) -> None:
     from scoresde.metrics import PCA
-    from scoresde.training.pipeline import evaluate, sample
+    from scoresde.training.pipeline import check_evaluation_size, evaluate, sample
 
     run = _open(config)
     sampler, model, data = _sampler(run, config), _model(run, config), run.data()
     n = len(data.test) if config.n is None else config.n
+    if not isinstance(n, int) or n < 1:
+        raise UsageError(f"n is {n!r}, expected a whole number of at least 1, or null for all")
     if n > len(data.test):
         raise UsageError(f"n is {n} but there are {len(data.test)} held-out samples: give n={len(data.test)} or less")
+    check_evaluation_size(min(n, len(data.train)))
+    features = None if config.pca is None else PCA(config.pca)
+    most = min(n, math.prod(data.shape))
+    if config.pca is not None and config.pca > most:
+        raise UsageError(
+            f"pca is {config.pca}, expected at most {most} components: the smaller of n and the dimensions"
+        )
     drawn, cost = sample(
         run, model, data, sampler, n, seed=config.seed, batch_size=config.batch_size, progress=config.progress
     )
-    evaluate(run, data, drawn, cost, seed=config.seed, features=None if config.pca is None else PCA(config.pca))
+    evaluate(run, data, drawn, cost, seed=config.seed, features=features)
     summary = run.summary()
     print("\n".join(_metric_lines(summary)))
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -155,7 +156,7 @@ def test_train_writes_a_run_directory(trained: Path) -> None:
     ):
         assert (run / file).is_file(), file
     assert [str(path) for path in trained.iterdir()] == [str(trained / "runs")]
-    assert not [path for path in run.rglob(".*")]
+    assert not list(run.rglob(".*"))
     values = summary(run)
     text = json.dumps(values, allow_nan=False)
     assert values["training"]["steps"] == 20
@@ -180,44 +181,32 @@ def test_train_says_what_came_out(empty: Path, training_only: None, capsys: pyte
     assert "report.html" in out
 
 
-def test_a_second_train_makes_a_run_of_its_own_and_resume_does_not(empty: Path, training_only: None) -> None:
-    main(["train", *TOY, "name=a"])
-    main(["train", *TOY, "name=a"])
-    assert sorted(os.listdir("runs")) == ["a", "a-2"]
-    assert_same(weights("runs/a"), weights("runs/a-2"))
+def test_a_second_train_makes_a_run_of_its_own_and_resume_does_not(work: Path, training_only: None) -> None:
     before = files()
-    main(["train", *TOY, "name=a", "resume=true"])
-    assert sorted(os.listdir("runs")) == ["a", "a-2"]
-    after = files()
-    assert {k: v for k, v in after.items() if k.startswith("runs/a/")} == {
-        k: v for k, v in before.items() if k.startswith("runs/a/")
-    }
-    assert_same(weights("runs/a"), weights("runs/a-2"))
-
-
-def test_resume_goes_on_where_training_stopped(empty: Path, training_only: None) -> None:
-    main(["train", *TOY, "name=straight"])
-    main(["train", *TOY, "name=broken"])
-    run = Path("runs/broken")
+    main(["train", *TOY, "name=moons"])
+    assert sorted(os.listdir("runs")) == ["moons", "moons-2"]
+    assert before.items() <= files().items()
+    assert_same(weights("runs/moons"), weights("runs/moons-2"))
+    # As if it had been stopped at step 10.
     for file in ("model.safetensors", "summary.json", "report.html", "checkpoints/step-000000020.pt"):
-        (run / file).unlink()
-    main(["train", *TOY, "name=broken", "resume=true"])
-    assert sorted(os.listdir("runs")) == ["broken", "straight"]
-    assert summary(run)["training"]["steps"] == 20
-    assert_same(weights("runs/straight"), weights(run))
+        Path("runs/moons-2", file).unlink()
+    main(["train", *TOY, "name=moons", "resume=true"])
+    assert sorted(os.listdir("runs")) == ["moons", "moons-2"]
+    assert before.items() <= files().items()
+    assert summary("runs/moons-2")["training"]["steps"] == 20
+    assert_same(weights("runs/moons"), weights("runs/moons-2"))
 
 
-def test_resume_is_for_the_very_configuration(empty: Path, training_only: None) -> None:
-    main(["train", *TOY, "name=a"])
+def test_resume_is_for_the_very_configuration(work: Path, training_only: None) -> None:
     before = files()
-    main(["train", *TOY, "name=a", "resume=true", "sde=ve", "sampler.grid.steps=5"])
-    assert sorted(os.listdir("runs")) == ["a", "a-2"]
-    assert {k: v for k, v in files().items() if k.startswith("runs/a/")} == before
+    main(["train", *TOY, "name=moons", "resume=true", "sde=ve"])
+    assert sorted(os.listdir("runs")) == ["moons", "moons-2"]
+    assert before.items() <= files().items()
     # What the weights do not depend on may change.
-    main(["train", *TOY, "name=a", "resume=true", "sampler.grid.steps=5", "training.log_every=7"])
-    assert sorted(os.listdir("runs")) == ["a", "a-2"]
-    main(["train", *TOY, "name=a", "resume=true", "sde=ve"])
-    assert sorted(os.listdir("runs")) == ["a", "a-2"]
+    main(["train", *TOY, "name=moons", "resume=true", "sampler.grid.steps=5", "training.log_every=7"])
+    assert sorted(os.listdir("runs")) == ["moons", "moons-2"]
+    assert "steps: 5" in Path("runs/moons/config.yaml").read_text()
+    assert "VESDE" in Path("runs/moons-2/config.yaml").read_text()
 
 
 def test_going_on_with_more_steps(work: Path, training_only: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,26 +282,29 @@ def test_report(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_multirun(empty: Path, training_only: None) -> None:
-    main(["train", "--multirun", *TOY, "sde=vp,ve", "training.bf16=true,false"])
-    runs = [path for path in (empty / "runs").iterdir() if path.name != "sweeps"]
-    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
-    made = sorted((c["sde"]["_target_"], c["training"]["bf16"]) for c in configs)
-    assert made == [
-        ("scoresde.sde.VESDE", False),
-        ("scoresde.sde.VESDE", True),
-        ("scoresde.sde.VPSDE", False),
-        ("scoresde.sde.VPSDE", True),
-    ]
-    for run in runs:
-        assert ("-vp-" in run.name) == (summary(run)["training"]["steps"] == 20 and "-ve-" not in run.name)
+    main(["train", "--multirun", *TOY, "sde=vp,ve"])
+    runs = sorted(path for path in (empty / "runs").iterdir() if path.name != "sweeps")
+    assert [run.name[:17] for run in runs] == ["two_moons-mlp-ve-", "two_moons-mlp-vp-"]
+    for run, name in zip(runs, ("VESDE", "VPSDE"), strict=True):
+        assert yaml.safe_load((run / "config.yaml").read_text())["sde"]["_target_"] == f"scoresde.sde.{name}"
+        assert summary(run)["training"]["steps"] == 20
         assert (run / "report.html").is_file()
+
+
+def test_a_sweep_over_the_precision(empty: Path, training_only: None) -> None:
+    main(["train", "--multirun", *TOY, "training.steps=2", "training.bf16=true,false"])
+    runs = [path for path in (empty / "runs").iterdir() if path.name != "sweeps"]
+    assert sorted(yaml.safe_load((run / "config.yaml").read_text())["training"]["bf16"] for run in runs) == [
+        False,
+        True,
+    ]
 
 
 def test_a_sweep_goes_on_after_a_run_that_failed(
     empty: Path, training_only: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["train", "--multirun", *TOY, "network.num_classes=5,null"])
+        main(["train", "--multirun", *TOY, "training.steps=2", "network.num_classes=5,null"])
     assert stop.value.code == 1
     error = capsys.readouterr().err
     assert "Traceback" not in error
@@ -372,39 +364,27 @@ MISTAKES = [
     (["train", "experiment=rign"], "experiment has no choice 'rign', did you mean 'ring'"),
     (["train", "trainig.steps=3"], "unknown key 'trainig.steps', did you mean 'training.steps'"),
     (["train", "training.stesp=3"], "unknown key 'training.stesp', did you mean 'training.steps'"),
-    (["train", "netwrok=mlp"], "unknown key 'netwrok', did you mean 'network'"),
     (["train", "training.steps=[1,"], r"\[1,"),
-    (["train", "training.steps=3", "foo"], "foo"),
     (["train", "foo"], "foo"),
-    (["train", "=3"], "=3"),
     (["train", "~nothing"], "nothing"),
     (["train", "network=null"], "network"),
-    (["train", "network=[mlp,unet]"], "network"),
     (["train", "sde=vp,ve"], "'sde=vp,ve' is a list of choices: add --multirun"),
-    (["train", "training.seed=range(3)"], "add --multirun"),
     (["train", "--multirun", "sde=vp,vee"], "sde has no choice 'vee', did you mean 've'"),
     (["train", "name=a/b"], "name is 'a/b', expected a name without slashes"),
-    (["train", "name=.."], "name is '..', expected"),
     (["train", "run=nowhere"], "run=nowhere does not exist; give a directory that `scoresde train` wrote"),
     (["train", "run=5"], "run=5 does not exist"),
     (["train", "training.steps=0"], "training.steps is 0, expected"),
     (["train", "training.batch_size=0"], "training.batch_size is 0, expected"),
-    (["train", "training.batch_size=2.5"], "training.batch_size is 2.5, expected"),
-    (["train", "training.ema=null"], "training.ema"),
     (["train", "sampler.grid.steps=0"], "sampler: steps is 0, expected"),
     (["train", "+sampler.grid.t_min=1e-9"], "t runs from 1e-09 to 1, outside"),
     (["train", "network.num_classes=3"], "network.num_classes is 3 but the data set two_moons has 2 classes"),
     (["train", "data=swiss_roll", "network.num_classes=3"], "data set swiss_roll has no labels"),
     (["train", "data._target_=os.getcwd"], "'os.getcwd' is not allowed"),
-    (["train", "data=npz"], "data.*path"),
     (["train", "data=npz", "data.path=nowhere.npz"], "data: there is no file nowhere.npz"),
     (["train", "runs=/proc/nothing"], "/proc/nothing"),
     (["sample"], "run is missing: give run=DIR"),
-    (["sample", "run=nowhere"], "run=nowhere does not exist"),
     (["sample", "run=."], "run=. is no run directory: it has no config.yaml"),
-    (["likelihood"], "run is missing"),
     (["evaluate", "run=nowhere"], "does not exist"),
-    (["report", "run=nowhere"], "does not exist"),
 ]
 
 
@@ -427,35 +407,28 @@ def test_a_mistake_is_answered_in_one_line(
     ("arguments", "message"),
     [
         (["sample", "n=0"], "n is 0, expected"),
-        (["sample", "n=-1"], "n is -1, expected"),
         (["sample", "n=abc"], "n is 'abc', expected"),
-        (["sample", "batch_size=0"], "batch_size is 0, expected at least 1"),
         (["sample", "label=1"], "this model was trained without labels"),
-        (["sample", "name=../../x"], "name is '../../x', expected"),
         (["sample", "sampler=huen"], "sampler has no choice 'huen', did you mean 'heun'"),
         (["sample", "sampler=heun", "sampler.grid.steps=0"], "sampler: steps is 0, expected"),
         (["sample", "sampler=heun", "+sampler.grid.t_min=1e-9"], "t runs from 1e-09"),
-        (["sample", "sampler=heun", "+sampler.grid.t_max=2"], "outside"),
         (["sample", "nn=3"], "unknown key 'nn'"),
         (["sample", "device=warp"], "device is 'warp'"),
         (["likelihood", "n=0"], "n is 0, expected"),
         (["likelihood", "split=valid"], "split is 'valid', expected train or test"),
         (["likelihood", "tolerance=0"], "must be positive"),
-        (["likelihood", "batch_size=0"], "batch_size is 0"),
         (["likelihood", "divergence.probes=0"], "probes is 0, expected at least 1"),
         (["likelihood", "divergence._target_=os.getcwd"], "'os.getcwd' is not allowed"),
         (["evaluate", "n=1000"], "n is 1000 but there are 40 held-out samples: give n=40 or less"),
-        (["evaluate", "n=0"], "n is 0, expected"),
-        (["evaluate", "n=3"], "at least"),
-        (["evaluate", "pca=0"], "at least 1 component"),
-        (["evaluate", "pca=3"], "component"),
+        (["evaluate", "n=3"], "at least 7"),
+        (["evaluate", "pca=3"], "pca is 3, expected at most 2"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_about_a_run_changes_nothing_in_it(
     work: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    assert re.search(message, refusal(capsys, arguments[0], f"run={RUN}", *arguments[1:]))
+    assert re.search(message, refusal(capsys, arguments[0], f"run={RUN}", "progress=false", *arguments[1:]))
 
 
 @pytest.mark.usefixtures("no_training")
@@ -499,7 +472,6 @@ def part_missing(run: Path) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump(config))
 
 
-@pytest.mark.parametrize("command", ["sample", "likelihood", "evaluate"])
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -513,13 +485,18 @@ def part_missing(run: Path) -> None:
     ],
 )
 def test_a_damaged_run(
-    work: Path, capsys: pytest.CaptureFixture[str], command: str, damage: Callable[[Path], None], message: str
+    work: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], message: str
 ) -> None:
     damage(work / RUN)
-    assert re.search(message, refusal(capsys, command, f"run={RUN}"))
+    assert re.search(message, refusal(capsys, "sample", f"run={RUN}"))
 
 
-@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("command", ["likelihood", "evaluate", "report"])
+def test_other_commands_on_a_strangers_run(work: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    foreign_target(work / RUN)
+    assert "_target_ 'os.mkdir' is not allowed" in refusal(capsys, command, f"run={RUN}")
+
+
 def test_training_does_not_go_on_from_a_damaged_run(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = work / RUN / "checkpoints" / "step-000000020.pt"
     content = path.read_bytes()
@@ -540,14 +517,8 @@ GOOD = np.random.default_rng(0).normal(size=(50, 3))
     ("array", "options", "message"),
     [
         (np.where(GOOD > 2, np.nan, GOOD), [], "NaN or infinite"),
-        (np.where(GOOD > 2, np.inf, GOOD), [], "NaN or infinite"),
         (np.full((50, 3), 2.5), [], "constant"),
-        (np.full((50, 3), 7, dtype=np.uint8), [], "constant"),
         (np.arange(150).reshape(50, 3) % 17, ["data.levels=10"], "10"),
-        (np.arange(150).reshape(50, 3) - 3, ["data.levels=256"], "-3"),
-        (np.arange(150).reshape(50, 3), [], "give levels"),
-        (np.zeros((0, 3)), [], "empty|no samples|test_size|leaves"),
-        (np.arange(5.0), [], r"\(N, \*shape\)"),
         (np.array([{"a": 1}] * 5), [], "pickled objects"),
         (GOOD[:1], [], "test_size"),
     ],
@@ -616,13 +587,12 @@ def at_write(monkeypatch: pytest.MonkeyPatch, after: str) -> None:
 
 @pytest.mark.parametrize("full", [at_sync, at_write])
 def test_a_full_disk_keeps_the_last_good_checkpoint(
+    trained: Path,
     empty: Path,
     training_only: None,
     capsys: pytest.CaptureFixture[str],
     full: Callable[[pytest.MonkeyPatch, str], None],
 ) -> None:
-    main(["train", *TOY, "name=straight"])
-    shutil.move("runs/straight", "straight")
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
         full(patch, "runs/**/step-000000010.pt")
@@ -639,7 +609,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     assert load_checkpoint(latest)["step"] == 10
     # With room again it goes on, to the same weights.
     main(["train", "run=runs/run", "progress=false"])
-    assert_same(weights("runs/run"), weights("straight"))
+    assert_same(weights("runs/run"), weights(trained / RUN))
 
 
 def test_a_disk_that_is_full_from_the_start(
@@ -665,7 +635,7 @@ class Slow(Logger):
         pass
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
-        time.sleep(0.1)
+        time.sleep(0.3)
 """
 
 
@@ -681,10 +651,12 @@ def command(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_interrupt_and_go_on(empty: Path, training_only: None) -> None:
+def test_interrupt_and_go_on(trained: Path, empty: Path, training_only: None) -> None:
     (empty / "slow_logger.py").write_text(SLOW)
-    toy = [*TOY, "training.steps=60", "training.log_every=1", "training.checkpoint_every=null"]
-    process = command(empty, "train", *toy, "name=run", "+logger._target_=slow_logger.Slow", "allow=[slow_logger]")
+    often = ["training.log_every=1", "training.checkpoint_every=null"]
+    process = command(
+        empty, "train", *TOY, *often, "name=run", "logger._target_=slow_logger.Slow", "allow=[slow_logger]"
+    )
     log = empty / "runs" / "run" / "metrics.jsonl"
     give_up = time.monotonic() + 90
     while not (log.is_file() and log.read_text().count("\n") >= 3):
@@ -692,24 +664,23 @@ def test_interrupt_and_go_on(empty: Path, training_only: None) -> None:
         assert time.monotonic() < give_up
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
+    _out, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT, error
     assert "Traceback" not in error
     (line,) = error.split("\n")[-2:-1]
-    found = re.fullmatch(
-        r"stopped at step (\d+) with a checkpoint written; to go on: scoresde (train run=runs/run)", line
-    )
+    found = re.fullmatch(r"stopped at step (\d+) with a checkpoint written; to go on: scoresde (train .*)", line)
     assert found, error
     step = int(found[1])
-    assert 3 <= step < 60
+    assert 3 <= step < 20
     assert sorted(os.listdir("runs/run")) == ["checkpoints", "config.yaml", "metrics.jsonl"]
     assert os.listdir("runs/run/checkpoints") == [f"step-{step:09d}.pt"]
     # As the message has it, but with the local logger; it ends where a run without an interruption does.
-    main([*found[2].split(), "logger=local", "progress=false"])
-    main(["train", *toy, "name=straight"])
-    assert summary("runs/run")["training"]["steps"] == 60
-    assert_same(weights("runs/run"), weights("runs/straight"))
-    one, other = (load_checkpoint(Path(f"runs/{n}/checkpoints/step-000000060.pt")) for n in ("run", "straight"))
+    assert shlex.split(found[2]) == ["train", "run=runs/run", "allow=[slow_logger]"]
+    main([*shlex.split(found[2]), "logger=local", "progress=false"])
+    assert summary("runs/run")["training"]["steps"] == 20
+    assert_same(weights("runs/run"), weights(trained / RUN))
+    one, other = (load_checkpoint(path / RUN.replace("moons", name) / "checkpoints" / "step-000000020.pt")
+                  for path, name in ((empty, "run"), (trained, "moons")))  # fmt: skip
     assert_same(one["network"], other["network"])
     assert_same(one["ema"], other["ema"])
 

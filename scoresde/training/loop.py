@@ -213,6 +213,7 @@ class Trainer:
         low, high = model.log_snr_range
         self.levels = NoiseLevels(low, high, 24, device)
         self._signal: int | None = None
+        self._resumed = False
 
     @property
     def skipped(self) -> int:
@@ -295,7 +296,7 @@ class Trainer:
             Interrupted: after SIGINT or SIGTERM, with a checkpoint written.
             TrainingFailed: too many non-finite steps in a row; the last good checkpoint stays.
         """
-        self._resume()
+        self.resume()
         self.model.train()
         total = torch.zeros((), device=self.accelerator.device)
         last_norm, since, began = total, self.step, time.perf_counter()
@@ -384,8 +385,13 @@ class Trainer:
             save_checkpoint(self.checkpoints, self.step, state, self.options.keep)
         self.accelerator.wait_for_everyone()
 
-    def _resume(self) -> None:
-        path = latest_checkpoint(self.checkpoints)
+    def resume(self) -> None:
+        """Take up the newest checkpoint, if there is one and it has not been taken up; `fit` does so, too.
+
+        Raises:
+            ValueError: a damaged checkpoint, or one of another configuration.
+        """
+        path = None if self._resumed else latest_checkpoint(self.checkpoints)
         if path is None:
             return
         state = load_checkpoint(path)
@@ -398,6 +404,7 @@ class Trainer:
                 f"{path} does not fit this configuration ({str(error).splitlines()[0]}): "
                 "continue with the configuration that it was trained with, or start a new run"
             ) from error
+        self._resumed = True
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self._skipped.fill_(int(state["skipped"]))
         _log.info("going on from %s", path)

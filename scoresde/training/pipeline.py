@@ -76,6 +76,7 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> None:
         accelerator,
         progress,
     )
+    trainer.resume()
     # Everything that can be refused has been refused: now write.
     if accelerator.is_main_process:
         run.write_config()
@@ -119,14 +120,19 @@ def _check_evaluation(run: Run, model: NetworkScore, data: Data) -> None:
     if not isinstance(evaluation.tolerance, (int, float)) or not evaluation.tolerance > 0:
         raise ConfigError(f"evaluation.tolerance is {evaluation.tolerance!r}, expected a positive number")
     n = len(data.test) if evaluation.samples is None else min(evaluation.samples, len(data.test))
-    least = min(n, len(data.train)) if n else MINIMUM
-    if least < MINIMUM:
-        raise ConfigError(
-            f"sample quality needs at least {MINIMUM} samples on each side, got {least}: set evaluation.samples "
-            "to that or more, take a larger test split, or leave it out by evaluation.samples=0"
-        )
+    if n:
+        check_evaluation_size(min(n, len(data.train)))
     run.make("evaluation.divergence")
     run.make("sampler").grid(model.sde)
+
+
+def check_evaluation_size(n: int) -> None:
+    """Refuse to compare too few samples."""
+    if n < MINIMUM:
+        raise ConfigError(
+            f"sample quality needs at least {MINIMUM} samples on each side, got {n}: ask for that many or more, "
+            "or take a larger test split (training can leave it out by evaluation.samples=0)"
+        )
 
 
 def _after_training(
@@ -204,8 +210,6 @@ def evaluate(
     Goes into the summary, with what the samples cost.
     """
     n = min(len(samples), len(data.test), len(data.train))
-    if n < 2:
-        raise ValueError(f"sample quality needs at least 2 samples on each side, got {n}")
     order = torch.Generator().manual_seed(seed)
     test = _units(data, data.test[torch.randperm(len(data.test), generator=order)[:n]])
     some = _units(data, data.train[torch.randperm(len(data.train), generator=order)[:n]])
