@@ -79,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _check_overrides(command, rest)
     except UsageError as error:
         _fail(str(error), 2)
+    # Threads that wait by spinning make small networks many times slower wherever another program runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.argv = [f"scoresde {command}", *rest]
     task: Callable[[DictConfig], None] = {
         "train": _train,
@@ -123,7 +125,8 @@ def _guarded(task: Callable[[DictConfig], None], failures: list[int]) -> Callabl
             print(f"\nstopped at step {stop.step} with a checkpoint written; to go on: {how}", file=sys.stderr)
             sys.exit(128 + stop.signum)
         except KeyboardInterrupt:
-            print("\nscoresde: interrupted", file=sys.stderr)
+            hint = f"; to go on: scoresde train run={config.run}" if "training" in config and config.run else ""
+            print(f"\nscoresde: interrupted{hint}", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)
         except OSError as error:
             _raise_if_asked()
@@ -253,9 +256,8 @@ def _train(config: DictConfig) -> None:
         config.run = str(run.directory)  # for the message after an interrupt
     began = time.perf_counter()
     logger = instantiate(run.config, "logger", run.allow)
-    train(run, logger, progress=config.progress)
-    if not (run.directory / "summary.json").is_file():
-        return  # not the main process
+    if not train(run, logger, progress=config.progress):
+        return
     write_report(run.directory)
     _print_summary(run, time.perf_counter() - began)
 
@@ -409,7 +411,15 @@ def _evaluate(config: DictConfig) -> None:
             f"pca is {config.pca}, expected at most {most} components: the smaller of n and the dimensions"
         )
     drawn, cost = sample(
-        run, model, data, sampler, n, seed=config.seed, batch_size=config.batch_size, progress=config.progress
+        run,
+        model,
+        data,
+        sampler,
+        n,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        progress=config.progress,
+        name="evaluation",
     )
     evaluate(run, data, drawn, cost, seed=config.seed, features=features)
     summary = run.summary()

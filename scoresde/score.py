@@ -372,6 +372,8 @@ def with_sde(model: ScoreModel, sde: SDE) -> ScoreModel:
     if isinstance(model, _ExactScore):
         # p₀ does not know of any SDE, and the model's own may not reach every noise level of this one.
         moved = copy.copy(model)
+        # Or a change of dtype or device of the one would be the other's, too.
+        moved._buffers, moved._modules = dict(model._buffers), copy.deepcopy(model._modules)
         moved.sde = sde
         return moved
     low, high = model.log_snr_range

@@ -152,10 +152,14 @@ class SDE(ABC):
         Raises:
             ValueError: the model is of another SDE; see `scoresde.score.with_sde`.
         """
-        if model.sde is not self and repr(model.sde) != repr(self):
+        ends = {"t_min", "t_max", "t_min_sampling"}  # which `with_sde` may have shortened
+        mine, its = ({k: v for k, v in vars(s).items() if k not in ends} for s in (self, model.sde))
+        if type(model.sde) is not type(self) or mine != its:
             raise ValueError(f"the model is of {model.sde!r}, not of {self!r}: use with_sde(model, sde) first")
-        network = getattr(model, "network", model)
-        return ReverseSDE(self, model, getattr(network, "shape", None))
+        shape = getattr(getattr(model, "network", model), "shape", None)
+        if shape is None and model.statistics is not None:
+            shape = model.statistics.shape
+        return ReverseSDE(model.sde, model, shape)
 
     def between(self: _Self, t_min: float, t_max: float) -> _Self:
         """The same SDE on another interval."""

@@ -65,6 +65,10 @@ def huggingface(
     except ImportError as error:
         raise ImportError("huggingface needs the package datasets: pip install scoresde[huggingface]") from error
 
+    if path in ("pandas", "sql", "spark", "generator"):
+        # Readers that unpickle or run what they read; a configuration may come from a stranger.
+        raise ValueError(f"path is {path!r}, a reader that can run code: use parquet, imagefolder, json or a name")
+
     def load(split: str) -> "Dataset":
         try:
             # A split by name is a map-style Dataset, whatever the data set's type.

@@ -1,7 +1,6 @@
 """Other libraries' integrators, as references: scipy for the probability-flow ODE, torchsde for the reverse SDE."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -59,13 +58,27 @@ class ScipyODE(Solver):
             yield torch.from_numpy(column.copy()).to(x).reshape(x.shape)
 
 
+# What each method integrates, and what it asks of the Brownian path.
+_TORCHSDE = {
+    "euler": ("ito", "none"),
+    "milstein": ("ito", "none"),
+    "srk": ("ito", "space-time"),
+    "euler_heun": ("stratonovich", "none"),
+    "heun": ("stratonovich", "none"),
+    "midpoint": ("stratonovich", "none"),
+    "reversible_heun": ("stratonovich", "none"),
+    "log_ode": ("stratonovich", "foster"),
+}
+
+
 class TorchSDE(Solver):
     """The reverse SDE by torchsde (Li et al. 2020).
 
     The Brownian path belongs to the batch, not to the sample: here alone, a sample depends on its batch mates.
 
     Args:
-        method: any method of torchsde for Itô SDEs with diagonal noise: `"euler"`, `"milstein"`, `"srk"`.
+        method: any method of torchsde. g does not depend on x, so the Itô and the Stratonovich SDE are the same,
+            and the methods of both kinds apply.
         adaptive: adapt the step size; else one step (or `substeps`) for each interval of the grid.
         substeps: steps in each interval of the grid, uniform in t.
         rtol: relative tolerance of adaptive steps.
@@ -74,14 +87,14 @@ class TorchSDE(Solver):
 
     def __init__(
         self,
-        method: Literal["euler", "milstein", "srk"] = "euler",
+        method: str = "euler",
         adaptive: bool = False,
         substeps: int = 1,
         rtol: float = 1e-3,
         atol: float = 1e-3,
     ) -> None:
-        if method not in ("euler", "milstein", "srk"):
-            raise ValueError(f"method is {method!r}, expected 'euler', 'milstein' or 'srk'")
+        if method not in _TORCHSDE:
+            raise ValueError(f"method is {method!r}, expected one of {', '.join(_TORCHSDE)}")
         if substeps < 1:
             raise ValueError(f"substeps is {substeps}, expected at least 1")
         self.method = method
@@ -92,6 +105,7 @@ class TorchSDE(Solver):
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         reverse = ReverseSDE(model.sde, model, tuple(x.shape[1:]))
+        reverse.sde_type, levy_area = _TORCHSDE[self.method]
         state = x.flatten(1)
         s = model.sde.t_max - times
         # The draw that keys the path comes from the samples' own noise, so that it follows the seed.
@@ -104,7 +118,7 @@ class TorchSDE(Solver):
             dtype=x.dtype,
             device=x.device,
             entropy=entropy,
-            levy_area_approximation="space-time" if self.method == "srk" else "none",
+            levy_area_approximation=levy_area,
         )
         for start, stop in zip(s[:-1].tolist(), s[1:].tolist(), strict=True):
             state = torchsde.sdeint(

@@ -45,6 +45,14 @@ class LocalLogger(Logger):
             file.write(line + "\n")
 
 
+def _scalars(values: dict[str, Any]) -> dict[str, float]:
+    """Numbers by name, the loss curve over noise levels as one for each level."""
+    flat = {k: v for k, v in values.items() if isinstance(v, (int, float))}
+    for level, loss in zip(values.get("log_snr", []), values.get("loss_by_log_snr", []), strict=True):
+        flat[f"loss_by_log_snr/{level:+.2f}"] = loss
+    return flat
+
+
 def _plain(value: Any) -> Any:
     """Values as JSON has them: there is no not-a-number, so null stands for it."""
     if isinstance(value, float):
@@ -112,8 +120,7 @@ class WandbLogger(Logger):
         return bool(getattr(self._wandb.api, "api_key", None))
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
-        flat = {k: v for k, v in values.items() if isinstance(v, (int, float))}
-        self._quietly(lambda: self._run.log(flat, step=step))
+        self._quietly(lambda: self._run.log(_scalars(values), step=step))
 
     def picture(self, step: int, name: str, path: Path) -> None:
         self._quietly(lambda: self._run.log({name: self._wandb.Image(str(path))}, step=step))
@@ -145,9 +152,8 @@ class TensorBoardLogger(Logger):
         self._writer = self._make(str(run_dir / "tensorboard"))
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            if isinstance(value, (int, float)):
-                self._writer.add_scalar(name, value, step)
+        for name, value in _scalars(values).items():
+            self._writer.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, path: Path) -> None:
         import numpy as np

@@ -133,7 +133,9 @@ class NoiseLevels:
 
     def add(self, log_snr: Tensor, loss: Tensor) -> None:
         """Take in per-sample losses `(B,)`."""
-        mean, count = loss_by_noise_level(log_snr, loss, self.edges)
+        # One sample that is not finite must not hide the rest of its bin.
+        good = loss.isfinite()
+        mean, count = loss_by_noise_level(torch.where(good, log_snr, torch.inf), loss.nan_to_num(), self.edges)
         self._sum += torch.where(count > 0, mean * count, torch.zeros_like(self._sum))
         self._count += count
 
@@ -176,7 +178,7 @@ class Trainer:
         accelerator: Accelerator | None = None,
         progress: bool = True,
     ) -> None:
-        self.accelerator = accelerator or Accelerator()
+        self.accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
         if options.batch_size % self.accelerator.num_processes:
             raise ValueError(
                 f"training.batch_size is {options.batch_size}, "
@@ -352,6 +354,8 @@ class Trainer:
                 if stop is not None and not done:
                     raise Interrupted(stop, self.step)
         self.model.network = self.bare
+        # What comes after differentiates through the network in ways that a compiled one does not take.
+        self.bare._compiled_call_impl = None
         self.ema.copy_to(self.bare)
         self.model.eval()
 

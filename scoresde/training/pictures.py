@@ -146,8 +146,12 @@ def _field_picture(run: Run, model: NetworkScore, data: Data) -> None:
     sde = model.sde
     t = sde.time(-torch.log(torch.tensor(0.3, dtype=torch.float64))).clamp(sde.t_min, sde.t_max)
     alpha = float(sde.alpha(t))
-    score = model.score(alpha * points.to(model.device), t).cpu()
-    figure = plots.vector_field(points, score * alpha, samples=test[:1000], title="Score at σ/α = 0.3")
+    cond, title = {}, "Score at σ/α = 0.3"
+    if has_classes(model):
+        cond["labels"] = torch.zeros(len(points), dtype=torch.int64, device=model.device)
+        title += ", class 0"
+    score = model.score(alpha * points.to(model.device), t, **cond).cpu()
+    figure = plots.vector_field(points, score * alpha, samples=test[:1000], title=title)
     _save(
         run,
         figure,

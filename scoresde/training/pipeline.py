@@ -50,8 +50,11 @@ def check_labels(network: Any, data: Data) -> None:
         )
 
 
-def train(run: Run, logger: Logger | None, progress: bool = True) -> None:
-    """Train (or go on with) the run's model, then sample, evaluate, and write the report."""
+def train(run: Run, logger: Logger | None, progress: bool = True) -> bool:
+    """Train (or go on with) the run's model, then sample, evaluate and draw pictures.
+
+    Returns whether this is the process that did the latter.
+    """
     config = run.config
     data = run.data()
     options = run.make("training")
@@ -61,7 +64,8 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> None:
     model = build_model(run, data.shape, statistics)
     check_labels(model.network, data)
     _check_evaluation(run, model, data)
-    accelerator = Accelerator()
+    # Not by its own choice, which may be a device without float64.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     loggers: list[Logger] = [LocalLogger()]
     if logger is not None and not isinstance(logger, LocalLogger):
         loggers.append(logger)
@@ -80,13 +84,14 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> None:
     # Everything that can be refused has been refused: now write.
     if accelerator.is_main_process:
         run.write_config()
+        _rewind_log(run, trainer.step)
         plain: Any = OmegaConf.to_container(config, resolve=True)
         for each in loggers:
             each.start(run.directory, plain)
     try:
         trainer.fit()
         if not accelerator.is_main_process:
-            return
+            return False
         run.save_model(model, trainer.step)
         run.add_to_summary(
             name=run.directory.name,
@@ -99,6 +104,7 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> None:
             },
         )
         _after_training(run, model, data, loggers, trainer.step, progress)
+        return True
     finally:
         if accelerator.is_main_process:
             for each in loggers:
@@ -133,6 +139,15 @@ def check_evaluation_size(n: int) -> None:
             f"sample quality needs at least {MINIMUM} samples on each side, got {n}: ask for that many or more, "
             "or take a larger test split (training can leave it out by evaluation.samples=0)"
         )
+
+
+def _rewind_log(run: Run, step: int) -> None:
+    """Drop what was logged after the step that training goes on from: it will be logged again."""
+    lines = read_log(run)
+    kept = [line for line in lines if line["step"] <= step]
+    if len(kept) < len(lines):
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(run.directory / "metrics.jsonl", lambda file: file.write(text.encode()))
 
 
 def _after_training(

@@ -410,6 +410,10 @@ def test_a_failure_keeps_the_last_good_checkpoint_and_closes_the_loggers(
     train(Run.open(tmp_path / "run"), None, progress=False)
     train(Run(tmp_path / "straight", made), None, progress=False)
     assert_same_model(tmp_path / "run", tmp_path / "straight")
+    # Step 15 was logged before the crash and after it, from the same weights: the log has it once.
+    logged = [[json.loads(line) for line in (tmp_path / r / "metrics.jsonl").open()] for r in ("run", "straight")]
+    assert [line["step"] for line in logged[0]] == [line["step"] for line in logged[1]] == [5, 10, 15, 20]
+    assert [line["loss"] for line in logged[0]] == pytest.approx([line["loss"] for line in logged[1]])
 
 
 def test_a_checkpoint_that_is_cut_short_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
