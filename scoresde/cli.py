@@ -115,6 +115,8 @@ def _guarded(task: Callable[[DictConfig], None], failures: list[int]) -> Callabl
             _fail(message)
 
     def run(config: DictConfig) -> None:
+        import torch
+
         from scoresde.training.loop import Interrupted
 
         try:
@@ -132,6 +134,9 @@ def _guarded(task: Callable[[DictConfig], None], failures: list[int]) -> Callabl
             _raise_if_asked()
             where = f" ({error.filename})" if error.filename else ""
             fail(f"{error.strerror or error}{where}: what was complete is kept")
+        except torch.OutOfMemoryError as error:
+            _raise_if_asked()
+            fail(f"{str(error).split('.')[0]}: lower training.batch_size (or batch_size), or take a smaller network")
         except (ValueError, ArithmeticError, TypeError, ImportError, OmegaConfBaseException) as error:
             _raise_if_asked()
             fail(" ".join(str(error).split()))
