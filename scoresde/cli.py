@@ -79,8 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _check_overrides(command, rest)
     except UsageError as error:
         _fail(str(error), 2)
-    # Threads that wait by spinning make small networks many times slower wherever another program runs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.argv = [f"scoresde {command}", *rest]
     task: Callable[[DictConfig], None] = {
         "train": _train,
@@ -343,6 +341,14 @@ def _open(config: DictConfig) -> Any:
     return Run.open(str(config.run), list(config.allow))
 
 
+def _data(run: Any) -> Any:
+    from scoresde.training.pipeline import limit_threads
+
+    data = run.data()
+    limit_threads(data)
+    return data
+
+
 def _model(run: Any, config: DictConfig) -> Any:
     import torch
 
@@ -365,7 +371,7 @@ def _sample(config: DictConfig) -> None:
     from scoresde.training.pipeline import sample
 
     run = _open(config)
-    sampler, model, data = _sampler(run, config), _model(run, config), run.data()
+    sampler, model, data = _sampler(run, config), _model(run, config), _data(run)
     name = str(config.name or f"n{config.n}-seed{config.seed}")
     _, cost = sample(
         run,
@@ -391,7 +397,7 @@ def _likelihood(config: DictConfig) -> None:
     run = _open(config)
     with open_dict(run.config):
         run.config.evaluation.divergence = config.divergence
-    model, data = _model(run, config), run.data()
+    model, data = _model(run, config), _data(run)
     entry = likelihood(run, model, data, config.split, config.n, config, config.progress)
     print(_likelihood_line(entry))
     print(f"per sample: {run.directory / ('likelihood-' + config.split + '.csv')}")
@@ -402,7 +408,7 @@ def _evaluate(config: DictConfig) -> None:
     from scoresde.training.pipeline import check_evaluation_size, evaluate, sample
 
     run = _open(config)
-    sampler, model, data = _sampler(run, config), _model(run, config), run.data()
+    sampler, model, data = _sampler(run, config), _model(run, config), _data(run)
     n = len(data.test) if config.n is None else config.n
     if not isinstance(n, int) or n < 1:
         raise UsageError(f"n is {n!r}, expected a whole number of at least 1, or null for all")
@@ -437,7 +443,7 @@ def _report(config: DictConfig) -> None:
 
     run = _open(config)
     if config.pictures:
-        pictures(run, _model(run, config), run.data())
+        pictures(run, _model(run, config), _data(run))
     print(write_report(run.directory))
 
 

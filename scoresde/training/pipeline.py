@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,21 @@ from scoresde.training.loop import Trainer
 from scoresde.training.pictures import has_classes, picture_of_samples, pictures, read_log
 from scoresde.training.run import Run, build_model, data_statistics
 
-__all__ = ["check_labels", "evaluate", "likelihood", "sample", "train"]
+__all__ = ["check_evaluation_size", "check_labels", "evaluate", "likelihood", "limit_threads", "sample", "train"]
 
 
 # What `evaluate_samples` needs on each side: 5 neighbours and a jackknife.
 MINIMUM = 7
+
+
+def limit_threads(data: Data) -> None:
+    """One CPU thread for samples of up to 256 numbers, unless OMP_NUM_THREADS says otherwise.
+
+    Their layers are too small to share: a second thread gains nothing, and where another program runs, the
+    threads' waiting for each other makes every layer several times slower.
+    """
+    if math.prod(data.shape) <= 256 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def check_labels(network: Any, data: Data) -> None:
@@ -57,6 +68,7 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> bool:
     """
     config = run.config
     data = run.data()
+    limit_threads(data)
     options = run.make("training")
     # The order of creation and the seed fix the initial weights.
     torch.manual_seed(options.seed)
