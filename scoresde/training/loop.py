@@ -74,7 +74,7 @@ class Training:
         max_skipped: give up after so many non-finite steps in a row.
     """
 
-    steps: int = 1800
+    steps: int = 1400
     batch_size: int = 64
     warmup: int = 100
     final_lr: float = 0.0
