@@ -2,8 +2,8 @@
 
 Everything random in a step is a function of the seed, the step and the sample's place in the batch: the order
 of the data, dequantisation, noise levels, noise and dropout. So a run that goes on from a checkpoint has
-the weights, to the bit, that it would have had without the interruption, and several processes draw the
-numbers that one would.
+the weights, to the bit, that it would have had without the interruption (on an accelerator as far as its
+kernels are deterministic), and several processes draw the numbers that one would, dropout apart.
 """
 
 import logging
