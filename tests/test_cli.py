@@ -268,6 +268,7 @@ def test_evaluate(work: Path, trained: Path, capsys: pytest.CaptureFixture[str])
     assert "frechet_distance" in out
     assert "against 20 held-out" in out
     assert summary()["samples"]["n"] == 20
+    assert np.load(f"{RUN}/samples/evaluation.npz")["x"].shape == (20, 2)
     before = summary(trained / RUN)["samples"]["metrics"]["frechet_distance"]["value"]
     assert summary()["samples"]["metrics"]["frechet_distance"]["value"] == pytest.approx(before, rel=1e-6)
 

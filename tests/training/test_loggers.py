@@ -132,7 +132,11 @@ def test_wandb_gets_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     logger = with_fake(monkeypatch, fake, project="p", group="g")
     logger.start(tmp_path / "name", {"a": 1})
     logger.numbers(7, {"loss": 0.5, "curve": [1.0], "event": "x", "n": 2})
-    assert fake.logged == [(7, {"loss": 0.5, "n": 2})]
+    logger.numbers(8, {"log_snr": [-1.25, 3.0], "loss_by_log_snr": [0.5, 0.25]})
+    assert fake.logged == [
+        (7, {"loss": 0.5, "n": 2}),
+        (8, {"loss_by_log_snr/-1.25": 0.5, "loss_by_log_snr/+3.00": 0.25}),
+    ]
     expected = {"project": "p", "group": "g", "name": "name", "id": "name", "config": {"a": 1}}
     assert expected.items() <= fake.arguments.items()
 

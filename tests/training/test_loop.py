@@ -548,6 +548,9 @@ def test_noise_levels_are_means_in_bins() -> None:
     levels.add(torch.tensor([-1.5, -1.5, 0.5]), torch.tensor([1.0, 3.0, 5.0]))
     levels.add(torch.tensor([-1.9, 0.1, 7.0]), torch.tensor([8.0, 1.0, 9.0]))
     assert levels.curve() == ([-1.5, 0.5], [4.0, 3.0])
+    # A sample that is not finite does not hide the others of its bin.
+    levels.add(torch.tensor([0.5, 0.5, 1.5]), torch.tensor([math.nan, math.inf, math.nan]))
+    assert levels.curve() == ([-1.5, 0.5], [4.0, 3.0])
     levels.reset()
     assert levels.curve() == ([], [])
 
@@ -582,6 +585,8 @@ def test_compiled_networks_train_alike(tmp_path: Path, monkeypatch: pytest.Monke
         trainer = make(tmp_path / str(compiled), compile=compiled, dropout=0.0, steps=3)
         trainer.fit()
         weights.append(everything(trainer))
+        # Likelihoods differentiate through the network in ways that a compiled one does not take.
+        assert trainer.bare._compiled_call_impl is None
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")

@@ -405,7 +405,9 @@ def test_a_failure_keeps_the_last_good_checkpoint_and_closes_the_loggers(
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert names == ["checkpoints", "config.yaml", "metrics.jsonl"]
     assert os.listdir(tmp_path / "run" / "checkpoints") == ["step-000000010.pt"]
-    # Going on ends where an uninterrupted run does.
+    # Going on ends where an uninterrupted run does, also from a log whose last line was cut short.
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 16, "lo')
     monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
     train(Run.open(tmp_path / "run"), None, progress=False)
     train(Run(tmp_path / "straight", made), None, progress=False)
