@@ -4,7 +4,7 @@ import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,17 @@ from scoresde.preconditioning import Preconditioning
 from scoresde.sde import SDE, expand_to
 from scoresde.statistics import Statistics
 
-__all__ = ["EmpiricalScore", "GaussianMixtureScore", "NetworkScore", "ScoreModel", "with_sde"]
+__all__ = ["EmpiricalScore", "GaussianMixtureScore", "NetworkScore", "Prediction", "ScoreModel", "with_sde"]
+
+
+Prediction = Callable[..., Tensor]
+
+
+def _combined(a: float, x: Tensor, b: float, output: Tensor) -> Tensor:
+    """a x + b output, without the kernels that a 0 or a 1 saves."""
+    if a == 0:
+        return output if b == 1 else b * output
+    return torch.add(output if b == 1 else b * output, x, alpha=a)
 
 
 class ScoreModel(nn.Module, ABC):
@@ -52,6 +62,32 @@ class ScoreModel(nn.Module, ABC):
         """Drift of the probability-flow ODE dx/dt = f x − ½ g² score (Song et al. 2021, eq. 13)."""
         drift, pull = self._flow(t)
         return expand_to(drift, x) * x + expand_to(pull, x) * self.noise(x, t, **cond)
+
+    def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> "Prediction":
+        """A function `f(x, i, **cond)` = E[p_i x₀ + q_i ε | x at times_i], one evaluation a call.
+
+        For solvers, which know their times before they start: whatever depends on the time alone is computed
+        here, once, in float64.
+
+        Args:
+            times: `(n,)` float64 on the CPU, in any order.
+            p: `(n,)` float64, weights of x₀; 1 for the data prediction.
+            q: `(n,)` float64, weights of ε; 1 for the noise prediction.
+        """
+        times = self.sde.check_time(times)
+        alpha, sigma = self.sde.alpha(times), self.sde.sigma(times)
+        # x₀ from ε loses nothing where the signal is the larger, ε from x₀ where the noise is.
+        by_noise = ((alpha > sigma) | (p == 0)) & (q != 0)
+        on_x = torch.where(by_noise, p / alpha, q / sigma)
+        on_output = torch.where(by_noise, q - p * sigma / alpha, p - q * alpha / sigma)
+        table = list(zip(times, by_noise.tolist(), on_x.tolist(), on_output.tolist(), strict=True))
+
+        def predict(x: Tensor, i: int, **cond: Any) -> Tensor:
+            t, noise, a, b = table[i]
+            output = self.noise(x, t, **cond) if noise else self.denoise(x, t, **cond)
+            return _combined(a, x, b, output)
+
+        return predict
 
     def forward(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         """The same as `denoise`."""
@@ -120,23 +156,51 @@ class NetworkScore(ScoreModel):
 
     def raw(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         """The network's output F, of the shape and dtype of x."""
-        if x.ndim < 2 or x.shape[0] == 0:
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, ...) with at least one sample")
         t = self.sde.check_time(t).double()
         c_noise = self.preconditioning.c_noise(self.sde, t)
+        dtype, fine = self._dtypes(x)
+        c_noise = (
+            torch.full((), c_noise.item(), dtype=fine, device=x.device)
+            if c_noise.ndim == 0 and c_noise.device.type == "cpu"
+            else c_noise.to(x.device, fine)
+        )
+        return self._ask(x, expand_to(self.preconditioning.c_in(self.sde, t), x), c_noise, dtype, cond)
+
+    def _dtypes(self, x: Tensor) -> tuple[torch.dtype, torch.dtype]:
+        """Those of the network's input and of its noise level."""
         dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
         # Never bfloat16: 999 t would have steps of 4. The networks cast their features instead.
-        fine = torch.float64 if dtype == torch.float64 else torch.float32
-        c_noise = (
-            torch.full((x.shape[0],), c_noise.item(), dtype=fine, device=x.device)
-            if c_noise.ndim == 0 and c_noise.device.type == "cpu"
-            else c_noise.to(x.device, fine).expand(x.shape[0])
-        )
-        scaled = expand_to(self.preconditioning.c_in(self.sde, t), x) * x
-        raw = self.network(scaled.to(dtype), c_noise, **cond)
+        return dtype, torch.float64 if dtype == torch.float64 else torch.float32
+
+    def _ask(
+        self, x: Tensor, c_in: Tensor | float, c_noise: Tensor, dtype: torch.dtype, cond: dict[str, Any]
+    ) -> Tensor:
+        if x.ndim < 2 or x.shape[0] == 0:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, ...) with at least one sample")
+        raw = self.network((c_in * x).to(dtype), c_noise.expand(x.shape[0]), **cond)
         if raw.shape != x.shape:
             raise ValueError(f"the network returned shape {tuple(raw.shape)}, expected {tuple(x.shape)} as its input")
         return raw.to(x.dtype)
+
+    def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
+        times = self.sde.check_time(times).double()
+        own_p, own_q = self.preconditioning.target(self.sde, times)
+        alpha, sigma = self.sde.alpha(times), self.sde.sigma(times)
+        det = alpha * own_q - sigma * own_p
+        on_x, on_output = ((p * own_q - q * own_p) / det).tolist(), ((alpha * q - sigma * p) / det).tolist()
+        c_in = self.preconditioning.c_in(self.sde, times).tolist()
+        c_noise = self.preconditioning.c_noise(self.sde, times)
+        levels: list[Tensor] = []
+        dtype = torch.float32
+
+        def predict(x: Tensor, i: int, **cond: Any) -> Tensor:
+            nonlocal dtype
+            if not levels:
+                dtype, fine = self._dtypes(x)
+                levels.extend(c_noise.to(x.device, fine))
+            return _combined(on_x[i], x, on_output[i], self._ask(x, c_in[i], levels[i], dtype, cond))
+
+        return predict
 
     def _solved(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(a, b) with ε = a x + b F."""
@@ -354,6 +418,17 @@ class _UnderSDE(ScoreModel):
         time = inner.time(self.sde.log_snr(t))
         time = time.clamp(inner.t_min, inner.t_max)  # round-off at the ends
         return expand_to(inner.alpha(time) / self.sde.alpha(t), x) * x, time
+
+    def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
+        # With a state of no dimension, the translation of its scale.
+        scales, inner_times = self._translate(torch.ones_like(times), times)
+        inner = self.model.prediction(inner_times, p, q)
+        factors = scales.tolist()
+
+        def predict(x: Tensor, i: int, **cond: Any) -> Tensor:
+            return inner(factors[i] * x, i, **cond)
+
+        return predict
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         return self.model.denoise(*self._translate(x, t), **cond)

@@ -71,8 +71,8 @@ class SampleNoise:
         z = _scramble((self._start + offset) + self._counter)
         return (z >> 32).bitwise_and_(2**32 - 1), z.bitwise_and_(2**32 - 1)
 
-    def __call__(self) -> Tensor:
-        """The next draw, `(B, *shape)`."""
+    def __call__(self, start: float | None = None, stop: float | None = None) -> Tensor:
+        """The next draw, `(B, *shape)`, independent of all others whatever the interval."""
         high, low = self._bits()
         work = torch.float64 if self.dtype == torch.float64 else torch.float32
         radius = high.to(work).add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()

@@ -2,9 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,11 +12,19 @@ from tqdm.auto import tqdm
 
 from scoresde.sampling.grids import Grid
 from scoresde.sampling.noise import SampleNoise
-from scoresde.score import ScoreModel
+from scoresde.score import Prediction, ScoreModel
 
 __all__ = ["Noise", "NonFiniteError", "Sampler", "Samples", "Solver"]
 
-Noise = Callable[[], Tensor]
+
+class Noise(Protocol):
+    """Draws of standard normal noise of the shape of the state.
+
+    A solver whose noise is a martingale M gives the variance of M at both ends of its step, so that a Brownian
+    path can answer with (M(stop) − M(start))/√(stop − start); white noise does not look at them.
+    """
+
+    def __call__(self, start: float | None = None, stop: float | None = None) -> Tensor: ...
 
 
 class NonFiniteError(ArithmeticError):
@@ -74,6 +82,15 @@ class _Bound(ScoreModel):
     @property
     def log_snr_range(self) -> tuple[float, float]:
         return self.model.log_snr_range
+
+    def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
+        inner, cond = self.model.prediction(times, p, q), self.cond
+
+        def predict(x: Tensor, i: int) -> Tensor:
+            self.nfe += 1
+            return inner(x, i, **cond)
+
+        return predict
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         self.nfe += 1
