@@ -111,6 +111,11 @@ class ScoreModel(nn.Module, ABC):
         low, high = self.sde.log_snr(ends).tolist()
         return low, high
 
+    @property
+    def conditioned(self) -> bool:
+        """Whether conditions are bound, under which `statistics` are not those of the samples."""
+        return False
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode within; each part's own mode after."""

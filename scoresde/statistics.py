@@ -131,5 +131,20 @@ class Statistics(nn.Module):
             self._eigh = (covariance, version, values.clamp(min=0), vectors)
         return self._eigh[2], self._eigh[3]
 
+    def denoise(self, x: Tensor, level: float) -> Tensor:
+        """E[x₀ | x₀ + level ε = x] if the data were normal: m + Σ (Σ + level² I)⁻¹ (x − m), of the shape of x.
+
+        With the variance `std`² in place of Σ where there is no covariance.
+        """
+        centred = x.flatten(1) - self.mean.to(x).flatten()
+        if self.covariance is None:
+            variance = float(self.std) ** 2
+            shrunk = centred * (variance / (variance + level**2))
+        else:
+            values, vectors = self.eigh()
+            basis = vectors.to(x)
+            shrunk = (centred @ basis * (values / (values + level**2)).to(x)) @ basis.mT
+        return (self.mean.to(x).flatten() + shrunk).reshape(x.shape)
+
     def extra_repr(self) -> str:
         return f"shape={self.shape}, std={float(self.std):.4g}, covariance={self.covariance is not None}"

@@ -1,5 +1,6 @@
 """Samplers: a solver on a time grid, with noise that belongs to each sample."""
 
+from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 from scoresde.sampling.external import ScipyODE, TorchSDE
 from scoresde.sampling.grids import (
     DiscreteTime,
@@ -10,6 +11,7 @@ from scoresde.sampling.grids import (
     UniformLogSNR,
     UniformTime,
 )
+from scoresde.sampling.multistep import ConstantTau, Eta, IntervalTau, Multistep, Stochasticity
 from scoresde.sampling.noise import SampleNoise
 from scoresde.sampling.predictor_corrector import (
     Ancestral,
@@ -28,18 +30,26 @@ from scoresde.sampling.sampler import NonFiniteError, Sampler, Samples, Solver
 
 __all__ = [
     "Ancestral",
+    "Angle",
     "AnnealedLangevin",
+    "ConstantTau",
+    "Coordinate",
     "Corrector",
     "DiscreteTime",
+    "Eta",
     "Euler",
     "EulerMaruyama",
     "ExplicitTimes",
     "Grid",
     "Heun",
+    "IntervalTau",
     "KarrasGrid",
     "Langevin",
+    "LogSNR",
+    "Multistep",
     "NoCorrector",
     "NoPredictor",
+    "NoiseLevel",
     "NonFiniteError",
     "Predictor",
     "PredictorCorrector",
@@ -49,7 +59,11 @@ __all__ = [
     "Sampler",
     "Samples",
     "ScipyODE",
+    "SignalLevel",
     "Solver",
+    "Stochasticity",
+    "Straight",
+    "Time",
     "TorchSDE",
     "UniformLogSNR",
     "UniformTime",

@@ -35,6 +35,10 @@ class Coordinate(ABC):
         """The inverse of `variable`."""
 
     @abstractmethod
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        """dw/dλ."""
+
+    @abstractmethod
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         """(p, q)."""
 
@@ -58,6 +62,10 @@ class Time(Coordinate):
     def time(self, sde: SDE, w: Tensor) -> Tensor:
         return w
 
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        # g² = −2 σ² dλ/dt
+        return -2 * (sde.sigma(t) / sde.diffusion(t)) ** 2
+
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         # dα/dt and dσ/dt
         drift, sigma = sde.drift_coefficient(t), sde.sigma(t)
@@ -76,6 +84,9 @@ class NoiseLevel(Coordinate):
     def time(self, sde: SDE, w: Tensor) -> Tensor:
         return sde.time(-w.log())
 
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        return -_level(sde, t)
+
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(t), torch.ones_like(t)
 
@@ -92,6 +103,9 @@ class LogSNR(Coordinate):
     def time(self, sde: SDE, w: Tensor) -> Tensor:
         return sde.time(w)
 
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(t), -_level(sde, t)
 
@@ -107,6 +121,9 @@ class SignalLevel(Coordinate):
 
     def time(self, sde: SDE, w: Tensor) -> Tensor:
         return sde.time(w.log())
+
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        return sde.log_snr(t).exp()
 
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(t), torch.zeros_like(t)
@@ -135,6 +152,9 @@ class Angle(Coordinate):
     def time(self, sde: SDE, w: Tensor) -> Tensor:
         return sde.time(-(self.std * w.tan()).log())
 
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        return -0.5 * (2 * self.variable(sde, t)).sin()
+
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         angle = self.variable(sde, t)
         return -angle.sin() / self.std, angle.cos()
@@ -158,6 +178,10 @@ class Straight(Coordinate):
 
     def time(self, sde: SDE, w: Tensor) -> Tensor:
         return sde.time(torch.log1p(-w) - w.log() - math.log(self.std))
+
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        u = self.variable(sde, t)
+        return -u * (1 - u)
 
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(t, -1 / self.std), torch.ones_like(t)

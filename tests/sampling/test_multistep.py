@@ -1,0 +1,505 @@
+"""Multistep solvers against published formulas, their orders, and the variance of a Gaussian."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
+from scoresde.sampling.external import ScipyODE
+from scoresde.sampling.grids import ExplicitTimes, KarrasGrid, UniformLogSNR, UniformTime
+from scoresde.sampling.multistep import ConstantTau, Eta, IntervalTau, Multistep, Stochasticity
+from scoresde.sampling.phi import phi
+from scoresde.sampling.sampler import Sampler
+from scoresde.score import GaussianMixtureScore
+from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE
+from tests.conftest import SDES, Mixture
+
+DATA = {"coordinate": SignalLevel(), "interpolation": LogSNR()}
+NOISE = {"coordinate": NoiseLevel(), "interpolation": LogSNR()}
+
+
+def run(solver: Multistep, model: GaussianMixtureScore, times: Tensor, x: Tensor, seed: int = 0) -> Tensor:
+    return Sampler(solver, ExplicitTimes(times.tolist()), denoise=False)(model, x_init=x, seed=seed).x
+
+
+class _Recorded:
+    """Standard normal draws that a test can read again."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.generator = torch.Generator().manual_seed(5)
+        self.like = like
+        self.draws: list[Tensor] = []
+
+    def __call__(self, start: float | None = None, stop: float | None = None) -> Tensor:
+        self.draws.append(torch.randn(self.like.shape, dtype=self.like.dtype, generator=self.generator))
+        return self.draws[-1]
+
+
+@pytest.fixture
+def start() -> Tensor:
+    return 2 * torch.randn(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def _levels(sde: SDE, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return sde.alpha(times), sde.sigma(times), sde.log_snr(times)
+
+
+# -- published formulas, written out ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_ddim(sde: SDE, planar: Mixture, start: Tensor, eta: float) -> None:
+    # Song, Meng & Ermon 2021, eq. 12 and 16, in x_t = √ᾱ x₀ + √(1 − ᾱ) ε generalised to any α and σ
+    model, times = planar.model(sde), KarrasGrid(6)(sde)
+    a, s, _ = _levels(sde, times)
+    noise = _Recorded(start)
+    *_, x = Multistep(1, tau=Eta(eta), **DATA).solve(model, start, times, noise)
+    y = start
+    for i in range(6):
+        extra = eta * (s[i + 1] / s[i]) * (s[i] ** 2 - (a[i] / a[i + 1]) ** 2 * s[i + 1] ** 2).sqrt()
+        denoised = model.denoise(y, times[i])
+        y = a[i + 1] * denoised + (s[i + 1] ** 2 - extra**2).sqrt() * model.noise(y, times[i])
+        y = y + (extra * noise.draws[i] if eta else 0)
+    assert len(noise.draws) == (6 if eta else 0)
+    torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+
+
+def test_ddim_is_the_same_in_every_coordinate_without_memory(sde: SDE, planar: Mixture, start: Tensor) -> None:
+    # one value: x₀ and ε both constant is a straight line only for these two; the rest differ at second order
+    model, times = planar.model(sde), UniformLogSNR(5)(sde)
+    x = run(Multistep(1, **DATA), model, times, start)
+    torch.testing.assert_close(run(Multistep(1, **NOISE), model, times, start), x, rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(run(Multistep(1), model, times, start), x, rtol=1e-3)
+
+
+def test_dpm_solver_plus_plus_2m(sde: SDE, planar: Mixture, start: Tensor) -> None:
+    # Lu et al. 2022b, algorithm 2
+    model, times = planar.model(sde), KarrasGrid(9)(sde)
+    a, s, lam = _levels(sde, times)
+    x = run(Multistep(2, weights="bh2", **DATA), model, times, start)
+    y, before = start, None
+    for i in range(9):
+        h = lam[i + 1] - lam[i]
+        denoised = model.denoise(y, times[i])
+        guess = denoised
+        if before is not None:
+            r = (lam[i] - lam[i - 1]) / h
+            guess = (1 + 1 / (2 * r)) * denoised - before / (2 * r)
+        y = s[i + 1] / s[i] * y - a[i + 1] * torch.expm1(-h) * guess
+        before = denoised
+    torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+
+
+def test_sde_dpm_solver_plus_plus_2m(sde: SDE, planar: Mixture, start: Tensor) -> None:
+    # Lu et al. 2022b, section 5: the same with e^{−2h}, and noise of variance σ² (1 − e^{−2h})
+    model, times = planar.model(sde), KarrasGrid(9)(sde)
+    a, s, lam = _levels(sde, times)
+    noise = _Recorded(start)
+    *_, x = Multistep(2, weights="bh2", tau=1.0, **DATA).solve(model, start, times, noise)
+    y, before = start, None
+    for i in range(9):
+        h = lam[i + 1] - lam[i]
+        denoised = model.denoise(y, times[i])
+        guess = denoised
+        if before is not None:
+            r = (lam[i] - lam[i - 1]) / h
+            guess = denoised + (denoised - before) / (2 * r)
+        decay = torch.exp(-h)
+        y = s[i + 1] / s[i] * decay * y + a[i + 1] * (1 - decay**2) * guess
+        y = y + s[i + 1] * (1 - decay**2).sqrt() * noise.draws[i]
+        before = denoised
+    torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("kind", ["bh1", "bh2"])
+@pytest.mark.parametrize("predicts", ["data", "noise"])
+def test_unipc(sde: SDE, planar: Mixture, start: Tensor, order: int, kind: str, predicts: str) -> None:
+    # Zhao et al. 2023, algorithms 1 and 2 with eq. 5: R(r) and b solved for the weights of the differences
+    model, times = planar.model(sde), UniformLogSNR(8)(sde)
+    a, s, lam = _levels(sde, times)
+    data = predicts == "data"
+    ask = model.denoise if data else model.noise
+    x = run(Multistep(order, order, weights=kind, **(DATA if data else NOISE)), model, times, start)  # type: ignore[arg-type]
+
+    def update(y: Tensor, i: int, r: list[float], now: Tensor, others: list[Tensor]) -> Tensor:
+        hh = (lam[i + 1] - lam[i]) * (-1 if data else 1)
+        b = hh if kind == "bh1" else torch.expm1(hh)
+        base = s[i + 1] / s[i] * y - a[i + 1] * torch.expm1(hh) * now
+        scale = a[i + 1] * b
+        if not data:
+            base, scale = a[i + 1] / a[i] * y - s[i + 1] * torch.expm1(hh) * now, s[i + 1] * b
+        if not others:
+            return base
+        count = len(others)
+        if count == 1:
+            rho = torch.tensor([0.5], dtype=torch.float64)
+        else:
+            rows = torch.stack([torch.tensor(r, dtype=torch.float64) ** k for k in range(count)])
+            # φ_{k+1}(hh) hh k!/B; every node is measured in steps
+            right = torch.stack([hh * phi(k + 1, hh) * math.factorial(k) / b for k in range(1, count + 1)])
+            rho = torch.linalg.solve(rows, right)
+        return base - scale * sum(c * (v - now) / q for c, v, q in zip(rho, others, r, strict=True))
+
+    y = start
+    values = [ask(y, times[0])]
+    for i in range(8):
+        h = lam[i + 1] - lam[i]
+        r = [float((lam[i - j] - lam[i]) / h) for j in range(1, min(order, i + 1))]
+        guess = update(y, i, r, values[0], values[1 : len(r) + 1])
+        if i == 7:
+            y = guess
+            break
+        new = ask(guess, times[i + 1])
+        p = min(order, i + 1)
+        r = [float((lam[i - j] - lam[i]) / h) for j in range(1, p)] + [1.0]
+        y = update(y, i, r, values[0], [*values[1:p], new])
+        values = [new, *values]
+    torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+
+
+def test_ipndm(planar: Mixture, start: Tensor) -> None:
+    # Adams-Bashforth's weights of equal steps, on unequal ones (Zhang & Chen 2023, appendix B)
+    sde = EDMSDE()
+    model, times = planar.model(sde), KarrasGrid(9)(sde)
+    x = run(Multistep(4, coordinate=NoiseLevel(), weights="uniform"), model, times, start)
+    rows = [[1.0], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]]
+    y, values = start, []
+    for i in range(9):
+        values.insert(0, model.noise(y, times[i]))
+        row = rows[min(i, 3)]
+        y = y + (times[i + 1] - times[i]) * sum(c * v for c, v in zip(row, values, strict=False))
+    torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
+
+
+def test_third_order_weights_are_those_of_the_phi_functions(sde: SDE) -> None:
+    # ∫ e^{−(λ_t − λ)} L_j(λ) dλ by Newton's differences: φ₁, φ₂ and twice φ₃
+    times = KarrasGrid(6)(sde)
+    a, _, lam = _levels(sde, times)
+    _, steps = Multistep(3, **DATA).plan(sde, times)
+    for i in range(2, 6):
+        h = lam[i + 1] - lam[i]
+        nodes = (lam[[i, i - 1, i - 2]] - lam[i]) / h
+        moments = torch.stack([h * math.factorial(k) * (phi(k + 1, -h)) for k in range(3)])
+        # moments of θ^k under e^{−h(1 − θ)} dθ
+        inverse = torch.linalg.inv(torch.stack([nodes**k for k in range(3)]))
+        expected = a[i + 1] * inverse @ moments
+        torch.testing.assert_close(
+            torch.tensor(steps[i].predictor[0], dtype=torch.float64), expected, rtol=1e-9, atol=1e-12
+        )
+
+
+# -- orders ----------------------------------------------------------------------------------------------
+
+FAMILIES: dict[str, dict[str, Coordinate | None]] = {
+    "data": DATA,
+    "noise": NOISE,
+    "rho": {"coordinate": NoiseLevel()},
+    "tab": {"coordinate": NoiseLevel(), "interpolation": Time()},
+    "angle": {"coordinate": Angle(1.2)},
+    "straight": {"coordinate": Straight()},
+    "angle_in_log_snr": {"coordinate": Angle(), "interpolation": LogSNR()},
+}
+
+
+@pytest.fixture(scope="module")
+def references() -> dict[str, tuple[GaussianMixtureScore, Tensor, Tensor]]:
+    result = {}
+    for name, sde in (("vp", VPSDE(t_min=1e-3)), ("edm", EDMSDE(0.02, 80.0)), ("flow", FlowSDE())):
+        model = Mixture("full", (2,)).model(sde)
+        x = model.sample(6, sde.t_max, torch.Generator().manual_seed(1))
+        exact = Sampler(ScipyODE("DOP853", 1e-13, 1e-13), UniformTime(1), denoise=False)(model, x_init=x).x
+        result[name] = (model, x, exact)
+    return result
+
+
+@pytest.mark.parametrize("name", ["vp", "edm", "flow"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("order", "corrector"), [(1, 0), (2, 0), (3, 0), (1, 1), (2, 2)])
+def test_order(
+    references: dict[str, tuple[GaussianMixtureScore, Tensor, Tensor]],
+    name: str,
+    family: str,
+    order: int,
+    corrector: int,
+) -> None:
+    model, x, exact = references[name]
+    solver = Multistep(order, corrector, **FAMILIES[family])
+    nominal = corrector + 1 if corrector else order
+    errors = [
+        float((run(solver, model, _graded(model.sde, n), x) - exact).norm())
+        for n in ((100, 200) if nominal < 3 else (200, 400))
+    ]
+    assert abs(math.log2(errors[0] / errors[1]) - nominal) < 0.15, errors
+
+
+def _graded(sde: SDE, steps: int) -> Tensor:
+    """Uniform in λ but for a ramp of small first steps: those of lower order would leave an error of second order."""
+    first, last = (float(sde.log_snr(torch.tensor(t, dtype=torch.float64))) for t in (sde.t_max, sde.t_min))
+    lam = torch.linspace(first, last, steps + 1, dtype=torch.float64)
+    ramp = first + (lam[1] - lam[0]) * 2.0 ** torch.arange(-10, 0, dtype=torch.float64)
+    times = sde.time(torch.cat((lam[:1], ramp, lam[1:])))
+    times[0], times[-1] = sde.t_max, sde.t_min
+    return times
+
+
+@pytest.mark.parametrize("name", ["vp", "flow"])
+@pytest.mark.parametrize("family", ["data", "noise", "rho", "tab", "angle", "straight"])
+@pytest.mark.parametrize(("order", "corrector"), [(4, 0), (3, 3), (4, 4)])
+def test_high_order(
+    references: dict[str, tuple[GaussianMixtureScore, Tensor, Tensor]],
+    name: str,
+    family: str,
+    order: int,
+    corrector: int,
+) -> None:
+    model, x, exact = references[name]
+    nominal = corrector + 1 if corrector else order
+    errors = [
+        float((run(Multistep(order, corrector, **FAMILIES[family]), model, _graded(model.sde, n), x) - exact).norm())
+        for n in ((250, 500) if nominal == 4 else (400, 800))
+    ]
+    assert abs(math.log2(errors[0] / errors[1]) - nominal) < 0.15, errors
+
+
+# -- stochastic ------------------------------------------------------------------------------------------
+
+
+def _variance(solver: Multistep, sde: SDE, times: Tensor, std: float) -> float:
+    """The variance of the last state for data N(0, std²), exactly: the solver is linear in the start and the draws."""
+    model = GaussianMixtureScore(torch.ones(1), torch.zeros(1, 1), torch.tensor([std**2]), sde)
+    steps = len(times) - 1
+    x = torch.zeros(steps + 1, 1, dtype=torch.float64)
+    x[0] = math.hypot(float(sde.alpha(times[0])) * std, float(sde.sigma(times[0])))
+    draw = iter(torch.eye(steps + 1, dtype=torch.float64)[1:, :, None])
+    *_, x = solver.solve(model, x, times, lambda start=None, stop=None: next(draw))
+    return float(x.square().sum())
+
+
+STOCHASTIC = {
+    "ancestral": (Multistep(1, tau=Eta(1.0), **DATA), 1),
+    "dpmpp_1m_sde": (Multistep(1, tau=1.0, **DATA), 1),
+    "dpmpp_2m_sde": (Multistep(2, weights="bh2", tau=1.0, **DATA), 2),
+    "exact_2": (Multistep(2, tau=1.0, **DATA), 2),
+    "dpmpp_3m_sde": (Multistep(3, tau=1.0, **DATA), 2),
+    "sa_solver": (Multistep(3, 3, tau=0.7, **DATA), 2),
+    "noise_2": (Multistep(2, tau=1.0, **NOISE), 2),
+    "straight": (Multistep(2, coordinate=Straight(), tau=1.0), 2),
+}
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+@pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()], ids=["vp", "edm"])
+def test_weak_order_of_the_variance(name: str, sde: SDE) -> None:
+    solver, nominal = STOCHASTIC[name]
+    std = 0.5
+    errors = []
+    for n in (200, 400):
+        times = _graded(sde.between(float(sde.time(torch.tensor(3.0).double())), sde.t_max), n)
+        true = float((sde.alpha(times[-1]) * std) ** 2 + sde.sigma(times[-1]) ** 2)
+        errors.append(abs(_variance(solver, sde, times, std) - true))
+    # the noise within a step moves P, which no polynomial through its past sees: order 2 is the most there is
+    assert abs(math.log2(errors[0] / errors[1]) - nominal) < 0.1, errors
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("steps", [1, 3, 20])
+def test_the_angle_of_the_data_has_the_variance_of_a_gaussian_exactly(sde: SDE, tau: float, steps: int) -> None:
+    # P is 0, and the noise restores what the linear part takes
+    times = KarrasGrid(steps)(sde)
+    true = float((sde.alpha(times[-1]) * 0.5) ** 2 + sde.sigma(times[-1]) ** 2)
+    solver = Multistep(min(steps, 3), coordinate=Angle(0.5), tau=tau)
+    assert _variance(solver, sde, times, 0.5) == pytest.approx(true, rel=1e-10)
+
+
+def test_a_point_mass_is_hit_exactly_with_data_prediction(sde: SDE) -> None:
+    for tau in (ConstantTau(0.3), ConstantTau(1.5), IntervalTau(1.0, 0.1, 2.0), Eta(0.6)):
+        times = KarrasGrid(7)(sde)
+        solver = Multistep(1, tau=tau, **DATA)
+        got = _variance(solver, sde, times, 1e-9)
+        assert got == pytest.approx(float(sde.sigma(times[-1]) ** 2), rel=1e-9)
+
+
+def test_no_noise_is_drawn_outside_the_interval(planar: Mixture, start: Tensor) -> None:
+    sde = EDMSDE()
+    times = KarrasGrid(20)(sde)
+    noise = _Recorded(start)
+    list(Multistep(2, tau=IntervalTau(1.0, 0.05, 2.0), **DATA).solve(planar.model(sde), start, times, noise))
+    inside = ((times[1:] < 2.0) & (times[:-1] > 0.05)).sum()
+    assert len(noise.draws) == int(inside)
+
+
+def test_tau_of_zero_is_the_ode(planar: Mixture, start: Tensor) -> None:
+    model, times = planar.model(VPSDE()), KarrasGrid(9)(VPSDE())
+    assert torch.equal(
+        run(Multistep(3, 2, tau=0.0, **DATA), model, times, start), run(Multistep(3, 2, **DATA), model, times, start)
+    )
+
+
+def test_a_stochastic_corrector_keeps_the_predictors_noise(planar: Mixture, start: Tensor) -> None:
+    noise = _Recorded(start)
+    list(Multistep(2, 2, tau=1.0, **DATA).solve(planar.model(VPSDE()), start, KarrasGrid(9)(VPSDE()), noise))
+    assert len(noise.draws) == 9
+
+
+@pytest.mark.parametrize("tau", [Eta(1.0), 1.0, 0.5])
+def test_mixture_is_sampled(planar: Mixture, tau: Stochasticity | float) -> None:
+    sde = VPSDE()
+    model = planar.model(sde)
+    x = Sampler(Multistep(2, tau=tau, **DATA), UniformLogSNR(200), denoise=False)(model, (4000, 2), seed=1).x
+    exact = model.sample(4000, sde.t_min_sampling, torch.Generator().manual_seed(2))
+    # mean and covariance: standard errors of 4000 draws, five of them
+    spread = exact.std(0) / math.sqrt(4000)
+    assert bool(((x.mean(0) - exact.mean(0)).abs() < 5 * 1.5 * spread).all())
+    assert torch.allclose(x.T.cov(), exact.T.cov(), atol=5 * 1.5 * float(exact.var(0).max()) * math.sqrt(2 / 4000))
+
+
+# -- what holds for all ----------------------------------------------------------------------------------
+
+SETTINGS = [
+    Multistep(3, 3, centre=True, start="gaussian"),
+    Multistep(2, weights="bh2", tau=1.0, **DATA),
+    Multistep(4, coordinate=NoiseLevel(), weights="uniform", lower_order_final=True),
+    Multistep(2, 1, coordinate=Straight(0.7), tau=0.5, centre=True),
+]
+
+
+@pytest.mark.parametrize("solver", SETTINGS, ids=range(len(SETTINGS)))
+def test_a_sample_does_not_depend_on_its_batch(solver: Multistep, sde: SDE, planar: Mixture) -> None:
+    model = planar.model(sde)
+    sampler = Sampler(solver, KarrasGrid(8))
+    together = sampler(model, (6, 2), seed=4).x
+    apart = sampler(model, (6, 2), seed=4, batch_size=1).x
+    torch.testing.assert_close(together, apart, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("solver", SETTINGS, ids=range(len(SETTINGS)))
+@pytest.mark.parametrize("name", ["vp", "ve", "edm"])
+def test_float32_agrees_with_float64(solver: Multistep, name: str, planar: Mixture) -> None:
+    model = planar.model(SDES[name])
+    sampler = Sampler(solver, KarrasGrid(20))
+    fine, coarse = (sampler(model, (50, 2), seed=4, dtype=d).x for d in (torch.float64, torch.float32))
+    assert coarse.dtype == torch.float32
+    scale = float(model.sde.sigma(torch.tensor(model.sde.t_max)))
+    # round-off of the first states, carried to the end; and draws that differ by float32
+    assert float((coarse - fine).abs().median()) < 2e-6 * max(scale, 1.0)
+
+
+def test_evaluations() -> None:
+    model = Mixture("full", (2,)).model(VPSDE())
+    for solver, nfe in ((Multistep(3, 3), 7), (Multistep(3, 3, start="gaussian"), 6), (Multistep(1), 7)):
+        assert Sampler(solver, KarrasGrid(7), denoise=False)(model, (2, 2)).nfe == nfe
+        assert Sampler(solver, KarrasGrid(7))(model, (2, 2)).nfe == nfe + 1
+
+
+def test_the_gaussian_start_is_exact_for_a_gaussian(planar: Mixture) -> None:
+    # and stays a good guess for a mixture, whose third cumulants are small at t_max
+    sde = VPSDE()
+    single = GaussianMixtureScore(torch.ones(1), planar.means[:1], planar.full[:1], sde)
+    x = single.sample(20, sde.t_max, torch.Generator().manual_seed(1))
+    times = UniformLogSNR(12)(sde)
+    mine, models = (run(Multistep(3, 2, start=s, centre=True), single, times, x) for s in ("gaussian", "model"))  # type: ignore[arg-type]
+    torch.testing.assert_close(mine, models, rtol=1e-9, atol=1e-9)
+    model = planar.model(sde)
+    mine, models = (run(Multistep(3, 2, start=s, centre=True), model, times, x) for s in ("gaussian", "model"))  # type: ignore[arg-type]
+    assert 0 < float((mine - models).abs().max()) < 0.02
+
+
+def test_the_gaussian_start_is_not_used_under_conditions() -> None:
+    class Conditional(GaussianMixtureScore):
+        def denoise(self, x: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+            return super().denoise(x, t)
+
+        def noise(self, x: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+            return super().noise(x, t)
+
+    model = Conditional(torch.ones(2), torch.eye(2), torch.full((2,), 0.01), VPSDE())
+    sampler = Sampler(Multistep(2, start="gaussian"), KarrasGrid(7), denoise=False)
+    assert sampler(model, (2, 2)).nfe == 6
+    assert sampler(model, (2, 2), labels=torch.tensor([0, 1])).nfe == 7
+
+
+def test_centring_commutes_with_a_shift_of_the_data(sde: SDE, planar: Mixture) -> None:
+    times = KarrasGrid(6)(sde)
+    shift = torch.tensor([30.0, -7.0], dtype=torch.float64)
+    model = GaussianMixtureScore(planar.weights, planar.means, planar.full, sde)
+    moved = GaussianMixtureScore(planar.weights, planar.means + shift, planar.full, sde)
+    x = model.sample(5, sde.t_max, torch.Generator().manual_seed(1))
+    solver = Multistep(3, 3, centre=True, tau=None)
+    a = run(solver, model, times, x)
+    b = run(solver, moved, times, x + sde.alpha(times[0]) * shift)
+    torch.testing.assert_close(b - sde.alpha(times[-1]) * shift, a, rtol=1e-8, atol=1e-8)
+
+
+def test_lower_order_final_ends_with_a_step_of_first_order(planar: Mixture) -> None:
+    sde = VPSDE()
+    _, steps = Multistep(3, lower_order_final=True, **DATA).plan(sde, KarrasGrid(6)(sde))
+    assert [len(s.predictor[0]) for s in steps] == [1, 2, 3, 3, 2, 1]
+
+
+def test_a_thousand_steps_keep_to_the_reference(planar: Mixture) -> None:
+    model = planar.model(VPSDE())
+    x = model.sample(5, 1.0, torch.Generator().manual_seed(1))
+    fine = [Sampler(Multistep(4, 4), UniformLogSNR(n), denoise=False)(model, x_init=x).x for n in (1000, 500)]
+    torch.testing.assert_close(*fine, rtol=1e-7, atol=1e-7)
+
+
+def test_bfloat16_network_around_a_float32_state() -> None:
+    from scoresde.networks import MLP
+    from scoresde.preconditioning import EDMPreconditioning
+    from scoresde.score import NetworkScore
+
+    torch.manual_seed(0)
+    network = MLP(shape=(4,), width=16, blocks=1)
+    with torch.no_grad():
+        for parameter in network.parameters():  # the last layer starts at 0
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    out = [
+        Sampler(Multistep(2, 1), KarrasGrid(5))(
+            NetworkScore(net, VPSDE(), EDMPreconditioning()), (3, 4), dtype=torch.float32
+        ).x
+        for net in (network, copy.deepcopy(network).bfloat16())
+    ]
+    assert out[1].dtype == torch.float32
+    assert 0 < float((out[0] - out[1]).abs().max()) < 0.1
+
+
+def test_too_few_steps_lower_the_order_with_one_warning(planar: Mixture, start: Tensor) -> None:
+    model, times = planar.model(VPSDE()), KarrasGrid(2)(VPSDE())
+    with pytest.warns(UserWarning, match="order 4 needs at least 4 steps, the grid has 2") as caught:
+        x = run(Multistep(4, **DATA), model, times, start)
+    assert len(caught) == 1
+    assert torch.equal(x, run(Multistep(2, **DATA), model, times, start))
+    with pytest.raises(ValueError, match="order 4 needs at least 4 steps, the grid has 2: take more steps or a lower"):
+        run(Multistep(4, strict=True, **DATA), model, times, start)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"order": 5}, "order is 5, expected 1, 2, 3 or 4"),
+        ({"order": 0}, "order is 0"),
+        ({"corrector": 5}, "corrector is 5"),
+        ({"weights": "bh3"}, "weights is 'bh3', expected 'exact', 'uniform', 'bh1' or 'bh2'"),
+        ({"start": "zero"}, "start is 'zero', expected 'model' or 'gaussian'"),
+        ({"tau": -0.1}, "tau is -0.1, expected a number of at least 0"),
+        ({"tau": math.nan}, "tau is nan"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Multistep(**arguments)  # type: ignore[arg-type]
+
+
+def test_wrong_stochasticity() -> None:
+    with pytest.raises(ValueError, match="eta is 1.5, expected a number from 0"):
+        Eta(1.5)
+    with pytest.raises(ValueError, match="expected 0 < s_min < s_max"):
+        IntervalTau(1.0, 2.0, 1.0)
+    with pytest.raises(ValueError, match="tau is -1"):
+        IntervalTau(-1.0)
+    with pytest.raises(ValueError, match="std is 0.0, expected a positive number"):
+        Angle(0.0)
