@@ -1,6 +1,7 @@
 """Samplers: a solver on a time grid, with noise that belongs to each sample."""
 
 from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
+from scoresde.sampling.exponential import RES, SEEDS, DPMSolverSinglestep, ExponentialRungeKutta, ExponentialTableau
 from scoresde.sampling.external import ScipyODE, TorchSDE
 from scoresde.sampling.grids import (
     DiscreteTime,
@@ -25,21 +26,28 @@ from scoresde.sampling.predictor_corrector import (
     PredictorCorrector,
     ReverseDiffusion,
 )
-from scoresde.sampling.runge_kutta import Euler, Heun
+from scoresde.sampling.runge_kutta import TABLEAUS, Churn, Euler, Heun, RungeKutta, Tableau
 from scoresde.sampling.sampler import NonFiniteError, Sampler, Samples, Solver
 
 __all__ = [
+    "RES",
+    "SEEDS",
+    "TABLEAUS",
     "Ancestral",
     "Angle",
     "AnnealedLangevin",
+    "Churn",
     "ConstantTau",
     "Coordinate",
     "Corrector",
+    "DPMSolverSinglestep",
     "DiscreteTime",
     "Eta",
     "Euler",
     "EulerMaruyama",
     "ExplicitTimes",
+    "ExponentialRungeKutta",
+    "ExponentialTableau",
     "Grid",
     "Heun",
     "IntervalTau",
@@ -55,6 +63,7 @@ __all__ = [
     "PredictorCorrector",
     "QuadraticTime",
     "ReverseDiffusion",
+    "RungeKutta",
     "SampleNoise",
     "Sampler",
     "Samples",
@@ -63,6 +72,7 @@ __all__ = [
     "Solver",
     "Stochasticity",
     "Straight",
+    "Tableau",
     "Time",
     "TorchSDE",
     "UniformLogSNR",

@@ -1,34 +1,227 @@
-"""Explicit Runge-Kutta methods for the probability-flow ODE on a fixed grid."""
+"""Explicit Runge-Kutta methods for the probability-flow ODE on a fixed grid, with EDM's churn before a step."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from scoresde.sampling.coordinates import Coordinate, Time
 from scoresde.sampling.sampler import Noise, Solver
 from scoresde.score import ScoreModel
+from scoresde.sde import SDE
 
-__all__ = ["Euler", "Heun"]
-
-
-class Euler(Solver):
-    """x ← x + Δt v(x, t): first order, one evaluation a step (Song et al. 2021, eq. 13)."""
-
-    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
-        for t, dt in zip(times, times.diff().tolist(), strict=False):
-            x = torch.add(x, model.velocity(x, t), alpha=dt)
-            yield x
+__all__ = ["TABLEAUS", "Churn", "Euler", "Heun", "RungeKutta", "Tableau", "advance", "stage_times"]
 
 
-class Heun(Solver):
-    """The trapezoidal rule with an Euler predictor: second order, two evaluations a step.
+@dataclass(frozen=True, repr=False)
+class Tableau:
+    """An explicit Runge-Kutta method for dy/dw = P.
 
-    The deterministic part of Karras et al. 2022, algorithm 1, here in t under any SDE.
+    Stage j evaluates P at w + c_j h and y + h Σ_k a_jk P_k; the step ends at y + h Σ_j b_j P_j.
+
+    Attributes:
+        name: what it is called.
+        nodes: c, from 0, each in [0, 1].
+        stages: rows of A below the first, a_jk for k < j.
+        weights: b.
+
+    Raises:
+        ValueError: not as many rows or weights as nodes, a row that does not sum to its node, weights that do not
+            sum to 1.
     """
 
+    name: str
+    nodes: tuple[float, ...]
+    stages: tuple[tuple[float, ...], ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.nodes)
+        lengths = [len(row) for row in self.stages]
+        if lengths != list(range(1, count)) or len(self.weights) != count:
+            raise ValueError(
+                f"tableau {self.name} has {count} nodes, stages of {lengths} and {len(self.weights)} weights, "
+                f"expected stages of {list(range(1, count))} and {count} weights"
+            )
+        if self.nodes[0] != 0 or not all(0 <= c <= 1 for c in self.nodes):
+            raise ValueError(f"tableau {self.name} has nodes {self.nodes}, expected 0 first and all between 0 and 1")
+        for c, row in zip(self.nodes[1:], self.stages, strict=True):
+            if abs(math.fsum(row) - c) > 1e-12:
+                raise ValueError(
+                    f"tableau {self.name}: the row {row} sums to {math.fsum(row):g}, expected its node {c:g}"
+                )
+        if abs(math.fsum(self.weights) - 1) > 1e-12:
+            raise ValueError(f"tableau {self.name}: the weights sum to {math.fsum(self.weights):g}, expected 1")
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+TABLEAUS = {
+    tableau.name: tableau
+    for tableau in (
+        Tableau("euler", (0,), (), (1,)),
+        Tableau("midpoint", (0, 1 / 2), ((1 / 2,),), (0, 1)),
+        Tableau("heun", (0, 1), ((1,),), (1 / 2, 1 / 2)),
+        # Ralston 1962: the least bound on the local error at orders 2 and 3
+        Tableau("ralston", (0, 2 / 3), ((2 / 3,),), (1 / 4, 3 / 4)),
+        Tableau("ralston3", (0, 1 / 2, 3 / 4), ((1 / 2,), (0, 3 / 4)), (2 / 9, 1 / 3, 4 / 9)),
+        Tableau("heun3", (0, 1 / 3, 2 / 3), ((1 / 3,), (0, 2 / 3)), (1 / 4, 0, 3 / 4)),
+        Tableau("kutta3", (0, 1 / 2, 1), ((1 / 2,), (-1, 2)), (1 / 6, 2 / 3, 1 / 6)),
+        # Kutta 1901, both
+        Tableau("rk4", (0, 1 / 2, 1 / 2, 1), ((1 / 2,), (0, 1 / 2), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
+        Tableau(
+            "three_eighths",
+            (0, 1 / 3, 2 / 3, 1),
+            ((1 / 3,), (-1 / 3, 1), (1, -1, 1)),
+            (1 / 8, 3 / 8, 3 / 8, 1 / 8),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Churn:
+    """Noise added before a step, which then starts from the higher level (Karras et al. 2022, algorithm 2).
+
+    Where the noise level s = σ/α of x/α lies in [s_min, s_max], it is raised to ŝ = (1 + γ) s,
+    γ = min(amount/N, √2 − 1), but not above the level at the SDE's t_max. N counts the grid's noise levels, as in
+    the paper. No noise is added at the last of them, from which the `Sampler` denoises.
+
+    Attributes:
+        amount: S_churn ≥ 0; 0 is no churn at all.
+        s_min: S_min.
+        s_max: S_max.
+        s_noise: S_noise, the standard deviation of the noise relative to what keeps the marginals.
+    """
+
+    amount: float
+    s_min: float = 0.0
+    s_max: float = math.inf
+    s_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.amount < math.inf:
+            raise ValueError(f"the amount of churn is {self.amount}, expected 0 or more")
+        if not 0 <= self.s_min <= self.s_max:
+            raise ValueError(f"churn has s_min={self.s_min}, s_max={self.s_max}, expected 0 <= s_min <= s_max")
+        if not self.s_noise >= 0:
+            raise ValueError(f"s_noise of churn is {self.s_noise}, expected 0 or more")
+
+    def starts(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each step starts, `(n,)`, and the standard deviation `(n,)` of the noise on x/α."""
+        level = (-sde.log_snr(times[:-1])).exp()
+        gamma = min(self.amount / len(times), math.sqrt(2) - 1)
+        top = (-sde.log_snr(torch.tensor(sde.t_max, dtype=torch.float64))).exp()
+        raised = (level * (1 + gamma)).clamp(max=top)
+        # A margin, since exp and log of the same number may differ by round-off from call to call.
+        churned = (level >= self.s_min) & (level <= self.s_max) & (raised > level * (1 + 1e-12))
+        spread = self.s_noise * ((raised - level).clamp_min(0) * (raised + level)).sqrt()
+        start = sde.time(-raised.log()).clamp(times[:-1], torch.full_like(level, sde.t_max))
+        return torch.where(churned, start, times[:-1]), torch.where(churned, spread, 0.0)
+
+
+def stage_times(coordinate: Coordinate, sde: SDE, start: Tensor, stop: Tensor, nodes: tuple[float, ...]) -> Tensor:
+    """The times `(n, s)` at fractions `nodes` of steps from `start` to `stop` `(n,)`, measured in the coordinate.
+
+    The ends are met exactly, and round-off leaves no time outside its step.
+    """
+    c = torch.tensor(nodes, dtype=torch.float64)
+    start, stop = start[:, None], stop[:, None]
+    first, last = coordinate.variable(sde, start), coordinate.variable(sde, stop)
+    inner = coordinate.time(sde, first + c * (last - first)).clamp(stop, start)
+    return torch.where(c == 0, start, torch.where(c == 1, stop, inner))
+
+
+def advance(scale: float, x: Tensor, weights: list[float], slopes: list[Tensor]) -> Tensor:
+    """scale x + Σ w_k slope_k, by as few kernels as the zeros and ones allow."""
+    out = x if scale == 1 else scale * x
+    for w, slope in zip(weights, slopes, strict=False):
+        if w:
+            out = torch.add(out, slope, alpha=w) if out is x else out.add_(slope, alpha=w)
+    return out
+
+
+class RungeKutta(Solver):
+    """The probability-flow ODE by an explicit Runge-Kutta method, in a coordinate of choice.
+
+    One evaluation for each stage of a step.
+
+    Args:
+        tableau: the method: a `Tableau` or the name of one of `TABLEAUS` (euler, midpoint, heun, ralston, ralston3,
+            heun3, kutta3, rk4, three_eighths).
+        coordinate: the scaled state and the time variable in which the steps are taken; x in t if not given.
+        churn: noise to add before a step; none if not given.
+    """
+
+    def __init__(
+        self, tableau: Tableau | str, coordinate: Coordinate | None = None, churn: Churn | None = None
+    ) -> None:
+        if isinstance(tableau, str):
+            if tableau not in TABLEAUS:
+                raise ValueError(f"tableau is {tableau!r}, expected one of {', '.join(TABLEAUS)}, or a Tableau")
+            tableau = TABLEAUS[tableau]
+        self.tableau = tableau
+        self.coordinate = Time() if coordinate is None else coordinate
+        self.churn = churn
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
-        for i, dt in enumerate(times.diff().tolist()):
-            first = model.velocity(x, times[i])
-            second = model.velocity(torch.add(x, first, alpha=dt), times[i + 1])
-            x = torch.add(x, first + second, alpha=0.5 * dt)
+        sde, coordinate = model.sde, self.coordinate
+        start, stop = times[:-1], times[1:]
+        spread = torch.zeros_like(start)
+        if self.churn is not None:
+            start, spread = self.churn.starts(sde, times)
+        alpha = sde.alpha(start)
+        churns = zip((alpha / sde.alpha(times[:-1])).tolist(), (alpha * spread).tolist(), strict=True)
+        inner = stage_times(coordinate, sde, start, stop, self.tableau.nodes)
+        count = inner.shape[1]
+        predict = model.prediction(inner.flatten(), *coordinate.target(sde, inner.flatten()))
+        # x at stage j is n_j (x/n_start + h Σ_k a_jk P_k), and likewise at the end.
+        norm = torch.cat((coordinate.norm(sde, inner), coordinate.norm(sde, stop)[:, None]), dim=1)
+        h = coordinate.variable(sde, stop) - coordinate.variable(sde, start)
+        scales = (norm / norm[:, :1]).tolist()
+        rows = torch.zeros(count + 1, count, dtype=torch.float64)
+        for j, row in enumerate((*self.tableau.stages, self.tableau.weights), 1):
+            rows[j, : len(row)] = torch.tensor(row, dtype=torch.float64)
+        moves = ((norm * h[:, None])[:, :, None] * rows).tolist()
+        for i, (grow, extra) in enumerate(churns):
+            if extra:
+                x = torch.add(grow * x, noise(), alpha=extra)
+            slopes = [predict(x, i * count)]
+            for j in range(1, count):
+                slopes.append(predict(advance(scales[i][j], x, moves[i][j], slopes), i * count + j))
+            x = advance(scales[i][count], x, moves[i][count], slopes)
             yield x
+
+
+class Euler(RungeKutta):
+    """y ← y + h P: first order, one evaluation a step (Song et al. 2021, eq. 13, if in t).
+
+    In `NoiseLevel` it is DDIM (Song, Meng & Ermon 2021).
+
+    Args:
+        coordinate: as for `RungeKutta`; x in t if not given.
+        churn: as for `RungeKutta`.
+    """
+
+    def __init__(self, coordinate: Coordinate | None = None, churn: Churn | None = None) -> None:
+        super().__init__("euler", coordinate, churn)
+
+
+class Heun(RungeKutta):
+    """The trapezoidal rule with an Euler predictor: second order, two evaluations a step.
+
+    In `NoiseLevel` it is algorithm 1 of Karras et al. 2022, with `churn` their algorithm 2, under any SDE. There
+    the last of N steps is one of Euler's from the smallest noise level to 0, which lands on E[x₀ | x]: it is
+    the `Sampler`'s last denoising. So N noise levels are a grid of N − 1 steps and `denoise=True`, with
+    2 (N − 1) + 1 = 2N − 1 evaluations as in the paper, and no second evaluation to leave out.
+
+    Args:
+        coordinate: as for `RungeKutta`; x in t if not given.
+        churn: as for `RungeKutta`.
+    """
+
+    def __init__(self, coordinate: Coordinate | None = None, churn: Churn | None = None) -> None:
+        super().__init__("heun", coordinate, churn)
