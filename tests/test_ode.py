@@ -1,5 +1,7 @@
 """The Runge-Kutta pairs against the order conditions, and the integrator against closed-form solutions."""
 
+import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -9,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.ode import BOSH3, DORMAND_PRINCE, Tableau, integrate
+from scoresde.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Status, Tableau, follow, integrate
 
 F64 = torch.float64
-PAIRS = {"bosh3": BOSH3, "dopri5": DORMAND_PRINCE}
+PAIRS = {"bosh3": BOSH3, "dopri5": DORMAND_PRINCE, "tsit5": TSIT5, "dop853": DOP853}
+# Orders of the error estimate's comparison solutions: those of `error` and `coarse`.
+EMBEDDED = {3: (2,), 5: (4,), 8: (5, 3)}
 Tree = tuple  # a rooted tree is the sorted tuple of its branches
 
 
@@ -25,6 +29,7 @@ def nodes(tree: Tree) -> int:
     return 1 + sum(nodes(branch) for branch in tree)
 
 
+@functools.cache
 def trees(order: int) -> list[Tree]:
     """All rooted trees of this many nodes."""
     out = set()
@@ -51,40 +56,70 @@ def weights(tree: Tree, matrix: np.ndarray) -> np.ndarray:
     return out
 
 
-def butcher(tableau: Tableau) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A, b, b̂ and c, over all stages, the one shared with the next step included."""
+def butcher(tableau: Tableau) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A, b and c, over all stages, the one shared with the next step included."""
     size = len(tableau.nodes)
     matrix = np.zeros((size, size))
     for i, row in enumerate(tableau.stages):
         matrix[i + 1, : len(row)] = row
-    b = matrix[-1].copy()
-    return matrix, b, b - np.array(tableau.error), np.array(tableau.nodes)
+    return matrix, matrix[-1].copy(), np.array(tableau.nodes)
 
 
 def test_the_number_of_trees_is_known() -> None:
-    assert [len(trees(n)) for n in range(1, 6)] == [1, 1, 2, 4, 9]
+    assert [len(trees(n)) for n in range(1, 9)] == [1, 1, 2, 4, 9, 20, 48, 115]
 
 
 def test_rows_sum_to_the_nodes(tableau: Tableau) -> None:
-    matrix, b, hat, c = butcher(tableau)
-    np.testing.assert_allclose(matrix.sum(1), c, atol=1e-14)
-    assert b.sum() == pytest.approx(1, abs=1e-14)
-    assert hat.sum() == pytest.approx(1, abs=1e-14)
-    assert len(tableau.error) == len(tableau.nodes)
+    matrix, _, c = butcher(tableau)
+    np.testing.assert_allclose(matrix.sum(1), c, atol=2e-14)
     assert c[-1] == 1  # first same as last
+    for estimate in (tableau.error, tableau.coarse):
+        assert estimate is None or len(estimate) == len(c)
 
 
 def test_order_conditions(tableau: Tableau) -> None:
     """Hairer, Nørsett & Wanner 1993, theorem II.2.13: Σ b_i Φ_i(τ) = 1/γ(τ) for every tree up to the order."""
-    matrix, b, hat, _ = butcher(tableau)
-    for order in range(1, tableau.order + 2):
-        defects = [
-            (abs(b @ weights(t, matrix) - 1 / density(t)), abs(hat @ weights(t, matrix) - 1 / density(t)))
-            for t in trees(order)
-        ]
-        step, embedded = (max(d[k] for d in defects) for k in (0, 1))
-        assert (step < 1e-14) == (order <= tableau.order)
-        assert (embedded < 1e-14) == (order <= tableau.order - 1)
+    matrix, b, _ = butcher(tableau)
+    others = [b - np.array(e) for e in (tableau.error, tableau.coarse) if e is not None]
+    for solution, order in zip([b, *others], (tableau.order, *EMBEDDED[tableau.order]), strict=True):
+        for n in range(1, order + 2):
+            defect = max(abs(solution @ weights(t, matrix) - 1 / density(t)) for t in trees(n))
+            # Coefficients of up to 43 in 16 digits.
+            assert (defect < 1e-13) == (n <= order)
+            assert defect < 1e-13 or defect > 1e-6
+
+
+def riccati(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+    """y = 1/(1/y₀ − sin t)."""
+    return y**2 * t.cos()[:, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "n"),
+    [
+        ("bosh3", "linear", 64),
+        ("dopri5", "linear", 64),
+        ("tsit5", "linear", 128),
+        ("dop853", "linear", 12),
+        ("bosh3", "riccati", 64),
+        ("dopri5", "riccati", 64),
+        ("tsit5", "riccati", 64),
+    ],
+)
+def test_observed_order(name: str, problem: str, n: int) -> None:
+    """Fixed steps: under a tolerance that nothing fails, each interval takes one."""
+    y = torch.tensor([[0.5, 0.4], [0.6, 0.3]], dtype=F64)
+    if problem == "linear":
+        field, stop, truth = linear, 4.0, y @ torch.linalg.matrix_exp(4 * MATRIX).T
+    else:
+        field, stop, truth = riccati, 3.0, 1 / (1 / y - math.sin(3))
+    errors = []
+    for steps in (n, 2 * n):
+        times = torch.linspace(0, stop, steps + 1, dtype=F64).tolist()
+        *_, out = follow(field, y, times, rms(1e9), PAIRS[name])
+        assert out.accepted.tolist() == [steps, steps]
+        errors.append(float((out.y - truth).square().mean().sqrt()))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(PAIRS[name].order, abs=0.15)
 
 
 def rms(tol: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -95,7 +130,7 @@ def rms(tol: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 
 def test_polynomials_are_exact(tableau: Tableau) -> None:
-    coefficients = [2.0, -1.0, 3.0, 0.5, -4.0][: tableau.order]
+    coefficients = [2.0, -1.0, 3.0, 0.5, -4.0, 1.0, 2.0, -0.5][: tableau.order]
 
     def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         return sum(c * t**k for k, c in enumerate(coefficients))[:, None].expand_as(y)  # type: ignore[union-attr]
@@ -134,7 +169,7 @@ def test_error_is_proportional_to_the_tolerance(tableau: Tableau, stop: float) -
         assert error > 1e-3 * tol  # nor is it wasteful
     slope = math.log(errors[0] / errors[2]) / math.log(tolerances[0] / tolerances[2])
     assert slope == pytest.approx(1, abs=0.25)
-    # Step counts grow as tolerance^(-1/order).
+    # Step counts grow as tolerance^(-1/order), less two evaluations to choose the first step.
     growth = math.log(counts[2] / counts[0]) / math.log(tolerances[0] / tolerances[2])
     assert growth == pytest.approx(1 / tableau.order, abs=0.08)
 
@@ -229,6 +264,10 @@ def test_a_field_that_is_not_finite() -> None:
     y = torch.ones(4, 2, dtype=F64)
     out = integrate(field, y, 0.0, 1.0, rms(1e-6))
     assert out.arrived.tolist() == [True, False, False, True]
+    bad = int(Status.NOT_FINITE)
+    assert out.status.tolist() == [0, bad, bad, 0]
+    assert out.t[[0, 1, 3]].tolist() == [1, 0, 1]
+    assert float(out.t[2]) == pytest.approx(0.5, abs=1e-6)
     assert bool(out.y.isfinite().all())
     torch.testing.assert_close(out.y[[0, 3]], torch.full((2, 2), math.exp(-1), dtype=F64), rtol=0, atol=1e-5)
     # Row 2 is left just before the place where it breaks.
@@ -237,8 +276,12 @@ def test_a_field_that_is_not_finite() -> None:
 
 
 def test_a_solution_that_blows_up() -> None:
-    out = integrate(lambda t, y, rows: y**2, torch.ones(1, 1, dtype=F64), 0.0, 2.0, rms(1e-6))
-    assert not bool(out.arrived.any())
+    out = integrate(lambda t, y, rows: y**2, torch.tensor([[1.0], [0.1]], dtype=F64), 0.0, 2.0, rms(1e-6))
+    # y = 1/(1 − t)
+    assert out.status.tolist() == [Status.UNDERFLOW, Status.ARRIVED]
+    assert float(out.t[0]) == pytest.approx(1, abs=1e-5)
+    assert float(out.y[0, 0]) > 1e5
+    assert float(out.y[1, 0]) == pytest.approx(1 / 8, abs=1e-6)
 
 
 def test_a_stiff_field_stops_at_the_limit() -> None:
@@ -252,3 +295,82 @@ def test_a_stiff_field_stops_at_the_limit() -> None:
     assert not bool(out.arrived.any())
     assert out.nfe.tolist() == [302, 302]
     assert calls["n"] == 302
+    assert out.status.tolist() == [Status.TOO_MANY_STEPS] * 2
+    assert (out.accepted + out.rejected).tolist() == [50, 50]
+    # The partial result: on the solution, where it says.
+    assert bool(((out.t > 0) & (out.t < 1)).all())
+    torch.testing.assert_close(out.y[:, 0], out.t.cos(), rtol=0, atol=1e-4)
+
+
+def test_a_solution_at_several_times(tableau: Tableau) -> None:
+    start = torch.tensor([[1.0, 0.5], [0.0, 2.0]], dtype=F64)
+    times = [0.0, -0.1, -0.15, -2.0, -3.0]
+    solutions = list(follow(linear, start, times, rms(1e-8), tableau))
+    assert len(solutions) == 4
+    for t, out in zip(times[1:], solutions, strict=True):
+        exact = start @ torch.linalg.matrix_exp(MATRIX * t).T
+        torch.testing.assert_close(out.y, exact, rtol=0, atol=1e-6)
+        assert out.t.tolist() == [t, t]
+    assert torch.equal(start, torch.tensor([[1.0, 0.5], [0.0, 2.0]], dtype=F64))
+    # Counts add up, and an interval goes on with the slope and the step of the one before.
+    stages = len(tableau.stages)
+    last = solutions[-1]
+    assert torch.equal(last.nfe, 2 + stages * (last.accepted + last.rejected))
+    direct = integrate(linear, start, 0.0, -3.0, rms(1e-8), tableau)
+    assert bool((last.accepted <= direct.accepted + 5).all())
+    assert bool((solutions[0].nfe < last.nfe).all())
+
+
+def test_a_sample_that_stopped_stays() -> None:
+    def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        return torch.where(((rows == 1) & (t > 0.5))[:, None], torch.nan, -y)
+
+    y = torch.ones(3, 2, dtype=F64)
+    first, second, third = follow(field, y, [0.0, 0.4, 0.8, 1.0], rms(1e-8))
+    assert first.arrived.tolist() == [True] * 3
+    assert second.arrived.tolist() == third.arrived.tolist() == [True, False, True]
+    assert torch.equal(second.y[1], third.y[1])
+    assert second.nfe[1] == third.nfe[1]
+    assert float(third.t[1]) == pytest.approx(0.5, abs=1e-6)
+    torch.testing.assert_close(third.y[[0, 2]], torch.full((2, 2), math.exp(-1), dtype=F64), rtol=0, atol=1e-7)
+
+
+def test_accepted_and_rejected_steps_are_counted() -> None:
+    """Against a record of the times asked for: each attempt asks once at its last node."""
+    seen: list[float] = []
+
+    def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        seen.append(float(t[0]))
+        return (6 * torch.exp(-(((t - 0.5) / 0.1) ** 2)))[:, None] + y * 0
+
+    out = integrate(field, torch.zeros(1, 1, dtype=F64), 0.0, 1.0, rms(1e-6), BOSH3)
+    ends = seen[4::3]  # two evaluations to begin with
+    rejected = sum(1 for a, b in itertools.pairwise(ends) if b < a)
+    assert rejected > 0
+    assert out.rejected.tolist() == [rejected]
+    assert out.accepted.tolist() == [len(ends) - rejected]
+    assert float(out.y[0, 0]) == pytest.approx(0.6 * math.sqrt(math.pi), abs=1e-4)
+
+
+def test_prepare_replaces_the_time(tableau: Tableau) -> None:
+    def prepare(t: Tensor) -> list[tuple[Tensor, Tensor]]:
+        assert t.dtype == F64
+        return list(zip(t.cos(), t.sin(), strict=True))
+
+    def field(place: tuple[Tensor, Tensor], y: Tensor, rows: Tensor) -> Tensor:
+        return place[0][:, None] * y + place[1][:, None]
+
+    def plain(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        return t.cos()[:, None] * y + t.sin()[:, None]
+
+    y = torch.tensor([[1.0], [3.0]], dtype=F64)
+    a = integrate(field, y, 0.0, 3.0, rms(1e-6), tableau, prepare=prepare)
+    assert torch.equal(a.y, integrate(plain, y, 0.0, 3.0, rms(1e-6), tableau).y)
+
+
+def test_float32_states_have_float64_times() -> None:
+    y = torch.tensor([[1.0, 0.5], [0.0, 2.0]])
+    out = integrate(lambda t, y, rows: y @ MATRIX.T.float(), y, 1000.0, 1003.0, rms(1e-5))
+    exact = y.double() @ torch.linalg.matrix_exp(MATRIX * 3).T
+    assert out.t.dtype == F64
+    torch.testing.assert_close(out.y.double(), exact, rtol=0, atol=1e-4)
