@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scoresde.sde import SDE
+from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, Straight, Time
+from scoresde.sde import SDE, VPSDE
 
 __all__ = [
     "DiscreteTime",
@@ -18,8 +19,13 @@ __all__ = [
     "Grid",
     "KarrasGrid",
     "QuadraticTime",
+    "UniformAngle",
     "UniformLogSNR",
+    "UniformStraight",
     "UniformTime",
+    "UniformVariable",
+    "VEGrid",
+    "VPGrid",
 ]
 
 
@@ -51,26 +57,67 @@ class Grid(ABC):
         """
         t_min = sde.t_min_sampling if self.t_min is None else self.t_min
         t_max = sde.t_max if self.t_max is None else self.t_max
-        sde.check_time(torch.tensor([t_min, t_max], dtype=torch.float64))
+        _check(self, sde, torch.tensor([t_max, t_min], dtype=torch.float64), ["t_max", "t_min"])
         times = self.places(sde, t_min, t_max).double()
-        sde.check_time(times)
-        if not bool((times.diff() < 0).all()):
-            raise ValueError(f"the times of {self} do not decrease from step to step: {times.tolist()}")
+        _check(self, sde, times, [f"time {i}" for i in range(len(times))])
         return times
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(steps={self.steps})"
+        values = [f"{k}={v!r}" for k, v in vars(self).items() if v is not None and not k.startswith("_")]
+        return f"{type(self).__name__}({', '.join(values)})"
+
+
+def _check(grid: Grid, sde: SDE, times: Tensor, names: list[str]) -> None:
+    """ValueError that names the first time out of place: the times of a grid, or its two ends."""
+    slack = 1e-6  # of `SDE.check_time`
+    inside = (times >= sde.t_min * (1 - slack)) & (times <= sde.t_max * (1 + slack))
+    if not bool(inside.all()):
+        i = int((~inside).to(torch.int8).argmax())
+        raise ValueError(
+            f"{names[i]} of {grid} is {times[i].item():g}, outside [{sde.t_min:g}, {sde.t_max:g}] of {sde}: "
+            "give times inside, or set t_min and t_max of the SDE"
+        )
+    falls = times.diff() < 0
+    if not bool(falls.all()):
+        i = int((~falls).to(torch.int8).argmax())
+        raise ValueError(
+            f"the times of {grid} do not decrease: {names[i]} is {times[i].item():.9g}, "
+            f"{names[i + 1]} is {times[i + 1].item():.9g}"
+        )
 
 
 def _spread(steps: int, first: float, last: float) -> Tensor:
     return torch.linspace(first, last, steps + 1, dtype=torch.float64)
 
 
+def _uniform(coordinate: Coordinate, steps: int, sde: SDE, t_min: float, t_max: float) -> Tensor:
+    """Times uniform in the coordinate's variable."""
+    first, last = coordinate.variable(sde, torch.tensor([t_max, t_min], dtype=torch.float64)).tolist()
+    return _pinned(coordinate.time(sde, _spread(steps, first, last)), t_min, t_max)
+
+
+class UniformVariable(Grid):
+    """Uniform in the time variable of any coordinate.
+
+    Args:
+        coordinate: whose variable; `NoiseLevel()` for uniform σ/α, for example.
+    """
+
+    def __init__(
+        self, steps: int, coordinate: Coordinate, t_min: float | None = None, t_max: float | None = None
+    ) -> None:
+        super().__init__(steps, t_min, t_max)
+        self.coordinate = coordinate
+
+    def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
+        return _uniform(self.coordinate, self.steps, sde, t_min, t_max)
+
+
 class UniformTime(Grid):
     """Uniform in t (Song et al. 2021)."""
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        return _spread(self.steps, t_max, t_min)
+        return _uniform(Time(), self.steps, sde, t_min, t_max)
 
 
 class QuadraticTime(Grid):
@@ -84,8 +131,72 @@ class UniformLogSNR(Grid):
     """Uniform in λ = log(α/σ) (Lu et al. 2022)."""
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        first, last = sde.log_snr(torch.tensor([t_max, t_min], dtype=torch.float64)).tolist()
-        return _pinned(sde.time(_spread(self.steps, first, last)), t_min, t_max)
+        return _uniform(LogSNR(), self.steps, sde, t_min, t_max)
+
+
+class UniformAngle(Grid):
+    """Uniform in the angle θ = arctan(s/d), s = σ/α, in which the state turns from noise to data (Salimans & Ho 2022).
+
+    Args:
+        std: d > 0; the standard deviation of the data puts the angle's middle where signal and noise are equal.
+    """
+
+    def __init__(self, steps: int, std: float = 1.0, t_min: float | None = None, t_max: float | None = None) -> None:
+        super().__init__(steps, t_min, t_max)
+        self._coordinate = Angle(std)
+        self.std = std
+
+    def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
+        return _uniform(self._coordinate, self.steps, sde, t_min, t_max)
+
+
+class UniformStraight(Grid):
+    """Uniform in the straight interpolant's time u = s/(d + s), s = σ/α (Liu et al. 2022).
+
+    Args:
+        std: d > 0; 1 in rectified flow.
+    """
+
+    def __init__(self, steps: int, std: float = 1.0, t_min: float | None = None, t_max: float | None = None) -> None:
+        super().__init__(steps, t_min, t_max)
+        self._coordinate = Straight(std)
+        self.std = std
+
+    def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
+        return _uniform(self._coordinate, self.steps, sde, t_min, t_max)
+
+
+class VEGrid(UniformLogSNR):
+    """Geometric in σ²/α²: EDM's discretisation of VE (Karras et al. 2022, table 1), the same as uniform λ."""
+
+
+class VPGrid(Grid):
+    """Uniform in the t at which the VP SDE has the same σ/α: EDM's discretisation of VP (Karras et al. 2022, table 1).
+
+    Their ε_s is where t_min falls: 1e-3 under `VPSDE` itself, where this is `UniformTime`.
+
+    Args:
+        beta_min: of that VP SDE.
+        beta_max: of that VP SDE; their β_d is beta_max − beta_min.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        beta_min: float = 0.1,
+        beta_max: float = 20.0,
+        t_min: float | None = None,
+        t_max: float | None = None,
+    ) -> None:
+        super().__init__(steps, t_min, t_max)
+        self._vp = VPSDE(beta_min, beta_max)
+        self.beta_min = beta_min
+        self.beta_max = beta_max
+
+    def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
+        ends = sde.log_snr(torch.tensor([t_max, t_min], dtype=torch.float64))
+        first, last = self._vp.time(ends).tolist()
+        return _pinned(sde.time(self._vp.log_snr(_spread(self.steps, first, last))), t_min, t_max)
 
 
 class KarrasGrid(Grid):
@@ -108,11 +219,18 @@ class KarrasGrid(Grid):
 
 
 class DiscreteTime(Grid):
-    """Every (train_steps/steps)-th of the times t_k = k/train_steps of a discrete-time model.
+    """Some of the times t_k = k t_max/train_steps, k = 1 ... train_steps, of a discrete-time model, each at most once.
+
+    S = steps + 1 levels k give `steps` intervals; at the last level the sampler's denoising step is the paper's
+    last step, so that `steps` intervals and that step are together its S sampling steps, each one evaluation. The
+    grid therefore ends at its lowest level and not at t_min: at k = 1 with `"leading"` and `"linspace"`, at
+    train_steps/S with `"trailing"`. Levels outside [t_min, t_max] are left out before the S are chosen.
 
     Args:
-        train_steps: number of noise levels that the model was trained on (1000 in Ho et al. 2020).
-        spacing: `"trailing"` starts from the last level, `"leading"` ends at the first (Lin et al. 2024, table 2).
+        train_steps: number of noise levels T that the model was trained on (1000 in Ho et al. 2020).
+        spacing: as in Lin et al. 2024, table 2: `"trailing"`, every (T/S)-th level down from the last; `"leading"`,
+            every ⌊T/S⌋-th up from the first, which does not start from pure noise; `"linspace"`, evenly from the
+            last level to the first.
     """
 
     def __init__(
@@ -124,22 +242,31 @@ class DiscreteTime(Grid):
         t_max: float | None = None,
     ) -> None:
         super().__init__(steps, t_min, t_max)
-        if spacing not in ("trailing", "leading"):
-            raise ValueError(f"spacing is {spacing!r}, expected 'trailing' or 'leading'")
+        if spacing not in ("trailing", "leading", "linspace"):
+            raise ValueError(f"spacing is {spacing!r}, expected 'trailing', 'leading' or 'linspace'")
         if not steps < train_steps:
             raise ValueError(f"steps is {steps}, expected fewer than train_steps = {train_steps}")
         self.train_steps = train_steps
         self.spacing = spacing
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        # steps + 1 of the levels 1 ... train_steps, so that the grid has `steps` intervals.
-        stride = self.train_steps / (self.steps + 1)
-        k = torch.arange(self.steps + 1, dtype=torch.float64)
+        # A hair of slack: t_min and t_max may be levels, and carry round-off.
+        unit = sde.t_max / self.train_steps
+        low, high = max(1, math.ceil(t_min / unit - 1e-6)), math.floor(t_max / unit + 1e-6)
+        count, wanted = high - low + 1, self.steps + 1
+        if count < wanted:
+            raise ValueError(
+                f"{self} needs {wanted} of the {self.train_steps} levels, but {max(count, 0)} are between "
+                f"t_min={t_min:g} and t_max={t_max:g}: take fewer steps"
+            )
+        k = torch.arange(wanted, dtype=torch.float64)
         if self.spacing == "trailing":
-            level = torch.round(self.train_steps - k * stride)
+            level = torch.round(high - k * (count / wanted))
+        elif self.spacing == "leading":
+            level = (low + k * (count // wanted)).flip(0)
         else:
-            level = (torch.floor(k * stride) + 1).flip(0)
-        return (sde.t_max * level / self.train_steps).clamp(t_min, t_max)
+            level = torch.round(high - k * ((count - 1) / self.steps))
+        return (unit * level).clamp(t_min, t_max)
 
 
 class ExplicitTimes(Grid):
@@ -153,10 +280,14 @@ class ExplicitTimes(Grid):
         if len(times) < 2:
             raise ValueError(f"got {len(times)} times, expected at least two")
         super().__init__(len(times) - 1, float(times[-1]), float(times[0]))
-        self.times = [float(t) for t in times]
+        self._times = [float(t) for t in times]
+
+    @property
+    def times(self) -> list[float]:
+        return list(self._times)
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        return torch.tensor(self.times, dtype=torch.float64)
+        return torch.tensor(self._times, dtype=torch.float64)
 
 
 def _pinned(times: Tensor, t_min: float, t_max: float) -> Tensor:

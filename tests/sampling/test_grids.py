@@ -1,23 +1,30 @@
 """Every grid under every SDE: exact ends, strictly decreasing, and the property it is named after."""
 
 import math
+import re
 
 import pytest
 import torch
 from torch import Tensor
 
+from scoresde.sampling.coordinates import LogSNR, NoiseLevel, SignalLevel
 from scoresde.sampling.grids import (
     DiscreteTime,
     ExplicitTimes,
     Grid,
     KarrasGrid,
     QuadraticTime,
+    UniformAngle,
     UniformLogSNR,
+    UniformStraight,
     UniformTime,
+    UniformVariable,
+    VEGrid,
+    VPGrid,
 )
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE
 
-CONTINUOUS = [UniformTime, QuadraticTime, UniformLogSNR, KarrasGrid]
+CONTINUOUS = [UniformTime, QuadraticTime, UniformLogSNR, UniformAngle, UniformStraight, VEGrid, VPGrid, KarrasGrid]
 
 
 def spread(kind: type[Grid], sde: SDE, t: Tensor) -> Tensor:
@@ -27,7 +34,14 @@ def spread(kind: type[Grid], sde: SDE, t: Tensor) -> Tensor:
     if kind is QuadraticTime:
         return t.sqrt()
     relative = sde.sigma(t) / sde.alpha(t)
-    return relative.log() if kind is UniformLogSNR else relative ** (1 / 7)
+    if kind is UniformAngle:
+        return relative.atan()
+    if kind is UniformStraight:
+        return relative / (1 + relative)
+    if kind is VPGrid:  # s² = exp(β_d t²/2 + β_min t) − 1, solved for t
+        integral = torch.log1p(relative**2)
+        return 2 * integral / (0.1 + (0.01 + 2 * 19.9 * integral).sqrt())
+    return relative ** (1 / 7) if kind is KarrasGrid else relative.log()
 
 
 @pytest.mark.parametrize("kind", CONTINUOUS)
@@ -70,6 +84,43 @@ def test_large_rho_tends_to_uniform_log_snr(sde: SDE) -> None:
     torch.testing.assert_close(sde.log_snr(a), sde.log_snr(b), rtol=0, atol=5e-3)
 
 
+@pytest.mark.parametrize("std", [0.3, 2.0])
+def test_std_shifts_the_middle(sde: SDE, std: float) -> None:
+    """Half of the range of θ = arctan(s/d), or of u = s/(d + s), is reached after half of the steps."""
+    for grid, variable in (
+        (UniformAngle(8, std), lambda s: (s / std).atan()),
+        (UniformStraight(8, std), lambda s: s / (std + s)),
+    ):
+        times = grid(sde)
+        w = variable(sde.sigma(times) / sde.alpha(times))
+        torch.testing.assert_close(w[4], (w[0] + w[8]) / 2, rtol=1e-9, atol=0)
+    with pytest.raises(ValueError, match="expected a positive number"):
+        UniformAngle(8, 0.0)
+
+
+def test_uniform_in_any_coordinate(sde: SDE) -> None:
+    assert torch.equal(UniformVariable(9, LogSNR())(sde), UniformLogSNR(9)(sde))
+    times = UniformVariable(9, NoiseLevel())(sde)
+    gaps = (sde.sigma(times) / sde.alpha(times)).diff()
+    torch.testing.assert_close(gaps, gaps.mean().expand_as(gaps), rtol=1e-7, atol=0)
+    times = UniformVariable(9, SignalLevel(), t_min=sde.t_max / 2)(sde)
+    gaps = (sde.alpha(times) / sde.sigma(times)).diff()
+    torch.testing.assert_close(gaps, gaps.mean().expand_as(gaps), rtol=1e-7, atol=0)
+
+
+def test_edm_discretisations() -> None:
+    """Karras et al. 2022, table 1: VP has t_i = 1 + i/(N − 1) (ε_s − 1), VE has t_i = σ² geometric."""
+    i = torch.arange(8, dtype=torch.float64)
+    torch.testing.assert_close(VPGrid(7)(VPSDE()), 1 + i / 7 * (1e-3 - 1), rtol=1e-9, atol=0)
+    sde = EDMSDE(0.02, 100.0)
+    torch.testing.assert_close(VEGrid(7)(sde) ** 2, 100.0**2 * (0.02**2 / 100.0**2) ** (i / 7))
+    # Under EDM's own SDE the VP grid is σ(t) = √(exp(β_d t²/2 + β_min t) − 1) at times uniform between the ends.
+    times = VPGrid(7, beta_min=0.2, beta_max=15.0)(sde)
+    t = VPSDE(0.2, 15.0, t_max=2.0).time(-times.log())
+    torch.testing.assert_close(times, torch.expm1(0.5 * 14.8 * t**2 + 0.2 * t).sqrt(), rtol=1e-9, atol=0)
+    torch.testing.assert_close(t.diff(), (t[-1] - t[0]).expand(7) / 7, rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("kind", CONTINUOUS)
 @pytest.mark.parametrize("steps", [0, -1, 2.5, True, math.nan])
 def test_bad_steps(kind: type[Grid], steps: float) -> None:
@@ -80,6 +131,8 @@ def test_bad_steps(kind: type[Grid], steps: float) -> None:
 def test_whole_floats_are_steps() -> None:
     assert UniformTime(4.0)(VPSDE()).shape == (5,)  # type: ignore[arg-type]
     assert repr(UniformTime(4)) == "UniformTime(steps=4)"
+    assert repr(KarrasGrid(4, t_min=0.1)) == "KarrasGrid(steps=4, t_min=0.1, rho=7.0)"
+    assert repr(UniformVariable(4, LogSNR())) == "UniformVariable(steps=4, coordinate=LogSNR())"
 
 
 @pytest.mark.parametrize("kind", CONTINUOUS)
@@ -107,29 +160,53 @@ def levels(grid: Grid) -> list[int]:
     return [int(v) for v in values.round()]
 
 
-def test_discrete_spacings() -> None:
-    # Lin et al. 2024, table 2, with S = steps + 1 levels in T = 1000: trailing is round(arange(T, 0, −T/S)),
-    # leading is arange(1, T + 1, floor(T/S)); the last one is where the final denoising happens.
-    for count in (2, 4, 5, 8, 10, 50):
-        stride = 1000 / count
-        assert levels(DiscreteTime(count - 1)) == [round(1000 - k * stride) for k in range(count)]
-        leading = list(range(1, 1001, 1000 // count))[:count]
-        assert levels(DiscreteTime(count - 1, spacing="leading")) == leading[::-1]
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 7, 8, 10, 11, 50, 333, 501, 999, 1000])
+def test_discrete_spacings(count: int) -> None:
+    """Lin et al. 2024, table 2, with S = steps + 1 and T = 1000; every level at most once."""
+    stride = 1000 / count
+    wanted = {
+        "trailing": [round(1000 - k * stride) for k in range(count)],
+        "leading": [1 + k * (1000 // count) for k in range(count)][::-1],
+        "linspace": [round(1000 - k * 999 / (count - 1)) for k in range(count)],
+    }
+    for spacing, expected in wanted.items():
+        assert levels(DiscreteTime(count - 1, spacing=spacing)) == expected
+        assert len(set(expected)) == count
 
 
-def test_discrete_limits(sde: SDE) -> None:
+def test_discrete_table() -> None:
+    """The same for S = 10, as numbers."""
+    assert levels(DiscreteTime(9, spacing="leading")) == [901, 801, 701, 601, 501, 401, 301, 201, 101, 1]
+    assert levels(DiscreteTime(9, spacing="linspace")) == [1000, 889, 778, 667, 556, 445, 334, 223, 112, 1]
+    assert levels(DiscreteTime(9, spacing="trailing")) == [1000, 900, 800, 700, 600, 500, 400, 300, 200, 100]
+
+
+def test_discrete_limits() -> None:
     # One level for each step and one for the denoising: every level once.
-    assert levels(DiscreteTime(999)) == list(range(1000, 0, -1))
-    assert levels(DiscreteTime(999, spacing="leading")) == list(range(1000, 0, -1))
+    for spacing in ("trailing", "leading", "linspace"):
+        assert levels(DiscreteTime(999, spacing=spacing)) == list(range(1000, 0, -1))
     with pytest.raises(ValueError, match="expected fewer than train_steps = 1000"):
         DiscreteTime(1000)
-    with pytest.raises(ValueError, match="expected 'trailing' or 'leading'"):
-        DiscreteTime(10, spacing="linspace")
+    with pytest.raises(ValueError, match="expected 'trailing', 'leading' or 'linspace'"):
+        DiscreteTime(10, spacing="uniform")
 
 
-def test_discrete_ends_are_clamped() -> None:
-    assert DiscreteTime(3, t_max=0.9)(VPSDE()).tolist() == [0.9, 0.75, 0.5, 0.25]
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+def test_discrete_levels_stay_inside(sde: SDE, spacing: str) -> None:
+    """Ends that cut levels off leave the rest, never a time twice."""
+    for steps in (1, 5, 37, 200):
+        t_min, t_max = 0.3 * sde.t_max, 0.9 * sde.t_max
+        times = DiscreteTime(steps, spacing=spacing, t_min=t_min, t_max=t_max)(sde)
+        level = times / sde.t_max * 1000
+        assert times.shape == (steps + 1,)
+        torch.testing.assert_close(level, level.round(), rtol=0, atol=1e-6)
+        assert bool((times.diff() < 0).all())
+        assert float(level[-1]) > 300 - 1e-6
+        assert float(level[0]) < 900 + 1e-6
+    assert DiscreteTime(3, t_max=0.9)(VPSDE()).tolist() == [0.9, 0.675, 0.45, 0.225]
     assert DiscreteTime(3, spacing="leading")(VPSDE().between(0.01, 1.0))[-1] == 0.01
+    with pytest.raises(ValueError, match=r"needs 42 of the 1000 levels, but 41 are between t_min=0.5 and t_max=0.54"):
+        DiscreteTime(41, spacing=spacing, t_min=0.5, t_max=0.54)(VPSDE())
 
 
 def test_discrete_starts_from_the_noisiest_time(sde: SDE) -> None:
@@ -148,9 +225,26 @@ def test_explicit_errors() -> None:
     for few in ([], [0.5]):
         with pytest.raises(ValueError, match=f"got {len(few)} times, expected at least two"):
             ExplicitTimes(few)
-    for bad in ([0.1, 0.5], [0.9, 0.5, 0.5, 0.1], [0.9, 0.1, 0.5, 0.05]):
-        with pytest.raises(ValueError, match="do not decrease"):
+    for bad, where in (
+        ([0.1, 0.5], "t_max is 0.1, t_min is 0.5"),
+        ([0.9, 0.5, 0.5, 0.1], "time 1 is 0.5, time 2 is 0.5"),
+        ([0.9, 0.1, 0.5, 0.05], "time 1 is 0.1, time 2 is 0.5"),
+    ):
+        with pytest.raises(ValueError, match=f"do not decrease: {where}"):
             ExplicitTimes(bad)(VPSDE())
-    for bad in ([1.5, 0.1], [0.9, math.nan, 0.1], [0.5, 0.0]):
-        with pytest.raises(ValueError, match="outside"):
+    for bad, where in (
+        ([1.5, 0.1], "t_max of ExplicitTimes(steps=1, t_min=0.1, t_max=1.5) is 1.5"),
+        ([0.9, math.nan, 0.1], "time 1 of ExplicitTimes(steps=2, t_min=0.1, t_max=0.9) is nan"),
+        ([0.5, 0.0], "t_min of ExplicitTimes(steps=1, t_min=0.0, t_max=0.5) is 0"),
+        ([0.9, math.inf, 0.1], "is inf"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"{where}, outside [1e-05, 1] of VPSDE")):
             ExplicitTimes(bad)(VPSDE())
+
+
+def test_an_error_is_one_short_line() -> None:
+    for bad in ([0.001 * k for k in range(1000)], [0.9] * 1000, [math.nan] * 1000):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            ExplicitTimes(bad)(VPSDE())
+        assert len(str(caught.value)) < 300
+        assert "\n" not in str(caught.value)

@@ -318,7 +318,7 @@ def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
         (["training.batch_size=1.5"], "training: training.batch_size is 1.5"),
         (["training.ema=null"], "training.ema"),
         (["sampler.grid.steps=0"], "sampler: steps is 0"),
-        (["+sampler.grid.t_min=1e-9"], "t runs from 1e-09"),
+        (["+sampler.grid.t_min=1e-9"], "is 1e-09, outside"),
         (["optimizer.lr=-1"], "optimizer: .*-1"),
         (["optimizer.lr=abc"], "optimizer: "),
         (["network.num_classes=5"], "network.num_classes is 5 but the data set two_moons has 2 classes"),
