@@ -9,6 +9,7 @@ __all__ = ["SampleNoise"]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+_SHIFTS = (30, 27)
 
 
 def _signed(value: int) -> int:
@@ -23,9 +24,14 @@ def _xor_shift(z: Tensor, bits: int) -> Tensor:
 
 def _scramble(z: Tensor) -> Tensor:
     """The finaliser of SplitMix64 (Steele, Lea & Flood 2014), in place on int64."""
-    z = _xor_shift(z, 30).mul_(_signed(_MIX[0]))
-    z = _xor_shift(z, 27).mul_(_signed(_MIX[1]))
+    for bits, factor in zip(_SHIFTS, _MIX, strict=True):
+        z = _xor_shift(z, bits).mul_(_signed(factor))
     return _xor_shift(z, 31)
+
+
+def _lower(z: Tensor) -> Tensor:
+    """What the finaliser's last step makes of the lower 32 bits, int32; z is overwritten."""
+    return z.bitwise_xor_(z >> 31).to(torch.int32)
 
 
 class SampleNoise:
@@ -42,6 +48,9 @@ class SampleNoise:
         shape: event shape.
         dtype: of the draws; they carry 32 random bits each in any dtype.
         stream: an integer that separates independent uses of one seed.
+
+    Attributes:
+        draws: k of the next draw; it counts up, and may be set to any integer from 0.
     """
 
     def __init__(
@@ -59,37 +68,50 @@ class SampleNoise:
         key = _scramble(torch.tensor(_signed((seed + 1) * _GOLDEN + stream * _MIX[0]), dtype=torch.int64))
         start = _scramble(key + (indices.cpu().to(torch.int64) + 1).mul_(_signed(_GOLDEN)))
         self._start = start.to(device)[:, None]
-        size = math.prod(self.shape)
-        self._pairs = (size + 1) // 2
+        self._size = math.prod(self.shape)
+        self._pairs = (self._size + 1) // 2
         self._counter = torch.arange(1, self._pairs + 1, device=device).mul_(_signed(_GOLDEN))
+        self._work = torch.float64 if dtype == torch.float64 else torch.float32
+        self._one = torch.ones((), dtype=self._work, device=device)
+        # Stands for the word 0, whose logarithm is infinite.
+        self._least = 2.0**-126 * self._one
         self.draws = 0
 
-    def _bits(self) -> tuple[Tensor, Tensor]:
-        """Two 32-bit integers `(B, pairs)` for each pair of elements of the next draw."""
+    def _word(self) -> Tensor:
+        """64 random bits, `(B, pairs)`, for each pair of elements of the next draw."""
         offset = _signed(self.draws * self._pairs * _GOLDEN)
         self.draws += 1
-        z = _scramble((self._start + offset) + self._counter)
-        return (z >> 32).bitwise_and_(2**32 - 1), z.bitwise_and_(2**32 - 1)
+        z = (self._start + offset) + self._counter
+        for bits, factor in zip(_SHIFTS, _MIX, strict=True):
+            z = _xor_shift(z, bits).mul_(_signed(factor))
+        return z
+
+    def _bits(self) -> tuple[Tensor, Tensor]:
+        """Two signed 32-bit integers `(B, pairs)` for each pair of elements of the next draw."""
+        z = self._word()
+        return z >> 32, _lower(z)
 
     def __call__(self, start: float | None = None, stop: float | None = None) -> Tensor:
         """The next draw, `(B, *shape)`, independent of all others whatever the interval."""
-        high, low = self._bits()
-        work = torch.float64 if self.dtype == torch.float64 else torch.float32
-        radius = high.to(work).add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
-        angle = low.to(work).mul_(2 * math.pi * 2.0**-32)
-        z = torch.cat((radius * angle.cos(), radius.mul_(angle.sin_())), dim=1)
-        size = math.prod(self.shape)
-        return z[:, :size].to(self.dtype).reshape(-1, *self.shape)
+        z = self._word()
+        radius = z.to(self._work)
+        # The tangent of half the angle gives sine and cosine for one transcendental function, and −4 log u² for
+        # −2 log u is the radius twice, as z₁ = 2q − r and z₂ = 2qτ want it, with q = r/(1 + τ²).
+        tangent = _lower(z).to(self._work).mul_(math.pi * 2.0**-32).tan_()
+        radius = torch.addcmul(self._least, radius, radius, value=2.0**-126).log_().mul_(-4).sqrt_()
+        share = radius / torch.addcmul(self._one, tangent, tangent)
+        draw = torch.cat((torch.sub(share, radius, alpha=0.5), tangent.mul_(share)), dim=1)
+        return draw[:, : self._size].to(self.dtype).reshape(-1, *self.shape)
 
     def uniform(self) -> Tensor:
         """The next draw, uniform on [0, 1), `(B, *shape)`."""
-        u = torch.cat(self._bits(), dim=1)[:, : math.prod(self.shape)]
+        u = torch.cat(self._bits(), dim=1)[:, : self._size]
         if self.dtype == torch.float64:
-            return u.to(torch.float64).mul_(2.0**-32).reshape(-1, *self.shape)
+            return u.to(torch.float64).mul_(2.0**-32).add_(0.5).reshape(-1, *self.shape)
         # 24 bits are what float32 holds below one; rounding 32 could give one itself.
-        return (u >> 8).to(torch.float32).mul_(2.0**-24).to(self.dtype).reshape(-1, *self.shape)
+        return (u >> 8).to(torch.float32).mul_(2.0**-24).add_(0.5).to(self.dtype).reshape(-1, *self.shape)
 
     def signs(self) -> Tensor:
         """The next draw of Rademacher noise, ±1 with equal odds, `(B, *shape)`."""
-        u = torch.cat(self._bits(), dim=1)[:, : math.prod(self.shape)]
-        return (u >> 31).mul_(2).sub_(1).to(self.dtype).reshape(-1, *self.shape)
+        u = torch.cat(self._bits(), dim=1)[:, : self._size]
+        return (u >> 31).mul_(2).add_(1).to(self.dtype).reshape(-1, *self.shape)

