@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torchsde
-from scipy.integrate import solve_ivp
+from scipy.integrate import OdeSolver, solve_ivp
 from torch import Tensor
 
 from scoresde.sampling.sampler import Noise, NonFiniteError, Solver
 from scoresde.score import ScoreModel
-from scoresde.sde import ReverseSDE
+from scoresde.sde import SDE, ReverseSDE
 
 __all__ = ["ScipyODE", "TorchSDE"]
 
@@ -22,15 +22,18 @@ class ScipyODE(Solver):
     mates within the tolerance. The state is given at the grid's times from the dense output.
 
     Args:
-        method: any method of `solve_ivp`.
+        method: any method of `solve_ivp`, by name, or a class of them.
         rtol: relative tolerance.
         atol: absolute tolerance.
     """
 
-    def __init__(self, method: str = "RK45", rtol: float = 1e-5, atol: float = 1e-5) -> None:
+    def __init__(self, method: str | type[OdeSolver] = "RK45", rtol: float = 1e-5, atol: float = 1e-5) -> None:
         known = ("RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA")
-        if method not in known:
-            raise ValueError(f"method is {method!r}, expected one of {', '.join(known)}")
+        if method not in known and not (isinstance(method, type) and issubclass(method, OdeSolver)):
+            raise ValueError(f"method is {method!r}, expected one of {', '.join(known)}, or a scipy OdeSolver class")
+        for name, value in (("rtol", rtol), ("atol", atol)):
+            if not value > 0:
+                raise ValueError(f"{name} is {value}, expected a positive number")
         self.method = method
         self.rtol = rtol
         self.atol = atol
@@ -71,6 +74,24 @@ _TORCHSDE = {
 }
 
 
+class _Remembering(ReverseSDE):
+    """The reverse SDE with its last drift kept.
+
+    torchsde looks at the drift once at the start of each of its calls, for its shape, and its methods then ask for
+    the same again.
+    """
+
+    def __init__(self, sde: SDE, model: ScoreModel, shape: tuple[int, ...]) -> None:
+        super().__init__(sde, model, shape)
+        self._last: tuple[float, Tensor, Tensor] | None = None
+
+    def f(self, s: Tensor, x: Tensor) -> Tensor:
+        # x itself, not its values: held here, it cannot be mistaken for another tensor.
+        if self._last is None or self._last[1] is not x or self._last[0] != float(s):
+            self._last = (float(s), x, super().f(s, x))
+        return self._last[2]
+
+
 class TorchSDE(Solver):
     """The reverse SDE by torchsde (Li et al. 2020).
 
@@ -104,7 +125,7 @@ class TorchSDE(Solver):
         self.atol = atol
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
-        reverse = ReverseSDE(model.sde, model, tuple(x.shape[1:]))
+        reverse = _Remembering(model.sde, model, tuple(x.shape[1:]))
         reverse.sde_type, levy_area = _TORCHSDE[self.method]
         state = x.flatten(1)
         s = model.sde.t_max - times

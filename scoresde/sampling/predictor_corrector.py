@@ -6,6 +6,7 @@ where the paper's discretisation of VP has √(1 − β_i), which is not real on
 p(x_t | x_s) = N(a x_s, b² I) between two grid times is used, to which it converges.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Literal
@@ -120,11 +121,10 @@ class Langevin(Corrector):
     """
 
     def step_size(self, score: Tensor, z: Tensor, scale: float, sigma: float) -> Tensor:
-        flat = score.flatten(1)
-        tiny = torch.finfo(score.dtype).tiny
-        ratio = flat.shape[1] / flat.square().sum(1).clamp_min(tiny)
-        step = 2 * scale * self.snr**2 * ratio.clamp_max(4 * sigma**2)
-        return step.reshape(-1, *[1] * (score.ndim - 1))
+        norm = torch.linalg.vector_norm(score.flatten(1), dim=1)
+        # √D/‖score‖, whose bound 2σ holds off the infinity at a score of 0 before it is squared
+        length = (math.sqrt(score[0].numel()) / norm).clamp_(max=2 * sigma)
+        return length.square_().mul_(2 * scale * self.snr**2).reshape(-1, *[1] * (score.ndim - 1))
 
 
 class AnnealedLangevin(Corrector):
@@ -148,6 +148,9 @@ class NoCorrector(Corrector):
 class PredictorCorrector(Solver):
     """A predictor step, then the corrector's steps at the new time (Song et al. 2021, algorithm 1).
 
+    One evaluation for a predictor step and one for each corrector step. Under a Brownian path the predictors
+    converge strongly, with order 1; a corrector's noise is white, since it acts at one time.
+
     Args:
         predictor: `EulerMaruyama`, `ReverseDiffusion`, `Ancestral` or `NoPredictor`.
         corrector: `Langevin`, `AnnealedLangevin` or `NoCorrector`.
@@ -160,16 +163,28 @@ class PredictorCorrector(Solver):
             raise ValueError("neither a predictor nor a corrector: the state would never move; give one of them")
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
-        sde = model.sde
-        steps = zip(*(c.tolist() for c in self.predictor.coefficients(sde, times)), strict=True)
-        scales = (sde.transition(times[:-1], times[1:])[0] ** 2).tolist()
-        sigmas = sde.sigma(times[1:]).tolist()
+        sde, new = model.sde, times[1:]
+        c_x, c_s, c_z = self.predictor.coefficients(sde, times)
+        alpha, sigma = sde.alpha(times[:-1]), sde.sigma(times[:-1])
+        # x = α x₀ + σ ε and score = −ε/σ, so that c_x x + c_s score is one prediction
+        mean = model.prediction(times[:-1], c_x * alpha, c_x * sigma - c_s / sigma)
+        score = model.prediction(new, torch.zeros_like(new), -1 / sde.sigma(new))
+        # 1/s², the variance of the martingale in x/(σ s); strong order 1 needs no other clock, as all are smooth in it
+        clock = (2 * sde.log_snr(times)).exp().tolist()
+        scales = (sde.transition(times[:-1], new)[0] ** 2).tolist()
+        sigmas = sde.sigma(new).tolist()
         moves = not isinstance(self.predictor, NoPredictor)
-        for i, (c_x, c_s, c_z) in enumerate(steps):
+        for i, on_z in enumerate(c_z.tolist()):
             if moves:
-                x = torch.add(c_x * x, model.score(x, times[i]), alpha=c_s).add_(noise(), alpha=c_z)
+                x = torch.add(mean(x, i), noise(clock[i], clock[i + 1]), alpha=on_z)
             for _ in range(self.corrector.steps):
-                score, z = model.score(x, times[i + 1]), noise()
-                size = self.corrector.step_size(score, z, scales[i], sigmas[i])
-                x = x + size * score + (2 * size) ** 0.5 * z
+                pull, z = score(x, i), noise()
+                x = _langevin(x, pull, z, self.corrector.step_size(pull, z, scales[i], sigmas[i]))
             yield x
+
+
+def _langevin(x: Tensor, score: Tensor, z: Tensor, size: Tensor | float) -> Tensor:
+    """x + ε score + √(2ε) z."""
+    if isinstance(size, Tensor):
+        return torch.addcmul(x, score, size).addcmul_(z, (2 * size).sqrt_())
+    return torch.add(x, score, alpha=size).add_(z, alpha=math.sqrt(2 * size))

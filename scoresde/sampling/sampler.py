@@ -1,20 +1,31 @@
 """The loop around every solver."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from scoresde.ode import Status
 from scoresde.sampling.grids import Grid
 from scoresde.sampling.noise import SampleNoise
 from scoresde.score import Prediction, ScoreModel
 
-__all__ = ["Noise", "NonFiniteError", "Sampler", "Samples", "Solver"]
+__all__ = [
+    "Noise",
+    "NonFiniteError",
+    "Report",
+    "Sampler",
+    "Samples",
+    "Solver",
+    "StoppedError",
+    "for_rows",
+]
 
 
 class Noise(Protocol):
@@ -31,12 +42,51 @@ class NonFiniteError(ArithmeticError):
     """A solve ended in values that are not finite."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a solver that treats samples differently says of each `(B,)`, as its generator's return value.
+
+    Attributes:
+        nfe: int64, network evaluations.
+        status: int64, of `scoresde.ode.Status`, where a sample may stop on the way.
+        reached: float64, the time of each sample's last state, beside a status.
+        sweeps: int64, calls of the network one after the other, where a call has several times of a sample.
+    """
+
+    nfe: Tensor
+    status: Tensor | None = None
+    reached: Tensor | None = None
+    sweeps: Tensor | None = None
+
+    def stopped(self) -> str:
+        """How many samples stopped on the way and why; nothing if none did."""
+        if self.status is None:
+            return ""
+        counts = {s: int((self.status == s).sum()) for s in Status if s != Status.ARRIVED}
+        reasons = ", ".join(f"{s.name.lower().replace('_', ' ')} {n}" for s, n in counts.items() if n)
+        return f"{sum(counts.values())} of {len(self.status)} samples stopped on the way ({reasons})" if reasons else ""
+
+
+class StoppedError(ArithmeticError):
+    """Samples stopped on the way.
+
+    Attributes:
+        x: `(B, ...)`, where every sample is.
+        report: which, where and why.
+    """
+
+    def __init__(self, message: str, x: Tensor, report: Report) -> None:
+        super().__init__(message)
+        self.x = x
+        self.report = report
+
+
 class Solver(ABC):
     """A way to follow the reverse SDE or the probability-flow ODE; one generator function."""
 
     @abstractmethod
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
-        """Yield the state at times[1], times[2], ...
+        """Yield the state at times[1], times[2], ...; return a `Report` where samples differ.
 
         Args:
             model: the score model, with its conditions bound.
@@ -56,15 +106,24 @@ class Samples:
 
     Attributes:
         x: `(B, ...)`, the samples.
-        nfe: network evaluations per sample.
+        nfe: network evaluations per sample; the most of any where they differ.
         times: `(n + 1,)`, the time grid.
         trajectory: `(n + 1, B, ...)` on the CPU, the states at `times`, if it was asked for.
+        nfe_per_sample: `(B,)` int64, where samples differ.
+        status: `(B,)` int64 of `scoresde.ode.Status` from a solver that adapts its steps: 0 for a sample that
+            arrived. One that did not is left where it stopped, without the denoising step.
+        reached: `(B,)` float64, the time of each sample's last state, beside a status.
+        sweeps: `(B,)` int64, network calls one after the other, from a solver that is parallel in time.
     """
 
     x: Tensor
     nfe: int
     times: Tensor
     trajectory: Tensor | None = None
+    nfe_per_sample: Tensor | None = None
+    status: Tensor | None = None
+    reached: Tensor | None = None
+    sweeps: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"Samples(x={tuple(self.x.shape)}, nfe={self.nfe}, steps={len(self.times) - 1})"
@@ -79,9 +138,18 @@ class _Bound(ScoreModel):
         self.cond = cond
         self.nfe = 0
 
+    def rows(self, rows: Tensor) -> "_Bound":
+        """The model for these samples of the batch, with a count of its own."""
+        cond = {k: v[rows.to(v.device)] if isinstance(v, Tensor) and v.ndim else v for k, v in self.cond.items()}
+        return _Bound(self.model, cond)
+
     @property
     def log_snr_range(self) -> tuple[float, float]:
         return self.model.log_snr_range
+
+    @property
+    def conditioned(self) -> bool:
+        return bool(self.cond) or self.model.conditioned
 
     def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
         inner, cond = self.model.prediction(times, p, q), self.cond
@@ -107,6 +175,22 @@ class _Bound(ScoreModel):
     def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         self.nfe += 1
         return self.model.velocity(x, t, **self.cond)
+
+
+def for_rows(model: ScoreModel, rows: Tensor) -> ScoreModel:
+    """`model` with the conditions of the samples `rows` `(b,)` of its batch, which may repeat."""
+    return model.rows(rows) if isinstance(model, _Bound) else model
+
+
+class _Steps:
+    """A solver's states, and its report when they have ended."""
+
+    def __init__(self, states: Iterator[Tensor]) -> None:
+        self.states = states
+        self.report: Report | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.report = yield from self.states  # type: ignore[func-returns-value]
 
 
 class Sampler:
@@ -159,6 +243,7 @@ class Sampler:
         Raises:
             ValueError: zero samples, neither or both of shape and x_init, a grid outside the SDE's interval.
             NonFiniteError: a sample that is not finite.
+            StoppedError: a sample stopped on the way, and the solver is strict; otherwise a warning says so.
         """
         if (shape is None) == (x_init is None):
             raise ValueError("give either shape=(B, ...) or x_init, not both or neither")
@@ -177,7 +262,7 @@ class Sampler:
             dtype = x_init.dtype if x_init is not None and x_init.is_floating_point() else model.dtype
         chunks = range(0, shape[0], batch_size)
         bar = tqdm(total=len(chunks) * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
-        parts, tracks, nfe = [], [], 0
+        parts, tracks, reports, nfe = [], [], [], 0
         with model.evaluating(), bar:
             for start in chunks:
                 stop = min(start + batch_size, shape[0])
@@ -188,24 +273,45 @@ class Sampler:
                 bound = _Bound(model, {k: _rows(v, start, stop, shape[0]) for k, v in cond.items()})
                 x = _prior(model, first_draw, times[0]) if x_init is None else x_init[start:stop].to(dtype)
                 track = [x.cpu()] if trajectory else []
-                for state in self.solver.solve(bound, x, times, noise):
+                steps = _Steps(self.solver.solve(bound, x, times, noise))
+                for state in steps:
                     x = state
                     bar.update()
                     if trajectory:
                         track.append(x.cpu())
+                report = steps.report
                 if self.denoise:
-                    x = bound.denoise(x, times[-1])
+                    clean = bound.denoise(x, times[-1])
+                    x = clean if report is None or report.status is None else _where(report.status == 0, clean, x)
                 parts.append(x)
+                if report is not None:
+                    reports.append(report)
                 tracks.append(torch.stack(track) if trajectory else None)
                 nfe = max(nfe, bound.nfe)
         x = torch.cat(parts)
-        self._check(x)
         joined = torch.cat([t for t in tracks if t is not None], dim=1) if trajectory else None
-        return Samples(x, nfe, times, joined)
+        if not reports:
+            self._check(x, None)
+            return Samples(x, nfe, times, joined)
+        whole = Report(*(_join([getattr(r, f.name) for r in reports]) for f in fields(Report)))
+        self._check(x, whole.status)
+        each = whole.nfe + 1 if self.denoise else whole.nfe
+        stopped = whole.stopped()
+        if stopped:
+            warnings.warn(
+                f"{stopped} and are left there: see status and reached; loosen the tolerances or allow more steps",
+                RuntimeWarning,
+                stacklevel=3,  # past the wrapper of no_grad
+            )
+        return Samples(x, int(each.max()), times, joined, each, whole.status, whole.reached, whole.sweeps)
 
-    def _check(self, x: Tensor) -> None:
+    def _check(self, x: Tensor, status: Tensor | None) -> None:
         # Once, at the end: a value that is not finite stays so, and looking at each step would wait for the device.
-        bad = int((~x.flatten(1).isfinite().all(1)).sum())
+        broken = ~x.flatten(1).isfinite().all(1)
+        if status is not None:
+            # A solver that adapts its steps keeps the last finite state.
+            broken = broken | (status == Status.NOT_FINITE)
+        bad = int(broken.sum())
         if bad:
             raise NonFiniteError(
                 f"{bad} of {len(x)} samples are not finite after {self!r}: "
@@ -220,6 +326,14 @@ def _prior(model: ScoreModel, noise: Tensor, t: Tensor) -> Tensor:
         return sigma * noise
     std = float(model.statistics.std)
     return math.hypot(alpha * std, sigma) * noise + alpha * model.statistics.mean.to(noise).reshape(noise.shape[1:])
+
+
+def _where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+
+def _join(parts: list[Tensor | None]) -> Any:
+    return None if parts[0] is None else torch.cat([p for p in parts if p is not None])
 
 
 def _rows(value: Any, start: int, stop: int, total: int) -> Any:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy.integrate import DOP853
 from torch import Tensor
 
 from scoresde.sampling import (
@@ -47,8 +48,8 @@ def test_scipy_agrees_with_heun(sde: SDE) -> None:
     torch.testing.assert_close(scipy.x, fine.x, rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("method", ["RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA"])
-def test_every_scipy_method_finds_the_gaussian_flow(method: str) -> None:
+@pytest.mark.parametrize("method", ["RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA", DOP853])
+def test_every_scipy_method_finds_the_gaussian_flow(method: str | type[DOP853]) -> None:
     """The flow of a Gaussian keeps (x − M)/√V."""
     model = gaussian()
     times = UniformTime(1)(model.sde)
@@ -113,8 +114,14 @@ def test_torchsde_has_the_right_moments(method: str, substeps: int) -> None:
 def test_torchsde_takes_the_steps_it_was_asked_for(substeps: int) -> None:
     """A remainder of round-off, a step of 1e-17, is an evaluation more and makes torchsde's tree endless."""
     sampler = Sampler(TorchSDE(substeps=substeps), UniformTime(20, t_min=0.05), denoise=False)
-    # torchsde looks at the field once more at each of its calls, to check its shape.
-    assert sampler(gaussian(), (2, 1)).nfe <= 20 * (substeps + 1)
+    assert sampler(gaussian(), (2, 1)).nfe == 20 * substeps
+
+
+@pytest.mark.parametrize(("method", "evaluations"), [("euler", 1), ("euler_heun", 1), ("heun", 2), ("midpoint", 2)])
+def test_torchsde_costs_its_methods_evaluations(method: str, evaluations: int) -> None:
+    """torchsde's look at the drift for its shape, at the start of each interval, is the method's first stage."""
+    sampler = Sampler(TorchSDE(method), UniformTime(5, t_min=0.05), denoise=False)
+    assert sampler(gaussian(), (2, 1)).nfe == 5 * evaluations
 
 
 def test_torchsde_adaptive() -> None:
@@ -135,7 +142,7 @@ def test_torchsde_euler_step_is_euler_maruyama() -> None:
     assert (y.mean(0) - wanted).abs().max() < 4 * c_z / math.sqrt(n)
     assert abs(float(y.var()) / c_z**2 - 1) < 0.1
     # The library's own predictor has the same law.
-    (own,) = PredictorCorrector(EulerMaruyama()).solve(model, x, times, lambda: torch.zeros(1, 2, dtype=F64))
+    (own,) = PredictorCorrector(EulerMaruyama()).solve(model, x, times, lambda *_: torch.zeros(1, 2, dtype=F64))
     torch.testing.assert_close(own, wanted)
 
 
@@ -161,8 +168,11 @@ def test_shapes_and_chunks() -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="expected one of RK45"):
-        ScipyODE("rk4")
+    for bad in ("rk4", dict):
+        with pytest.raises(ValueError, match="expected one of RK45, RK23, DOP853, Radau, BDF, LSODA, or a scipy"):
+            ScipyODE(bad)
+    with pytest.raises(ValueError, match="atol is 0, expected a positive number"):
+        ScipyODE(atol=0)
     with pytest.raises(ValueError, match="expected one of euler, milstein, srk, euler_heun"):
         TorchSDE("rk4")
     with pytest.raises(ValueError, match="substeps is 0, expected at least 1"):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from scoresde.sampling import (
     Corrector,
     EulerMaruyama,
     Grid,
+    KarrasGrid,
     Langevin,
     NoCorrector,
     NoPredictor,
@@ -23,8 +25,10 @@ from scoresde.sampling import (
     UniformLogSNR,
     UniformTime,
 )
+from scoresde.sampling.brownian import BrownianPath
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import SDE, VESDE, VPSDE, SubVPSDE
+from tests.conftest import Mixture
 
 F64 = torch.float64
 PREDICTORS = [EulerMaruyama(), ReverseDiffusion(), Ancestral(), Ancestral("forward")]
@@ -146,7 +150,7 @@ def test_no_predictor_stays() -> None:
 
 def run(solver: PredictorCorrector, model: GaussianMixtureScore, x: Tensor, times: Tensor, draws: list[Tensor]):
     source: Iterator[Tensor] = iter(draws)
-    return list(solver.solve(model, x, times, lambda: next(source)))
+    return list(solver.solve(model, x, times, lambda *_: next(source)))
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS, ids=repr)
@@ -207,10 +211,42 @@ def test_every_pair_on_every_sde_is_finite(sde: SDE, predictor: Predictor, corre
         return
     means = torch.tensor([[1.0, 0.0], [-1.0, 0.5]])
     model = GaussianMixtureScore(torch.ones(2), means, torch.tensor([0.01, 0.1]), sde)
-    for steps in (5, 20):
-        out = Sampler(PredictorCorrector(predictor, corrector), UniformTime(steps))(model, (4, 2))
-        # The denoised sample lies between the means, give or take a standard deviation of each.
+    dtypes = (torch.float32, F64, torch.float32, F64)
+    for grid, dtype in zip((UniformTime(1), UniformLogSNR(2), UniformTime(5), KarrasGrid(20)), dtypes, strict=True):
+        out = Sampler(PredictorCorrector(predictor, corrector), grid)(model, (4, 2), dtype=dtype)
         assert out.x.abs().max() < 1e6
+    if not isinstance(predictor, NoPredictor):
+        # On the last grid: between the means, give or take a few standard deviations of each.
+        assert out.x.abs().max() < 3
+
+
+def test_strong_order_one(planar: Mixture) -> None:
+    """Under a Brownian path every predictor tends, with order 1, to one and the same solution."""
+    sde, n = VPSDE(), 100
+    model = planar.model(sde)
+    x = model.sample(n, sde.t_max, torch.Generator().manual_seed(0))
+    limits = []
+    for predictor in PREDICTORS:
+        ends = []
+        for steps in (64, 128, 256, 512):
+            path = BrownianPath(0, torch.arange(n), (2,), F64)
+            *_, end = PredictorCorrector(predictor).solve(model, x, UniformLogSNR(steps)(sde), path)
+            ends.append(end)
+        changes = [float((a - b).square().mean().sqrt()) for a, b in pairwise(ends)]
+        assert math.log2(changes[0] / changes[2]) / 2 == pytest.approx(1, abs=0.15), (predictor, changes)
+        # Errors halve from step to step, so the limit is as far again.
+        limits.append(2 * ends[-1] - ends[-2])
+    assert max(float((a - limits[0]).square().mean().sqrt()) for a in limits) < 0.03
+
+
+def test_correctors_work_under_a_brownian_path() -> None:
+    model = gaussian(VPSDE(), (2,))
+    x = model.sample(2000, 1.0, torch.Generator().manual_seed(0))
+    times = UniformLogSNR(60)(model.sde)
+    path = BrownianPath(0, torch.arange(2000), (2,), F64)
+    *_, end = PredictorCorrector(Ancestral(), AnnealedLangevin()).solve(model, x, times, path)
+    total = float(marginal(model.sde, times[-1])[1])
+    assert float(end.var() / total) == pytest.approx(1, abs=0.05 + 4 * math.sqrt(2 / 4000))
 
 
 @pytest.mark.parametrize("snr", [0.16, 0.4])
