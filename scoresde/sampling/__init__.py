@@ -1,6 +1,10 @@
 """Samplers: a solver on a time grid, with noise that belongs to each sample."""
 
+from scoresde.sampling.adaptive import Adaptive
+from scoresde.sampling.adaptive_sde import AdaptiveSDE
+from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
+from scoresde.sampling.er_sde import ERSDE, ERSDE1, ERSDE4, ERSDE5, NoiseScale, PowerScale
 from scoresde.sampling.exponential import RES, SEEDS, DPMSolverSinglestep, ExponentialRungeKutta, ExponentialTableau
 from scoresde.sampling.external import ScipyODE, TorchSDE
 from scoresde.sampling.grids import (
@@ -9,8 +13,13 @@ from scoresde.sampling.grids import (
     Grid,
     KarrasGrid,
     QuadraticTime,
+    UniformAngle,
     UniformLogSNR,
+    UniformStraight,
     UniformTime,
+    UniformVariable,
+    VEGrid,
+    VPGrid,
 )
 from scoresde.sampling.multistep import ConstantTau, Eta, IntervalTau, Multistep, Stochasticity
 from scoresde.sampling.noise import SampleNoise
@@ -26,16 +35,24 @@ from scoresde.sampling.predictor_corrector import (
     PredictorCorrector,
     ReverseDiffusion,
 )
+from scoresde.sampling.restart import Restart, RestartInterval
 from scoresde.sampling.runge_kutta import TABLEAUS, Churn, Euler, Heun, RungeKutta, Tableau
-from scoresde.sampling.sampler import NonFiniteError, Sampler, Samples, Solver
+from scoresde.sampling.sampler import Noise, NonFiniteError, Report, Sampler, Samples, Solver, StoppedError
 
 __all__ = [
+    "ERSDE",
+    "ERSDE1",
+    "ERSDE4",
+    "ERSDE5",
     "RES",
     "SEEDS",
     "TABLEAUS",
+    "Adaptive",
+    "AdaptiveSDE",
     "Ancestral",
     "Angle",
     "AnnealedLangevin",
+    "BrownianPath",
     "Churn",
     "ConstantTau",
     "Coordinate",
@@ -57,11 +74,17 @@ __all__ = [
     "Multistep",
     "NoCorrector",
     "NoPredictor",
+    "Noise",
     "NoiseLevel",
+    "NoiseScale",
     "NonFiniteError",
+    "PowerScale",
     "Predictor",
     "PredictorCorrector",
     "QuadraticTime",
+    "Report",
+    "Restart",
+    "RestartInterval",
     "ReverseDiffusion",
     "RungeKutta",
     "SampleNoise",
@@ -71,10 +94,16 @@ __all__ = [
     "SignalLevel",
     "Solver",
     "Stochasticity",
+    "StoppedError",
     "Straight",
     "Tableau",
     "Time",
     "TorchSDE",
+    "UniformAngle",
     "UniformLogSNR",
+    "UniformStraight",
     "UniformTime",
+    "UniformVariable",
+    "VEGrid",
+    "VPGrid",
 ]
