@@ -5,13 +5,14 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from scoresde.ode import Status
+from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.grids import Grid
 from scoresde.sampling.noise import SampleNoise
 from scoresde.score import Prediction, ScoreModel
@@ -201,15 +202,26 @@ class Sampler:
         grid: when.
         denoise: replace the last state by its mean E[x₀ | x] (Song et al. 2021, appendix C; Jolicoeur-Martineau
             et al. 2021): one evaluation more, and the noise left at t_min is gone.
+        noise: `"white"`, a fresh draw for every step; or `"brownian"`, the increments of a `BrownianPath`, so that
+            the same seed on a finer grid refines the same trajectory. The latter costs about 15 draws a step.
+
+    Raises:
+        ValueError: noise of another name.
     """
 
-    def __init__(self, solver: Solver, grid: Grid, denoise: bool = True) -> None:
+    def __init__(
+        self, solver: Solver, grid: Grid, denoise: bool = True, noise: Literal["white", "brownian"] = "white"
+    ) -> None:
+        if noise not in ("white", "brownian"):
+            raise ValueError(f"noise is {noise!r}, expected 'white' or 'brownian'")
         self.solver = solver
         self.grid = grid
         self.denoise = denoise
+        self.noise = noise
 
     def __repr__(self) -> str:
-        return f"Sampler({self.solver!r}, {self.grid!r}, denoise={self.denoise})"
+        noise = "" if self.noise == "white" else f", noise={self.noise!r}"
+        return f"Sampler({self.solver!r}, {self.grid!r}, denoise={self.denoise}{noise})"
 
     @torch.no_grad()
     def __call__(
@@ -267,7 +279,8 @@ class Sampler:
             for start in chunks:
                 stop = min(start + batch_size, shape[0])
                 indices = torch.arange(first + start, first + stop)
-                noise = SampleNoise(seed, indices, shape[1:], dtype, device)
+                source = SampleNoise if self.noise == "white" else BrownianPath
+                noise = source(seed, indices, shape[1:], dtype, device)
                 # Always taken, so that the steps' noise does not repeat a start made of draw 0.
                 first_draw = noise()
                 bound = _Bound(model, {k: _rows(v, start, stop, shape[0]) for k, v in cond.items()})

@@ -1,5 +1,6 @@
 """The loop around every solver."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,12 +10,15 @@ from torch import Tensor, nn
 
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.sampling import (
+    ERSDE,
+    SEEDS,
     Ancestral,
     AnnealedLangevin,
     Euler,
     EulerMaruyama,
     Heun,
     Langevin,
+    Multistep,
     NoCorrector,
     NonFiniteError,
     NoPredictor,
@@ -25,6 +29,7 @@ from scoresde.sampling import (
     ScipyODE,
     Solver,
     TorchSDE,
+    UniformLogSNR,
     UniformTime,
 )
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
@@ -315,3 +320,34 @@ def test_repr_names_every_part() -> None:
 def test_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
     Sampler(Euler(), UniformTime(3))(mixture(), (4, 3), batch_size=2, progress=True)
     assert "6/6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [PredictorCorrector(Ancestral()), Multistep(2, tau=1.0), Multistep(1, tau=1.0), SEEDS(2), ERSDE(2)],
+    ids=["ancestral", "multistep 2", "multistep 1", "seeds", "er-sde"],
+)
+def test_a_finer_grid_refines_the_same_trajectory(solver: Solver) -> None:
+    """On a Brownian path successive refinements come closer at strong order 1; white noise starts afresh."""
+    # Wide components: no trajectory is on the edge between two of them.
+    means = torch.tensor([[0.8, 0.0, 0.3], [-0.5, 0.4, -0.6]], dtype=F64)
+    model = GaussianMixtureScore(torch.ones(2), means, torch.full((2,), 0.5), VPSDE(t_min=1e-3))
+
+    def end(steps: int, noise: str) -> Tensor:
+        return Sampler(solver, UniformLogSNR(steps), noise=noise)(model, (64, 3), seed=3).x  # type: ignore[arg-type]
+
+    found = [end(steps, "brownian") for steps in (24, 48, 96, 192)]
+    first, *_, last = (float((a - b).square().mean().sqrt()) for a, b in itertools.pairwise(found))
+    assert 3 < first / last < 6, (first, last)
+    assert float((end(24, "white") - end(48, "white")).square().mean().sqrt()) > 10 * first
+    torch.testing.assert_close(
+        Sampler(solver, UniformLogSNR(24), noise="brownian")(model, (64, 3), seed=3, batch_size=20).x,
+        found[0],
+        rtol=0,
+        atol=1e-12,
+    )
+
+
+def test_unknown_noise_is_refused() -> None:
+    with pytest.raises(ValueError, match="noise is 'pink', expected 'white' or 'brownian'"):
+        Sampler(Euler(), UniformTime(3), noise="pink")  # type: ignore[arg-type]
