@@ -316,10 +316,11 @@ def _first_step(
     tableau: Tableau,
     rows: Tensor,
 ) -> Tensor:
-    """Hairer, Nørsett & Wanner 1993, II.4: from the sizes of y' and of a difference quotient of it."""
+    """Hairer, Nørsett & Wanner 1993, II.4: from the sizes of y, of y' and of a difference quotient of it."""
     sign, span = (1.0 if stop >= start else -1.0), abs(stop - start)
     size = error_norm(slope, y, y).double()
-    trial = (0.01 / size.clamp_min(1e-10)).clamp_max(0.1 * span)
+    # It moves y by a hundredth of y, or of the tolerance if that is more: less is lost in round-off.
+    trial = (0.01 * error_norm(y, y, y).double().clamp_min(1) / size.clamp_min(1e-10)).clamp_max(0.1 * span)
     signed = (sign * trial).to(y.dtype)[:, None]
     ahead = field(prepare((start + sign * trial)[None])[0], torch.addcmul(y, signed, slope), rows)
     bend = error_norm(ahead - slope, y, y).double() / trial

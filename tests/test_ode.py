@@ -174,6 +174,19 @@ def test_error_is_proportional_to_the_tolerance(tableau: Tableau, stop: float) -
     assert growth == pytest.approx(1 / tableau.order, abs=0.08)
 
 
+@pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-5), (F64, 1e-5), (F64, 1e-10)])
+def test_the_first_step_wastes_nothing(tableau: Tableau, dtype: torch.dtype, tol: float) -> None:
+    """The first half of an even problem takes no more steps than the second, but for a few that grow by up to 10."""
+    y = torch.tensor([[1.0, 0.5], [0.0, 2.0]], dtype=dtype)
+
+    def circle(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        return torch.stack([y[:, 1], -y[:, 0]], 1)
+
+    first, whole = follow(circle, y, [0.0, 6.0, 12.0], rms(tol), tableau)
+    assert bool((2 * first.accepted <= whole.accepted + 5).all())
+    assert bool((whole.rejected <= 2).all())
+
+
 def test_there_and_back(tableau: Tableau) -> None:
     start = torch.tensor([[1.0, 0.5]], dtype=F64)
     there = integrate(linear, start, 1.0, 3.0, rms(1e-9), tableau)
@@ -317,7 +330,7 @@ def test_a_solution_at_several_times(tableau: Tableau) -> None:
     last = solutions[-1]
     assert torch.equal(last.nfe, 2 + stages * (last.accepted + last.rejected))
     direct = integrate(linear, start, 0.0, -3.0, rms(1e-8), tableau)
-    assert bool((last.accepted <= direct.accepted + 5).all())
+    assert bool((last.accepted <= direct.accepted + 8).all())
     assert bool((solutions[0].nfe < last.nfe).all())
 
 
