@@ -23,6 +23,7 @@ from scoresde.sampling.grids import (
 )
 from scoresde.sampling.multistep import ConstantTau, Eta, IntervalTau, Multistep, Stochasticity
 from scoresde.sampling.noise import SampleNoise
+from scoresde.sampling.picard import Picard
 from scoresde.sampling.predictor_corrector import (
     Ancestral,
     AnnealedLangevin,
@@ -78,6 +79,7 @@ __all__ = [
     "NoiseLevel",
     "NoiseScale",
     "NonFiniteError",
+    "Picard",
     "PowerScale",
     "Predictor",
     "PredictorCorrector",
