@@ -18,7 +18,9 @@ class AdaptiveSDE(Solver):
 
     x' = x − h (f x − g² s(x, t)) + g ΔW, x'' = (x' + x − h (f' x' − g'² s(x', t − h)) + g' ΔW)/2, with f' and g' at
     t − h. A step is accepted if ‖(x' − x'')/δ‖/√D ≤ 1, δ = max(atol, rtol max(|x'|, |x' of the last step|)); the
-    next is θ ‖·‖^(−r) times as long.
+    next is θ ‖·‖^(−r) times as long. The estimate has the noise in it, so that in one or two dimensions it can vanish
+    by chance, even for a step from the prior to the data: λ = log(α/σ) may grow by at most 2 in a step, and for
+    the next step's size half of that growth is an error like the other.
 
     A rejected step has looked at its noise: drawing anew would thin out the large increments, which does not go away
     with the tolerance. So what is known of the Brownian path is kept, as in Rackauckas & Nie 2017: the first part
@@ -91,7 +93,7 @@ class AdaptiveSDE(Solver):
             scale = (self.rtol * torch.maximum(euler.abs(), before.abs())).clamp_min(self.atol)
             error = ((euler - better) / scale).square().mean(1).sqrt().double()
             broken = ~error.isfinite()
-            error = torch.where(broken, 1e10, error)
+            error = torch.where(broken, 1e10, torch.maximum(error, 0.5 * sde.log_snr(now).diff(dim=0)[0]))
             ok = error <= 1
             factor = self.safety * error.clamp_min(1e-10) ** -self.exponent
             step = size * torch.where(ok, factor.clamp(0.1, 2.0), factor.clamp(0.1, 0.5))

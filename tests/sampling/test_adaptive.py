@@ -208,7 +208,7 @@ def test_the_denoising_step_is_counted() -> None:
 
 @pytest.mark.parametrize("method", TABLEAUS)
 @pytest.mark.parametrize("kind", [VPSDE, EDMSDE])
-def test_float32(kind: type[SDE], method: str) -> None:
+def test_float32(kind: type[VPSDE] | type[EDMSDE], method: str) -> None:
     model = PLANAR.model(kind())
     x = start(model, 8)
     fine, single = (run(Adaptive(method, 1e-4, 1e-4), model, x.to(dtype)) for dtype in (F64, torch.float32))
