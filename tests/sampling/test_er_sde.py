@@ -17,7 +17,6 @@ from scoresde.sampling.coordinates import NoiseLevel, SignalLevel
 from scoresde.sampling.er_sde import ERSDE, ERSDE1, ERSDE4, ERSDE5, NoiseScale, PowerScale
 from scoresde.sampling.grids import KarrasGrid, UniformLogSNR
 from scoresde.sampling.multistep import Eta, Multistep, Stochasticity
-from scoresde.sampling.noise import SampleNoise
 from scoresde.sampling.sampler import Noise, Sampler, Solver
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
@@ -115,8 +114,9 @@ def test_powers_are_the_multistep_family(
     model, times = planar.model(sde), KarrasGrid(9)(sde)
     x = model.sample(5, times[0], torch.Generator().manual_seed(0))
     data = Multistep(order, coordinate=SignalLevel(), interpolation=NoiseLevel(), tau=tau)
+    # On one Brownian path, which tells their clocks apart.
     a, b = (
-        torch.stack(list(solver.solve(model, x, times, SampleNoise(1, torch.arange(5), (2,), F64))))
+        torch.stack(list(solver.solve(model, x, times, BrownianPath(1, torch.arange(5), (2,), F64))))
         for solver in (ERSDE(order, PowerScale(power)), data)
     )
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
@@ -225,7 +225,7 @@ def test_weak_order(scale: NoiseScale, order: int, weak: int, kind: Callable[[],
 @pytest.mark.parametrize("scale", [PowerScale(2.0), ERSDE4(), ERSDE5()], ids=repr)
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_strong_order_one(planar: Mixture, scale: NoiseScale, order: int) -> None:
-    """On one Brownian path, whose clock is that of the other solvers; to the same limit at every order."""
+    """On one Brownian path, to the same limit at every order."""
     model, n = planar.model(EDMSDE()), 64
     x = model.sample(n, 5.0, torch.Generator().manual_seed(0))
 
