@@ -8,6 +8,7 @@ from scoresde.sampling.er_sde import ERSDE, ERSDE1, ERSDE4, ERSDE5, NoiseScale, 
 from scoresde.sampling.exponential import RES, SEEDS, DPMSolverSinglestep, ExponentialRungeKutta, ExponentialTableau
 from scoresde.sampling.external import ScipyODE, TorchSDE
 from scoresde.sampling.grids import (
+    DataStraight,
     DiscreteTime,
     ExplicitTimes,
     Grid,
@@ -59,6 +60,7 @@ __all__ = [
     "Coordinate",
     "Corrector",
     "DPMSolverSinglestep",
+    "DataStraight",
     "DiscreteTime",
     "Eta",
     "Euler",

@@ -3,6 +3,7 @@
 A grid is made once per solve, in float64 on the CPU.
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, Straight, Time
 from scoresde.sde import SDE, VPSDE
+from scoresde.statistics import Statistics
 
 __all__ = [
+    "DataStraight",
     "DiscreteTime",
     "ExplicitTimes",
     "Grid",
@@ -49,8 +52,10 @@ class Grid(ABC):
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
         """The `steps + 1` times, decreasing, float64."""
 
-    def __call__(self, sde: SDE) -> Tensor:
+    def __call__(self, sde: SDE, statistics: Statistics | None = None) -> Tensor:
         """The times `(steps + 1,)` for `sde`: float64, on the CPU, strictly decreasing.
+
+        `statistics` are those of the data, for grids that depend on them.
 
         Raises:
             ValueError: a time outside the SDE's interval, or times that do not decrease.
@@ -164,6 +169,39 @@ class UniformStraight(Grid):
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
         return _uniform(self._coordinate, self.steps, sde, t_min, t_max)
+
+
+class DataStraight(Grid):
+    """Uniform in u = s/(d + s), with d a part of the largest standard deviation of the data in any direction.
+
+    As the noise falls below that, the modes of the data part; a quarter was found to serve a ring in the plane and a
+    mixture in 64 dimensions alike, from 5 to 200 steps. d is the root mean square standard deviation where the
+    covariance is not known, and 1 where nothing is.
+
+    Args:
+        fraction: of the largest standard deviation.
+    """
+
+    def __init__(
+        self, steps: int, fraction: float = 0.25, t_min: float | None = None, t_max: float | None = None
+    ) -> None:
+        super().__init__(steps, t_min, t_max)
+        if not 0 < fraction < math.inf:
+            raise ValueError(f"fraction is {fraction}, expected a positive number")
+        self.fraction = fraction
+        self._known: Statistics | None = None
+
+    def __call__(self, sde: SDE, statistics: Statistics | None = None) -> Tensor:
+        grid = copy.copy(self)
+        grid._known = statistics
+        return super(DataStraight, grid).__call__(sde)
+
+    def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
+        known = self._known
+        scale = 1.0 if known is None else float(known.std)
+        if known is not None and known.covariance is not None:
+            scale = self.fraction * float(known.eigh()[0][-1].sqrt())
+        return _uniform(Straight(scale), self.steps, sde, t_min, t_max)
 
 
 class VEGrid(UniformLogSNR):

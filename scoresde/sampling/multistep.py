@@ -15,6 +15,7 @@ The predictor has P at the k last times; the corrector repeats the step with P a
 next step needs anyway, so it costs no evaluation (Zhao et al. 2023).
 """
 
+import itertools
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -31,7 +32,7 @@ from scoresde.sampling.sampler import Noise, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
 
-__all__ = ["ConstantTau", "Eta", "IntervalTau", "Multistep", "Step", "Stochasticity"]
+__all__ = ["ConstantTau", "Eta", "IntervalTau", "Multistep", "Step", "Stochasticity", "gaussian_prediction"]
 
 Weights = Literal["exact", "uniform", "bh1", "bh2"]
 
@@ -133,6 +134,8 @@ class Multistep(Solver):
         start: `"model"`, or `"gaussian"` for the prediction of a normal density with the data's mean and covariance at
             the first time, which saves an evaluation (Wang & Vastola 2024). It is used if the model knows them, no
             condition is given and σ/α is at least 10 times the data's standard deviation.
+        relaxation: how much of the corrector's change is made, more than 0 and at most 1: less than all where a step
+            is so large that the value at its end is itself uncertain.
         lower_order_final: lower the order towards the end, to 1 in the last step (Lu et al. 2022b, appendix B).
         strict: refuse a grid with fewer steps than the order needs instead of lowering it with a warning.
     """
@@ -147,6 +150,7 @@ class Multistep(Solver):
         tau: Stochasticity | float | None = None,
         centre: bool = False,
         start: Literal["model", "gaussian"] = "model",
+        relaxation: float = 1.0,
         lower_order_final: bool = False,
         strict: bool = False,
     ) -> None:
@@ -158,6 +162,8 @@ class Multistep(Solver):
             raise ValueError(f"weights is {weights!r}, expected 'exact', 'uniform', 'bh1' or 'bh2'")
         if start not in ("model", "gaussian"):
             raise ValueError(f"start is {start!r}, expected 'model' or 'gaussian'")
+        if not 0 < relaxation <= 1:
+            raise ValueError(f"relaxation is {relaxation}, expected more than 0 and at most 1")
         self.order = order
         self.corrector = corrector
         self.coordinate = coordinate
@@ -166,6 +172,7 @@ class Multistep(Solver):
         self.tau = ConstantTau(tau) if isinstance(tau, int | float) else tau
         self.centre = centre
         self.start = start
+        self.relaxation = relaxation
         self.lower_order_final = lower_order_final
         self.strict = strict
 
@@ -174,19 +181,24 @@ class Multistep(Solver):
         coordinate = Angle(std) if self.coordinate is None else self.coordinate
         return coordinate, _plan(self, coordinate, sde, times)
 
-    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
-        last = len(times) - 2
-        if last + 1 < self.order:
-            message = f"order {self.order} needs at least {self.order} steps, the grid has {last + 1}"
+    def check(self, steps: int) -> None:
+        """Warn, or refuse if strict, where a grid has fewer steps than the order."""
+        if steps < self.order:
+            message = f"order {self.order} needs at least {self.order} steps, the grid has {steps}"
             if self.strict:
                 raise ValueError(f"{message}: take more steps or a lower order")
-            warnings.warn(f"{message}: the order is lowered to that", stacklevel=2)
+            warnings.warn(f"{message}: the order is lowered to that", stacklevel=3)
+
+    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
+        last = len(times) - 2
+        self.check(last + 1)
         known = model.statistics
         coordinate, steps = self.plan(model.sde, times, 1.0 if known is None else float(known.std))
         p, q = coordinate.target(model.sde, times)
         predict = model.prediction(times[:-1], p[:-1], q[:-1])
         mean = known.mean.to(x).reshape(x.shape[1:]) if self.centre and known is not None else None
-        first = self._gaussian(model, x, times[0], float(p[0]), float(q[0]))
+        gaussian = self.start == "gaussian"
+        first = gaussian_prediction(model, x, times[0], float(p[0]), float(q[0])) if gaussian else None
         values = [predict(x, 0) if first is None else first]
         keep = max(self.order, self.corrector + 1)
         for i, step in enumerate(steps):
@@ -201,14 +213,20 @@ class Multistep(Solver):
                     x = _step(moved, step.corrector, values, mean)
             yield x
 
-    def _gaussian(self, model: ScoreModel, x: Tensor, t: Tensor, p: float, q: float) -> Tensor | None:
-        known = model.statistics
-        level = float((-model.sde.log_snr(t)).exp())
-        if self.start == "model" or known is None or model.conditioned or level < 10 * float(known.std):
-            return None
-        scaled = x / float(model.sde.alpha(t))
-        denoised = known.denoise(scaled, level)
-        return torch.add(p * denoised, scaled - denoised, alpha=q / level)
+
+def gaussian_prediction(model: ScoreModel, x: Tensor, t: Tensor, p: float, q: float) -> Tensor | None:
+    """E[p x₀ + q ε | x] at t for a normal density with the data's mean and covariance.
+
+    None where that may be far from the truth: the model does not know them, conditions are bound, or σ/α is less than
+    10 times the data's standard deviation.
+    """
+    known = model.statistics
+    level = float((-model.sde.log_snr(t)).exp())
+    if known is None or model.conditioned or level < 10 * float(known.std):
+        return None
+    scaled = x / float(model.sde.alpha(t))
+    denoised = known.denoise(scaled, level)
+    return torch.add(p * denoised, scaled - denoised, alpha=q / level)
 
 
 def _step(moved: Tensor, weighted: tuple[list[float], float], values: list[Tensor], mean: Tensor | None) -> Tensor:
@@ -283,13 +301,15 @@ def _plan(method: Multistep, coordinate: Coordinate, sde: SDE, times: Tensor) ->
     for i, scale in enumerate(on_x.tolist()):
         order = min(method.order, i + 1, steps - i if method.lower_order_final else method.order)
         correction = min(method.corrector, i + 1)
-        result.append(
-            Step(
-                scale,
-                spread[i],
-                (clock[i], clock[i + 1]),
-                predictors[order][i],
-                correctors[correction][i] if correction and i + 1 < steps else None,
-            )
-        )
+        predictor = predictors[order][i]
+        corrector = correctors[correction][i] if correction and i + 1 < steps else None
+        if corrector is not None and method.relaxation < 1:
+            corrector = _mixed(method.relaxation, corrector, ([0.0, *predictor[0]], predictor[1]))
+        result.append(Step(scale, spread[i], (clock[i], clock[i + 1]), predictor, corrector))
     return result
+
+
+def _mixed(share: float, new: tuple[list[float], float], old: tuple[list[float], float]) -> tuple[list[float], float]:
+    """share new + (1 − share) old, for weights of which one may have more than the other."""
+    pairs = itertools.zip_longest(new[0], old[0], fillvalue=0.0)
+    return [share * a + (1 - share) * b for a, b in pairs], share * new[1] + (1 - share) * old[1]

@@ -11,7 +11,6 @@ their `Angle` does not depend on x, one sweep finds it.
 """
 
 import math
-import warnings
 from collections.abc import Generator
 
 import torch
@@ -85,7 +84,8 @@ class Picard(Solver):
         sde, shape, device, steps = model.sde, x.shape, x.device, len(times) - 1
         std = data_std(model)
         coordinate, plan = self.method.plan(sde, times, std)
-        order = self._order(steps)
+        self.method.check(steps)
+        order = min(self.method.order, steps)
         splitting = Angle(std) if self.splitting is None else self.splitting
         # Q = a x + b ε, for a call has many times
         norm, on_y, on_noise = slope_terms(sde, splitting, times)
@@ -140,15 +140,6 @@ class Picard(Solver):
             # Not a view, which would keep all of them alive.
             yield state.reshape(shape).clone()
         return Report(counts[0], sweeps=counts[1])
-
-    def _order(self, steps: int) -> int:
-        order = self.method.order
-        if steps < order:
-            message = f"order {order} needs at least {order} steps, the grid has {steps}"
-            if self.method.strict:
-                raise ValueError(f"{message}: take more steps or a lower order")
-            warnings.warn(f"{message}: the order is lowered to that", stacklevel=3)
-        return min(order, steps)
 
     def _added(self, model: ScoreModel, x: Tensor, plan: list[Step], noise: Noise) -> Tensor | None:
         """on_mean m + on_noise z of every step, `(n + 1, B, N)` with zeros at the end; None if there is neither."""

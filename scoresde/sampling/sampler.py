@@ -268,7 +268,7 @@ class Sampler:
         batch_size = shape[0] if batch_size is None else batch_size
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-        times = self.grid(model.sde)
+        times = self.grid(model.sde, model.statistics)
         device = model.device if x_init is None else x_init.device
         if dtype is None:
             dtype = x_init.dtype if x_init is not None and x_init.is_floating_point() else model.dtype
