@@ -38,6 +38,7 @@ from torch import Tensor
 
 from scoresde.metrics import sliced_wasserstein
 from scoresde.sampling import (
+    DataStraight,
     ExplicitTimes,
     LogSNR,
     Multistep,
@@ -132,17 +133,28 @@ for p, c in ORDERS:
     VARIANTS[f"noise ({p}, {c})"] = partial(Multistep, p, c, NoiseLevel(), LogSNR())
     VARIANTS[f"data ({p}, {c})"] = partial(Multistep, p, c, SignalLevel(), LogSNR())
 
-# With a factor: in units of the data's standard deviation.
-OUR_GRIDS = (*GRIDS, "angle × 1", "angle × 0.5", "angle × 0.25", "straight × 1", "straight × 0.5", "straight × 0.25")
-FEW_GRIDS = ("λ", "Karras 7", "flow", "angle × 0.5", "angle × 0.25")
+# With a factor: in units of the data's standard deviation; "data" of the largest in any direction.
+OUR_GRIDS = (
+    *GRIDS,
+    "data × 0.25",
+    "angle × 1",
+    "angle × 0.5",
+    "angle × 0.25",
+    "straight × 1",
+    "straight × 0.5",
+    "straight × 0.25",
+)
+FEW_GRIDS = ("λ", "Karras 7", "flow", "angle × 0.25", "data × 0.25")
 
 
 def times(grid: str, model: GaussianMixtureScore, steps: int) -> Tensor:
     """The times of a grid, by its name."""
     kind, _, factor = grid.partition(" × ")
     assert model.statistics is not None
-    d = float(factor or 1) * float(model.statistics.std)
     sde = model.sde
+    if kind == "data":
+        return DataStraight(steps, float(factor))(sde, model.statistics)
+    d = float(factor or 1) * float(model.statistics.std)
     own = {
         "angle": uniform_in(lambda s: np.arctan(s / d), lambda v: d * np.tan(v)),
         "straight": uniform_in(lambda s: s / (d + s), lambda u: d * u / (1 - u)),
@@ -532,7 +544,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.quick:
         options.nfe = [n for n in options.nfe if n in (5, 10, 20, 50)]
         options.starts, options.samples = min(options.starts, 128), min(options.samples, 1000)
-        options.grids = ["λ", "angle × 0.5"]
+        options.grids = ["λ", "data × 0.25"]
     grids = OUR_GRIDS if options.grids == ["all"] else options.grids
     unknown = set(grids) - set(OUR_GRIDS)
     if unknown:

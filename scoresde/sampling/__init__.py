@@ -2,6 +2,7 @@
 
 from scoresde.sampling.adaptive import Adaptive
 from scoresde.sampling.adaptive_sde import AdaptiveSDE
+from scoresde.sampling.angle_adams import AngleAdams
 from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 from scoresde.sampling.er_sde import ERSDE, ERSDE1, ERSDE4, ERSDE5, NoiseScale, PowerScale
@@ -40,6 +41,8 @@ from scoresde.sampling.predictor_corrector import (
 from scoresde.sampling.restart import Restart, RestartInterval
 from scoresde.sampling.runge_kutta import TABLEAUS, Churn, Euler, Heun, RungeKutta, Tableau
 from scoresde.sampling.sampler import Noise, NonFiniteError, Report, Sampler, Samples, Solver, StoppedError
+from scoresde.sampling.tuned import Tuned, TunedSteps, TunedTimes
+from scoresde.sampling.tuning import tune
 
 __all__ = [
     "ERSDE",
@@ -53,6 +56,7 @@ __all__ = [
     "AdaptiveSDE",
     "Ancestral",
     "Angle",
+    "AngleAdams",
     "AnnealedLangevin",
     "BrownianPath",
     "Churn",
@@ -103,6 +107,9 @@ __all__ = [
     "Tableau",
     "Time",
     "TorchSDE",
+    "Tuned",
+    "TunedSteps",
+    "TunedTimes",
     "UniformAngle",
     "UniformLogSNR",
     "UniformStraight",
@@ -110,4 +117,5 @@ __all__ = [
     "UniformVariable",
     "VEGrid",
     "VPGrid",
+    "tune",
 ]

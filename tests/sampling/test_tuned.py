@@ -1,0 +1,180 @@
+"""Tuned steps: that they are what they say, that they do better, and that a file is refused where it does not fit."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from scoresde.sampling import (
+    Adaptive,
+    DataStraight,
+    ExplicitTimes,
+    Multistep,
+    Sampler,
+    Tuned,
+    TunedSteps,
+    TunedTimes,
+    UniformTime,
+    tune,
+)
+from scoresde.score import GaussianMixtureScore, ScoreModel
+from scoresde.sde import EDMSDE, SDE, VPSDE
+
+F64 = torch.float64
+
+
+def ring(sde: SDE, modes: int = 5) -> GaussianMixtureScore:
+    angle = torch.arange(modes, dtype=F64) * 2 * math.pi / modes
+    means = torch.stack((angle.cos() + 0.3, angle.sin()), 1)
+    return GaussianMixtureScore(torch.ones(modes), means, torch.full((modes,), 0.04, dtype=F64), sde)
+
+
+def true_ends(model: GaussianMixtureScore, x: Tensor) -> Tensor:
+    ends = ExplicitTimes([model.sde.t_max, model.sde.t_min_sampling])
+    return Sampler(Adaptive("dop853", 1e-9, 1e-9), ends, denoise=False)(model, x_init=x).x
+
+
+def rms(x: Tensor) -> float:
+    return float(x.square().sum(1).mean().sqrt())
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()], ids=["vp", "edm"])
+def test_tuned_steps_do_much_better_on_starts_they_never_saw(sde: SDE) -> None:
+    model = ring(sde)
+    made = tune(model, 5, starts=1500, seconds=60)
+    x = model.sample(1000, sde.t_max, torch.Generator().manual_seed(5))
+    true = true_ends(model, x)
+    out = made.sampler()(model, x_init=x)
+    error = rms(out.x - true)
+    assert out.nfe == made.evaluations == 5
+    # As good as promised: a few starts near an edge between modes carry the figures.
+    assert error < 2 * made.error
+    plain = [
+        Sampler(Multistep(2, 2, centre=True, start="gaussian"), DataStraight(6, f), denoise=False)(model, x_init=x)
+        for f in (0.15, 0.25, 0.4, 0.7)
+    ]
+    assert {p.nfe for p in plain} == {5}
+    assert error < 0.4 * min(rms(p.x - true) for p in plain)
+    assert made.error < 0.5 * made.before
+
+
+def test_without_coefficients_it_is_the_multistep_method_on_better_times() -> None:
+    model = ring(VPSDE())
+    made = tune(model, 7, starts=600, coefficients=False, seconds=20)
+    x = model.sample(300, 1.0, torch.Generator().manual_seed(6))
+    method = Multistep(2, 2, centre=True, start="gaussian")
+    same = Sampler(method, ExplicitTimes(made.times), denoise=False)(model, x_init=x)
+    torch.testing.assert_close(made.sampler()(model, x_init=x).x, same.x, rtol=1e-10, atol=1e-10)
+    assert made.error < 0.9 * made.before
+
+
+def test_normal_data_are_exact() -> None:
+    covariance = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=F64)
+    model = GaussianMixtureScore(torch.ones(1), torch.tensor([[0.4, -1.0]]), covariance[None], VPSDE())
+    made = tune(model, 4, starts=200)
+    # Two directions with their own angles, which 4 evaluations do not miss by much.
+    assert made.error < 1e-3
+    x = model.sample(50, 1.0, torch.Generator().manual_seed(0))
+    assert rms(made.sampler()(model, x_init=x).x - true_ends(model, x)) < 1e-3
+
+
+def test_the_same_seed_finds_the_same_and_float32_will_do() -> None:
+    model = ring(VPSDE())
+    first, second = (tune(model, 3, starts=200, seed=3, seconds=100) for _ in range(2))
+    assert first == second
+    x = model.sample(100, 1.0, torch.Generator().manual_seed(0))
+    fine, single = (first.sampler()(model, x_init=v).x for v in (x, x.float()))
+    torch.testing.assert_close(single.double(), fine, rtol=0, atol=1e-4)
+
+
+class Shifted(ScoreModel):
+    """Two exact models, chosen by label."""
+
+    def __init__(self) -> None:
+        super().__init__(VPSDE())
+        self.parts = [
+            GaussianMixtureScore(torch.ones(1), torch.tensor([[m, 0.0]]), torch.tensor([0.1]), self.sde)
+            for m in (-1.0, 1.0)
+        ]
+
+    def denoise(self, x: Tensor, t: Tensor, *, labels: Tensor, **cond: Any) -> Tensor:
+        left, right = (part.denoise(x, t) for part in self.parts)
+        return torch.where(labels[:, None] == 0, left, right)
+
+
+def test_conditions_go_with_the_starts() -> None:
+    model = Shifted()
+    made = tune(model, 4, (2,), starts=300, labels=torch.arange(2), seconds=30)
+    assert not made.gaussian
+    assert made.error < 0.05
+    labels = torch.tensor([0, 0, 1, 1, 1])
+    out = made.sampler()(model, shape=(5, 2), labels=labels)
+    assert out.nfe == 4
+    assert bool((out.x[:, 0].sign() == 2 * labels - 1).all())
+
+
+@pytest.fixture(scope="module")
+def made() -> TunedSteps:
+    return tune(ring(VPSDE()), 3, starts=100, seconds=5)
+
+
+def test_files(made: TunedSteps, tmp_path: Path) -> None:
+    file = tmp_path / "tuned-3.json"
+    made.save(file)
+    assert TunedSteps.load(file) == made
+    model = ring(VPSDE())
+    wanted = made.sampler()(model, (6, 2), seed=1).x
+    for path in (file, tmp_path):
+        sampler = Sampler(Tuned(3, path), TunedTimes(3, path), denoise=False)
+        assert torch.equal(sampler(model, (6, 2), seed=1).x, wanted)
+    assert torch.equal(sampler(model, (6, 2), seed=1, batch_size=1).x, wanted)
+
+
+def test_what_does_not_fit_is_refused(made: TunedSteps, tmp_path: Path) -> None:
+    file = tmp_path / "tuned-3.json"
+    made.save(file)
+
+    def sample(model: ScoreModel, steps: int = 3, path: Path | None = file) -> None:
+        Sampler(Tuned(steps, path), TunedTimes(steps, path))(model, (2, 2))
+
+    with pytest.raises(ValueError, match=r"the tuned steps are for VPSDE\(.*, the model has EDMSDE\(.*tune for this"):
+        sample(ring(EDMSDE()))
+    with pytest.raises(ValueError, match="is for 3 evaluations, not 5: set steps, or tune for 5"):
+        sample(ring(VPSDE()), 5)
+    with pytest.raises(
+        ValueError, match=r"no file .*tuned-5.json: make it by `scoresde tune run=DIR steps=N`"
+    ):
+        sample(ring(VPSDE()), 5, tmp_path)
+    with pytest.raises(ValueError, match="path is missing"):
+        sample(ring(VPSDE()), 3, None)
+    with pytest.raises(ValueError, match="the times of the grid are not those of the tuned steps"):
+        Sampler(Tuned(3, file), UniformTime(4))(ring(VPSDE()), (2, 2))
+    content = json.loads(file.read_text())
+    for broken in ("nonsense", "[]", json.dumps({**content, "format": "other"}), json.dumps({"format": "x"})):
+        file.write_text(broken)
+        with pytest.raises(ValueError, match="is not a file that `scoresde tune` wrote"):
+            TunedSteps.load(file)
+    for changed in ({"rows": content["rows"][:-1]}, {"std": -1.0}):
+        file.write_text(json.dumps({**content, **changed}))
+        with pytest.raises(ValueError, match="is damaged"):
+            TunedSteps.load(file)
+    file.write_text(json.dumps({**content, "rows": "abc"}))
+    with pytest.raises(ValueError, match="is not a file"):
+        TunedSteps.load(file)
+
+
+def test_bad_arguments() -> None:
+    model = ring(VPSDE())
+    for steps in (1, 2.5, True):
+        with pytest.raises(ValueError, match="expected a whole number of at least 2"):
+            tune(model, steps)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="starts is 10, expected at least 40"):
+        tune(model, 3, starts=10)
+    with pytest.raises(ValueError, match="seconds is 0, expected a positive number"):
+        tune(model, 3, seconds=0)
+    with pytest.raises(ValueError, match=r"give shape=\(...\)"):
+        tune(Shifted(), 3)
