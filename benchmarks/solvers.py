@@ -38,6 +38,7 @@ from torch import Tensor
 
 from scoresde.metrics import sliced_wasserstein
 from scoresde.sampling import (
+    Coordinate,
     DataStraight,
     ExplicitTimes,
     LogSNR,
@@ -132,6 +133,16 @@ for p, c in ORDERS:
     VARIANTS[f"straight ({p}, {c})"] = partial(Multistep, p, c, Straight())
     VARIANTS[f"noise ({p}, {c})"] = partial(Multistep, p, c, NoiseLevel(), LogSNR())
     VARIANTS[f"data ({p}, {c})"] = partial(Multistep, p, c, SignalLevel(), LogSNR())
+# With noise, of which fewer steps bear less the higher the orders.
+NOISY: tuple[tuple[str, int, int, Coordinate | None, float], ...] = (
+    ("angle", 2, 2, None, 0.4),
+    ("straight", 2, 0, Straight(), 0.7),
+    ("straight", 1, 1, Straight(), 1.0),
+)
+for kind, p, c, coordinate, tau in NOISY:
+    VARIANTS[f"{kind} ({p}, {c}), Gaussian start, τ = {tau:g}"] = partial(
+        Multistep, p, c, coordinate, tau=tau, centre=True, start="gaussian"
+    )
 
 # With a factor: in units of the data's standard deviation; "data" of the largest in any direction.
 OUR_GRIDS = (
