@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scoresde.sampling.coordinates import LogSNR, NoiseLevel, SignalLevel
 from scoresde.sampling.grids import (
+    DataStraight,
     DiscreteTime,
     ExplicitTimes,
     Grid,
@@ -23,6 +24,7 @@ from scoresde.sampling.grids import (
     VPGrid,
 )
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE
+from scoresde.statistics import Statistics
 
 CONTINUOUS = [UniformTime, QuadraticTime, UniformLogSNR, UniformAngle, UniformStraight, VEGrid, VPGrid, KarrasGrid]
 
@@ -248,3 +250,21 @@ def test_an_error_is_one_short_line() -> None:
             ExplicitTimes(bad)(VPSDE())
         assert len(str(caught.value)) < 300
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("steps", "fraction", "wanted"), [(5, None, 0.3), (40, None, 0.25), (7, 0.5, 0.5)])
+def test_the_scale_of_the_data(sde: SDE, steps: int, fraction: float | None, wanted: float) -> None:
+    """Uniform in s/(d + s) with d a part of the largest standard deviation in any direction, here of (1, 1)."""
+    covariance = torch.tensor([[2.5, 1.5], [1.5, 2.5]], dtype=torch.float64)  # variances 4 and 1
+    known = Statistics(torch.zeros(2), 2.5**0.5, covariance)
+    grid = DataStraight(steps, fraction)
+    torch.testing.assert_close(grid(sde, known), UniformStraight(steps, 2 * wanted)(sde), rtol=1e-12, atol=0)
+    rough = Statistics(torch.zeros(2), 0.7)
+    torch.testing.assert_close(grid(sde, rough), UniformStraight(steps, 0.7)(sde), rtol=1e-12, atol=0)
+    assert torch.equal(grid(sde), UniformStraight(steps)(sde))
+
+
+def test_the_fraction_is_checked() -> None:
+    for bad in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="fraction is .*, expected a positive number"):
+            DataStraight(5, bad)

@@ -503,3 +503,25 @@ def test_wrong_stochasticity() -> None:
         IntervalTau(-1.0)
     with pytest.raises(ValueError, match="std is 0.0, expected a positive number"):
         Angle(0.0)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.6])
+def test_a_relaxed_corrector_makes_a_share_of_the_change(share: float) -> None:
+    """After the first step, whose predictor and value at the end are the same whatever the corrector does."""
+    model = GaussianMixtureScore(
+        torch.ones(2), torch.tensor([[1.0, 0.5], [-0.8, 0.3]]), torch.tensor([0.1, 0.3]), VPSDE()
+    )
+    x = model.sample(5, 1.0, torch.Generator().manual_seed(0))
+    times = UniformLogSNR(4)(model.sde)
+
+    def first(corrector: int, relaxation: float) -> Tensor:
+        method = Multistep(2, corrector, Angle(0.7), centre=True, relaxation=relaxation)
+        with torch.no_grad():
+            return next(iter(method.solve(model, x, times, lambda *_: x)))
+
+    plain, whole = first(0, 1.0), first(2, 1.0)
+    assert (plain - whole).abs().max() > 1e-3
+    torch.testing.assert_close(first(2, share), torch.lerp(plain, whole, share), rtol=1e-12, atol=1e-12)
+    for bad in (0.0, 1.5, -1.0):
+        with pytest.raises(ValueError, match=r"relaxation is .*, expected more than 0 and at most 1"):
+            Multistep(relaxation=bad)

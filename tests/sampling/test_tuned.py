@@ -145,9 +145,7 @@ def test_what_does_not_fit_is_refused(made: TunedSteps, tmp_path: Path) -> None:
         sample(ring(EDMSDE()))
     with pytest.raises(ValueError, match="is for 3 evaluations, not 5: set steps, or tune for 5"):
         sample(ring(VPSDE()), 5)
-    with pytest.raises(
-        ValueError, match=r"no file .*tuned-5.json: make it by `scoresde tune run=DIR steps=N`"
-    ):
+    with pytest.raises(ValueError, match=r"no file .*tuned-5.json: make it by `scoresde tune run=DIR steps=N`"):
         sample(ring(VPSDE()), 5, tmp_path)
     with pytest.raises(ValueError, match="path is missing"):
         sample(ring(VPSDE()), 3, None)
