@@ -126,5 +126,5 @@ def refuse(x: Tensor, report: Report) -> None:
     if not reason or report.status is None:
         return
     if bool((report.status == Status.NOT_FINITE).any()):
-        raise NonFiniteError(f"{reason}: the model is not finite there")
+        raise NonFiniteError(f"{reason}: the model is not finite there", x)
     raise StoppedError(f"{reason}: loosen the tolerances or allow more steps", x, report)

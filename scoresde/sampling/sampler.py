@@ -40,7 +40,15 @@ class Noise(Protocol):
 
 
 class NonFiniteError(ArithmeticError):
-    """A solve ended in values that are not finite."""
+    """A solve ended in values that are not finite.
+
+    Attributes:
+        x: `(B, ...)`, all samples, those that are finite among them; None where there are none yet.
+    """
+
+    def __init__(self, message: str, x: Tensor | None = None) -> None:
+        super().__init__(message)
+        self.x = x
 
 
 @dataclass(frozen=True)
@@ -328,7 +336,8 @@ class Sampler:
         if bad:
             raise NonFiniteError(
                 f"{bad} of {len(x)} samples are not finite after {self!r}: "
-                "take more steps, another grid or another solver, or check the model"
+                "take more steps, another grid or another solver, or check the model",
+                x,
             )
 
 

@@ -241,8 +241,11 @@ def test_non_finite() -> None:
             out[1] = torch.nan
             return out
 
-    with pytest.raises(NonFiniteError, match=r"^1 of 3 samples are not finite after Sampler\(Euler"):
+    with pytest.raises(NonFiniteError, match=r"^1 of 3 samples are not finite after Sampler\(Euler") as error:
         Sampler(Euler(), UniformTime(3))(Diverges(mixture()), (3, 3))
+    # What is finite is not lost.
+    assert error.value.x is not None
+    assert error.value.x.isfinite().all(1).tolist().count(True) == 2
 
 
 def test_a_non_finite_sample_does_not_touch_its_mates() -> None:
