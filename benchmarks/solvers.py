@@ -137,7 +137,7 @@ for p, c in ORDERS:
 NOISY: tuple[tuple[str, int, int, Coordinate | None, float], ...] = (
     ("angle", 2, 2, None, 0.4),
     ("straight", 2, 0, Straight(), 0.7),
-    ("straight", 1, 1, Straight(), 1.0),
+    ("angle", 1, 0, None, 1.0),
 )
 for kind, p, c, coordinate, tau in NOISY:
     VARIANTS[f"{kind} ({p}, {c}), Gaussian start, τ = {tau:g}"] = partial(
