@@ -200,7 +200,8 @@ class Multistep(Solver):
         gaussian = self.start == "gaussian"
         first = gaussian_prediction(model, x, times[0], float(p[0]), float(q[0])) if gaussian else None
         values = [predict(x, 0) if first is None else first]
-        keep = max(self.order, self.corrector + 1)
+        # A relaxed corrector has the predictor's values, too.
+        keep = max(self.order + (self.relaxation < 1), self.corrector + 1)
         for i, step in enumerate(steps):
             moved = x if step.on_x == 1 else step.on_x * x
             if step.on_noise:

@@ -525,3 +525,15 @@ def test_a_relaxed_corrector_makes_a_share_of_the_change(share: float) -> None:
     for bad in (0.0, 1.5, -1.0):
         with pytest.raises(ValueError, match=r"relaxation is .*, expected more than 0 and at most 1"):
             Multistep(relaxation=bad)
+
+
+@pytest.mark.parametrize(("order", "corrector"), [(2, 1), (4, 1), (3, 2), (2, 3)])
+def test_a_relaxed_corrector_keeps_the_values_that_it_needs(order: int, corrector: int) -> None:
+    """Every step of both is consistent, so that the end converges whichever uses more values."""
+    model = GaussianMixtureScore(
+        torch.ones(2), torch.tensor([[1.0, 0.5], [-0.8, 0.3]]), torch.tensor([0.1, 0.3]), VPSDE()
+    )
+    x = model.sample(20, 1.0, torch.Generator().manual_seed(0))
+    method = Multistep(order, corrector, centre=True, relaxation=0.5)
+    coarse, fine = (Sampler(method, UniformLogSNR(n))(model, x_init=x).x for n in (100, 400))
+    assert float((coarse - fine).norm(dim=1).max()) < 0.01
