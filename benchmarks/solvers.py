@@ -3,10 +3,10 @@
     python benchmarks/solvers.py [--quick] [--peers few --peer-path CLONE ...] [--out DIRECTORY]
 
 Deterministic solvers: RMS distance of the endpoint to that of the true probability flow, from 512 draws of the
-noised density at σ_max down to σ_min = 0.002, without a last denoising. Stochastic solvers: sliced Wasserstein
-distance of 10,000 samples to 10,000 exact ones. Orders: slopes of the endpoint error, and of the error of the
-variance of a Gaussian, under step halving. Solvers are the presets of `conf/sampler` and the variants below, each
-on every grid; a budget buys as many steps as stay within it.
+noised density at σ_max down to σ_min = 0.002, without a last denoising. Tuned: the same of `tune`, at up to 10
+evaluations. Stochastic solvers: sliced Wasserstein distance of 10,000 samples to 10,000 exact ones. Orders: slopes of
+the endpoint error, and of the error of the variance of a Gaussian, under step halving. Solvers are the presets of
+`conf/sampler` and the variants below, each on every grid; a budget buys as many steps as stay within it.
 
 A single start can carry the error on the ring, so the figures of two seeds differ by up to 2; figures are to be
 compared within one run, where all solvers have the same starts.
@@ -49,6 +49,7 @@ from scoresde.sampling import (
     SignalLevel,
     Solver,
     Straight,
+    tune,
 )
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, SDE, VPSDE
@@ -355,6 +356,27 @@ def tolerances(pattern: str, problem: str, model: GaussianMixtureScore, x: Tenso
             yield [problem, name, f"1e-{power}", f"{out.nfe}", f"{distance(true)(out.x):.2e}"]
 
 
+def tuned(
+    problem: str,
+    model: GaussianMixtureScore,
+    x: Tensor,
+    budgets: Iterable[int],
+    value: Callable[[Tensor], float],
+    peers: dict[int, float],
+    seconds: float,
+) -> Iterator[list[str]]:
+    """Tuned steps, on the starts of the deterministic table, which tuning did not see."""
+    for budget in budgets:
+        begin = time.perf_counter()
+        made = tune(model, budget, seconds=seconds, batch_size=_rows(model), seed=1)
+        spent = time.perf_counter() - begin
+        out = made.sampler()(model, x_init=x, batch_size=_rows(model))
+        assert out.nfe == budget
+        error, peer = value(out.x), peers.get(budget, math.nan)
+        errors = [f"{v:.2e}" for v in (error, made.error, peer)]
+        yield [problem, f"{budget}", *errors, f"{error / peer:.2f}", f"{made.starts}", f"{spent:.0f}"]
+
+
 def ode_orders(pattern: str, steps: Sequence[int], failures: Failures) -> Iterator[list[str]]:
     """Endpoint errors on a wide mixture, uniform in λ, and the slope of the last two above round-off."""
     means = torch.tensor([[1.0, 0.0], [-0.5, 0.8], [-0.5, -0.9]], dtype=torch.float64)
@@ -532,7 +554,7 @@ def _frontier(axis: Any, rows: Sequence[Row], label: str, width: float, style: s
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    tables = ("deterministic", "stochastic", "tolerances", "orders")
+    tables = ("deterministic", "tuned", "stochastic", "tolerances", "orders")
     out.add_argument("--tables", nargs="+", choices=tables, default=list(tables))
     out.add_argument("--problem", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
     out.add_argument("--solvers", default="", metavar="REGEX", help="of our solvers, those whose name matches")
@@ -544,6 +566,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--peer-path", nargs="+", default=[], metavar="CLONE", help="of libraries that are not packages")
     out.add_argument("--starts", type=int, default=512, help="of deterministic solves")
     out.add_argument("--samples", type=int, default=10_000, help="of stochastic solves")
+    out.add_argument("--tune-seconds", type=float, default=100, help="for each tuned row")
     out.add_argument("--seed", type=int, default=0, help="of the starts")
     out.add_argument("--quick", action="store_true", help="two minutes: fewer starts, samples, budgets and grids")
     out.add_argument("--out", type=Path, metavar="DIRECTORY", help="for solvers.md, solvers.csv and solvers.png")
@@ -554,6 +577,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     if options.quick:
         options.nfe = [n for n in options.nfe if n in (5, 10, 20, 50)]
+        options.tune_seconds = min(options.tune_seconds, 10)
         options.starts, options.samples = min(options.starts, 128), min(options.samples, 1000)
         options.grids = ["λ", "data × 0.25"]
     grids = OUR_GRIDS if options.grids == ["all"] else options.grids
@@ -573,13 +597,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.problem:
         model = PROBLEMS[name]()
         generator = torch.Generator().manual_seed(options.seed)
-        if {"deterministic", "tolerances"} & set(options.tables):
+        if {"deterministic", "tuned", "tolerances"} & set(options.tables):
             x = model.sample(options.starts, model.sde.t_max, generator)
             true = endpoints(model, x)
         if "deterministic" in options.tables:
             found = list(measure(contenders(), "deterministic", name, model, x, options.nfe, distance(true), failures))
             rows += found
             parts += [f"## {name}: endpoint error of {len(x)} starts", summary(found), by_solver(found)]
+        if "tuned" in options.tables:
+            few = [n for n in options.nfe if n <= 10]
+            theirs = [r for r in rows if (r.table, r.problem) == ("deterministic", name) and r.library != OURS]
+            least = {n: min((r.value for r in theirs if r.budget == n), default=math.nan) for n in few}
+            lines = list(tuned(name, model, x, few, distance(true), least, options.tune_seconds))
+            head = ["problem", "NFE", "error", "on kept starts", "best peer", "ratio", "starts", "seconds"]
+            parts += [f"## {name}: tuned", markdown(head, lines)]
         if "tolerances" in options.tables:
             lines = list(tolerances(options.solvers, name, model, x, true))
             if lines:
