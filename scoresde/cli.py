@@ -11,10 +11,13 @@ import difflib
 import logging
 import math
 import os
+import re
 import shlex
 import signal
 import sys
 import time
+import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,8 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Libraries say at INFO what only their authors want to know.
     for noisy in ("accelerate", "matplotlib", "torch", "wandb", "hydra"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    warnings.formatwarning = _format_warning
     try:
         _check_overrides(command, rest)
+        rest = _follow_sweeps(rest)
     except UsageError as error:
         _fail(str(error), 2)
     sys.argv = [f"scoresde {command}", *rest]
@@ -97,6 +102,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str, status: int = 1) -> None:
     print(f"scoresde: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of this package in one line, without the place in its code."""
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        return f"scoresde: {' '.join(str(message).split())}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _guarded(task: Callable[[DictConfig], None], failures: list[int]) -> Callable[[DictConfig], None]:
@@ -201,9 +215,32 @@ def _check_overrides(command: str, arguments: Sequence[str]) -> None:
     GlobalHydra.instance().clear()
 
 
+def _follow_sweeps(arguments: Sequence[str]) -> list[str]:
+    """The arguments, flags first, with values inside a group that is swept over as sweeps of one choice.
+
+    Before its jobs Hydra composes a sweep's configuration without the swept groups, where such a key may not exist.
+    """
+    texts = _without_flags(arguments)
+    overrides = dict(zip(texts, OverridesParser.create().parse_overrides(texts), strict=True))
+    swept = {str(o.key_or_group) for o in overrides.values() if o.is_sweep_override()}
+
+    def follow(text: str) -> str:
+        override = overrides.get(text)
+        if override is None or override.is_sweep_override() or text.partition(".")[0].lstrip("+~") not in swept:
+            return text
+        if override.is_delete():
+            raise UsageError(f"{text!r}: nothing can be taken out of a group that is swept over")
+        key, _, value = text.partition("=")
+        return f"{key}=choice({value})"
+
+    # Flags first: Hydra takes overrides in one row only.
+    return [argument for argument in arguments if argument not in overrides] + [follow(text) for text in texts]
+
+
 def _without_flags(arguments: Sequence[str]) -> list[str]:
     """The overrides among the arguments: what is neither a flag nor the value of one."""
     valued = {"--cfg", "-c", "--package", "-p", "--experimental-rerun", "--info", "-i"}
+    valued |= {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
     texts, before = [], ""
     for argument in arguments:
         if not argument.startswith("-") and before not in valued:
@@ -219,9 +256,14 @@ def _explain(command: str, error: Exception, overrides: Sequence[str]) -> str:
         options = error.options or _options(group)
         known = ", ".join(options)
         return f"{group or command} has no choice {name!r}{_nearest(name, options)}; expected one of {known}"
-    keys = _known_keys(command)
+    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
+    chosen = {o.split("=", 1)[0]: o for o in overrides if o.split("=", 1)[0] in groups}
+    keys = _known_keys(command, list(chosen.values()))
     for override in overrides:
         key = override.split("=", 1)[0].lstrip("+~")
+        group = key.split(".")[0]
+        if "." in key and group in groups and not any(k.startswith(f"{group}.") for k in keys):
+            return f"{override}: no {group} is chosen: add {group}=NAME, one of {', '.join(_options(group))}"
         if key in text and key.split("@")[0] not in keys:
             return f"unknown key {key!r}{_nearest(key, keys)} ({text})"
     return text
@@ -231,9 +273,13 @@ def _options(group: str) -> list[str]:
     return sorted(p.stem for p in (conf_dir() / group).glob("*.yaml"))
 
 
-def _known_keys(command: str) -> set[str]:
-    """Every key of the default configuration, and the groups."""
-    config = OmegaConf.to_container(compose(config_name=command), resolve=False)
+def _known_keys(command: str, choices: list[str]) -> set[str]:
+    """Every key of the configuration with these choices of groups, and the groups."""
+    try:
+        composed = compose(config_name=command, overrides=choices)
+    except (HydraException, OmegaConfBaseException):
+        composed = compose(config_name=command)
+    config = OmegaConf.to_container(composed, resolve=False)
     keys = {path.name for path in conf_dir().iterdir() if path.is_dir()}
 
     def walk(node: Any, prefix: str) -> None:
@@ -372,7 +418,7 @@ def _sample(config: DictConfig) -> None:
 
     run = _open(config)
     sampler, model, data = _sampler(run, config), _model(run, config), _data(run)
-    name = str(config.name or f"n{config.n}-seed{config.seed}")
+    name = str(config.name or _sample_name(config))
     _, cost = sample(
         run,
         model,
@@ -389,6 +435,22 @@ def _sample(config: DictConfig) -> None:
         f"{cost['n']} samples, {cost['nfe']} evaluations each, {cost['seconds']:.1f} s: "
         f"{run.directory / 'samples' / name}.npz"
     )
+
+
+def _sample_name(config: DictConfig) -> str:
+    """n and the seed, after the label and what was chosen of the sampler: no job of a sweep writes another's file."""
+    parts: list[str] = []
+    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+        key, value = str(override.key_or_group), str(override.input_line).partition("=")[2]
+        if key == "sampler":
+            parts.insert(0, value)
+        elif key == "label" or key.startswith("sampler."):
+            parts.append(f"{key.rpartition('.')[2]}{value}")
+    chosen = "-".join(p for p in parts if p not in ("null", "labelnull"))
+    plain = re.sub(r"[^\w.+-]+", "_", chosen)[:80].strip("_.")
+    if plain != chosen:
+        plain += f"-{zlib.crc32(chosen.encode()):08x}"
+    return "-".join(filter(None, (plain, f"n{config.n}", f"seed{config.seed}")))
 
 
 def _likelihood(config: DictConfig) -> None:

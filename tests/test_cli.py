@@ -237,15 +237,71 @@ def test_sample(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["sample", f"run={RUN}", "n=30", "seed=3", "sampler=euler", "sampler.grid.steps=5", "progress=false"])
     out = capsys.readouterr().out
     assert "30 samples" in out
-    assert f"{RUN}/samples/n30-seed3.npz" in out
-    first = np.load(f"{RUN}/samples/n30-seed3.npz")["x"]
+    assert f"{RUN}/samples/euler-steps5-n30-seed3.npz" in out
+    first = np.load(f"{RUN}/samples/euler-steps5-n30-seed3.npz")["x"]
     assert first.shape == (30, 2)
-    Image.open(f"{RUN}/samples/n30-seed3.png").verify()
+    Image.open(f"{RUN}/samples/euler-steps5-n30-seed3.png").verify()
     main(["sample", f"run={RUN}", "n=30", "seed=3", "sampler=euler", "sampler.grid.steps=5", "name=7", "batch_size=11",
           "progress=false"])  # fmt: skip
     np.testing.assert_allclose(np.load(f"{RUN}/samples/7.npz")["x"], first, rtol=1e-4, atol=1e-5)
     # The samples of the evaluation are kept apart.
     assert np.load(f"{RUN}/samples/samples.npz")["x"].shape == (20, 2)
+
+
+SWEEP = ["sampler=heun,dpmpp_3m,er_sde", "sampler.grid.steps=2,6"]
+
+
+@pytest.mark.parametrize("fixed", [[], ["+sampler.grid.t_max=0.9"]], ids=["plain", "with a value for all"])
+def test_a_sweep_over_samplers_keeps_every_result(
+    work: Path, capsys: pytest.CaptureFixture[str], fixed: list[str]
+) -> None:
+    more = "-t_max0.9" if fixed else ""
+    with pytest.warns(UserWarning, match="order 3 needs at least 3 steps, the grid has 2: the order is lowered"):
+        main(["sample", f"run={RUN}", "n=12", "--multirun", *SWEEP, *fixed, "progress=false"])
+    out, error = capsys.readouterr()
+    assert error == ""
+    assert out.count("12 samples") == 6
+    found = {}
+    for name in ("heun", "dpmpp_3m", "er_sde"):
+        for steps in (2, 6):
+            file = f"{RUN}/samples/{name}-steps{steps}{more}-n12-seed0"
+            assert f"{file}.npz" in out
+            assert Path(f"{file}.png").is_file()
+            found[name, steps] = np.load(f"{file}.npz")["x"]
+    values = list(found.values())
+    assert all(x.shape == (12, 2) for x in values)
+    assert all(np.abs(x - y).max() > 1e-4 for i, x in enumerate(values) for y in values[:i])
+
+
+def test_a_value_of_a_sampler_that_is_swept_over_alone(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hydra composes once without the samplers, where sampler.grid would not exist."""
+    main(["sample", f"run={RUN}", "n=5", "-m", "sampler=euler,heun", "sampler.grid.steps=3", "progress=false"])
+    assert capsys.readouterr().out.count("5 samples") == 2
+    made = sorted(path.name for path in Path(f"{RUN}/samples").glob("*n5*.npz"))
+    assert made == ["euler-steps3-n5-seed0.npz", "heun-steps3-n5-seed0.npz"]
+
+
+def test_names_of_samples_tell_choices_apart(work: Path) -> None:
+    times = "sampler.grid.times=[{}]"
+    explicit = ["sampler=euler", "sampler.grid._target_=scoresde.sampling.ExplicitTimes", "~sampler.grid.steps"]
+    for given in ("1.0,0.5,0.1", "1.0,0.5,0.01"):
+        main(["sample", f"run={RUN}", "n=5", *explicit, "+" + times.format(given), "progress=false"])
+    main(["sample", f"run={RUN}", "n=5", "sampler=euler", "name=mine", "progress=false"])
+    main(["sample", f"run={RUN}", "n=5", "progress=false"])
+    made = sorted(path.name for path in Path(f"{RUN}/samples").glob("*.npz"))
+    assert [name for name in made if name in ("mine.npz", "n5-seed0.npz", "samples.npz")] == [
+        "mine.npz",
+        "n5-seed0.npz",
+        "samples.npz",
+    ]
+    assert len(made) == 5
+    assert all(len(name) < 120 and re.fullmatch(r"[\w.+-]+", name) for name in made)
+
+
+def test_a_warning_is_one_line(tmp_path: Path) -> None:
+    main_file = scoresde.cli.__file__
+    assert scoresde.cli._format_warning("order\n 3", UserWarning, main_file, 3) == "scoresde: order 3\n"
+    assert scoresde.cli._format_warning("x", UserWarning, "/other.py", 3) == "/other.py:3: UserWarning: x\n"
 
 
 def test_likelihood(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,7 +393,7 @@ def test_classes_end_to_end(empty: Path, capsys: pytest.CaptureFixture[str], mon
     main(["train", *TOY, "data=eight_gaussians", "network.num_classes=8", "evaluation.likelihood=0", "name=classes"])
     run = "run=runs/classes"
     main(["sample", run, "n=5", "label=3", "progress=false"])
-    assert np.load("runs/classes/samples/n5-seed0.npz")["labels"].tolist() == [3] * 5
+    assert np.load("runs/classes/samples/label3-n5-seed0.npz")["labels"].tolist() == [3] * 5
     assert "label is 8, expected 0 to 7" in refusal(capsys, "sample", run, "n=5", "label=8")
     assert "label is -1, expected 0 to 7" in refusal(capsys, "sample", run, "n=5", "label=-1")
     main(["likelihood", run, "n=4", "tolerance=1e-2", "progress=false"])
@@ -392,6 +448,14 @@ def test_a_mistake_is_answered_in_one_line(
     assert re.search(message, refusal(capsys, *arguments))
 
 
+EXPLICIT = [
+    "sample",
+    "sampler=heun",
+    "sampler.grid._target_=scoresde.sampling.ExplicitTimes",
+    "~sampler.grid.steps",
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -402,6 +466,36 @@ def test_a_mistake_is_answered_in_one_line(
         (["sample", "sampler=heun", "sampler.grid.steps=0"], "sampler: steps is 0, expected"),
         (["sample", "sampler=heun", "+sampler.grid.t_min=1e-9"], "is 1e-09, outside"),
         (["sample", "nn=3"], "unknown key 'nn'"),
+        (["sample", "sampler.grid.steps=5"], "sampler.grid.steps=5: no sampler is chosen: add sampler=NAME, one of"),
+        (["sample", "sampler=heun", "sampler.grid.stesp=5"], "'sampler.grid.stesp', did you mean 'sampler.grid.steps'"),
+        (
+            ["sample", "-m", "sampler=heun,rk4", "~sampler.grid.steps"],
+            "nothing can be taken out of a group that is swe",
+        ),
+        ([*EXPLICIT, "+sampler.grid.times=[1,0.5,0.6]"], "do not decrease: time 1 is 0.5, time 2 is 0.6"),
+        ([*EXPLICIT, "+sampler.grid.times=[1,1]"], "do not decrease: t_max is 1, t_min is 1"),
+        ([*EXPLICIT, "+sampler.grid.times=[2,0.5,0.1]"], r"t_max of Exp.* is 2, outside \[1e-05, 1\] of VPSDE"),
+        ([*EXPLICIT, "+sampler.grid.times=[1]"], "got 1 times, expected at least two"),
+        (["sample", "sampler=heun", "+sampler.grid.t_max=2"], r"t_max of KarrasGrid.* is 2, outside \[1e-05, 1\]"),
+        (
+            ["sample", "sampler=heun", "+sampler.grid.t_min=0.5", "+sampler.grid.t_max=0.4"],
+            "t_max is 0.4, t_min is 0.5",
+        ),
+        (
+            ["sample", "sampler=dpmpp_3m", "sampler.grid.steps=2", "+sampler.solver.strict=true"],
+            "order 3 needs at least 3 steps, the grid has 2: take more steps or a lower order",
+        ),
+        (["sample", "sampler=dpmpp_1m_sde", "sampler.solver.tau=-1"], "sampler: tau is -1, expected"),
+        (["sample", "sampler=sa_solver", "sampler.solver.tau.tau=-1"], "sampler: tau is -1, expected"),
+        (["sample", "sampler=ddim", "sampler.solver.tau.eta=-1"], "sampler: eta is -1, expected"),
+        (["sample", "sampler=rk4", "sampler.solver.tableau=rk5"], "sampler: tableau is 'rk5', expected one of euler"),
+        (["sample", "sampler=dopri5", "sampler.solver.method=dopri8"], "method is 'dopri8', expected one of bosh3"),
+        (["sample", "sampler=scipy", "sampler.solver.method=RK46"], "method is 'RK46', expected one of RK45"),
+        (["sample", "sampler=torchsde", "sampler.solver.method=srkk"], "method is 'srkk', expected one of euler"),
+        (["sample", "sampler=heun", "+sampler.noise=pink"], "sampler: noise is 'pink', expected 'white' or 'brownian'"),
+        (["sample", "sampler=ipndm", "sampler.solver.weights=unifrom"], "sampler: weights is 'unifrom', expected"),
+        (["sample", "sampler=edm_churn", "sampler.solver.churn.amount=-1"], "the amount of churn is -1, expected"),
+        (["sample", "sampler=res2s", "sampler.solver.order=7"], "order is 7, expected 2 or 3"),
         (["sample", "device=warp"], "device is 'warp'"),
         (["likelihood", "n=0"], "n is 0, expected"),
         (["likelihood", "split=valid"], "split is 'valid', expected train or test"),
