@@ -1,0 +1,140 @@
+"""Every sampler of `conf/sampler`, composed as the command does and run on an exact score.
+
+The mean and the covariance of 256 samples are compared with the mixture's, in units in which that has mean 0 and
+covariance I: √(2/256) = 0.09 and about 0.15 of the distances are chance. The paths of an exact solve of the ODE from
+these starts are 0.09 and 0.09 off.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor
+
+from scoresde.cli import conf_dir
+from scoresde.sampling import Sampler
+from scoresde.score import GaussianMixtureScore
+from scoresde.sde import EDMSDE, SDE, VPSDE
+from scoresde.training.config import instantiate
+
+# It needs a file made by `scoresde tune`.
+NAMES = sorted(path.stem for path in (conf_dir() / "sampler").glob("*.yaml") if path.stem != "tuned")
+SDES = {"vp": VPSDE(), "edm": EDMSDE()}
+STEPS = 6
+
+
+class Bound(NamedTuple):
+    """At most how far the mean (Euclidean norm) and the covariance (spectral norm) may be off at six steps."""
+
+    mean: float
+    covariance: float
+
+
+# Six steps only say when the states are given, or are chosen for few steps: little more than chance.
+TIGHT = Bound(0.2, 0.2)
+# Two or three stages, or several earlier values, on a grid that suits them.
+GOOD = Bound(0.25, 0.4)
+# First order, or first steps of it: the modes are found, but with too little variance.
+FIRST = Bound(0.3, 0.85)
+# Higher orders that overshoot where a step is longer than their expansion holds; half of it noise.
+WIDE = Bound(0.6, 10.0)
+# Noise of a step's size is left in the samples; under σ = t and uniform t that has no bound of use.
+NOISY = Bound(0.4, 6.0)
+
+TIGHTS = ("adaptive_sde", "bosh3", "default", "default_sde", "dop853", "dopri5", "dpm3", "dpmpp_3s", "res2s", "res3s",
+          "scipy", "seeds3", "tsit5")  # fmt: skip
+FIRSTS = ("ddim", "ddpm", "deis_rhoab", "dpm2", "dpmpp_1m", "dpmpp_1m_sde", "er_sde", "euler", "lms", "picard",
+          "seeds1", "seeds2")  # fmt: skip
+WIDES = ("dpmpp_3m", "dpmpp_3m_sde", "edm_churn", "edm_heun", "heun", "restart", "sa_solver")
+NOISIES = ("ancestral", "annealed_langevin", "euler_maruyama", "pc", "reverse_diffusion", "torchsde")
+BOUNDS = {
+    **dict.fromkeys(TIGHTS, TIGHT),
+    **dict.fromkeys(FIRSTS, FIRST),
+    **dict.fromkeys(WIDES, WIDE),
+    **dict.fromkeys(NOISIES, NOISY),
+}
+# Its quadratic grid is in t, as in its paper: it is of no use where σ = t, nor is uniform t.
+ONLY_VP = (*NOISIES, "deis_tab")
+# At their own steps all are near; ancestral sampling with the least variance is not under σ = t and uniform t.
+OWN = {"ancestral": Bound(0.3, 0.6)}
+
+# Evaluations of a step; the denoising at the end is one more. Half a step's worth of them may be saved at the start.
+STAGES = {
+    **dict.fromkeys(("dpm2", "dpmpp_2s", "edm_churn", "edm_heun", "heun", "pc", "ralston", "res2s", "seeds2"), 2),
+    **dict.fromkeys(("dpm3", "dpmpp_3s", "res3s", "seeds3"), 3),
+    "rk4": 4,
+    "annealed_langevin": 5,
+    "torchsde": 9,
+}
+EVALUATIONS = {"restart": 2 * STEPS + 2 * 2 * 3 + 1, "default": STEPS, "default_sde": STEPS}
+OPEN = ("adaptive_sde", "bosh3", "dop853", "dopri5", "picard", "scipy", "tsit5")
+
+WEIGHTS = torch.tensor([0.4, 0.6], dtype=torch.float64)
+MEANS = torch.tensor([[-1.0, 0.5], [1.0, -0.5]], dtype=torch.float64)
+COVARIANCES = torch.tensor([[[0.2, 0.05], [0.05, 0.1]], [[0.1, -0.05], [-0.05, 0.3]]], dtype=torch.float64)
+
+
+def mixture(sde: SDE) -> GaussianMixtureScore:
+    return GaussianMixtureScore(WEIGHTS, MEANS, COVARIANCES, sde)
+
+
+@lru_cache
+def preset(name: str, steps: int | None) -> Sampler:
+    few = [] if steps is None else [f"sampler.grid.steps={steps}"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        config = compose(config_name="sample", overrides=["run=nowhere", f"sampler={name}", *few])
+    return instantiate(config, "sampler")
+
+
+def distances(x: Tensor) -> tuple[float, float]:
+    """Of the mean from 0 and of the covariance from I, whitened by the mixture's."""
+    mean = WEIGHTS @ MEANS
+    apart = MEANS - mean
+    covariance = torch.einsum("k,kij->ij", WEIGHTS, COVARIANCES + apart[:, :, None] * apart[:, None, :])
+    w = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (x.double() - mean).T, upper=False)
+    return float(w.mean(1).norm()), float(torch.linalg.matrix_norm(w.cov() - torch.eye(2), 2))
+
+
+def test_every_family_is_of_presets_that_exist() -> None:
+    known = [*TIGHTS, *FIRSTS, *WIDES, *NOISIES, *ONLY_VP, *OWN, *STAGES, *EVALUATIONS, *OPEN]
+    assert set(known) <= set(NAMES)
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
+@pytest.mark.parametrize("name", NAMES)
+def test_six_steps(name: str, sde: SDE) -> None:
+    sampler, model = preset(name, STEPS), mixture(sde)
+    out = sampler(model, (256, 2), dtype=torch.float32)
+    assert out.x.dtype == torch.float32
+    assert len(out.times) == STEPS + 1
+    mean, covariance = distances(out.x)
+    if sde is SDES["vp"] or name not in ONLY_VP:
+        bound = BOUNDS.get(name, GOOD)
+        assert mean < bound.mean
+        assert covariance < bound.covariance
+    if name not in OPEN:
+        assert out.nfe == EVALUATIONS.get(name, STEPS * STAGES.get(name, 1) + 1)
+    assert torch.equal(sampler(model, (256, 2), dtype=torch.float32).x, out.x)
+    if name == "torchsde":  # the path is the batch's
+        return
+    some = sampler(model, (60, 2), batch_size=25, dtype=torch.float32).x
+    # scipy's steps are the batch's; the others' are a sample's own, up to the order in which a batch is summed.
+    tolerance = 3e-3 if name == "scipy" else 1e-4
+    torch.testing.assert_close(some, out.x[:60], rtol=tolerance, atol=tolerance * float(out.x.std()))
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
+@pytest.mark.parametrize("name", NAMES)
+def test_its_own_steps(name: str, sde: SDE) -> None:
+    mean, covariance = distances(preset(name, None)(mixture(sde), (256, 2), dtype=torch.float32).x)
+    bound = OWN.get(name, Bound(0.3, 0.35))
+    assert mean < bound.mean
+    assert covariance < bound.covariance
+
+
+def test_the_bounds_of_the_better_families_exclude_noise() -> None:
+    mean, covariance = distances(torch.randn(256, 2, generator=torch.Generator().manual_seed(0)))
+    assert mean < TIGHT.mean  # noise has the mixture's mean, nearly
+    assert covariance > max(TIGHT.covariance, GOOD.covariance, FIRST.covariance)
