@@ -126,7 +126,7 @@ class Failures:
 
 
 # Beside the presets: predictor and corrector orders, and a first evaluation saved.
-ORDERS = ((2, 0), (3, 0), (4, 0), (1, 2), (2, 2), (2, 3), (3, 4))
+ORDERS = ((2, 0), (3, 0), (4, 0), (1, 2), (2, 2), (2, 3), (3, 4), (4, 3))
 VARIANTS: dict[str, Callable[[], Solver]] = {}
 for p, c in ORDERS:
     VARIANTS[f"angle ({p}, {c})"] = partial(Multistep, p, c)
@@ -148,6 +148,7 @@ for kind, p, c, coordinate, tau in NOISY:
 # With a factor: in units of the data's standard deviation; "data" of the largest in any direction.
 OUR_GRIDS = (
     *GRIDS,
+    "data × 0.35",
     "data × 0.25",
     "angle × 1",
     "angle × 0.5",
@@ -156,7 +157,7 @@ OUR_GRIDS = (
     "straight × 0.5",
     "straight × 0.25",
 )
-FEW_GRIDS = ("λ", "Karras 7", "flow", "angle × 0.25", "data × 0.25")
+FEW_GRIDS = ("λ", "Karras 7", "flow", "angle × 0.25", "data × 0.35", "data × 0.25")
 
 
 def times(grid: str, model: GaussianMixtureScore, steps: int) -> Tensor:

@@ -131,6 +131,11 @@ class Statistics(nn.Module):
             self._eigh = (covariance, version, values.clamp(min=0), vectors)
         return self._eigh[2], self._eigh[3]
 
+    @property
+    def largest_std(self) -> float:
+        """The standard deviation in the direction in which it is largest; `std` where there is no covariance."""
+        return float(self.std) if self.covariance is None else float(self.eigh()[0][-1].sqrt())
+
     def denoise(self, x: Tensor, level: float) -> Tensor:
         """E[x₀ | x₀ + level ε = x] if the data were normal: m + Σ (Σ + level² I)⁻¹ (x − m), of the shape of x.
 

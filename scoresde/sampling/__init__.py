@@ -2,7 +2,7 @@
 
 from scoresde.sampling.adaptive import Adaptive
 from scoresde.sampling.adaptive_sde import AdaptiveSDE
-from scoresde.sampling.angle_adams import AngleAdams
+from scoresde.sampling.auto_adams import AutoAdams
 from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 from scoresde.sampling.er_sde import ERSDE, ERSDE1, ERSDE4, ERSDE5, NoiseScale, PowerScale
@@ -56,8 +56,8 @@ __all__ = [
     "AdaptiveSDE",
     "Ancestral",
     "Angle",
-    "AngleAdams",
     "AnnealedLangevin",
+    "AutoAdams",
     "BrownianPath",
     "Churn",
     "ConstantTau",

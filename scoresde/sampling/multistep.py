@@ -169,6 +169,8 @@ class Multistep(Solver):
         self.coordinate = coordinate
         self.interpolation = interpolation
         self.weights: Weights = weights
+        if not (tau is None or isinstance(tau, Stochasticity | int | float)):
+            raise ValueError(f"tau is {tau!r}, expected a number or a Stochasticity")
         self.tau = ConstantTau(tau) if isinstance(tau, int | float) else tau
         self.centre = centre
         self.start = start

@@ -252,7 +252,9 @@ def test_an_error_is_one_short_line() -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("steps", "fraction", "wanted"), [(5, None, 0.3), (40, None, 0.25), (7, 0.5, 0.5)])
+@pytest.mark.parametrize(
+    ("steps", "fraction", "wanted"), [(5, None, 1 / 3), (20, None, 0.3), (40, None, 0.25), (7, 0.5, 0.5)]
+)
 def test_the_scale_of_the_data(sde: SDE, steps: int, fraction: float | None, wanted: float) -> None:
     """Uniform in s/(d + s) with d a part of the largest standard deviation in any direction, here of (1, 1)."""
     covariance = torch.tensor([[2.5, 1.5], [1.5, 2.5]], dtype=torch.float64)  # variances 4 and 1

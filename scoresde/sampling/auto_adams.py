@@ -1,0 +1,53 @@
+"""The default solver: Adams methods of an order and in a coordinate that suit the number of steps and the data."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from torch import Tensor
+
+from scoresde.sampling.coordinates import Angle, Straight
+from scoresde.sampling.multistep import Multistep, Stochasticity
+from scoresde.sampling.sampler import Noise, Solver
+from scoresde.score import ScoreModel
+from scoresde.statistics import Statistics
+
+__all__ = ["AutoAdams"]
+
+
+class AutoAdams(Solver):
+    """`Multistep` on the velocity, of order 2 below 12 steps and of order 4 from there.
+
+    One evaluation a step, and below 50 steps none in the first where the noised density is normal. In few steps a
+    polynomial of high order through values that are themselves uncertain makes errors larger, and below 7 only half of
+    the corrector's change is made. Below 12 steps it works in the `Angle` of the data's standard deviation, and from
+    there in `Straight` with a quarter of the largest one.
+
+    Found on a ring in the plane and on a mixture in 64 dimensions, on the grid `DataStraight`: from 5 to 200
+    evaluations its error is near the least of all methods and grids here. The first step leaves an error of order 3.
+
+    Args:
+        tau: stochasticity, as for `Multistep`.
+    """
+
+    def __init__(self, tau: Stochasticity | float | None = None) -> None:
+        self.tau = tau
+        self.method(1, None)
+
+    def method(self, steps: int, known: Statistics | None) -> Multistep:
+        """The method for a number of steps and data of these statistics."""
+        std, largest = (1.0, 4.0) if known is None else (float(known.std), known.largest_std)
+        few = steps < 12
+        # The small error of a Gaussian start would be all that is left in many steps.
+        start: Literal["gaussian", "model"] = "gaussian" if steps < 50 else "model"
+        return Multistep(
+            order=min(2, steps) if few else 4,
+            corrector=2 if few else 3,
+            coordinate=Angle(std) if few else Straight(0.25 * largest),
+            tau=self.tau,
+            centre=True,
+            start=start,
+            relaxation=0.5 if steps < 7 else 1.0,
+        )
+
+    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
+        yield from self.method(len(times) - 1, model.statistics).solve(model, x, times, noise)
