@@ -1,6 +1,6 @@
 """The `scoresde` command.
 
-    scoresde train | sample | likelihood | evaluate | report   [Hydra overrides]
+    scoresde train | sample | likelihood | tune | evaluate | report   [Hydra overrides]
 
 Each command is a Hydra application: `--multirun`, `--cfg job`, `--help` and overrides work as Hydra's
 documentation has them. What is added here: an override that does not exist is answered with the nearest name
@@ -38,6 +38,7 @@ COMMANDS = {
     "train": "train a model, then sample, compute its likelihood and write a report",
     "sample": "draw samples from a trained run",
     "likelihood": "log-likelihood of data under a trained run",
+    "tune": "find the times and coefficients that suit a trained run at a few evaluations",
     "evaluate": "quality of a run's samples against held-out data",
     "report": "write report.html of a run",
 }
@@ -89,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "train": _train,
         "sample": _sample,
         "likelihood": _likelihood,
+        "tune": _tune,
         "evaluate": _evaluate,
         "report": _report,
     }[command]
@@ -410,6 +412,10 @@ def _sampler(run: Any, config: DictConfig) -> Any:
 
     if config.get("sampler") is None:
         return run.make("sampler")
+    for part in ("solver", "grid"):
+        # A tuned file is the run's own if none is given.
+        if OmegaConf.select(config, f"sampler.{part}.path", default=0) is None:
+            OmegaConf.update(config, f"sampler.{part}.path", str(run.directory))
     return instantiate(config, "sampler", run.allow)
 
 
@@ -497,6 +503,18 @@ def _evaluate(config: DictConfig) -> None:
     evaluate(run, data, drawn, cost, seed=config.seed, features=features)
     summary = run.summary()
     print("\n".join(_metric_lines(summary)))
+
+
+def _tune(config: DictConfig) -> None:
+    from scoresde.training.pipeline import tune_run
+
+    run = _open(config)
+    began = time.perf_counter()
+    made, path = tune_run(run, _model(run, config), _data(run), config)
+    print(
+        f"{made.evaluations} evaluations: error {made.error:.3g} on starts kept for judging, {made.before:.3g} before "
+        f"({made.starts} starts, {time.perf_counter() - began:.0f} s): {path}"
+    )
 
 
 def _report(config: DictConfig) -> None:

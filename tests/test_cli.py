@@ -273,6 +273,23 @@ def test_a_sweep_over_samplers_keeps_every_result(
     assert all(np.abs(x - y).max() > 1e-4 for i, x in enumerate(values) for y in values[:i])
 
 
+def test_tune_and_sample_by_it(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for steps in (3, 4):
+        main(["tune", f"run={RUN}", f"steps={steps}", "starts=100", "seconds=20", "progress=false"])
+        assert f"{steps} evaluations: error" in capsys.readouterr().out
+        assert Path(f"{RUN}/tuned-{steps}.json").is_file()
+    steps = "sampler.grid.steps=3,4"
+    main(["sample", f"run={RUN}", "n=9", "sampler=tuned", steps, "--multirun", "progress=false"])
+    out = capsys.readouterr().out
+    assert "9 samples, 3 evaluations each" in out
+    assert "9 samples, 4 evaluations each" in out
+    # A file may be used by any run of the same SDE.
+    file = f"sampler.grid.path={RUN}/tuned-3.json"
+    main(["sample", f"run={RUN}", "n=9", "name=x", "sampler=tuned", "sampler.grid.steps=3", file, "progress=false"])
+    first, second = (np.load(f"{RUN}/samples/{n}.npz")["x"] for n in ("tuned-steps3-n9-seed0", "x"))
+    np.testing.assert_array_equal(first, second)
+
+
 def test_a_value_of_a_sampler_that_is_swept_over_alone(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Hydra composes once without the samplers, where sampler.grid would not exist."""
     main(["sample", f"run={RUN}", "n=5", "-m", "sampler=euler,heun", "sampler.grid.steps=3", "progress=false"])
@@ -462,6 +479,11 @@ EXPLICIT = [
         (["sample", "n=0"], "n is 0, expected"),
         (["sample", "n=abc"], "n is 'abc', expected"),
         (["sample", "label=1"], "this model was trained without labels"),
+        (["sample", "sampler=tuned", "sampler.grid.steps=11"], "tuned-11.json: make it by `scoresde tune"),
+        (["tune", "steps=1"], "steps is 1, expected a whole number of at least 2"),
+        (["tune", "starts=5"], "starts is 5, expected at least 40"),
+        (["tune", "seconds=0"], "seconds is 0, expected a positive number"),
+        (["tune", "label=1"], "trained without labels"),
         (["sample", "sampler=huen"], "sampler has no choice 'huen', did you mean 'heun'"),
         (["sample", "sampler=heun", "sampler.grid.steps=0"], "sampler: steps is 0, expected"),
         (["sample", "sampler=heun", "+sampler.grid.t_min=1e-9"], "is 1e-09, outside"),

@@ -63,10 +63,13 @@ class TunedSteps:
         """The sampler that takes these steps."""
         return Sampler(Tuned(self.evaluations, self), ExplicitTimes(self.times), denoise)
 
+    def to_json(self) -> str:
+        """The text of the file."""
+        return json.dumps({"format": _FORMAT, **asdict(self)}, indent=1) + "\n"
+
     def save(self, path: str | Path) -> None:
         """Write the file."""
-        text = json.dumps({"format": _FORMAT, **asdict(self)}, indent=1)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        Path(path).write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "TunedSteps":

@@ -18,7 +18,7 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.likelihood import bits_per_dim, log_likelihood
 from scoresde.metrics import evaluate_samples
-from scoresde.sampling import Sampler
+from scoresde.sampling import Sampler, TunedSteps, tune
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import write_atomically
 from scoresde.training.config import ConfigError
@@ -27,7 +27,16 @@ from scoresde.training.loop import Trainer
 from scoresde.training.pictures import has_classes, picture_of_samples, pictures, read_log
 from scoresde.training.run import Run, build_model, data_statistics
 
-__all__ = ["check_evaluation_size", "check_labels", "evaluate", "likelihood", "limit_threads", "sample", "train"]
+__all__ = [
+    "check_evaluation_size",
+    "check_labels",
+    "evaluate",
+    "likelihood",
+    "limit_threads",
+    "sample",
+    "train",
+    "tune_run",
+]
 
 
 # What `evaluate_samples` needs on each side: 5 neighbours and a jackknife.
@@ -207,15 +216,7 @@ def sample(
         raise ValueError(f"n is {n!r}, expected a whole number of at least 1")
     if Path(name).name != name:
         raise ValueError(f"name is {name!r}, expected a name without slashes")
-    cond: dict[str, Tensor] = {}
-    if has_classes(model):
-        classes = int(model.network.num_classes)  # type: ignore[arg-type]
-        if label is not None and not 0 <= label < classes:
-            raise ValueError(f"label is {label}, expected 0 to {classes - 1}")
-        labels = torch.arange(n) % classes if label is None else torch.full((n,), label)
-        cond["labels"] = labels.to(model.device)
-    elif label is not None:
-        raise ValueError("this model was trained without labels: leave out label, or train with network.num_classes")
+    cond = _labels(model, n, label)
     began = time.perf_counter()
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress, **cond}
     out = sampler(model, (n, *data.shape), **options)
@@ -227,6 +228,39 @@ def sample(
     write_atomically(run.directory / "samples" / f"{name}.npz", lambda file: file.write(buffer.getvalue()))
     picture_of_samples(run, data, raw, name, f"{n} samples by {sampler!r}, {out.nfe} evaluations each.")
     return raw, {"n": n, "nfe": out.nfe, "seconds": seconds, "sampler": repr(sampler), "seed": seed}
+
+
+def _labels(model: NetworkScore, n: int, label: int | None) -> dict[str, Tensor]:
+    """The condition of n samples: classes in turn, or `label`; none for a model without classes."""
+    if has_classes(model):
+        classes = int(model.network.num_classes)  # type: ignore[arg-type]
+        if label is not None and not 0 <= label < classes:
+            raise ValueError(f"label is {label}, expected 0 to {classes - 1}")
+        labels = torch.arange(n) % classes if label is None else torch.full((n,), label)
+        return {"labels": labels.to(model.device)}
+    if label is not None:
+        raise ValueError("this model was trained without labels: leave out label, or train with network.num_classes")
+    return {}
+
+
+def tune_run(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> tuple[TunedSteps, Path]:
+    """Tune steps for the run's model and write them into its directory; the steps and the file."""
+    count = options.starts if isinstance(options.starts, int) else 16384
+    made = tune(
+        model,
+        options.steps,
+        data.shape,
+        starts=options.starts,
+        coefficients=options.coefficients,
+        seconds=options.seconds,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        progress=options.progress,
+        **_labels(model, count, options.label),
+    )
+    path = run.directory / f"tuned-{options.steps}.json"
+    write_atomically(path, lambda file: file.write(made.to_json().encode()))
+    return made, path
 
 
 def evaluate(
