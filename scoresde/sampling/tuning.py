@@ -36,7 +36,8 @@ from scoresde.score import ScoreModel
 __all__ = ["tune"]
 
 _GRIDS = (0.15, 0.25, 0.4, 0.7)
-_PATH = 128  # steps of the true path
+_PATH = 64  # steps of the true path
+_KEPT = 2  # every so many of its states are kept, for targets on the way
 _MOST = 2**21  # numbers in all starts together
 _NUDGE = 1e-3  # of differences; of the size of one per mille of the state, far above the round-off of float32
 Rows = list[Tensor]
@@ -141,11 +142,12 @@ def _affordable(
     return int(min(max(min(seconds / (each * evaluations), _MOST / size), 128), 16384))
 
 
+def _per_sample(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
 def _cond(cond: dict[str, Any], count: int) -> dict[str, Any]:
-    return {
-        k: v[torch.arange(count, device=v.device) % len(v)] if isinstance(v, Tensor) and v.ndim else v
-        for k, v in cond.items()
-    }
+    return {k: v[torch.arange(count, device=v.device) % len(v)] if _per_sample(v) else v for k, v in cond.items()}
 
 
 @dataclass
@@ -179,14 +181,19 @@ class _Search:
         self.mean = (
             torch.zeros(shape, dtype=dtype, device=model.device) if mean is None else mean.to(model.device, dtype)
         )
-        # A sample is a function of the seed and its index: these are far from those that anyone samples with.
-        self.path_times = DataStraight(_PATH)(self.sde, model.statistics)
-        fine = Sampler(Multistep(4, 4, centre=True), ExplicitTimes(self.path_times.tolist()), denoise=False)
-        source: dict[str, Any] = {"shape": (starts, *shape)} if x_init is None else {"x_init": x_init}
-        options: dict[str, Any] = {"seed": seed, "first": 2**40, "batch_size": batch_size, **self.cond}
-        trajectory = fine(model, **source, trajectory=True, **options).trajectory
-        assert trajectory is not None
-        path = trajectory.to(model.device, dtype)
+        times = DataStraight(_PATH)(self.sde, model.statistics)
+        fine = Sampler(Multistep(4, 4, centre=True), ExplicitTimes(times.tolist()), denoise=False)
+        self.path_times = times[::_KEPT]
+        parts = []
+        for start in range(0, starts, batch_size):
+            some = {k: v[start : start + batch_size] if _per_sample(v) else v for k, v in self.cond.items()}
+            x = None if x_init is None else x_init[start : start + batch_size].to(dtype)
+            size = None if x is not None else (min(batch_size, starts - start), *shape)
+            # A sample is a function of the seed and its index: these are far from those that anyone samples with.
+            out = fine(model, size, x_init=x, seed=seed, first=2**40 + start, trajectory=True, **some)
+            assert out.trajectory is not None
+            parts.append(out.trajectory[::_KEPT].to(model.device, dtype))
+        path = torch.cat(parts, dim=1)
         alpha, norm = (c.to(path).reshape(-1, *[1] * (path.ndim - 1)) for c in self._frame(self.path_times))
         self.path = ((path - alpha * self.mean) / norm).flatten(2)
         self.level = self.angle.variable(self.sde, self.path_times)
@@ -216,11 +223,11 @@ class _Search:
         predict = self.model.prediction(t[None], p[None], q[None])
         alpha, norm = (float(c) for c in self._frame(t))
         x = (norm * y).reshape(len(y), *self.mean.shape) + alpha * self.mean
-        cond = {k: v[rows] if isinstance(v, Tensor) and v.ndim else v for k, v in self.cond.items()}
+        cond = {k: v[rows] if _per_sample(v) else v for k, v in self.cond.items()}
         parts = []
         for start in range(0, len(x), self.batch_size):
             part = slice(start, start + self.batch_size)
-            some = {k: v[part] if isinstance(v, Tensor) and v.ndim else v for k, v in cond.items()}
+            some = {k: v[part] if _per_sample(v) else v for k, v in cond.items()}
             parts.append(predict(x[part], 0, **some))
         return (torch.cat(parts) - float(p) * self.mean).flatten(1)
 
