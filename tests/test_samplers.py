@@ -11,12 +11,15 @@ from typing import NamedTuple
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde.cli import conf_dir
+from scoresde.networks import MLP
+from scoresde.preconditioning import EDMPreconditioning
 from scoresde.sampling import Sampler
-from scoresde.score import GaussianMixtureScore
+from scoresde.score import GaussianMixtureScore, NetworkScore
 from scoresde.sde import EDMSDE, SDE, VPSDE
+from scoresde.statistics import Statistics
 from scoresde.training.config import instantiate
 
 # It needs a file made by `scoresde tune`.
@@ -132,6 +135,38 @@ def test_its_own_steps(name: str, sde: SDE) -> None:
     bound = OWN.get(name, Bound(0.3, 0.35))
     assert mean < bound.mean
     assert covariance < bound.covariance
+
+
+@lru_cache
+def network_model(kind: str) -> NetworkScore:
+    torch.manual_seed(0)
+    network = MLP((2,), width=32, blocks=2)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.2)
+    inner: nn.Module = network.eval()
+    if kind == "bfloat16":
+        inner = network.bfloat16()
+    elif kind == "compiled":
+        inner = torch.compile(network, backend="aot_eager")  # type: ignore[assignment]
+    return NetworkScore(inner, VPSDE(), EDMPreconditioning(0.8), Statistics(torch.zeros(2), 0.8, 0.64 * torch.eye(2)))
+
+
+# Their tolerances are far below the round-off of bfloat16, which they would follow in tiny steps.
+ADAPTIVE = ("adaptive_sde", "bosh3", "dop853", "dopri5", "scipy", "tsit5")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(n, "compiled") for n in NAMES] + [(n, "bfloat16") for n in NAMES if n not in ADAPTIVE],
+)
+def test_states_are_float32_around_any_network(name: str, kind: str) -> None:
+    wanted = preset(name, STEPS)(network_model("plain"), (16, 2)).x
+    out = preset(name, STEPS)(network_model(kind), (16, 2)).x
+    assert out.dtype == torch.float32
+    # bfloat16 has 8 bits, and a state is what several steps make of them.
+    share = 0.1 if kind == "bfloat16" else 1e-4
+    assert float((out - wanted).square().mean().sqrt()) < share * float(wanted.square().mean().sqrt())
 
 
 def test_the_bounds_of_the_better_families_exclude_noise() -> None:
