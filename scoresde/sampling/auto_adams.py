@@ -31,7 +31,7 @@ class AutoAdams(Solver):
 
     def __init__(self, tau: Stochasticity | float | None = None) -> None:
         self.tau = tau
-        self.method(1, None)
+        self._last = self.method(1, None)
 
     def method(self, steps: int, known: Statistics | None) -> Multistep:
         """The method for a number of steps and data of these statistics."""
@@ -50,4 +50,8 @@ class AutoAdams(Solver):
         )
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
-        yield from self.method(len(times) - 1, model.statistics).solve(model, x, times, noise)
+        method = self.method(len(times) - 1, model.statistics)
+        if repr(method) != repr(self._last):
+            self._last = method
+        # The method of the last solve has its coefficients still.
+        yield from self._last.solve(model, x, times, noise)

@@ -177,11 +177,20 @@ class Multistep(Solver):
         self.relaxation = relaxation
         self.lower_order_final = lower_order_final
         self.strict = strict
+        self._planned: tuple[SDE, Tensor, float, tuple[Coordinate, list[Step]]] | None = None
 
     def plan(self, sde: SDE, times: Tensor, std: float = 1.0) -> tuple[Coordinate, list[Step]]:
-        """The coordinate and the coefficients of every step, for data of standard deviation `std`."""
+        """The coordinate and the coefficients of every step, for data of standard deviation `std`.
+
+        The last plan is kept, for the next chunk of a batch or the next call.
+        """
+        last = self._planned
+        if last is not None and last[0] is sde and torch.equal(last[1], times) and last[2] == std:
+            return last[3]
         coordinate = Angle(std) if self.coordinate is None else self.coordinate
-        return coordinate, _plan(self, coordinate, sde, times)
+        made = coordinate, _plan(self, coordinate, sde, times)
+        self._planned = sde, times.clone(), std, made
+        return made
 
     def check(self, steps: int) -> None:
         """Warn, or refuse if strict, where a grid has fewer steps than the order."""

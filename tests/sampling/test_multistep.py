@@ -537,3 +537,19 @@ def test_a_relaxed_corrector_keeps_the_values_that_it_needs(order: int, correcto
     method = Multistep(order, corrector, centre=True, relaxation=0.5)
     coarse, fine = (Sampler(method, UniformLogSNR(n))(model, x_init=x).x for n in (100, 400))
     assert float((coarse - fine).norm(dim=1).max()) < 0.01
+
+
+def test_a_plan_is_made_anew_for_other_times_sdes_and_data() -> None:
+    method, fresh = Multistep(3, 2), Multistep(3, 2)
+    cases = [
+        (VPSDE(), UniformLogSNR(5), 1.0),
+        (VPSDE(), UniformLogSNR(5), 0.5),
+        (EDMSDE(), UniformLogSNR(5), 0.5),
+        (EDMSDE(), KarrasGrid(5), 0.5),
+        (EDMSDE(), KarrasGrid(6), 0.5),
+    ]
+    for sde, grid, std in cases:
+        _, first = method.plan(sde, grid(sde), std)
+        assert method.plan(sde, grid(sde), std)[1] is first
+        assert first == Multistep(3, 2).plan(sde, grid(sde), std)[1]
+    assert "planned" not in repr(fresh)
