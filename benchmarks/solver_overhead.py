@@ -47,12 +47,12 @@ class Nothing(ScoreModel):
         self.zero = torch.zeros(SHAPE)
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        return self.zero
+        return self.zero if x.shape == self.zero.shape else torch.zeros_like(x)
 
     noise = score = velocity = denoise
 
     def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
-        return lambda x, i, **cond: self.zero
+        return lambda x, i, **cond: self.denoise(x, times[i])
 
 
 def timed_solve(solver: Solver, model: ScoreModel, x: Tensor, steps: int) -> tuple[float, int]:
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not re.search(options.solvers, name) or "solver" not in config:
             continue
         try:
-            solver = instantiate(config.solver)
+            solver = instantiate(config.solver, _convert_="all")
             if not adapts(solver):
                 timed_solve(solver, Nothing(), torch.zeros(SHAPE), options.steps)
                 solvers[name] = solver

@@ -183,6 +183,7 @@ def presets() -> dict[str, DictConfig]:
     """The files of conf/sampler."""
     with initialize_config_dir(str(CONF), version_base=None):
         found = {path.stem: compose("sample", [f"sampler={path.stem}", "run=none"]) for path in CONF.glob("sampler/*")}
+    del found["tuned"]  # a file is made for it first
     return {name: found[name].sampler for name in sorted(found)}
 
 
@@ -197,7 +198,7 @@ def our_contenders(pattern: str, grids: Sequence[str], failures: Failures) -> It
     for name, config in presets().items():
         if not re.search(pattern, name) or "steps" not in config.get("grid", {}):
             continue
-        solver = partial(instantiate, config.solver)
+        solver = partial(instantiate, config.solver, _convert_="all")
         try:
             if adapts(solver()):
                 continue
@@ -344,7 +345,7 @@ def tolerances(pattern: str, problem: str, model: GaussianMixtureScore, x: Tenso
         if (
             not re.search(pattern, name)
             or "rtol" not in config.get("solver", {})
-            or not adapts(instantiate(config.solver))
+            or not adapts(instantiate(config.solver, _convert_="all"))
         ):
             continue
         for power in range(2, 10):
