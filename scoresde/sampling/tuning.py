@@ -316,9 +316,10 @@ class _Search:
             lambda s, v: self._with_times(s, v, fit),
             clock,
             0.75 * coefficients,
+            1,
         )
         if coefficients:
-            state = self._descend(state, self._by_all, self._with_all, clock, 0.0)
+            state = self._descend(state, self._by_all, self._with_all, clock, 0.0, 3)  # each time at other starts
         end, _ = self._roll(state.times, state.rows, self.test)
         return TunedSteps(
             sde=repr(self.sde),
@@ -338,15 +339,16 @@ class _Search:
         moved: Callable[[_State, Tensor], _State | None],
         clock: _Clock,
         share: float,
+        patience: int,
     ) -> _State:
-        """Levenberg-Marquardt, until a step gains little or less than `share` of the time would be left after one.
+        """Levenberg-Marquardt, until it gains little `patience` times or less than `share` of the time would be left.
 
         Args:
             columns: derivatives of the end points of some starts by each parameter `(parameters, D)`, and the
                 residuals there `(D,)`.
             moved: the state with the parameters changed; None if that cannot be.
         """
-        damping = 1e-2
+        damping, fruitless = 1e-2, 0
         while True:
             began = clock.left()
             jacobian, residual = columns(state)
@@ -363,7 +365,9 @@ class _Search:
             state = best
             clock.show(f"error {state.error:.3g}")
             spent = began - clock.left()
-            if gain < 0.005 or clock.left() - spent < share * clock.seconds:
+            fruitless = fruitless + 1 if gain < 0.005 else 0
+            damping = 1e-2 if gain == 0 else damping
+            if fruitless == patience or clock.left() - spent < share * clock.seconds:
                 return state
 
     def _plain(self, times: Tensor) -> float:
