@@ -568,7 +568,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--peer-path", nargs="+", default=[], metavar="CLONE", help="of libraries that are not packages")
     out.add_argument("--starts", type=int, default=512, help="of deterministic solves")
     out.add_argument("--samples", type=int, default=10_000, help="of stochastic solves")
-    out.add_argument("--tune-seconds", type=float, default=100, help="for each tuned row")
+    out.add_argument("--tune-seconds", type=float, default=240, help="for each tuned row")
     out.add_argument("--seed", type=int, default=0, help="of the starts")
     out.add_argument("--quick", action="store_true", help="two minutes: fewer starts, samples, budgets and grids")
     out.add_argument("--out", type=Path, metavar="DIRECTORY", help="for solvers.md, solvers.csv and solvers.png")
