@@ -177,19 +177,19 @@ class Multistep(Solver):
         self.relaxation = relaxation
         self.lower_order_final = lower_order_final
         self.strict = strict
-        self._planned: tuple[SDE, Tensor, float, tuple[Coordinate, list[Step]]] | None = None
+        self._planned: tuple[tuple[str, SDE, float], Tensor, tuple[Coordinate, list[Step]]] | None = None
 
     def plan(self, sde: SDE, times: Tensor, std: float = 1.0) -> tuple[Coordinate, list[Step]]:
         """The coordinate and the coefficients of every step, for data of standard deviation `std`.
 
         The last plan is kept, for the next chunk of a batch or the next call.
         """
-        last = self._planned
-        if last is not None and last[0] is sde and torch.equal(last[1], times) and last[2] == std:
-            return last[3]
+        last, key = self._planned, (repr(self), sde, std)  # an attribute may have been set since
+        if last is not None and last[0] == key and torch.equal(last[1], times):
+            return last[2]
         coordinate = Angle(std) if self.coordinate is None else self.coordinate
         made = coordinate, _plan(self, coordinate, sde, times)
-        self._planned = sde, times.clone(), std, made
+        self._planned = key, times.clone(), made
         return made
 
     def check(self, steps: int) -> None:

@@ -553,3 +553,5 @@ def test_a_plan_is_made_anew_for_other_times_sdes_and_data() -> None:
         assert method.plan(sde, grid(sde), std)[1] is first
         assert first == Multistep(3, 2).plan(sde, grid(sde), std)[1]
     assert "planned" not in repr(fresh)
+    method.order = 2
+    assert method.plan(sde, grid(sde), std)[1] == Multistep(2, 2).plan(sde, grid(sde), std)[1]
