@@ -72,6 +72,10 @@ class BrownianPath:
         before = self._value(low)
         return (self._value(high) - before).mul_(scale).to(self.dtype)
 
+    def skip(self) -> None:
+        """Pass over one draw of white noise."""
+        self._white.skip()
+
     def _value(self, place: int) -> Tensor:
         """M at a place."""
         if not self._descent:

@@ -34,6 +34,8 @@ from scoresde.sde import SDE
 
 __all__ = ["ConstantTau", "Eta", "IntervalTau", "Multistep", "Step", "Stochasticity", "gaussian_prediction"]
 
+_NODES, _NODE_WEIGHTS = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(20))
+
 Weights = Literal["exact", "uniform", "bh1", "bh2"]
 
 
@@ -214,15 +216,17 @@ class Multistep(Solver):
         # A relaxed corrector has the predictor's values, too.
         keep = max(self.order + (self.relaxation < 1), self.corrector + 1)
         for i, step in enumerate(steps):
-            moved = x if step.on_x == 1 else step.on_x * x
+            base, on_base = x, step.on_x
+            if on_base != 1 and (step.on_noise or mean is None):
+                base, on_base = on_base * x, 1.0
             if step.on_noise:
-                moved = torch.add(moved, noise(*step.clock), alpha=step.on_noise)
-            x = _step(moved, step.predictor, values, mean)
+                base = torch.add(base, noise(*step.clock), alpha=step.on_noise)
+            x = _step(base, on_base, step.predictor, values, mean)
             if i < last:
                 values.insert(0, predict(x, i + 1))
                 del values[keep:]
                 if step.corrector is not None:
-                    x = _step(moved, step.corrector, values, mean)
+                    x = _step(base, on_base, step.corrector, values, mean)
             yield x
 
 
@@ -241,12 +245,19 @@ def gaussian_prediction(model: ScoreModel, x: Tensor, t: Tensor, p: float, q: fl
     return torch.add(p * denoised, scaled - denoised, alpha=q / level)
 
 
-def _step(moved: Tensor, weighted: tuple[list[float], float], values: list[Tensor], mean: Tensor | None) -> Tensor:
+def _step(
+    base: Tensor, on_base: float, weighted: tuple[list[float], float], values: list[Tensor], mean: Tensor | None
+) -> Tensor:
+    """on_base base + Σ_j weights_j values_j + on_mean m; on_base is 1 if there is no mean."""
     weights, on_mean = weighted
-    x = torch.add(moved, values[0], alpha=weights[0])
+    # The mean has the shape of one sample, so that it costs no pass over the batch.
+    if mean is None:
+        x = torch.add(base, values[0], alpha=weights[0])
+    else:
+        x = torch.add(on_mean * mean, base, alpha=on_base).add_(values[0], alpha=weights[0])
     for w, value in zip(weights[1:], values[1:], strict=False):
         x.add_(value, alpha=w)
-    return x if mean is None else x.add_(mean, alpha=on_mean)
+    return x
 
 
 def _plan(method: Multistep, coordinate: Coordinate, sde: SDE, times: Tensor) -> list[Step]:
@@ -260,16 +271,14 @@ def _plan(method: Multistep, coordinate: Coordinate, sde: SDE, times: Tensor) ->
 
     # Gauss-Legendre on panels of λ: no integrand has a singularity nearer than π/2 to the real axis.
     panels = max(1, math.ceil(float(h.max()) / 2))
-    nodes, node_weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(20))
-    unit = ((torch.arange(panels)[:, None] + 0.5 * (nodes + 1)) / panels).flatten()
-    share = node_weights.repeat(panels) / (2 * panels)
+    unit = ((torch.arange(panels)[:, None] + 0.5 * (_NODES + 1)) / panels).flatten()
+    share = _NODE_WEIGHTS.repeat(panels) / (2 * panels)
     inner = lam[:-1, None] + h[:, None] * unit
     t = sde.time(inner).clamp(float(times[-1]), float(times[0]))
     ratio = n[1:, None] / (coordinate.norm(sde, t) / sde.alpha(t))
     variance = 2 * kappa * (((-inner).exp() * ratio ** c[:, None]) ** 2 * share).sum(1)
-    rate = coordinate.rate(sde, t)
     # c n_t^c n^{1−c} dw
-    kernel = (c * n[1:] * h)[:, None] * ratio ** (c - 1)[:, None] * rate * share
+    kernel = (c * n[1:] * h)[:, None] * ratio ** (c - 1)[:, None] * coordinate.rate(sde, t) * share
     total = kernel.sum(1)
 
     if method.weights == "uniform":
@@ -280,45 +289,42 @@ def _plan(method: Multistep, coordinate: Coordinate, sde: SDE, times: Tensor) ->
         v, v_inner = variable.variable(sde, times), variable.variable(sde, t)
     # B(h), where two values are weighted by half of it
     b = {"bh1": c * n[1:] * coordinate.rate(sde, times[1:]) * h, "bh2": total}.get(method.weights)
-
     p = coordinate.target(sde, times)[0]
 
-    def table(count: int, ahead: int) -> list[tuple[list[float], float]]:
-        """For every step α_t W_j of `count` values, the newest at time i + ahead, and the weight of the mean.
-
-        Rows of steps before which there are fewer values are not used.
-        """
-        index = (torch.arange(steps)[:, None] + ahead - torch.arange(count)).clamp(min=0)
-        at = v[index]
-        if count == 2 and b is not None:
-            slope = 0.5 * b * v.diff() / (at[:, 0] - at[:, 1])
-            columns = torch.stack((slope, -slope), 1)
-            columns[:, ahead] += total
-        else:
-            # Lagrange's polynomials
-            basis = [
-                math.prod((v_inner - at[:, k, None]) / (at[:, j] - at[:, k])[:, None] for k in range(count) if k != j)
-                for j in range(count)
-            ]
-            columns = torch.stack([(kernel * part).sum(1) for part in basis], 1)
+    def table(counts: Tensor, ahead: int) -> list[tuple[list[float], float]]:
+        """For every step α_t W_j of its count of values, the newest at time i + ahead, and the weight of the mean."""
+        places = torch.arange(int(counts.max()))
+        index = (torch.arange(steps)[:, None] + ahead - places).clamp(min=0)
+        at, used = v[index], places < counts[:, None]
+        # Lagrange's polynomials (v − v_k)/(v_j − v_k), without a factor where k is j or not used
+        absent = ~(used[:, :, None] & used[:, None, :]) | torch.eye(len(places), dtype=torch.bool)
+        gaps = (at[:, :, None] - at[:, None, :]).masked_fill(absent, 1)
+        factors = ((v_inner[:, None] - at[:, :, None])[:, None] / gaps[..., None]).masked_fill(absent[..., None], 1)
+        columns = (kernel[:, None] * factors.prod(2)).sum(2) * used
+        if b is not None and len(places) > 1:
+            slope = 0.5 * b * v.diff() / gaps[:, 0, 1]
+            halves = torch.zeros_like(columns)
+            halves[:, 0], halves[:, 1] = slope, -slope
+            halves[:, ahead] += total
+            columns = torch.where((counts == 2)[:, None], halves, columns)
         columns = alpha[1:, None] * columns
         on_mean = alpha[1:] - on_x * alpha[:-1] - (columns * p[index]).sum(1)
-        return list(zip(columns.tolist(), on_mean.tolist(), strict=True))
+        rows = zip(columns.tolist(), counts.tolist(), on_mean.tolist(), strict=True)
+        return [(row[:count], m) for row, count, m in rows]
 
-    predictors = {k: table(k, 0) for k in range(1, min(method.order, steps) + 1)}
-    correctors = {k: table(k + 1, 1) for k in range(1, min(method.corrector, steps - 1) + 1)}
+    first = torch.arange(1, steps + 1)
+    orders = first.clamp(max=method.order)
+    predictors = table(orders.minimum(first.flip(0)) if method.lower_order_final else orders, 0)
+    correctors: list[tuple[list[float], float] | None] = [None] * steps
+    if method.corrector and steps > 1:
+        correctors[:-1] = table(first.clamp(max=method.corrector) + 1, 1)[:-1]
+    if method.relaxation < 1:
+        pairs = zip(correctors, predictors, strict=True)
+        correctors = [new and _mixed(method.relaxation, new, ([0.0, *old], m)) for new, (old, m) in pairs]
     clock = (2 * lam).exp().tolist()
     spread = (alpha[1:] * variance.sqrt()).tolist()
-    result = []
-    for i, scale in enumerate(on_x.tolist()):
-        order = min(method.order, i + 1, steps - i if method.lower_order_final else method.order)
-        correction = min(method.corrector, i + 1)
-        predictor = predictors[order][i]
-        corrector = correctors[correction][i] if correction and i + 1 < steps else None
-        if corrector is not None and method.relaxation < 1:
-            corrector = _mixed(method.relaxation, corrector, ([0.0, *predictor[0]], predictor[1]))
-        result.append(Step(scale, spread[i], (clock[i], clock[i + 1]), predictor, corrector))
-    return result
+    clocks = itertools.pairwise(clock)
+    return [Step(*row) for row in zip(on_x.tolist(), spread, clocks, predictors, correctors, strict=True)]
 
 
 def _mixed(share: float, new: tuple[list[float], float], old: tuple[list[float], float]) -> tuple[list[float], float]:

@@ -1,6 +1,7 @@
 """Noise that belongs to a sample, not to a batch."""
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -64,18 +65,38 @@ class SampleNoise:
     ) -> None:
         self.shape = tuple(shape)
         self.dtype = dtype
-        # As in SplitMix64, each state is a step of the golden ratio on: the scrambler leaves 0 where it is.
-        key = _scramble(torch.tensor(_signed((seed + 1) * _GOLDEN + stream * _MIX[0]), dtype=torch.int64))
-        start = _scramble(key + (indices.cpu().to(torch.int64) + 1).mul_(_signed(_GOLDEN)))
-        self._start = start.to(device)[:, None]
+        self.device = device
+        self.draws = 0
+        self._seed = (seed + 1) * _GOLDEN + stream * _MIX[0]
+        self._indices = indices
         self._size = math.prod(self.shape)
         self._pairs = (self._size + 1) // 2
-        self._counter = torch.arange(1, self._pairs + 1, device=device).mul_(_signed(_GOLDEN))
         self._work = torch.float64 if dtype == torch.float64 else torch.float32
-        self._one = torch.ones((), dtype=self._work, device=device)
-        # Stands for the word 0, whose logarithm is infinite.
-        self._least = 2.0**-126 * self._one
-        self.draws = 0
+
+    @cached_property
+    def _start(self) -> Tensor:
+        """`(B, 1)`, the state of every sample's generator; not made for a solve that draws nothing."""
+        # As in SplitMix64, each state is a step of the golden ratio on: the scrambler leaves 0 where it is.
+        key = _scramble(torch.tensor(_signed(self._seed), dtype=torch.int64))
+        start = _scramble(key + (self._indices.cpu().to(torch.int64) + 1).mul_(_signed(_GOLDEN)))
+        return start.to(self.device)[:, None]
+
+    @cached_property
+    def _counter(self) -> Tensor:
+        return torch.arange(1, self._pairs + 1, device=self.device).mul_(_signed(_GOLDEN))
+
+    @cached_property
+    def _one(self) -> Tensor:
+        return torch.ones((), dtype=self._work, device=self.device)
+
+    @cached_property
+    def _least(self) -> Tensor:
+        """Stands for the word 0, whose logarithm is infinite."""
+        return 2.0**-126 * self._one
+
+    def skip(self) -> None:
+        """Pass over one draw."""
+        self.draws += 1
 
     def _word(self) -> Tensor:
         """64 random bits, `(B, pairs)`, for each pair of elements of the next draw."""
