@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["GRIDS", "Peer", "load_peers", "uniform_in"]
+__all__ = ["GRIDS", "Denoiser", "Peer", "load_peers", "uniform_in"]
 
 Denoiser = Callable[[Tensor, float], Tensor]
 # (denoiser, x at σ_0, σ) -> x at σ_n

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from peers import GRIDS, load_peers
+from peers import GRIDS, Denoiser, load_peers
 from solvers import SIGMA_MIN, Failures, adapts, markdown, presets
 from torch import Tensor
 
@@ -37,8 +37,8 @@ from scoresde.sde import EDMSDE
 SHAPE = (512, 64)
 RULER = "k-diffusion DPM++ 2M"
 SDE = EDMSDE(SIGMA_MIN, 80.0)
-# Of a solve of so many steps: seconds and evaluations
-Timed = Callable[[int], tuple[float, int]]
+# Of a solve from a state in so many steps: seconds and evaluations
+Timed = Callable[[Tensor, int], tuple[float, int]]
 
 
 class Nothing(ScoreModel):
@@ -64,13 +64,13 @@ def timed_solve(solver: Solver, model: ScoreModel, x: Tensor, steps: int) -> tup
     return time.perf_counter() - start, nfe
 
 
-def timed_peer(run: Callable[..., Tensor], x: Tensor, steps: int) -> tuple[float, int]:
-    zero, calls = torch.zeros(SHAPE), 0
+def timed_peer(run: Callable[..., Tensor], denoiser: Denoiser, x: Tensor, steps: int) -> tuple[float, int]:
+    calls = 0
 
     def denoise(y: Tensor, level: float) -> Tensor:
         nonlocal calls
         calls += 1
-        return zero
+        return denoiser(y, level)
 
     levels = GRIDS["Karras 7"](steps, SDE.t_min, SDE.t_max)
     start = time.perf_counter()
@@ -116,13 +116,13 @@ class Costs:
     relative: float
 
 
-def in_turns(timed: dict[str, Timed], ruler: str, steps: int, turns: int) -> dict[str, Costs]:
+def in_turns(timed: dict[str, Timed], x: Tensor, ruler: str, steps: int, turns: int) -> dict[str, Costs]:
     """Costs of all, the cheapest first."""
     each: dict[str, list[float]] = {name: [] for name in timed}
     once: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(turns + 1):
         for name, run in timed.items():
-            (short, few), (long, many) = run(max(4, steps // 5)), run(steps)
+            (short, few), (long, many) = run(x, max(4, steps // 5)), run(x, steps)
             if turn:  # the first warms up
                 each[name].append(1e6 * long / many)
                 once[name].append(1e6 * (short - few * (long - short) / (many - few)))
@@ -136,32 +136,42 @@ def in_turns(timed: dict[str, Timed], ruler: str, steps: int, turns: int) -> dic
 
 
 def loop_table(solvers: dict[str, Solver], peers: dict[str, Any], steps: int, turns: int) -> str:
-    x, model = torch.randn(SHAPE), Nothing()
-    timed: dict[str, Timed] = {name: partial(timed_peer, run, x) for name, run in peers.items()}
-    timed |= {name: partial(timed_solve, solver, model, x) for name, solver in solvers.items()}
-    timed["one randn_like"] = partial(timed_randn, x)
-    found = in_turns(timed, RULER, steps, turns)
+    model, zero = Nothing(), torch.zeros(SHAPE)
+    timed: dict[str, Timed] = {name: partial(timed_peer, run, lambda y, level: zero) for name, run in peers.items()}
+    timed |= {name: partial(timed_solve, solver, model) for name, solver in solvers.items()}
+    timed["one randn_like"] = timed_randn
+    found = in_turns(timed, torch.randn(SHAPE), RULER, steps, turns)
     rows = [[name, f"{c.each:.0f}", f"{c.once:.0f}", f"{c.relative:.2f}"] for name, c in found.items()]
     return markdown(["solver", "µs per evaluation", "µs once per solve", f"to {RULER}"], rows)
 
 
-def network_table(solvers: dict[str, Solver], steps: int, turns: int) -> str:
+def network_table(solvers: dict[str, Solver], peers: dict[str, Any], steps: int, turns: int) -> str:
     clocked = Clocked(MLP(SHAPE[1:]).eval())
     model = NetworkScore(clocked, SDE, EDMPreconditioning(0.5))
 
-    def solved(solver: Solver, x: Tensor, steps: int) -> tuple[float, float]:
+    def denoise(x: Tensor, level: float) -> Tensor:
+        """The same model for a peer, with nothing that is not needed."""
+        norm = math.hypot(level, 0.5)
+        out = clocked(x / norm, torch.full((len(x),), 0.25 * math.log(level)))
+        return (0.5 / norm) ** 2 * x + 0.5 * level / norm * out
+
+    timed: dict[str, Timed] = {name: partial(timed_peer, run, denoise) for name, run in peers.items()}
+    timed |= {name: partial(timed_solve, solver, model) for name, solver in solvers.items()}
+
+    def solved(run: Timed, x: Tensor, steps: int) -> tuple[float, float]:
         """Microseconds of an evaluation within the network, and per cent beyond it."""
         clocked.spent[0] = 0.0
-        total, nfe = timed_solve(solver, model, x, steps)
+        total, nfe = run(x, steps)
         return 1e6 * clocked.spent[0] / nfe, 100 * (total / clocked.spent[0] - 1)
 
+    euler = partial(timed_solve, Euler(), model)
     states = [torch.randn(rows, *SHAPE[1:]) for rows in (4, 8, 16, 32, 64, 128, 256, 512)]
-    x = min(states, key=lambda x: abs(statistics.median(solved(Euler(), x, 10)[0] for _ in range(5)) - 1000))
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in solvers}
+    x = min(states, key=lambda x: abs(statistics.median(solved(euler, x, 10)[0] for _ in range(5)) - 1000))
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in timed}
     for turn in range(turns + 1):
-        for name, solver in solvers.items():
-            solved(solver, x, steps + 1)  # or the solver would have the coefficients of the last turn
-            (inside, first), (_, again) = solved(solver, x, steps), solved(solver, x, steps)
+        for name, run in timed.items():
+            solved(run, x, steps + 1)  # or a solver would have the coefficients of the last turn
+            (inside, first), (_, again) = solved(run, x, steps), solved(run, x, steps)
             if turn:
                 found[name].append((inside, first, again))
     medians = {name: list(map(statistics.median, zip(*runs, strict=True))) for name, runs in found.items()}
@@ -212,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"## Threads: {threads}\n\nA score of no cost:\n")
         print(loop_table(solvers, peers, options.steps, options.turns))
         print("\nA network:\n")
-        print(network_table(solvers, 20, options.turns) + "\n")
+        print(network_table(solvers, peers, 20, options.turns) + "\n")
     if failures.lines:
         print("Not run:\n\n" + "\n".join(f"- {name}: {why}" for name, why in failures.lines.items()))
 

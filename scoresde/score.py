@@ -182,10 +182,13 @@ class NetworkScore(ScoreModel):
     ) -> Tensor:
         if x.ndim < 2 or x.shape[0] == 0:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, ...) with at least one sample")
-        raw = self.network((c_in * x).to(dtype), c_noise.expand(x.shape[0]), **cond)
+        scaled = x if isinstance(c_in, float) and c_in == 1 else c_in * x
+        # `to` and `expand` take as long as a kernel even where they change nothing.
+        scaled = scaled if scaled.dtype == dtype else scaled.to(dtype)
+        raw = self.network(scaled, c_noise if c_noise.ndim else c_noise.expand(x.shape[0]), **cond)
         if raw.shape != x.shape:
             raise ValueError(f"the network returned shape {tuple(raw.shape)}, expected {tuple(x.shape)} as its input")
-        return raw.to(x.dtype)
+        return raw if raw.dtype == x.dtype else raw.to(x.dtype)
 
     def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
         times = self.sde.check_time(times).double()
@@ -195,14 +198,14 @@ class NetworkScore(ScoreModel):
         on_x, on_output = ((p * own_q - q * own_p) / det).tolist(), ((alpha * q - sigma * p) / det).tolist()
         c_in = self.preconditioning.c_in(self.sde, times).tolist()
         c_noise = self.preconditioning.c_noise(self.sde, times)
-        levels: list[Tensor] = []
+        levels: tuple[Tensor, ...] = ()
         dtype = torch.float32
 
         def predict(x: Tensor, i: int, **cond: Any) -> Tensor:
-            nonlocal dtype
-            if not levels:
+            nonlocal dtype, levels
+            if not levels or levels[0].shape != x.shape[:1]:
                 dtype, fine = self._dtypes(x)
-                levels.extend(c_noise.to(x.device, fine))
+                levels = c_noise.to(x.device, fine)[:, None].expand(-1, x.shape[0] if x.ndim else 1).unbind()
             return _combined(on_x[i], x, on_output[i], self._ask(x, c_in[i], levels[i], dtype, cond))
 
         return predict
