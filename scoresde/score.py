@@ -353,13 +353,13 @@ class GaussianMixtureScore(_ExactScore):
         t = torch.as_tensor(t, dtype=torch.float64)
         if t.ndim:
             raise ValueError(f"t has shape {tuple(t.shape)}, expected one number")
-        k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        k = torch.multinomial(self.weights.double(), n, replacement=True, generator=generator)
         z = torch.randn(n, self.means.shape[1], dtype=torch.float64, device=device, generator=generator)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
-        z = z * (alpha**2 * self.variances[k] + sigma**2).sqrt()
+        z = z * (alpha**2 * self.variances[k].double() + sigma**2).sqrt()
         if self.rotations is not None:
-            z = torch.einsum("bj,bij->bi", z, self.rotations[k])
-        return (alpha * self.means[k] + z).reshape(n, *self.shape)
+            z = torch.einsum("bj,bij->bi", z, self.rotations[k].double())
+        return (alpha * self.means[k].double() + z).reshape(n, *self.shape)
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         log_joint, z, variance, alpha, _ = self._posterior(x, t)
