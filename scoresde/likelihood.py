@@ -184,8 +184,8 @@ class _Flow:
         return solution
 
 
-def _state_norm(rtol: float, atol: float, size: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    def norm(error: Tensor, before: Tensor, after: Tensor) -> Tensor:
+def _state_norm(rtol: float, atol: float, size: int) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    def norm(error: Tensor, before: Tensor, after: Tensor, slope: Tensor) -> Tensor:
         scale = atol + rtol * torch.maximum(before[:, :size].abs(), after[:, :size].abs())
         return (error[:, :size] / scale).square().mean(1).sqrt()
 
@@ -303,12 +303,12 @@ def _solve(
 
     state_norm = _state_norm(rtol, atol, size)
 
-    def norm(error: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    def norm(error: Tensor, before: Tensor, after: Tensor, slope: Tensor) -> Tensor:
         tape = error[:, size:]
         # Over the signs of a probe, uᵀe has the size of ‖e‖; the mean of K of them is smaller by √K.
         count = 1 if probes is None else size / probes.shape[1]
         log_det = (tape.square().mean(1) * count).sqrt()
-        return torch.maximum(state_norm(error, before, after), log_det / (atol * math.sqrt(size)))
+        return torch.maximum(state_norm(error, before, after, slope), log_det / (atol * math.sqrt(size)))
 
     y = flow.to_y(x, flow.first, flow.scales[0]).flatten(1)
     width = 1 if probes is None else probes[0].numel()

@@ -123,7 +123,7 @@ def test_observed_order(name: str, problem: str, n: int) -> None:
 
 
 def rms(tol: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    def norm(error: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    def norm(error: Tensor, before: Tensor, after: Tensor, slope: Tensor) -> Tensor:
         return (error / (tol + tol * torch.maximum(before.abs(), after.abs()))).square().mean(1).sqrt()
 
     return norm

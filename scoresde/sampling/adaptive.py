@@ -81,7 +81,7 @@ class Adaptive(Solver):
             eps = within.noise((norm * y).reshape(-1, *shape[1:]), t).flatten(1)
             return torch.addcmul(on_y * y, on_noise, eps)
 
-        def error_norm(error: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        def error_norm(error: Tensor, before: Tensor, after: Tensor, slope: Tensor) -> Tensor:
             scale = self.atol + self.rtol * torch.maximum(before.abs(), after.abs())
             return (error / scale).square().mean(1).sqrt()
 
