@@ -1,13 +1,16 @@
-"""The trace of a field's Jacobian: exact, or estimated with random probes.
+"""The trace of a field's Jacobian J at many points: exact, or estimated with random probes.
 
-Either object is asked for a tape: `rows` vectors of D numbers for each sample, whose integral over the path
-gives both the log-determinant and its standard error. For `Exact` that is one number, the trace itself; for
-`Hutchinson`, the product Jᵀu with each probe u, since uᵀ(∫J)u is the estimate and ‖(∫J)ᵀu‖² tells its
-variance.
+For a probe u with E[u uᵀ] = I, uᵀJu has mean tr J (Hutchinson 1990). Probes here are fresh at every point: along a
+path their errors average, while one probe for the whole path (Grathwohl et al. 2019; Song et al. 2021) repeats its
+own. A vector-Jacobian product Jᵀu costs about a forward evaluation beside the one that all products at a point share.
 """
 
+import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,118 +18,274 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scoresde.sampling.noise import SampleNoise
 
-__all__ = ["Divergence", "Exact", "Hutchinson"]
+__all__ = ["Auto", "Divergence", "Exact", "Hutchinson", "Known", "Probing", "Traces"]
 
 Function = Callable[[Tensor], Tensor]
+ProbeKind = Literal["rademacher", "gaussian", "orthogonal"]
+
+_STREAM = 2  # of SampleNoise
+
+
+@dataclass(frozen=True)
+class Known:
+    """A matrix that J is near to, to be taken out of the estimate: a control variate.
+
+    Attributes:
+        product: maps vectors `(n, K, D)`, K for each point, to their products with it.
+        trace: `(n,)` float64.
+    """
+
+    product: Callable[[Tensor], Tensor]
+    trace: Tensor
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Traces at n points.
+
+    Attributes:
+        value: `(n,)` float64.
+        variance: `(n,)` float64, an unbiased estimate of the variance of value if J is symmetric, as the Jacobian of an
+            exact score is; None where neighbouring points are needed to tell, from `terms`.
+        terms: `(n, D)` float64 that value is the sum of. Their means change slowly from point to point and their
+            scatter about these is independent, with half of the variance of value in all.
+        products: vector-Jacobian products at each point.
+    """
+
+    value: Tensor
+    variance: Tensor | None
+    terms: Tensor | None
+    products: int
 
 
 class Divergence(ABC):
-    """A way to compute the divergence of a field along a path."""
+    """A way to compute traces."""
 
-    def for_size(self, size: int) -> "Divergence":
-        """What to use for samples of `size` numbers: this, or what costs no more and is better."""
+    def for_shape(self, shape: tuple[int, ...]) -> "Divergence":
+        """What to use for samples of this shape: this, or what costs no more and is better.
+
+        Raises:
+            ValueError: it cannot be used.
+        """
         return self
 
     @abstractmethod
-    def probes_for(self, x: Tensor, seed: int, indices: Tensor) -> Tensor | None:
-        """What is fixed along the path of each sample of x `(B, ...)`: probes `(B, K, ...)`, or None."""
+    def products(self, size: int) -> int:
+        """Vector-Jacobian products at once for a trace in `size` dimensions."""
 
     @abstractmethod
-    def evaluate(self, function: Function, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The field at x, `(b, ...)`, and the tape there, `(b, n)`."""
+    def traces(self, function: Function, x: Tensor, seed: int, indices: Tensor, known: Known | None = None) -> Traces:
+        """tr ∂function/∂x at every point.
 
-    @abstractmethod
-    def read(self, tape: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
-        """From the integrated tape `(B, n)`: the integrated trace `(B,)`, and its standard error `(B,)`."""
+        Args:
+            function: maps `(n, ...)` to the same shape, each point by itself.
+            x: `(n, ...)`, the points.
+            seed: of the probes.
+            indices: `(n,)` int64; the probes at a point are a function of the seed and its index.
+            known: a matrix for each point that is near its Jacobian.
+        """
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+        return f"{type(self).__name__}({values})"
 
 
 class Exact(Divergence):
-    """The exact trace: D vector-Jacobian products, batched.
+    """The exact trace: D products with the unit vectors, batched.
 
     Args:
-        chunk: how many rows of the Jacobian to compute at once; all if not given.
+        mode: `"reverse"`, vector-Jacobian products; `"forward"`, Jacobian-vector products, which need less memory but a
+            forward derivative of every operation, on a CPU mostly at several times the time.
+        chunk: how many products to compute at once; all if not given. It is halved where memory runs out.
     """
 
-    def __init__(self, chunk: int | None = None) -> None:
+    def __init__(self, mode: Literal["reverse", "forward"] = "reverse", chunk: int | None = None) -> None:
+        if mode not in ("reverse", "forward"):
+            raise ValueError(f"mode is {mode!r}, expected 'reverse' or 'forward'")
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk is {chunk}, expected at least 1")
+        self.mode = mode
         self.chunk = chunk
 
-    def probes_for(self, x: Tensor, seed: int, indices: Tensor) -> None:
-        return None
+    def products(self, size: int) -> int:
+        return size if self.chunk is None else min(self.chunk, size)
 
-    def evaluate(self, function: Function, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+    def traces(self, function: Function, x: Tensor, seed: int, indices: Tensor, known: Known | None = None) -> Traces:
+        size = x[0].numel()
+        while True:
+            try:
+                return Traces(
+                    self._diagonal(function, x).double().sum(0), torch.zeros(len(x)).to(x).double(), None, size
+                )
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                chunk = size if self.chunk is None else min(self.chunk, size)
+                if not (isinstance(error, torch.OutOfMemoryError) or "memory" in str(error)) or chunk == 1:
+                    raise
+                self.chunk = chunk // 2
+                warnings.warn(
+                    f"not enough memory for {chunk} products at once at {len(x)} points: going on with {self.chunk}; "
+                    "set chunk, or a smaller batch_size",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+    def _diagonal(self, function: Function, x: Tensor) -> Tensor:
+        """`(D, n)`."""
         size = x[0].numel()
         basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, *x.shape[1:])
         # The fused attention kernels have no batching rule for their derivative.
         with sdpa_kernel(SDPBackend.MATH):
-            value, pull = torch.func.vjp(function, x)  # type: ignore[misc]
+            if self.mode == "forward":
+
+                def push(unit: Tensor) -> Tensor:
+                    column = torch.func.jvp(function, (x,), (unit.expand_as(x),))[1]
+                    return (column * unit).flatten(1).sum(1)
+
+                return torch.func.vmap(push, chunk_size=self.chunk)(basis)
+            _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
 
             def entry(unit: Tensor) -> Tensor:
                 (row,) = pull(unit.expand_as(x))
                 return (row * unit).flatten(1).sum(1)
 
-            diagonal = torch.func.vmap(entry, chunk_size=self.chunk)(basis)
-        return value.detach(), diagonal.double().sum(0)[:, None]
+            return torch.func.vmap(entry, chunk_size=self.chunk)(basis).detach()
 
-    def read(self, tape: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
-        return tape[:, 0], torch.zeros_like(tape[:, 0])
 
-    def __repr__(self) -> str:
-        return "Exact()"
+def _products(function: Function, x: Tensor, probes: Tensor) -> Tensor:
+    """Jᵀu `(n, K, D)` for probes `(n, K, D)`."""
+    count = probes.shape[1]
+    shaped = probes.reshape(*probes.shape[:2], *x.shape[1:])
+    if count == 1:
+        _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
+        return pull(shaped[:, 0])[0].flatten(1)[:, None].detach()
+    with sdpa_kernel(SDPBackend.MATH):
+        _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
+        (products,) = torch.func.vmap(pull, in_dims=1, out_dims=1)(shaped)
+    return products.flatten(2).detach()
+
+
+def _probed(function: Function, x: Tensor, probes: Tensor, known: Known | None) -> tuple[Tensor, Tensor]:
+    """(J − known)ᵀu and u, float64 `(n, K, D)`."""
+    products, flat = _products(function, x, probes).double(), probes.double()
+    return products if known is None else products - known.product(flat), flat
 
 
 class Hutchinson(Divergence):
-    """Hutchinson's estimate with Rademacher probes, fixed along a sample's path (Hutchinson 1990; Grathwohl et
-    al. 2019; Song et al. 2021, appendix D.2).
+    """The mean of uᵀJu over independent probes.
 
-    With M the integral of the Jacobian, a probe u gives uᵀMu, of variance 2 Σ_{i≠j} S_ij² where S is the
-    symmetric part of M. The numbers m_i = u_i (Mᵀu)_i that it is the sum of have mean M_ii and variance
-    Σ_{j≠i} M_ji². So two probes or more tell the variance as twice the scatter of their m, summed over i: D
-    numbers, not one. A single probe tells ‖m‖² alone, diagonal included, and its standard error takes the
-    diagonal as constant: too large where the data are much better known in some directions than in others.
-    Both take M as symmetric, which errs on the large side.
+    Rademacher probes, of signs, do without the diagonal of J in their variance, 2 Σ_{i≠j} J_ij² for symmetric J;
+    Gaussian ones have 2 Σ_ij J_ij². Orthogonal ones, K at right angles and of length √D, have (D − K)/(D − 1) of the
+    variance of K that are independent and uniform on the sphere: none for K = D.
 
     Args:
-        probes: number of probes; the standard error falls as its square root.
+        probes: K.
+        kind: `"rademacher"`, `"gaussian"` or `"orthogonal"`.
     """
 
-    def __init__(self, probes: int = 1) -> None:
+    def __init__(self, probes: int = 1, kind: ProbeKind = "rademacher") -> None:
         if probes < 1:
             raise ValueError(f"probes is {probes}, expected at least 1")
+        if kind not in ("rademacher", "gaussian", "orthogonal"):
+            raise ValueError(f"kind is {kind!r}, expected 'rademacher', 'gaussian' or 'orthogonal'")
         self.probes = probes
+        self.kind: ProbeKind = kind
 
-    def for_size(self, size: int) -> Divergence:
-        # Below 5 dimensions the variance estimate has nothing to go by, and the exact trace costs no more.
-        return Exact() if size <= max(4, self.probes) else self
+    def for_shape(self, shape: tuple[int, ...]) -> Divergence:
+        # As many products as there are dimensions give the trace itself.
+        return Exact() if math.prod(shape) <= max(4, self.probes) else self
 
-    def probes_for(self, x: Tensor, seed: int, indices: Tensor) -> Tensor:
-        return SampleNoise(seed, indices, (self.probes, *x.shape[1:]), x.dtype, x.device, stream=2).signs()
+    def products(self, size: int) -> int:
+        return self.probes
 
-    def evaluate(self, function: Function, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert probes is not None
-        if self.probes == 1:
-            value, pull = torch.func.vjp(function, x)  # type: ignore[misc]
-            (product,) = pull(probes[:, 0])
-            return value.detach(), product.double().flatten(1)
-        with sdpa_kernel(SDPBackend.MATH):
-            value, pull = torch.func.vjp(function, x)  # type: ignore[misc]
-            (products,) = torch.func.vmap(pull, in_dims=1, out_dims=1)(probes)
-        return value.detach(), products.double().flatten(1)
-
-    def read(self, tape: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert probes is not None
-        flat = probes.double().flatten(2)
-        terms = flat * tape.reshape(flat.shape)
-        size = flat.shape[2]
-        estimates = terms.sum(2)
-        if self.probes > 1:
-            variance = 2 * terms.var(dim=1).sum(1)
+    def traces(self, function: Function, x: Tensor, seed: int, indices: Tensor, known: Known | None = None) -> Traces:
+        size, count = x[0].numel(), self.probes
+        noise = SampleNoise(seed, indices, (count, size), x.dtype, x.device, stream=_STREAM)
+        if self.kind == "rademacher":
+            probes = noise.signs()
         else:
-            # (uᵀMu)² has mean (tr M)² + variance, hence the last factor.
-            spread = (terms.square().sum(2) - estimates**2 / size).clamp_min(0)
-            variance = (2 * spread / max(1 - 2 / size, 1 / 3))[:, 0]
-        return estimates.mean(1), (variance / self.probes).sqrt()
+            probes = noise()
+            if self.kind == "orthogonal":
+                probes = torch.linalg.qr(probes.mT)[0].mT * math.sqrt(size)
+        products, flat = _probed(function, x, probes, known)
+        terms = flat * products
+        each = terms.sum(2)
+        value, variance = each.mean(1), None
+        norm = products.square().sum(2).mean(1)  # E‖Jᵀu‖² = Σ_ij J_ij²
+        if self.kind == "gaussian":
+            variance = 2 * norm / count
+        elif self.kind == "orthogonal":
+            share = 2 * size * (size - count) / (count * (size - 1) * (size + 2))
+            # value² is (tr J)² and the variance.
+            variance = share / (1 - share / size) * (norm - value**2 / size).clamp_min(0)
+        if known is not None:
+            value = value + known.trace
+        return Traces(value, variance, terms.mean(1) if variance is None else None, count)
 
-    def __repr__(self) -> str:
-        return f"Hutchinson(probes={self.probes})"
+
+class Probing(Divergence):
+    """Rademacher probes on the pixels of one colour at a time, so that only pairs of a colour disturb the estimate.
+
+    Entries of J decay with distance for local networks and natural images, and pixels of one colour are far apart
+    (Tang & Saad 2012). In an image `(C, H, W)` the colours tile the plane in blocks of a × b = colours, all channels of
+    a pixel alike; elsewhere elements take turns along the last axis.
+
+    Args:
+        colours: number of colours, and of products.
+    """
+
+    def __init__(self, colours: int = 16) -> None:
+        if colours < 1:
+            raise ValueError(f"colours is {colours}, expected at least 1")
+        self.colours = colours
+
+    def for_shape(self, shape: tuple[int, ...]) -> Divergence:
+        return Exact() if math.prod(shape) <= self.colours else self
+
+    def products(self, size: int) -> int:
+        return self.colours
+
+    def colouring(self, shape: tuple[int, ...]) -> Tensor:
+        """The colour of every element, int64 of this shape."""
+        if len(shape) < 3:
+            return (torch.arange(shape[-1]) % self.colours).expand(shape)
+        down = next(a for a in range(math.isqrt(self.colours), 0, -1) if self.colours % a == 0)
+        across = self.colours // down
+        rows, columns = torch.arange(shape[-2])[:, None] % down, torch.arange(shape[-1]) % across
+        return (rows * across + columns).expand(shape)
+
+    def traces(self, function: Function, x: Tensor, seed: int, indices: Tensor, known: Known | None = None) -> Traces:
+        shape = tuple(x.shape[1:])
+        signs = SampleNoise(seed, indices, (math.prod(shape),), x.dtype, x.device, stream=_STREAM).signs()
+        mine = self.colouring(shape).flatten().to(x.device) == torch.arange(self.colours, device=x.device)[:, None]
+        products, flat = _probed(function, x, signs[:, None] * mine, known)
+        terms = (flat * products).sum(1)
+        value = terms.sum(1)
+        return Traces(value if known is None else value + known.trace, None, terms, self.colours)
+
+
+class Auto(Divergence):
+    """Rademacher probes where the variance is, until the log-likelihood of a sample has the asked standard error.
+
+    One probe at every point of the path tells how the variance is spread over it; further ones are given in proportion
+    to its root times the point's weight, which is the cheapest way (Neyman 1934). Where half as many as there are
+    dimensions would be needed, the exact trace is taken.
+
+    Args:
+        stderr: in nats.
+    """
+
+    def __init__(self, stderr: float = 0.5) -> None:
+        if not stderr > 0:
+            raise ValueError(f"stderr is {stderr}, expected a positive number of nats")
+        self.stderr = stderr
+        self._pilot = Hutchinson(1)
+
+    def for_shape(self, shape: tuple[int, ...]) -> Divergence:
+        return Exact() if math.prod(shape) <= 4 else self
+
+    def products(self, size: int) -> int:
+        return 1
+
+    def traces(self, function: Function, x: Tensor, seed: int, indices: Tensor, known: Known | None = None) -> Traces:
+        """Of one probe; the likelihood asks for more."""
+        return self._pilot.traces(function, x, seed, indices, known)

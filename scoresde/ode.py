@@ -200,16 +200,15 @@ def follow(
             finished = ok & last
             if on_steps is not None and bool(ok.any()):
                 begun = start + sign * gone
-                took = (rows, begun, sign * size, y, *slopes, error, finished)
-                taken, begun, moved, before, *slopes, error_then, final = (
+                took = (rows, begun, sign * size, error, finished, y, *slopes)
+                taken, begun, moved, error_then, final, before, *each = (
                     took if bool(ok.all()) else tuple(v[ok] for v in took)
                 )
                 for place, row in zip(prepare(begun + extra_nodes * moved), tableau.extra, strict=True):
-                    at = torch.addcmul(before, moved.to(y.dtype)[:, None], _weighted(row, slopes))
-                    slopes.append(field(place, at, taken))
+                    at = torch.addcmul(before, moved.to(y.dtype)[:, None], _weighted(row, each))
+                    each.append(field(place, at, taken))
                 nfe[taken] += len(tableau.extra)
-                on_steps(Steps(taken, begun, moved, before, slopes, error_then, final))
-                slopes = slopes[: stages + 1]
+                on_steps(Steps(taken, begun, moved, before, each, error_then, final))
             gone = torch.where(ok, gone + size, gone)
             y = torch.where(ok[:, None], state, y)
             slope = torch.where(ok[:, None], slopes[-1], slope)

@@ -112,6 +112,11 @@ class ScoreModel(nn.Module, ABC):
         return low, high
 
     @property
+    def exact(self) -> bool:
+        """Whether this is the score of a known density, and not what a network makes of one."""
+        return False
+
+    @property
     def conditioned(self) -> bool:
         """Whether conditions are bound, under which `statistics` are not those of the samples."""
         return False
@@ -243,6 +248,10 @@ class _ExactScore(ScoreModel):
     """What is known of p₀ itself: every noise level may be asked for, under any SDE."""
 
     shape: tuple[int, ...]
+
+    @property
+    def exact(self) -> bool:
+        return True
 
     @property
     def log_snr_range(self) -> tuple[float, float]:
@@ -418,6 +427,10 @@ class _UnderSDE(ScoreModel):
     def __init__(self, model: ScoreModel, sde: SDE) -> None:
         super().__init__(sde, model.statistics)
         self.model = model
+
+    @property
+    def exact(self) -> bool:
+        return self.model.exact
 
     def _translate(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The same noised sample in the model's own scale, and its time there."""

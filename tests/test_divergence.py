@@ -1,12 +1,13 @@
 """Divergences: exact against autograd, probes against their own statistics."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from scoresde.divergence import Divergence, Exact, Hutchinson
+from scoresde.divergence import Auto, Divergence, Exact, Hutchinson, Known, Probing
 from scoresde.networks import UNet
 from scoresde.sde import VPSDE
 
@@ -22,7 +23,7 @@ def field(x: Tensor) -> Tensor:
     return (torch.sin(flat @ matrix) + flat * flat.roll(1, 1)).reshape(x.shape)
 
 
-def jacobians(function, x: Tensor) -> Tensor:
+def jacobians(function: Any, x: Tensor) -> Tensor:
     """`(B, D, D)` by autograd, one sample at a time."""
     return torch.stack(
         [torch.autograd.functional.jacobian(lambda v: function(v[None])[0], row).reshape(row.numel(), -1) for row in x]
@@ -34,37 +35,36 @@ def x() -> Tensor:
     return torch.randn(5, *SHAPE, dtype=F64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 4, 6, 100])
-def test_exact_is_the_trace(x: Tensor, chunk: int | None) -> None:
-    divergence = Exact(chunk)
-    assert divergence.probes_for(x, 0, torch.arange(5)) is None
-    value, tape = divergence.evaluate(field, x, None)
-    torch.testing.assert_close(value, field(x))
-    trace, stderr = divergence.read(tape, None)
-    torch.testing.assert_close(trace, jacobians(field, x).diagonal(dim1=1, dim2=2).sum(1))
-    assert stderr.tolist() == [0.0] * 5
-    assert tape.dtype == F64
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+@pytest.mark.parametrize("chunk", [None, 1, 4, 100])
+def test_exact_is_the_trace(x: Tensor, mode: Any, chunk: int | None) -> None:
+    found = Exact(mode, chunk).traces(field, x, 0, torch.arange(5))
+    torch.testing.assert_close(found.value, jacobians(field, x).diagonal(dim1=1, dim2=2).sum(1))
+    assert found.variance is not None
+    assert found.variance.tolist() == [0.0] * 5
+    assert found.products == 6
 
 
-@pytest.mark.parametrize("probes", [1, 3])
-def test_hutchinson_is_the_transposed_product(x: Tensor, probes: int) -> None:
-    divergence = Hutchinson(probes)
-    u = divergence.probes_for(x, 7, torch.arange(5))
-    assert u.shape == (5, probes, *SHAPE)
-    assert set(u.unique().tolist()) == {-1.0, 1.0}
-    value, tape = divergence.evaluate(field, x, u)
-    torch.testing.assert_close(value, field(x))
-    jacobian, flat = jacobians(field, x), u.flatten(2)
-    torch.testing.assert_close(tape.reshape(5, probes, 6), torch.einsum("bij,bki->bkj", jacobian, flat))
-    trace, _ = divergence.read(tape, u)
-    torch.testing.assert_close(trace, torch.einsum("bki,bij,bkj->bk", flat, jacobian, flat).mean(1))
+def test_exact_halves_its_chunk_where_memory_runs_out(x: Tensor) -> None:
+    class Limited(Exact):
+        def _diagonal(self, function: Any, x: Tensor) -> Tensor:
+            if self.chunk is None or self.chunk > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super()._diagonal(function, x)
 
+    divergence = Limited()
+    with pytest.warns(RuntimeWarning) as caught:
+        found = divergence.traces(field, x, 0, torch.arange(5))
+    assert len(caught) == 2
+    assert "not enough memory for 6 products at once at 5 points: going on with 3" in str(caught[0].message)
+    assert divergence.chunk == 1
+    torch.testing.assert_close(found.value, jacobians(field, x).diagonal(dim1=1, dim2=2).sum(1))
 
-def test_probes_belong_to_the_sample(x: Tensor) -> None:
-    u = Hutchinson(2).probes_for(x, 3, torch.arange(5))
-    assert torch.equal(Hutchinson(2).probes_for(x[2:4], 3, torch.arange(2, 4)), u[2:4])
-    assert not torch.equal(Hutchinson(2).probes_for(x, 4, torch.arange(5)), u)
-    assert not torch.equal(u[:, 0], u[:, 1])
+    def broken(v: Tensor) -> Tensor:
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        Exact().traces(broken, x, 0, torch.arange(5))
 
 
 MATRICES = {
@@ -72,52 +72,107 @@ MATRICES = {
     "general": lambda a: a,
     "trace": lambda a: 0.1 * (a + a.mT) + torch.diag(torch.linspace(1, 3, a.shape[0], dtype=F64)),
 }
+DIVERGENCES = [
+    Hutchinson(1),
+    Hutchinson(4),
+    Hutchinson(1, "gaussian"),
+    Hutchinson(4, "gaussian"),
+    Hutchinson(1, "orthogonal"),
+    Hutchinson(4, "orthogonal"),
+    Probing(4),
+]
 
 
-def estimates(matrix: Tensor, probes: int, count: int) -> tuple[Tensor, Tensor]:
+def variance_of(divergence: Divergence, matrix: Tensor) -> float:
+    """In closed form."""
     size = len(matrix)
-    points = torch.zeros(count, size, dtype=F64)
-    divergence: Divergence = Hutchinson(probes)
-    u = divergence.probes_for(points, 0, torch.arange(count))
-    _, tape = divergence.evaluate(lambda v: v @ matrix.mT, points, u)
-    return divergence.read(tape, u)
+    s = (matrix + matrix.mT) / 2
+    off = s - torch.diag(s.diagonal())
+    if isinstance(divergence, Probing):
+        colours = divergence.colouring((size,))
+        return 2 * float(off[colours[:, None] == colours].square().sum())
+    assert isinstance(divergence, Hutchinson)
+    k = divergence.probes
+    if divergence.kind == "rademacher":
+        return 2 * float(off.square().sum()) / k
+    if divergence.kind == "gaussian":
+        return 2 * float(s.square().sum()) / k
+    # The second moment of the Haar measure on frames.
+    spread = float(s.square().sum() - s.trace() ** 2 / size)
+    return 2 * size * (size - k) / (k * (size - 1) * (size + 2)) * spread
 
 
 @pytest.mark.parametrize("kind", MATRICES)
-@pytest.mark.parametrize("probes", [1, 4])
-def test_hutchinson_is_unbiased_and_knows_its_error(kind: str, probes: int) -> None:
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=repr)
+def test_probes_are_unbiased_and_know_their_error(divergence: Divergence, kind: str) -> None:
     matrix = MATRICES[kind](torch.randn(16, 16, dtype=F64, generator=torch.Generator().manual_seed(2)))
     count = 4000
-    trace, stderr = estimates(matrix, probes, count)
-    symmetric = (matrix + matrix.mT) / 2
-    off = symmetric - torch.diag(symmetric.diagonal())
-    truth, variance = float(matrix.trace()), 2 * float(off.square().sum()) / probes
-    error = math.sqrt(variance / count)
-    assert abs(float(trace.mean()) - truth) < 4 * error
+    found = divergence.traces(lambda v: v @ matrix.mT, torch.zeros(count, 16, dtype=F64), 0, torch.arange(count))
+    truth, variance = float(matrix.trace()), variance_of(divergence, matrix)
+    assert abs(float(found.value.mean()) - truth) < 4 * math.sqrt(variance / count)
     # A variance has relative standard error √(κ − 1)/√n, with a kurtosis below 6 for a quadratic form.
-    assert abs(float(trace.var()) / variance - 1) < 4 * math.sqrt(5 / count)
-    # The estimated variance is on the large side: by the antisymmetric part and, for a single probe, by the
-    # scatter of the diagonal.
-    antisymmetric = (matrix - matrix.mT) / 2
-    excess = 2 * float(antisymmetric.square().sum()) / probes
-    if probes == 1:
-        scatter = matrix.diagonal().square().sum() - matrix.trace() ** 2 / 16
-        excess = (excess + 2 * float(scatter)) / (1 - 2 / 16)
-    assert float(stderr.square().mean()) == pytest.approx(variance + excess, rel=0.15)
-    assert float(stderr.square().mean()) > 0.97 * variance
+    assert abs(float(found.value.var()) / variance - 1) < 4 * math.sqrt(5 / count)
+    if kind == "general":
+        return  # the estimates of the variance take the matrix as symmetric
+    if found.variance is not None:
+        told = float(found.variance.mean())
+    else:
+        assert found.terms is not None
+        torch.testing.assert_close(found.terms.sum(1), found.value)
+        # Half of the variance in all, between points of which the mean is the same.
+        told = 2 * float(found.terms.var(0).sum())
+    assert told == pytest.approx(variance, rel=0.1)
+
+
+def test_orthogonal_probes_of_all_directions_are_exact(x: Tensor) -> None:
+    found = Hutchinson(6, "orthogonal").traces(field, x, 0, torch.arange(5))
+    torch.testing.assert_close(found.value, jacobians(field, x).diagonal(dim1=1, dim2=2).sum(1))
+    assert found.variance is not None
+    assert float(found.variance.max()) == 0
+
+
+@pytest.mark.parametrize("divergence", [*DIVERGENCES, Auto()], ids=repr)
+def test_what_is_known_does_not_disturb(divergence: Divergence) -> None:
+    matrix = torch.randn(16, 16, dtype=F64, generator=torch.Generator().manual_seed(2))
+    matrix = matrix + matrix.mT
+    known = Known(lambda u: u @ matrix, matrix.trace().expand(10))
+    found = divergence.traces(lambda v: v @ matrix, torch.zeros(10, 16, dtype=F64), 0, torch.arange(10), known)
+    torch.testing.assert_close(found.value, matrix.trace().expand(10))
+    noise = found.terms if found.variance is None else found.variance
+    assert noise is not None
+    assert float(noise.abs().max()) < 1e-10
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=repr)
+def test_probes_belong_to_the_index(divergence: Divergence) -> None:
+    x = torch.randn(5, 16, dtype=F64, generator=torch.Generator().manual_seed(0))
+
+    def curved(v: Tensor) -> Tensor:
+        return torch.sin(v @ torch.linspace(-1, 1, 256, dtype=F64).reshape(16, 16))
+
+    whole = divergence.traces(curved, x, 3, torch.arange(5)).value
+    part = divergence.traces(curved, x[2:4], 3, torch.arange(2, 4)).value
+    torch.testing.assert_close(part, whole[2:4], rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(divergence.traces(curved, x, 4, torch.arange(5)).value, whole)
+
+
+def test_colours_tile_the_plane() -> None:
+    colours = Probing(16).colouring((3, 8, 8))
+    assert torch.equal(colours[0], colours[2])
+    assert sorted(colours[0, :4, :4].flatten().tolist()) == list(range(16))
+    assert torch.equal(colours[0, 4:, :4], colours[0, :4, :4])
+    six = Probing(6).colouring((1, 4, 6))[0]  # 2 × 3
+    assert sorted(six[:2, :3].flatten().tolist()) == list(range(6))
+    assert torch.equal(six[:2, 3:], six[:2, :3])
+    assert Probing(3).colouring((5,)).tolist() == [0, 1, 2, 0, 1]
+    assert Probing(2).colouring((2, 3)).tolist() == [[0, 1, 0], [0, 1, 0]]
 
 
 def test_hutchinson_is_exact_where_there_is_nothing_to_estimate() -> None:
-    trace, stderr = estimates(3 * torch.eye(8, dtype=F64), 1, 10)
-    torch.testing.assert_close(trace, torch.full((10,), 24.0, dtype=F64))
-    assert float(stderr.max()) < 1e-6
-
-
-@pytest.mark.parametrize("size", [1, 2])
-def test_standard_error_in_few_dimensions(size: int) -> None:
-    matrix = torch.tensor([[1.0, 0.5], [0.5, 2.0]], dtype=F64)[:size, :size]
-    _, stderr = estimates(matrix, 1, 50)
-    assert bool(stderr.isfinite().all())
+    found = Hutchinson().traces(lambda v: 3 * v, torch.zeros(10, 8, dtype=F64), 0, torch.arange(10))
+    torch.testing.assert_close(found.value, torch.full((10,), 24.0, dtype=F64))
+    assert found.terms is not None
+    assert float(found.terms.var(0).max()) < 1e-12
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +185,7 @@ def network() -> UNet:
     return network.double().eval()
 
 
-@pytest.mark.parametrize("divergence", [Exact(), Exact(5), Hutchinson(1), Hutchinson(2)], ids=repr)
+@pytest.mark.parametrize("divergence", [Exact(), Exact(chunk=5), Exact("forward")], ids=repr)
 def test_attention(network: UNet, divergence: Divergence) -> None:
     x = torch.randn(2, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(1))
     level = torch.full((2,), 0.3, dtype=F64)
@@ -139,58 +194,53 @@ def test_attention(network: UNet, divergence: Divergence) -> None:
         out: Tensor = network(v, level[: len(v)])
         return out
 
-    u = divergence.probes_for(x, 0, torch.arange(2))
-    with torch.no_grad():
-        value, tape = divergence.evaluate(function, x, u)
-        torch.testing.assert_close(value, function(x))
     jacobian = jacobians(function, x)
     assert jacobian.abs().max() > 1e-3
-    trace = divergence.read(tape, u)[0]
-    wanted = (
-        jacobian.diagonal(dim1=1, dim2=2).sum(1)
-        if u is None
-        else torch.einsum("bki,bij,bkj->bk", u.flatten(2), jacobian, u.flatten(2)).mean(1)
-    )
-    torch.testing.assert_close(trace, wanted, rtol=1e-8, atol=1e-10)
+    trace = divergence.traces(function, x, 0, torch.arange(2)).value
+    torch.testing.assert_close(trace, jacobian.diagonal(dim1=1, dim2=2).sum(1), rtol=1e-8, atol=1e-10)
 
 
-def test_no_graph_is_kept(x: Tensor) -> None:
-    x = x.requires_grad_()
-    for divergence in (Exact(), Hutchinson()):
-        u = divergence.probes_for(x, 0, torch.arange(5))
-        with torch.no_grad():
-            value, tape = divergence.evaluate(field, x, u)
-        assert not value.requires_grad
-        assert not tape.requires_grad
+@pytest.mark.parametrize("divergence", [Exact(), Hutchinson(), Hutchinson(3), Probing(2)], ids=repr)
+def test_no_graph_is_kept(x: Tensor, divergence: Divergence) -> None:
+    with torch.no_grad():
+        found = divergence.traces(field, x.requires_grad_(), 0, torch.arange(5))
+    assert not found.value.requires_grad
 
 
-def test_score_models_differentiate_both_ways(x: Tensor) -> None:
+def test_score_models_differentiate(x: Tensor) -> None:
     """The trace of the noise prediction of unit normal data: ε = σ x under VP, so D σ."""
     from scoresde.score import GaussianMixtureScore
 
     model = GaussianMixtureScore(torch.ones(1), torch.zeros(1, *SHAPE), torch.ones(1), VPSDE())
     t = torch.full((5,), 0.4, dtype=F64)
-    wanted = 6 * model.sde.sigma(t)
-    for divergence in (Exact(), Hutchinson()):
-        u = divergence.probes_for(x, 0, torch.arange(5))
-        trace, stderr = divergence.read(divergence.evaluate(lambda v: model.noise(v, t), x, u)[1], u)
-        torch.testing.assert_close(trace, wanted)
-        assert float(stderr.max()) < 1e-6
+    for divergence in (Exact(), Exact("forward"), Hutchinson(), Probing(2)):
+        found = divergence.traces(lambda v: model.noise(v, t), x, 0, torch.arange(5))
+        torch.testing.assert_close(found.value, 6 * model.sde.sigma(t))
 
 
 def test_small_events_use_the_exact_trace() -> None:
-    assert isinstance(Hutchinson().for_size(4), Exact)
-    assert isinstance(Hutchinson().for_size(5), Hutchinson)
-    assert isinstance(Hutchinson(16).for_size(16), Exact)
-    assert isinstance(Hutchinson(16).for_size(17), Hutchinson)
-    exact = Exact(3)
-    assert exact.for_size(1000) is exact
+    assert isinstance(Hutchinson().for_shape((4,)), Exact)
+    assert isinstance(Hutchinson().for_shape((5,)), Hutchinson)
+    assert isinstance(Hutchinson(16).for_shape((4, 4)), Exact)
+    assert isinstance(Hutchinson(16).for_shape((17,)), Hutchinson)
+    assert isinstance(Probing(16).for_shape((1, 4, 4)), Exact)
+    assert isinstance(Auto().for_shape((2,)), Exact)
+    exact = Exact(chunk=3)
+    assert exact.for_shape((1000,)) is exact
 
 
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="probes is 0, expected at least 1"):
         Hutchinson(0)
+    with pytest.raises(ValueError, match="kind is 'uniform', expected 'rademacher', 'gaussian' or 'orthogonal'"):
+        Hutchinson(1, "uniform")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="chunk is 0, expected at least 1"):
-        Exact(0)
-    assert repr(Hutchinson(3)) == "Hutchinson(probes=3)"
-    assert repr(Exact()) == "Exact()"
+        Exact(chunk=0)
+    with pytest.raises(ValueError, match="mode is 'backward', expected 'reverse' or 'forward'"):
+        Exact("backward")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="colours is 0, expected at least 1"):
+        Probing(0)
+    with pytest.raises(ValueError, match="stderr is 0, expected a positive number of nats"):
+        Auto(0)
+    assert repr(Hutchinson(3)) == "Hutchinson(probes=3, kind='rademacher')"
+    assert repr(Auto(0.5)) == "Auto(stderr=0.5)"

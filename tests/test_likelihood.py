@@ -15,6 +15,7 @@ from scoresde.divergence import Exact, Hutchinson
 from scoresde.likelihood import LogLikelihood, bits_per_dim, decode, encode, log_likelihood
 from scoresde.ode import BOSH3
 from scoresde.preconditioning import EDMPreconditioning, NoisePreconditioning, Preconditioning
+from scoresde.sampling.coordinates import Angle
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE
 
@@ -225,7 +226,8 @@ def test_network_with_an_oracle() -> None:
     assert model.statistics is not None
     edm = EDMPreconditioning(float(model.statistics.std))
     coarse = log_likelihood(model, x, divergence=Exact(), rtol=1e-3, atol=1e-3)
-    out = log_likelihood(wrapped(model, NoisePreconditioning()), x, divergence=Exact(), rtol=1e-3, atol=1e-3)
+    oracle, angle = wrapped(model, NoisePreconditioning()), Angle(float(model.statistics.std))
+    out = log_likelihood(oracle, x, divergence=Exact(), rtol=1e-3, atol=1e-3, variable=angle)
     assert (out.log_prob - coarse.log_prob).abs().max() < 1e-7
     network = copy.deepcopy(wrapped(model, edm)).float()
     assert network.dtype == torch.float32
@@ -462,7 +464,9 @@ def test_bad_arguments() -> None:
     bad = x.clone()
     bad[1, 0] = torch.nan
     for function in (log_likelihood, encode, decode):
-        with pytest.raises(ValueError, match="not finite; remove those samples"):
+        with pytest.raises(
+            ValueError, match="not finite in 1 of 2 samples, the first of them sample 1: remove those first"
+        ):
             function(model, bad)
         with pytest.raises(ValueError, match="at least one sample"):
             function(model, x[:0])

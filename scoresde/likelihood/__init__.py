@@ -1,0 +1,25 @@
+"""Exact likelihoods, codes and bits per dimension by the probability-flow ODE."""
+
+from scoresde.divergence import Auto, Exact, Hutchinson, Probing
+from scoresde.likelihood.bits import BitsPerDim, bits_per_dim
+from scoresde.likelihood.codes import decode, encode
+from scoresde.likelihood.density import LogLikelihood, log_likelihood
+from scoresde.likelihood.flow import LikelihoodError
+from scoresde.likelihood.scaling import CovarianceScaling, DiagonalScaling, ScalarScaling
+
+__all__ = [
+    "Auto",
+    "BitsPerDim",
+    "CovarianceScaling",
+    "DiagonalScaling",
+    "Exact",
+    "Hutchinson",
+    "LikelihoodError",
+    "LogLikelihood",
+    "Probing",
+    "ScalarScaling",
+    "bits_per_dim",
+    "decode",
+    "encode",
+    "log_likelihood",
+]

@@ -1,0 +1,230 @@
+"""The probability-flow ODE in a scaled state and a time variable of choice, for many samples at different times.
+
+In x̃ = x/α the ODE is dx̃/dσ̃ = E[ε | x] under every SDE. With the scaling's y and τ = log σ̃ it is
+
+    dy/dτ = σ̃ (Σ + σ̃²)^(−1/2) ε − σ̃² (Σ + σ̃²)^(−1) y,
+
+of which the second part is the flow of normal data, in closed form. A time variable w of a `Coordinate` brings a factor
+dτ/dw. The variable that lets steps be longest is the one in which the model is smooth: log σ̃ for networks, which are
+conditioned on it, and the angle arctan(σ̃/s) for exact scores.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.divergence import Known
+from scoresde.likelihood.scaling import ScalarScaling, Scaling, log_determinant
+from scoresde.ode import Solution, Steps, integrate
+from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR
+from scoresde.score import ScoreModel
+from scoresde.tableaus import Tableau
+
+__all__ = ["Flow", "LikelihoodError", "Tolerance"]
+
+
+class LikelihoodError(ArithmeticError):
+    """Samples whose path could not be followed.
+
+    Attributes:
+        samples: their indices.
+    """
+
+    def __init__(self, message: str, samples: list[int]) -> None:
+        super().__init__(message)
+        self.samples = samples
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a step may err by: `nats` of the log-density, or `rtol` and `atol` of the state, whose scale is 1.
+
+    An error e of the state at some time moves the log-density that is found by ∇ log p · e, whatever comes after. A
+    step may move it by `nats`, measured by the root of Σ (1 + s²) e² with s the score of y.
+    """
+
+    nats: float | None = None
+    rtol: float = 1e-5
+    atol: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.nats is not None and not self.nats > 0:
+            raise ValueError(f"tol is {self.nats}, expected a positive number of nats")
+        if not (self.rtol > 0 and self.atol > 0):
+            raise ValueError(f"rtol={self.rtol} and atol={self.atol} must be positive")
+
+
+# What depends on time alone, float64, `(b,)` or `(b, k)` for the k values of the scaling.
+@dataclass(frozen=True)
+class _Place:
+    t: Tensor
+    alpha: Tensor
+    level: Tensor  # σ̃
+    norm: Tensor  # √(λ + σ̃²) `(b, k)`
+    rate: Tensor  # dτ/dw
+
+    def __getitem__(self, rows: Any) -> "_Place":
+        return _Place(self.t[rows], self.alpha[rows], self.level[rows], self.norm[rows], self.rate[rows])
+
+
+class Flow:
+    """The flow of a model between two times.
+
+    Args:
+        model: the score model.
+        shape: of all samples, `(B, ...)`.
+        cond: conditions; tensors of length B are one for each sample.
+        t_min: where the data are; the SDE's `t_min` if not given.
+        t_max: where the codes are; the SDE's `t_max` if not given.
+        variable: whose variable is the time: by default log σ̃ for networks, the angle for exact scores.
+        scaling: of the state.
+        device: of the samples.
+    """
+
+    def __init__(
+        self,
+        model: ScoreModel,
+        shape: torch.Size,
+        cond: dict[str, Any],
+        t_min: float | None = None,
+        t_max: float | None = None,
+        variable: Coordinate | None = None,
+        scaling: Scaling | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        sde, known = model.sde, model.statistics
+        self.model, self.shape, self.cond = model, shape, cond
+        self.t_min = sde.t_min if t_min is None else t_min
+        self.t_max = sde.t_max if t_max is None else t_max
+        if not self.t_min < self.t_max:
+            raise ValueError(f"t_min is {self.t_min}, expected less than t_max = {self.t_max}")
+        self.device = torch.device(device)
+        self.size = shape[1:].numel()
+        std = 1.0 if known is None else float(known.std)
+        self.variable = variable if variable is not None else (Angle(std) if model.exact else LogSNR())
+        self.scaling = ScalarScaling() if scaling is None else scaling
+        self.spread = self.scaling.spread(known, self.size).to(self.device)
+        mean = torch.zeros(self.size) if known is None else known.mean
+        self.mean = mean.to(self.device, torch.float64).flatten()
+        ends = sde.check_time(torch.tensor([self.t_min, self.t_max], dtype=torch.float64))
+        self.ends = self.variable.variable(sde, ends).tolist()
+        self.at_ends = self.place(torch.tensor(self.ends, dtype=torch.float64, device=self.device))
+        self.dtype = model.dtype
+
+    def place(self, w: Tensor) -> _Place:
+        """At values of the time variable, of any shape."""
+        sde = self.model.sde
+        # Round-off must not leave the interval.
+        t = self.variable.time(sde, w).clamp(self.t_min, self.t_max)
+        level = (-sde.log_snr(t)).exp()
+        norm = (self.spread.values + level[..., None] ** 2).sqrt()
+        return _Place(t, sde.alpha(t), level, norm, -1 / self.variable.rate(sde, t))
+
+    def prepare(self, w: Tensor) -> list[_Place]:
+        places = self.place(w)
+        return [places[i] for i in range(len(w))]
+
+    def to_x(self, place: _Place, y: Tensor) -> Tensor:
+        """x `(b, D)`, float64."""
+        return place.alpha[:, None] * (self.spread.apply(place.norm, y) + self.mean)
+
+    def to_y(self, place: _Place, x: Tensor) -> Tensor:
+        return self.spread.apply(1 / place.norm, x.double() / place.alpha[:, None] - self.mean)
+
+    def noise(self, place: _Place, rows: Tensor) -> Callable[[Tensor], Tensor]:
+        """x `(b, ...)` ↦ E[ε | x] at the places, for the conditions of the samples."""
+        cond = {
+            k: v[rows.to(v.device)] if isinstance(v, Tensor) and v.ndim and len(v) == self.shape[0] else v
+            for k, v in self.cond.items()
+        }
+
+        def noise(x: Tensor) -> Tensor:
+            return self.model.noise(x, place.t, **cond)
+
+        return noise
+
+    def field(self, place: _Place, y: Tensor, rows: Tensor) -> Tensor:
+        """dy/dw, `(b, D)` float64."""
+        x = self.to_x(place, y).to(self.dtype).reshape(-1, *self.shape[1:])
+        eps = self.noise(place, rows)(x).double().flatten(1)
+        rate, level = place.rate[:, None], place.level[:, None]
+        gain, shrink = rate * level / place.norm, -rate * (level / place.norm) ** 2
+        self._latest = place, eps
+        return self.spread.apply(gain, eps) + self.spread.apply(shrink, y)
+
+    def known(self, place: _Place) -> Known:
+        """∂ε/∂x of normal data, (σ̃/α) (Σ + σ̃²)^(−1)."""
+        factors = (place.level / place.alpha)[:, None] / place.norm**2
+
+        def product(u: Tensor) -> Tensor:
+            count = u.shape[1]
+            return self.spread.apply(factors.repeat_interleave(count, 0), u.flatten(0, 1)).reshape(u.shape)
+
+        return Known(product, self.spread.trace(factors))
+
+    def error_norm(self, tolerance: Tolerance) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """Of a local error, in units of what is allowed."""
+        allowed = tolerance.nats
+        if allowed is None:
+
+            def relative(error: Tensor, before: Tensor, after: Tensor, slope: Tensor) -> Tensor:
+                scale = tolerance.atol + tolerance.rtol * torch.maximum(before.abs(), after.abs())
+                return (error / scale).square().mean(1).sqrt()
+
+            return relative
+
+        def nats(error: Tensor, before: Tensor, after: Tensor, slope: Tensor) -> Tensor:
+            # The last evaluation was at the end of the step: the score of y is −(Σ + σ̃²)^(1/2) ε/σ̃.
+            place, eps = self._latest
+            score = self.spread.apply(place.norm / place.level[:, None], eps)
+            return (error.square() * (1 + score.square())).sum(1).sqrt() / allowed
+
+        return nats
+
+    def run(
+        self,
+        y: Tensor,
+        tolerance: Tolerance,
+        method: Tableau,
+        back: bool = False,
+        width: int | None = None,
+        on_steps: Callable[[Steps], None] | None = None,
+        first: int = 0,
+    ) -> Solution:
+        """From data to codes, or back.
+
+        Raises:
+            LikelihoodError: a sample's path could not be followed.
+        """
+        start, stop = reversed(self.ends) if back else self.ends
+        with self.model.evaluating():
+            solution = integrate(
+                self.field,
+                y,
+                start,
+                stop,
+                self.error_norm(tolerance),
+                method,
+                prepare=self.prepare,
+                width=width,
+                on_steps=on_steps,
+            )
+        lost = (~solution.arrived).nonzero()[:, 0]
+        if len(lost):
+            at = float(self.place(solution.t[lost[:1]]).t)
+            raise LikelihoodError(
+                f"the probability-flow ODE could not be followed for {len(lost)} of {len(y)} samples, the first of "
+                f"them sample {first + int(lost[0])} at t = {at:.3g}: loosen the tolerance, raise t_min, or check the "
+                "model for values that are not finite",
+                [first + i for i in lost.tolist()],
+            )
+        return solution
+
+    def log_scale(self) -> float:
+        """Logarithm of |dy/dx| at t_min over that at t_max: what normal data contribute to the log-density."""
+        first, last = (log_determinant(self.spread, norm) for norm in self.at_ends.norm)
+        alpha = self.at_ends.alpha
+        return last - first + self.size * float((alpha[1] / alpha[0]).log())
