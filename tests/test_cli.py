@@ -42,7 +42,7 @@ TOY = [
     "sampler.grid.steps=4",
     "evaluation.samples=20",
     "evaluation.likelihood=8",
-    "evaluation.tolerance=1e-2",
+    "evaluation.tol=0.5",
     "progress=false",
 ]
 RUN = "runs/moons"
@@ -322,12 +322,12 @@ def test_a_warning_is_one_line(tmp_path: Path) -> None:
 
 
 def test_likelihood(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["likelihood", f"run={RUN}", "n=8", "tolerance=1e-2", "progress=false"])
+    main(["likelihood", f"run={RUN}", "n=8", "tol=0.5", "progress=false"])
     out = capsys.readouterr().out
     assert re.search(r"test: -?\d+\.\d+ ± \d\.\d+ nats, n = 8", out)
     assert "likelihood-test.csv" in out
     table = Path(f"{RUN}/likelihood-test.csv").read_text().splitlines()
-    assert table[0] == "index,nats,stderr,nfe"
+    assert table[0] == "index,nats,stderr,stderr_dequantisation,nfe,divergences"
     values = [float(line.split(",")[1]) for line in table[1:]]
     assert len(values) == 8
     assert summary()["likelihood"]["nats"] == pytest.approx(sum(values) / 8)
@@ -413,7 +413,7 @@ def test_classes_end_to_end(empty: Path, capsys: pytest.CaptureFixture[str], mon
     assert np.load("runs/classes/samples/label3-n5-seed0.npz")["labels"].tolist() == [3] * 5
     assert "label is 8, expected 0 to 7" in refusal(capsys, "sample", run, "n=5", "label=8")
     assert "label is -1, expected 0 to 7" in refusal(capsys, "sample", run, "n=5", "label=-1")
-    main(["likelihood", run, "n=4", "tolerance=1e-2", "progress=false"])
+    main(["likelihood", run, "n=4", "tol=0.5", "progress=false"])
     assert summary("runs/classes")["likelihood"]["n"] == 4
 
 
@@ -521,7 +521,7 @@ EXPLICIT = [
         (["sample", "device=warp"], "device is 'warp'"),
         (["likelihood", "n=0"], "n is 0, expected"),
         (["likelihood", "split=valid"], "split is 'valid', expected train or test"),
-        (["likelihood", "tolerance=0"], "must be positive"),
+        (["likelihood", "tol=0"], "tol is 0, expected a positive number of nats"),
         (["likelihood", "divergence.probes=0"], "probes is 0, expected at least 1"),
         (["likelihood", "divergence._target_=os.getcwd"], "'os.getcwd' is not allowed"),
         (["evaluate", "n=1000"], "n is 1000 but there are 40 held-out samples: give n=40 or less"),

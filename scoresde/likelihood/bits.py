@@ -24,7 +24,9 @@ class BitsPerDim:
         mean: over samples.
         mean_stderr: its standard error over samples; dequantisation and probes are part of the scatter.
         log_prob: `(B,)`, mean over dequantisation draws of the log-density in model space, nats.
+        stderr_dequantisation: `(B,)`, standard error of `bits` from the draws; not a number for one draw.
         nfe: `(B,)`, evaluations per draw.
+        divergences: `(B,)`, traces per draw.
         dequantisation: how; the figure is an upper bound on the bits of the discrete model (Theis et al. 2016).
         draws: dequantisation draws per sample.
         t_min: the time at which the density is taken.
@@ -35,7 +37,9 @@ class BitsPerDim:
     mean: float
     mean_stderr: float
     log_prob: Tensor
+    stderr_dequantisation: Tensor
     nfe: Tensor
+    divergences: Tensor
     dequantisation: str
     draws: int
     t_min: float
@@ -105,10 +109,28 @@ def bits_per_dim(
     for draw in range(draws):
         x = transform.encode(pixels, uniform.uniform())
         results.append(log_likelihood(model, x, seed=seed + draw * _DRAWS, first=first, **options))
-    log_prob = torch.stack([r.log_prob for r in results]).mean(0)
+    each = torch.stack([r.log_prob for r in results])
+    log_prob = each.mean(0)
     stderr = torch.stack([r.stderr for r in results]).square().mean(0).div(draws).sqrt()
+    # What the draws differ by is probes and dequantisation together.
+    scatter = each.var(0) / draws if draws > 1 else torch.full_like(log_prob, math.nan)
+    from_draws = (scatter - stderr.square()).clamp_min(0).sqrt()
     nats_per_bit = math.prod(shape) * math.log(2)
     bits = -(log_prob + transform.log_det(shape)) / nats_per_bit
     mean, error = mean_and_error(bits)
-    nfe = torch.stack([r.nfe for r in results]).double().mean(0)
-    return BitsPerDim(bits, stderr / nats_per_bit, mean, error, log_prob, nfe, dequantisation, draws, results[0].t_min)
+    nfe, divergences = (
+        torch.stack(counts).double().mean(0) for counts in zip(*((r.nfe, r.divergences) for r in results), strict=True)
+    )
+    return BitsPerDim(
+        bits=bits,
+        stderr=stderr / nats_per_bit,
+        mean=mean,
+        mean_stderr=error,
+        log_prob=log_prob,
+        stderr_dequantisation=from_draws / nats_per_bit,
+        nfe=nfe,
+        divergences=divergences,
+        dequantisation=dequantisation,
+        draws=draws,
+        t_min=results[0].t_min,
+    )

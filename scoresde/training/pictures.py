@@ -15,7 +15,7 @@ from scoresde.score import NetworkScore
 from scoresde.sde import expand_to
 from scoresde.training.run import Run
 
-__all__ = ["has_classes", "picture_of_samples", "pictures", "read_log"]
+__all__ = ["has_classes", "picture_of_likelihoods", "picture_of_samples", "pictures", "read_log"]
 
 
 def has_classes(model: NetworkScore) -> bool:
@@ -52,6 +52,23 @@ def picture_of_samples(run: Run, data: Data, raw: Tensor, name: str, caption: st
     elif data.shape == (2,):
         test = data.test[: len(raw)]
         _save(run, plots.samples_2d(raw, test), file, "Samples", caption + " Beside them, held-out data.")
+
+
+def picture_of_likelihoods(run: Run, data: Data, raw: Tensor, values: Tensor, split: str, unit: str) -> None:
+    """Draw the most and the least likely of images `(n, ...)` in raw units, of values `(n,)`."""
+    if not _is_image(data) or len(raw) < 2:
+        return
+    count = min(10, len(raw) // 2)
+    order = values.argsort(descending=unit != "bits_per_dim")
+    chosen = torch.cat((order[:count], order[-count:]))
+    images = _to_unit(data, data.transform.encode(raw[chosen]))
+    figure = plots.image_grid(images, columns=count, titles=[f"{v:.2f}" for v in values[chosen].tolist()])
+    of = "held-out images" if split == "test" else "training images"
+    caption = (
+        f"Of {len(raw)} {of}, the {count} most likely (above) and the {count} least likely, "
+        f"in {unit.replace('_per_', '/')}."
+    )
+    _save(run, figure, f"samples/likelihood-{split}.png", "Most and least likely", caption)
 
 
 def pictures(run: Run, model: NetworkScore, data: Data, *, seed: int = 0) -> None:

@@ -1,6 +1,5 @@
 """What the commands do with a run: train, sample, compute likelihoods and evaluate."""
 
-import csv
 import io
 import json
 import math
@@ -16,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from scoresde.data import Data
-from scoresde.likelihood import bits_per_dim, log_likelihood
 from scoresde.metrics import evaluate_samples
 from scoresde.sampling import Sampler, TunedSteps, tune
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import write_atomically
 from scoresde.training.config import ConfigError
+from scoresde.training.likelihoods import likelihood
 from scoresde.training.loggers import LocalLogger, Logger
 from scoresde.training.loop import Trainer
 from scoresde.training.pictures import has_classes, picture_of_samples, pictures, read_log
@@ -144,8 +143,9 @@ def _check_evaluation(run: Run, model: NetworkScore, data: Data) -> None:
         value = evaluation[name]
         if not (value is None and free) and (not isinstance(value, int) or value < low):
             raise ConfigError(f"evaluation.{name} is {value!r}, expected a whole number of at least {low}")
-    if not isinstance(evaluation.tolerance, (int, float)) or not evaluation.tolerance > 0:
-        raise ConfigError(f"evaluation.tolerance is {evaluation.tolerance!r}, expected a positive number")
+    tol = evaluation.tol
+    if tol is not None and (not isinstance(tol, (int, float)) or not tol > 0):
+        raise ConfigError(f"evaluation.tol is {tol!r}, expected a positive number of nats, or null")
     n = len(data.test) if evaluation.samples is None else min(evaluation.samples, len(data.test))
     if n:
         check_evaluation_size(min(n, len(data.train)))
@@ -288,70 +288,6 @@ def _units(data: Data, raw: Tensor) -> Tensor:
 
 def _metrics(estimates: dict[str, Any]) -> dict[str, Any]:
     return {k: {"value": e.value, "stderr": e.stderr, "n": e.n} for k, e in estimates.items()}
-
-
-def likelihood(
-    run: Run,
-    model: NetworkScore,
-    data: Data,
-    split: str,
-    n: int | None,
-    options: DictConfig,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Log-likelihoods of (the first n samples of) a split; one line for each in `likelihood-{split}.csv`."""
-    if split not in ("train", "test"):
-        raise ConfigError(f"split is {split!r}, expected train or test")
-    raw, labels = (data.test, data.test_labels) if split == "test" else (data.train, data.train_labels)
-    if n is not None and (not isinstance(n, int) or n < 1):
-        raise ConfigError(f"n is {n!r}, expected a whole number of at least 1, or null for all")
-    n = len(raw) if n is None else min(n, len(raw))
-    raw = raw[:n].to(model.device)
-    settings: dict[str, Any] = {
-        "divergence": run.make("evaluation.divergence"),
-        "rtol": options.tolerance,
-        "atol": options.tolerance,
-        "seed": options.seed,
-        "batch_size": options.batch_size,
-        "progress": progress,
-    }
-    if has_classes(model):
-        assert labels is not None
-        settings["labels"] = labels[:n].to(model.device)
-    began = time.perf_counter()
-    entry: dict[str, Any] = {
-        "split": split,
-        "n": n,
-        "divergence": repr(settings["divergence"].for_size(math.prod(data.shape))),
-        "tolerance": options.tolerance,
-    }
-    if data.transform.levels is None:
-        out = log_likelihood(model, data.transform.encode(raw), **settings)
-        values = out.log_prob + data.transform.log_det(data.shape)
-        entry |= {"nats": values.mean().item(), "bits_per_dim": None, "t_min": out.t_min}
-        stderr, nfe, unit = out.stderr, out.nfe.double(), "nats"
-    else:
-        bits = bits_per_dim(model, raw, data.transform, draws=options.draws, **settings)
-        values, stderr, nfe, unit = bits.bits, bits.stderr, bits.nfe.double(), "bits_per_dim"
-        entry |= {
-            "bits_per_dim": bits.mean,
-            "nats": -bits.mean * math.prod(data.shape) * math.log(2),
-            "dequantisation": bits.dequantisation,
-            "draws": bits.draws,
-            "t_min": bits.t_min,
-        }
-    entry["stderr"] = values.std().item() / math.sqrt(n) if n > 1 else None
-    entry["stderr_probes"] = stderr.square().sum().sqrt().item() / n
-    entry["nfe"] = nfe.mean().item()
-    entry["seconds"] = time.perf_counter() - began
-    text = io.StringIO()
-    rows = csv.writer(text)
-    rows.writerow(["index", unit, "stderr", "nfe"])
-    rows.writerows(zip(range(n), values.tolist(), stderr.tolist(), nfe.tolist(), strict=True))
-    content = text.getvalue().encode()
-    write_atomically(run.directory / f"likelihood-{split}.csv", lambda file: file.write(content))
-    run.add_to_summary(**{"likelihood" if split == "test" else "likelihood_train": entry})
-    return entry
 
 
 def _last_loss(run: Run) -> float | None:

@@ -242,12 +242,14 @@ def _likelihood(summary: dict[str, Any]) -> Table | None:
     plain = {
         "n": "samples, n",
         "stderr_probes": "standard error from probes alone",
+        "stderr_dequantisation": "standard error from dequantisation alone",
         "dequantisation": "dequantisation",
         "draws": "dequantisation draws",
         "divergence": "divergence",
         "nfe": "NFE, mean",
+        "divergences": "divergences, mean",
         "t_min": "t_min",
-        "tolerance": "tolerance",
+        "tol": "tol, nats",
     }
     for key, title in plain.items():
         if any(key in e for e in entries):

@@ -40,7 +40,7 @@ SMALL = [
     "sampler.grid.steps=4",
     "evaluation.samples=12",
     "evaluation.likelihood=6",
-    "evaluation.tolerance=1e-2",
+    "evaluation.tol=0.5",
 ]
 TOY = ["data=two_moons", "+data.n_train=200", "+data.n_test=40", *SMALL]
 COMMAND = ("run", "resume", "runs", "name", "allow", "progress")
@@ -115,7 +115,11 @@ def test_all_files_are_there(trained: SimpleNamespace) -> None:
         "summary.json",
         "pictures.json",
         "likelihood-test.csv",
+        "likelihood-test.json",
         "likelihood-train.csv",
+        "likelihood-train.json",
+        "samples/likelihood-test.png",
+        "samples/likelihood-train.png",
         "samples/samples.npz",
         "samples/samples.png",
         "samples/forward_process.png",
@@ -257,12 +261,12 @@ def rows(path: Path) -> list[list[str]]:
 
 
 def test_likelihood_of_discrete_data(copied: Run, trained: SimpleNamespace) -> None:
-    options = OmegaConf.merge(copied.config.evaluation, {"seed": 0, "tolerance": 1e-2})
+    options = OmegaConf.merge(copied.config.evaluation, {"seed": 0, "tol": 0.5})
     entry = likelihood(copied, copied.model(), trained.data, "test", 6, options, progress=False)
     before = trained.run.summary()["likelihood"]
     assert entry["bits_per_dim"] == pytest.approx(before["bits_per_dim"], rel=1e-9)
     head, *table = rows(copied.directory / "likelihood-test.csv")
-    assert head == ["index", "bits_per_dim", "stderr", "nfe"]
+    assert head == ["index", "bits_per_dim", "stderr", "stderr_dequantisation", "nfe", "divergences"]
     assert [int(row[0]) for row in table] == list(range(6))
     values = np.array([float(row[1]) for row in table])
     assert values.mean() == pytest.approx(entry["bits_per_dim"])
@@ -330,7 +334,7 @@ def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
         (["evaluation.likelihood=-3"], "evaluation.likelihood is -3"),
         (["evaluation.batch_size=0"], "evaluation.batch_size is 0"),
         (["evaluation.draws=0"], "evaluation.draws is 0"),
-        (["evaluation.tolerance=0"], "evaluation.tolerance is 0"),
+        (["evaluation.tol=0"], "evaluation.tol is 0"),
         (["evaluation.divergence.probes=0"], "evaluation.divergence: probes is 0"),
     ],
 )

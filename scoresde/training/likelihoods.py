@@ -1,0 +1,160 @@
+"""Log-likelihoods of a run's data: one line for each sample, in a file that an interrupted command goes on from."""
+
+import csv
+import hashlib
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from scoresde.data import Data
+from scoresde.likelihood import bits_per_dim, log_likelihood
+from scoresde.score import NetworkScore
+from scoresde.training.checkpoint import write_atomically
+from scoresde.training.config import ConfigError
+from scoresde.training.pictures import has_classes, picture_of_likelihoods
+from scoresde.training.run import Run
+
+__all__ = ["likelihood"]
+
+_COLUMNS = ("stderr", "stderr_dequantisation", "nfe", "divergences")
+
+
+def likelihood(
+    run: Run,
+    model: NetworkScore,
+    data: Data,
+    split: str,
+    n: int | None,
+    options: DictConfig,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Log-likelihoods of (the first n samples of) a split.
+
+    They are appended to `likelihood-{split}.csv` a batch at a time. Those that are there already, of the same model
+    and settings, are not computed again: a sample's figure depends on no other.
+    """
+    if split not in ("train", "test"):
+        raise ConfigError(f"split is {split!r}, expected train or test")
+    raw, labels = (data.test, data.test_labels) if split == "test" else (data.train, data.train_labels)
+    if n is not None and (not isinstance(n, int) or n < 1):
+        raise ConfigError(f"n is {n!r}, expected a whole number of at least 1, or null for all")
+    n = len(raw) if n is None else min(n, len(raw))
+    # Before a file of other settings is begun anew.
+    if options.tol is not None and not (isinstance(options.tol, int | float) and options.tol > 0):
+        raise ConfigError(f"tol is {options.tol!r}, expected a positive number of nats, or null for 1e-4 per dimension")
+    for name in ("draws", "batch_size"):
+        if not isinstance(options[name], int) or options[name] < 1:
+            raise ConfigError(f"{name} is {options[name]!r}, expected a whole number of at least 1")
+    divergence = run.make("evaluation.divergence")
+    size = math.prod(data.shape)
+    tol = 1e-4 * size if options.tol is None else options.tol
+    discrete = data.transform.levels is not None
+    unit = "bits_per_dim" if discrete else "nats"
+    settings: dict[str, Any] = {
+        "split": split,
+        "unit": unit,
+        "divergence": repr(divergence.for_shape(data.shape)),
+        "tol": tol,
+        "draws": options.draws if discrete else None,
+        "dequantisation": "uniform" if discrete else None,
+        "t_min": model.sde.t_min,
+        "seed": options.seed,
+        "model": hashlib.sha256(run.model_path.read_bytes()).hexdigest()[:16],
+    }
+    table = _Table(run.directory / f"likelihood-{split}.csv", unit, settings)
+    common: dict[str, Any] = {"divergence": divergence, "tol": tol, "seed": options.seed}
+    began, here = time.perf_counter(), len(table.rows)
+    with tqdm(total=n, initial=min(here, n), disable=not progress, desc=f"likelihood, {split}", unit="sample") as bar:
+        for start in range(here, n, options.batch_size):
+            stop = min(start + options.batch_size, n)
+            if has_classes(model):
+                assert labels is not None
+                common["labels"] = labels[start:stop].to(model.device)
+            table.add(_rows(model, data, raw[start:stop].to(model.device), start, options, common))
+            bar.update(stop - start)
+            mean, error = _mean(table.column(unit, n))
+            bar.set_postfix_str(f"{mean:.4f} ± {error:.4f} {unit.replace('_per_', '/')}")
+    values, probes, draws = (table.column(name, n) for name in (unit, "stderr", "stderr_dequantisation"))
+    mean, error = _mean(values)
+    entry = {
+        **{key: value for key, value in settings.items() if key not in ("unit", "model", "seed")},
+        "n": n,
+        "bits_per_dim": mean if discrete else None,
+        "nats": -mean * size * math.log(2) if discrete else mean,
+        "stderr": error if n > 1 else None,
+        "stderr_probes": probes.square().sum().sqrt().item() / n,
+        "stderr_dequantisation": draws.square().sum().sqrt().item() / n if discrete and options.draws > 1 else None,
+        "nfe": table.column("nfe", n).mean().item(),
+        "divergences": table.column("divergences", n).mean().item(),
+        "seconds": time.perf_counter() - began,
+        "reused": min(here, n),
+    }
+    picture_of_likelihoods(run, data, raw[:n], values, split, unit)
+    run.add_to_summary(**{"likelihood" if split == "test" else "likelihood_train": entry})
+    return entry
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return values.mean().item(), error
+
+
+def _rows(
+    model: NetworkScore, data: Data, raw: Tensor, first: int, options: DictConfig, common: dict[str, Any]
+) -> list[list[float]]:
+    """A line for each sample: its value and `_COLUMNS`."""
+    if data.transform.levels is None:
+        out = log_likelihood(model, data.transform.encode(raw), first=first, **common)
+        values = out.log_prob + data.transform.log_det(data.shape)
+        columns = (values, out.stderr, torch.zeros_like(values), out.nfe, out.divergences)
+    else:
+        bits = bits_per_dim(model, raw, data.transform, draws=options.draws, first=first, **common)
+        columns = (bits.bits, bits.stderr, bits.stderr_dequantisation, bits.nfe, bits.divergences)
+    return list(map(list, zip(*(c.tolist() for c in columns), strict=True)))
+
+
+class _Table:
+    """The file, and a note beside it of what its figures are of."""
+
+    def __init__(self, path: Path, unit: str, settings: dict[str, Any]) -> None:
+        self.path, self.names = path, (unit, *_COLUMNS)
+        note = path.with_suffix(".json")
+        same = note.is_file() and path.is_file() and note.read_bytes() == json.dumps(settings, indent=1).encode()
+        self.rows: list[list[float]] = self._read() if same else []
+        # Without a line that an interruption left unfinished, or the lines of another model.
+        write_atomically(path, lambda file: file.write(self._text(self.rows, 0, head=True).encode()))
+        write_atomically(note, lambda file: file.write(json.dumps(settings, indent=1).encode()))
+
+    def _read(self) -> list[list[float]]:
+        rows: list[list[float]] = []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            for line in list(csv.reader(file))[1:]:
+                try:
+                    index, *values = map(float, line)
+                except ValueError:
+                    break
+                if index != len(rows) or len(values) != len(self.names):
+                    break
+                rows.append(values)
+        return rows
+
+    def _text(self, rows: list[list[float]], first: int, head: bool = False) -> str:
+        lines = [",".join(("index", *self.names))] if head else []
+        lines += [",".join(map(repr, (index, *row))) for index, row in enumerate(rows, first)]
+        return "".join(line + "\n" for line in lines)
+
+    def add(self, rows: list[list[float]]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(self._text(rows, len(self.rows)))
+        self.rows += rows
+
+    def column(self, name: str, n: int) -> Tensor:
+        place = self.names.index(name)
+        return torch.tensor([row[place] for row in self.rows[:n]], dtype=torch.float64)

@@ -1,0 +1,134 @@
+"""Likelihoods of a run, and the file that an interrupted command goes on from."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from scoresde.cli import conf_dir
+from scoresde.training import likelihoods
+from scoresde.training.likelihoods import likelihood
+from scoresde.training.pipeline import train
+from scoresde.training.run import Run
+
+SMALL = [
+    "network=mlp",
+    "network.width=16",
+    "network.blocks=1",
+    "network.embedding.dim=8",
+    "training.steps=20",
+    "training.batch_size=32",
+    "evaluation.samples=0",
+    "evaluation.likelihood=0",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    directory = tmp_path_factory.mktemp("likelihoods") / "run"
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        whole = OmegaConf.to_container(compose(config_name="train", overrides=SMALL), resolve=True)
+    assert isinstance(whole, dict)
+    free = ("run", "resume", "runs", "name", "allow", "progress")
+    run = Run(directory, OmegaConf.create({k: v for k, v in whole.items() if k not in free}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        train(run, None, progress=False)
+    return SimpleNamespace(directory=directory, data=run.data())
+
+
+@pytest.fixture
+def run(trained: SimpleNamespace, tmp_path: Path) -> Run:
+    return Run.open(shutil.copytree(trained.directory, tmp_path / "run"))
+
+
+def options(**changes: Any) -> DictConfig:
+    return OmegaConf.create({"tol": 0.5, "draws": 1, "seed": 0, "batch_size": 2, **changes})
+
+
+def table(run: Run) -> list[list[str]]:
+    with (run.directory / "likelihood-test.csv").open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def test_an_interrupted_command_goes_on(run: Run, trained: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = run.model(), 0
+    whole = likelihood(run, model, trained.data, "test", 6, options(), progress=False)
+    reference = table(run)
+    assert whole["reused"] == 0
+    (run.directory / "likelihood-test.csv").unlink()
+    real = likelihoods.bits_per_dim
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(likelihoods, "bits_per_dim", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        likelihood(run, model, trained.data, "test", 6, options(), progress=False)
+    assert table(run) == reference[:2]
+    # As if it had been stopped while it wrote a line.
+    with (run.directory / "likelihood-test.csv").open("a") as file:
+        file.write("2,3.1")
+    again = likelihood(run, model, trained.data, "test", 6, options(), progress=False)
+    assert calls == 4  # two batches of two more
+    assert table(run) == reference
+    assert again["reused"] == 2
+    assert again["bits_per_dim"] == whole["bits_per_dim"]
+    # More of them, and fewer.
+    assert likelihood(run, model, trained.data, "test", 7, options(), progress=False)["reused"] == 6
+    assert likelihood(run, model, trained.data, "test", 3, options(), progress=False)["n"] == 3
+    assert len(table(run)) == 7
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"tol": 0.4}, {"draws": 2}])
+def test_other_settings_begin_anew(run: Run, trained: SimpleNamespace, changes: dict[str, Any]) -> None:
+    likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False)
+    before = table(run)
+    entry = likelihood(run, run.model(), trained.data, "test", 2, options(**changes), progress=False)
+    assert entry["reused"] == 0
+    assert table(run) != before
+
+
+def test_another_model_begins_anew(run: Run, trained: SimpleNamespace) -> None:
+    model = run.model()
+    likelihood(run, model, trained.data, "test", 2, options(), progress=False)
+    run.save_model(model, 12345)
+    assert likelihood(run, model, trained.data, "test", 2, options(), progress=False)["reused"] == 0
+
+
+def test_errors_have_their_parts(run: Run, trained: SimpleNamespace) -> None:
+    entry = likelihood(run, run.model(), trained.data, "test", 6, options(draws=3), progress=False)
+    assert entry["stderr"] >= entry["stderr_probes"] > 0
+    assert entry["stderr_dequantisation"] >= 0
+    assert (run.directory / "samples" / "likelihood-test.png").stat().st_size > 1000
+    pictures = json.loads((run.directory / "pictures.json").read_text())
+    caption = next(p["caption"] for p in pictures if p["file"] == "samples/likelihood-test.png")
+    assert caption == "Of 6 held-out images, the 3 most likely (above) and the 3 least likely, in bits/dim."
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tol": 0}, "tol is 0, expected a positive number of nats"),
+        ({"draws": 0}, "draws is 0, expected a whole number"),
+        ({"batch_size": 0}, "batch_size is 0, expected a whole number"),
+    ],
+)
+def test_what_is_refused_loses_nothing(
+    run: Run, trained: SimpleNamespace, changes: dict[str, Any], message: str
+) -> None:
+    likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False)
+    before = table(run)
+    with pytest.raises(ValueError, match=message):
+        likelihood(run, run.model(), trained.data, "test", 2, options(**changes), progress=False)
+    assert table(run) == before
