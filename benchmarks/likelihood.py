@@ -1,0 +1,725 @@
+"""True error of log-likelihoods against their cost.
+
+    python benchmarks/likelihood.py [--problem digits --sde vp edm] [--peers] [--quick] [--out DIRECTORY]
+    python benchmarks/likelihood.py --problem --run RUN_DIRECTORY [--run-points 16] [--peers] [--out DIRECTORY]
+
+Problems: the mixtures of `solvers.py`, whose density is known under every SDE, and the network of a run, of which the
+truth is this package's Exact divergence at a very small tolerance in float64.
+
+Methods, all on the same points: this package; score_sde's scheme written anew (scipy's RK45 in t on the whole batch
+as one vector with the log-determinants behind it, velocity and divergence by a forward pass each, one Rademacher
+probe for the whole path); with `--peers` torchdiffeq's dopri5 and torchode's tsit5 in t, where installed
+(`pip install torchdiffeq torchode`), velocity and probe sharing a forward pass.
+
+Solver errors are those with the exact divergence. Everybody's latents have the prior with the data's moments, and
+score_sde's also N(0, σ² I). Methods take turns, each turn with another seed; seconds are the median of a method's
+turns, ratios are the median of ratios within a turn. What took long is not run again.
+
+Forward-equivalents: forwards, and divergences by what they cost in forwards on this machine. Averaged repeats bring
+down what probes err by, not what the solver does.
+"""
+
+import argparse
+import copy
+import csv
+import importlib.util
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+from solvers import Failures, digits, markdown, ring
+from torch import Tensor
+
+from scoresde.likelihood import (
+    Auto,
+    CovarianceScaling,
+    Exact,
+    Hutchinson,
+    Probing,
+    ScalarScaling,
+    log_likelihood,
+)
+from scoresde.likelihood.scaling import Scaling
+from scoresde.ode import DOP853
+from scoresde.sampling import SampleNoise
+from scoresde.score import GaussianMixtureScore, ScoreModel, with_sde
+from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, SubVPSDE
+from scoresde.training.run import Run
+
+SDES: dict[str, Callable[[], SDE]] = {"vp": VPSDE, "subvp": SubVPSDE, "ve": VESDE, "edm": EDMSDE}
+TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6)  # of the others
+NATS = (1e-1, 1e-2, 1e-3, 1e-4)  # of this package
+SCALINGS: dict[str, Callable[[], Scaling]] = {"scalar": ScalarScaling, "covariance": CovarianceScaling}
+ONE = "Hutchinson(1)"
+# Beside it; at the larger tolerances, since probes err by more.
+PROBES: dict[str, Callable[[], Any]] = {
+    "Hutchinson(4)": partial(Hutchinson, 4),
+    "Probing(16)": partial(Probing, 16),
+    "Auto(0.5)": partial(Auto, 0.5),
+}
+EXACT, FIXED = "exact", "fixed probe"
+OURS, SCORE_SDE = "scoresde", "score_sde"
+RULER = (SCORE_SDE, "RK45 1e-05", FIXED)
+SOLVER_TARGET, PROBE_TARGET = 1e-3, 0.5  # nats per dimension at most, and nats RMS
+LONG = 20.0  # seconds
+# Products that are worked on at once.
+BLOCK = 2048
+# Points at which the cost of a trace is measured.
+ROWS = 256
+
+# ---------------------------------------------------------------- problems
+
+
+class Counted(ScoreModel):
+    """A model that counts the samples it is asked for."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(model.sde, model.statistics)
+        self.model = model
+        self.forwards = 0
+
+    @property
+    def exact(self) -> bool:
+        return self.model.exact
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        self.forwards += len(x)
+        return self.model.denoise(x, t, **cond)
+
+    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        self.forwards += len(x)
+        return self.model.noise(x, t, **cond)
+
+    def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        self.forwards += len(x)
+        return self.model.velocity(x, t, **cond)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Points `(B, ...)` and their log-densities under a model."""
+
+    name: str
+    sde: str
+    model: Counted
+    x: Tensor
+    true: Tensor
+    note: str
+
+    @property
+    def size(self) -> int:
+        return self.x[0].numel()
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.sde}"
+
+
+def mixture(name: str) -> GaussianMixtureScore:
+    if name == "ring":
+        return ring()
+    flat = digits()
+    covariances = torch.einsum("kij,kj,klj->kil", flat.rotations, flat.variances, flat.rotations)
+    # Images, for probes that look at where a pixel is.
+    means = flat.means.reshape(-1, 1, 8, 8)
+    return GaussianMixtureScore(flat.weights, means, (covariances + covariances.mT) / 2, flat.sde)
+
+
+def mixture_problem(name: str, sde: str, points: int, seed: int) -> Problem:
+    model = with_sde(mixture(name), SDES[sde]())
+    assert isinstance(model, GaussianMixtureScore)
+    x = model.sample(points, model.sde.t_min, torch.Generator().manual_seed(seed))
+    true = model.log_prob(x, model.sde.t_min)
+    return Problem(name, sde, Counted(model), x, true, f"mean log-density {true.mean():.2f} nats")
+
+
+def network_problem(directory: Path, sde: str | None, points: int, seed: int) -> Problem:
+    run = Run.open(directory)
+    model: ScoreModel = run.model()
+    if sde is not None:
+        model = with_sde(model, SDES[sde]())
+    data = run.data()
+    raw = data.test[:points]
+    noise = SampleNoise(seed, torch.arange(len(raw)), tuple(raw.shape[1:]), torch.float64, stream=1)
+    x = data.transform.encode(raw, None if data.transform.levels is None else noise.uniform())
+    # Numbers that a float32 network is given as they are.
+    x = x.float().double()
+    fine = copy.deepcopy(model).double()
+    start = time.perf_counter()
+    true = log_likelihood(fine, x, tol=1e-5, method=DOP853, nodes=6, divergence=Exact()).log_prob
+    other = log_likelihood(fine, x[:4], tol=1e-5, scaling=CovarianceScaling(), divergence=Exact()).log_prob
+    note = (
+        f"mean log-density {true.mean():.2f} nats, by DOP853; by Dormand-Prince and the covariance the first "
+        f"{len(other)} differ by up to {(other - true[:4]).abs().max():.0e} nats ({time.perf_counter() - start:.0f} s)"
+    )
+    return Problem(directory.name, sde or type(model.sde).__name__, Counted(model), x, true, note)
+
+
+# ---------------------------------------------------------------- methods
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Log-densities `(B,)`, with N(0, σ² I) as well, standard errors, and counts per sample."""
+
+    log_prob: Tensor
+    plain: Tensor | None
+    stderr: Tensor | None
+    forwards: float
+    divergences: float
+    products: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to log-densities; methods of one library and path differ by the divergence alone."""
+
+    library: str
+    path: str
+    divergence: str
+    run: Callable[[Problem, int], Outcome]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.library, self.path, self.divergence
+
+
+def methods(peers: bool, tolerances: Sequence[float], nats: Sequence[float], failures: Failures) -> list[Method]:
+    out = []
+    divergences = (EXACT, FIXED)
+    solvers: dict[tuple[str, str], Any] = {(SCORE_SDE, "RK45"): _score_sde}
+    if peers:
+        for name, solver, run in (("torchdiffeq", "dopri5", _torchdiffeq), ("torchode", "tsit5", _torchode)):
+            if importlib.util.find_spec(name) is None:
+                failures.add(name, ModuleNotFoundError(f"pip install {name}"))
+            else:
+                solvers[name, solver] = run
+    for (library, solver), run in solvers.items():
+        for tolerance in tolerances:
+            for d in divergences:
+                out.append(Method(library, f"{solver} {tolerance:g}", d, partial(run, tolerance, d == EXACT)))
+    for scaling, make in SCALINGS.items():
+        for tol in nats:
+            chosen = {EXACT: Exact, ONE: Hutchinson} | (PROBES if tol >= 1e-2 else {})
+            for label, divergence in chosen.items():
+                out.append(Method(OURS, f"tol {tol:g}, {scaling}", label, partial(_ours, tol, make, divergence)))
+    return out
+
+
+def _ours(
+    tol: float, scaling: Callable[[], Scaling], divergence: Callable[[], Any], problem: Problem, seed: int
+) -> Outcome:
+    out = log_likelihood(
+        problem.model, problem.x, tol=tol, scaling=scaling(), divergence=divergence(), seed=seed + 1000
+    )
+    divergences, products = (float(v.double().mean()) for v in (out.divergences, out.products))
+    return Outcome(out.log_prob, None, out.stderr, float(out.nfe.double().mean()), divergences, products)
+
+
+def _signs(problem: Problem, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 2, problem.x.shape, generator=generator).to(problem.model.dtype) * 2 - 1
+
+
+def _velocity(model: ScoreModel, x: Tensor, t: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+    """Velocity and probed divergence of one forward pass."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        velocity = model.velocity(x, t)
+        (product,) = torch.autograd.grad((velocity * signs).sum(), x)
+    return velocity.detach(), (product * signs).flatten(1).sum(1)
+
+
+def _exact(model: ScoreModel, x: Tensor, t: Tensor) -> Tensor:
+    rows = max(1, BLOCK // x[0].numel())
+    parts = []
+    for part, times in zip(x.split(rows), t.split(rows), strict=True):
+        field = partial(_at, model, times)
+        parts.append(Exact().traces(field, part, 0, torch.arange(len(part))).value)
+    return torch.cat(parts)
+
+
+def _at(model: ScoreModel, t: Tensor, x: Tensor) -> Tensor:
+    return model.velocity(x, t)
+
+
+def _finished(problem: Problem, z: Tensor, log_det: Tensor, calls: float, exact: bool) -> Outcome:
+    z, log_det = z.double().flatten(1), log_det.double()
+    return Outcome(
+        matched_prior(problem.model, z) + log_det,
+        problem.model.sde.prior_log_prob(z) + log_det,
+        None,
+        problem.model.forwards / len(z),
+        calls,
+        calls * (problem.size if exact else 1),
+    )
+
+
+def matched_prior(model: ScoreModel, z: Tensor) -> Tensor:
+    """log N(z; α m, α² Σ + σ² I), `(B,)`, for z `(B, D)`."""
+    known, end = model.statistics, torch.tensor(model.sde.t_max, dtype=torch.float64)
+    assert known is not None
+    assert known.covariance is not None
+    alpha, sigma = model.sde.alpha(end), model.sde.sigma(end)
+    covariance = alpha**2 * known.covariance.double() + sigma**2 * torch.eye(z.shape[1], dtype=torch.float64)
+    mean = alpha * known.mean.double().flatten()
+    return torch.distributions.MultivariateNormal(mean, covariance).log_prob(z)
+
+
+def _score_sde(tolerance: float, exact: bool, problem: Problem, seed: int) -> Outcome:
+    model, x = problem.model, problem.x
+    model.forwards = 0
+    count, signs = len(x), _signs(problem, seed)
+
+    def slope(t: float, flat: np.ndarray) -> np.ndarray:
+        sample = torch.from_numpy(flat[:-count]).reshape(x.shape).to(model.dtype)
+        times = torch.full((count,), t, dtype=torch.float64)
+        drift = model.velocity(sample, times)
+        trace = _exact(model, sample, times) if exact else _velocity(model, sample, times, signs)[1]
+        return np.concatenate((drift.double().flatten().numpy(), trace.double().numpy()))
+
+    start = np.concatenate((x.flatten().numpy(), np.zeros(count)))
+    span = (model.sde.t_min, model.sde.t_max)
+    found = solve_ivp(slope, span, start, method="RK45", rtol=tolerance, atol=tolerance)
+    if not found.success:
+        raise ArithmeticError(found.message)
+    end = torch.from_numpy(found.y[:, -1])
+    return _finished(problem, end[:-count].reshape(count, -1), end[-count:], found.nfev, exact)
+
+
+class _Joint:
+    """The velocity of states with the log-determinant as a last number, `(B, D + 1)`."""
+
+    def __init__(self, problem: Problem, exact: bool, seed: int) -> None:
+        self.problem, self.exact, self.calls = problem, exact, 0
+        self.signs = _signs(problem, seed)
+        self.start = torch.cat((problem.x.flatten(1), torch.zeros(len(problem.x), 1)), 1).to(problem.model.dtype)
+        problem.model.forwards = 0
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        self.calls += 1
+        model = self.problem.model
+        # Some step over the end and come back.
+        times = t.double().clamp(model.sde.t_min, model.sde.t_max).expand(len(y))
+        x = y[:, :-1].reshape(self.problem.x.shape)
+        if self.exact:
+            velocity, trace = model.velocity(x, times), _exact(model, x, times)
+        else:
+            velocity, trace = _velocity(model, x, times, self.signs)
+        return torch.cat((velocity.flatten(1), trace[:, None].to(y)), 1)
+
+    def finished(self, y: Tensor) -> Outcome:
+        return _finished(self.problem, y[:, :-1], y[:, -1], self.calls, self.exact)
+
+
+def _torchdiffeq(tolerance: float, exact: bool, problem: Problem, seed: int) -> Outcome:
+    from torchdiffeq import odeint
+
+    field, sde = _Joint(problem, exact, seed), problem.model.sde
+    span = torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)
+    return field.finished(odeint(field, field.start, span, rtol=tolerance, atol=tolerance, method="dopri5")[-1])
+
+
+def _torchode(tolerance: float, exact: bool, problem: Problem, seed: int) -> Outcome:
+    import torchode
+
+    field, sde = _Joint(problem, exact, seed), problem.model.sde
+    term = torchode.ODETerm(field)
+    controller = torchode.IntegralController(tolerance, tolerance, term=term)
+    solver = torchode.AutoDiffAdjoint(torchode.Tsit5(term=term), controller)
+    first, last = (torch.full((len(field.start),), v, dtype=torch.float64) for v in (sde.t_min, sde.t_max))
+    found = solver.solve(torchode.InitialValueProblem(y0=field.start, t_start=first, t_end=last))
+    if bool((found.status != torchode.status_codes.Status.SUCCESS.value).any()):
+        raise ArithmeticError(f"status {found.status.unique().tolist()}")
+    return field.finished(found.ys[:, -1])
+
+
+# ---------------------------------------------------------------- measurement
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method on a problem: errors in nats, counts per sample, seconds for all points."""
+
+    problem: str
+    sde: str
+    library: str
+    path: str
+    divergence: str
+    size: int
+    mean: float
+    max: float
+    max_plain: float  # with the prior N(0, σ² I)
+    rms: float
+    coverage: float  # of two standard errors
+    forwards: float
+    divergences: float
+    products: float
+    equivalents: float
+    seconds: float
+    ratio: float  # to score_sde's scheme at 1e-5
+    turns: int
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.library, self.path, self.divergence
+
+
+def trace_costs(problem: Problem, repeats: int = 7) -> dict[str, float]:
+    """What a trace with its forward costs in forwards, for 256 points at once: medians of calls that take turns."""
+    model, sde = problem.model, problem.model.sde
+    x = problem.x.repeat(-(-ROWS // len(problem.x)), *[1] * (problem.x.ndim - 1))[:ROWS].to(model.dtype)
+    t = sde.time(torch.zeros(len(x), dtype=torch.float64)).clamp(sde.t_min, sde.t_max)
+    x = sde.alpha(t[0]).to(x) * x
+    signs, index = torch.ones_like(x), torch.arange(len(x))
+
+    def traces(divergence: Any) -> Callable[[], Any]:
+        return lambda: divergence.traces(partial(_at, model, t), x, 0, index)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "forward": lambda: model.velocity(x, t),
+        FIXED: lambda: _velocity(model, x, t, signs),
+        ONE: traces(Hutchinson(1)),
+        "Hutchinson(4)": traces(Hutchinson(4)),
+        "Probing(16)": traces(Probing(16)),
+        EXACT: lambda: _exact(model, x, t),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            if name == EXACT and turn > 2:
+                continue
+            start = time.perf_counter()
+            call()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: middle[name] / middle["forward"] for name in calls} | {"milliseconds": 1e3 * middle["forward"]}
+
+
+def equivalents(method: Method, outcome: Outcome, costs: dict[str, float]) -> float:
+    alone = outcome.forwards - outcome.divergences
+    if method.divergence in costs:
+        # torchdiffeq and torchode take the velocity from the probe's forward pass.
+        alone = max(alone, 0.0)
+        return alone + outcome.divergences * costs[method.divergence]
+    return outcome.forwards + outcome.products * (costs["Hutchinson(4)"] - 1) / 4
+
+
+def measure(problem: Problem, chosen: Sequence[Method], turns: int, failures: Failures) -> tuple[list[Row], dict]:
+    costs = trace_costs(problem)
+    outcomes: dict[Method, list[Outcome]] = {m: [] for m in chosen}
+    seconds: dict[Method, list[float]] = {m: [] for m in chosen}
+    ruler = next(m for m in chosen if m.key == RULER)
+    for turn in range(turns):
+        for method in sorted(chosen, key=lambda m: m is not ruler):
+            if len(outcomes[method]) < turn or (turn and seconds[method][0] > LONG):
+                continue
+            start = time.perf_counter()
+            try:
+                outcome = method.run(problem, turn)
+                if not bool(outcome.log_prob.isfinite().all()):
+                    raise ArithmeticError("log-densities that are not finite")
+            except Exception as error:  # whatever another library may raise
+                failures.add(f"{problem}: {' '.join(method.key)}", error)
+                continue
+            seconds[method].append(time.perf_counter() - start)
+            outcomes[method].append(outcome)
+            print(f"{problem}, turn {turn}: {' '.join(method.key)} {seconds[method][-1]:.2f} s", file=sys.stderr)
+    rows = []
+    for method in chosen:
+        if not outcomes[method]:
+            continue
+        errors = torch.stack([o.log_prob - problem.true for o in outcomes[method]])
+        first = outcomes[method][0]
+        plain = math.nan if first.plain is None else float((first.plain - problem.true).abs().max())
+        coverage = math.nan
+        if method.library == OURS and method.divergence != EXACT:
+            bars = torch.stack([o.stderr for o in outcomes[method] if o.stderr is not None])
+            coverage = float((errors.abs() <= 2 * bars).double().mean())
+        rows.append(
+            Row(
+                problem.name,
+                problem.sde,
+                *method.key,
+                problem.size,
+                float(errors.abs().mean()),
+                float(errors.abs().max()),
+                plain,
+                float(errors.square().mean().sqrt()),
+                coverage,
+                *(statistics.fmean(getattr(o, n) for o in outcomes[method]) for n in fields_of_counts),
+                statistics.fmean(equivalents(method, o, costs) for o in outcomes[method]),
+                statistics.median(seconds[method]),
+                statistics.median(s / r for s, r in zip(seconds[method], seconds[ruler], strict=False)),
+                len(seconds[method]),
+            )
+        )
+    return rows, costs
+
+
+fields_of_counts = ("forwards", "divergences", "products")
+
+# ---------------------------------------------------------------- tables
+
+
+def index(rows: Sequence[Row]) -> dict[tuple[str, str, str], Row]:
+    return {row.key: row for row in rows}
+
+
+def repeats(row: Row, rows: Sequence[Row], target: float) -> float:
+    """Runs whose mean has an RMS error of `target`; without end if the solver alone errs by more."""
+    exact = index(rows).get((row.library, row.path, EXACT))
+    bias = 0.0 if exact is None else min(exact.rms, row.rms)
+    if bias >= target:
+        return math.inf
+    return max(1.0, (row.rms**2 - bias**2) / (target**2 - bias**2))
+
+
+def solver_table(rows: Sequence[Row]) -> str:
+    """Errors with the exact divergence, and seconds with that and with one probe."""
+    header = ["method", "mean, nats", "max, nats", "mean / dim", "max / dim", "max, plain prior", "forwards"]
+    header += ["divergences", "s, exact", "ratio", "s, one probe", "ratio"]
+    found, lines = index(rows), []
+    for row in rows:
+        if row.divergence != EXACT:
+            continue
+        one = found.get((row.library, row.path, ONE if row.library == OURS else FIXED))
+        lines.append(
+            [
+                f"{row.library} {row.path}",
+                *(f"{v:.1e}" for v in (row.mean, row.max, row.mean / row.size, row.max / row.size)),
+                "–" if math.isnan(row.max_plain) else f"{row.max_plain:.1e}",
+                f"{row.forwards:.0f}",
+                f"{row.divergences:.0f}",
+                f"{row.seconds:.2f}",
+                f"{row.ratio:.2f}",
+                *(("–", "–") if one is None else (f"{one.seconds:.2f}", f"{one.ratio:.3f}")),
+            ]
+        )
+    return markdown(header, lines)
+
+
+def probe_table(rows: Sequence[Row]) -> str:
+    """True errors with probes; what score_sde's scheme at 1e-5 needs to get there by repeats."""
+    header = ["method", "divergence", "RMS, nats", "within 2 stderr", "forwards", "divergences", "products"]
+    header += ["forward-equivalents", "s", "ratio", "repeats of score_sde", "time / theirs"]
+    theirs, lines = index(rows).get(RULER), []
+    for row in rows:
+        if row.divergence == EXACT:
+            continue
+        needed = math.nan if theirs is None else repeats(theirs, rows, row.rms)
+        lines.append(
+            [
+                f"{row.library} {row.path}",
+                row.divergence,
+                f"{row.rms:.3f}",
+                "–" if math.isnan(row.coverage) else f"{row.coverage:.3f}",
+                *(f"{v:.0f}" for v in (row.forwards, row.divergences, row.products, row.equivalents)),
+                f"{row.seconds:.2f}",
+                f"{row.ratio:.3f}",
+                f"{needed:.1f}",
+                f"{row.ratio / needed:.4f}",
+            ]
+        )
+    return markdown(header, lines)
+
+
+def summary(groups: Sequence[Sequence[Row]]) -> str:
+    """The two questions, for every problem."""
+    first = ["problem", "SDE", "fastest of ours", "its max / dim", "time, one probe", "time, exact"]
+    first += ["score_sde's max / dim", "best of the others", "its time, one probe"]
+    second = ["problem", "SDE", "fastest of ours", "its RMS", "time / score_sde at 1e-5", "its RMS", "its repeats"]
+    second += ["time / score_sde at its best", "which"]
+    reached, averaged = [], []
+    for rows in groups:
+        found = index(rows)
+        ruler, exact_ruler = found.get(RULER), found.get((*RULER[:2], EXACT))
+        if ruler is None or exact_ruler is None:
+            continue
+        name = [ruler.problem, ruler.sde]
+        good = [r for r in rows if r.divergence == EXACT and r.max <= SOLVER_TARGET * r.size]
+        mine = _fastest(found, [r for r in good if r.library == OURS], ONE)
+        other = _fastest(found, [r for r in good if r.library != OURS], FIXED)
+        reached.append(
+            [
+                *name,
+                *(
+                    ["none", "–", "–", "–"]
+                    if mine is None
+                    else [
+                        mine[0].path,
+                        f"{mine[0].max / mine[0].size:.1e}",
+                        f"{mine[1].ratio:.3f}",
+                        f"{mine[0].ratio / exact_ruler.ratio:.3f}",
+                    ]
+                ),
+                f"{exact_ruler.max / exact_ruler.size:.1e}",
+                *(["none", "–"] if other is None else [_name(other[0]), f"{other[1].ratio:.3f}"]),
+            ]
+        )
+
+        def whole(row: Row, rows: Sequence[Row] = rows) -> float:
+            return row.ratio * repeats(row, rows, PROBE_TARGET)
+
+        probed = [r for r in rows if r.divergence != EXACT]
+        ours = min((r for r in probed if r.library == OURS), key=whole, default=None)
+        best = min((r for r in probed if r.library == SCORE_SDE), key=whole)
+        if ours is not None:
+            times = repeats(ours, rows, PROBE_TARGET)
+            averaged.append(
+                [
+                    *name,
+                    f"{ours.path}, {ours.divergence}" + (f", {times:.1f} times" if times > 1 else ""),
+                    f"{ours.rms:.2f}",
+                    f"{whole(ours) / whole(ruler):.4f}",
+                    f"{ruler.rms:.2f}",
+                    f"{repeats(ruler, rows, PROBE_TARGET):.0f}",
+                    f"{whole(ours) / whole(best):.4f}",
+                    f"{best.path}, {repeats(best, rows, PROBE_TARGET):.0f} times",
+                ]
+            )
+    return (
+        f"Time to a solver error of at most {SOLVER_TARGET:g} nats/dim, as a fraction of score_sde's scheme at 1e-5 "
+        f"with the same kind of divergence (wanted: 1/5)\n\n{markdown(first, reached)}\n\n"
+        f"Time to a true RMS error of {PROBE_TARGET:g} nats with probes, as a fraction of what score_sde's scheme "
+        f"needs by averaging (wanted: 1/30)\n\n{markdown(second, averaged)}"
+    )
+
+
+def _fastest(found: dict[tuple[str, str, str], Row], rows: Sequence[Row], divergence: str) -> tuple[Row, Row] | None:
+    """The row, and its like with one probe that is the fastest."""
+    pairs = [(r, found[r.library, r.path, divergence]) for r in rows if (r.library, r.path, divergence) in found]
+    return min(pairs, key=lambda pair: pair[1].ratio, default=None)
+
+
+def _name(row: Row) -> str:
+    return f"{row.library} {row.path}"
+
+
+def cost_table(costs: dict[str, dict[str, float]]) -> str:
+    names = [FIXED, ONE, "Hutchinson(4)", "Probing(16)", EXACT]
+    lines = [[p, f"{c['milliseconds']:.2f}", *(f"{c[n]:.1f}" for n in names)] for p, c in costs.items()]
+    return markdown(["problem", "forward, ms", *names], lines)
+
+
+def picture(groups: Sequence[Sequence[Row]], path: Path) -> None:
+    """Above, solver errors against seconds with the exact divergence; below, RMS errors with probes."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, len(groups), figsize=(5.5 * len(groups), 8.5), squeeze=False)
+    for (above, below), rows in zip(axes.T, groups, strict=True):
+        for number, (library, family) in enumerate(dict.fromkeys((r.library, _family(r)) for r in rows)):
+            mine = [r for r in rows if (r.library, _family(r)) == (library, family) and r.divergence == EXACT]
+            _line(above, mine, [r.max / r.size for r in mine], f"{library} {family}", library, f"C{number}")
+        above.axhline(SOLVER_TARGET, color="grey", lw=1, ls=":")
+        above.set(xlabel="seconds, exact divergence", ylabel="max solver error, nats/dim")
+        probed = [r for r in rows if r.divergence != EXACT]
+        for number, (library, family, divergence) in enumerate(
+            dict.fromkeys((r.library, "" if r.library == OURS else _family(r), r.divergence) for r in probed)
+        ):
+            mine = [r for r in probed if (r.library, r.divergence) == (library, divergence)]
+            label = " ".join(filter(None, (library, family, divergence)))
+            marker = "o" if library == OURS else "x"
+            style = {"marker": marker, "color": f"C{number}", "label": label, "s": 36}
+            below.scatter([r.seconds for r in mine], [r.rms for r in mine], **style)
+        below.axhline(PROBE_TARGET, color="grey", lw=1, ls=":")
+        below.set(xlabel="seconds, probes", ylabel="true RMS error, nats")
+        above.set_title(f"{rows[0].problem}, {rows[0].sde}")
+        for axis in (above, below):
+            axis.set(xscale="log", yscale="log")
+            axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def _family(row: Row) -> str:
+    return row.path.split(", ")[-1] if row.library == OURS else row.path.split(" ")[0]
+
+
+def _line(axis: Any, rows: Sequence[Row], values: Sequence[float], label: str, library: str, color: str) -> None:
+    width = 2.5 if library == OURS else 1.2
+    axis.plot([r.seconds for r in rows], values, marker=".", lw=width, color=color, label=label)
+
+
+def save(folder: Path, text: str, groups: Sequence[Sequence[Row]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "likelihood.md").write_text(text + "\n", encoding="utf-8")
+    names = [field.name for field in fields(Row)]
+    with (folder / "likelihood.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows([getattr(row, name) for name in names] for rows in groups for row in rows)
+    if groups:
+        picture(groups, folder / "likelihood.png")
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    out.add_argument("--problem", nargs="*", choices=("ring", "digits"), default=["ring", "digits"])
+    out.add_argument(
+        "--sde", nargs="+", choices=list(SDES), help="all for mixtures and the run's own for its network if not given"
+    )
+    out.add_argument("--points", type=int, default=64, help="of mixtures")
+    out.add_argument("--run", type=Path, metavar="DIRECTORY", help="that `scoresde train` wrote")
+    out.add_argument("--run-points", type=int, default=16, help="of its held-out data")
+    out.add_argument("--peers", action="store_true", help="torchdiffeq and torchode as well")
+    out.add_argument("--turns", type=int, default=3)
+    out.add_argument("--threads", type=int, default=1)
+    out.add_argument("--seed", type=int, default=0, help="of the points")
+    out.add_argument("--quick", action="store_true", help="some minutes: fewer points, turns and tolerances")
+    out.add_argument("--out", type=Path, metavar="DIRECTORY", help="for likelihood.md, likelihood.csv, likelihood.png")
+    return out
+
+
+def problems(options: argparse.Namespace) -> Iterator[Problem]:
+    for name in options.problem:
+        for sde in options.sde or SDES:
+            yield mixture_problem(name, sde, options.points, options.seed)
+    if options.run is not None:
+        for own in options.sde or (None,):
+            yield network_problem(options.run, own, options.run_points, options.seed)
+
+
+@torch.no_grad()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser().parse_args(arguments)
+    tolerances, nats = TOLERANCES, NATS
+    if options.quick:
+        options.points, options.run_points = min(options.points, 16), min(options.run_points, 4)
+        options.turns, tolerances, nats = min(options.turns, 2), (1e-4, 1e-5), (1e-1, 1e-2)
+    torch.set_num_threads(options.threads)
+    failures = Failures()
+    chosen = methods(options.peers, tolerances, nats, failures)
+    groups: list[list[Row]] = []
+    costs: dict[str, dict[str, float]] = {}
+    details = []
+    for problem in problems(options):
+        rows, costs[str(problem)] = measure(problem, chosen, options.turns, failures)
+        groups.append(rows)
+        details += [f"## {problem}", f"{len(problem.x)} points in {problem.size} dimensions; {problem.note}."]
+        details += ["Solver, exact divergence:", solver_table(rows), "Probes:", probe_table(rows)]
+    parts = ["# Likelihood", summary(groups), *details]
+    parts += ["## Cost of a trace with its forward, in forwards", cost_table(costs)]
+    if failures.lines:
+        parts.append("Not run:\n\n" + "\n".join(f"- {name}: {why}" for name, why in failures.lines.items()))
+    text = "\n\n".join(parts)
+    print(text)
+    if options.out is not None:
+        save(options.out, text, groups)
+
+
+if __name__ == "__main__":
+    main()
