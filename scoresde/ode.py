@@ -6,6 +6,7 @@ are worked on at once. So its result does not depend on its batch mates.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -107,9 +108,10 @@ def integrate(
     prepare: Prepare | None = None,
     width: int | None = None,
     on_steps: Callable[[Steps], None] | None = None,
+    longest: float = math.inf,
 ) -> Solution:
     """Integrate dy/dt = field from `start` to `stop`, forwards or backwards; see `follow`."""
-    (solution,) = follow(field, y, (start, stop), error_norm, tableau, max_steps, prepare, width, on_steps)
+    (solution,) = follow(field, y, (start, stop), error_norm, tableau, max_steps, prepare, width, on_steps, longest)
     return solution
 
 
@@ -123,6 +125,7 @@ def follow(
     prepare: Prepare | None = None,
     width: int | None = None,
     on_steps: Callable[[Steps], None] | None = None,
+    longest: float = math.inf,
 ) -> Iterator[Solution]:
     """Integrate dy/dt = field along monotone `times` and yield the solution at times[1], times[2], ...
 
@@ -145,6 +148,7 @@ def follow(
             its t: whatever depends on time alone is computed once a step.
         width: samples to work on at once; all if not given. Others take the places of those that have arrived.
         on_steps: is given the steps that are accepted.
+        longest: no step is longer.
     """
     device, stages = y.device, len(tableau.stages)
     width = len(y) if width is None else width
@@ -181,6 +185,7 @@ def follow(
         gone, steps, tries = torch.zeros_like(step), torch.zeros_like(rows), torch.zeros_like(rows)
         while len(rows):
             tries += 1
+            step = step.clamp_max(longest)
             last = gone + step >= span * (1 - 1e-12)
             size = torch.where(last, span - gone, step)
             signed = (sign * size).to(y.dtype)[:, None]

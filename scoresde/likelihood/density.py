@@ -152,7 +152,8 @@ def log_likelihood(
 
         integral = _Integral(flow, method, divergence, nodes, batch_size, seed, first, prior, done)
         y = flow.to_y(flow.at_ends[:1], x.flatten(1))
-        solution = flow.run(y, tolerance, method, width=batch_size, on_steps=integral.add, first=first)
+        longest = flow.longest_step(tolerance, nodes)
+        solution = flow.run(y, tolerance, method, width=batch_size, on_steps=integral.add, first=first, longest=longest)
         integral.finish()
     return LogLikelihood(
         log_prob=integral.value,
