@@ -2,6 +2,7 @@
 
 from scoresde.divergence import Auto, Exact, Hutchinson, Probing
 from scoresde.likelihood.bits import BitsPerDim, bits_per_dim
+from scoresde.likelihood.bounds import Bound, discrete_elbo, elbo
 from scoresde.likelihood.codes import decode, encode
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.flow import LikelihoodError
@@ -10,6 +11,7 @@ from scoresde.likelihood.scaling import CovarianceScaling, DiagonalScaling, Scal
 __all__ = [
     "Auto",
     "BitsPerDim",
+    "Bound",
     "CovarianceScaling",
     "DiagonalScaling",
     "Exact",
@@ -20,6 +22,8 @@ __all__ = [
     "ScalarScaling",
     "bits_per_dim",
     "decode",
+    "discrete_elbo",
+    "elbo",
     "encode",
     "log_likelihood",
 ]
