@@ -6,8 +6,8 @@ model drives, started from π, has at x̃ a density of at least
 
     log p(x̃) ≥ E[log π(x̃_1)] − ½ ∫ E[‖s‖² + 2 s·ε/√u] du                                                   (1)
 
-(Song, Durkan, Murray & Ermon 2021, arXiv:2101.09258, theorem 3 and eq. 13; Kingma et al. 2021, arXiv:2107.00630,
-section 4, whose ‖ε̂ − ε‖² has E‖ε‖² = D besides, which diverges at u = 0 and here is taken out).
+(Song, Durkan, Murray & Ermon 2021, arXiv:2101.09258, theorem 3; Kingma et al. 2021, arXiv:2107.00630,
+section 5, whose ‖ε̂ − ε‖² has E‖ε‖² = D besides, which diverges at u = 0 and here is taken out).
 
 For normal data N(m, Σ) the scores s_G are known, and so are both sides, which are equal. With r = s − s_G therefore
 
@@ -152,8 +152,8 @@ def discrete_elbo(
 ) -> Bound:
     """The evidence lower bound in discrete time on the log-density of x at t_min.
 
-    What is bounded is the density at t_min of a Markov chain of Gaussian steps (Sohl-Dickstein et al. 2015, eq. 14;
-    Ho et al. 2020, eq. 5 and 8). x counts as a sample at t_min and is noised from there on. With δ_i = v_i − v_(i−1),
+    What is bounded is the density at t_min of a Markov chain of Gaussian steps (Sohl-Dickstein et al. 2015, section
+    2.4; Ho et al. 2020, eq. 5 and 8). x counts as a sample at t_min and is noised from there on. With δ_i = v_i − v_(i−1),
     a step has the mean x̃_i + δ_i s of ancestral sampling and a variance b_i, of which Ho et al. (section 3.2) know two:
 
         large: b_i = δ_i, right where the data are flat;    small: b_i = δ_i v_(i−1)/v_i, right where they are a point.
