@@ -153,8 +153,9 @@ def discrete_elbo(
     """The evidence lower bound in discrete time on the log-density of x at t_min.
 
     What is bounded is the density at t_min of a Markov chain of Gaussian steps (Sohl-Dickstein et al. 2015, section
-    2.4; Ho et al. 2020, eq. 5 and 8). x counts as a sample at t_min and is noised from there on. With δ_i = v_i − v_(i−1),
-    a step has the mean x̃_i + δ_i s of ancestral sampling and a variance b_i, of which Ho et al. (section 3.2) know two:
+    2.4; Ho et al. 2020, eq. 5 and 8). x counts as a sample at t_min and is noised from there on. A step has the
+    mean x̃_i + δ_i s of ancestral sampling with δ_i = v_i − v_(i−1), and a variance b_i, of which Ho et al. (section
+    3.2) know two:
 
         large: b_i = δ_i, right where the data are flat;    small: b_i = δ_i v_(i−1)/v_i, right where they are a point.
 
