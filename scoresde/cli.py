@@ -465,6 +465,7 @@ def _likelihood(config: DictConfig) -> None:
     run = _open(config)
     with open_dict(run.config):
         run.config.evaluation.divergence = config.divergence
+        run.config.evaluation.dequantisation = config.dequantisation
     model, data = _model(run, config), _data(run)
     entry = likelihood(run, model, data, config.split, config.n, config, config.progress)
     print(_likelihood_line(entry))
@@ -536,9 +537,13 @@ def _likelihood_line(entry: dict[str, Any]) -> str:
         error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.3f}"
         value = f"{entry['nats']:.3f}{error} nats"
     else:
-        value = f"{entry['bits_per_dim']:.4f}{error} bits/dim ({entry['dequantisation']} dequantisation)"
+        value = (
+            f"{entry['bits_per_dim']:.4f}{error} bits/dim ({entry['dequantisation']} dequantisation, "
+            f"{entry['decoder']} at t_min = {entry['t_min']:g}, draws = {entry['draws']}, {entry['bound']})"
+        )
+    reused = f", {entry['reused']} of them there already" if entry["reused"] else ""
     return (
-        f"{entry['split']}: {value}, n = {entry['n']}, {entry['divergence']}, "
+        f"{entry['split']}: {value}, n = {entry['n']}{reused}, {entry['divergence']}, tol {entry['tol']:.2g} nats, "
         f"NFE {entry['nfe']:.0f}, {entry['seconds']:.1f} s"
     )
 

@@ -5,6 +5,7 @@ from scoresde.likelihood.bits import BitsPerDim, bits_per_dim
 from scoresde.likelihood.bounds import Bound, discrete_elbo, elbo
 from scoresde.likelihood.codes import decode, encode
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
+from scoresde.likelihood.dequantisation import Posterior, TruncatedNormal, Uniform
 from scoresde.likelihood.flow import LikelihoodError
 from scoresde.likelihood.scaling import CovarianceScaling, DiagonalScaling, ScalarScaling
 
@@ -18,8 +19,11 @@ __all__ = [
     "Hutchinson",
     "LikelihoodError",
     "LogLikelihood",
+    "Posterior",
     "Probing",
     "ScalarScaling",
+    "TruncatedNormal",
+    "Uniform",
     "bits_per_dim",
     "decode",
     "discrete_elbo",

@@ -2,16 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from scoresde.likelihood.density import log_likelihood, mean_and_error
+from scoresde.likelihood.dequantisation import Dequantisation, DiscreteTransform, Uniform, gaussian_decoder
 from scoresde.sampling.noise import SampleNoise
 from scoresde.score import ScoreModel
 
-__all__ = ["BitsPerDim", "DiscreteTransform", "bits_per_dim"]
+__all__ = ["BitsPerDim", "bits_per_dim"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,10 @@ class BitsPerDim:
         stderr_dequantisation: `(B,)`, standard error of `bits` from the draws; not a number for one draw.
         nfe: `(B,)`, evaluations per draw.
         divergences: `(B,)`, traces per draw.
-        dequantisation: how; the figure is an upper bound on the bits of the discrete model (Theis et al. 2016).
+        dequantisation: how; the figure is an upper bound on the bits of a discrete model (Theis et al. 2016).
+        decoder: which discrete model.
         draws: dequantisation draws per sample.
+        bound: how they are put together.
         t_min: the time at which the density is taken.
     """
 
@@ -41,13 +44,16 @@ class BitsPerDim:
     nfe: Tensor
     divergences: Tensor
     dequantisation: str
+    decoder: str
     draws: int
+    bound: str
     t_min: float
 
     def __repr__(self) -> str:
         return (
             f"BitsPerDim({self.mean:.4f} ± {self.mean_stderr:.4f}, n={len(self.bits)}, "
-            f"{self.dequantisation} dequantisation, draws={self.draws}, nfe {self.nfe.double().mean():.0f})"
+            f"{self.dequantisation} dequantisation, {self.decoder} at t_min={self.t_min:g}, draws={self.draws}, "
+            f"{self.bound}, nfe {self.nfe.double().mean():.0f})"
         )
 
 
@@ -55,68 +61,87 @@ class BitsPerDim:
 _DRAWS = 2**40
 
 
-class DiscreteTransform(Protocol):
-    """What `bits_per_dim` asks of a transform; `scoresde.data.Discrete` has it."""
-
-    levels: int | None
-
-    def encode(self, raw: Tensor, noise: Tensor | None = None) -> Tensor: ...
-
-    def log_det(self, shape: tuple[int, ...]) -> float: ...
-
-
 def bits_per_dim(
     model: ScoreModel,
     pixels: Tensor,
     transform: DiscreteTransform,
     *,
-    dequantisation: Literal["uniform"] = "uniform",
+    dequantisation: Dequantisation | Literal["uniform"] = "uniform",
+    decoder: Literal["rounding", "gaussian"] = "rounding",
     draws: int = 1,
+    bound: Literal["average", "importance"] = "average",
     seed: int = 0,
     first: int = 0,
+    t_min: float | None = None,
     **options: Any,
 ) -> BitsPerDim:
-    """Bits per dimension of discrete data by the probability-flow ODE with dequantisation.
+    """Bits per dimension of discrete data by the probability-flow ODE, an upper bound on those of a discrete model.
 
-    −E_u[log₂ p(pixels + u)]/D for u uniform on the unit cell: by Jensen's inequality an upper bound on the
-    bits of the discrete model P(pixels) = ∫ p(pixels + u) du (Theis et al. 2016, eq. 4).
+    The discrete model is a draw of the density at t_min, decoded; see `scoresde.likelihood.dequantisation`.
 
     Args:
         model: the score model.
         pixels: `(B, ...)`, the transform's integers.
         transform: the data's transform, which knows its levels and its log-determinant.
-        dequantisation: `"uniform"`.
-        draws: dequantisation draws per sample.
+        dequantisation: `"uniform"`, or `Uniform()`, `TruncatedNormal(std)`, `Posterior()`.
+        decoder: `"rounding"` to the cell that a value lies in, where values beyond the outer cells are no data; or
+            `"gaussian"`, by the noise at t_min, whose probabilities sum to 1.
+        draws: K, dequantisation draws per sample.
+        bound: `"average"` of the K draws' logarithms, or `"importance"`, the logarithm of their mean, which is nearer
+            to the truth the larger K is. The noise of random probes would make the latter too large, by half of its
+            variance; that is taken off each draw.
         seed: of the dequantisation and the probes.
         first: index of the first sample.
+        t_min: where the density is taken; the SDE's `t_min` if not given.
         **options: of `log_likelihood`, conditions of the model included.
 
     Raises:
-        ValueError: continuous data, which has a density in nats (`log_likelihood`) but no bits per dimension.
+        ValueError: continuous data, which has a density in nats (`log_likelihood`) but no bits per dimension; pixels
+            that are not integers of the transform's levels.
     """
     if transform.levels is None:
         raise ValueError(f"bits/dim is for discrete data and {transform!r} is continuous: use log_likelihood, in nats")
-    if dequantisation != "uniform":
-        raise ValueError(f"dequantisation is {dequantisation!r}, expected 'uniform'")
+    q = Uniform() if dequantisation == "uniform" else dequantisation
+    if not isinstance(q, Dequantisation):
+        raise ValueError(f"dequantisation is {q!r}, expected 'uniform' or a Dequantisation")
+    if decoder not in ("rounding", "gaussian"):
+        raise ValueError(f"decoder is {decoder!r}, expected 'rounding' or 'gaussian'")
+    if bound not in ("average", "importance"):
+        raise ValueError(f"bound is {bound!r}, expected 'average' or 'importance'")
+    if decoder == "rounding" and not q.within:
+        raise ValueError(f"{q!r} leaves the cell of a value, which decoder='rounding' needs: take decoder='gaussian'")
     if draws < 1:
         raise ValueError(f"draws is {draws}, expected at least 1")
     if pixels.ndim < 2 or len(pixels) < 1:
         raise ValueError(f"pixels has shape {tuple(pixels.shape)}, expected (B, ...) with at least one sample")
     shape = tuple(pixels.shape[1:])
+    t = torch.tensor(model.sde.t_min if t_min is None else t_min, dtype=torch.float64)
+    alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))
     indices = torch.arange(first, first + len(pixels))
-    uniform = SampleNoise(seed, indices, shape, torch.float64, pixels.device, stream=1)
-    results = []
+    noise = SampleNoise(seed, indices, shape, torch.float64, pixels.device, stream=1)
+    results, weights = [], []
     for draw in range(draws):
-        x = transform.encode(pixels, uniform.uniform())
-        results.append(log_likelihood(model, x, seed=seed + draw * _DRAWS, first=first, **options))
-    each = torch.stack([r.log_prob for r in results])
-    log_prob = each.mean(0)
-    stderr = torch.stack([r.stderr for r in results]).square().mean(0).div(draws).sqrt()
-    # What the draws differ by is probes and dequantisation together.
-    scatter = each.var(0) / draws if draws > 1 else torch.full_like(log_prob, math.nan)
+        z, log_q = q.draw(pixels, transform, noise, alpha, sigma)
+        out = log_likelihood(model, z, seed=seed + draw * _DRAWS, first=first, t_min=t_min, **options)
+        weight = out.log_prob - log_q
+        if decoder == "gaussian":
+            weight = weight + gaussian_decoder(z, pixels, transform, alpha, sigma)
+        results.append(out)
+        weights.append(weight)
+    each, errors = torch.stack(weights), torch.stack([r.stderr for r in results])
+    if bound == "average":
+        value, stderr = each.mean(0), errors.square().mean(0).div(draws).sqrt()
+        # What the draws differ by is probes and dequantisation together.
+        scatter = each.var(0) / draws if draws > 1 else torch.full_like(value, math.nan)
+    else:
+        lowered = each - 0.5 * errors.square()
+        value, share = lowered.logsumexp(0) - math.log(draws), lowered.softmax(0)
+        stderr = (share * errors).square().sum(0).sqrt()
+        # Of the logarithm of a mean, by the delta method.
+        scatter = (share - 1 / draws).square().sum(0) * draws / (draws - 1) if draws > 1 else value * math.nan
     from_draws = (scatter - stderr.square()).clamp_min(0).sqrt()
     nats_per_bit = math.prod(shape) * math.log(2)
-    bits = -(log_prob + transform.log_det(shape)) / nats_per_bit
+    bits = -value / nats_per_bit
     mean, error = mean_and_error(bits)
     nfe, divergences = (
         torch.stack(counts).double().mean(0) for counts in zip(*((r.nfe, r.divergences) for r in results), strict=True)
@@ -126,11 +151,13 @@ def bits_per_dim(
         stderr=stderr / nats_per_bit,
         mean=mean,
         mean_stderr=error,
-        log_prob=log_prob,
+        log_prob=torch.stack([r.log_prob for r in results]).mean(0),
         stderr_dequantisation=from_draws / nats_per_bit,
         nfe=nfe,
         divergences=divergences,
-        dequantisation=dequantisation,
+        dequantisation=q.name,
+        decoder=decoder,
         draws=draws,
+        bound=bound,
         t_min=results[0].t_min,
     )

@@ -20,6 +20,7 @@ __all__ = ["ConfigError", "check_targets", "instantiate"]
 ALLOWED = (
     "scoresde.data",
     "scoresde.divergence",
+    "scoresde.likelihood.dequantisation",
     "scoresde.metrics",
     "scoresde.networks",
     "scoresde.objectives",

@@ -53,6 +53,7 @@ def likelihood(
         if not isinstance(options[name], int) or options[name] < 1:
             raise ConfigError(f"{name} is {options[name]!r}, expected a whole number of at least 1")
     divergence = run.make("evaluation.divergence")
+    dequantisation = run.make("evaluation.dequantisation")
     size = math.prod(data.shape)
     tol = 1e-4 * size if options.tol is None else options.tol
     discrete = data.transform.levels is not None
@@ -62,14 +63,21 @@ def likelihood(
         "unit": unit,
         "divergence": repr(divergence.for_shape(data.shape)),
         "tol": tol,
-        "draws": options.draws if discrete else None,
-        "dequantisation": "uniform" if discrete else None,
+        **({"draws": options.draws, "dequantisation": dequantisation.name} if discrete else {}),
+        **({"decoder": options.decoder, "bound": options.bound} if discrete else {}),
         "t_min": model.sde.t_min,
         "seed": options.seed,
         "model": hashlib.sha256(run.model_path.read_bytes()).hexdigest()[:16],
     }
     table = _Table(run.directory / f"likelihood-{split}.csv", unit, settings)
     common: dict[str, Any] = {"divergence": divergence, "tol": tol, "seed": options.seed}
+    if discrete:
+        common |= {
+            "dequantisation": dequantisation,
+            "decoder": options.decoder,
+            "draws": options.draws,
+            "bound": options.bound,
+        }
     began, here = time.perf_counter(), len(table.rows)
     with tqdm(total=n, initial=min(here, n), disable=not progress, desc=f"likelihood, {split}", unit="sample") as bar:
         for start in range(here, n, options.batch_size):
@@ -77,7 +85,7 @@ def likelihood(
             if has_classes(model):
                 assert labels is not None
                 common["labels"] = labels[start:stop].to(model.device)
-            table.add(_rows(model, data, raw[start:stop].to(model.device), start, options, common))
+            table.add(_rows(model, data, raw[start:stop].to(model.device), start, common))
             bar.update(stop - start)
             mean, error = _mean(table.column(unit, n))
             bar.set_postfix_str(f"{mean:.4f} ± {error:.4f} {unit.replace('_per_', '/')}")
@@ -106,16 +114,14 @@ def _mean(values: Tensor) -> tuple[float, float]:
     return values.mean().item(), error
 
 
-def _rows(
-    model: NetworkScore, data: Data, raw: Tensor, first: int, options: DictConfig, common: dict[str, Any]
-) -> list[list[float]]:
+def _rows(model: NetworkScore, data: Data, raw: Tensor, first: int, common: dict[str, Any]) -> list[list[float]]:
     """A line for each sample: its value and `_COLUMNS`."""
     if data.transform.levels is None:
         out = log_likelihood(model, data.transform.encode(raw), first=first, **common)
         values = out.log_prob + data.transform.log_det(data.shape)
         columns = (values, out.stderr, torch.zeros_like(values), out.nfe, out.divergences)
     else:
-        bits = bits_per_dim(model, raw, data.transform, draws=options.draws, first=first, **common)
+        bits = bits_per_dim(model, raw, data.transform, first=first, **common)
         columns = (bits.bits, bits.stderr, bits.stderr_dequantisation, bits.nfe, bits.divergences)
     return list(map(list, zip(*(c.tolist() for c in columns), strict=True)))
 

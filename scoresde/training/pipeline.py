@@ -150,6 +150,7 @@ def _check_evaluation(run: Run, model: NetworkScore, data: Data) -> None:
     if n:
         check_evaluation_size(min(n, len(data.train)))
     run.make("evaluation.divergence")
+    run.make("evaluation.dequantisation")
     run.make("sampler").grid(model.sde)
 
 

@@ -245,6 +245,8 @@ def _likelihood(summary: dict[str, Any]) -> Table | None:
         "stderr_dequantisation": "standard error from dequantisation alone",
         "dequantisation": "dequantisation",
         "draws": "dequantisation draws",
+        "bound": "bound over draws",
+        "decoder": "decoder at t_min",
         "divergence": "divergence",
         "nfe": "NFE, mean",
         "divergences": "divergences, mean",

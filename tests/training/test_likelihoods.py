@@ -49,7 +49,9 @@ def run(trained: SimpleNamespace, tmp_path: Path) -> Run:
 
 
 def options(**changes: Any) -> DictConfig:
-    return OmegaConf.create({"tol": 0.5, "draws": 1, "seed": 0, "batch_size": 2, **changes})
+    return OmegaConf.create(
+        {"tol": 0.5, "draws": 1, "bound": "average", "decoder": "rounding", "seed": 0, "batch_size": 2, **changes}
+    )
 
 
 def table(run: Run) -> list[list[str]]:
