@@ -541,6 +541,8 @@ def _likelihood_line(entry: dict[str, Any]) -> str:
             f"{entry['bits_per_dim']:.4f}{error} bits/dim ({entry['dequantisation']} dequantisation, "
             f"{entry['decoder']} at t_min = {entry['t_min']:g}, draws = {entry['draws']}, {entry['bound']})"
         )
+        if entry.get("elbo") is not None:
+            value += f", ELBO {entry['elbo']:.4f} bits/dim"
     reused = f", {entry['reused']} of them there already" if entry["reused"] else ""
     return (
         f"{entry['split']}: {value}, n = {entry['n']}{reused}, {entry['divergence']}, tol {entry['tol']:.2g} nats, "

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scoresde.likelihood.bounds import elbo
 from scoresde.likelihood.density import log_likelihood, mean_and_error
 from scoresde.likelihood.dequantisation import Dequantisation, DiscreteTransform, Uniform, gaussian_decoder
 from scoresde.sampling.noise import SampleNoise
@@ -33,6 +34,8 @@ class BitsPerDim:
         draws: dequantisation draws per sample.
         bound: how they are put together.
         t_min: the time at which the density is taken.
+        elbo: `(B,)`, bits by the evidence lower bound of the reverse-time SDE, if it was asked for.
+        elbo_stderr: `(B,)`, standard error of that from its draws.
     """
 
     bits: Tensor
@@ -48,6 +51,8 @@ class BitsPerDim:
     draws: int
     bound: str
     t_min: float
+    elbo: Tensor | None = None
+    elbo_stderr: Tensor | None = None
 
     def __repr__(self) -> str:
         return (
@@ -59,6 +64,8 @@ class BitsPerDim:
 
 # Between the seeds of two draws, so that neighbouring seeds of a user share no probes.
 _DRAWS = 2**40
+# Options of `log_likelihood` that `elbo` has not.
+_ALONE = ("tol", "rtol", "atol", "divergence", "method", "variable", "nodes", "progress", "on_done", "scaling")
 
 
 def bits_per_dim(
@@ -73,6 +80,7 @@ def bits_per_dim(
     seed: int = 0,
     first: int = 0,
     t_min: float | None = None,
+    elbo_draws: int = 0,
     **options: Any,
 ) -> BitsPerDim:
     """Bits per dimension of discrete data by the probability-flow ODE, an upper bound on those of a discrete model.
@@ -93,6 +101,8 @@ def bits_per_dim(
         seed: of the dequantisation and the probes.
         first: index of the first sample.
         t_min: where the density is taken; the SDE's `t_min` if not given.
+        elbo_draws: draws of `elbo` at each dequantised sample, for the bound of the reverse-time SDE beside it; 0 for
+            none.
         **options: of `log_likelihood`, conditions of the model included.
 
     Raises:
@@ -119,15 +129,19 @@ def bits_per_dim(
     alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))
     indices = torch.arange(first, first + len(pixels))
     noise = SampleNoise(seed, indices, shape, torch.float64, pixels.device, stream=1)
-    results, weights = [], []
+    results, weights, bounds = [], [], []
+    of_both = {k: v for k, v in options.items() if k not in _ALONE}
     for draw in range(draws):
         z, log_q = q.draw(pixels, transform, noise, alpha, sigma)
         out = log_likelihood(model, z, seed=seed + draw * _DRAWS, first=first, t_min=t_min, **options)
-        weight = out.log_prob - log_q
+        discrete = -log_q
         if decoder == "gaussian":
-            weight = weight + gaussian_decoder(z, pixels, transform, alpha, sigma)
+            discrete = discrete + gaussian_decoder(z, pixels, transform, alpha, sigma)
         results.append(out)
-        weights.append(weight)
+        weights.append(out.log_prob + discrete)
+        if elbo_draws:
+            lower = elbo(model, z, draws=elbo_draws, seed=seed + draw * _DRAWS, first=first, t_min=t_min, **of_both)
+            bounds.append((lower.value + discrete, lower.stderr))
     each, errors = torch.stack(weights), torch.stack([r.stderr for r in results])
     if bound == "average":
         value, stderr = each.mean(0), errors.square().mean(0).div(draws).sqrt()
@@ -160,4 +174,8 @@ def bits_per_dim(
         draws=draws,
         bound=bound,
         t_min=results[0].t_min,
+        elbo=-torch.stack([v for v, _ in bounds]).mean(0) / nats_per_bit if bounds else None,
+        elbo_stderr=torch.stack([e for _, e in bounds]).square().mean(0).div(draws).sqrt() / nats_per_bit
+        if bounds
+        else None,
     )

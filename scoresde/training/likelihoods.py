@@ -23,7 +23,7 @@ from scoresde.training.run import Run
 
 __all__ = ["likelihood"]
 
-_COLUMNS = ("stderr", "stderr_dequantisation", "nfe", "divergences")
+_COLUMNS = ("stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo")
 
 
 def likelihood(
@@ -49,9 +49,9 @@ def likelihood(
     # Before a file of other settings is begun anew.
     if options.tol is not None and not (isinstance(options.tol, int | float) and options.tol > 0):
         raise ConfigError(f"tol is {options.tol!r}, expected a positive number of nats, or null for 1e-4 per dimension")
-    for name in ("draws", "batch_size"):
-        if not isinstance(options[name], int) or options[name] < 1:
-            raise ConfigError(f"{name} is {options[name]!r}, expected a whole number of at least 1")
+    for name, least in (("draws", 1), ("batch_size", 1), ("elbo_draws", 0)):
+        if not isinstance(options[name], int) or options[name] < least:
+            raise ConfigError(f"{name} is {options[name]!r}, expected a whole number of at least {least}")
     divergence = run.make("evaluation.divergence")
     dequantisation = run.make("evaluation.dequantisation")
     size = math.prod(data.shape)
@@ -67,6 +67,7 @@ def likelihood(
         **({"decoder": options.decoder, "bound": options.bound} if discrete else {}),
         "t_min": model.sde.t_min,
         "seed": options.seed,
+        "elbo_draws": options.elbo_draws,
         "model": hashlib.sha256(run.model_path.read_bytes()).hexdigest()[:16],
     }
     table = _Table(run.directory / f"likelihood-{split}.csv", unit, settings)
@@ -77,6 +78,7 @@ def likelihood(
             "decoder": options.decoder,
             "draws": options.draws,
             "bound": options.bound,
+            "elbo_draws": options.elbo_draws,
         }
     began, here = time.perf_counter(), len(table.rows)
     with tqdm(total=n, initial=min(here, n), disable=not progress, desc=f"likelihood, {split}", unit="sample") as bar:
@@ -104,6 +106,9 @@ def likelihood(
         "seconds": time.perf_counter() - began,
         "reused": min(here, n),
     }
+    if discrete and options.elbo_draws:
+        lower, lower_error = _mean(table.column("elbo", n))
+        entry |= {"elbo": lower, "stderr_elbo": lower_error if n > 1 else None}
     picture_of_likelihoods(run, data, raw[:n], values, split, unit)
     run.add_to_summary(**{"likelihood" if split == "test" else "likelihood_train": entry})
     return entry
@@ -119,10 +124,13 @@ def _rows(model: NetworkScore, data: Data, raw: Tensor, first: int, common: dict
     if data.transform.levels is None:
         out = log_likelihood(model, data.transform.encode(raw), first=first, **common)
         values = out.log_prob + data.transform.log_det(data.shape)
-        columns = (values, out.stderr, torch.zeros_like(values), out.nfe, out.divergences)
+        none = torch.full_like(values, math.nan)
+        columns = (values, out.stderr, torch.zeros_like(values), out.nfe, out.divergences, none, none)
     else:
         bits = bits_per_dim(model, raw, data.transform, first=first, **common)
-        columns = (bits.bits, bits.stderr, bits.stderr_dequantisation, bits.nfe, bits.divergences)
+        none = torch.full_like(bits.bits, math.nan)
+        lower = [none if v is None else v for v in (bits.elbo, bits.elbo_stderr)]
+        columns = (bits.bits, bits.stderr, bits.stderr_dequantisation, bits.nfe, bits.divergences, lower[0], lower[1])
     return list(map(list, zip(*(c.tolist() for c in columns), strict=True)))
 
 

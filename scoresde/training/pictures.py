@@ -54,8 +54,23 @@ def picture_of_samples(run: Run, data: Data, raw: Tensor, name: str, caption: st
         _save(run, plots.samples_2d(raw, test), file, "Samples", caption + " Beside them, held-out data.")
 
 
+def _histogram(run: Run, data: Data) -> None:
+    histograms = {s: run.directory / f"likelihood-{s}.csv" for s in ("train", "test")}
+    if all(path.is_file() for path in histograms.values()):
+        columns = {s: _column(path) for s, path in histograms.items()}
+        unit = "nats" if data.transform.levels is None else "bits/dim"
+        _save(
+            run,
+            plots.likelihood_histogram(columns["train"], columns["test"], unit=unit),
+            "samples/likelihood.png",
+            "Likelihood of training and held-out data",
+            f"{'Log-density' if unit == 'nats' else 'Bits per dimension'} of each sample; random probes widen both.",
+        )
+
+
 def picture_of_likelihoods(run: Run, data: Data, raw: Tensor, values: Tensor, split: str, unit: str) -> None:
-    """Draw the most and the least likely of images `(n, ...)` in raw units, of values `(n,)`."""
+    """Draw a histogram, and the most and the least likely of images `(n, ...)` in raw units, of values `(n,)`."""
+    _histogram(run, data)
     if not _is_image(data) or len(raw) < 2:
         return
     count = min(10, len(raw) // 2)
@@ -88,17 +103,7 @@ def pictures(run: Run, model: NetworkScore, data: Data, *, seed: int = 0) -> Non
             "Loss by noise level",
             "Mean squared error of the predicted noise at the end of training.",
         )
-    histograms = {s: run.directory / f"likelihood-{s}.csv" for s in ("train", "test")}
-    if all(path.is_file() for path in histograms.values()):
-        columns = {s: _column(path) for s, path in histograms.items()}
-        unit = "nats" if data.transform.levels is None else "bits/dim"
-        _save(
-            run,
-            plots.likelihood_histogram(columns["train"], columns["test"], unit=unit),
-            "samples/likelihood.png",
-            "Likelihood of training and held-out data",
-            f"{'Log-density' if unit == 'nats' else 'Bits per dimension'} of each sample; random probes widen both.",
-        )
+    _histogram(run, data)
 
 
 @torch.no_grad()

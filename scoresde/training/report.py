@@ -238,6 +238,8 @@ def _likelihood(summary: dict[str, Any]) -> Table | None:
     rows: list[tuple[str, ...]] = []
     if any(e.get("bits_per_dim") is not None for e in entries):
         rows.append(("bits/dim", *(_estimate(e.get("bits_per_dim"), e.get("stderr")) for e in entries)))
+    if any(e.get("elbo") is not None for e in entries):
+        rows.append(("bits/dim by the ELBO", *(_estimate(e.get("elbo"), e.get("stderr_elbo")) for e in entries)))
     rows.append(("log-likelihood, nats", *map(_nats, entries)))
     plain = {
         "n": "samples, n",

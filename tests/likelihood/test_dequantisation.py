@@ -118,6 +118,17 @@ def test_probes_do_not_flatter_the_importance_bound() -> None:
     assert noisy.mean > true.mean - 3 * error
 
 
+def test_the_elbo_beside_it() -> None:
+    """Equal for an exact score, at the same dequantised values."""
+    exact = model(0.01)
+    out = bits_per_dim(exact, STATES, LEVELS, tol=1e-3, draws=2, elbo_draws=512, t_min=0.02, batch_size=64)
+    assert out.elbo is not None
+    assert out.elbo_stderr is not None
+    assert bool(((out.elbo - out.bits).abs() < 4 * out.elbo_stderr + 1e-3).all())
+    assert float(out.elbo_stderr.max()) < 0.5
+    assert bits_per_dim(exact, STATES, LEVELS, tol=1e-2).elbo is None
+
+
 @pytest.mark.parametrize("std", [0.05, 0.3, 1.0, 10.0])
 def test_truncated_normal_has_its_density(std: float) -> None:
     noise = SampleNoise(0, torch.arange(20_000), (1,), F64)

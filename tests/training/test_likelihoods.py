@@ -50,7 +50,16 @@ def run(trained: SimpleNamespace, tmp_path: Path) -> Run:
 
 def options(**changes: Any) -> DictConfig:
     return OmegaConf.create(
-        {"tol": 0.5, "draws": 1, "bound": "average", "decoder": "rounding", "seed": 0, "batch_size": 2, **changes}
+        {
+            "tol": 0.5,
+            "draws": 1,
+            "bound": "average",
+            "decoder": "rounding",
+            "seed": 0,
+            "batch_size": 2,
+            "elbo_draws": 0,
+            **changes,
+        }
     )
 
 
@@ -109,7 +118,9 @@ def test_another_model_begins_anew(run: Run, trained: SimpleNamespace) -> None:
 
 
 def test_errors_have_their_parts(run: Run, trained: SimpleNamespace) -> None:
-    entry = likelihood(run, run.model(), trained.data, "test", 6, options(draws=3), progress=False)
+    entry = likelihood(run, run.model(), trained.data, "test", 6, options(draws=3, elbo_draws=16), progress=False)
+    assert entry["elbo"] == pytest.approx(entry["bits_per_dim"], abs=1)
+    assert entry["stderr_elbo"] > 0
     assert entry["stderr"] >= entry["stderr_probes"] > 0
     assert entry["stderr_dequantisation"] >= 0
     assert (run.directory / "samples" / "likelihood-test.png").stat().st_size > 1000

@@ -266,7 +266,11 @@ def test_likelihood_of_discrete_data(copied: Run, trained: SimpleNamespace) -> N
     before = trained.run.summary()["likelihood"]
     assert entry["bits_per_dim"] == pytest.approx(before["bits_per_dim"], rel=1e-9)
     head, *table = rows(copied.directory / "likelihood-test.csv")
-    assert head == ["index", "bits_per_dim", "stderr", "stderr_dequantisation", "nfe", "divergences"]
+    assert head == [
+        "index",
+        "bits_per_dim",
+        *["stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo"],
+    ]
     assert [int(row[0]) for row in table] == list(range(6))
     values = np.array([float(row[1]) for row in table])
     assert values.mean() == pytest.approx(entry["bits_per_dim"])
