@@ -3,9 +3,10 @@
 from scoresde.divergence import Auto, Exact, Hutchinson, Probing
 from scoresde.likelihood.bits import BitsPerDim, bits_per_dim
 from scoresde.likelihood.bounds import Bound, discrete_elbo, elbo
-from scoresde.likelihood.codes import decode, encode
+from scoresde.likelihood.codes import decode, encode, interpolate, round_trip_error
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.dequantisation import Posterior, TruncatedNormal, Uniform
+from scoresde.likelihood.differentiable import differentiable_log_prob
 from scoresde.likelihood.flow import LikelihoodError
 from scoresde.likelihood.scaling import CovarianceScaling, DiagonalScaling, ScalarScaling
 
@@ -26,8 +27,11 @@ __all__ = [
     "Uniform",
     "bits_per_dim",
     "decode",
+    "differentiable_log_prob",
     "discrete_elbo",
     "elbo",
     "encode",
+    "interpolate",
     "log_likelihood",
+    "round_trip_error",
 ]
