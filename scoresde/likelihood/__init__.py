@@ -9,6 +9,7 @@ from scoresde.likelihood.dequantisation import Posterior, TruncatedNormal, Unifo
 from scoresde.likelihood.differentiable import differentiable_log_prob
 from scoresde.likelihood.flow import LikelihoodError
 from scoresde.likelihood.scaling import CovarianceScaling, DiagonalScaling, ScalarScaling
+from scoresde.likelihood.uses import auroc, bayes_classify, class_log_prob, typicality
 
 __all__ = [
     "Auto",
@@ -25,7 +26,10 @@ __all__ = [
     "ScalarScaling",
     "TruncatedNormal",
     "Uniform",
+    "auroc",
+    "bayes_classify",
     "bits_per_dim",
+    "class_log_prob",
     "decode",
     "differentiable_log_prob",
     "discrete_elbo",
@@ -34,4 +38,5 @@ __all__ = [
     "interpolate",
     "log_likelihood",
     "round_trip_error",
+    "typicality",
 ]
