@@ -148,7 +148,12 @@ class Exact(Divergence):
                 (row,) = pull(unit.expand_as(x))
                 return (row * unit).flatten(1).sum(1)
 
-            return torch.func.vmap(entry, chunk_size=self.chunk)(basis).detach()
+            return _kept(torch.func.vmap(entry, chunk_size=self.chunk)(basis))
+
+
+def _kept(result: Tensor) -> Tensor:
+    """With the graph that a derivative leaves behind only where one is wanted."""
+    return result if torch.is_grad_enabled() else result.detach()
 
 
 def _products(function: Function, x: Tensor, probes: Tensor) -> Tensor:
@@ -157,11 +162,11 @@ def _products(function: Function, x: Tensor, probes: Tensor) -> Tensor:
     shaped = probes.reshape(*probes.shape[:2], *x.shape[1:])
     if count == 1:
         _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
-        return pull(shaped[:, 0])[0].flatten(1)[:, None].detach()
+        return _kept(pull(shaped[:, 0])[0].flatten(1)[:, None])
     with sdpa_kernel(SDPBackend.MATH):
         _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
         (products,) = torch.func.vmap(pull, in_dims=1, out_dims=1)(shaped)
-    return products.flatten(2).detach()
+    return _kept(products.flatten(2))
 
 
 def _probed(function: Function, x: Tensor, probes: Tensor, known: Known | None) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from scoresde.likelihood.bounds import Bound, discrete_elbo, elbo
 from scoresde.likelihood.codes import decode, encode, interpolate, round_trip_error
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.dequantisation import Posterior, TruncatedNormal, Uniform
+from scoresde.likelihood.differentiable import differentiable_log_prob
 from scoresde.likelihood.flow import LikelihoodError
 from scoresde.likelihood.scaling import CovarianceScaling, DiagonalScaling, ScalarScaling
 from scoresde.likelihood.uses import auroc, bayes_classify, class_log_prob, typicality
@@ -30,6 +31,7 @@ __all__ = [
     "bits_per_dim",
     "class_log_prob",
     "decode",
+    "differentiable_log_prob",
     "discrete_elbo",
     "elbo",
     "encode",

@@ -298,7 +298,7 @@ class _Integral:
         rows, each = block.rows.unique_consecutive(return_counts=True)
         owner = torch.arange(len(rows), device=rows.device).repeat_interleave(each)
         value, variance = self._sums(block, owner, len(rows))
-        total = value + _prior_log_prob(self.flow, self.latent[rows], self.prior) + self.flow.log_scale()
+        total = value + prior_log_prob(self.flow, self.latent[rows], self.prior) + self.flow.log_scale()
         broken = (~total.isfinite()).nonzero()[:, 0]
         if len(broken):
             raise ArithmeticError(
@@ -399,7 +399,7 @@ def _trend(places: Tensor) -> Tensor:
     return (differences / differences.norm()).to(places)
 
 
-def _prior_log_prob(flow: Flow, z: Tensor, prior: str) -> Tensor:
+def prior_log_prob(flow: Flow, z: Tensor, prior: str) -> Tensor:
     """Log-density `(b,)` of codes `(b, D)` under N(α m, α² Σ + σ² I), or N(0, σ² I)."""
     sde, statistics = flow.model.sde, flow.model.statistics
     t = torch.tensor(flow.t_max, dtype=torch.float64)
