@@ -90,7 +90,7 @@ def differentiable_log_prob(
     chosen = (Hutchinson() if divergence is None else divergence).for_shape(tuple(x.shape[1:]))
     flow = Flow(model, x.shape, cond, t_min, t_max, variable, scaling, x.device)
     rows = torch.arange(len(x), device=x.device)
-    w = torch.linspace(*flow.ends, steps + 1, dtype=torch.float64, device=x.device)
+    w = torch.linspace(flow.ends[0], flow.ends[1], steps + 1, dtype=torch.float64, device=x.device)
 
     def slopes(at: Tensor, y: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """dy/dw, and that of the part of the log-density that is not closed form."""
