@@ -460,14 +460,22 @@ def _sample_name(config: DictConfig) -> str:
 
 
 def _likelihood(config: DictConfig) -> None:
+    import torch
+    from accelerate import PartialState
+
     from scoresde.training.pipeline import likelihood
 
     run = _open(config)
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    if config.device is None and processes.num_processes > 1:
+        config.device = str(processes.device)
     with open_dict(run.config):
         run.config.evaluation.divergence = config.divergence
         run.config.evaluation.dequantisation = config.dequantisation
     model, data = _model(run, config), _data(run)
-    entry = likelihood(run, model, data, config.split, config.n, config, config.progress)
+    entry = likelihood(run, model, data, config.split, config.n, config, config.progress, processes)
+    if not processes.is_main_process:
+        return
     print(_likelihood_line(entry))
     print(f"per sample: {run.directory / ('likelihood-' + config.split + '.csv')}")
 

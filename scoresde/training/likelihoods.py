@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from omegaconf import DictConfig
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -34,11 +36,13 @@ def likelihood(
     n: int | None,
     options: DictConfig,
     progress: bool = True,
+    processes: PartialState | None = None,
 ) -> dict[str, Any]:
     """Log-likelihoods of (the first n samples of) a split.
 
     They are appended to `likelihood-{split}.csv` a batch at a time. Those that are there already, of the same model
-    and settings, are not computed again: a sample's figure depends on no other.
+    and settings, are not computed again: a sample's figure depends on no other. Several processes take batches in turn,
+    and the first of them writes.
     """
     if split not in ("train", "test"):
         raise ConfigError(f"split is {split!r}, expected train or test")
@@ -70,7 +74,13 @@ def likelihood(
         "elbo_draws": options.elbo_draws,
         "model": hashlib.sha256(run.model_path.read_bytes()).hexdigest()[:16],
     }
-    table = _Table(run.directory / f"likelihood-{split}.csv", unit, settings)
+    rank, count = (0, 1) if processes is None else (processes.process_index, processes.num_processes)
+    path = run.directory / f"likelihood-{split}.csv"
+    table = _Table(path, unit, settings)
+    if processes is not None:
+        processes.wait_for_everyone()  # all have read what there is
+    if rank == 0:
+        table.begin()
     common: dict[str, Any] = {"divergence": divergence, "tol": tol, "seed": options.seed}
     if discrete:
         common |= {
@@ -81,14 +91,21 @@ def likelihood(
             "elbo_draws": options.elbo_draws,
         }
     began, here = time.perf_counter(), len(table.rows)
-    with tqdm(total=n, initial=min(here, n), disable=not progress, desc=f"likelihood, {split}", unit="sample") as bar:
-        for start in range(here, n, options.batch_size):
+    size_of_turn = count * options.batch_size
+    silent = not progress or rank > 0
+    with tqdm(total=n, initial=min(here, n), disable=silent, desc=f"likelihood, {split}", unit="sample") as bar:
+        for turn in range(here, n, size_of_turn):
+            start = min(turn + rank * options.batch_size, n)
             stop = min(start + options.batch_size, n)
             if has_classes(model):
                 assert labels is not None
                 common["labels"] = labels[start:stop].to(model.device)
-            table.add(_rows(model, data, raw[start:stop].to(model.device), start, common))
-            bar.update(stop - start)
+            some = raw[start:stop].to(model.device)
+            rows = _rows(model, data, some, start, common) if len(some) else []
+            if count > 1:
+                rows = [row for part in gather_object([rows]) for row in part]
+            table.add(rows, write=rank == 0)
+            bar.update(len(rows))
             mean, error = _mean(table.column(unit, n))
             bar.set_postfix_str(f"{mean:.4f} ± {error:.4f} {unit.replace('_per_', '/')}")
     values, probes, draws = (table.column(name, n) for name in (unit, "stderr", "stderr_dequantisation"))
@@ -109,6 +126,8 @@ def likelihood(
     if discrete and options.elbo_draws:
         lower, lower_error = _mean(table.column("elbo", n))
         entry |= {"elbo": lower, "stderr_elbo": lower_error if n > 1 else None}
+    if rank:
+        return entry
     picture_of_likelihoods(run, data, raw[:n], values, split, unit)
     run.add_to_summary(**{"likelihood" if split == "test" else "likelihood_train": entry})
     return entry
@@ -139,12 +158,14 @@ class _Table:
 
     def __init__(self, path: Path, unit: str, settings: dict[str, Any]) -> None:
         self.path, self.names = path, (unit, *_COLUMNS)
-        note = path.with_suffix(".json")
-        same = note.is_file() and path.is_file() and note.read_bytes() == json.dumps(settings, indent=1).encode()
+        self.note, self.settings = path.with_suffix(".json"), json.dumps(settings, indent=1).encode()
+        same = self.note.is_file() and path.is_file() and self.note.read_bytes() == self.settings
         self.rows: list[list[float]] = self._read() if same else []
-        # Without a line that an interruption left unfinished, or the lines of another model.
-        write_atomically(path, lambda file: file.write(self._text(self.rows, 0, head=True).encode()))
-        write_atomically(note, lambda file: file.write(json.dumps(settings, indent=1).encode()))
+
+    def begin(self) -> None:
+        """Write the file anew, without a line that an interruption left unfinished, or those of another model."""
+        write_atomically(self.path, lambda file: file.write(self._text(self.rows, 0, head=True).encode()))
+        write_atomically(self.note, lambda file: file.write(self.settings))
 
     def _read(self) -> list[list[float]]:
         rows: list[list[float]] = []
@@ -164,9 +185,10 @@ class _Table:
         lines += [",".join(map(repr, (index, *row))) for index, row in enumerate(rows, first)]
         return "".join(line + "\n" for line in lines)
 
-    def add(self, rows: list[list[float]]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(self._text(rows, len(self.rows)))
+    def add(self, rows: list[list[float]], write: bool) -> None:
+        if write:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(self._text(rows, len(self.rows)))
         self.rows += rows
 
     def column(self, name: str, n: int) -> Tensor:

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,3 +147,24 @@ def test_what_is_refused_loses_nothing(
     with pytest.raises(ValueError, match=message):
         likelihood(run, run.model(), trained.data, "test", 2, options(**changes), progress=False)
     assert table(run) == before
+
+
+def test_two_processes_write_what_one_does(run: Run, trained: SimpleNamespace) -> None:
+    likelihood(run, run.model(), trained.data, "test", 5, options(), progress=False)
+    one = table(run)
+    for path in run.directory.glob("likelihood-test.*"):
+        path.unlink()
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "scoresde.cli",
+    ]
+    arguments = ["likelihood", f"run={run.directory}", "n=5", "tol=0.5", "batch_size=2", "progress=false"]
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.count("bits/dim") == 1
+    assert table(run) == one
