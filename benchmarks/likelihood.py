@@ -13,8 +13,9 @@ probe for the whole path); with `--peers` torchdiffeq's dopri5 and torchode's ts
 (`pip install torchdiffeq torchode`), velocity and probe sharing a forward pass.
 
 Solver errors are those with the exact divergence. Everybody's latents have the prior with the data's moments, and
-score_sde's also N(0, σ² I). Methods take turns, each turn with another seed; seconds are the median of a method's
-turns, ratios are the median of ratios within a turn, per point. What took long is not run again.
+score_sde's also N(0, σ² I). Methods take turns, each turn with another seed. Seconds are the median of a method's
+turns, of the processor on one thread, so that what else the machine did does not count; ratios are of seconds per
+point, the median of those within a turn. What took long is not run again.
 
 Forward-equivalents: forwards, and divergences by what they cost in forwards on this machine. Averaged repeats bring
 down what probes err by, not what the solver does.
@@ -390,6 +391,10 @@ class Row:
         return self.library, self.path, self.divergence
 
 
+def clock() -> float:
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def trace_costs(problem: Problem, repeats: int = 7) -> dict[str, float]:
     """What a trace with its forward costs in forwards, for 256 points at once: medians of calls that take turns."""
     model, sde = problem.model, problem.model.sde
@@ -414,10 +419,10 @@ def trace_costs(problem: Problem, repeats: int = 7) -> dict[str, float]:
         for name, call in calls.items():
             if name == EXACT and turn > 2:
                 continue
-            start = time.perf_counter()
+            start = clock()
             call()
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     return {name: middle[name] / middle["forward"] for name in calls} | {"milliseconds": 1e3 * middle["forward"]}
 
@@ -444,7 +449,7 @@ def measure(problem: Problem, chosen: Sequence[Method], turns: int, failures: Fa
             if len(outcomes[method]) < turn or (turn and seconds[method][0] * len(problem.true) > LONG):
                 continue
             points = problem.known if method.divergence == EXACT else problem
-            start = time.perf_counter()
+            start = clock()
             try:
                 outcome = method.run(points, turn)
                 if not bool(outcome.log_prob.isfinite().all()):
@@ -452,7 +457,7 @@ def measure(problem: Problem, chosen: Sequence[Method], turns: int, failures: Fa
             except Exception as error:  # whatever another library may raise
                 failures.add(f"{problem}: {' '.join(method.key)}", error)
                 continue
-            seconds[method].append((time.perf_counter() - start) / len(points.x))
+            seconds[method].append((clock() - start) / len(points.x))
             outcomes[method].append(outcome)
             print(
                 f"{problem}, turn {turn}: {' '.join(method.key)} {1e3 * seconds[method][-1]:.1f} ms/point",
@@ -561,7 +566,15 @@ def probe_table(rows: Sequence[Row]) -> str:
 
 def summary(groups: Sequence[Sequence[Row]]) -> str:
     """The two questions, for every problem."""
-    first = ["problem", "SDE", "fastest of ours", "its max / dim", "time, one probe", "time, exact"]
+    first = [
+        "problem",
+        "SDE",
+        "fastest of ours",
+        "its max / dim",
+        "time, one probe",
+        "forward-equivalents",
+        "time, exact",
+    ]
     first += ["score_sde's max / dim", "best of the others", "its time, one probe"]
     second = ["problem", "SDE", "fastest of ours", "its RMS", "time / score_sde at 1e-5", "its RMS", "its repeats"]
     second += ["time / score_sde at its best", "which"]
@@ -579,12 +592,13 @@ def summary(groups: Sequence[Sequence[Row]]) -> str:
             [
                 *name,
                 *(
-                    ["none", "–", "–", "–"]
+                    ["none", *4 * "–"]
                     if mine is None
                     else [
                         mine[0].path,
                         f"{mine[0].max / mine[0].size:.1e}",
                         f"{mine[1].ratio:.3f}",
+                        f"{mine[1].equivalents / ruler.equivalents:.3f}",
                         f"{mine[0].ratio / exact_ruler.ratio:.3f}",
                     ]
                 ),
@@ -642,7 +656,7 @@ def picture(groups: Sequence[Sequence[Row]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(2, len(groups), figsize=(5.5 * len(groups), 8.5), squeeze=False)
     for (above, below), rows in zip(axes.T, groups, strict=True):
@@ -665,7 +679,13 @@ def picture(groups: Sequence[Sequence[Row]], path: Path) -> None:
         above.set_title(f"{rows[0].problem}, {rows[0].sde}")
         for axis in (above, below):
             axis.set(xscale="log", yscale="log")
-            axis.legend(fontsize=8)
+            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1,) if axis is above else (1, 2, 5)))
+            if axis is below:
+                axis.yaxis.set_major_formatter("{x:g}")
+            axis.minorticks_off()
+            axis.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
