@@ -1,6 +1,7 @@
 """Exact likelihoods, codes and bits per dimension by the probability-flow ODE."""
 
 from scoresde.divergence import Auto, Exact, Hutchinson, Probing
+from scoresde.likelihood.accuracy import solver_error
 from scoresde.likelihood.bits import BitsPerDim, bits_per_dim
 from scoresde.likelihood.bounds import Bound, discrete_elbo, elbo
 from scoresde.likelihood.codes import decode, encode, interpolate, round_trip_error
@@ -38,5 +39,6 @@ __all__ = [
     "interpolate",
     "log_likelihood",
     "round_trip_error",
+    "solver_error",
     "typicality",
 ]

@@ -32,6 +32,7 @@ __all__ = ["LogLikelihood", "log_likelihood", "mean_and_error"]
 _BATCH = 512
 # Bits of a node's index that tell it from others of its sample, and further probes there.
 _NODES, _REPEATS = 16, 12
+SHIFT = _NODES + _REPEATS
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from scoresde.data import Data
-from scoresde.likelihood import bits_per_dim, log_likelihood
+from scoresde.likelihood import bits_per_dim, log_likelihood, solver_error
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import write_atomically
 from scoresde.training.config import ConfigError
@@ -25,6 +25,7 @@ from scoresde.training.run import Run
 
 __all__ = ["likelihood"]
 
+_CHECKED = 16  # samples of which the solver's error is measured
 _COLUMNS = ("stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo")
 
 
@@ -128,9 +129,24 @@ def likelihood(
         entry |= {"elbo": lower, "stderr_elbo": lower_error if n > 1 else None}
     if rank:
         return entry
+    entry |= _error_parts(entry, n)
+    x = data.transform.encode(raw[:_CHECKED].to(model.device))
+    cond: dict[str, Any] = {}
+    if has_classes(model) and labels is not None:
+        cond["labels"] = labels[: len(x)].to(model.device)
+    solver = solver_error(model, x, tol=tol, seed=options.seed, **cond).square().mean().sqrt().item()
+    entry["solver_error"] = solver / (size * math.log(2)) if discrete else solver
     picture_of_likelihoods(run, data, raw[:n], values, split, unit)
     run.add_to_summary(**{"likelihood" if split == "test" else "likelihood_train": entry})
     return entry
+
+
+def _error_parts(entry: dict[str, Any], n: int) -> dict[str, float | None]:
+    """The standard error without what random probes and dequantisation add: that of the choice of data."""
+    if n < 2:
+        return {"stderr_data": None}
+    others = entry["stderr_probes"] ** 2 + (entry["stderr_dequantisation"] or 0.0) ** 2
+    return {"stderr_data": math.sqrt(max(entry["stderr"] ** 2 - others, 0.0))}
 
 
 def _mean(values: Tensor) -> tuple[float, float]:

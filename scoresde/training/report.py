@@ -243,8 +243,10 @@ def _likelihood(summary: dict[str, Any]) -> Table | None:
     rows.append(("log-likelihood, nats", *map(_nats, entries)))
     plain = {
         "n": "samples, n",
-        "stderr_probes": "standard error from probes alone",
-        "stderr_dequantisation": "standard error from dequantisation alone",
+        "stderr_data": "standard error from the choice of samples",
+        "stderr_dequantisation": "from dequantisation",
+        "stderr_probes": "from probes",
+        "solver_error": "error of the solver, RMS per sample",
         "dequantisation": "dequantisation",
         "draws": "dequantisation draws",
         "bound": "bound over draws",

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from scoresde.divergence import Auto, Divergence, Exact, Hutchinson, Probing
-from scoresde.likelihood import CovarianceScaling, DiagonalScaling, LogLikelihood, ScalarScaling, log_likelihood
+from scoresde.likelihood import (
+    CovarianceScaling,
+    DiagonalScaling,
+    LogLikelihood,
+    ScalarScaling,
+    log_likelihood,
+    solver_error,
+)
 from scoresde.likelihood.scaling import Scaling, log_determinant
 from scoresde.networks import MLP
 from scoresde.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5
@@ -48,7 +55,7 @@ def prior_error(model: GaussianMixtureScore, latent: Tensor) -> Tensor:
     return model.log_prob(latent, t) - normal.log_prob(latent)
 
 
-def solver_error(model: GaussianMixtureScore, x: Tensor, exact: Tensor, **options: Any) -> tuple[Tensor, LogLikelihood]:
+def found_error(model: GaussianMixtureScore, x: Tensor, exact: Tensor, **options: Any) -> tuple[Tensor, LogLikelihood]:
     out = log_likelihood(model, x, **{"divergence": Exact(), **options})
     return (out.log_prob + prior_error(model, out.latent) - exact).abs(), out
 
@@ -57,7 +64,7 @@ def solver_error(model: GaussianMixtureScore, x: Tensor, exact: Tensor, **option
 def test_exact_to_a_millionth_of_a_nat(sde: SDE) -> None:
     model = mixture(sde)
     x, exact = points(model, 6)
-    error, _ = solver_error(model, x, exact, tol=1e-7)
+    error, _ = found_error(model, x, exact, tol=1e-7)
     assert float(error.max()) < 6e-6  # 1e-6 for each dimension
 
 
@@ -67,7 +74,7 @@ def test_the_tolerance_is_in_nats(sde: SDE, variable: Any) -> None:
     """About what the log-density is wrong by, whatever the variable, and less at a smaller one."""
     model = mixture(sde)
     x, exact = points(model, 40)
-    errors = [float(solver_error(model, x, exact, tol=tol, variable=variable)[0].mean()) for tol in (1e-2, 1e-3, 1e-4)]
+    errors = [float(found_error(model, x, exact, tol=tol, variable=variable)[0].mean()) for tol in (1e-2, 1e-3, 1e-4)]
     for error, tol in zip(errors, (1e-2, 1e-3, 1e-4), strict=True):
         assert error < 5 * tol
     assert errors[2] < errors[0] / 20
@@ -77,7 +84,7 @@ def test_the_tolerance_is_in_nats(sde: SDE, variable: Any) -> None:
 def test_every_pair(method: Any) -> None:
     model = mixture(VPSDE())
     x, exact = points(model, 20)
-    error, out = solver_error(model, x, exact, tol=1e-4, method=method, nodes=6)
+    error, out = found_error(model, x, exact, tol=1e-4, method=method, nodes=6)
     assert float(error.max()) < 3e-3
     stages, extra = len(method.stages), len(method.extra)
     steps = out.accepted + out.rejected
@@ -90,7 +97,7 @@ def test_nodes_converge() -> None:
     """Gauss-Legendre rules of M nodes have order 2 M, until the dense output is what is left."""
     model = mixture(EDMSDE())
     x, exact = points(model, 20)
-    means = [float(solver_error(model, x, exact, tol=1e-5, nodes=m)[0].mean()) for m in (1, 2, 3, 4)]
+    means = [float(found_error(model, x, exact, tol=1e-5, nodes=m)[0].mean()) for m in (1, 2, 3, 4)]
     assert means[0] > 10 * means[1] > 50 * means[2]
     assert means[3] < 1e-5
 
@@ -102,7 +109,7 @@ SCALINGS = [ScalarScaling(), DiagonalScaling(), CovarianceScaling(), CovarianceS
 def test_scalings_agree(scaling: Scaling) -> None:
     model = mixture(VPSDE())
     x, exact = points(model, 10)
-    error, _ = solver_error(model, x, exact, tol=1e-5, scaling=scaling)
+    error, _ = found_error(model, x, exact, tol=1e-5, scaling=scaling)
     assert float(error.max()) < 1e-4
 
 
@@ -253,6 +260,18 @@ def test_networks_are_followed_in_the_noise_level(network: NetworkScore) -> None
     assert model.statistics is not None
     angle = log_likelihood(model, x6, divergence=Exact(), variable=Angle(float(model.statistics.std)))
     assert torch.equal(angle.log_prob, log_likelihood(model, x6, divergence=Exact()).log_prob)
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+def test_the_measured_error_of_the_solver_is_its_size(sde: SDE) -> None:
+    model = mixture(sde)
+    x, exact = points(model, 40)
+    for tol in (1e-2, 1e-3):
+        true = float(found_error(model, x, exact, tol=tol)[0].square().mean().sqrt())
+        found = float(solver_error(model, x, tol=tol).square().mean().sqrt())
+        assert 1 / 4 < found / true < 4
+    with pytest.raises(ValueError, match="ratio is 1, expected a number between 0 and 1"):
+        solver_error(model, x, ratio=1)
 
 
 def test_the_error_names_sample_and_time() -> None:

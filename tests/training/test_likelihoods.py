@@ -125,6 +125,9 @@ def test_errors_have_their_parts(run: Run, trained: SimpleNamespace) -> None:
     assert entry["stderr_elbo"] > 0
     assert entry["stderr"] >= entry["stderr_probes"] > 0
     assert entry["stderr_dequantisation"] >= 0
+    parts = sum(entry[f"stderr_{name}"] ** 2 for name in ("data", "probes", "dequantisation"))
+    assert parts >= entry["stderr"] ** 2 * (1 - 1e-9)
+    assert 0 < entry["solver_error"] < 0.1
     assert (run.directory / "samples" / "likelihood-test.png").stat().st_size > 1000
     pictures = json.loads((run.directory / "pictures.json").read_text())
     caption = next(p["caption"] for p in pictures if p["file"] == "samples/likelihood-test.png")
