@@ -10,6 +10,7 @@ conditioned on it, and the angle arctan(σ̃/s) for exact scores.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,13 @@ class Flow:
         device: torch.device | str = "cpu",
     ) -> None:
         sde, known = model.sde, model.statistics
+        if known is None:
+            warnings.warn(
+                "the model does not know the mean and standard deviation of its data, which are taken as 0 and 1: "
+                "set model.statistics = Statistics.estimate(data) for fewer steps and a better prior",
+                UserWarning,
+                stacklevel=3,
+            )
         self.model, self.shape, self.cond = model, shape, cond
         self.t_min = sde.t_min if t_min is None else t_min
         self.t_max = sde.t_max if t_max is None else t_max

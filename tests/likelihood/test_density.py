@@ -274,6 +274,15 @@ def test_the_measured_error_of_the_solver_is_its_size(sde: SDE) -> None:
         solver_error(model, x, ratio=1)
 
 
+def test_missing_statistics_are_told() -> None:
+    model = mixture(VPSDE())
+    x, exact = points(model, 4)
+    model.statistics = None
+    with pytest.warns(UserWarning, match=r"does not know the mean and standard deviation of its data"):
+        out = log_likelihood(model, x, divergence=Exact(), tol=1e-4)
+    assert float((out.log_prob - exact).abs().max()) < 0.1  # the plain prior
+
+
 def test_the_error_names_sample_and_time() -> None:
     class Broken(ScoreModel):
         def denoise(self, x: Tensor, t: Tensor) -> Tensor:
