@@ -216,7 +216,10 @@ class Hutchinson(Divergence):
         each = terms.sum(2)
         value, variance = each.mean(1), None
         norm = products.square().sum(2).mean(1)  # E‖Jᵀu‖² = Σ_ij J_ij²
-        if self.kind == "gaussian":
+        if self.kind == "rademacher" and count > 1:
+            # The mean of a term is its diagonal entry for every probe at the point.
+            variance = 2 * terms.var(dim=1).sum(1) / count
+        elif self.kind == "gaussian":
             variance = 2 * norm / count
         elif self.kind == "orthogonal":
             share = 2 * size * (size - count) / (count * (size - 1) * (size + 2))
@@ -232,7 +235,8 @@ class Probing(Divergence):
 
     Entries of J decay with distance for local networks and natural images, and pixels of one colour are far apart
     (Tang & Saad 2012). In an image `(C, H, W)` the colours tile the plane in blocks of a × b = colours, all channels of
-    a pixel alike; elsewhere elements take turns along the last axis.
+    a pixel alike; elsewhere elements take turns along the last axis. The variance is told by neighbouring points of a
+    path, and too large where these are far apart and the noise is small.
 
     Args:
         colours: number of colours, and of products.
@@ -271,8 +275,8 @@ class Probing(Divergence):
 class Auto(Divergence):
     """Rademacher probes where the variance is, until the log-likelihood of a sample has the asked standard error.
 
-    One probe at every point of the path tells how the variance is spread over it; further ones are given in proportion
-    to its root times the point's weight, which is the cheapest way (Neyman 1934). Where half as many as there are
+    Two probes at every point of the path tell how the variance is spread over it; others are given in proportion to
+    its root times the point's weight, which is the cheapest way (Neyman 1934). Where half as many as there are
     dimensions would be needed, the exact trace is taken.
 
     Args:
@@ -283,14 +287,14 @@ class Auto(Divergence):
         if not stderr > 0:
             raise ValueError(f"stderr is {stderr}, expected a positive number of nats")
         self.stderr = stderr
-        self._pilot = Hutchinson(1)
+        self._pilot = Hutchinson(2)
 
     def for_shape(self, shape: tuple[int, ...]) -> Divergence:
         return Exact() if math.prod(shape) <= 4 else self
 
     def products(self, size: int) -> int:
-        return 1
+        return self._pilot.probes
 
     def traces(self, function: Function, x: Tensor, seed: int, indices: Tensor, known: Known | None = None) -> Traces:
-        """Of one probe; the likelihood asks for more."""
+        """Of two probes; the likelihood asks for more."""
         return self._pilot.traces(function, x, seed, indices, known)

@@ -33,6 +33,8 @@ _BATCH = 512
 # Bits of a node's index that tell it from others of its sample, and further probes there.
 _NODES, _REPEATS = 16, 12
 SHIFT = _NODES + _REPEATS
+# Of probes at a step, for `Auto`.
+_NUMBERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
 @dataclass(frozen=True)
@@ -356,25 +358,26 @@ class _Integral:
         owner: Tensor,
         target: float,
     ) -> tuple[Tensor, Tensor]:
-        """Further probes at every step, as many as leave each sample the standard error that is asked for.
+        """Other probes at every step, as many as leave each sample the standard error that is asked for.
 
-        The steps of a sample that have the same variance per probe share it, so the numbers are found from the first
-        probe, and the result is the mean of the others where there are any: with that one, steps that seemed to need
-        few by chance would count as more certain than they are.
+        Their numbers are found from the first two, which do not count in the result: steps that seemed to need few by
+        chance would be taken for more certain than they are.
         """
         deviation = (block.share**2 * variance).sum(1).sqrt()
-        wanted = deviation * per_sample(deviation)[owner] / target**2
-        enough = per_sample(deviation**2) <= target**2
-        wanted = torch.where(enough[owner], torch.zeros_like(wanted), wanted.ceil().clamp_min(1))
-        limit = self.flow.size / 2
+        # For two probes; the variance of K is 2/K of it.
+        wanted = 2 * deviation * per_sample(deviation)[owner] / target**2
+        enough = per_sample(deviation**2)[owner] <= target**2
         value, variance = value.clone(), variance.clone()
-        # Powers of two, so that there are few different calls.
-        level = torch.where(wanted > limit, -1, 2 ** wanted.clamp_min(1).log2().ceil()) * (wanted > 0)
-        for number in level.unique().tolist():
-            which = (level == number).nonzero()[:, 0]
-            if number:
-                method = Exact() if number < 0 else Hutchinson(int(number))
-                value[which], variance[which] = self._evaluate(block[which], method, repeat=1)
+        exact = (wanted > self.flow.size / 2) & ~enough
+        # Few different numbers, so that there are few calls.
+        sizes = torch.tensor(_NUMBERS, dtype=torch.float64, device=wanted.device)
+        number = sizes[torch.searchsorted(sizes, wanted).clamp_max(len(_NUMBERS) - 1)].long()
+        for count in number[~exact & ~enough].unique().tolist():
+            which = ((number == count) & ~exact & ~enough).nonzero()[:, 0]
+            value[which], variance[which] = self._evaluate(block[which], Hutchinson(count), repeat=1)
+        which = exact.nonzero()[:, 0]
+        if len(which):
+            value[which], variance[which] = self._evaluate(block[which], Exact(), repeat=1)
         return value, variance
 
 
