@@ -325,6 +325,11 @@ def _run_to_train(config: DictConfig) -> Any:
     allow = list(config.allow)
     if config.run is not None:
         run = Run.open(str(config.run), allow)
+        if "evaluation" in run.config:
+            # A run of an older version has not all of them.
+            for key, value in OmegaConf.load(conf_dir() / "evaluation" / "default.yaml").items():
+                if key not in run.config.evaluation:
+                    run.config.evaluation[key] = value
         _apply_changes(run.config)
         return run
     plain: Any = OmegaConf.to_container(config, resolve=True)

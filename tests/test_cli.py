@@ -321,6 +321,17 @@ def test_a_warning_is_one_line(tmp_path: Path) -> None:
     assert scoresde.cli._format_warning("x", UserWarning, "/other.py", 3) == "/other.py:3: UserWarning: x\n"
 
 
+def test_a_run_of_an_older_version_goes_on(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(f"{RUN}/config.yaml")
+    older = yaml.safe_load(path.read_text())
+    for key in ("tol", "dequantisation", "bound"):
+        del older["evaluation"][key]
+    path.write_text(yaml.safe_dump({**older, "evaluation": {**older["evaluation"], "tolerance": 1e-4}}))
+    main(["train", f"run={RUN}", "evaluation.samples=0", "evaluation.likelihood=2", "progress=false"])
+    assert "test: " in capsys.readouterr().out
+    assert summary()["likelihood"]["n"] == 2
+
+
 def test_likelihood(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["likelihood", f"run={RUN}", "n=8", "tol=0.5", "progress=false"])
     out = capsys.readouterr().out
