@@ -84,7 +84,6 @@ class Steps:
         size: float64, how far they go, negative if backwards.
         y: the states there.
         slopes: the slopes of all stages, the extra ones of the dense output included.
-        error: of `error_norm`.
         arrived: whether it was the sample's last.
     """
 
@@ -93,7 +92,6 @@ class Steps:
     size: Tensor
     y: Tensor
     slopes: list[Tensor]
-    error: Tensor
     arrived: Tensor
 
 
@@ -205,15 +203,13 @@ def follow(
             finished = ok & last
             if on_steps is not None and bool(ok.any()):
                 begun = start + sign * gone
-                took = (rows, begun, sign * size, error, finished, y, *slopes)
-                taken, begun, moved, error_then, final, before, *each = (
-                    took if bool(ok.all()) else tuple(v[ok] for v in took)
-                )
+                took = (rows, begun, sign * size, finished, y, *slopes)
+                taken, begun, moved, final, before, *each = took if bool(ok.all()) else tuple(v[ok] for v in took)
                 for place, row in zip(prepare(begun + extra_nodes * moved), tableau.extra, strict=True):
                     at = torch.addcmul(before, moved.to(y.dtype)[:, None], _weighted(row, each))
                     each.append(field(place, at, taken))
                 nfe[taken] += len(tableau.extra)
-                on_steps(Steps(taken, begun, moved, before, each, error_then, final))
+                on_steps(Steps(taken, begun, moved, before, each, final))
             gone = torch.where(ok, gone + size, gone)
             y = torch.where(ok[:, None], state, y)
             slope = torch.where(ok[:, None], slopes[-1], slope)

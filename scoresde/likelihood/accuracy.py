@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.divergence import Function as _Function
+from scoresde.divergence import Function as Function
 from scoresde.divergence import Hutchinson, Known, Traces
 from scoresde.likelihood.density import SHIFT, log_likelihood, tolerance_of
 from scoresde.score import ScoreModel
@@ -23,7 +23,7 @@ class _OneProbe(Hutchinson):
     def for_shape(self, shape: tuple[int, ...]) -> "_OneProbe":
         return self
 
-    def traces(self, function: _Function, x: Tensor, seed: int, indices: Tensor, known: Known | None = None) -> Traces:
+    def traces(self, function: Function, x: Tensor, seed: int, indices: Tensor, known: Known | None = None) -> Traces:
         return super().traces(function, x, seed, indices >> SHIFT, known)
 
 
@@ -46,7 +46,7 @@ def solver_error(
     """
     if not 0 < ratio < 1:
         raise ValueError(f"ratio is {ratio}, expected a number between 0 and 1")
-    allowed = tolerance_of(tol, None, None, x).nats
+    allowed = tolerance_of(tol, None, None, x[0].numel()).nats
     assert allowed is not None
     found, truth = (
         log_likelihood(model, x, tol=t, divergence=_OneProbe(), **options).log_prob for t in (allowed, ratio * allowed)

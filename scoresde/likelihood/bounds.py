@@ -232,13 +232,11 @@ class _Path:
         first: int,
         batch_size: int | None,
     ) -> None:
-        check(x, cond)
+        check(x, cond, prior)
         if draws < 1:
             raise ValueError(f"draws is {draws}, expected at least 1")
         if evaluations >= _TERMS:
             raise ValueError(f"{evaluations} evaluations for each sample are more than the {_TERMS - 1} there can be")
-        if prior not in ("matched", "plain"):
-            raise ValueError(f"prior is {prior!r}, expected 'matched' or 'plain'")
         self.batch_size = _BATCH if batch_size is None else batch_size
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")

@@ -154,5 +154,5 @@ def _carried(flow: Flow, x: Tensor, rtol: float, atol: float, method: Tableau, b
     if back:
         start, stop = stop, start
     y = flow.to_y(start, x.flatten(1))
-    solution = flow.run(y, tolerance_of(None, rtol, atol, x), method, back, width=batch_size)
+    solution = flow.run(y, tolerance_of(None, rtol, atol, flow.size), method, back, width=batch_size)
     return flow.to_x(stop, solution.y).reshape(x.shape).to(x.dtype)

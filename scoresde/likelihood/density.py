@@ -135,10 +135,8 @@ def log_likelihood(
         LikelihoodError: the path of a sample could not be followed.
         ArithmeticError: a divergence that is not finite.
     """
-    tolerance = tolerance_of(tol, rtol, atol, x)
-    check(x, cond)
-    if prior not in ("matched", "plain"):
-        raise ValueError(f"prior is {prior!r}, expected 'matched' or 'plain'")
+    check(x, cond, prior)
+    tolerance = tolerance_of(tol, rtol, atol, x[0].numel())
     if nodes < 1:
         raise ValueError(f"nodes is {nodes}, expected at least 1")
     batch_size = _BATCH if batch_size is None else batch_size
@@ -171,17 +169,19 @@ def log_likelihood(
     )
 
 
-def tolerance_of(tol: float | None, rtol: float | None, atol: float | None, x: Tensor) -> Tolerance:
-    """ValueError for tolerances of both kinds, or that are not positive."""
+def tolerance_of(tol: float | None, rtol: float | None, atol: float | None, size: int) -> Tolerance:
+    """What is asked for, for samples of `size` numbers; ValueError for both kinds, or what is not positive."""
     if tol is not None and not (rtol is None and atol is None):
         raise ValueError(f"got tol={tol} beside rtol={rtol} and atol={atol}: give one or the others")
     if rtol is None and atol is None:
-        return Tolerance(1e-4 * x[0].numel() if tol is None and x.ndim > 1 and len(x) else tol)
+        return Tolerance(1e-4 * size if tol is None else tol)
     return Tolerance(None, 1e-5 if rtol is None else rtol, 1e-5 if atol is None else atol)
 
 
-def check(x: Tensor, cond: dict[str, Any]) -> None:
-    """ValueError for what is not a batch of finite numbers, or conditions of another length."""
+def check(x: Tensor, cond: dict[str, Any], prior: str = "matched") -> None:
+    """ValueError for what is not a batch of finite numbers, conditions of another length, or an unknown prior."""
+    if prior not in ("matched", "plain"):
+        raise ValueError(f"prior is {prior!r}, expected 'matched' or 'plain'")
     if not x.is_floating_point():
         raise ValueError(f"x has dtype {x.dtype}, expected floating point in model space; see Transform.encode")
     if x.ndim < 2 or x.shape[0] < 1:

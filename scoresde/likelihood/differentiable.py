@@ -81,7 +81,7 @@ def differentiable_log_prob(
     Raises:
         ValueError: as `log_likelihood`, fewer than 1 step, or a forward-mode divergence.
     """
-    check(x.detach(), cond)
+    check(x.detach(), cond, prior)
     if steps < 1:
         raise ValueError(f"steps is {steps}, expected at least 1")
     if isinstance(divergence, Exact) and divergence.mode == "forward":
