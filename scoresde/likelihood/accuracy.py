@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde.divergence import Function as Function
 from scoresde.divergence import Hutchinson, Known, Traces
-from scoresde.likelihood.density import SHIFT, log_likelihood, tolerance_of
+from scoresde.likelihood.density import SHIFT, check, log_likelihood, tolerance_of
 from scoresde.score import ScoreModel
 
 __all__ = ["solver_error"]
@@ -46,6 +46,7 @@ def solver_error(
     """
     if not 0 < ratio < 1:
         raise ValueError(f"ratio is {ratio}, expected a number between 0 and 1")
+    check(x, {})
     allowed = tolerance_of(tol, None, None, x[0].numel()).nats
     assert allowed is not None
     found, truth = (

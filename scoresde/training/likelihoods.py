@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from scoresde.data import Data
 from scoresde.likelihood import bits_per_dim, log_likelihood, solver_error
+from scoresde.likelihood.density import mean_and_error, tolerance_of
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import write_atomically
 from scoresde.training.config import ConfigError
@@ -60,7 +61,7 @@ def likelihood(
     divergence = run.make("evaluation.divergence")
     dequantisation = run.make("evaluation.dequantisation")
     size = math.prod(data.shape)
-    tol = 1e-4 * size if options.tol is None else options.tol
+    tol = tolerance_of(options.tol, None, None, size).nats
     discrete = data.transform.levels is not None
     unit = "bits_per_dim" if discrete else "nats"
     settings: dict[str, Any] = {
@@ -78,9 +79,7 @@ def likelihood(
     rank, count = (0, 1) if processes is None else (processes.process_index, processes.num_processes)
     path = run.directory / f"likelihood-{split}.csv"
     table = _Table(path, unit, settings)
-    if processes is not None:
-        processes.wait_for_everyone()  # all have read what there is
-    if rank == 0:
+    if rank == 0 and table.rows:
         table.begin()
     common: dict[str, Any] = {"divergence": divergence, "tol": tol, "seed": options.seed}
     if discrete:
@@ -107,10 +106,10 @@ def likelihood(
                 rows = [row for part in gather_object([rows]) for row in part]
             table.add(rows, write=rank == 0)
             bar.update(len(rows))
-            mean, error = _mean(table.column(unit, n))
+            mean, error = mean_and_error(table.column(unit, n))
             bar.set_postfix_str(f"{mean:.4f} ± {error:.4f} {unit.replace('_per_', '/')}")
     values, probes, draws = (table.column(name, n) for name in (unit, "stderr", "stderr_dequantisation"))
-    mean, error = _mean(values)
+    mean, error = mean_and_error(values)
     entry = {
         **{key: value for key, value in settings.items() if key not in ("unit", "model", "seed")},
         "n": n,
@@ -125,7 +124,7 @@ def likelihood(
         "reused": min(here, n),
     }
     if discrete and options.elbo_draws:
-        lower, lower_error = _mean(table.column("elbo", n))
+        lower, lower_error = mean_and_error(table.column("elbo", n))
         entry |= {"elbo": lower, "stderr_elbo": lower_error if n > 1 else None}
     if rank:
         return entry
@@ -147,11 +146,6 @@ def _error_parts(entry: dict[str, Any], n: int) -> dict[str, float | None]:
         return {"stderr_data": None}
     others = entry["stderr_probes"] ** 2 + (entry["stderr_dequantisation"] or 0.0) ** 2
     return {"stderr_data": math.sqrt(max(entry["stderr"] ** 2 - others, 0.0))}
-
-
-def _mean(values: Tensor) -> tuple[float, float]:
-    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return values.mean().item(), error
 
 
 def _rows(model: NetworkScore, data: Data, raw: Tensor, first: int, common: dict[str, Any]) -> list[list[float]]:
@@ -177,9 +171,14 @@ class _Table:
         self.note, self.settings = path.with_suffix(".json"), json.dumps(settings, indent=1).encode()
         same = self.note.is_file() and path.is_file() and self.note.read_bytes() == self.settings
         self.rows: list[list[float]] = self._read() if same else []
+        self.begun = False
 
     def begin(self) -> None:
-        """Write the file anew, without a line that an interruption left unfinished, or those of another model."""
+        """Write the file anew, without a line that an interruption left unfinished, or those of another model.
+
+        The latter are lost, so not before there is a first line in their place: settings may be refused until then.
+        """
+        self.begun = True
         write_atomically(self.path, lambda file: file.write(self._text(self.rows, 0, head=True).encode()))
         write_atomically(self.note, lambda file: file.write(self.settings))
 
@@ -203,6 +202,8 @@ class _Table:
 
     def add(self, rows: list[list[float]], write: bool) -> None:
         if write:
+            if not self.begun:
+                self.begin()
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(self._text(rows, len(self.rows)))
         self.rows += rows

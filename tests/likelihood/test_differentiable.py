@@ -93,5 +93,7 @@ def test_bad_arguments(network: NetworkScore, x: Tensor) -> None:
         differentiable_log_prob(network, x, steps=0)
     with pytest.raises(ValueError, match=r"Exact\(mode='forward'\) gives no gradients"):
         differentiable_log_prob(network, x, divergence=Exact("forward"))
+    with pytest.raises(ValueError, match="prior is 'exact', expected 'matched' or 'plain'"):
+        differentiable_log_prob(network, x, prior="exact")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not finite in 1 of 3 samples"):
         differentiable_log_prob(network, x * torch.tensor([[1.0], [torch.nan], [1.0]]))
