@@ -338,7 +338,7 @@ def test_likelihood(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"test: -?\d+\.\d+ ± \d\.\d+ nats, n = 8", out)
     assert "likelihood-test.csv" in out
     table = Path(f"{RUN}/likelihood-test.csv").read_text().splitlines()
-    assert table[0] == "index,nats,stderr,stderr_dequantisation,nfe,divergences,elbo,stderr_elbo"
+    assert table[0] == "index,nats,stderr,stderr_dequantisation,nfe,divergences,elbo,stderr_elbo,solver_error"
     values = [float(line.split(",")[1]) for line in table[1:]]
     assert len(values) == 8
     assert summary()["likelihood"]["nats"] == pytest.approx(sum(values) / 8)

@@ -26,8 +26,8 @@ from scoresde.training.run import Run
 
 __all__ = ["likelihood"]
 
-_CHECKED = 16  # samples of which the solver's error is measured
-_COLUMNS = ("stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo")
+_CHECKED = 16  # samples, the first, of which the solver's error is measured
+_COLUMNS = ("stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo", "solver_error")
 
 
 def likelihood(
@@ -126,15 +126,10 @@ def likelihood(
     if discrete and options.elbo_draws:
         lower, lower_error = mean_and_error(table.column("elbo", n))
         entry |= {"elbo": lower, "stderr_elbo": lower_error if n > 1 else None}
+    entry |= _error_parts(entry, n)
+    entry["solver_error"] = table.column("solver_error", min(n, _CHECKED)).square().mean().sqrt().item()
     if rank:
         return entry
-    entry |= _error_parts(entry, n)
-    x = data.transform.encode(raw[:_CHECKED].to(model.device))
-    cond: dict[str, Any] = {}
-    if has_classes(model) and labels is not None:
-        cond["labels"] = labels[: len(x)].to(model.device)
-    solver = solver_error(model, x, tol=tol, seed=options.seed, **cond).square().mean().sqrt().item()
-    entry["solver_error"] = solver / (size * math.log(2)) if discrete else solver
     picture_of_likelihoods(run, data, raw[:n], values, split, unit)
     run.add_to_summary(**{"likelihood" if split == "test" else "likelihood_train": entry})
     return entry
@@ -154,12 +149,22 @@ def _rows(model: NetworkScore, data: Data, raw: Tensor, first: int, common: dict
         out = log_likelihood(model, data.transform.encode(raw), first=first, **common)
         values = out.log_prob + data.transform.log_det(data.shape)
         none = torch.full_like(values, math.nan)
-        columns = (values, out.stderr, torch.zeros_like(values), out.nfe, out.divergences, none, none)
+        columns = [values, out.stderr, torch.zeros_like(values), out.nfe, out.divergences, none, none]
+        nats = 1.0
     else:
         bits = bits_per_dim(model, raw, data.transform, first=first, **common)
         none = torch.full_like(bits.bits, math.nan)
         lower = [none if v is None else v for v in (bits.elbo, bits.elbo_stderr)]
-        columns = (bits.bits, bits.stderr, bits.stderr_dequantisation, bits.nfe, bits.divergences, lower[0], lower[1])
+        columns = [bits.bits, bits.stderr, bits.stderr_dequantisation, bits.nfe, bits.divergences, *lower]
+        nats = math.prod(data.shape) * math.log(2)
+    checked = min(max(_CHECKED - first, 0), len(raw))
+    errors = torch.full_like(columns[0], math.nan)
+    if checked:
+        x, labels = data.transform.encode(raw[:checked]), common.get("labels")
+        cond: dict[str, Any] = {} if labels is None else {"labels": labels[:checked]}
+        found = solver_error(model, x, tol=common["tol"], seed=common["seed"], first=first, **cond)
+        errors[:checked] = found / nats
+    columns.append(errors)
     return list(map(list, zip(*(c.tolist() for c in columns), strict=True)))
 
 

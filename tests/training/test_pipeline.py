@@ -269,7 +269,7 @@ def test_likelihood_of_discrete_data(copied: Run, trained: SimpleNamespace) -> N
     assert head == [
         "index",
         "bits_per_dim",
-        *["stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo"],
+        *["stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo", "solver_error"],
     ]
     assert [int(row[0]) for row in table] == list(range(6))
     values = np.array([float(row[1]) for row in table])
