@@ -1,11 +1,17 @@
 """Mean, scale and covariance of the data in model space."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from scoresde.dct import DCT
+
 __all__ = ["Statistics"]
+
+# Of a batch that are worked on at once: 128 MiB.
+_VALUES = 2**24
 
 
 class Statistics(nn.Module):
@@ -15,18 +21,30 @@ class Statistics(nn.Module):
         mean: Mean of every value, `(*shape)`.
         std: Root of the variance averaged over all D values of a sample, 0-dim or a float.
         covariance: `(D, D)` over the flattened sample, or None (too large to keep, or not known).
+        variance: Of every value, `(*shape)`, where there is no covariance to tell it.
+        dct_variance: Of every coefficient of the `DCT`, `(*shape)`, likewise.
 
     All are kept in float64; moving the module to another dtype moves them too.
 
     Raises:
-        ValueError: Shapes that do not fit, numbers that are not finite, or std not positive (constant data).
+        ValueError: Shapes that do not fit, numbers that are not finite, variances that are negative or beside a
+            covariance, or std not positive (constant data).
     """
 
     mean: Tensor
     std: Tensor
     covariance: Tensor | None
+    variance: Tensor | None
+    dct_variance: Tensor | None
 
-    def __init__(self, mean: Tensor, std: Tensor | float, covariance: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        mean: Tensor,
+        std: Tensor | float,
+        covariance: Tensor | None = None,
+        variance: Tensor | None = None,
+        dct_variance: Tensor | None = None,
+    ) -> None:
         super().__init__()
         std = torch.as_tensor(std, dtype=torch.float64)
         dim = mean.numel()
@@ -34,14 +52,25 @@ class Statistics(nn.Module):
             raise ValueError(f"std must be a single number, got shape {tuple(std.shape)}")
         if covariance is not None and covariance.shape != (dim, dim):
             raise ValueError(f"covariance must be ({dim}, {dim}) for this mean, got {tuple(covariance.shape)}")
-        for name, value in (("mean", mean), ("std", std), ("covariance", covariance)):
+        variances = {"variance": variance, "dct_variance": dct_variance}
+        for name, value in variances.items():
+            if value is None:
+                continue
+            if covariance is not None:
+                raise ValueError(f"got {name} beside a covariance, which tells it: give one of them")
+            if value.shape != mean.shape or bool((value < 0).any()):
+                raise ValueError(
+                    f"{name} must be {tuple(mean.shape)} numbers of at least 0, as the mean has this shape, got "
+                    f"shape {tuple(value.shape)}, minimum {float(value.min()):g}"
+                )
+        for name, value in {"mean": mean, "std": std, "covariance": covariance, **variances}.items():
             if value is not None and not bool(value.isfinite().all()):
                 raise ValueError(f"{name} holds NaN or infinite values")
             self.register_buffer(name, None if value is None else value.detach().to(torch.float64, copy=True))
         # Below the rounding of the mean in float64 there is no spread, only noise of the summation.
         if float(std) <= 1e-14 * float(mean.abs().max()):
             raise ValueError(f"std must be positive, got {float(std):g}: the data are constant")
-        self._eigh: tuple[Tensor, int, Tensor, Tensor] | None = None
+        self._derived: dict[str, tuple[Tensor, int, Any]] = {}
 
     @classmethod
     def standard(cls, shape: Sequence[int], covariance: bool = False) -> "Statistics":
@@ -63,46 +92,47 @@ class Statistics(nn.Module):
 
         Args:
             x: Samples `(N, *shape)`, or an iterable of batches `(B, *shape)`.
-            max_covariance_dim: A sample of more values than this gets no covariance.
+            max_covariance_dim: A sample of more values than this gets no covariance, but the variances of its values
+                and of its DCT coefficients.
 
         Raises:
             ValueError: Fewer than two samples, batches whose shapes differ, NaN or infinite values, or
                 samples that are all equal.
         """
         batches = x.split(4096) if isinstance(x, Tensor) else x
-        count, shape = 0, torch.Size()
-        mean, scatter = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
-        full = False
-        for batch in batches:
-            if batch.ndim < 1 or len(batch) == 0:
-                continue
+        count, shape, dct = 0, torch.Size(), None
+        mean, scatter, dct_scatter = (torch.zeros(0, dtype=torch.float64) for _ in range(3))
+        for values in (part for batch in batches for part in _parts(batch)):
             if count == 0:
-                shape = batch.shape[1:]
-                dim = shape.numel()
+                shape, dim = values.shape[1:], values.shape[1:].numel()
                 full = dim <= max_covariance_dim
-                mean = torch.zeros(dim, dtype=torch.float64)
+                dct = None if full else DCT(shape)
+                mean, dct_scatter = (torch.zeros(dim, dtype=torch.float64) for _ in range(2))
                 scatter = torch.zeros((dim, dim) if full else (dim,), dtype=torch.float64)
-            if batch.shape[1:] != shape:
-                raise ValueError(f"batches differ in sample shape: {tuple(shape)} and {tuple(batch.shape[1:])}")
-            values = batch.detach().cpu().double().flatten(1) if shape else batch.detach().cpu().double()[:, None]
+            if values.shape[1:] != shape:
+                raise ValueError(f"batches differ in sample shape: {tuple(shape)} and {tuple(values.shape[1:])}")
             if not bool(values.isfinite().all()):
                 raise ValueError("samples hold NaN or infinite values")
             n = len(values)
+            values = values.reshape(n, -1)
             batch_mean = values.mean(dim=0)
             centred = values - batch_mean
             delta = batch_mean - mean
             weight = count * n / (count + n)
-            if full:
+            if dct is None:
                 scatter += centred.T @ centred + weight * torch.outer(delta, delta)
             else:
                 scatter += centred.square().sum(dim=0) + weight * delta.square()
+                dct_scatter += dct(centred).square().sum(dim=0) + weight * dct(delta[None])[0].square()
             mean = mean + delta * (n / (count + n))
             count += n
         if count < 2:
             raise ValueError(f"statistics need at least 2 samples, got {count}")
-        variance = (scatter.diagonal() if full else scatter) / (count - 1)
-        std = variance.mean().sqrt()
-        return cls(mean.reshape(shape), std, scatter / (count - 1) if full else None)
+        mean, moments = mean.reshape(shape), scatter / (count - 1)
+        if dct is None:
+            return cls(mean, moments.diagonal().mean().sqrt(), moments)
+        dct_moments = (dct_scatter / (count - 1)).reshape(shape)
+        return cls(mean, moments.mean().sqrt(), None, moments.reshape(shape), dct_moments)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -122,34 +152,88 @@ class Statistics(nn.Module):
         Raises:
             ValueError: There is no covariance.
         """
-        covariance = self.covariance
-        if covariance is None:
+        if self.covariance is None:
             raise ValueError(f"no covariance was kept for these {self.dim} dimensions; raise max_covariance_dim")
+
+        def compute(covariance: Tensor) -> tuple[Tensor, Tensor]:
+            values, vectors = torch.linalg.eigh(covariance)
+            return values.clamp(min=0), vectors
+
+        return self._from(self.covariance, "eigh", compute)
+
+    @property
+    def variances(self) -> Tensor | None:
+        """Variance of every value, `(D,)` float64; None where it is not known."""
+        if self.covariance is not None:
+            return self.covariance.diagonal().double()
+        return None if self.variance is None else self.variance.double().flatten()
+
+    @property
+    def dct_variances(self) -> Tensor | None:
+        """Variance of every coefficient of the `DCT` of a sample, `(D,)` float64; None where it is not known."""
+        if self.covariance is None:
+            return None if self.dct_variance is None else self.dct_variance.double().flatten()
+
+        def compute(covariance: Tensor) -> Tensor:
+            dct = DCT(self.shape, covariance.device)
+            return dct(dct(covariance).mT).diagonal().clamp(min=0)
+
+        return self._from(self.covariance, "dct_variances", compute)
+
+    def _from(self, covariance: Tensor, name: str, compute: Callable[[Tensor], Any]) -> Any:
+        """What is computed of the covariance in float64, again only after it has changed."""
         version = covariance._version  # counts writes in place, such as load_state_dict's
-        if self._eigh is None or self._eigh[0] is not covariance or self._eigh[1] != version:
-            values, vectors = torch.linalg.eigh(covariance.double())
-            self._eigh = (covariance, version, values.clamp(min=0), vectors)
-        return self._eigh[2], self._eigh[3]
+        found = self._derived.get(name)
+        if found is None or found[0] is not covariance or found[1] != version:
+            found = self._derived[name] = covariance, version, compute(covariance.double())
+        return found[2]
 
     @property
     def largest_std(self) -> float:
-        """The standard deviation in the direction in which it is largest; `std` where there is no covariance."""
-        return float(self.std) if self.covariance is None else float(self.eigh()[0][-1].sqrt())
+        """The standard deviation in the direction in which it is largest.
+
+        Where there is no covariance, the largest of those that are known: of values, of DCT coefficients, or `std`.
+        """
+        if self.covariance is not None:
+            return float(self.eigh()[0][-1].sqrt())
+        known = (v for v in (self.variances, self.dct_variances) if v is not None)
+        return max(float(self.std), *(float(v.max().sqrt()) for v in known), 0.0)
 
     def denoise(self, x: Tensor, level: float) -> Tensor:
         """E[x₀ | x₀ + level ε = x] if the data were normal: m + Σ (Σ + level² I)⁻¹ (x − m), of the shape of x.
 
-        With the variance `std`² in place of Σ where there is no covariance.
+        Where there is no covariance Σ is diagonal in the DCT basis, with the variances that are known there, or else
+        `std`² I.
         """
         centred = x.flatten(1) - self.mean.to(x).flatten()
-        if self.covariance is None:
-            variance = float(self.std) ** 2
-            shrunk = centred * (variance / (variance + level**2))
-        else:
+        variances = self.dct_variances if self.covariance is None else None
+        if self.covariance is not None:
             values, vectors = self.eigh()
             basis = vectors.to(x)
             shrunk = (centred @ basis * (values / (values + level**2)).to(x)) @ basis.mT
+        elif variances is not None:
+            dct = DCT(self.shape, x.device)
+            shrunk = dct.inverse(dct(centred) * (variances / (variances + level**2)).to(x))
+        else:
+            variance = float(self.std) ** 2
+            shrunk = centred * (variance / (variance + level**2))
         return (self.mean.to(x).flatten() + shrunk).reshape(x.shape)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Of data whose variances were not kept by an earlier version, or were not yet when this was made.
+        if f"{prefix}mean" in state_dict:
+            for name in ("variance", "dct_variance"):
+                known = f"{prefix}{name}" in state_dict
+                if known != (getattr(self, name) is not None) and self.covariance is None:
+                    setattr(self, name, torch.zeros_like(self.mean) if known else None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}, std={float(self.std):.4g}, covariance={self.covariance is not None}"
+
+
+def _parts(batch: Tensor) -> Iterable[Tensor]:
+    """Some samples `(n, *shape)` of a batch at a time, in float64 on the CPU."""
+    if batch.ndim and len(batch):
+        for part in batch.split(max(1, _VALUES // batch[0].numel())):
+            yield part.detach().cpu().double()

@@ -5,6 +5,7 @@ config.yaml  model.safetensors  summary.json  report.html  metrics.jsonl  checkp
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,9 @@ class Run:
         prefix = "statistics."
         try:
             known = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            statistics = Statistics(known["mean"], known["std"], known.get("covariance"))
+            # Which are there depends on the data's size and on the version that wrote the file.
+            optional = (known.get(name) for name in ("covariance", "variance", "dct_variance"))
+            statistics = Statistics(known["mean"], known["std"], *optional)
             model = build_model(self, tuple(known["mean"].shape), statistics)
             model.load_state_dict(tensors)
         except (KeyError, RuntimeError, ValueError) as error:
@@ -163,7 +166,9 @@ def data_statistics(data: Data, dequantise: bool, seed: int = 0) -> Statistics:
         noise = torch.rand(raw.shape, generator=generator) if discrete and dequantise else None
         return data.transform.encode(raw, noise)
 
-    return Statistics.estimate(batch(raw) for raw in data.train.split(4096))
+    # Not more numbers at once than 4096 samples of those that get a covariance have.
+    at_once = max(1, min(4096, 2**24 // math.prod(data.shape)))
+    return Statistics.estimate(batch(raw) for raw in data.train.split(at_once))
 
 
 def load(directory: str | Path, allow: Sequence[str] = ()) -> NetworkScore:
