@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from scoresde.divergence import Auto, Divergence, Exact, Hutchinson, Traces
 from scoresde.likelihood.flow import Flow, Tolerance
-from scoresde.likelihood.scaling import Scaling
+from scoresde.likelihood.scaling import CovarianceScaling, Scaling
 from scoresde.ode import Steps
 from scoresde.sampling.coordinates import Coordinate
 from scoresde.score import ScoreModel
@@ -404,19 +404,13 @@ def _trend(places: Tensor) -> Tensor:
 
 
 def prior_log_prob(flow: Flow, z: Tensor, prior: str) -> Tensor:
-    """Log-density `(b,)` of codes `(b, D)` under N(α m, α² Σ + σ² I), or N(0, σ² I)."""
+    """Log-density `(b,)` of codes `(b, D)` under N(α m, α² Σ + σ² I), or N(0, σ² I); Σ as far as the model knows it."""
     sde, statistics = flow.model.sde, flow.model.statistics
     t = torch.tensor(flow.t_max, dtype=torch.float64)
     alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
     if prior == "plain" or statistics is None:
-        centred, variance = z, torch.full((flow.size,), sigma**2, dtype=torch.float64)
-    else:
-        centred = z - alpha * flow.mean
-        if statistics.covariance is None:
-            variance = torch.full((flow.size,), (alpha * float(statistics.std)) ** 2 + sigma**2, dtype=torch.float64)
-        else:
-            values, vectors = statistics.eigh()
-            centred = centred @ vectors.to(z)
-            variance = alpha**2 * values + sigma**2
-    variance = variance.to(z)
-    return -0.5 * (centred**2 / variance + variance.log() + math.log(2 * math.pi)).sum(1)
+        return -0.5 * (z**2 / sigma**2 + math.log(2 * math.pi * sigma**2)).sum(1)
+    spread = CovarianceScaling().spread(statistics, flow.size).to(flow.device)
+    centred, variance = z - alpha * flow.mean, (alpha**2 * spread.values + sigma**2)[None]
+    square = (centred * spread.apply(1 / variance, centred)).sum(1)
+    return -0.5 * (square + spread.trace((2 * math.pi * variance).log()))

@@ -2,7 +2,8 @@
 
 With x̃ = x/α and σ̃ = σ/α the state is y = (Σ + σ̃² I)^(−1/2) (x̃ − m). For normal data of mean m and covariance Σ it
 is standard normal at every time and stands still under the flow, so that only what is not normal has to be followed.
-Σ may be known as a number, a diagonal, or a matrix, of which the largest eigenvalues may do.
+Σ may be known as a number, a diagonal in the data's own basis or that of a cosine transform, or a matrix, of which
+the largest eigenvalues may do.
 """
 
 import math
@@ -11,9 +12,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from scoresde.dct import DCT
 from scoresde.statistics import Statistics
 
-__all__ = ["CovarianceScaling", "DiagonalScaling", "ScalarScaling", "Scaling", "Spread"]
+__all__ = ["CovarianceScaling", "DCTScaling", "DiagonalScaling", "ScalarScaling", "Scaling", "Spread"]
 
 
 class Spread:
@@ -45,6 +47,25 @@ class Spread:
         return factors @ self.counts
 
 
+class DCTSpread(Spread):
+    """Σ with the DCT's basis for eigenvectors.
+
+    Args:
+        values: `(D,)` float64, the variances of the coefficients.
+        dct: the transform.
+    """
+
+    def __init__(self, values: Tensor, dct: DCT) -> None:
+        super().__init__(values, torch.ones_like(values))
+        self.dct = dct
+
+    def to(self, device: torch.device) -> "DCTSpread":
+        return DCTSpread(self.values.to(device), self.dct.to(device))
+
+    def apply(self, factors: Tensor, y: Tensor) -> Tensor:
+        return self.dct.inverse(factors * self.dct(y))
+
+
 class Scaling(ABC):
     """What is taken for the covariance of the data."""
 
@@ -68,17 +89,30 @@ class ScalarScaling(Scaling):
 
 
 class DiagonalScaling(Scaling):
-    """The variance of each element; that of all where the model does not know the covariance."""
+    """The variance of each element; that of all where the model does not know them."""
 
     def spread(self, statistics: Statistics | None, size: int) -> Spread:
-        if statistics is None or statistics.covariance is None:
+        variances = None if statistics is None else statistics.variances
+        if variances is None:
             return ScalarScaling().spread(statistics, size)
-        variances = statistics.covariance.diagonal().double()
         return Spread(variances, torch.ones_like(variances))
 
 
+class DCTScaling(Scaling):
+    """The variance of each coefficient of the data's `DCT`; that of all elements where the model does not know them.
+
+    For images, whose covariance is nearly diagonal there; a state takes two small matrix products, never one of D × D.
+    """
+
+    def spread(self, statistics: Statistics | None, size: int) -> Spread:
+        variances = None if statistics is None else statistics.dct_variances
+        if statistics is None or variances is None:
+            return ScalarScaling().spread(statistics, size)
+        return DCTSpread(variances, DCT(statistics.shape, variances.device))
+
+
 class CovarianceScaling(Scaling):
-    """The covariance matrix; the variance of all elements where the model does not know it.
+    """The covariance matrix; `DCTScaling` where the model does not know it.
 
     Args:
         rank: number of directions of largest variance that are kept, the others having the mean of theirs; all if not
@@ -92,7 +126,7 @@ class CovarianceScaling(Scaling):
 
     def spread(self, statistics: Statistics | None, size: int) -> Spread:
         if statistics is None or statistics.covariance is None:
-            return ScalarScaling().spread(statistics, size)
+            return DCTScaling().spread(statistics, size)
         values, vectors = statistics.eigh()
         kept = size if self.rank is None else min(self.rank, size)
         # Ascending: the last are the largest.
