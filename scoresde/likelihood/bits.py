@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scoresde import reprs
 from scoresde.likelihood.bounds import elbo
 from scoresde.likelihood.density import log_likelihood, mean_and_error
 from scoresde.likelihood.dequantisation import Dequantisation, DiscreteTransform, Uniform, gaussian_decoder
@@ -60,6 +61,9 @@ class BitsPerDim:
             f"{self.dequantisation} dequantisation, {self.decoder} at t_min={self.t_min:g}, draws={self.draws}, "
             f"{self.bound}, nfe {self.nfe.double().mean():.0f})"
         )
+
+    def _repr_html_(self) -> str:
+        return reprs.bits_html(self)
 
 
 # Between the seeds of two draws, so that neighbouring seeds of a user share no probes.

@@ -30,6 +30,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scoresde import reprs
 from scoresde.likelihood.density import check, mean_and_error
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.scaling import CovarianceScaling, ScalarScaling, Scaling, Spread
@@ -73,6 +74,9 @@ class Bound:
             f"Bound({mean:.4f} ± {error:.4f} nats, n={len(self.value)}, draw stderr {self.stderr.mean():.2g} per "
             f"sample, draws={self.draws}, nfe {self.nfe})"
         )
+
+    def _repr_html_(self) -> str:
+        return reprs.bound_html(self)
 
 
 @torch.no_grad()

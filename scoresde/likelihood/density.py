@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from scoresde import reprs
 from scoresde.divergence import Auto, Divergence, Exact, Hutchinson, Traces
 from scoresde.likelihood.flow import Flow, Tolerance
 from scoresde.likelihood.scaling import CovarianceScaling, Scaling
@@ -70,6 +71,9 @@ class LogLikelihood:
             f"probe stderr {self.stderr.mean():.2g} per sample, nfe {self.nfe.double().mean():.0f}, "
             f"divergences {self.divergences.double().mean():.0f})"
         )
+
+    def _repr_html_(self) -> str:
+        return reprs.log_likelihood_html(self)
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from scoresde import reprs
 from scoresde.ode import Status
 from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.grids import Grid
@@ -136,6 +137,9 @@ class Samples:
 
     def __repr__(self) -> str:
         return f"Samples(x={tuple(self.x.shape)}, nfe={self.nfe}, steps={len(self.times) - 1})"
+
+    def _repr_html_(self) -> str:
+        return reprs.samples_html(self)
 
 
 class _Bound(ScoreModel):
