@@ -15,6 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from scoresde import reprs
 from scoresde.data import Data
 from scoresde.score import NetworkScore
 from scoresde.statistics import Statistics
@@ -52,6 +53,12 @@ class Run:
         self.directory = directory
         self.config = config
         self.allow = tuple(allow)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.directory)!r})"
+
+    def _repr_html_(self) -> str:
+        return reprs.run_html(self)
 
     @classmethod
     def open(cls, directory: str | Path, allow: Sequence[str] = ()) -> "Run":
