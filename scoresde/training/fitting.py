@@ -1,0 +1,141 @@
+"""Training from Python: a model, data and a number of steps, with neither a configuration nor a run directory.
+
+The loop is that of `scoresde train`, so that the same seed gives the same weights.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.data import Data, Identity
+from scoresde.objectives import DenoisingScoreMatching, Likelihood, LogNormalSigma, Objective
+from scoresde.score import NetworkScore
+from scoresde.training.loggers import Logger
+from scoresde.training.loop import Interrupted, Trainer, Training
+from scoresde.training.pipeline import limit_threads
+from scoresde.training.run import data_statistics
+
+__all__ = ["Fit", "fit"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How training went.
+
+    Attributes:
+        steps: of each entry of the log, in order.
+        loss: the mean of the weighted loss since the entry before.
+        log_snr: λ = log(α/σ), the centres of the bins of `loss_by_log_snr`.
+        loss_by_log_snr: the mean-square error of the noise prediction in each bin, over the last fifth of the log.
+        skipped: steps left out because the loss or its gradient was not finite.
+        seconds: spent, those before an interruption included.
+    """
+
+    steps: list[int]
+    loss: list[float]
+    log_snr: list[float]
+    loss_by_log_snr: list[float]
+    skipped: int
+    seconds: float
+
+    def __repr__(self) -> str:
+        last = f"loss {self.loss[-1]:.4g}" if self.loss else "no entry of the log"
+        return f"Fit({self.steps[-1] if self.steps else 0} steps, {last}, {self.seconds:.1f} s)"
+
+
+def fit(
+    model: NetworkScore,
+    data: Data | Tensor,
+    steps: int,
+    *,
+    objective: Objective | None = None,
+    optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+    lr: float = 3e-3,
+    run_dir: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Fit:
+    """Train a model in place; it holds the averaged weights afterwards and is in evaluation mode.
+
+    A model without `statistics` is given those of the training data, and its preconditioning their standard
+    deviation. The initial weights are the network's own: seed them where it is made.
+
+    Args:
+        model: to train.
+        data: the data set, or samples `(N, ...)` in model space.
+        steps: optimiser steps in all.
+        objective: the default experiment's likelihood-weighted denoising score matching if not given.
+        optimizer: from parameters to an optimiser, such as `functools.partial(torch.optim.SGD, lr=0.1)`; AdamW with
+            `lr` if not given.
+        lr: the learning rate's peak, without `optimizer`.
+        run_dir: where checkpoints go; a call with the same directory goes on from the newest. None for none.
+        progress: show a progress bar.
+        **options: others of `Training`, such as `batch_size`, `seed`, `ema`.
+
+    Raises:
+        ValueError: an option that makes no sense, data that are not a data set, or checkpoints of another model.
+        KeyboardInterrupt: interrupted; the model holds the average so far.
+        TrainingFailed: too many steps in a row whose loss was not finite.
+    """
+    if isinstance(data, Tensor):
+        data = Data("data", data, data[:1], Identity())
+    training = Training(**{"steps": steps, **({"checkpoint_every": None} if run_dir is None else {}), **options})
+    if model.statistics is None:
+        model.statistics = data_statistics(data, training.dequantise)
+        model.preconditioning = model.preconditioning.with_data_std(float(model.statistics.std))
+    if objective is None:
+        objective = DenoisingScoreMatching(Likelihood(), LogNormalSigma(-1.0, 1.6, importance=True))
+    memory, threads = _Memory(), torch.get_num_threads()
+    limit_threads(data)
+    # Training seeds torch's own generator at every step; whoever calls keeps theirs.
+    with tempfile.TemporaryDirectory() as scratch, torch.random.fork_rng():
+        trainer = Trainer(
+            model,
+            objective,
+            data,
+            optimizer or (lambda parameters: torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=0.05)),
+            training,
+            Path(scratch) if run_dir is None else Path(run_dir),
+            [memory],
+            progress=progress,
+        )
+        try:
+            trainer.fit()
+        except Interrupted as interruption:
+            model.network = trainer.bare
+            trainer.ema.copy_to(trainer.bare)
+            model.eval()
+            raise KeyboardInterrupt(f"training stopped after step {interruption.step} of {steps}") from None
+        finally:
+            torch.set_num_threads(threads)
+    centres, curve = memory.curve()
+    return Fit(memory.steps, memory.losses, centres, curve, trainer.skipped, trainer.seconds)
+
+
+class _Memory(Logger):
+    """Keeps the log."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.losses: list[float] = []
+        self.curves: list[dict[float, float]] = []
+
+    def start(self, run_dir: Path, config: dict[str, Any]) -> None:
+        pass
+
+    def numbers(self, step: int, values: dict[str, Any]) -> None:
+        self.steps.append(step)
+        self.losses.append(values["loss"])
+        self.curves.append(dict(zip(values["log_snr"], values["loss_by_log_snr"], strict=True)))
+
+    def curve(self) -> tuple[list[float], list[float]]:
+        """Bins, and the mean over the last fifth of the log of each."""
+        late = self.curves[-max(1, len(self.curves) // 5) :]
+        centres = sorted({c for curve in late for c in curve})
+        found = [[curve[c] for curve in late if c in curve] for c in centres]
+        return centres, [sum(v) / len(v) for v in found]
