@@ -1,4 +1,7 @@
 import base64
+import gzip
+import hashlib
+import html
 import json
 import os
 from html.parser import HTMLParser
@@ -52,6 +55,7 @@ class Page(HTMLParser):
         self.cells: list[list[str]] = []
         self.text = ""
         self.style = ""
+        self.scripts: list[tuple[str, str]] = []
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
         self.close()
@@ -62,6 +66,8 @@ class Page(HTMLParser):
         self.attributes += [(tag, key, value or "") for key, value in attrs]
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "script":
+            self.scripts.append((dict(attrs).get("type") or "", ""))
         if tag == "tr":
             self.cells.append([])
         if tag in ("td", "th"):
@@ -73,6 +79,10 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if "style" in self.open:
             self.style += data
+            return
+        if "script" in self.open:
+            kind, before = self.scripts[-1]
+            self.scripts[-1] = (kind, before + data)
             return
         self.text += data
         if self.open and self.open[-1] in ("td", "th"):
@@ -151,18 +161,39 @@ def test_pictures_are_inlined_in_the_listed_order(full: Path) -> None:
     assert page.text.index("Second") < page.text.index("First") < page.text.index("Learning curve")
 
 
-def test_the_page_needs_nothing_else(full: Path) -> None:
-    page = Page(write_report(full))
-    for _, key, value in page.attributes:
-        assert key not in ("href", "srcset", "action", "data", "poster")
+def check_it_needs_nothing_else(page: Page, charts: bool = True) -> None:
+    """No address but places in the page and data; no script but those that the policy names by their hashes."""
+    for tag, key, value in page.attributes:
+        assert key not in ("srcset", "action", "data", "poster")
         assert not key.startswith("on")
+        if key == "href":
+            assert value.startswith("#")
         if key == "src":
+            assert tag == "img"
             assert value.startswith("data:image/png;base64,")
-    assert not {"script", "link", "iframe", "object", "base", "form"} & set(page.tags)
+    assert not {"link", "iframe", "object", "base", "form"} & set(page.tags)
     assert "url(" not in page.style
     assert "@import" not in page.style
     (policy,) = [v for _, k, v in page.attributes if k == "content" and "default-src" in v]
-    assert "default-src 'none'" in policy
+    rules = {rule.split()[0]: rule.split()[1:] for rule in policy.split("; ")}
+    assert rules["default-src"] == ["'none'"]
+    assert rules["img-src"] == ["data:", "blob:"][: 1 + charts]
+    run = [text for kind, text in page.scripts if kind == ""]
+    carried = [text for kind, text in page.scripts if kind == "text/plain"]
+    assert len(carried) == charts
+    run += [gzip.decompress(base64.b64decode(text)).decode() for text in carried]
+    expected = [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in run]
+    assert sorted(rules["script-src"]) == sorted(expected or ["'none'"])
+
+
+def test_the_page_needs_nothing_else(full: Path) -> None:
+    check_it_needs_nothing_else(Page(write_report(full)))
+
+
+def test_a_page_without_charts_runs_no_scripts(run: Path) -> None:
+    page = Page(write_report(run))
+    assert page.scripts == []
+    check_it_needs_nothing_else(page, charts=False)
 
 
 def test_everything_from_the_run_is_escaped(run: Path) -> None:
@@ -181,7 +212,15 @@ def test_everything_from_the_run_is_escaped(run: Path) -> None:
     (run / "pictures.json").write_text(json.dumps(listed))
     (run / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 1.0, evil + "_loss": 2.0}) + "\n")
     page = Page(write_report(run))
-    assert "script" not in page.tags
+    check_it_needs_nothing_else(page)
+    assert len(page.scripts) == 3
+    (data,) = [text for kind, text in page.scripts if kind == "application/json"]
+    assert not set("<>&") & set(data)
+    # plotly reads HTML in names.
+    assert [t["name"] for t in json.loads(data)[0]["traces"]] == [
+        "loss",
+        html.escape(f"{evil} loss".replace("_", " "), quote=False),
+    ]
     assert len(page.values("img", "src")) == 2
     assert not [k for _, k, _ in page.attributes if k.startswith("on")]
     assert f"note: {evil}" in page.text

@@ -1,0 +1,229 @@
+"""Interactive charts as plotly's traces: plain data, with colours left to the page's scheme.
+
+A trace's `tone` is its place in the palette of `script.js`, or None for grey. plotly reads a small HTML in names,
+so all text from runs goes through `_safe`.
+"""
+
+import html
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scoresde.training.report.numbers import Value, as_dict, combine, is_number, metric_title, text
+from scoresde.training.report.pictures import Picture
+
+__all__ = ["Chart", "Series", "error_budget", "frontiers", "learning_curves", "loss_by_noise_level"]
+
+_MOST_POINTS = 600
+_MOST_FRONTIERS = 8
+_PARTS = {
+    "stderr_data": "choice of held-out data",
+    "stderr_dequantisation": "dequantisation",
+    "stderr_probes": "probes",
+    "solver_error": "solver, RMS per sample",
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Plotly's traces and layout; `fallback` is shown where scripts are off."""
+
+    title: str
+    caption: str
+    traces: list[dict[str, Any]]
+    layout: dict[str, Any]
+    fallback: Picture | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a run adds to a chart: its label, also a short one, its place in the palette, and its files' entries."""
+
+    label: str
+    tone: int
+    log: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    comparison: list[dict[str, Any]] = field(default_factory=list)
+    short: str = ""
+
+
+def _safe(label: str) -> str:
+    label = " ".join(label.split())
+    return html.escape(label if len(label) <= 70 else label[:69] + "…", quote=False)
+
+
+def _round(values: Iterable[float]) -> list[float]:
+    return [float(f"{v:.5g}") for v in values]
+
+
+def _axis(title: str, values: Sequence[float] = (), span: float = 30) -> dict[str, Any]:
+    """An axis, logarithmic where positive values differ by more than a factor of `span`."""
+    wide = bool(values) and min(values) > 0 and max(values) > span * min(values)
+    return {"title": {"text": title}, **({"type": "log"} if wide else {})}
+
+
+def _thin(x: list[float], y: list[float]) -> tuple[list[float], list[float]]:
+    """Means of equally many neighbours each, where there are more points than can be seen."""
+    size = math.ceil(len(x) / _MOST_POINTS)
+    starts = range(0, len(x), max(size, 1))
+    return tuple([statistics.fmean(v[i : i + size]) for i in starts] for v in (x, y))  # type: ignore[return-value]
+
+
+def losses(log: list[dict[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
+    """Steps and values of every loss that the log has finite values of."""
+    names = [k for k in dict.fromkeys(k for line in log for k in line) if k == "loss" or k.endswith("_loss")]
+    found = {}
+    for name in names:
+        points = [(float(e["step"]), float(e[name])) for e in log if is_number(e.get(name))]
+        if points:
+            found[name] = tuple(map(list, zip(*points, strict=True)))
+    return found  # type: ignore[return-value]
+
+
+def learning_curves(series: Sequence[Series], fallback: Picture | None = None) -> Chart | None:
+    """Loss against the training step; of one run every loss in its log, of several the training loss."""
+    traces, everything, thinned = [], [], False
+    for run in series:
+        for place, (name, (x, y)) in enumerate(losses(run.log).items()):
+            if len(series) > 1 and name != "loss":
+                continue
+            thinned |= len(x) > _MOST_POINTS
+            x, y = _thin(x, y)
+            label = run.label if len(series) > 1 else name.replace("_", " ")
+            mode = "lines" if len(x) > 30 else "lines+markers"
+            tone = run.tone if len(series) > 1 else place
+            traces.append(_trace(label, tone, _round(x), _round(y), mode=mode))
+            everything += y
+    if not traces:
+        return None
+    caption = "Mean loss since the line before in the log."
+    if len(series) == 1:
+        caption += f" Last logged: step {text(series[0].log[-1]['step'])}."
+    if thinned:
+        caption += f" Neighbouring lines averaged, to at most {_MOST_POINTS} points a curve."
+    layout = {"xaxis": _axis("training step"), "yaxis": _axis("loss", everything)}
+    return Chart("Learning curve" if len(series) == 1 else "Learning curves", caption, traces, layout, fallback)
+
+
+def _trace(label: str, tone: int | None, x: list[float], y: list[float], **options: Any) -> dict[str, Any]:
+    return {"type": "scatter", "name": _safe(label), "tone": tone, "x": x, "y": y, **options}
+
+
+def _bars(errors: list[float]) -> dict[str, Any]:
+    return {"error_y": {"type": "data", "array": _round(errors), "thickness": 1, "width": 2}}
+
+
+def loss_by_noise_level(series: Sequence[Series], fallback: Picture | None = None) -> Chart | None:
+    """Mean squared error of the predicted noise against log(σ/α), over the last ten lines of the log."""
+    traces, everything = [], []
+    for run in series:
+        bins: dict[float, list[float]] = {}
+        lines = [
+            e for e in run.log if isinstance(e.get("loss_by_log_snr"), list) and isinstance(e.get("log_snr"), list)
+        ]
+        for line in lines[-10:]:
+            for level, value in zip(line["log_snr"], line["loss_by_log_snr"], strict=False):
+                if is_number(level) and is_number(value):
+                    bins.setdefault(-float(level), []).append(float(value))
+        if not bins:
+            continue
+        x = sorted(bins)
+        means = [combine([Value(v) for v in bins[level]]) for level in x]
+        y = [m.value for m in means]
+        bars = _bars([m.stderr or 0.0 for m in means])
+        traces.append(_trace(run.label, run.tone, _round(x), _round(y), mode="lines+markers", **bars))
+        everything += y
+    if not traces:
+        return None
+    caption = "Mean squared error of the predicted noise at the end of training, ± standard error over log lines."
+    layout = {"xaxis": _axis("log(σ/α): data left, noise right"), "yaxis": _axis("loss of the noise", everything)}
+    return Chart("Loss by noise level", caption, traces, layout, fallback)
+
+
+def error_budget(series: Sequence[Series], unit: str) -> Chart | None:
+    """The parts of the held-out likelihood's error, side by side: `unit` is "bits/dim" or "nats"."""
+    entries = [(run, as_dict(run.summary.get("likelihood"))) for run in series]
+    entries = [(run, e) for run, e in entries if (e.get("bits_per_dim") is not None) == (unit == "bits/dim")]
+    traces: list[dict[str, Any]] = []
+    everything: list[float] = []
+    for tone, (key, part) in enumerate(_PARTS.items()):
+        points = [(run, float(e[key])) for run, e in entries if is_number(e.get(key)) and e[key] >= 0]
+        if points:
+            runs, values = zip(*points, strict=True)
+            bar = _trace(part, tone, [], _round(values))
+            places = [_safe(run.short or run.label) for run in runs]
+            traces.append({**bar, "type": "bar", "x": places, "hovertext": [_safe(run.label) for run in runs]})
+            everything += values
+    if not traces:
+        return None
+    caption = (
+        "Standard errors of the mean from its three random parts, which add in quadrature, and the solver's error "
+        "of a single sample, which bounds the error of the mean."
+    )
+    across = {**_axis("run, by its number" if len(series) > 1 else ""), "type": "category"}
+    layout = {"barmode": "group", "xaxis": across, "yaxis": _axis(f"error, {unit}", everything)}
+    return Chart("Error of the likelihood", caption, traces, layout)
+
+
+def frontiers(series: Sequence[Series]) -> list[Chart]:
+    """What samplers reach for their evaluations, from `comparison.csv`: a chart for each measure.
+
+    Repeats over seeds become a mean with the scatter's standard error. The lowest curves are coloured, so many as
+    can be told apart; the others are grey.
+    """
+    charts = []
+    for key in ("error", "frechet_distance", "sliced_wasserstein"):
+        lines = [line for run in series for line in _frontier(run, key, len(series) > 1)]
+        lines.sort(key=lambda line: min(point.value for _, point in line[1]))
+        traces: list[dict[str, Any]] = []
+        everything: list[float] = []
+        evaluations: list[float] = []
+        for place, (label, points) in enumerate(lines):
+            x, y = [p[0] for p in points], [p[1].value for p in points]
+            errors = [p[1].stderr or 0.0 for p in points]
+            tone = place if place < _MOST_FRONTIERS else None
+            shown = {"showlegend": False, "opacity": 0.5} if tone is None else {}
+            traces.append(_trace(label, tone, _round(x), _round(y), mode="lines+markers", **_bars(errors), **shown))
+            everything += y
+            evaluations += x
+        if traces:
+            title = "error of the endpoint" if key == "error" else metric_title(key)
+            what = "RMS distance per sample to the exact solution's endpoint" if key == "error" else title
+            most = " Grey: the others; point at one for its name." if len(lines) > _MOST_FRONTIERS else ""
+            caption = f"{what[0].upper()}{what[1:]}, ± standard error; lower is better.{most}{_problems(series)}"
+            axes = {
+                "xaxis": _axis("evaluations of the network, NFE", evaluations, 4),
+                "yaxis": _axis(title, everything),
+            }
+            # Grey below colour.
+            charts.append(Chart(f"Samplers: {title}", caption, traces[::-1], {**axes, "reversed": True}))
+    return charts
+
+
+def _frontier(run: Series, key: str, named: bool) -> list[tuple[str, list[tuple[float, Value]]]]:
+    cells: dict[str, dict[Any, list[dict[str, Any]]]] = {}
+    for row in run.comparison:
+        if is_number(row.get("nfe")) and is_number(row.get(key)):
+            cells.setdefault(str(row["sampler"]), {}).setdefault(row.get("steps"), []).append(row)
+    made = []
+    for sampler, by_steps in cells.items():
+        points = [
+            (statistics.fmean(r["nfe"] for r in rows), combine([Value(r[key], r.get(f"{key}_stderr")) for r in rows]))
+            for rows in by_steps.values()
+        ]
+        made.append((f"{sampler}, {run.label}" if named else sampler, sorted(points, key=lambda p: p[0])))
+    return made
+
+
+def _problems(series: Sequence[Series]) -> str:
+    failed = [
+        f"{row['sampler']} at {text(int(row['steps'])) if is_number(row.get('steps')) else 'its tolerance'} steps"
+        for run in series
+        for row in run.comparison
+        if row.get("problem")
+    ]
+    if not failed:
+        return ""
+    return f" Failed: {', '.join(dict.fromkeys(failed[:5]))}{' and others' if len(failed) > 5 else ''}."

@@ -1,0 +1,69 @@
+"""Pictures of a run directory, as data URIs."""
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from scoresde import plots
+from scoresde.training.report.numbers import as_dict
+from scoresde.training.report.reading import natural, read_json
+
+__all__ = ["Picture", "from_png", "pictures"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST = 24  # without a list, the newest so many by name
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG as a data URI, `width` CSS pixels wide where there is room; `file` as the run directory names it."""
+
+    title: str
+    caption: str
+    uri: Markup
+    width: int
+    height: int
+    file: str = ""
+
+
+def from_png(content: bytes, title: str, caption: str, file: str = "") -> Picture:
+    """The picture of a PNG file's content."""
+    # The IHDR chunk is always the first.
+    width, height = (int.from_bytes(content[i : i + 4], "big") * 96 / plots.DPI for i in (16, 20))
+    # Base64 has no character that HTML gives a meaning, and megabytes of it are slow to escape.
+    uri = Markup("data:image/png;base64," + base64.b64encode(content).decode())
+    return Picture(title, caption, uri, max(round(width), 1), max(round(height), 1), file)
+
+
+def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Iterator[Picture]:
+    """Those that `pictures.json` lists, or without a list those in `samples/`.
+
+    Args:
+        run_dir: Pictures outside it are left out, with a note, like all that are no PNG.
+        notes: To add to.
+        only: The files wanted; all if empty.
+    """
+    listed = read_json(run_dir, "pictures.json", notes)
+    if not isinstance(listed, list):
+        found = sorted((run_dir / "samples").glob("*.png"), key=lambda p: natural(p.name))
+        if len(found) > _MOST and not only:
+            notes.append(f"samples/ has {len(found)} pictures; the last {_MOST} are shown.")
+            found = found[-_MOST:]
+        listed = [{"file": f"samples/{path.name}", "title": path.stem} for path in found]
+    root = run_dir.resolve()
+    for entry in map(as_dict, listed):
+        file = str(entry.get("file", ""))
+        if only and file not in only:
+            continue
+        try:
+            path = (root / file).resolve()
+            content = path.read_bytes() if path.is_relative_to(root) else b""
+        except (OSError, ValueError):
+            content = b""
+        if content[:8] != _PNG or content[12:16] != b"IHDR":
+            notes.append(f"The picture {file!r} is missing, not a PNG, or outside the run directory.")
+            continue
+        yield from_png(content, str(entry.get("title") or path.stem), str(entry.get("caption") or ""), file)

@@ -1,0 +1,103 @@
+"""The page of one run: numbers with their error bars, charts, pictures, the configuration."""
+
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scoresde import plots
+from scoresde.training.report import charts
+from scoresde.training.report.charts import Chart
+from scoresde.training.report.numbers import is_number
+from scoresde.training.report.page import render
+from scoresde.training.report.pictures import Picture, from_png, pictures
+from scoresde.training.report.reading import Run, read_run
+from scoresde.training.report.tables import Table, headline, tables
+
+__all__ = ["run_page"]
+
+_NOISE_LEVELS = "samples/loss_by_noise_level.png"
+
+
+@dataclass
+class _Page:
+    """What the template shows."""
+
+    name: str
+    directory: str
+    config: str
+    headline: list[tuple[str, str, str]]
+    tables: list[Table]
+    commands: list[tuple[str, str]]
+    charts: list[Chart] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def run_page(directory: Path) -> str:
+    """The page of a run directory, from whatever is there.
+
+    Raises:
+        FileNotFoundError: No such directory, or one without `config.yaml`.
+    """
+    run = read_run(directory)
+    page = _Page(
+        run.name,
+        str(directory),
+        run.text,
+        list(headline(run.summary)),
+        tables(run.summary),
+        _commands(directory),
+        notes=run.notes,
+    )
+    page.pictures = list(pictures(directory, run.notes))
+    series = [charts.Series(run.name, 0, run.log, run.summary, run.comparison)]
+    noise = next((p for p in page.pictures if p.file == _NOISE_LEVELS), None)
+    unit = "bits/dim" if _in_bits(run) else "nats"
+    made = [
+        charts.learning_curves(series, _curve(run)),
+        charts.loss_by_noise_level(series, noise),
+        charts.error_budget(series, unit),
+        *charts.frontiers(series),
+    ]
+    page.charts = [chart for chart in made if chart is not None]
+    if any(chart.fallback is noise for chart in page.charts if noise is not None):
+        page.pictures = [p for p in page.pictures if p is not noise]
+    return render("run.html.j2", page.charts, scripts=False, page=page)
+
+
+def _in_bits(run: Run) -> bool:
+    entry = run.summary.get("likelihood")
+    return isinstance(entry, dict) and entry.get("bits_per_dim") is not None
+
+
+def _curve(run: Run) -> Picture | None:
+    """The learning curve for readers without scripts."""
+    lost = [e["step"] for e in run.log if "loss" in e and not is_number(e["loss"])]
+    if lost:
+        run.notes.append(f"The loss was not finite at {len(lost)} logged steps, the last of them {lost[-1]}.")
+    found = charts.losses(run.log)
+    if not found:
+        return None
+    nan = float("nan")
+    series = {
+        name.replace("_", " "): [float(e[name]) if is_number(e.get(name)) else nan for e in run.log] for name in found
+    }
+    figure = plots.learning_curves([float(e["step"]) for e in run.log], series)
+    return from_png(plots.to_png(figure), "Learning curve", "")
+
+
+def _commands(run_dir: Path) -> list[tuple[str, str]]:
+    """What to do and the command for it."""
+    place = str(run_dir)
+    if not re.fullmatch(r"[\w./@+-]+", place, re.ASCII):  # Hydra's grammar wants the rest in quotes
+        place = '"' + place.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    run = shlex.quote(f"run={place}")
+    return [
+        ("Go on with training from the last checkpoint", f"scoresde train {run}"),
+        ("Draw samples", f"scoresde sample {run} n=64 seed=1"),
+        ("Likelihood of held-out data", f"scoresde likelihood {run} split=test"),
+        ("Sample quality", f"scoresde evaluate {run}"),
+        ("This page again", f"scoresde report {run}"),
+        ("The model in Python", f"model = scoresde.load({str(run_dir)!r})"),
+    ]

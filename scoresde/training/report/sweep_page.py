@@ -1,0 +1,179 @@
+"""The page of several runs: jobs that failed, and for each data set tables, charts and pictures side by side."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scoresde.training.report import charts, comparing
+from scoresde.training.report.charts import Chart
+from scoresde.training.report.comparing import SEED, Cell, Column
+from scoresde.training.report.numbers import as_dict
+from scoresde.training.report.page import render
+from scoresde.training.report.pictures import Picture, pictures
+from scoresde.training.report.reading import Job, Run, read_sweep
+from scoresde.training.report.tables import Table, tables
+
+__all__ = ["sweep_page"]
+
+_SIDE_BY_SIDE = {"samples/samples.png": "Samples", "samples/trajectory.png": "Denoising"}
+_DONE = ("finished", "skipped")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A sortable table; `links` are the anchors of its rows, which the first column leads to."""
+
+    title: str
+    columns: list[Column]
+    links: list[str]
+    note: str = ""
+
+    @property
+    def rows(self) -> list[list[Cell]]:
+        """The cells of each row."""
+        return [list(row) for row in zip(*(column.cells for column in self.columns), strict=True)]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What the page has of one run."""
+
+    anchor: str
+    name: str
+    label: str
+    place: str
+    settings: list[tuple[str, str]]
+    tables: list[Table]
+    config: str
+    notes: list[str]
+
+
+@dataclass
+class Section:
+    """The runs of one data set."""
+
+    data: str
+    runs: list[RunView]
+    grids: list[Grid]
+    charts: list[tuple[int, Chart]] = field(default_factory=list)
+    pictures: list[tuple[str, list[tuple[RunView, Picture]]]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Page:
+    """What the template shows."""
+
+    name: str
+    directory: str
+    sections: list[Section]
+    jobs: str
+    failed: list[Job]
+    notes: list[str]
+
+
+def sweep_page(directory: Path) -> str:
+    """The page of a sweep or of a folder of runs.
+
+    Raises:
+        FileNotFoundError: No such directory, or nothing in it.
+    """
+    sweep = read_sweep(directory)
+    by_data: dict[str, list[Run]] = {}
+    for run in sweep.runs:
+        by_data.setdefault(comparing.data_set(run), []).append(run)
+    notes = list(sweep.notes)
+    if len(by_data) > 1:
+        counts = ", ".join(f"{data}: {len(runs)} run{'s' * (len(runs) > 1)}" for data, runs in by_data.items())
+        notes.append(
+            "These runs are of different data sets, whose numbers cannot be compared: each has a part of its own "
+            f"({counts})."
+        )
+    if not sweep.runs:
+        notes.append("No job left a run directory.")
+    made: list[Chart] = []
+    sections = [_section(data, runs, directory, number, made) for number, (data, runs) in enumerate(by_data.items())]
+    failed = [job for job in sweep.jobs if job.status not in _DONE]
+    jobs = ", ".join(f"{count} {status}" for status, count in Counter(job.status for job in sweep.jobs).items())
+    page = _Page(directory.resolve().name, str(directory), sections, jobs, failed, notes)
+    return render("sweep.html.j2", made, scripts=bool(sections), page=page)
+
+
+def _section(data: str, runs: list[Run], directory: Path, number: int, made: list[Chart]) -> Section:
+    keys = comparing.differing(runs)
+    groups = comparing.repeats(runs)
+    tones = {place: tone for tone, group in enumerate(groups) for place in group}
+    views = []
+    for place, run in enumerate(runs):
+        views.append(_view(run, keys, directory, f"run-{number}-{place}", f"{place + 1}. "))
+    section = Section(data, views, [], notes=comparing.conditions(runs))
+    if any(len(group) > 1 for group in groups):
+        section.grids.append(_averages(runs, groups, keys, views))
+    section.grids.append(_every_run(runs, keys, views))
+    if sum(map(len, groups)) < len(runs):
+        section.notes.append("Runs with the configuration and seed of another are no repeats: one of each is averaged.")
+    series = [
+        # Copies of a run have no tone of their own.
+        charts.Series(view.label, tones.get(place, place), run.log, run.summary, run.comparison, str(place + 1))
+        for place, (run, view) in enumerate(zip(runs, views, strict=True))
+    ]
+    bits = any(as_dict(run.summary.get("likelihood")).get("bits_per_dim") is not None for run in runs)
+    drawn = [
+        charts.learning_curves(series),
+        charts.loss_by_noise_level(series),
+        charts.error_budget(series, "bits/dim" if bits else "nats"),
+        *charts.frontiers(series),
+    ]
+    for chart in drawn:
+        if chart is not None:
+            section.charts.append((len(made), chart))
+            made.append(chart)
+    found: dict[str, list[tuple[RunView, Picture]]] = {file: [] for file in _SIDE_BY_SIDE}
+    for run, view in zip(runs, views, strict=True):
+        for picture in pictures(run.directory, view.notes, tuple(_SIDE_BY_SIDE)):
+            found[picture.file].append((view, picture))
+    section.pictures = [(_SIDE_BY_SIDE[file], some) for file, some in found.items() if some]
+    return section
+
+
+def _view(run: Run, keys: list[str], directory: Path, anchor: str, prefix: str) -> RunView:
+    place = os.path.relpath(run.directory, directory)
+    cells = [comparing.setting([run], key, keys).cells[0] for key in keys]
+    settings = [(key, cell.text) for key, cell in zip(keys, cells, strict=True)]
+    label = prefix + comparing.label(run, keys)
+    return RunView(anchor, run.name, label, place, settings, tables(run.summary), run.text, run.notes)
+
+
+def _every_run(runs: list[Run], keys: list[str], views: list[RunView]) -> Grid:
+    first = Column("run", [Cell(view.name, view.name) for view in views])
+    number = Column("no.", [Cell(str(place + 1), place + 1) for place in range(len(runs))])
+    singles = [[place] for place in range(len(runs))]
+    settings = [comparing.setting(runs, key, keys) for key in keys]
+    note = "± the estimate's own standard error; ↓ lower is better, ↑ higher is better."
+    if not keys and len(runs) > 1:
+        note += " The configurations do not differ."
+    links = [view.anchor for view in views]
+    return Grid("Runs", [first, number, *settings, *comparing.measured(runs, singles)], links, note)
+
+
+def _averages(runs: list[Run], groups: list[list[int]], keys: list[str], views: list[RunView]) -> Grid:
+    """A row for each configuration, over its training seeds."""
+    keys = [key for key in keys if key != SEED]
+    firsts = [runs[group[0]] for group in groups]
+    names = [", ".join(str(place + 1) for place in group) for group in groups]
+    columns = [
+        Column(
+            "runs", [Cell(name, group[0]) for name, group in zip(names, groups, strict=True)], "their numbers below"
+        ),
+        *(comparing.setting(firsts, key, keys) for key in keys),
+        Column("seeds", [Cell(str(len(group)), len(group)) for group in groups], "repeats that are averaged"),
+        *comparing.measured(runs, groups, mark=True),
+    ]
+    note = (
+        "Means over R training seeds, ± the scatter between them / √R: that holds chance in training, but not the "
+        "choice of held-out data, which they share."
+    )
+    if any(len(group) == 1 for group in groups):
+        note += " † One seed only: the estimate's own error, which holds no chance in training."
+    return Grid("Averages over training seeds", columns, [views[group[0]].anchor for group in groups], note)
