@@ -1,0 +1,351 @@
+"""Samplers compared on a run's model: a line for each cell, in a file that an interrupted command goes on from."""
+
+import csv
+import difflib
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from scoresde import plots
+from scoresde.compare import Comparison, Trial, ignores_steps
+from scoresde.comparisons import COLUMNS, to_frame
+from scoresde.data import Data
+from scoresde.frontiers import frontiers
+from scoresde.sampling import Adaptive, Sampler, ScipyODE, TorchSDE, TunedTimes
+from scoresde.score import NetworkScore
+from scoresde.training.checkpoint import write_atomically
+from scoresde.training.config import ConfigError, instantiate
+from scoresde.training.pipeline import _labels, check_evaluation_size
+from scoresde.training.run import Run
+
+__all__ = ["Presets", "compare_run"]
+
+MOST = 1000  # samples, if n is not given
+Cell = tuple[str, int | None, int]  # sampler, steps, seed
+
+
+class Presets:
+    """The samplers of a folder of configurations, by the names of the files.
+
+    Args:
+        folder: such as `conf/sampler`.
+        directory: of the run, where the files of `scoresde tune` are.
+        allow: further packages that the configurations may name.
+    """
+
+    def __init__(self, folder: Path, directory: Path, allow: Sequence[str] = ()) -> None:
+        self.directory = directory
+        self.allow = tuple(allow)
+        self.files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+    def __call__(self, name: str, steps: int | None = None) -> Sampler:
+        """The sampler of a name, at its own number of steps if none is given."""
+        self.check([name])
+        config = OmegaConf.create({"sampler": OmegaConf.load(self.files[name])})
+        if OmegaConf.select(config, "sampler.grid.path", default=0) is None:
+            config.sampler.grid.path = str(self.directory)
+        if steps is not None:
+            config.sampler.grid.steps = steps
+        return instantiate(config, "sampler", self.allow)
+
+    def check(self, names: Sequence[str]) -> None:
+        """ConfigError for the first name that is no file's."""
+        for name in names:
+            if name not in self.files:
+                near = difflib.get_close_matches(str(name), self.files, 1, 0.5)
+                hint = f", did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"unknown sampler {name!r}{hint}; expected names of {', '.join(self.files)}")
+
+    def cells(self, names: Sequence[str] | None, steps: Sequence[int]) -> list[tuple[str, int | None]]:
+        """Samplers and numbers of steps: a sampler whose tolerance decides comes once, with None.
+
+        Without names these are all, but for those of other libraries, of which a sample depends on its batch mates,
+        and numbers of steps that no file of `scoresde tune` is for.
+        """
+        cells: list[tuple[str, int | None]] = []
+        for name in self.files if names is None else dict.fromkeys(names):
+            own = self(name)
+            if names is None and isinstance(own.solver, ScipyODE | TorchSDE):
+                continue
+            if ignores_steps(own):
+                cells.append((name, None))
+                continue
+            tuned = names is None and isinstance(own.grid, TunedTimes)
+            cells += [(name, n) for n in steps if not tuned or self._tuned(n).is_file()]
+        return cells
+
+    def identity(self, name: str, steps: int | None) -> str:
+        """A text that is the same exactly when the sampler is."""
+        text = f"{OmegaConf.to_yaml(OmegaConf.load(self.files[name]))}{steps}"
+        if steps is not None and "TunedTimes" in text and self._tuned(steps).is_file():
+            text += self._tuned(steps).read_text(encoding="utf-8")
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _tuned(self, steps: int) -> Path:
+        return self.directory / f"tuned-{steps}.json"
+
+
+def compare_run(
+    run: Run, model: NetworkScore, data: Data, options: DictConfig, presets: Presets, progress: bool = True
+) -> pd.DataFrame:
+    """Compare samplers on the run's model: writes `comparison.csv`, `.parquet` and `.json`, and a picture.
+
+    Lines are appended to `comparison.csv` as cells finish. Those that are there already, of the same model, data and
+    settings, are not computed again, but for those with a problem. The frame has them all, those of samplers that were
+    not asked for this time among them.
+
+    Args:
+        run: the run.
+        model: its model.
+        data: its data.
+        options: as in `conf/compare.yaml`.
+        presets: where samplers are from.
+        progress: show a progress bar.
+
+    Raises:
+        ConfigError: no model, an unknown sampler, more samples than are held out, or a wrong option.
+    """
+    if not run.model_path.is_file():
+        raise ConfigError(f"{run.directory} has no model.safetensors: train it first, by scoresde train run=DIR")
+    names = _listed(options.samplers, "samplers", str)
+    if names is not None:
+        presets.check(names)
+    steps, seeds = (_listed(options[key], key, int) or [] for key in ("steps", "seeds"))
+    if min(steps, default=0) < 1 or not seeds:
+        raise ConfigError(f"steps is {steps} and seeds is {seeds}, expected lists such as [5,10,20] and [0]")
+    for key, least in (("max_nfe", 1), ("batch_size", 1)):
+        value = options[key]
+        if not (value is None and key == "max_nfe") and (not isinstance(value, int) or value < least):
+            raise ConfigError(f"{key} is {value!r}, expected a whole number of at least {least}")
+    if options.tol is not None and not (isinstance(options.tol, int | float) and options.tol > 0):
+        raise ConfigError(f"tol is {options.tol!r}, expected a positive number, or null")
+    n = _count(options.n, data)
+    most = options.max_nfe if options.max_nfe is not None or names is not None else max(steps) + 1
+    comparison = _comparison(run, model, data, n, options)
+    settings = {
+        "n": n,
+        "data": data.name,
+        "data_hash": comparison.attrs()["data"],
+        "model": hashlib.sha256(run.model_path.read_bytes()).hexdigest()[:16],
+        "tolerance": comparison.solver.rtol,
+        "batch_size": options.batch_size,
+        "device": model.device.type,
+    }
+    table = _Table(run.directory, settings, presets)
+    cells = [(name, count, seed) for name, count in presets.cells(names, steps) for seed in seeds]
+    missing = [cell for cell in cells if table.lacks(cell, most)]
+    trials: dict[tuple[str, int | None], Trial] = {}
+    with tqdm(total=len(cells), initial=len(cells) - len(missing), disable=not progress, unit="cell") as bar:
+        for name, count, seed in missing:
+            bar.set_description(name if count is None else f"{name}, {count} steps")
+            row = _row(comparison, presets, (name, count, seed), most, trials)
+            table.add(row, comparison.errors, missing)
+            bar.update()
+    frame = table.frame(comparison.attrs())
+    _write(run, table, frame)
+    return frame
+
+
+def _listed(value: Any, name: str, kind: type) -> list[Any] | None:
+    """A list of an option that may be a single value, or null."""
+    if value is None:
+        return None
+    values = [value] if isinstance(value, str | int) else list(value)
+    wrong = [v for v in values if not isinstance(v, kind) or isinstance(v, bool)]
+    if wrong or not values:
+        what = "a name" if kind is str else "a whole number"
+        raise ConfigError(f"{name} is {values!r}, expected a list of which each is {what}, or null")
+    return list(dict.fromkeys(values))
+
+
+def _count(n: Any, data: Data) -> int:
+    if n is None:
+        n = min(len(data.test), MOST)
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ConfigError(f"n is {n!r}, expected a whole number of at least 1, or null")
+    if n > len(data.test):
+        raise ConfigError(
+            f"n is {n} but there are {len(data.test)} held-out samples, and metrics are of equally many on both sides: "
+            f"give n={len(data.test)} or less"
+        )
+    check_evaluation_size(n)
+    return n
+
+
+def _comparison(run: Run, model: NetworkScore, data: Data, n: int, options: DictConfig) -> Comparison:
+    def units(raw: Tensor) -> Tensor:
+        """Values in model space, cell centres for discrete data."""
+        return data.transform.encode(raw).double()
+
+    # As `scoresde evaluate` chooses and compares them.
+    order = torch.Generator().manual_seed(0)
+    test, train = (
+        units(split[torch.randperm(len(split), generator=order)[:n]]) if len(split) >= n else None
+        for split in (data.test, data.train)
+    )
+    cond: dict[str, Any] = dict(_labels(model, n, None))
+    return Comparison(
+        model,
+        test,
+        n=n,
+        postprocess=lambda x: units(data.transform.decode(x)),
+        floor=train,
+        reference=None if options.tol is None else Adaptive("tsit5", rtol=options.tol, atol=options.tol),
+        batch_size=options.batch_size,
+        **cond,
+    )
+
+
+def _row(
+    comparison: Comparison,
+    presets: Presets,
+    cell: Cell,
+    most: int | None,
+    trials: dict[tuple[str, int | None], Trial],
+) -> dict[str, Any]:
+    """The line of a cell, or why there is none."""
+    name, steps, seed = cell
+    try:
+        sampler = presets(name, steps)
+        if (name, steps) not in trials:
+            trials[name, steps] = comparison.trial(sampler, seed)
+    except Exception as error:  # whatever a sampler may raise: the others go on
+        return comparison.row(name, error, steps, seed)
+    trial = trials[name, steps]
+    if most is not None and trial.nfe > most:
+        problem = ConfigError(f"left out: it takes about {trial.nfe:.0f} evaluations, and max_nfe is {most}")
+        return comparison.row(name, problem, steps, seed) | {"nfe": trial.nfe, "problem": str(problem)}
+    return comparison.row(name, sampler, steps, seed, trial)
+
+
+class _Table:
+    """The files: the lines, and a note beside them of what they are of."""
+
+    def __init__(self, directory: Path, settings: dict[str, Any], presets: Presets) -> None:
+        self.path, self.note = directory / "comparison.csv", directory / "comparison.json"
+        self.settings, self.presets = settings, presets
+        self.identities: dict[str, str] = {}
+        self.errors: dict[str, float] = {}
+        self.rows: dict[Cell, dict[str, Any]] = {}
+        self.begun = False
+        known = self._known()
+        if known.get("settings") == settings and self.path.is_file():
+            self.identities, self.errors = known["samplers"], known["reference_error"]
+            rows = {(row["sampler"], row["steps"], row["seed"]): row for row in _read(self.path)}
+            self.rows = {cell: row for cell, row in rows.items() if self._same(cell)}
+
+    def _known(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self.note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        wanted = {"settings", "samplers", "reference_error"}
+        return known if isinstance(known, dict) and wanted <= set(known) else {}
+
+    def _same(self, cell: Cell) -> bool:
+        """Whether the sampler is still what it was."""
+        name, steps, _ = cell
+        return name in self.presets.files and self.identities.get(_key(name, steps)) == self.presets.identity(
+            name, steps
+        )
+
+    def lacks(self, cell: Cell, most: int | None) -> bool:
+        """Whether a cell is to be computed: not there, or there with a problem that may be gone."""
+        row = self.rows.get(cell)
+        if row is None:
+            return True
+        left_out = most is not None and row["nfe"] > most
+        return bool(row["problem"]) and not left_out
+
+    def add(self, row: dict[str, Any], errors: Mapping[int, float], missing: Sequence[Cell]) -> None:
+        """Append a line."""
+        if not self.begun:
+            # Not before there is a line: those of another model or of other settings are lost with it.
+            self.begun = True
+            self.rows = {cell: r for cell, r in self.rows.items() if cell not in missing}
+            text = _text(None) + "".join(_text(r) for r in self.rows.values())
+            write_atomically(self.path, lambda file: file.write(text.encode()))
+        self.rows[row["sampler"], row["steps"], row["seed"]] = row
+        self.identities[_key(row["sampler"], row["steps"])] = self.presets.identity(row["sampler"], row["steps"])
+        for seed, error in errors.items():
+            self.errors[str(seed)] = max(error, self.errors.get(str(seed), 0.0))
+        self.write_note()
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(_text(row))
+
+    def write_note(self, **further: Any) -> None:
+        content = {"settings": self.settings, "samplers": self.identities, "reference_error": self.errors, **further}
+        text = json.dumps(content, indent=1) + "\n"
+        write_atomically(self.note, lambda file: file.write(text.encode()))
+
+    def frame(self, attrs: dict[str, Any]) -> pd.DataFrame:
+        """All lines, by sampler, steps and seed."""
+        order = list(self.presets.files)
+        rows = sorted(self.rows.values(), key=lambda r: (order.index(r["sampler"]), r["steps"] or 0, r["seed"]))
+        attrs["reference"]["error"] = self.errors
+        return to_frame(rows, attrs)
+
+
+def _key(name: str, steps: int | None) -> str:
+    return name if steps is None else f"{name}, {steps} steps"
+
+
+def _text(row: dict[str, Any] | None) -> str:
+    """A line of the file, or its head."""
+    buffer = io.StringIO()
+    values = COLUMNS if row is None else [_written(row[name]) for name in COLUMNS]
+    csv.writer(buffer, lineterminator="\n").writerow(values)
+    return buffer.getvalue()
+
+
+def _written(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return value if isinstance(value, str) else repr(value)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file, up to one that an interruption left unfinished."""
+    rows: list[dict[str, Any]] = []
+    text = path.read_text(encoding="utf-8")
+    for line in list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))[1:]:
+        if len(line) != len(COLUMNS):
+            break
+        row: dict[str, Any] = dict(zip(COLUMNS, line, strict=True))
+        try:
+            for name in COLUMNS[1:-1]:
+                row[name] = float(row[name]) if row[name] else math.nan
+            row |= {name: int(row[name]) for name in ("seed", "n")}
+            row["steps"] = None if math.isnan(row["steps"]) else int(row["steps"])
+        except ValueError:
+            break
+        rows.append(row)
+    return rows
+
+
+def _write(run: Run, table: _Table, frame: pd.DataFrame) -> None:
+    """What is made of all lines: parquet, the note in full, and the picture."""
+    content = frame.to_parquet(None, index=False)
+    write_atomically(run.directory / "comparison.parquet", lambda file: file.write(content))
+    seeds, steps = sorted(set(frame["seed"].tolist())), sorted(set(frame["steps"].dropna().tolist()))
+    table.write_note(seeds=seeds, steps=steps, reference=frame.attrs["reference"], floor=frame.attrs["floor"])
+    if not frame[["error", "frechet_distance"]].notna().any(axis=None):
+        return
+    shown = [name for name in ("default",) if name in set(frame["sampler"][frame["problem"] == ""])]
+    file = "samples/comparison.png"
+    plots.save(frontiers(frame, highlight=shown), run.directory / file)
+    caption = (
+        f"Error of the endpoint and Fréchet distance to held-out data of {table.settings['n']} samples, against "
+        "evaluations of the network and seconds. Dotted: the error of the reference, and what training data score."
+    )
+    run.add_picture(file, "Samplers compared", caption)
