@@ -6,11 +6,13 @@ own. A vector-Jacobian product Jᵀu costs about a forward evaluation beside the
 """
 
 import math
+import time
 import warnings
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +25,21 @@ __all__ = ["Auto", "Divergence", "Exact", "Hutchinson", "Known", "Probing", "Tra
 Function = Callable[[Tensor], Tensor]
 ProbeKind = Literal["rademacher", "gaussian", "orthogonal"]
 
+Mode = Literal["auto", "reverse", "forward"]
+
 _STREAM = 2  # of SampleNoise
+# Numbers in the vectors of the products that are computed at once: 16 MiB in float32, of which a network that makes
+# some hundred of each takes some GiB.
+_VALUES = 2**22
+# Products at a point that are timed, and the seconds of all traces below which the other mode is not: it takes up to
+# one on its first call alone, so that for few points or dimensions there is nothing to gain.
+_TIMED, _WORTH = 64, 3.0
+# Of the reverse mode's time that the forward mode must do with, lest chance choose.
+_MARGIN = 0.9
+# The cheaper mode for a model's shapes, dtypes and devices.
+_CHEAPER: "weakref.WeakKeyDictionary[object, dict[tuple[Any, ...], Literal['reverse', 'forward']]]" = (
+    weakref.WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,17 @@ class Divergence(ABC):
         """
         return self
 
+    def for_field(self, function: Function, x: Tensor, owner: object, traces: int) -> "Divergence":
+        """What to use for many traces of a field: this, or what is the same and measured to be cheaper.
+
+        Args:
+            function: as for `traces`.
+            x: `(n, ...)`, a few of the points.
+            owner: the model whose field it is; what was measured is remembered as long as it lives.
+            traces: about how many there will be.
+        """
+        return self
+
     @abstractmethod
     def products(self, size: int) -> int:
         """Vector-Jacobian products at once for a trace in `size` dimensions."""
@@ -95,17 +122,37 @@ class Exact(Divergence):
 
     Args:
         mode: `"reverse"`, vector-Jacobian products; `"forward"`, Jacobian-vector products, which need less memory but a
-            forward derivative of every operation, on a CPU mostly at several times the time.
-        chunk: how many products to compute at once; all if not given. It is halved where memory runs out.
+            forward derivative of every operation, on a CPU mostly at several times the time; `"auto"`, what a
+            likelihood measures to be cheaper for its model and device, once for each (`for_field`). A call of `traces`
+            that nothing was measured for is in reverse.
+        chunk: how many products to compute at once; if not given, as many as hold 2²² numbers. It is halved where
+            memory runs out.
     """
 
-    def __init__(self, mode: Literal["reverse", "forward"] = "reverse", chunk: int | None = None) -> None:
-        if mode not in ("reverse", "forward"):
-            raise ValueError(f"mode is {mode!r}, expected 'reverse' or 'forward'")
+    def __init__(self, mode: Mode = "auto", chunk: int | None = None) -> None:
+        if mode not in ("auto", "reverse", "forward"):
+            raise ValueError(f"mode is {mode!r}, expected 'auto', 'reverse' or 'forward'")
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk is {chunk}, expected at least 1")
-        self.mode = mode
+        self.mode: Mode = mode
         self.chunk = chunk
+
+    def for_field(self, function: Function, x: Tensor, owner: object, traces: int) -> "Exact":
+        """In the cheaper mode, if that is to be found out."""
+        if self.mode != "auto":
+            return self
+        known = _CHEAPER.setdefault(owner, {})
+        key = tuple(x.shape[1:]), x.dtype, x.device
+        if key not in known:
+            size = x[0].numel()
+            units = torch.linspace(0, size - 1, min(size, _TIMED), device=x.device).long()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                mode = self._cheaper(function, x, units, _WORTH * len(x) * len(units) / (traces * size))
+            if mode is None:
+                return Exact("reverse", self.chunk)
+            known[key] = mode
+        return Exact(known[key], self.chunk)
 
     def products(self, size: int) -> int:
         return size if self.chunk is None else min(self.chunk, size)
@@ -118,7 +165,7 @@ class Exact(Divergence):
                     self._diagonal(function, x).double().sum(0), torch.zeros(len(x)).to(x).double(), None, size
                 )
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                chunk = size if self.chunk is None else min(self.chunk, size)
+                chunk = min(self._at_once(x), size)
                 if not (isinstance(error, torch.OutOfMemoryError) or "memory" in str(error)) or chunk == 1:
                     raise
                 self.chunk = chunk // 2
@@ -129,26 +176,78 @@ class Exact(Divergence):
                     stacklevel=2,
                 )
 
-    def _diagonal(self, function: Function, x: Tensor) -> Tensor:
-        """`(D, n)`."""
-        size = x[0].numel()
-        basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, *x.shape[1:])
+    def _at_once(self, x: Tensor) -> int:
+        return max(1, _VALUES // x.numel()) if self.chunk is None else self.chunk
+
+    def _diagonal(self, function: Function, x: Tensor, units: Tensor | None = None) -> Tensor:
+        """`(D, n)`, or the entries with the numbers `units` `(k,)` alone."""
+        places = torch.arange(x[0].numel(), device=x.device)
+
+        # Made where it is needed, since all of them are a D × D matrix.
+        def vector(i: Tensor) -> Tensor:
+            return (places == i).to(x.dtype).reshape(x.shape[1:])
+
         # The fused attention kernels have no batching rule for their derivative.
         with sdpa_kernel(SDPBackend.MATH):
             if self.mode == "forward":
 
-                def push(unit: Tensor) -> Tensor:
+                def entry(i: Tensor) -> Tensor:
+                    unit = vector(i)
                     column = torch.func.jvp(function, (x,), (unit.expand_as(x),))[1]
                     return (column * unit).flatten(1).sum(1)
 
-                return torch.func.vmap(push, chunk_size=self.chunk)(basis)
-            _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
+            else:
+                _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
 
-            def entry(unit: Tensor) -> Tensor:
-                (row,) = pull(unit.expand_as(x))
-                return (row * unit).flatten(1).sum(1)
+                def entry(i: Tensor) -> Tensor:
+                    unit = vector(i)
+                    (row,) = pull(unit.expand_as(x))
+                    return (row * unit).flatten(1).sum(1)
 
-            return _kept(torch.func.vmap(entry, chunk_size=self.chunk)(basis))
+            found = torch.func.vmap(entry, chunk_size=self._at_once(x))(places if units is None else units)
+            return _kept(found)
+
+    def _cheaper(
+        self, function: Function, x: Tensor, units: Tensor, worth: float
+    ) -> Literal["reverse", "forward"] | None:
+        """The mode that computes some entries in less time.
+
+        Reverse where the forward mode does not know an operation or finds something else; None where the reverse mode
+        takes less than `worth` seconds or fails, for which the forward mode is not tried.
+        """
+        reverse, forward = Exact("reverse", self.chunk), Exact("forward", self.chunk)
+
+        def timed(exact: Exact) -> float:
+            start = _clock(x.device)
+            exact._diagonal(function, x, units)
+            return _clock(x.device) - start
+
+        # The first call of each warms up.
+        try:
+            truth = reverse._diagonal(function, x, units)
+            spent = timed(reverse)
+        except RuntimeError:
+            return None  # the trace itself will tell, or take smaller chunks
+        if spent < worth:
+            return None
+        try:
+            found = forward._diagonal(function, x, units)
+        except RuntimeError:
+            return "reverse"
+        # Half of the digits: far more than round-off, and less than an error in a derivative's rule.
+        allowed = math.sqrt(torch.finfo(x.dtype).eps) * float(truth.abs().max())
+        if not bool(((found - truth).abs() <= allowed).all()):
+            return "reverse"
+        # In turns, and the least of each, which is what other work on the machine disturbs least.
+        turns = [(timed(forward), timed(reverse)) for _ in range(2)]
+        least = min(spent, *(t[1] for t in turns))
+        return "forward" if min(t[0] for t in turns) < _MARGIN * least else "reverse"
+
+
+def _clock(device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
 
 
 def _kept(result: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Divergences: exact against autograd, probes against their own statistics."""
 
+import gc
 import math
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.divergence import Auto, Divergence, Exact, Hutchinson, Known, Probing
+from scoresde.divergence import _CHEAPER, Auto, Divergence, Exact, Hutchinson, Known, Probing
 from scoresde.networks import UNet
 from scoresde.sde import VPSDE
 
@@ -35,7 +36,7 @@ def x() -> Tensor:
     return torch.randn(5, *SHAPE, dtype=F64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("mode", ["reverse", "forward"])
+@pytest.mark.parametrize("mode", ["auto", "reverse", "forward"])
 @pytest.mark.parametrize("chunk", [None, 1, 4, 100])
 def test_exact_is_the_trace(x: Tensor, mode: Any, chunk: int | None) -> None:
     found = Exact(mode, chunk).traces(field, x, 0, torch.arange(5))
@@ -65,6 +66,136 @@ def test_exact_halves_its_chunk_where_memory_runs_out(x: Tensor) -> None:
 
     with pytest.raises(RuntimeError, match="something else"):
         Exact().traces(broken, x, 0, torch.arange(5))
+
+
+def test_exact_works_on_what_memory_holds(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    class Watched(torch.autograd.Function):
+        @staticmethod
+        def forward(x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+            pass
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return Counted.apply(gradient)
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+            pass
+
+        @staticmethod
+        def vmap(info: Any, dims: Any, x: Tensor) -> tuple[Tensor, int]:
+            seen.append(info.batch_size)
+            return x.clone(), dims[0]
+
+    monkeypatch.setattr("scoresde.divergence._VALUES", 5 * 6 * 4)
+    found = Exact().traces(lambda v: field(Watched.apply(v)), x, 0, torch.arange(5))
+    torch.testing.assert_close(found.value, jacobians(field, x).diagonal(dim1=1, dim2=2).sum(1))
+    assert seen == [4, 2]
+
+
+class Owner:
+    """What a measurement is remembered by."""
+
+
+clock = [0.0]
+
+
+class Slow(torch.autograd.Function):
+    """sin x, whose products with its Jacobian take the time of `clock` and have the factor that it is told."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, reverse: float, forward: float, factor: float) -> Tensor:
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        x, ctx.reverse, ctx.forward, ctx.factor = inputs
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        clock[0] += ctx.reverse
+        return ctx.saved_tensors[0].cos() * gradient, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        if math.isnan(ctx.forward):
+            raise NotImplementedError("no forward derivative")
+        clock[0] += ctx.forward
+        return ctx.factor * ctx.saved_tensors[0].cos() * tangent
+
+
+MODES = {
+    "forward is cheaper": (1.0, 0.8, 1.0, "forward"),
+    "reverse is cheaper": (1.0, 1.1, 1.0, "reverse"),
+    "forward is hardly cheaper": (1.0, 0.95, 1.0, "reverse"),
+    "forward is wrong": (1.0, 0.1, 1 + 1e-6, "reverse"),
+    "forward is not there": (1.0, math.nan, 1.0, "reverse"),
+}
+
+
+@pytest.mark.parametrize("case", MODES)
+def test_the_cheaper_mode_is_found_out_once(x: Tensor, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reverse, forward, factor, expected = MODES[case]
+    monkeypatch.setattr("scoresde.divergence._clock", lambda device: clock[0])
+    calls = []
+
+    def function(v: Tensor) -> Tensor:
+        calls.append(v)
+        return Slow.apply(v, reverse, forward, factor)  # type: ignore[no-any-return]
+
+    owner = Owner()
+    chosen = Exact(chunk=4).for_field(function, x, owner, 1000)
+    assert (chosen.mode, chosen.chunk) == (expected, 4)
+    torch.testing.assert_close(chosen.traces(function, x, 0, torch.arange(5)).value, x.cos().flatten(1).sum(1))
+    calls.clear()
+    assert Exact().for_field(function, x[:2], owner, 1000).mode == expected
+    assert not calls
+    # Another shape, dtype or model is another question; a mode that is given is none.
+    for other, whose in ((x.float(), owner), (x[:, :1], owner), (x, Owner())):
+        calls.clear()
+        Exact().for_field(function, other, whose, 1000)
+        assert calls
+    given = Exact("forward")
+    assert given.for_field(function, x, Owner(), 1000) is given
+    count = len(_CHEAPER)
+    del owner, whose
+    gc.collect()
+    assert len(_CHEAPER) < count
+
+
+def test_nothing_is_tried_where_there_is_nothing_to_gain(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scoresde.divergence._clock", lambda device: clock[0])
+
+    def function(v: Tensor) -> Tensor:
+        return Slow.apply(v, 1.0, 0.1, 1.0)  # type: ignore[no-any-return]
+
+    owner = Owner()
+    # All products at 5 points take a second: 14 traces take 2.8, 16 take 3.2.
+    assert Exact().for_field(function, x, owner, 14).mode == "reverse"
+    assert not _CHEAPER[owner]
+    assert Exact().for_field(function, x, owner, 16).mode == "forward"
+
+    def broken(v: Tensor) -> Tensor:
+        raise RuntimeError("not here")
+
+    assert Exact().for_field(broken, x, Owner(), 10**9).mode == "reverse"
+    probes = Hutchinson(3)
+    assert probes.for_field(broken, x, owner, 10**9) is probes
 
 
 MATRICES = {
@@ -236,7 +367,7 @@ def test_bad_arguments() -> None:
         Hutchinson(1, "uniform")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="chunk is 0, expected at least 1"):
         Exact(chunk=0)
-    with pytest.raises(ValueError, match="mode is 'backward', expected 'reverse' or 'forward'"):
+    with pytest.raises(ValueError, match="mode is 'backward', expected 'auto', 'reverse' or 'forward'"):
         Exact("backward")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="colours is 0, expected at least 1"):
         Probing(0)

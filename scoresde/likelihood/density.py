@@ -34,6 +34,8 @@ _BATCH = 512
 # Bits of a node's index that tell it from others of its sample, and further probes there.
 _NODES, _REPEATS = 16, 12
 SHIFT = _NODES + _REPEATS
+# Products at once when the modes of an exact trace are timed.
+_TIMED = 512
 # Of probes at a step, for `Auto`.
 _NUMBERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
@@ -238,6 +240,7 @@ class _Integral:
     ) -> None:
         self.flow, self.divergence, self.batch_size, self.seed = flow, divergence, batch_size, seed
         self.first, self.prior, self.done = first, prior, done
+        self.exact: Divergence = Exact()
         places, weights = np.polynomial.legendre.leggauss(nodes)
         device = flow.device
         self.places = torch.from_numpy(0.5 * (places + 1)).to(device)
@@ -321,11 +324,26 @@ class _Integral:
         def per_sample(values: Tensor) -> Tensor:
             return torch.zeros(count, dtype=torch.float64, device=values.device).index_add_(0, owner, values)
 
+        self.divergence = self._prepared(self.divergence, block, count)
         traces, spread = self._evaluate(block, self.divergence)
         if isinstance(self.divergence, Auto):
             traces, spread = self._refined(block, traces, spread, per_sample, owner, self.divergence.stderr)
         value = per_sample((block.share * (traces - block.base)).sum(1))
         return value, per_sample((block.share**2 * spread).sum(1))
+
+    def _prepared(self, divergence: Divergence, block: _Block, samples: int) -> Divergence:
+        """What to use for nodes like those of some samples, found out once."""
+        flow, count = self.flow, block.w.numel()
+        points = max(1, min(count, _TIMED // flow.size))
+        which = torch.linspace(0, count - 1, points, device=flow.device).long()
+        place, rows = flow.place(block.w.flatten()[which]), block.rows[which // block.w.shape[1]]
+        with flow.model.evaluating():
+            return divergence.for_field(
+                flow.noise(place, rows),
+                block.x.flatten(0, 1)[which],
+                flow.model,
+                count * flow.shape[0] // samples,
+            )
 
     def _evaluate(self, block: _Block, divergence: Divergence, repeat: int = 0) -> tuple[Tensor, Tensor]:
         """Traces times `scale`, and their variances, `(a, M)`."""
@@ -381,7 +399,8 @@ class _Integral:
             value[which], variance[which] = self._evaluate(block[which], Hutchinson(count), repeat=1)
         which = exact.nonzero()[:, 0]
         if len(which):
-            value[which], variance[which] = self._evaluate(block[which], Exact(), repeat=1)
+            self.exact = self._prepared(self.exact, block[which], len(block.rows[which].unique()))
+            value[which], variance[which] = self._evaluate(block[which], self.exact, repeat=1)
         return value, variance
 
 

@@ -102,6 +102,34 @@ def test_nodes_converge() -> None:
     assert means[3] < 1e-5
 
 
+@pytest.mark.parametrize("divergence", [Exact(), Auto(0.01)], ids=repr)
+def test_the_mode_of_exact_traces_is_chosen_before_them(
+    divergence: Divergence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for a model, and whatever is chosen the result is the same."""
+    model = mixture(VPSDE())
+    x, _ = points(model, 10)
+    calls: list[tuple[int, int]] = []
+    chosen = "forward"
+
+    def cheaper(self: Exact, function: Any, x: Tensor, units: Tensor, worth: float) -> str:
+        calls.append((len(function(x)), len(units)))
+        return chosen
+
+    monkeypatch.setattr(Exact, "_cheaper", cheaper)
+    options: dict[str, Any] = {"tol": 1e-3, "divergence": divergence}
+    forward = log_likelihood(model, x, **options)
+    assert calls == [(512 // 6, 6)]
+    again = log_likelihood(model, x, **options)
+    assert torch.equal(again.log_prob, forward.log_prob)
+    assert len(calls) == 1
+    chosen, other = "reverse", mixture(VPSDE())
+    reverse = log_likelihood(other, x, **options)
+    assert len(calls) == 2
+    torch.testing.assert_close(reverse.log_prob, forward.log_prob, rtol=0, atol=1e-10)
+    assert torch.equal(reverse.nfe, forward.nfe)
+
+
 SCALINGS = [ScalarScaling(), DiagonalScaling(), CovarianceScaling(), CovarianceScaling(2)]
 
 
