@@ -1,6 +1,14 @@
 """Score-based generative modelling with stochastic differential equations."""
 
+import sys
+import warnings
 from typing import TYPE_CHECKING
+
+if "ipykernel" in sys.modules:
+    # A notebook without ipywidgets gets progress bars of text; tqdm would warn of that, at its first import only.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import tqdm.auto  # noqa: F401
 
 if TYPE_CHECKING:
     from scoresde.training.run import load

@@ -1,8 +1,8 @@
 """Every picture that the package draws: arrays in, a matplotlib `Figure` out.
 
-Figures are made without pyplot, so no backend is chosen and none has to be closed. Colours are from the
-palette of Okabe and Ito (2008), which colour-blind readers can tell apart; colours and sizes are set on the
-artists and do not depend on the reader's matplotlib settings.
+Figures are made without pyplot, so no backend is chosen and none has to be closed; a notebook shows them by
+themselves. Colours are from the palette of Okabe and Ito (2008), which colour-blind readers can tell apart;
+colours and sizes are set on the artists and do not depend on the reader's matplotlib settings.
 """
 
 import io
@@ -450,6 +450,16 @@ def save(figure: Figure, path: str | Path, dpi: int = DPI) -> Path:
     return path
 
 
+class _Shown(Figure):
+    """A figure that a notebook shows whether or not a backend of matplotlib is active there."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """The picture, and its size on the page: half of its dots, so that it is sharp on any screen."""
+        content = to_png(self)
+        width, height = (int.from_bytes(content[k : k + 4], "big") for k in (16, 20))  # of the IHDR chunk
+        return content, {"width": width // 2, "height": height // 2}
+
+
 class _Mosaic:
     """Rows of images in one axes, an image pixel a whole number of dots at `DPI`, so that none is blurred.
 
@@ -495,7 +505,7 @@ class _Mosaic:
                 pixels = np.broadcast_to(image.clip(0, 1).transpose(1, 2, 0), (height, width, 3))
                 y, x = self._corner(r, k)
                 canvas[y : y + self.cell[0], x : x + self.cell[1]] = pixels.repeat(scale, 0).repeat(scale, 1)
-        self.figure = Figure(figsize=(size[1] / DPI, size[0] / DPI), facecolor="white")
+        self.figure = _Shown(figsize=(size[1] / DPI, size[0] / DPI), facecolor="white")
         self.ax = self.figure.add_axes((0, 0, 1, 1))
         self.ax.set_axis_off()
         self.ax.imshow(canvas, interpolation="nearest", extent=(0, size[1], size[0], 0), aspect="auto")
@@ -610,7 +620,7 @@ def _running_mean(y: np.ndarray, half: int) -> np.ndarray:
 
 
 def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), facecolor="white", layout="constrained")
+    return _Shown(figsize=(width, height), facecolor="white", layout="constrained")
 
 
 def _line(i: int) -> dict[str, Any]:

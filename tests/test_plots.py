@@ -1,3 +1,4 @@
+import io
 import math
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Polygon
 from matplotlib.quiver import Quiver, QuiverKey
+from PIL import Image
 
 from scoresde import plots
 
@@ -352,6 +354,14 @@ def test_no_window_system_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 GREY = np.zeros((2, 1, 4, 4))
 PLANE = np.zeros((3, 2))
+
+
+@pytest.mark.parametrize("figure", [plots.image_grid(GREY), plots.samples_2d(PLANE, PLANE)])
+def test_a_notebook_shows_the_picture_at_half_its_dots(figure: Figure) -> None:
+    content, size = figure._repr_png_()  # type: ignore[attr-defined]
+    assert content == plots.to_png(figure)
+    width, height = Image.open(io.BytesIO(content)).size
+    assert size == {"width": width // 2, "height": height // 2}
 
 
 @pytest.mark.parametrize(
