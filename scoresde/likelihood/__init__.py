@@ -6,16 +6,18 @@ from scoresde.likelihood.bits import BitsPerDim, bits_per_dim
 from scoresde.likelihood.bounds import Bound, discrete_elbo, elbo
 from scoresde.likelihood.codes import decode, encode, interpolate, round_trip_error
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
-from scoresde.likelihood.dequantisation import Posterior, TruncatedNormal, Uniform
+from scoresde.likelihood.dequantisation import Posterior, TruncatedNormal, Uniform, Variational
 from scoresde.likelihood.differentiable import differentiable_log_prob
 from scoresde.likelihood.flow import LikelihoodError
 from scoresde.likelihood.scaling import CovarianceScaling, DiagonalScaling, ScalarScaling
 from scoresde.likelihood.uses import auroc, bayes_classify, class_log_prob, typicality
+from scoresde.likelihood.variational import CellFlow
 
 __all__ = [
     "Auto",
     "BitsPerDim",
     "Bound",
+    "CellFlow",
     "CovarianceScaling",
     "DiagonalScaling",
     "Exact",
@@ -27,6 +29,7 @@ __all__ = [
     "ScalarScaling",
     "TruncatedNormal",
     "Uniform",
+    "Variational",
     "auroc",
     "bayes_classify",
     "bits_per_dim",

@@ -9,16 +9,29 @@ or, with K draws, by the logarithm of the mean of p d/q (Theis et al. 2016, eq. 
 2016). So a figure is a bound on a probability, of which it has to be said what p is (the density at t_min) and what d.
 """
 
+import copy
+import hashlib
 import math
 from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from scoresde.likelihood.variational import CellFlow
 from scoresde.sampling.noise import SampleNoise
 
-__all__ = ["Dequantisation", "DiscreteTransform", "Posterior", "TruncatedNormal", "Uniform", "gaussian_decoder"]
+__all__ = [
+    "Dequantisation",
+    "DiscreteTransform",
+    "Posterior",
+    "TruncatedNormal",
+    "Uniform",
+    "Variational",
+    "gaussian_decoder",
+]
 
 
 class DiscreteTransform(Protocol):
@@ -44,6 +57,11 @@ class Dequantisation(ABC):
     def name(self) -> str:
         """As it is printed beside a figure."""
         return repr(self)
+
+    @property
+    def digest(self) -> str:
+        """Of what was learned, to tell one from another; empty where nothing was."""
+        return ""
 
     @abstractmethod
     def draw(
@@ -131,6 +149,50 @@ class Posterior(Dequantisation):
         eps = noise()
         log_q = -0.5 * eps.square() - math.log(sigma) - 0.5 * math.log(2 * math.pi)
         return alpha * transform.encode(pixels).double() + sigma * eps, log_q.flatten(1).sum(1)
+
+
+class Variational(Dequantisation):
+    """A flow in the cell that was trained for the model (Ho et al. 2019, Flow++, section 3.1).
+
+    Densities are in float64, whatever the flow was trained in.
+
+    Args:
+        path: the file that `scoresde dequantise run=DIR` wrote, or the flow itself, of which a copy is made.
+
+    Raises:
+        ValueError: no file, or not one of these; in `draw`, data of another shape or number of levels.
+    """
+
+    def __init__(self, path: str | Path | CellFlow | None = None) -> None:
+        if path is None:
+            raise ValueError("path is missing: give the file that `scoresde dequantise run=DIR` wrote, or a CellFlow")
+        flow = copy.deepcopy(path) if isinstance(path, CellFlow) else CellFlow.load(path)
+        self.flow = flow.double().eval()
+
+    @property
+    def name(self) -> str:
+        return "variational"
+
+    @cached_property
+    def digest(self) -> str:
+        found = hashlib.sha256()
+        for parameter in self.flow.state_dict().values():
+            found.update(parameter.cpu().numpy().tobytes())
+        return found.hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        return f"Variational({self.digest}, shape={self.flow.shape}, levels={self.flow.levels})"
+
+    @torch.no_grad()
+    def draw(
+        self, pixels: Tensor, transform: DiscreteTransform, noise: SampleNoise, alpha: float, sigma: float
+    ) -> tuple[Tensor, Tensor]:
+        shape = tuple(pixels.shape[1:])
+        self.flow.check(shape, transform.levels)
+        u, log_det = self.flow.to(pixels.device)(pixels, noise.uniform())
+        # Rounding must not leave the cell.
+        u = u.clamp(max=math.nextafter(1, 0))
+        return transform.encode(pixels, u), -log_det - transform.log_det(shape)
 
 
 def gaussian_decoder(z: Tensor, pixels: Tensor, transform: DiscreteTransform, alpha: float, sigma: float) -> Tensor:
