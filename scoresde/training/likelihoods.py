@@ -11,16 +11,18 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from scoresde.data import Data
 from scoresde.likelihood import bits_per_dim, log_likelihood, solver_error
 from scoresde.likelihood.density import mean_and_error, tolerance_of
+from scoresde.likelihood.dequantisation import Dequantisation
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import write_atomically
 from scoresde.training.config import ConfigError
+from scoresde.training.dequantising import FILE
 from scoresde.training.pictures import has_classes, picture_of_likelihoods
 from scoresde.training.run import Run
 
@@ -59,7 +61,7 @@ def likelihood(
         if not isinstance(options[name], int) or options[name] < least:
             raise ConfigError(f"{name} is {options[name]!r}, expected a whole number of at least {least}")
     divergence = run.make("evaluation.divergence")
-    dequantisation = run.make("evaluation.dequantisation")
+    dequantisation = _dequantisation(run)
     size = math.prod(data.shape)
     tol = tolerance_of(options.tol, None, None, size).nats
     discrete = data.transform.levels is not None
@@ -71,6 +73,7 @@ def likelihood(
         "tol": tol,
         **({"draws": options.draws, "dequantisation": dequantisation.name} if discrete else {}),
         **({"decoder": options.decoder, "bound": options.bound} if discrete else {}),
+        **({"digest": dequantisation.digest} if discrete and dequantisation.digest else {}),
         "t_min": model.sde.t_min,
         "seed": options.seed,
         "elbo_draws": options.elbo_draws,
@@ -111,7 +114,7 @@ def likelihood(
     values, probes, draws = (table.column(name, n) for name in (unit, "stderr", "stderr_dequantisation"))
     mean, error = mean_and_error(values)
     entry = {
-        **{key: value for key, value in settings.items() if key not in ("unit", "model", "seed")},
+        **{key: value for key, value in settings.items() if key not in ("unit", "model", "seed", "digest")},
         "n": n,
         "bits_per_dim": mean if discrete else None,
         "nats": -mean * size * math.log(2) if discrete else mean,
@@ -133,6 +136,12 @@ def likelihood(
     picture_of_likelihoods(run, data, raw[:n], values, split, unit)
     run.add_to_summary(**{"likelihood" if split == "test" else "likelihood_train": entry})
     return entry
+
+
+def _dequantisation(run: Run) -> Dequantisation:
+    """That of the configuration; what was trained is the run's own if no file is given."""
+    own = OmegaConf.select(run.config, "evaluation.dequantisation.path", default="") is None
+    return run.make("evaluation.dequantisation", **({"path": str(run.directory / FILE)} if own else {}))
 
 
 def _error_parts(entry: dict[str, Any], n: int) -> dict[str, float | None]:
