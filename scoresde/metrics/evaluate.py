@@ -7,6 +7,10 @@ from scoresde.metrics.manifold import manifold_metrics
 from scoresde.metrics.mmd import GaussianKernel, mmd
 from scoresde.metrics.wasserstein import sliced_wasserstein
 
+LOWER_IS_BETTER = ("frechet_distance", "sliced_wasserstein", "mmd_polynomial", "mmd_gaussian")
+HIGHER_IS_BETTER = ("precision", "recall", "density", "coverage")
+METRICS = LOWER_IS_BETTER + HIGHER_IS_BETTER
+
 
 def evaluate_samples(
     a: Samples, b: Samples, features: PCA | FeatureMap | None = None, seed: int = 0
@@ -20,8 +24,7 @@ def evaluate_samples(
         seed: seed of the resampling, groups and directions.
 
     Returns:
-        Estimates by name. Lower is better: `frechet_distance`, `sliced_wasserstein`, `mmd_polynomial`,
-        `mmd_gaussian`. Higher is better: `precision`, `recall`, `density`, `coverage`.
+        Estimates by name, of `METRICS`.
 
     Raises:
         ValueError: bad samples (see `paired_features`), or fewer than 7 (5 neighbours and a jackknife).

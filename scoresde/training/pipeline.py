@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from scoresde.training.likelihoods import likelihood
 from scoresde.training.loggers import LocalLogger, Logger
 from scoresde.training.loop import Trainer
 from scoresde.training.pictures import has_classes, picture_of_samples, pictures, read_log
+from scoresde.training.report import write_report
 from scoresde.training.run import Run, build_model, data_statistics
 
 __all__ = [
@@ -74,7 +76,6 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> bool:
 
     Returns whether this is the process that did the latter.
     """
-    config = run.config
     data = run.data()
     limit_threads(data)
     options = run.make("training")
@@ -102,15 +103,25 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> bool:
     )
     trainer.resume()
     # Everything that can be refused has been refused: now write.
-    if accelerator.is_main_process:
+    with run.alone("training") if accelerator.is_main_process else nullcontext():
+        return _train(run, trainer, model, data, loggers, accelerator.is_main_process, progress)
+
+
+def _train(
+    run: Run, trainer: Trainer, model: NetworkScore, data: Data, loggers: list[Logger], first: bool, progress: bool
+) -> bool:
+    """The part of `train` that writes, if this is the `first` of its processes."""
+    if first:
         run.write_config()
+        if run.summary().get("finished"):
+            run.add_to_summary(finished=False)
         _rewind_log(run, trainer.step)
-        plain: Any = OmegaConf.to_container(config, resolve=True)
+        plain: Any = OmegaConf.to_container(run.config, resolve=True)
         for each in loggers:
             each.start(run.directory, plain)
     try:
         trainer.fit()
-        if not accelerator.is_main_process:
+        if not first:
             return False
         run.save_model(model, trainer.step)
         run.add_to_summary(
@@ -124,9 +135,13 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> bool:
             },
         )
         _after_training(run, model, data, loggers, trainer.step, progress)
+        run.add_to_summary(finished=True)
+        write_report(run.directory)
+        for each in loggers:
+            each.directory(run.directory)
         return True
     finally:
-        if accelerator.is_main_process:
+        if first:
             for each in loggers:
                 each.finish()
 
@@ -191,6 +206,17 @@ def _after_training(
         each.numbers(step, {"event": "evaluation", **_flat(summary)})
         for picture in json.loads((run.directory / "pictures.json").read_text()):
             each.picture(step, Path(picture["file"]).stem, run.directory / picture["file"])
+        if summary.get("samples", {}).get("metrics"):
+            each.table(step, "sample quality", *_quality(summary))
+
+
+def _quality(summary: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Head and rows of a table of the metrics of samples, and of training data for scale."""
+    rows = []
+    for name, entry in summary["samples"]["metrics"].items():
+        other = summary.get("reference", {}).get(name, {})
+        rows.append([name, entry["value"], entry["stderr"], other.get("value"), other.get("stderr"), entry["n"]])
+    return ["metric", "samples", "stderr", "training data", "stderr of training data", "n"], rows
 
 
 def sample(

@@ -6,12 +6,14 @@ config.yaml  model.safetensors  summary.json  report.html  metrics.jsonl  checkp
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -24,13 +26,15 @@ from scoresde.training.config import ConfigError, check_targets, instantiate
 
 __all__ = ["Run", "build_model", "config_hash", "load"]
 
-# What the weights depend on; the rest may change when a run is continued.
-_IDENTITY = ("data", "sde", "network", "preconditioning", "objective", "optimizer", "training")
+# What a run's weights and figures depend on.
+_IDENTITY = (
+    "data", "sde", "network", "preconditioning", "objective", "optimizer", "training", "sampler", "evaluation",
+)  # fmt: skip
 _FREE = ("training.log_every", "training.checkpoint_every", "training.keep")
 
 
 def config_hash(config: DictConfig) -> str:
-    """Eight characters that two configurations share exactly when they train the same weights."""
+    """Eight characters that two configurations share exactly when they give the same weights and figures."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     kept = {key: plain[key] for key in _IDENTITY if key in plain}
     for path in _FREE:
@@ -137,25 +141,47 @@ class Run:
         path = self.directory / "summary.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
+    @contextmanager
+    def alone(self, purpose: str, wait: bool = False) -> Iterator[None]:
+        """Keep other processes from doing the same with the run, or `wait` for them.
+
+        Raises:
+            ConfigError: another process is at it.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / f"{purpose}.lock"
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout as error:
+            raise ConfigError(f"{self.directory} is in use by another process ({purpose}): let it end first") from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            lock.release()
+
     def add_to_summary(self, **entries: Any) -> dict[str, Any]:
         """Set entries of `summary.json`."""
-        summary = {**self.summary(), **entries}
-        text = json.dumps(summary, indent=2)
-        write_atomically(self.directory / "summary.json", lambda file: file.write(text.encode() + b"\n"))
+        with self.alone("summary", wait=True):
+            summary = {**self.summary(), **entries}
+            text = json.dumps(summary, indent=2)
+            write_atomically(self.directory / "summary.json", lambda file: file.write(text.encode() + b"\n"))
         return summary
 
     def add_picture(self, file: str, title: str, caption: str) -> None:
         """List a picture for the report; one of the same file is replaced."""
         path = self.directory / "pictures.json"
-        pictures = json.loads(path.read_text()) if path.is_file() else []
-        entry = {"file": file, "title": title, "caption": caption}
-        places = [i for i, p in enumerate(pictures) if p["file"] == file]
-        if places:
-            pictures[places[0]] = entry
-        else:
-            pictures.append(entry)
-        text = json.dumps(pictures, indent=2)
-        write_atomically(path, lambda handle: handle.write(text.encode() + b"\n"))
+        with self.alone("pictures", wait=True):
+            pictures = json.loads(path.read_text()) if path.is_file() else []
+            entry = {"file": file, "title": title, "caption": caption}
+            places = [i for i, p in enumerate(pictures) if p["file"] == file]
+            if places:
+                pictures[places[0]] = entry
+            else:
+                pictures.append(entry)
+            text = json.dumps(pictures, indent=2)
+            write_atomically(path, lambda handle: handle.write(text.encode() + b"\n"))
 
 
 def build_model(run: Run, shape: tuple[int, ...], statistics: Statistics) -> NetworkScore:

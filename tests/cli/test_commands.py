@@ -23,6 +23,7 @@ from PIL import Image
 
 import scoresde
 from scoresde.cli import main
+from scoresde.cli.output import format_warning
 from scoresde.training import checkpoint, pipeline
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
 
@@ -167,7 +168,7 @@ def test_train_writes_a_run_directory(trained: Path) -> None:
     assert "moons" in (run / "report.html").read_text()
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["network"]["width"] == 16
-    assert not {"run", "resume", "runs", "name", "allow", "progress"} & set(config)
+    assert not {"run", "resume", "runs", "name", "allow", "progress", "repeats", "metric", "fail_fast"} & set(config)
 
 
 def test_train_says_what_came_out(empty: Path, training_only: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,11 +203,28 @@ def test_resume_is_for_the_very_configuration(work: Path, training_only: None) -
     main(["train", *TOY, "name=moons", "resume=true", "sde=ve"])
     assert sorted(os.listdir("runs")) == ["moons", "moons-2"]
     assert before.items() <= files().items()
-    # What the weights do not depend on may change.
-    main(["train", *TOY, "name=moons", "resume=true", "sampler.grid.steps=5", "training.log_every=7"])
+    # What neither weights nor figures depend on may change.
+    (work / RUN / "summary.json").write_text(json.dumps({**summary(), "finished": False}))
+    main(["train", *TOY, "name=moons", "resume=true", "training.log_every=7"])
     assert sorted(os.listdir("runs")) == ["moons", "moons-2"]
-    assert "steps: 5" in Path("runs/moons/config.yaml").read_text()
+    assert "log_every: 7" in Path("runs/moons/config.yaml").read_text()
+    main(["train", *TOY, "name=moons", "resume=true", "sampler.grid.steps=5"])
+    assert sorted(os.listdir("runs")) == ["moons", "moons-2", "moons-3"]
     assert "VESDE" in Path("runs/moons-2/config.yaml").read_text()
+
+
+def test_a_finished_run_is_not_trained_again(work: Path, no_training: None, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files()
+    main(["train", *TOY, "name=moons", "resume=true"])
+    assert "runs/moons is finished: nothing to do" in capsys.readouterr().out
+    assert files() == before
+
+
+def test_quiet_says_results_alone(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sample", RUN, "n=3", "-q"])
+    out, error = capsys.readouterr()
+    assert out.startswith("3 samples")
+    assert error == ""
 
 
 def test_going_on_with_more_steps(work: Path, training_only: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -315,10 +333,9 @@ def test_names_of_samples_tell_choices_apart(work: Path) -> None:
     assert all(len(name) < 120 and re.fullmatch(r"[\w.+-]+", name) for name in made)
 
 
-def test_a_warning_is_one_line(tmp_path: Path) -> None:
-    main_file = scoresde.cli.__file__
-    assert scoresde.cli._format_warning("order\n 3", UserWarning, main_file, 3) == "scoresde: order 3\n"
-    assert scoresde.cli._format_warning("x", UserWarning, "/other.py", 3) == "/other.py:3: UserWarning: x\n"
+def test_a_warning_is_one_line() -> None:
+    assert format_warning("order\n 3", UserWarning, scoresde.__file__, 3) == "scoresde: order 3\n"
+    assert format_warning("x", UserWarning, "/other.py", 3) == "/other.py:3: UserWarning: x\n"
 
 
 def test_a_run_of_an_older_version_goes_on(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -357,11 +374,25 @@ def test_evaluate(work: Path, trained: Path, capsys: pytest.CaptureFixture[str])
     assert summary()["samples"]["metrics"]["frechet_distance"]["value"] == pytest.approx(before, rel=1e-6)
 
 
-def test_report(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("directory", [RUN, "runs"])
+def test_report(work: Path, capsys: pytest.CaptureFixture[str], directory: str) -> None:
     Path(f"{RUN}/report.html").unlink()
-    main(["report", f"run={RUN}"])
-    assert capsys.readouterr().out == f"{RUN}/report.html\n"
-    assert Path(f"{RUN}/report.html").stat().st_size > 10_000
+    main(["report", directory])
+    assert capsys.readouterr().out == f"{directory}/report.html\n"
+    assert Path(f"{directory}/report.html").stat().st_size > 10_000
+
+
+def test_compare(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["compare", RUN, "samplers=[heun,ddim]", "steps=[3,5]", "n=20", "progress=false"])
+    out = capsys.readouterr().out
+    assert "heun" in out
+    table = Path(f"{RUN}/comparison.csv").read_text().splitlines()
+    assert table[0].startswith("sampler,steps,seed,n,nfe,seconds,error,error_stderr")
+    assert len(table) == 5
+    assert Path(f"{RUN}/comparison.parquet").is_file()
+    Image.open(f"{RUN}/samples/comparison.png").verify()
+    assert "unknown sampler 'huen', did you mean 'heun'" in refusal(capsys, "compare", RUN, "samplers=[huen]")
+    assert "held out" in refusal(capsys, "compare", RUN, "n=1000")
 
 
 def test_multirun(empty: Path, training_only: None) -> None:
@@ -432,7 +463,11 @@ def test_classes_end_to_end(empty: Path, capsys: pytest.CaptureFixture[str], mon
 
 MISTAKES = [
     (["trian"], "unknown command 'trian', did you mean 'train'"),
-    (["compare"], "unknown command 'compare'.*expected one of train"),
+    (["samples"], "unknown command 'samples', did you mean 'sample'.*expected one of train"),
+    (["report"], "run is missing: give a run directory, or a folder of runs"),
+    (["compare"], "run is missing: give run=DIR"),
+    (["train", "repeats=0"], "repeats is 0, expected a whole number of at least 1"),
+    (["train", "metric=bits"], "metric is 'bits'.*expected one of likelihood, frechet_distance"),
     (["train", "sde=vpp"], "sde has no choice 'vpp', did you mean 'vp'.*cosine, edm, flow"),
     (["train", "experiment=rign"], "experiment has no choice 'rign', did you mean 'ring'"),
     (["train", "trainig.steps=3"], "unknown key 'trainig.steps', did you mean 'training.steps'"),
@@ -467,7 +502,7 @@ def test_a_mistake_is_answered_in_one_line(
     empty: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     if arguments[0] == "train" and any(m in message for m in ("name is", "steps is", "batch", "ema", "runs from",
-                                                              "classes", "labels", "/proc")):  # fmt: skip
+                                                              "classes", "labels", "/proc", "metric")):  # fmt: skip
         # They are found when the parts are made: small ones.
         toy = [
             o for o in TOY if not (o.startswith(("data=", "+data")) and any(a.startswith("data=") for a in arguments))

@@ -1,0 +1,102 @@
+"""The `scoresde` command.
+
+    scoresde train | sample | likelihood | ...   [Hydra overrides]
+    scoresde list | completion
+
+A command is a Hydra application: `--multirun`, `--cfg job`, `--help` and overrides work as Hydra's documentation has
+them. What is added here: an override that does not exist is answered with the nearest name that does, a user's
+mistake ends in one line, not in a traceback, and a job of a sweep that fails does not take the others with it.
+
+Nothing that takes long to import is imported before it is known to be needed.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from scoresde.cli.choices import conf_dir
+from scoresde.cli.output import Verbosity, configure, fail, nearest, without_verbosity
+
+__all__ = ["conf_dir", "main"]
+
+COMMANDS = {
+    "train": "train a model, then sample, compute its likelihood and write a report",
+    "sample": "draw samples from a trained run",
+    "likelihood": "log-likelihood of data under a trained run",
+    "compare": "samplers × numbers of steps × seeds on a trained run, with a picture of error against cost",
+    "evaluate": "quality of a run's samples against held-out data",
+    "tune": "find the times and coefficients that suit a trained run at a few evaluations",
+    "dequantise": "train the flow that dequantisation=variational uses",
+    "report": "one page about a run, or about all runs of a sweep or a folder",
+}
+OTHERS = {
+    "list": "what there is to choose: scoresde list samplers",
+    "completion": "tab completion for bash, zsh or fish",
+}
+
+_USAGE = """usage: scoresde COMMAND [key=value ...] [--multirun] [-q | -v]
+
+commands
+{commands}
+
+main choices, by name; `scoresde list GROUP` tells more of each
+{choices}
+
+  --multirun, -m   a job for every combination of values given as key=a,b,c
+  --cfg job        print the configuration, do nothing
+  -q, -v           say less, say more
+  --version
+
+`scoresde COMMAND --help` shows what a command can be told."""
+
+# Of the groups, those that a first command is likely to name.
+_MAIN = ("experiment", "data", "sde", "network", "objective", "sampler", "logger")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command with `arguments`, those of the process if not given; exits with its status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["--complete"]:
+        from scoresde.cli.completion import complete
+
+        print("\n".join(complete(arguments[1:])))
+        return
+    verbosity = Verbosity.of(arguments)
+    arguments = without_verbosity(arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        from scoresde import __version__
+
+        print(__version__)
+        sys.exit(0)
+    command, rest = arguments[0], arguments[1:]
+    if command == "list":
+        from scoresde.cli.choices import show
+
+        try:
+            show(rest)
+        except BrokenPipeError:  # `scoresde list samplers | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif command == "completion":
+        from scoresde.cli.completion import script
+
+        print(script(rest))
+    elif command in COMMANDS:
+        configure(verbosity)
+        from scoresde.cli.application import run
+
+        run(command, rest, verbosity)
+    else:
+        known = [*COMMANDS, *OTHERS]
+        fail(f"unknown command {command!r}{nearest(command, known)}; expected one of {', '.join(known)}", 2)
+
+
+def _usage() -> str:
+    from scoresde.cli.choices import options
+    from scoresde.cli.output import wrapped
+
+    commands = "\n".join(f"  {name:<11} {text}" for name, text in {**COMMANDS, **OTHERS}.items())
+    choices = "\n".join(wrapped(f"  {group:<11} ", ", ".join(options(group))) for group in _MAIN)
+    return _USAGE.format(commands=commands, choices=choices)

@@ -1,0 +1,431 @@
+"""What each command does with its configuration."""
+
+import math
+import re
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from scoresde.cli.choices import conf_dir
+from scoresde.cli.output import UsageError, nearest, print_table
+from scoresde.cli.sweeps import Outcome
+
+__all__ = ["TASKS"]
+
+
+def _train(config: DictConfig) -> Outcome:
+    """Train a run, or `repeats` of them one after the other with seeds that follow each other."""
+    repeats = config.repeats
+    if not isinstance(repeats, int) or repeats < 1:
+        raise UsageError(f"repeats is {repeats!r}, expected a whole number of at least 1")
+    if repeats > 1 and config.run is not None:
+        raise UsageError("repeats are of new runs: leave out run")
+    outcomes = []
+    for seed in range(config.training.seed, config.training.seed + repeats):
+        config.training.seed = seed
+        outcomes.append(_train_one(config))
+        if repeats > 1:
+            config.run = None
+    values = [o.value for o in outcomes if o.value is not None]
+    mean = sum(values) / len(values) if values else None
+    skipped = all(o.skipped for o in outcomes)
+    return Outcome([run for o in outcomes for run in o.runs], mean, outcomes[0].unit, skipped)
+
+
+def _train_one(config: DictConfig) -> Outcome:
+    from scoresde.training.config import instantiate
+    from scoresde.training.pipeline import train
+
+    run = _run_to_train(config)
+    with open_dict(config):
+        config.run = str(run.directory)  # for the message after an interrupt
+    value, unit = _value(run, config.metric)
+    if run.summary().get("finished") and not _asked_to_go_on(config):
+        print(f"{run.directory} is finished: nothing to do")
+        return Outcome([run.directory], value, unit, skipped=True)
+    began = time.perf_counter()
+    _name_group(run.config)
+    logger = instantiate(run.config, "logger", run.allow)
+    if not train(run, logger, progress=config.progress):
+        return Outcome([run.directory])
+    _print_summary(run, time.perf_counter() - began)
+    value, unit = _value(run, config.metric)
+    return Outcome([run.directory], value, unit)
+
+
+# What belongs to the command line, not to the run.
+_COMMAND_KEYS = ("run", "resume", "runs", "name", "allow", "progress", "repeats", "metric", "fail_fast")
+
+
+def _in_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _asked_to_go_on(config: DictConfig) -> bool:
+    """Whether a finished run was named, to do more with it."""
+    overrides = HydraConfig.get().overrides.task
+    return any(o.startswith("run=") for o in overrides)
+
+
+def _name_group(config: DictConfig) -> None:
+    """The runs of a sweep are a group, for a logger that knows of groups."""
+    if _in_sweep() and "logger" in config and "group" in config.logger and config.logger.group is None:
+        config.logger.group = Path(HydraConfig.get().sweep.dir).name
+
+
+def _value(run: Any, metric: str) -> tuple[float | None, str]:
+    """What a sweeper optimises, lower being better for a likelihood, and its name.
+
+    Raises:
+        UsageError: no such metric.
+    """
+    from scoresde.metrics.evaluate import METRICS
+
+    summary = run.summary()
+    if metric == "likelihood":
+        entry = summary.get("likelihood", {})
+        if entry.get("bits_per_dim") is not None:
+            return entry["bits_per_dim"], "bits/dim"
+        return (-entry["nats"], "−nats") if entry else (None, "likelihood")
+    if metric not in METRICS:
+        known = ("likelihood", *METRICS)
+        raise UsageError(f"metric is {metric!r}{nearest(str(metric), known)}; expected one of {', '.join(known)}")
+    return summary.get("samples", {}).get("metrics", {}).get(metric, {}).get("value"), metric
+
+
+def _run_to_train(config: DictConfig) -> Any:
+    """The run to start or to go on with."""
+    from scoresde.training.config import ConfigError
+    from scoresde.training.run import Run, config_hash
+
+    allow = list(config.allow)
+    if config.run is not None:
+        run = Run.open(str(config.run), allow)
+        if "evaluation" in run.config:
+            # A run of an older version has not all of them.
+            for key, value in OmegaConf.load(conf_dir() / "evaluation" / "default.yaml").items():
+                if key not in run.config.evaluation:
+                    run.config.evaluation[key] = value
+        _apply_changes(run.config)
+        return run
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    body = OmegaConf.create({k: v for k, v in plain.items() if k not in _COMMAND_KEYS})
+    name = str(config.name or f"{_choices()}-{config_hash(body)}")
+    if Path(name).name != name or name in (".", ".."):
+        raise ConfigError(f"name is {name!r}, expected a name without slashes, and not . or ..")
+    resume = _in_sweep() if config.resume is None else config.resume
+    runs = Path(str(config.runs))
+    number, directory = 1, runs / name
+    existing = []
+    while directory.exists():
+        existing.append(directory)
+        number += 1
+        directory = runs / f"{name}-{number}"
+    if resume:
+        same = [d for d in existing if (d / "config.yaml").is_file()]
+        same = [d for d in same if config_hash(Run.open(d, allow).config) == config_hash(body)]
+        directory = same[-1] if same else directory
+    return Run(directory, body, allow)
+
+
+def _choices() -> str:
+    """A name from what was chosen on the command line: experiment or data, then overridden groups."""
+    choices = HydraConfig.get().runtime.choices
+    first = choices.get("experiment") or choices["data"]
+    parts = [str(first)]
+    for override in HydraConfig.get().overrides.task:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key in ("experiment", "data") or key not in choices:
+            continue
+        parts.append(value)
+    return "-".join(parts)[:80]
+
+
+def _apply_changes(config: DictConfig) -> None:
+    """Overrides on top of a run that is continued: how long to train and what to do after, not what to train."""
+    from scoresde.training.config import ConfigError
+
+    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+        key = override.key_or_group
+        if key in _COMMAND_KEYS:
+            continue
+        if key in HydraConfig.get().runtime.choices:
+            if key not in ("logger", "sampler"):
+                raise ConfigError(
+                    f"{override.input_line}: a run that is continued keeps its {key}; start a new run to change it"
+                )
+            config[key] = OmegaConf.load(conf_dir() / key / f"{override.value()}.yaml")
+        elif key.split(".")[0] in ("training", "evaluation", "sampler", "logger"):
+            OmegaConf.update(config, key, override.value(), merge=True)
+        else:
+            raise ConfigError(
+                f"{override.input_line}: a run that is continued keeps its {key}; start a new run instead"
+            )
+
+
+def _open(config: DictConfig) -> Any:
+    from scoresde.training.run import Run
+
+    if OmegaConf.is_missing(config, "run"):
+        raise UsageError("run is missing: give run=DIR, a directory that `scoresde train` wrote")
+    return Run.open(str(config.run), list(config.allow))
+
+
+def _data(run: Any) -> Any:
+    from scoresde.training.pipeline import limit_threads
+
+    data = run.data()
+    limit_threads(data)
+    return data
+
+
+def _model(run: Any, config: DictConfig) -> Any:
+    import torch
+
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return run.model().to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device is {device!r}: {str(error).splitlines()[0]}") from error
+
+
+def _sampler(run: Any, config: DictConfig) -> Any:
+    from scoresde.training.config import instantiate
+
+    if config.get("sampler") is None:
+        return run.make("sampler")
+    for part in ("solver", "grid"):
+        # A tuned file is the run's own if none is given.
+        if OmegaConf.select(config, f"sampler.{part}.path", default=0) is None:
+            OmegaConf.update(config, f"sampler.{part}.path", str(run.directory))
+    return instantiate(config, "sampler", run.allow)
+
+
+def _sample(config: DictConfig) -> None:
+    from scoresde.training.pipeline import sample
+
+    run = _open(config)
+    sampler, model, data = _sampler(run, config), _model(run, config), _data(run)
+    name = str(config.name or _sample_name(config))
+    _, cost = sample(
+        run,
+        model,
+        data,
+        sampler,
+        config.n,
+        seed=config.seed,
+        label=config.label,
+        batch_size=config.batch_size,
+        progress=config.progress,
+        name=name,
+    )
+    print(
+        f"{cost['n']} samples, {cost['nfe']} evaluations each, {cost['seconds']:.1f} s: "
+        f"{run.directory / 'samples' / name}.npz"
+    )
+
+
+def _sample_name(config: DictConfig) -> str:
+    """n and the seed, after the label and what was chosen of the sampler: no job of a sweep writes another's file."""
+    parts: list[str] = []
+    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+        key, value = str(override.key_or_group), str(override.input_line).partition("=")[2]
+        if key == "sampler":
+            parts.insert(0, value)
+        elif key == "label" or key.startswith("sampler."):
+            parts.append(f"{key.rpartition('.')[2]}{value}")
+    chosen = "-".join(p for p in parts if p not in ("null", "labelnull"))
+    plain = re.sub(r"[^\w.+-]+", "_", chosen)[:80].strip("_.")
+    if plain != chosen:
+        plain += f"-{zlib.crc32(chosen.encode()):08x}"
+    return "-".join(filter(None, (plain, f"n{config.n}", f"seed{config.seed}")))
+
+
+def _likelihood(config: DictConfig) -> None:
+    import torch
+    from accelerate import PartialState
+
+    from scoresde.training.pipeline import likelihood
+
+    run = _open(config)
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    if config.device is None and processes.num_processes > 1:
+        config.device = str(processes.device)
+    with open_dict(run.config):
+        run.config.evaluation.divergence = config.divergence
+        run.config.evaluation.dequantisation = config.dequantisation
+    model, data = _model(run, config), _data(run)
+    entry = likelihood(run, model, data, config.split, config.n, config, config.progress, processes)
+    if not processes.is_main_process:
+        return
+    print(_likelihood_line(entry))
+    print(f"per sample: {run.directory / ('likelihood-' + config.split + '.csv')}")
+
+
+def _evaluate(config: DictConfig) -> None:
+    from scoresde.metrics import PCA
+    from scoresde.training.pipeline import check_evaluation_size, evaluate, sample
+
+    run = _open(config)
+    sampler, model, data = _sampler(run, config), _model(run, config), _data(run)
+    n = len(data.test) if config.n is None else config.n
+    if not isinstance(n, int) or n < 1:
+        raise UsageError(f"n is {n!r}, expected a whole number of at least 1, or null for all")
+    if n > len(data.test):
+        raise UsageError(f"n is {n} but there are {len(data.test)} held-out samples: give n={len(data.test)} or less")
+    check_evaluation_size(min(n, len(data.train)))
+    features = None if config.pca is None else PCA(config.pca)
+    most = min(n, math.prod(data.shape))
+    if config.pca is not None and config.pca > most:
+        raise UsageError(
+            f"pca is {config.pca}, expected at most {most} components: the smaller of n and the dimensions"
+        )
+    drawn, cost = sample(
+        run,
+        model,
+        data,
+        sampler,
+        n,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        progress=config.progress,
+        name="evaluation",
+    )
+    evaluate(run, data, drawn, cost, seed=config.seed, features=features)
+    summary = run.summary()
+    print("\n".join(_metric_lines(summary)))
+
+
+def _tune(config: DictConfig) -> None:
+    from scoresde.training.pipeline import tune_run
+
+    run = _open(config)
+    began = time.perf_counter()
+    made, path = tune_run(run, _model(run, config), _data(run), config)
+    print(
+        f"{made.evaluations} evaluations: error {made.error:.3g} on starts kept for judging, {made.before:.3g} before "
+        f"({made.starts} starts, {time.perf_counter() - began:.0f} s): {path}"
+    )
+
+
+def _compare(config: DictConfig) -> None:
+    from scoresde.comparisons import table
+    from scoresde.training.comparison import Presets, compare_run
+
+    run = _open(config)
+    presets = Presets(conf_dir() / "sampler", run.directory, run.allow)
+    frame = compare_run(run, _model(run, config), _data(run), config, presets, config.progress)
+    head, *rows = table(frame)
+    print_table(head, rows)
+    problems = frame[frame["problem"] != ""]
+    for row in problems.itertuples():
+        print(f"scoresde: {row.sampler}, {row.steps} steps: {row.problem}", file=sys.stderr)
+    print(f"all of them: {run.directory / 'comparison.csv'}, picture: {run.directory / 'samples' / 'comparison.png'}")
+
+
+def _dequantise(config: DictConfig) -> None:
+    from scoresde.training.dequantising import dequantise
+
+    run = _open(config)
+    began = time.perf_counter()
+    entry, path = dequantise(run, _model(run, config), _data(run), config)
+    kept = f": {path}" if path is not None else ", no better than uniform: not kept"
+    print(
+        f"{entry['bits_per_dim']:.4f} bits/dim on {entry['n']} training images kept to judge by, "
+        f"{entry['uniform']:.4f} with uniform dequantisation (gain {entry['gain']:.4f} ± {entry['stderr']:.4f}, "
+        f"{time.perf_counter() - began:.0f} s){kept}"
+    )
+
+
+def _report(config: DictConfig) -> None:
+    from scoresde.training.pictures import pictures
+    from scoresde.training.report import write_report
+
+    if OmegaConf.is_missing(config, "run"):
+        raise UsageError("run is missing: give a run directory, or a folder of runs: scoresde report DIR")
+    directory = Path(str(config.run))
+    if (directory / "config.yaml").is_file():
+        run = _open(config)
+        if config.pictures:
+            pictures(run, _model(run, config), _data(run))
+    elif config.pictures:
+        raise UsageError(f"pictures=true is for one run, {directory} is none")
+    print(write_report(directory))
+
+
+TASKS: dict[str, Callable[[DictConfig], Outcome | None]] = {
+    "train": _train,
+    "sample": _sample,
+    "likelihood": _likelihood,
+    "compare": _compare,
+    "evaluate": _evaluate,
+    "tune": _tune,
+    "dequantise": _dequantise,
+    "report": _report,
+}
+
+
+# -- summaries ------------------------------------------------------------------------------------------
+
+
+def _likelihood_line(entry: dict[str, Any]) -> str:
+    error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.4f}"
+    if entry["bits_per_dim"] is None:
+        error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.3f}"
+        value = f"{entry['nats']:.3f}{error} nats"
+    else:
+        value = (
+            f"{entry['bits_per_dim']:.4f}{error} bits/dim ({entry['dequantisation']} dequantisation, "
+            f"{entry['decoder']} at t_min = {entry['t_min']:g}, draws = {entry['draws']}, {entry['bound']})"
+        )
+        if entry.get("elbo") is not None:
+            value += f", ELBO {entry['elbo']:.4f} bits/dim"
+    reused = f", {entry['reused']} of them there already" if entry["reused"] else ""
+    return (
+        f"{entry['split']}: {value}, n = {entry['n']}{reused}, {entry['divergence']}, tol {entry['tol']:.2g} nats, "
+        f"NFE {entry['nfe']:.0f}, {entry['seconds']:.1f} s"
+    )
+
+
+def _metric_lines(summary: dict[str, Any]) -> list[str]:
+    entry, reference = summary["samples"], summary.get("reference", {})
+    lines = [f"{'':<22}{'samples':>20}{'training data':>20}   (against {_count(entry)} held-out)"]
+    for name, metric in entry["metrics"].items():
+        other = reference.get(name)
+        lines.append(
+            f"  {name:<20}{metric['value']:>12.4g} ± {metric['stderr']:<6.2g}"
+            + (f"{other['value']:>11.4g} ± {other['stderr']:<6.2g}" if other else "")
+        )
+    return lines
+
+
+def _count(entry: dict[str, Any]) -> int:
+    return next(iter(entry["metrics"].values()))["n"]
+
+
+def _print_summary(run: Any, seconds: float) -> None:
+    summary = run.summary()
+    training = summary["training"]
+    print(f"\n{run.directory}")
+    print(
+        f"training    {training['steps']} steps in {training['seconds']:.0f} s, "
+        f"{summary['parameters']:,} parameters, {training['skipped']} steps skipped"
+    )
+    for key in ("likelihood", "likelihood_train"):
+        if key in summary:
+            print(f"{'likelihood' if key == 'likelihood' else '':<12}{_likelihood_line(summary[key])}")
+    if "samples" in summary:
+        entry = summary["samples"]
+        print(f"samples     {entry['n']} by {entry['sampler']}, NFE {entry['nfe']}, {entry['seconds']:.1f} s")
+        if "metrics" in entry:
+            print("\n".join("            " + line for line in _metric_lines(summary)))
+    print(f"pictures    {run.directory / 'samples'}")
+    print(f"report      {run.directory / 'report.html'}   ({seconds:.0f} s in all)")

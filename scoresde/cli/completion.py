@@ -1,0 +1,129 @@
+"""Tab completion of commands, choices and keys, from the files of `conf/` alone, so that it answers at once."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from scoresde.cli.choices import conf_dir, groups, options
+from scoresde.cli.output import fail
+
+__all__ = ["complete", "script"]
+
+_BASH = """_scoresde() {
+    local line word IFS=$'\\n'
+    line=("${COMP_LINE:0:COMP_POINT}")
+    # Bash splits at = and :, so the words are taken from the line.
+    IFS=' ' read -r -a words <<< "$line"
+    [[ $line == *' ' ]] && words+=("")
+    word=${words[${#words[@]} - 1]}
+    IFS=$'\\n'
+    COMPREPLY=($(scoresde --complete "${words[@]:1}" 2>/dev/null))
+    local kept="${COMP_WORDS[COMP_CWORD]}"
+    [[ $kept == = ]] && kept=""
+    local cut="${word%"$kept"}"
+    COMPREPLY=("${COMPREPLY[@]#"$cut"}")
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=.] ]] && compopt -o nospace
+    return 0
+}
+complete -o default -F _scoresde scoresde"""
+
+_ZSH = """#compdef scoresde
+_scoresde() {
+    local -a found closed open
+    found=(${(f)"$(scoresde --complete "${(@)words[2,CURRENT]}" 2>/dev/null)"})
+    open=(${(M)found:#*[=.]})
+    closed=(${found:#*[=.]})
+    (( $#open )) && compadd -S '' -- $open
+    (( $#closed )) && compadd -- $closed
+    (( $#found )) || _files
+}
+compdef _scoresde scoresde"""
+
+_FISH = """complete -c scoresde -f -a '(scoresde --complete (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'"""
+
+_SCRIPTS = {"bash": (_BASH, "~/.bashrc"), "zsh": (_ZSH, "~/.zshrc"), "fish": (_FISH, "~/.config/fish/config.fish")}
+
+
+def script(arguments: Sequence[str]) -> str:
+    """What a shell has to read: `eval "$(scoresde completion bash)"`."""
+    if len(arguments) != 1 or arguments[0] not in _SCRIPTS:
+        fail(f"scoresde completion takes one of {', '.join(_SCRIPTS)}", 2)
+    text, file = _SCRIPTS[arguments[0]]
+    how = (
+        "scoresde completion fish | source"
+        if arguments[0] == "fish"
+        else f'eval "$(scoresde completion {arguments[0]})"'
+    )
+    return f"# in {file}: {how}\n{text}"
+
+
+def complete(words: Sequence[str]) -> list[str]:
+    """What the last word may become; the others are those before it."""
+    from scoresde.cli import COMMANDS, OTHERS
+
+    before, word = list(words[:-1]), words[-1] if words else ""
+    if not before:
+        found: Iterator[str] = iter([*COMMANDS, *OTHERS])
+    elif before[0] == "list":
+        found = iter(groups())
+    elif before[0] == "completion":
+        found = iter(_SCRIPTS)
+    elif before[0] in COMMANDS:
+        found = _overrides(before[0], before[1:], word)
+    else:
+        found = iter(())
+    return sorted({f for f in found if f.startswith(word)})
+
+
+def _overrides(command: str, before: Sequence[str], word: str) -> Iterator[str]:
+    key, equals, value = word.partition("=")
+    done, comma, _ = value.rpartition(",")
+    if word.startswith("-"):
+        yield from ("--multirun", "--cfg", "--help", "--quiet", "--verbose")
+    elif equals and key.lstrip("+") in groups():
+        yield from (f"{key}={done}{comma}{name}" for name in options(key.lstrip("+")))
+    elif equals and key == "run":
+        yield from (f"run={path.parent}" for path in sorted(Path().glob("runs/*/config.yaml")))
+    elif equals and key in _PLUGINS:
+        yield from (f"{key}={name}" for name in _PLUGINS[key])
+    elif not equals:
+        yield from (f"{key}=" for key in _keys(command, before))
+        if "--multirun" in before or "-m" in before:
+            yield from (f"{key}=" for key in _PLUGINS)
+
+
+_PLUGINS = {
+    "hydra/launcher": ("basic", "joblib", "submitit_local", "submitit_slurm", "ray"),
+    "hydra/sweeper": ("basic", "optuna"),
+}
+
+
+def _keys(command: str, before: Sequence[str]) -> Iterator[str]:
+    """Keys of the command's configuration, and of the choices that it names or that the words before name."""
+    top = _read(conf_dir() / f"{command}.yaml")
+    chosen: dict[str, str] = {}
+    for entry in top.pop("defaults", []):
+        if isinstance(entry, dict):
+            chosen |= {k: v for k, v in entry.items() if k in groups()}
+    top.pop("hydra", None)
+    yield from _flat(top, "")
+    chosen |= {k: v for k, _, v in (w.partition("=") for w in before) if k in chosen}
+    for group, name in chosen.items():
+        yield group
+        path = conf_dir() / group / f"{name}.yaml"
+        if group != "experiment" and path.is_file():
+            yield from _flat(_read(path), f"{group}.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+def _flat(node: dict[str, Any], prefix: str) -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif key not in ("_target_", "defaults"):
+            yield f"{prefix}{key}"

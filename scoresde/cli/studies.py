@@ -1,0 +1,81 @@
+"""Optuna as the sweeper: its study is kept in a file, and one that is gone on with must be about the same question."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from scoresde.cli.choices import conf_dir
+from scoresde.cli.output import UsageError
+from scoresde.cli.overrides import parsed, quoted
+
+__all__ = ["with_study"]
+
+
+_DEFAULTS = {"direction": "minimize", "study_name": "scoresde", "max_failure_rate": "1.0"}
+
+
+def with_study(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments with what Optuna's sweeper is told here if nothing else is said; others as they are.
+
+    A study is kept in `optuna.db` in the folder of runs, and a trial that fails does not end the sweep.
+
+    Raises:
+        UsageError: nothing to search, or a study of another search space or of other fixed settings.
+    """
+    overrides = parsed(arguments)
+    values = {o.key_or_group: o for o in overrides}
+    if "hydra/sweeper" not in values or values["hydra/sweeper"].value() != "optuna":
+        return list(arguments)
+    runs = str(values["runs"].value()) if "runs" in values else "runs"
+    defaults = {**_DEFAULTS, "storage": quoted(f"sqlite:///{runs}/optuna.db")}
+    more = [f"hydra.sweeper.{k}={v}" for k, v in defaults.items() if f"hydra.sweeper.{k}" not in values]
+    arguments = [*arguments, *more]
+    _check(command, parsed(arguments))
+    return arguments
+
+
+def _check(command: str, overrides: Sequence[Override]) -> None:
+    import optuna
+    from hydra import compose, initialize_config_dir
+    from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
+
+    texts = [str(o.input_line) for o in overrides]
+    plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        sweeper = compose(config_name=command, overrides=plain, return_hydra_config=True).hydra.sweeper
+    params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    task = [t for t in texts if not t.lstrip("+").startswith("hydra")]
+    space, fixed = create_params_from_overrides(params + task)
+    if not space:
+        raise UsageError("hydra/sweeper=optuna has nothing to search: give key=interval(a,b), key=a,b,c or the like")
+    if sweeper.storage is None or sweeper.study_name is None:
+        return
+    _make_folder(sweeper.storage)
+    names = {s.study_name for s in optuna.study.get_all_study_summaries(sweeper.storage)}
+    if sweeper.study_name not in names:
+        return
+    trials = optuna.load_study(study_name=sweeper.study_name, storage=sweeper.storage).get_trials(deepcopy=False)
+    if not trials:
+        return
+    before, now = _settings(trials[0].distributions, trials[0].user_attrs), _settings(space, fixed)
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise UsageError(
+                f"study {sweeper.study_name!r} of {sweeper.storage} has {key}={before.get(key, 'its default')}, this "
+                f"sweep {key}={now.get(key, 'its default')}: give hydra.sweeper.study_name=NAME for a new study"
+            )
+
+
+def _settings(space: dict[str, Any], fixed: dict[str, Any]) -> dict[str, str]:
+    # Where runs go and what is shown while they do makes no difference.
+    kept = {k: str(v) for k, v in fixed.items() if k not in ("progress", "runs", "allow", "fail_fast")}
+    return {**{k: repr(v) for k, v in space.items()}, **kept}
+
+
+def _make_folder(storage: str) -> None:
+    """SQLite makes a file, but no folder for it."""
+    kind, _, path = storage.partition(":///")
+    if kind == "sqlite" and path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,248 @@
+"""Sweeps: many jobs of one command.
+
+A sweep has a directory with `jobs/NNN.json` and `jobs/NNN.log` for every job, written by whichever process ran it: how
+it ended, where its run is, and what it said. From these the command tells at the end what failed, whatever launcher
+was used, and `scoresde report` makes its page. Runs themselves lie where those of `scoresde train` do, named by their
+configuration, so that a sweep which is repeated finds what is finished and goes on with what is not.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from scoresde.cli.output import UsageError, print_table
+from scoresde.cli.overrides import is_sweep, parsed, quoted
+
+__all__ = ["Outcome", "choose_directory", "conclude", "expand_repeats", "run_job"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job has to tell.
+
+    Attributes:
+        runs: its run directories.
+        value: what a sweeper optimises; None where the command has no such thing.
+        unit: of the value.
+        skipped: nothing was left to do.
+    """
+
+    runs: list[Path] = field(default_factory=list)
+    value: float | None = None
+    unit: str = ""
+    skipped: bool = False
+
+
+# -- before ---------------------------------------------------------------------------------------------
+
+
+def expand_repeats(command: str, arguments: Sequence[str]) -> list[str]:
+    """`repeats=n` as a sweep over n seeds; where a sweeper chooses configurations itself, a job has the repeats.
+
+    Raises:
+        UsageError: not a whole number, or seeds that are swept over besides.
+    """
+    overrides = {o.key_or_group: o for o in parsed(arguments)}
+    given = overrides.get("repeats")
+    if command != "train" or given is None or given.is_sweep_override():
+        if given is not None and given.is_sweep_override():
+            raise UsageError(f"{given.input_line!r}: expected one number of repeats")
+        return list(arguments)
+    count = given.value()
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise UsageError(f"repeats is {count!r}, expected a whole number of at least 1")
+    sweeper = overrides.get("hydra/sweeper")
+    if count == 1 or (sweeper is not None and sweeper.value() != "basic"):
+        return list(arguments)
+    seed = overrides.get("training.seed")
+    first = 0
+    if seed is not None:
+        value = seed.value()
+        if not isinstance(value, int):
+            raise UsageError(
+                f"{seed.input_line!r} with repeats={count}: give one seed, the first, or leave out repeats"
+            )
+        first = value
+    dropped = {o.input_line for o in (given, seed) if o is not None}
+    rest = [a for a in arguments if a not in dropped]
+    flags = [] if is_sweep(rest) else ["--multirun"]
+    return [*flags, *rest, f"training.seed={','.join(str(first + i) for i in range(count))}"]
+
+
+def choose_directory(arguments: Sequence[str]) -> tuple[list[str], Path]:
+    """The arguments with the sweep's directory among them, and that directory."""
+    values = {o.key_or_group: o.value() for o in parsed(arguments) if not o.is_sweep_override()}
+    if "hydra.sweep.dir" in values:
+        return list(arguments), Path(str(values["hydra.sweep.dir"]))
+    root = Path(str(values.get("runs", "runs"))) / "sweeps"
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    directory, number = root / stamp, 1
+    while directory.exists():
+        number += 1
+        directory = root / f"{stamp}-{number}"
+    return [*arguments, f"hydra.sweep.dir={quoted(str(directory))}"], directory
+
+
+# -- a job ----------------------------------------------------------------------------------------------
+
+
+def run_job(
+    task: Callable[[DictConfig], Outcome | None], config: DictConfig, explanation: Callable[[Exception], str | None]
+) -> float | None:
+    """Run one job of a sweep and write down how it ended; the value for the sweeper, None if it failed.
+
+    No exception leaves it: Hydra's sweeper would give up the others, and a launcher's process could lose it.
+    """
+    from scoresde.training.loop import Interrupted
+
+    cfg = HydraConfig.get()
+    record = _Record(Path(cfg.sweep.dir), cfg.job.num, list(cfg.overrides.task))
+    if config.get("fail_fast", False) and record.others_failed():
+        record.write("not started")
+        return None
+    record.write("running")
+    with record.log():
+        try:
+            outcome = task(config) or Outcome([Path(str(config.run))] if config.get("run") else [])
+        except (Interrupted, KeyboardInterrupt) as stop:
+            signum = stop.signum if isinstance(stop, Interrupted) else signal.SIGINT
+            where = f" at step {stop.step}, with a checkpoint" if isinstance(stop, Interrupted) else ""
+            record.write("interrupted", run=config.get("run"), error=f"interrupted{where}")
+            sys.exit(128 + signum)
+        except Exception as error:
+            text = explanation(error) or f"{type(error).__name__}: {' '.join(str(error).split())}"
+            with record.path(".log").open("a", encoding="utf-8") as file:
+                traceback.print_exc(file=file)
+            record.write("failed", run=config.get("run"), error=text)
+            print(f"scoresde: job {record.number}: {text}", file=sys.stderr)
+            return None
+    record.write("skipped" if outcome.skipped else "finished", outcome=outcome)
+    return outcome.value
+
+
+class _Record:
+    """The file of a job."""
+
+    def __init__(self, sweep: Path, number: int, overrides: list[str]) -> None:
+        self.sweep, self.number, self.overrides = sweep, number, overrides
+        self.began = time.time()
+        self.path("").parent.mkdir(parents=True, exist_ok=True)
+
+    def path(self, suffix: str) -> Path:
+        return self.sweep / "jobs" / f"{self.number:03d}{suffix}"
+
+    def others_failed(self) -> bool:
+        return any(job["status"] == "failed" for job in read_jobs(self.sweep))
+
+    def write(
+        self, status: str, run: str | None = None, error: str | None = None, outcome: Outcome | None = None
+    ) -> None:
+        runs = outcome.runs if outcome is not None else [Path(run)] if run and Path(run).is_dir() else []
+        entry = {
+            "number": self.number,
+            "overrides": self.overrides,
+            "status": status,
+            "run": self._relative(runs[0]) if runs else None,
+            "runs": [self._relative(path) for path in runs],
+            "error": error,
+            "log": self.path(".log").name if self.path(".log").is_file() else None,
+            "seconds": time.time() - self.began,
+            "value": None if outcome is None else outcome.value,
+            "unit": "" if outcome is None else outcome.unit,
+        }
+        _write(self.path(".json"), json.dumps(entry, indent=1).encode())
+
+    def _relative(self, run: Path) -> str:
+        # So that a folder of runs can be moved as a whole.
+        return Path(os.path.relpath(run, self.sweep)).as_posix()
+
+    @contextmanager
+    def log(self) -> Iterator[None]:
+        """Keep what the job logs, too."""
+        handler = logging.FileHandler(self.path(".log"), mode="w", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logging.getLogger("scoresde").addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.getLogger("scoresde").removeHandler(handler)
+            handler.close()
+
+
+def _write(path: Path, content: bytes) -> None:
+    from scoresde.training.checkpoint import write_atomically
+
+    write_atomically(path, lambda file: file.write(content))
+
+
+def read_jobs(sweep: Path) -> list[dict[str, Any]]:
+    """What the jobs of a sweep have written, by number."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((sweep / "jobs").glob("*.json"))]
+
+
+# -- after ----------------------------------------------------------------------------------------------
+
+
+def conclude(sweep: Path, status: int) -> int:
+    """Say how the jobs of a sweep ended.
+
+    Args:
+        sweep: its directory.
+        status: with which the launcher ended.
+
+    Returns:
+        The status to exit with: 0 if every job is finished.
+    """
+    jobs = read_jobs(sweep)
+    if not jobs:
+        return status
+    for job in jobs:
+        if job["status"] == "running":  # and is no more: its process was killed
+            job.update(status="killed", error="its process ended without a word")
+    common = set.intersection(*(set(job["overrides"]) for job in jobs))
+    unit = next((job["unit"] for job in jobs if job["unit"]), "")
+    rows = [
+        [
+            str(job["number"]),
+            " ".join(o for o in job["overrides"] if o not in common) or "–",
+            job["status"],
+            f"{job['seconds']:.0f} s",
+            *(["–" if job["value"] is None else f"{job['value']:.4g}"] if unit else []),
+            os.path.normpath(sweep / job["run"]) if job["run"] else "–",
+        ]
+        for job in jobs
+    ]
+    print()
+    print_table(["job", "overrides", "status", "time", *([unit] if unit else []), "run"], rows)
+    failed = [job for job in jobs if job["status"] in ("failed", "killed")]
+    left = [job for job in jobs if job["status"] in ("interrupted", "not started")]
+    done = len(jobs) - len(failed) - len(left)
+    print(f"\n{done} of {len(jobs)} jobs finished: {sweep}")
+    for job in failed:
+        log = f" ({sweep / 'jobs' / job['log']})" if job["log"] else ""
+        print(f"scoresde: job {job['number']} {job['status']}: {job['error']}{log}", file=sys.stderr)
+    if (failed or left or status) and any(job["unit"] or job["run"] for job in jobs):
+        print("the same command goes on: what is finished is not done again", file=sys.stderr)
+    _report(sweep, jobs)
+    return status or (1 if failed or left else 0)
+
+
+def _report(sweep: Path, jobs: Sequence[dict[str, Any]]) -> None:
+    """A page about the runs of a sweep, if it has trained any."""
+    if any(job["unit"] and job["status"] in ("finished", "skipped") for job in jobs):
+        from scoresde.training.report import write_report
+
+        print(f"report: {write_report(sweep)}")

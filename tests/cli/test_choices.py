@@ -1,0 +1,161 @@
+"""`scoresde list`, completion and help: fast, and true to `conf/`."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scoresde.cli import COMMANDS, main
+from scoresde.cli.choices import conf_dir, description, groups, options
+from scoresde.cli.completion import complete
+from scoresde.cli.output import print_table
+
+
+@pytest.mark.parametrize("group", groups())
+def test_every_choice_says_what_it_is(group: str) -> None:
+    for name in options(group):
+        text = description(group, name)
+        assert len(text) > 3, name
+        assert len(text) < 160, name
+
+
+@pytest.mark.parametrize("group", ["sampler", "sde", "objective", "preconditioning", "divergence", "dequantisation"])
+def test_methods_name_their_paper_or_say_that_they_are_the_packages_own(group: str) -> None:
+    own = {"default", "default_sde", "angle", "straight", "euler", "scipy", "torchsde"}
+    for name in options(group):
+        text = description(group, name)
+        assert re.search(r"\(.*\b(1[89]|20)\d\d[a-z]?\b.*\)", text) or name in own, f"{name}: {text}"
+
+
+@pytest.mark.parametrize("word", ["samplers", "sampler", "data-sets", "sdes", "experiments", "networks"])
+def test_list(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    main(["list", word])
+    group = {"data-sets": "data"}.get(word, word.removesuffix("s"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [f"{group}={name}" for name in options(group)]
+    assert all(description(group, name) in line for name, line in zip(options(group), lines[1:], strict=True))
+
+
+def test_list_of_groups_and_of_what_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["list"])
+    out = capsys.readouterr().out
+    assert all(re.search(rf"^{group}", out, re.M) for group in groups())
+    with pytest.raises(SystemExit) as stop:
+        main(["list", "smaplers"])
+    assert stop.value.code == 2
+    assert "nothing to list as 'smaplers', did you mean 'samplers'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([""], [*COMMANDS, "list", "completion"]),
+        (["tr"], ["train"]),
+        (["list", "samp"], ["sampler"]),
+        (["train", "sde=v"], ["sde=ve", "sde=vp"]),
+        (["train", "-m", "sde=vp,v"], ["sde=vp,ve", "sde=vp,vp"]),
+        (["train", "training.st"], ["training.steps=", "training.stratified="]),
+        (["train", "sde=ve", "sde.sigma_ma"], ["sde.sigma_max="]),
+        (["train", "-m", "hydra/launcher=sub"], ["hydra/launcher=submitit_local", "hydra/launcher=submitit_slurm"]),
+        (["train", "--m"], ["--multirun"]),
+        (["nothing", ""], []),
+    ],
+)
+def test_completion(words: list[str], expected: list[str]) -> None:
+    assert complete(words) == sorted(expected)
+
+
+def test_completion_of_run_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "digits-1").mkdir(parents=True)
+    (tmp_path / "runs" / "digits-1" / "config.yaml").touch()
+    (tmp_path / "runs" / "sweeps").mkdir()
+    assert complete(["sample", "run="]) == ["run=runs/digits-1"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(
+    ("line", "expected"), [("scoresde train sde=v", ["ve", "vp"]), ("scoresde tra", ["train"]), ("scoresde train opt", [
+        "optimizer.betas=", "optimizer.lr=", "optimizer.weight_decay=", "optimizer="])]
+)  # fmt: skip
+def test_completion_in_bash(line: str, expected: list[str], tmp_path: Path) -> None:
+    """As readline calls it: words are split at the equals sign, and only the last part is replaced."""
+    program = tmp_path / "scoresde"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m scoresde.cli "$@"\n')
+    program.chmod(0o755)
+    words = re.split(r"\s+|(=)", line)
+    words = [w for w in words if w]
+    script = f"""
+eval "$(scoresde completion bash)"
+compopt() {{ :; }}
+COMP_LINE='{line}' COMP_POINT={len(line)}
+COMP_WORDS=({" ".join(f"'{w}'" for w in words)}) COMP_CWORD={len(words) - 1}
+_scoresde
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert done.stderr == ""
+    assert sorted(done.stdout.split()) == sorted(expected)
+
+
+def test_completion_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        main(["completion", shell])
+        assert "scoresde --complete" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["completion", "csh"])
+    assert stop.value.code == 2
+    assert "one of bash, zsh, fish" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "samplers"], ["--complete", "train", "sde="]])
+def test_what_only_answers_imports_nothing_slow(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from scoresde.cli import main
+try:
+    main({arguments!r})
+except SystemExit:
+    pass
+slow = {{"torch", "hydra", "numpy", "scipy", "matplotlib", "omegaconf", "pandas"}} & set(sys.modules)
+sys.exit(f"imported {{slow}}" if slow else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_names_commands_and_choices(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert all(re.search(rf"^  {command} +\S", out, re.M) for command in COMMANDS)
+    assert all(name in out for name in (*options("sampler"), *options("sde"), *options("experiment")))
+    assert max(len(line) for line in out.splitlines() if "=" not in line and "×" not in line) <= 90
+
+
+def test_tables_fit_a_terminal_and_are_plain_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, rows = ("name", "value"), [["[red]a[/red]", "1.5"], ["b " * 40, "-20"]]
+    print_table(head, rows)
+    plain = capsys.readouterr().out.splitlines()
+    assert len(plain) == 3
+    assert plain[1].startswith("[red]a[/red]")
+    assert plain[1].endswith("  1.5")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setenv("TERM", "dumb")
+    print_table(head, rows)
+    fitted = capsys.readouterr().out
+    assert "[red]a[/red]" in fitted
+    assert max(map(len, fitted.splitlines())) <= 50
+
+
+def test_conf_dir_has_a_configuration_for_every_command() -> None:
+    assert {path.stem for path in conf_dir().glob("*.yaml")} == set(COMMANDS)

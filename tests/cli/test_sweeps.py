@@ -1,0 +1,329 @@
+"""Sweeps with every launcher, their failures, repeats, and going on."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scoresde.cli import commands, main, sweeps
+from scoresde.cli.output import UsageError
+from scoresde.training.checkpoint import load_checkpoint
+from scoresde.training.config import ConfigError
+from scoresde.training.run import Run
+
+TOY = [
+    "data=two_moons",
+    "+data.n_train=100",
+    "+data.n_test=20",
+    "network=mlp",
+    "network.width=8",
+    "network.blocks=1",
+    "network.embedding.dim=8",
+    "training.steps=4",
+    "training.batch_size=16",
+    "training.warmup=2",
+    "training.log_every=1",
+    "evaluation.samples=0",
+    "evaluation.likelihood=4",
+    "evaluation.tol=1",
+    "sampler.grid.steps=3",
+    "progress=false",
+]
+FOUR = ["sde=vp,ve", "objective=denoising,likelihood"]
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("ACCELERATE_USE_CPU", "true"), ("WANDB_MODE", "offline"), ("OMP_NUM_THREADS", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SCORESDE_TRACEBACK", raising=False)
+
+
+def status_of(*arguments: str) -> int:
+    try:
+        main(list(arguments))
+    except SystemExit as stop:
+        assert isinstance(stop.code, int)
+        return stop.code
+    return 0
+
+
+def sweep() -> Path:
+    """The directory of the newest sweep."""
+    return max(Path("runs/sweeps").iterdir())
+
+
+def jobs() -> list[dict[str, Any]]:
+    return sweeps.read_jobs(sweep())
+
+
+def runs() -> list[Path]:
+    return sorted(path for path in Path("runs").iterdir() if (path / "config.yaml").is_file())
+
+
+def check_four() -> None:
+    """Four jobs have trained four runs."""
+    assert [job["status"] for job in jobs()] == ["finished"] * 4
+    assert [job["number"] for job in jobs()] == [0, 1, 2, 3]
+    made = {(sweep() / job["run"]).resolve() for job in jobs()}
+    assert made == {path.resolve() for path in runs()}
+    assert len(made) == 4
+    for job in jobs():
+        summary = Run.open(sweep() / job["run"]).summary()
+        assert summary["training"]["steps"] == 4
+        assert job["value"] == -summary["likelihood"]["nats"]
+    assert (sweep() / "report.html").is_file()
+
+
+def test_a_failed_job_is_named_and_a_repeated_sweep_does_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", *TOY, "--multirun", "sde=vp,ve", "network.num_classes=null,5"]
+    assert status_of(*arguments) == 1
+    out, error = capsys.readouterr()
+    assert [job["status"] for job in jobs()] == ["finished", "failed", "finished", "failed"]
+    assert "2 of 4 jobs finished" in out
+    table = [line.split() for line in out.splitlines() if re.match(r" +[0-3]  sde", line)]
+    assert [row[3] for row in table] == ["finished", "failed", "finished", "failed"]
+    assert "Traceback" not in out + error
+    assert len(re.findall(r"^scoresde: job [13] failed: network.num_classes is 5 .*jobs/00[13].log", error, re.M)) == 2
+    log = (sweep() / "jobs" / "001.log").read_text()
+    assert "Traceback" in log
+    assert "ConfigError: network.num_classes is 5" in log
+    assert "Traceback" not in (sweep() / "jobs" / "000.log").read_text()
+    before = {path: (path / "model.safetensors").stat().st_mtime_ns for path in runs()}
+    assert len(before) == 2
+    arguments[-1] = "network.num_classes=null,2"
+    assert status_of(*arguments) == 0
+    assert [job["status"] for job in jobs()] == ["skipped", "finished", "skipped", "finished"]
+    assert len(runs()) == 4
+    assert all((path / "model.safetensors").stat().st_mtime_ns == then for path, then in before.items())
+
+
+def test_an_error_in_the_code_does_not_end_a_sweep(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = []
+
+    def task(config: Any) -> None:
+        if config.seed == 1:
+            raise RuntimeError("index\nout of range")
+        done.append(config.seed)
+
+    monkeypatch.setitem(commands.TASKS, "sample", task)
+    assert status_of("sample", "run=somewhere", "seed=0,1,2", "-m") == 1
+    assert done == [0, 2]
+    assert "job 1 failed: RuntimeError: index out of range" in capsys.readouterr().err
+    assert "in task" in (sweep() / "jobs" / "001.log").read_text()
+
+
+def test_fail_fast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def task(config: Any) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setitem(commands.TASKS, "sample", task)
+    assert status_of("sample", "run=somewhere", "seed=0,1,2", "-m", "fail_fast=true") == 1
+    assert [job["status"] for job in jobs()] == ["failed", "not started", "not started"]
+    assert "0 of 3 jobs finished" in capsys.readouterr().out
+
+
+def test_joblib() -> None:
+    assert status_of("train", *TOY, "-m", *FOUR, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2") == 0
+    check_four()
+
+
+def test_submitit() -> None:
+    assert status_of("train", *TOY, "-m", *FOUR, "hydra/launcher=submitit_local") == 0
+    check_four()
+
+
+@pytest.mark.skipif(find_spec("hydra_plugins.hydra_ray_launcher") is None, reason="pip install 'scoresde[ray]'")
+def test_ray() -> None:
+    assert status_of("train", *TOY, "-m", *FOUR, "hydra/launcher=ray") == 0
+    check_four()
+
+
+OPTUNA = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4"]
+
+
+def test_optuna(capsys: pytest.CaptureFixture[str]) -> None:
+    import optuna
+
+    wide = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
+    assert status_of("train", *TOY, *OPTUNA, wide, "sde=vp,ve") == 0
+    check_four()
+    storage = "sqlite:///runs/optuna.db"
+    study = optuna.load_study(study_name="scoresde", storage=storage)
+    assert [trial.value for trial in study.trials] == [job["value"] for job in jobs()]
+    assert study.best_value == min(job["value"] for job in jobs())
+    assert all(1e-4 <= trial.params["optimizer.lr"] <= 1e-2 for trial in study.trials)
+    capsys.readouterr()
+    # Of another search space, and of other settings.
+    for change in (["optimizer.lr=interval(1e-4,1e-3)", "sde=vp,ve"], [wide, "sde=vp,ve", "training.warmup=1"]):
+        assert status_of("train", *TOY, *OPTUNA, *change) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert re.search(r"study 'scoresde' of sqlite:///runs/optuna.db has .*hydra.sweeper.study_name=NAME", error)
+    assert status_of("train", *TOY, *OPTUNA) == 2
+    assert "has nothing to search" in capsys.readouterr().err
+    assert len(optuna.load_study(study_name="scoresde", storage=storage).trials) == 4
+
+
+def test_optuna_with_repeats_optimises_their_mean() -> None:
+    one = [o.replace("n_trials=4", "n_trials=1") for o in OPTUNA]
+    assert status_of("train", *TOY, *one, "sde=vp,ve", "repeats=2") == 0
+    (job,) = jobs()
+    values = [-Run.open(sweep() / run).summary()["likelihood"]["nats"] for run in job["runs"]]
+    assert len(set(values)) == 2
+    assert job["value"] == pytest.approx(sum(values) / 2, rel=1e-12)
+
+
+def test_repeats_differ_in_the_seed() -> None:
+    assert status_of("train", *TOY, "repeats=3", "training.seed=5") == 0
+    assert sorted(Run.open(path).config.training.seed for path in runs()) == [5, 6, 7]
+    assert len({Run.open(path).summary()["likelihood"]["nats"] for path in runs()}) == 3
+    # They count as one configuration in the report.
+    assert "repeats" in (sweep() / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["repeats=2"], ["--multirun", "training.seed=0,1"]),
+        (["-m", "repeats=2", "sde=vp,ve"], ["-m", "sde=vp,ve", "training.seed=0,1"]),
+        (["repeats=1"], ["repeats=1"]),
+        (["repeats=2", "hydra/sweeper=optuna"], ["repeats=2", "hydra/sweeper=optuna"]),
+    ],
+)
+def test_repeats_become_seeds(given: list[str], expected: list[str]) -> None:
+    assert sweeps.expand_repeats("train", given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["repeats=0"], "repeats is 0, expected a whole number of at least 1"),
+        (["repeats=1.5"], "repeats is 1.5"),
+        (["repeats=1,2", "-m"], "expected one number of repeats"),
+        (["repeats=2", "training.seed=1,2", "-m"], "give the first seed alone"),
+    ],
+)
+def test_repeats_that_cannot_be(given: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        sweeps.expand_repeats("train", given)
+
+
+def test_a_job_whose_process_was_killed_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    entry = {"number": 0, "overrides": ["sde=vp"], "status": "running", "run": None, "runs": [], "error": None,
+             "log": None, "seconds": 3.0, "value": None, "unit": ""}  # fmt: skip
+    (tmp_path / "jobs" / "000.json").write_text(json.dumps(entry))
+    assert sweeps.conclude(tmp_path, 0) == 1
+    assert "job 0 killed: its process ended without a word" in capsys.readouterr().err
+
+
+SLOW = """
+import time
+from pathlib import Path
+from typing import Any
+
+from scoresde.training.loggers import Logger
+
+
+class Slow(Logger):
+    def start(self, run_dir: Path, config: dict[str, Any]) -> None:
+        pass
+
+    def numbers(self, step: int, values: dict[str, Any]) -> None:
+        time.sleep(0.3)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_a_sweep_that_was_stopped_goes_on_when_repeated(signum: int, tmp_path: Path) -> None:
+    (tmp_path / "slow_logger.py").write_text(SLOW)
+    slow = ["logger._target_=slow_logger.Slow", "allow=[slow_logger]", "training.checkpoint_every=1"]
+    arguments = ["train", *TOY, "-m", "sde=vp,ve,subvp", "training.steps=8", *slow]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scoresde.cli", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    give_up = time.monotonic() + 120
+    while not list(Path("runs").glob("*-ve-*/checkpoints/step-000000003.pt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+    process.send_signal(signum)
+    out, error = process.communicate(timeout=60)
+    first = next(Path("runs").glob("*-vp-*"))
+    second = next(Path("runs").glob("*-ve-*"))
+    if signum == signal.SIGINT:
+        assert process.returncode == 128 + signum
+        assert "1 of 2 jobs finished" in out
+        assert "the same command goes on" in error
+        assert "Traceback" not in out + error
+        assert [job["status"] for job in jobs()] == ["finished", "interrupted"]
+    model = (first / "model.safetensors").stat().st_mtime_ns
+    begun = {path.name: path.stat().st_mtime_ns for path in (second / "checkpoints").iterdir()}
+    assert not (second / "model.safetensors").exists()
+    shutil.rmtree("runs/sweeps")
+    again = subprocess.run(
+        [sys.executable, "-m", "scoresde.cli", *arguments], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert again.returncode == 0, again.stderr
+    assert [job["status"] for job in jobs()] == ["skipped", "finished", "finished"]
+    assert (first / "model.safetensors").stat().st_mtime_ns == model
+    steps = [json.loads(line)["step"] for line in (second / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [*range(1, 9), 8]
+    # What it went on from was not trained again: the newest checkpoint of before is older than those after it.
+    latest = max(begun)
+    assert load_checkpoint(second / "checkpoints" / "step-000000008.pt")["step"] == 8
+    assert latest < "step-000000008.pt"
+    assert f"from step {int(latest[5:14])}" in again.stdout + again.stderr
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    run, other = (Run(tmp_path / "run", OmegaConf.create({})) for _ in range(2))
+    with (
+        run.alone("training"),
+        pytest.raises(ConfigError, match="is in use by another process"),
+        other.alone("training"),
+    ):
+        pass
+    with other.alone("training"):
+        pass
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hydra/launcher=joblib", r"needs a package that is not installed: pip install 'scoresde\[sweep\]'"),
+        ("hydra/launcher=submitit_slurm", r"pip install 'scoresde\[sweep\]'"),
+        ("hydra/launcher=ray", r"pip install 'scoresde\[ray\]'"),
+        ("hydra/sweeper=optuna", r"pip install 'scoresde\[sweep\]'"),
+        ("hydra/launcher=joblob", "hydra/launcher has no choice 'joblob', did you mean 'joblib'"),
+    ],
+)
+def test_what_is_not_installed(
+    override: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("scoresde.cli.choices.find_spec", lambda name: None)
+    assert status_of("train", "-m", "sde=vp,ve", override) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count("\n") == 1
