@@ -4,13 +4,16 @@ import json
 import logging
 import math
 import os
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 __all__ = ["LocalLogger", "Logger", "TensorBoardLogger", "WandbLogger"]
 
 _log = logging.getLogger(__name__)
+_PATIENCE = 60  # seconds that a run waits for wandb at either end; `wandb sync` uploads what is left
 
 
 class Logger(ABC):
@@ -26,6 +29,12 @@ class Logger(ABC):
 
     def picture(self, step: int, name: str, path: Path) -> None:
         """A PNG file of the run directory."""
+
+    def table(self, step: int, name: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table of text and numbers."""
+
+    def directory(self, run_dir: Path) -> None:
+        """The run directory, when all that training writes is there."""
 
     def finish(self) -> None:
         """Called once, at the end, also after an error."""
@@ -71,7 +80,9 @@ def _drop_partial_line(path: Path) -> None:
 
 
 class WandbLogger(Logger):
-    """Weights & Biases.
+    """Weights & Biases: curves, pictures, tables, and the run directory as an artifact.
+
+    Under an agent of `wandb sweep` the run is the agent's.
 
     Args:
         project: name of the project.
@@ -101,18 +112,15 @@ class WandbLogger(Logger):
         mode = self.mode
         if mode is None and not os.environ.get("WANDB_MODE"):
             mode = "online" if self._logged_in() else "offline"
+        options: dict[str, Any] = {}
+        if "WANDB_SWEEP_ID" not in os.environ:
+            # The same run goes on when training does.
+            options = {"id": run_dir.name, "name": run_dir.name, "project": self.project, "group": self.group}
+            if "online" in (mode, os.environ.get("WANDB_MODE")):
+                options["resume"] = "allow"
         try:
-            self._run = self._wandb.init(
-                project=self.project,
-                group=self.group,
-                name=run_dir.name,
-                dir=str(run_dir),
-                config=config,
-                mode=mode,
-                # The same run goes on when training does.
-                id=run_dir.name,
-                resume="allow" if "online" in (mode, os.environ.get("WANDB_MODE")) else None,
-            )
+            settings = self._wandb.Settings(init_timeout=_PATIENCE, finish_timeout=_PATIENCE)
+            self._run = self._wandb.init(dir=str(run_dir), config=config, mode=mode, settings=settings, **options)
         except Exception as error:  # the service's trouble must not end a run
             _log.warning("wandb did not start, the run goes on without it: %s", error)
 
@@ -124,6 +132,21 @@ class WandbLogger(Logger):
 
     def picture(self, step: int, name: str, path: Path) -> None:
         self._quietly(lambda: self._run.log({name: self._wandb.Image(str(path))}, step=step))
+
+    def table(self, step: int, name: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        table = {name: self._wandb.Table(columns=list(head), data=[list(row) for row in rows])}
+        self._quietly(lambda: self._run.log(table, step=step))
+
+    def directory(self, run_dir: Path) -> None:
+        self._quietly(lambda: self._run.log_artifact(self._artifact(run_dir)))
+
+    def _artifact(self, run_dir: Path) -> Any:
+        artifact = self._wandb.Artifact(re.sub(r"[^\w.-]", "_", run_dir.name), type="run")
+        for path in sorted(run_dir.rglob("*")):
+            # Not wandb's own folder, and not what only an interrupted training needs.
+            if path.is_file() and path.relative_to(run_dir).parts[0] not in ("wandb", "checkpoints", "tensorboard"):
+                artifact.add_file(str(path), name=path.relative_to(run_dir).as_posix())
+        return artifact
 
     def finish(self) -> None:
         self._quietly(lambda: self._run.finish())
@@ -162,6 +185,15 @@ class TensorBoardLogger(Logger):
         with Image.open(path) as image:
             self._writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
+    def table(self, step: int, name: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        lines = [list(head), ["---"] * len(head), *rows]
+        text = "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+        self._writer.add_text(name, text, step)
+
     def finish(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
