@@ -53,6 +53,7 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str, str]] = []
         self.cells: list[list[str]] = []
+        self.tables: list[list[list[str]]] = []
         self.text = ""
         self.style = ""
         self.scripts: list[tuple[str, str]] = []
@@ -68,8 +69,11 @@ class Page(HTMLParser):
             self.open.append(tag)
         if tag == "script":
             self.scripts.append((dict(attrs).get("type") or "", ""))
+        if tag == "table":
+            self.tables.append([])
         if tag == "tr":
             self.cells.append([])
+            self.tables[-1].append(self.cells[-1])
         if tag in ("td", "th"):
             self.cells[-1].append("")
 
@@ -85,7 +89,7 @@ class Page(HTMLParser):
             self.scripts[-1] = (kind, before + data)
             return
         self.text += data
-        if self.open and self.open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.open):
             self.cells[-1][-1] += data
 
     def values(self, tag: str, key: str) -> list[str]:

@@ -18,6 +18,7 @@ __all__ = ["Chart", "Series", "error_budget", "frontiers", "learning_curves", "l
 
 _MOST_POINTS = 600
 _MOST_FRONTIERS = 8
+_MOST_NAMED = 16  # in a legend
 _PARTS = {
     "stderr_data": "choice of held-out data",
     "stderr_dequantisation": "dequantisation",
@@ -47,6 +48,15 @@ class Series:
     summary: dict[str, Any] = field(default_factory=dict)
     comparison: list[dict[str, Any]] = field(default_factory=list)
     short: str = ""
+
+
+def _chart(
+    title: str, caption: str, traces: list[dict[str, Any]], layout: dict[str, Any], fallback: Picture | None = None
+) -> Chart:
+    named = sum(trace.get("showlegend", True) for trace in traces)
+    if named > _MOST_NAMED:
+        caption += " Point at a curve for its name."
+    return Chart(title, caption, traces, {**layout, "showlegend": 1 < named <= _MOST_NAMED}, fallback)
 
 
 def _safe(label: str) -> str:
@@ -104,7 +114,7 @@ def learning_curves(series: Sequence[Series], fallback: Picture | None = None) -
     if thinned:
         caption += f" Neighbouring lines averaged, to at most {_MOST_POINTS} points a curve."
     layout = {"xaxis": _axis("training step"), "yaxis": _axis("loss", everything)}
-    return Chart("Learning curve" if len(series) == 1 else "Learning curves", caption, traces, layout, fallback)
+    return _chart("Learning curve" if len(series) == 1 else "Learning curves", caption, traces, layout, fallback)
 
 
 def _trace(label: str, tone: int | None, x: list[float], y: list[float], **options: Any) -> dict[str, Any]:
@@ -139,7 +149,7 @@ def loss_by_noise_level(series: Sequence[Series], fallback: Picture | None = Non
         return None
     caption = "Mean squared error of the predicted noise at the end of training, ± standard error over log lines."
     layout = {"xaxis": _axis("log(σ/α): data left, noise right"), "yaxis": _axis("loss of the noise", everything)}
-    return Chart("Loss by noise level", caption, traces, layout, fallback)
+    return _chart("Loss by noise level", caption, traces, layout, fallback)
 
 
 def error_budget(series: Sequence[Series], unit: str) -> Chart | None:
@@ -164,7 +174,7 @@ def error_budget(series: Sequence[Series], unit: str) -> Chart | None:
     )
     across = {**_axis("run, by its number" if len(series) > 1 else ""), "type": "category"}
     layout = {"barmode": "group", "xaxis": across, "yaxis": _axis(f"error, {unit}", everything)}
-    return Chart("Error of the likelihood", caption, traces, layout)
+    return _chart("Error of the likelihood", caption, traces, layout)
 
 
 def frontiers(series: Sequence[Series]) -> list[Chart]:
@@ -198,7 +208,7 @@ def frontiers(series: Sequence[Series]) -> list[Chart]:
                 "yaxis": _axis(title, everything),
             }
             # Grey below colour.
-            charts.append(Chart(f"Samplers: {title}", caption, traces[::-1], {**axes, "reversed": True}))
+            charts.append(_chart(f"Samplers: {title}", caption, traces[::-1], {**axes, "reversed": True}))
     return charts
 
 

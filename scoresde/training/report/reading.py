@@ -40,14 +40,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep; `run` is its run directory, if there is one to be read."""
+    """A job of a sweep; `runs` are its run directories that can be read."""
 
     number: int
     overrides: tuple[str, ...]
     status: str
     error: str
     log: str
-    run: Path | None
+    runs: tuple[Path, ...]
 
 
 @dataclass
@@ -219,7 +219,7 @@ def read_sweep(directory: Path) -> Sweep:
         if isinstance(entry, dict) and "status" in entry:
             sweep.jobs.append(_job(directory, entry, sweep.notes))
     if sweep.jobs:
-        paths = [job.run for job in sweep.jobs if job.run is not None]
+        paths = [path for job in sweep.jobs for path in job.runs]
     else:
         paths = find_runs(directory)
         if not paths:
@@ -236,11 +236,13 @@ def read_sweep(directory: Path) -> Sweep:
 
 
 def _job(directory: Path, entry: dict[str, Any], notes: list[str]) -> Job:
-    number, overrides, place = entry.get("number"), entry.get("overrides"), entry.get("run")
-    run = None
-    if isinstance(place, str) and place:
-        run = _run_of_job(directory, place)
-        if run is None and entry["status"] in ("finished", "skipped"):
+    number, overrides, places = entry.get("number"), entry.get("overrides"), entry.get("runs")
+    runs = []
+    for place in places if isinstance(places, list) else [entry.get("run")]:
+        path = _run_of_job(directory, place) if isinstance(place, str) and place else None
+        if path is not None:
+            runs.append(path)
+        elif place and entry["status"] in ("finished", "skipped"):
             notes.append(f"The run directory {place!r} of job {number} is missing, or not one of this sweep's.")
     return Job(
         number if isinstance(number, int) else 0,
@@ -248,7 +250,7 @@ def _job(directory: Path, entry: dict[str, Any], notes: list[str]) -> Job:
         str(entry["status"]),
         str(entry.get("error") or ""),
         str(entry.get("log") or ""),
-        run,
+        tuple(runs),
     )
 
 

@@ -161,7 +161,7 @@ def _averages(runs: list[Run], groups: list[list[int]], keys: list[str], views: 
     """A row for each configuration, over its training seeds."""
     keys = [key for key in keys if key != SEED]
     firsts = [runs[group[0]] for group in groups]
-    names = [", ".join(str(place + 1) for place in group) for group in groups]
+    names = [_numbers(group) for group in groups]
     columns = [
         Column(
             "runs", [Cell(name, group[0]) for name, group in zip(names, groups, strict=True)], "their numbers below"
@@ -177,3 +177,10 @@ def _averages(runs: list[Run], groups: list[list[int]], keys: list[str], views: 
     if any(len(group) == 1 for group in groups):
         note += " † One seed only: the estimate's own error, which holds no chance in training."
     return Grid("Averages over training seeds", columns, [views[group[0]].anchor for group in groups], note)
+
+
+def _numbers(places: list[int]) -> str:
+    """The numbers of runs, neighbours as a range."""
+    if len(places) > 2 and places == list(range(places[0], places[0] + len(places))):
+        return f"{places[0] + 1}–{places[-1] + 1}"
+    return ", ".join(str(place + 1) for place in places)

@@ -46,7 +46,6 @@ const DARK = ["#5ab4f0", "#f08a4b", "#35c497", "#d68fcb", "#f0e442", "#a9b8ff", 
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "cross", "star"];
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const MOST_NAMED = 16; // beyond that, names only where the pointer is
 const touch = matchMedia("(pointer: coarse)").matches;
 
 function dressed(chart, width) {
@@ -68,9 +67,8 @@ function dressed(chart, width) {
     gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, automargin: true,
     ...(given.type === "log" ? { tickformat: "~g" } : {}), ...given, title: { ...given.title, standoff: 10 },
   });
-  const { xaxis, yaxis, reversed, ...rest } = chart.layout;
+  const { xaxis, yaxis, reversed, showlegend: shown, ...rest } = chart.layout;
   const named = traces.filter((trace) => trace.showlegend !== false);
-  const shown = named.length > 1 && named.length <= MOST_NAMED;
   // As many rows as the names need in this width, so that they take nothing from the chart.
   const widest = 50 + 6.5 * Math.max(...named.map((trace) => trace.name.length));
   const rows = shown ? Math.ceil(named.length / Math.max(1, Math.floor((width - 20) / widest))) : 0;
