@@ -454,10 +454,11 @@ class _Shown(Figure):
     """A figure that a notebook shows whether or not a backend of matplotlib is active there."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        """The picture, and its size on the page: half of its dots, so that it is sharp on any screen."""
-        content = to_png(self)
+        """The picture, sharp on any screen, and its size on the page: 100 CSS pixels to an inch."""
+        dpi = DPI if self.get_layout_engine() is None else 150  # a mosaic's pixels are whole dots at DPI alone
+        content = to_png(self, dpi)
         width, height = (int.from_bytes(content[k : k + 4], "big") for k in (16, 20))  # of the IHDR chunk
-        return content, {"width": width // 2, "height": height // 2}
+        return content, {"width": round(width * 100 / dpi), "height": round(height * 100 / dpi)}
 
 
 class _Mosaic:

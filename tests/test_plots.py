@@ -356,12 +356,12 @@ GREY = np.zeros((2, 1, 4, 4))
 PLANE = np.zeros((3, 2))
 
 
-@pytest.mark.parametrize("figure", [plots.image_grid(GREY), plots.samples_2d(PLANE, PLANE)])
-def test_a_notebook_shows_the_picture_at_half_its_dots(figure: Figure) -> None:
+@pytest.mark.parametrize(("figure", "dpi"), [(plots.image_grid(GREY), 200), (plots.samples_2d(PLANE, PLANE), 150)])
+def test_a_notebook_shows_the_picture_at_100_pixels_an_inch(figure: Figure, dpi: int) -> None:
     content, size = figure._repr_png_()  # type: ignore[attr-defined]
-    assert content == plots.to_png(figure)
+    assert content == plots.to_png(figure, dpi)
     width, height = Image.open(io.BytesIO(content)).size
-    assert size == {"width": width // 2, "height": height // 2}
+    assert size == {"width": round(width * 100 / dpi), "height": round(height * 100 / dpi)}
 
 
 @pytest.mark.parametrize(
