@@ -40,7 +40,7 @@ def test_loss_falls_and_the_model_learns_the_data(x: Tensor) -> None:
     assert found.skipped == 0
     assert found.seconds > 0
     assert not model.training
-    # The data are symmetric about 3, up to a standard error of 0.025: so is the best guess. 0.15 is 0.3 of their spread.
+    # The data are symmetric about 3, up to a standard error of 0.025, and so is the best guess; their spread is 0.5.
     t = model.sde.time(torch.tensor(1.0, dtype=torch.float64))
     guess = model.denoise(3 * model.sde.alpha(t).float().expand(1, 2), t).detach()
     assert guess[0].tolist() == pytest.approx([3, 3], abs=0.15)
