@@ -134,8 +134,11 @@ class WandbLogger(Logger):
         self._quietly(lambda: self._run.log({name: self._wandb.Image(str(path))}, step=step))
 
     def table(self, step: int, name: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        table = {name: self._wandb.Table(columns=list(head), data=[list(row) for row in rows])}
-        self._quietly(lambda: self._run.log(table, step=step))
+        def log() -> None:
+            table = self._wandb.Table(columns=list(head), data=[list(row) for row in rows])
+            self._run.log({name: table}, step=step)
+
+        self._quietly(log)
 
     def directory(self, run_dir: Path) -> None:
         self._quietly(lambda: self._run.log_artifact(self._artifact(run_dir)))

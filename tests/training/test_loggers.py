@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from scoresde.cli.overrides import check_overrides
 from scoresde.training.loggers import LocalLogger, TensorBoardLogger, WandbLogger
 
 
@@ -77,16 +79,22 @@ def test_wandb_offline_writes_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     logger.start(run_dir, {"sde": {"beta_min": 0.1}})
     logger.numbers(1, {"loss": 0.5, "curve": [1.0, 2.0], "event": "x"})
     logger.picture(1, "samples", picture(tmp_path))
+    logger.table(1, "quality", ["metric", "value"], [["precision", 0.5], ["recall", 0.25]])
+    (run_dir / "summary.json").write_text("{}")
+    logger.directory(run_dir)
     logger.finish()
     runs = list((run_dir / "wandb").glob("offline-run-*"))
     assert len(runs) == 1
-    assert list(runs[0].glob("*.wandb"))
+    (record,) = runs[0].glob("*.wandb")
+    content = record.read_bytes()
+    assert all(name in content for name in (b"moons-1", b"summary.json", b"quality", b"loss"))
 
 
 class FakeWandb:
     """wandb as far as the logger uses it, failing where it is told to."""
 
     Image = staticmethod(str)
+    Settings = staticmethod(dict)
 
     def __init__(self, failing: tuple[str, ...] = (), api_key: str | None = None) -> None:
         self.failing, self.api = failing, SimpleNamespace(api_key=api_key)
@@ -102,6 +110,20 @@ class FakeWandb:
         self._fail("log")
         self.logged.append((step, values))
 
+    def Table(self, columns: list[str], data: list[list[Any]]) -> tuple[Any, Any]:  # noqa: N802
+        return columns, data
+
+    class Artifact:
+        def __init__(self, name: str, type: str) -> None:
+            self.name, self.files = name, []
+
+        def add_file(self, path: str, name: str) -> None:
+            self.files.append(name)  # type: ignore[attr-defined]
+
+    def log_artifact(self, artifact: Any) -> None:
+        self._fail("log_artifact")
+        self.logged.append(artifact)
+
     def finish(self) -> None:
         self._fail("finish")
 
@@ -115,7 +137,7 @@ def with_fake(monkeypatch: pytest.MonkeyPatch, fake: FakeWandb, **arguments: Any
     return WandbLogger(**arguments)
 
 
-@pytest.mark.parametrize("failing", [("init",), ("log",), ("finish",), ("log", "finish")])
+@pytest.mark.parametrize("failing", [("init",), ("log",), ("finish",), ("log", "finish"), ("log_artifact",)])
 def test_trouble_with_wandb_does_not_end_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: tuple[str, ...]
 ) -> None:
@@ -123,8 +145,40 @@ def test_trouble_with_wandb_does_not_end_a_run(
     logger.start(tmp_path, {})
     logger.numbers(1, {"loss": 0.5})
     logger.picture(1, "samples", picture(tmp_path))
+    logger.table(1, "quality", ["metric"], [["precision"]])
+    logger.directory(tmp_path)
     logger.finish()
     assert "the service is down" in caplog.text
+
+
+def test_wandb_gets_tables_and_the_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in ("config.yaml", "samples/samples.png", "checkpoints/step-1.pt", "wandb/run/x.wandb"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    fake = FakeWandb()
+    logger = with_fake(monkeypatch, fake)
+    logger.start(tmp_path, {})
+    logger.table(3, "quality", ["metric", "value"], [("precision", 0.5)])
+    logger.directory(tmp_path)
+    (step, table), artifact = fake.logged
+    assert (step, table) == (3, {"quality": (["metric", "value"], [["precision", 0.5]])})
+    assert artifact.files == ["config.yaml", "samples/samples.png"]
+
+
+def test_under_an_agent_the_run_is_the_agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    fake = FakeWandb()
+    with_fake(monkeypatch, fake, project="p", group="g").start(tmp_path, {"a": 1})
+    assert not {"id", "name", "project", "group", "resume"} & set(fake.arguments)
+    assert fake.arguments["config"] == {"a": 1}
+
+
+def test_the_example_of_a_wandb_sweep_is_a_command_of_this_package() -> None:
+    example = yaml.safe_load((Path(__file__).parents[2] / "examples" / "wandb_sweep.yaml").read_text())
+    first, command, *rest = example["command"]
+    assert (first, example["program"], command, rest[-1]) == ("${program}", "scoresde", "train", "${args_no_hyphens}")
+    values = {key: p["values"][0] if "values" in p else p["min"] for key, p in example["parameters"].items()}
+    check_overrides("train", [*rest[:-1], *(f"{key}={value}" for key, value in values.items())])
 
 
 def test_wandb_gets_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +240,7 @@ def test_tensorboard_has_the_scalars_and_pictures(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         logger.numbers(step, {"loss": 1 / step, "n": step, "curve": [1.0], "event": "x"})
     logger.picture(3, "samples", picture(tmp_path))
+    logger.table(3, "quality", ["metric", "value"], [["precision", 0.123456], ["none", None]])
     logger.finish()
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -193,6 +248,9 @@ def test_tensorboard_has_the_scalars_and_pictures(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(s, pytest.approx(1 / s)) for s in (1, 2, 3)]
     (image,) = events.Images("samples")
     assert (image.step, image.width, image.height) == (3, 4, 4)
+    (table,) = events.Tensors("quality/text_summary")
+    expected = "| metric | value |\n| --- | --- |\n| precision | 0.1235 |\n| none |  |"
+    assert table.tensor_proto.string_val[0].decode() == expected
 
 
 def test_finish_without_start() -> None:
