@@ -30,7 +30,7 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     """Run a command; exits if it does not do what was asked."""
     sweep: Path | None = None
     try:
-        arguments = name_directory(arguments)
+        arguments = name_directory(command, arguments)
         check_extras(arguments)
         arguments = sweeps.expand_repeats(command, arguments)
         check_overrides(command, arguments)

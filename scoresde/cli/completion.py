@@ -125,5 +125,5 @@ def _flat(node: dict[str, Any], prefix: str) -> Iterator[str]:
     for key, value in node.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
-        elif key not in ("_target_", "defaults"):
+        elif not key.startswith("_") and key != "defaults":
             yield f"{prefix}{key}"

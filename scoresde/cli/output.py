@@ -104,7 +104,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str =
             table.add_column(name, justify="right" if right else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))  # names may have brackets, which are no markup
-        Console().print(table)
+        Console(width=width()).print(table)
         return
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]

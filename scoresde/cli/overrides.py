@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -44,10 +43,10 @@ def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def name_directory(arguments: Sequence[str]) -> list[str]:
-    """The arguments with a first one that is a directory as `run=`."""
+def name_directory(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments with a first one that is no override as `run=`; training has no such, as it makes its own."""
     rest = list(arguments)
-    if rest and not rest[0].startswith(("-", "+", "~")) and "=" not in rest[0] and Path(rest[0]).is_dir():
+    if command != "train" and rest and not rest[0].startswith(("-", "+", "~")) and "=" not in rest[0]:
         rest[0] = f"run={quoted(rest[0])}"
     return rest
 

@@ -80,7 +80,7 @@ def test_completion_of_run_directories(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 @pytest.mark.parametrize(
     ("line", "expected"), [("scoresde train sde=v", ["ve", "vp"]), ("scoresde tra", ["train"]), ("scoresde train opt", [
-        "optimizer.betas=", "optimizer.lr=", "optimizer.weight_decay=", "optimizer="])]
+        "optimizer.betas=", "optimizer.fused=", "optimizer.lr=", "optimizer.weight_decay=", "optimizer="])]
 )  # fmt: skip
 def test_completion_in_bash(line: str, expected: list[str], tmp_path: Path) -> None:
     """As readline calls it: words are split at the equals sign, and only the last part is replaced."""
@@ -150,7 +150,6 @@ def test_tables_fit_a_terminal_and_are_plain_elsewhere(
     assert plain[1].endswith("  1.5")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "50")
-    monkeypatch.setenv("TERM", "dumb")
     print_table(head, rows)
     fitted = capsys.readouterr().out
     assert "[red]a[/red]" in fitted

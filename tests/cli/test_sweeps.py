@@ -53,8 +53,7 @@ def status_of(*arguments: str) -> int:
     try:
         main(list(arguments))
     except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
+        return int(stop.code or 0)
     return 0
 
 
