@@ -57,6 +57,10 @@ class Adaptive(Solver):
         self.max_steps = max_steps
         self.strict = strict
 
+    @property
+    def stochastic(self) -> bool:
+        return False
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Generator[Tensor, None, Report]:
         sde, shape = model.sde, x.shape
         coordinate = Angle(data_std(model)) if self.coordinate is None else self.coordinate

@@ -49,6 +49,10 @@ class AutoAdams(Solver):
             relaxation=0.5 if steps < 7 else 1.0,
         )
 
+    @property
+    def stochastic(self) -> bool:
+        return self.method(1, None).stochastic
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         method = self.method(len(times) - 1, model.statistics)
         if repr(method) != repr(self._last):

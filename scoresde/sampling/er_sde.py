@@ -148,6 +148,10 @@ class ERSDE(Solver):
         lost = (phi[1:, None] / self.scale(inner) - 1) * inner * weights * half
         return lost.sum(1), 2 * ((inner - start) * lost).sum(1)
 
+    @property
+    def stochastic(self) -> bool:
+        return not (isinstance(self.scale, PowerScale) and self.scale.power == 1)
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         sde = model.sde
         alpha, log_snr = sde.alpha(times), sde.log_snr(times)

@@ -112,6 +112,10 @@ class ExponentialRungeKutta(Solver):
         self.nodes = tableau.nodes
         self._tableau = tableau
 
+    @property
+    def stochastic(self) -> bool:
+        return self.tau > 0
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         sde, data, ends = model.sde, self.prediction == "data", (*self.nodes, 1.0)
         count, rate, square = len(self.nodes), 1 + self.tau**2, self.tau**2

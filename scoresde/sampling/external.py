@@ -38,6 +38,10 @@ class ScipyODE(Solver):
         self.rtol = rtol
         self.atol = atol
 
+    @property
+    def stochastic(self) -> bool:
+        return False
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         def velocity(t: float, y: np.ndarray) -> np.ndarray:
             state = torch.from_numpy(y).to(x).reshape(x.shape)

@@ -46,6 +46,11 @@ class Stochasticity(ABC):
     def integral(self, start: Tensor, stop: Tensor) -> Tensor:
         """∫ τ² dλ from λ = start to stop, `(n,)`; in a step τ² counts as its mean."""
 
+    @property
+    def adds_noise(self) -> bool:
+        """Whether τ is above 0 anywhere between σ/α = e³⁰ and e⁻³⁰."""
+        return bool(self.integral(*torch.tensor([[-30.0], [30.0]], dtype=torch.float64)) > 0)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
 
@@ -201,6 +206,10 @@ class Multistep(Solver):
             if self.strict:
                 raise ValueError(f"{message}: take more steps or a lower order")
             warnings.warn(f"{message}: the order is lowered to that", stacklevel=3)
+
+    @property
+    def stochastic(self) -> bool:
+        return self.tau is not None and self.tau.adds_noise
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         last = len(times) - 2

@@ -80,6 +80,10 @@ class Picard(Solver):
         self.tolerance = tolerance
         self.splitting = splitting
 
+    @property
+    def stochastic(self) -> bool:
+        return self.method.stochastic
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Generator[Tensor, None, Report]:
         sde, shape, device, steps = model.sde, x.shape, x.device, len(times) - 1
         std = data_std(model)

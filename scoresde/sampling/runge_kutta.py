@@ -167,6 +167,10 @@ class RungeKutta(Solver):
         self.coordinate = Time() if coordinate is None else coordinate
         self.churn = churn
 
+    @property
+    def stochastic(self) -> bool:
+        return self.churn is not None and self.churn.amount > 0
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         sde, coordinate = model.sde, self.coordinate
         start, stop = times[:-1], times[1:]

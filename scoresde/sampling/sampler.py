@@ -4,8 +4,8 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.grids import Grid
 from scoresde.sampling.noise import SampleNoise
 from scoresde.score import Prediction, ScoreModel
+
+if TYPE_CHECKING:
+    from scoresde.divergence import Divergence
 
 __all__ = [
     "Noise",
@@ -105,6 +108,11 @@ class Solver(ABC):
             noise: returns a fresh draw of standard normal noise of the shape of x at each call.
         """
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether it adds noise on the way; False for what follows the probability-flow ODE alone."""
+        return True
+
     def __repr__(self) -> str:
         values = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
         return f"{type(self).__name__}({values})"
@@ -124,6 +132,9 @@ class Samples:
             arrived. One that did not is left where it stopped, without the denoising step.
         reached: `(B,)` float64, the time of each sample's last state, beside a status.
         sweeps: `(B,)` int64, network calls one after the other, from a solver that is parallel in time.
+        log_prob: `(B,)` float64, nats, the log-density of `x` at the last of `times` under the probability-flow ODE, if
+            it was asked for; not a number for a sample that did not arrive.
+        stderr: `(B,)` float64, standard error of `log_prob` from random probes; 0 for an exact divergence.
     """
 
     x: Tensor
@@ -134,6 +145,8 @@ class Samples:
     status: Tensor | None = None
     reached: Tensor | None = None
     sweeps: Tensor | None = None
+    log_prob: Tensor | None = None
+    stderr: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"Samples(x={tuple(self.x.shape)}, nfe={self.nfe}, steps={len(self.times) - 1})"
@@ -253,9 +266,16 @@ class Sampler:
         trajectory: bool = False,
         progress: bool = False,
         dtype: torch.dtype | None = None,
+        log_prob: bool = False,
+        divergence: "Divergence | None" = None,
+        tol: float | None = None,
         **cond: Any,
     ) -> Samples:
         """Draw samples.
+
+        With `log_prob` each comes with its log-density at the grid's last time, that of the ODE which the solver
+        approximates and not of its steps: `log_likelihood` takes the samples back to t_max by its own. They are
+        returned without the denoising step, as it is the state before it that has this density.
 
         Args:
             model: the score model.
@@ -267,10 +287,15 @@ class Sampler:
             trajectory: keep the state at every time.
             progress: show a progress bar.
             dtype: of the state; that of `x_init`, or else of the model, if not given.
+            log_prob: give log-densities, by more evaluations than `nfe` counts; for a solver that adds no noise.
+            divergence: for the log-densities, as for `log_likelihood`, and `seed` is that of its probes.
+            tol: of the log-densities, in nats, as for `log_likelihood`.
             **cond: conditions for the model; tensors of length B are split with the batch.
 
         Raises:
-            ValueError: zero samples, neither or both of shape and x_init, a grid outside the SDE's interval.
+            ValueError: zero samples, neither or both of shape and x_init, a grid outside the SDE's interval,
+                log-densities with a solver that adds noise, or options for them where they are not asked for.
+            LikelihoodError: a sample's path back could not be followed.
             NonFiniteError: a sample that is not finite.
             StoppedError: a sample stopped on the way, and the solver is strict; otherwise a warning says so.
         """
@@ -285,6 +310,16 @@ class Sampler:
         batch_size = shape[0] if batch_size is None else batch_size
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        if log_prob and self.solver.stochastic:
+            raise ValueError(
+                f"log_prob=True needs a solver of the probability-flow ODE, and {self.solver!r} adds noise: take one "
+                "without, such as Heun(), or set its noise to 0"
+            )
+        if not log_prob and not (divergence is None and tol is None):
+            raise ValueError(
+                "divergence and tol are for log-densities: give log_prob=True with them, or leave them out"
+            )
+        denoise = self.denoise and not log_prob
         times = self.grid(model.sde, model.statistics)
         device = model.device if x_init is None else x_init.device
         if dtype is None:
@@ -312,7 +347,7 @@ class Sampler:
                     if trajectory:
                         track.append(x.cpu())
                 report = steps.report
-                if self.denoise:
+                if denoise:
                     clean = bound.denoise(x, times[-1])
                     x = clean if report is None or report.status is None else _where(report.status == 0, clean, x)
                 parts.append(x)
@@ -322,20 +357,30 @@ class Sampler:
                 nfe = max(nfe, bound.nfe)
         x = torch.cat(parts)
         joined = torch.cat([t for t in tracks if t is not None], dim=1) if trajectory else None
-        if not reports:
+        if reports:
+            samples = self._reported(x, times, joined, reports, denoise)
+        else:
             self._check(x, None)
-            return Samples(x, nfe, times, joined)
+            samples = Samples(x, nfe, times, joined)
+        if not log_prob:
+            return samples
+        options = {"divergence": divergence, "tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress}
+        return _with_log_prob(model, samples, first, options, cond)
+
+    def _reported(
+        self, x: Tensor, times: Tensor, trajectory: Tensor | None, reports: list[Report], denoise: bool
+    ) -> Samples:
         whole = Report(*(_join([getattr(r, f.name) for r in reports]) for f in fields(Report)))
         self._check(x, whole.status)
-        each = whole.nfe + 1 if self.denoise else whole.nfe
+        each = whole.nfe + 1 if denoise else whole.nfe
         stopped = whole.stopped()
         if stopped:
             warnings.warn(
                 f"{stopped} and are left there: see status and reached; loosen the tolerances or allow more steps",
                 RuntimeWarning,
-                stacklevel=3,  # past the wrapper of no_grad
+                stacklevel=4,  # past the call and the wrapper of no_grad
             )
-        return Samples(x, int(each.max()), times, joined, each, whole.status, whole.reached, whole.sweeps)
+        return Samples(x, int(each.max()), times, trajectory, each, whole.status, whole.reached, whole.sweeps)
 
     def _check(self, x: Tensor, status: Tensor | None) -> None:
         # Once, at the end: a value that is not finite stays so, and looking at each step would wait for the device.
@@ -361,6 +406,26 @@ def _prior(model: ScoreModel, noise: Tensor, t: Tensor) -> Tensor:
         return sigma * noise
     std = float(model.statistics.std)
     return math.hypot(alpha * std, sigma) * noise + alpha * model.statistics.mean.to(noise).reshape(noise.shape[1:])
+
+
+def _with_log_prob(
+    model: ScoreModel, samples: Samples, first: int, options: dict[str, Any], cond: dict[str, Any]
+) -> Samples:
+    """The samples with the log-densities of those that arrived."""
+    # The likelihood is built on this package.
+    from scoresde.likelihood.density import log_likelihood
+
+    x = samples.x
+    status = torch.zeros(len(x), device=x.device) if samples.status is None else samples.status
+    arrived = status == Status.ARRIVED
+    if not bool(arrived.any()):
+        nothing = torch.full((len(x),), math.nan, dtype=torch.float64, device=x.device)
+        return replace(samples, log_prob=nothing, stderr=nothing.clone())
+    # One that arrived in the place of those that did not, which are at no data's time.
+    filled = _where(arrived, x, x[arrived][:1])
+    found = log_likelihood(model, filled, t_min=float(samples.times[-1]), first=first, **options, **cond)
+    log_prob, stderr = (torch.where(arrived, v, math.nan) for v in (found.log_prob, found.stderr))
+    return replace(samples, log_prob=log_prob, stderr=stderr)
 
 
 def _where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -156,6 +156,10 @@ class Tuned(Solver):
         self.steps = steps
         self.path = path
 
+    @property
+    def stochastic(self) -> bool:
+        return False
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         sde = model.sde
         made = self.path if isinstance(self.path, TunedSteps) else _find(self.path, self.steps)
