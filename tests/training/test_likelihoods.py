@@ -10,11 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from scoresde.cli import conf_dir
+from scoresde.likelihood import CellFlow
 from scoresde.training import likelihoods
+from scoresde.training.checkpoint import save_tensors
+from scoresde.training.config import ConfigError
+from scoresde.training.dequantising import FILE
 from scoresde.training.likelihoods import likelihood
 from scoresde.training.pipeline import train
 from scoresde.training.run import Run
@@ -117,6 +122,32 @@ def test_another_model_begins_anew(run: Run, trained: SimpleNamespace) -> None:
     likelihood(run, model, trained.data, "test", 2, options(), progress=False)
     run.save_model(model, 12345)
     assert likelihood(run, model, trained.data, "test", 2, options(), progress=False)["reused"] == 0
+
+
+def test_a_trained_dequantisation_is_the_runs_own(run: Run, trained: SimpleNamespace) -> None:
+    """Another one begins anew, the same does not; none, or one of other data, is said in one line."""
+    run.config.evaluation.dequantisation = OmegaConf.load(conf_dir() / "dequantisation" / "variational.yaml")
+    model, path = run.model(), run.directory / FILE
+
+    def found() -> dict[str, Any]:
+        return likelihood(run, model, trained.data, "test", 2, options(), progress=False)
+
+    with pytest.raises(ConfigError, match=rf"there is no file {path}: make it by `scoresde dequantise run="):
+        found()
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        flow = CellFlow((1, 8, 8), 17, couplings=0, width=4, blocks=0, bins=2)
+        torch.nn.init.normal_(flow.first.bias)
+        save_tensors(path, flow.state_dict(), flow.metadata())
+        entry = found()
+        assert (entry["dequantisation"], entry["reused"]) == ("variational", 0)
+        assert found() == {**entry, "reused": 2, "seconds": pytest.approx(0, abs=10)}
+    before = table(run)
+    flow = CellFlow((1, 8, 8), 256, couplings=0, width=4)
+    save_tensors(path, flow.state_dict(), flow.metadata())
+    with pytest.raises(ValueError, match=r"is for shape \(1, 8, 8\) and 256 levels, the data have shape .* 17 levels"):
+        found()
+    assert table(run) == before
 
 
 def test_errors_have_their_parts(run: Run, trained: SimpleNamespace) -> None:
