@@ -371,12 +371,15 @@ def test_frontiers_average_over_seeds_and_colour_the_lowest() -> None:
     for i in range(9):
         comparison += rows(f"worse {i}", 5, [10.0 + i])
     comparison += [{"sampler": "broken", "steps": 5.0, "nfe": None, "error": None, "problem": "diverged"}]
+    comparison += [{**rows("early", 1, [50.0])[0], "error_stderr": None}]
     (chart,) = frontiers([Series("run", 0, comparison=comparison)])
     lines = {t["name"]: t for t in chart.traces}
     assert lines["b"]["x"] == [6, 11]
     assert lines["b"]["y"] == [5, 3]
     assert lines["b"]["error_y"]["array"] == [1, 0.1]  # the scatter of two seeds; the row's own error
-    assert [lines[name]["tone"] for name in ("a", "b", "worse 5", "worse 6")] == [0, 1, 7, None]
+    # First those that nothing beats at their cost, then by what they reach.
+    names = ("a", "early", "b", "worse 4", "worse 5")
+    assert [lines[name]["tone"] for name in names] == [0, 1, 2, 7, None]
     assert "Failed: broken at 5 steps" in chart.caption
     assert "Grey" in chart.caption
 
@@ -410,12 +413,16 @@ def test_loss_by_noise_level_is_the_mean_of_the_last_lines() -> None:
 
 def test_error_budget_has_a_bar_for_every_part_that_is_known(tmp_path: Path) -> None:
     entry = {"bits_per_dim": 2.0, "stderr_data": 0.02, "stderr_dequantisation": None, "stderr_probes": 0.0}
-    chart = error_budget([Series("1. a", 0, summary={"likelihood": entry}, short="1")], "bits/dim")
+    series = [Series(f"{i}. a", 0, summary={"likelihood": entry}, short=str(i)) for i in (1, 2)]
+    chart = error_budget(series, "bits/dim")
     assert chart is not None
     assert [(t["name"], t["x"], t["y"]) for t in chart.traces] == [
-        ("choice of held-out data", ["1"], [0.02]),
-        ("probes", ["1"], [0.0]),
+        ("choice of held-out data", ["1", "2"], [0.02, 0.02]),
+        ("probes", ["1", "2"], [0.0, 0.0]),
     ]
+    alone = error_budget(series[:1], "bits/dim")
+    assert alone is not None
+    assert [(t["x"], t["y"]) for t in alone.traces] == [(["choice of held-out data", "probes"], [0.02, 0.0])]
     assert error_budget([Series("a", 0, summary={"likelihood": entry})], "nats") is None
 
 

@@ -166,6 +166,10 @@ def error_budget(series: Sequence[Series], unit: str) -> Chart | None:
             places = [_safe(run.short or run.label) for run in runs]
             traces.append({**bar, "type": "bar", "x": places, "hovertext": [_safe(run.label) for run in runs]})
             everything += values
+    if len(series) == 1 and traces:
+        # Of a single run the parts stand on the axis: there is nothing else to tell apart.
+        bars = [t["y"][0] for t in traces]
+        traces = [{**_trace("error", 0, [], bars), "type": "bar", "x": [t["name"] for t in traces]}]
     if not traces:
         return None
     caption = (
@@ -180,13 +184,14 @@ def error_budget(series: Sequence[Series], unit: str) -> Chart | None:
 def frontiers(series: Sequence[Series]) -> list[Chart]:
     """What samplers reach for their evaluations, from `comparison.csv`: a chart for each measure.
 
-    Repeats over seeds become a mean with the scatter's standard error. The lowest curves are coloured, so many as
-    can be told apart; the others are grey.
+    Repeats over seeds become a mean with the scatter's standard error. So many curves as can be told apart are
+    coloured, those on the Pareto frontier before those that come lowest elsewhere; the others are grey.
     """
     charts = []
     for key in ("error", "frechet_distance", "sliced_wasserstein"):
         lines = [line for run in series for line in _frontier(run, key, len(series) > 1)]
-        lines.sort(key=lambda line: min(point.value for _, point in line[1]))
+        every = [(nfe, point.value) for _, points in lines for nfe, point in points]
+        lines.sort(key=lambda line: (not _leads(line[1], every), min(point.value for _, point in line[1])))
         traces: list[dict[str, Any]] = []
         everything: list[float] = []
         evaluations: list[float] = []
@@ -210,6 +215,11 @@ def frontiers(series: Sequence[Series]) -> list[Chart]:
             # Grey below colour.
             charts.append(_chart(f"Samplers: {title}", caption, traces[::-1], {**axes, "reversed": True}))
     return charts
+
+
+def _leads(points: list[tuple[float, Value]], every: list[tuple[float, float]]) -> bool:
+    """Whether one of the points has nothing lower at as many evaluations or fewer."""
+    return any(all(x > nfe or y >= point.value for x, y in every) for nfe, point in points)
 
 
 def _frontier(run: Series, key: str, named: bool) -> list[tuple[str, list[tuple[float, Value]]]]:
