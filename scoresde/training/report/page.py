@@ -1,8 +1,8 @@
 """Pages: templates, and the script and charting library that they carry along.
 
 A page may run two scripts, which its Content-Security-Policy names by their hashes: `script.js`, and plotly.js,
-unpacked from the page itself. plotly.js is 4.8 MB and would be most of every page; packed it is 2.0 MB (bokeh's
-library, unpacked 1.1 MB, asks for pandas and tornado). It is left out of a page without charts.
+unpacked from the page itself. plotly.js is 4.8 MB and would be most of every page; packed it is 2.0 MB. It is left
+out of a page without charts.
 """
 
 import base64
