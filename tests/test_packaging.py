@@ -28,7 +28,8 @@ def test_wheel_has_the_configuration_and_the_template(wheel: Path) -> None:
     configs = {f"scoresde/conf/{p.relative_to(ROOT / 'conf')}" for p in (ROOT / "conf").rglob("*.yaml")}
     assert configs
     assert configs <= names
-    assert "scoresde/training/report.html.j2" in names
+    templates = "scoresde/training/report/templates"
+    assert {f"{templates}/run.html.j2", f"{templates}/sweep.html.j2", f"{templates}/script.js"} <= names
 
 
 def test_command_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:

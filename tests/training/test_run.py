@@ -243,9 +243,11 @@ def test_a_configuration_that_was_changed(directory: Path) -> None:
         {"optimizer__lr": 2e-3},
         {"training__steps": 6},
         {"training__seed": 1},
+        {"sampler__grid__steps": 9},
+        {"evaluation__samples": 3},
     ],
 )
-def test_the_hash_changes_with_what_decides_the_weights(change: dict[str, Any]) -> None:
+def test_the_hash_changes_with_what_decides_the_weights_and_figures(change: dict[str, Any]) -> None:
     assert config_hash(config(**change)) != config_hash(config())
 
 
@@ -255,8 +257,6 @@ def test_the_hash_changes_with_what_decides_the_weights(change: dict[str, Any]) 
         {"training__log_every": 7},
         {"training__checkpoint_every": None},
         {"training__keep": 9},
-        {"sampler__grid__steps": 9},
-        {"evaluation__samples": 3},
         {"logger__x": 3},
         {"runs": "elsewhere"},
     ],
