@@ -9,7 +9,7 @@ from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.dequantisation import Posterior, TruncatedNormal, Uniform, Variational
 from scoresde.likelihood.differentiable import differentiable_log_prob
 from scoresde.likelihood.flow import LikelihoodError
-from scoresde.likelihood.scaling import CovarianceScaling, DiagonalScaling, ScalarScaling
+from scoresde.likelihood.scaling import CovarianceScaling, DCTScaling, DiagonalScaling, ScalarScaling
 from scoresde.likelihood.uses import auroc, bayes_classify, class_log_prob, typicality
 from scoresde.likelihood.variational import CellFlow
 
@@ -19,6 +19,7 @@ __all__ = [
     "Bound",
     "CellFlow",
     "CovarianceScaling",
+    "DCTScaling",
     "DiagonalScaling",
     "Exact",
     "Hutchinson",
