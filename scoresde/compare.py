@@ -111,10 +111,14 @@ class Comparison:
             the data's levels.
         floor: `(N, ...)` other draws from the distribution of the data, such as training data: what their first n
             score against the data is what a perfect sampler would.
-        reference: the solver of the true endpoints, in the model's dtype; `Adaptive("tsit5")` if not given, at
-            tolerances of 1e-6, or of 1e-8 for a model in float64.
+        reference: the solver of the true endpoints, in the model's dtype; if not given, `Adaptive("tsit5")` at
+            tolerances of 1e-6, or `Adaptive("dop853")` at 1e-8 for a model in float64.
         batch_size: samples to work on at once; all if not given. It enters the seconds.
         **cond: conditions of the model; tensors have an entry for each of the n samples.
+
+    Attributes:
+        ends: true endpoints before denoising, `(n, ...)` by seed, first and last time; kept for the next that asks.
+        errors: of these, by seed; see `attrs`.
 
     Raises:
         ValueError: fewer than n data, fewer than 7 samples, an unknown shape, conditions of another length.
@@ -140,8 +144,8 @@ class Comparison:
         self.data = None if data is None else data[: self.n].detach().cpu().double()
         self.features = features
         self.postprocess = postprocess
-        tolerance = 1e-8 if model.dtype == torch.float64 else 1e-6
-        self.solver = Adaptive("tsit5", rtol=tolerance, atol=tolerance) if reference is None else reference
+        method, tolerance = ("dop853", 1e-8) if model.dtype == torch.float64 else ("tsit5", 1e-6)
+        self.solver = Adaptive(method, rtol=tolerance, atol=tolerance) if reference is None else reference
         self.batch_size = batch_size
         for name, value in cond.items():
             if isinstance(value, Tensor) and value.ndim and len(value) != self.n:
@@ -151,7 +155,7 @@ class Comparison:
         if self.data is not None and floor is not None:
             self.floor = quality(floor[: self.n].double(), self.data, features)
         self.errors: dict[int, float] = {}
-        self._ends: dict[tuple[int, float, float], Tensor] = {}
+        self.ends: dict[str, Tensor] = {}
         self._warm = False
 
     # -- true endpoints ---------------------------------------------------------------------------------
@@ -168,8 +172,8 @@ class Comparison:
         The first starts are solved at a tenth of the tolerance beside it: the distance goes into `errors`.
         """
         first, last = float(times[0]), float(times[-1])
-        key = (seed, first, last)
-        if key not in self._ends:
+        key = f"{seed} {first!r} {last!r}"
+        if key not in self.ends:
             x = self.starts(seed, first)
             ends = self._solve(self.model, self.solver, x, first, last)
             some = slice(0, min(self.n, _CHECKED))
@@ -179,8 +183,8 @@ class Comparison:
             checked = self._solve(precise, finer, x[some].to(precise.dtype), first, last)
             error = root_mean_square(ends[some], checked)[0]
             self.errors[seed] = max(error, self.errors.get(seed, 0.0))
-            self._ends[key] = ends
-        ends = self._ends[key]
+            self.ends[key] = ends
+        ends = self.ends[key]
         return self._stay(self.model, self.model.sde.t_max, last, True, x_init=ends, **self.cond) if denoise else ends
 
     def _precise(self) -> ScoreModel:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scoresde.metrics import Estimate
+
 __all__ = ["COLUMNS", "HIGHER", "LABELS", "METRICS", "check_comparable", "concat", "summarise", "table", "to_frame"]
 
 METRICS = ("frechet_distance", "sliced_wasserstein", "precision", "recall", "density", "coverage")
@@ -192,8 +194,7 @@ def _with_error(value: float, stderr: float) -> str:
         return "–"
     if not math.isfinite(stderr) or stderr == 0:
         return f"{value:.3g}"
-    decimals = max(0, 1 - math.floor(math.log10(stderr))) if stderr < 10 else 0
-    return f"{value:.{decimals}f} ± {stderr:.{decimals}f}"
+    return str(Estimate(value, stderr, 1, "")).rpartition(" (n")[0]
 
 
 def _as_good(some: pd.DataFrame, winner: pd.Series, by: str) -> str:

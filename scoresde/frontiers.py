@@ -169,8 +169,10 @@ class _Panel:
         if not self.points:
             return
         xs, ys = zip(*self.points, strict=True)
-        self.log = not self.higher and min(ys) > 0
         self.best = [self.points[i] for i in pareto(xs, ys, self.higher)]
+        # Metrics whose differences are of the size of their errors are not for a logarithmic axis.
+        wide = not self.higher and min(ys) > 0 and self.best[0][1] > 10 * self.best[-1][1]
+        self.log = wide or (y == "error" and min(ys) > 0)
 
     def gap(self, x: float, y: float) -> float:
         """How far a point is behind the frontier at its cost, in e-folds or in values."""
@@ -178,12 +180,13 @@ class _Panel:
         return math.log(y / there) if self.log else abs(y - there)
 
     def ranked(self) -> list[str]:
-        """Samplers, those first whose points are the closest to the frontier."""
+        """Samplers, those first whose points are the closest to the frontier; single points behind it come last."""
 
-        def distance(curve: _Curve) -> float:
-            gaps = sorted(self.gap(a, b) for a, b in zip(curve.x, curve.y, strict=True))
+        def distance(curve: _Curve) -> tuple[bool, float]:
+            gaps = sorted(self.gap(a, b) for a, b in self._pairs(curve))
             # Half of them: many a sampler is good where it is given enough steps, and no good before.
-            return float(np.mean(gaps[: math.ceil(len(gaps) / 2)])) + 0.1 * float(np.mean(gaps))
+            mean = float(np.mean(gaps[: math.ceil(len(gaps) / 2)])) + 0.1 * float(np.mean(gaps))
+            return len(gaps) == 1 and mean > 0, mean
 
         return [c.name for c in sorted(self.curves, key=distance)]
 
@@ -200,7 +203,13 @@ class _Panel:
         near = [b for _, b in self.best]
         span = math.log(max(near) / min(near)) if self.log else max(near) - min(near)
         reach = max(0.6 * span, 1.6) if self.log else max(0.6 * span, 0.1 * abs(max(near)))
-        shown = near + [b for c in self.curves if c.name in chosen for a, b in self._pairs(c) if self.gap(a, b) < reach]
+        shown = list(near)
+        for curve in self.curves:
+            if curve.name not in chosen:
+                continue
+            for a, b, bar in zip(curve.x, curve.y, np.nan_to_num(curve.bar), strict=True):
+                if self.gap(a, b) < reach:
+                    shown += [b] if self.log else [b - bar, b + bar]
         level = self.floor()
         low, high = min(shown), max(shown)
         if level is not None and level[0] > 0 and (not self.log or low / level[0] < 30):
@@ -209,7 +218,8 @@ class _Panel:
             margin = (high / low) ** 0.06 * 1.05
             return low / margin, high * margin
         margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-        return low - margin, high + margin
+        # None of them is negative.
+        return max(low - margin, 0.0), high + margin
 
     def _pairs(self, curve: _Curve) -> list[tuple[float, float]]:
         return list(zip(curve.x, curve.y, strict=True))
@@ -227,7 +237,7 @@ class _Panel:
                 style: dict[str, Any] = {"color": OTHERS, "linewidth": 0.7, "markersize": 1.8}
                 ax.plot(curve.x, curve.y, marker="o", linestyle=dashes, zorder=1, **style)
                 continue
-            ax.errorbar(
+            drawn = ax.errorbar(
                 curve.x,
                 curve.y,
                 yerr=np.nan_to_num(curve.bar),
@@ -240,6 +250,8 @@ class _Panel:
                 markerfacecolor="white" if curve.noisy else chosen[curve.name],
                 zorder=3,
             )
+            for bars in drawn.lines[2]:
+                bars.set_alpha(0.45)
         steps = [*self.best, (ax.get_xlim()[1], self.best[-1][1])]
         ax.plot(*zip(*steps, strict=True), drawstyle="steps-post", color=INK, alpha=0.2, linewidth=6, zorder=2)
         self._draw_floor(ax)
@@ -259,19 +271,11 @@ class _Panel:
         _ticks(ax.xaxis, *ax.get_xlim())
         if self.log:
             _ticks(ax.yaxis, low, high)
-        outside = sum(not low <= b <= high for _, b in self.points)
+        outside = sum(b < low if self.higher else b > high for _, b in self.points)
         if outside:
             where = "below" if self.higher else "above"
-            ax.text(
-                0.99,
-                0.02 if self.higher else 0.98,
-                f"{outside} of {len(self.points)} points {where}",
-                transform=ax.transAxes,
-                ha="right",
-                va="bottom" if self.higher else "top",
-                fontsize=SMALL - 1,
-                color=MUTED,
-            )
+            text = f"{outside} of {len(self.points)} points are {where}"
+            ax.text(1, 1.01, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=SMALL - 1, color=MUTED)
         ax.set_xlabel(LABELS[self.x], fontsize=TEXT, color=INK)
         ax.set_ylabel(LABELS[self.y], fontsize=TEXT, color=INK)
         ax.tick_params(which="both", labelsize=SMALL, color=FAINT, labelcolor=MUTED, width=0.8)

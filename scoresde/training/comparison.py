@@ -1,12 +1,13 @@
 """Samplers compared on a run's model: a line for each cell, in a file that an interrupted command goes on from."""
 
+import contextlib
 import csv
 import difflib
 import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from scoresde.data import Data
 from scoresde.frontiers import frontiers
 from scoresde.sampling import Adaptive, Sampler, ScipyODE, TorchSDE, TunedTimes
 from scoresde.score import NetworkScore
-from scoresde.training.checkpoint import write_atomically
+from scoresde.training.checkpoint import CheckpointError, load_tensors, save_tensors, write_atomically
 from scoresde.training.config import ConfigError, instantiate
 from scoresde.training.pipeline import _labels, check_evaluation_size
 from scoresde.training.run import Run
@@ -100,6 +101,8 @@ def compare_run(
 ) -> pd.DataFrame:
     """Compare samplers on the run's model: writes `comparison.csv`, `.parquet` and `.json`, and a picture.
 
+    The true endpoints are in `comparison.safetensors`, for another command to use.
+
     Lines are appended to `comparison.csv` as cells finish. Those that are there already, of the same model, data and
     settings, are not computed again, but for those with a problem. The frame has them all, those of samplers that were
     not asked for this time among them.
@@ -142,6 +145,7 @@ def compare_run(
         "device": model.device.type,
     }
     table = _Table(run.directory, settings, presets)
+    comparison.ends |= {key: x.to(model.device) for key, x in table.ends.items()}
     cells = [(name, count, seed) for name, count in presets.cells(names, steps) for seed in seeds]
     missing = [cell for cell in cells if table.lacks(cell, most)]
     trials: dict[tuple[str, int | None], Trial] = {}
@@ -149,7 +153,7 @@ def compare_run(
         for name, count, seed in missing:
             bar.set_description(name if count is None else f"{name}, {count} steps")
             row = _row(comparison, presets, (name, count, seed), most, trials)
-            table.add(row, comparison.errors, missing)
+            table.add(row, comparison, missing)
             bar.update()
     frame = table.frame(comparison.attrs())
     _write(run, table, frame)
@@ -233,16 +237,20 @@ class _Table:
 
     def __init__(self, directory: Path, settings: dict[str, Any], presets: Presets) -> None:
         self.path, self.note = directory / "comparison.csv", directory / "comparison.json"
+        self.endpoints = directory / "comparison.safetensors"
         self.settings, self.presets = settings, presets
         self.identities: dict[str, str] = {}
         self.errors: dict[str, float] = {}
         self.rows: dict[Cell, dict[str, Any]] = {}
+        self.ends: dict[str, Tensor] = {}
         self.begun = False
         known = self._known()
         if known.get("settings") == settings and self.path.is_file():
             self.identities, self.errors = known["samplers"], known["reference_error"]
             rows = {(row["sampler"], row["steps"], row["seed"]): row for row in _read(self.path)}
             self.rows = {cell: row for cell, row in rows.items() if self._same(cell)}
+            with contextlib.suppress(CheckpointError):  # not there, or damaged: they are computed again
+                self.ends = load_tensors(self.endpoints)
 
     def _known(self) -> dict[str, Any]:
         try:
@@ -267,19 +275,24 @@ class _Table:
         left_out = most is not None and row["nfe"] > most
         return bool(row["problem"]) and not left_out
 
-    def add(self, row: dict[str, Any], errors: Mapping[int, float], missing: Sequence[Cell]) -> None:
+    def add(self, row: dict[str, Any], comparison: Comparison, missing: Sequence[Cell]) -> None:
         """Append a line."""
         if not self.begun:
             # Not before there is a line: those of another model or of other settings are lost with it.
             self.begun = True
+            if not self.ends:
+                self.endpoints.unlink(missing_ok=True)
             self.rows = {cell: r for cell, r in self.rows.items() if cell not in missing}
             text = _text(None) + "".join(_text(r) for r in self.rows.values())
             write_atomically(self.path, lambda file: file.write(text.encode()))
         self.rows[row["sampler"], row["steps"], row["seed"]] = row
         self.identities[_key(row["sampler"], row["steps"])] = self.presets.identity(row["sampler"], row["steps"])
-        for seed, error in errors.items():
+        for seed, error in comparison.errors.items():
             self.errors[str(seed)] = max(error, self.errors.get(str(seed), 0.0))
         self.write_note()
+        if len(comparison.ends) > len(self.ends):
+            self.ends = dict(comparison.ends)
+            save_tensors(self.endpoints, self.ends, {"format": "scoresde-endpoints-1"})
         with self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(_text(row))
 
