@@ -55,9 +55,24 @@ def data_set(run: Run) -> str:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """The configuration's keys whose values are not the same in all runs, in the order of the configurations."""
+    """The configuration's keys whose values are not the same in all runs, in the order of the configurations.
+
+    A key that some runs lack because their class at that place is another is no difference of its own: the class is.
+    """
     keys = dict.fromkeys(key for run in runs for key in run.config)
-    return [key for key in keys if len({_exact(run.config.get(key, _NONE)) for run in runs}) > 1]
+    classes = [key for key in keys if key.endswith("_target_") and _differs([run.config.get(key) for run in runs])]
+    places = tuple(key.removesuffix("_target_") for key in classes)
+
+    def values(key: str) -> list[Any]:
+        found = [run.config.get(key, _NONE) for run in runs]
+        explained = key.startswith(places) and key not in classes
+        return [value for value in found if value is not _NONE] if explained else found
+
+    return [key for key in keys if _differs(values(key))]
+
+
+def _differs(values: Sequence[Any]) -> bool:
+    return len({_exact(value) for value in values}) > 1
 
 
 _NONE = object()
