@@ -47,6 +47,8 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     if sweep is None:
         application(Job(command, verbosity))()
         return
+    if verbosity is not Verbosity.QUIET:
+        print(f"sweep {sweep}", flush=True)
     status = 0
     try:
         application(Job(command, verbosity))()
@@ -72,7 +74,7 @@ class Job:
         configure(self.verbosity)
         task = commands.TASKS[self.command]
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return sweeps.run_job(task, config, explanation)
+            return sweeps.run_job(task, config, explanation, said=self.verbosity is not Verbosity.QUIET)
         return _alone(task, config)
 
 

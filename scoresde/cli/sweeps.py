@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from scoresde.cli.output import UsageError, print_table
 from scoresde.cli.overrides import is_sweep, parsed, quoted
@@ -100,9 +100,14 @@ def choose_directory(arguments: Sequence[str]) -> tuple[list[str], Path]:
 
 
 def run_job(
-    task: Callable[[DictConfig], Outcome | None], config: DictConfig, explanation: Callable[[Exception], str | None]
+    task: Callable[[DictConfig], Outcome | None],
+    config: DictConfig,
+    explanation: Callable[[Exception], str | None],
+    said: bool = True,
 ) -> float | None:
     """Run one job of a sweep and write down how it ended; the value for the sweeper, None if it failed.
+
+    That it begins is `said`, with its overrides.
 
     No exception leaves it: Hydra's sweeper would give up the others, and a launcher's process could lose it.
     """
@@ -114,6 +119,8 @@ def run_job(
         record.write("not started")
         return None
     record.write("running")
+    if said:
+        print(f"job {record.number}: {' '.join(record.overrides)}", flush=True)
     with record.log():
         try:
             outcome = task(config) or Outcome([Path(str(config.run))] if config.get("run") else [])
@@ -231,6 +238,12 @@ def conclude(sweep: Path, status: int) -> int:
     left = [job for job in jobs if job["status"] in ("interrupted", "not started")]
     done = len(jobs) - len(failed) - len(left)
     print(f"\n{done} of {len(jobs)} jobs finished: {sweep}")
+    results = sweep / "optimization_results.yaml"  # written by Optuna's sweeper
+    if results.is_file():
+        best = OmegaConf.load(results)
+        if "best_value" in best:
+            found = " ".join(f"{key}={value}" for key, value in best.best_params.items())
+            print(f"best: {best.best_value:.6g} with {found}")
     for job in failed:
         log = f" ({sweep / 'jobs' / job['log']})" if job["log"] else ""
         print(f"scoresde: job {job['number']} {job['status']}: {job['error']}{log}", file=sys.stderr)

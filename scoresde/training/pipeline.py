@@ -200,11 +200,12 @@ def _after_training(
         most = len(data.test) if evaluation.likelihood is None else evaluation.likelihood
         for split in ("test", "train"):
             likelihood(run, model, data, split, most, evaluation, progress)
-    pictures(run, model, data, seed=evaluation.seed)
+    if evaluation.pictures:
+        pictures(run, model, data, seed=evaluation.seed)
     summary = run.summary()
     for each in loggers:
         each.numbers(step, {"event": "evaluation", **_flat(summary)})
-        for picture in json.loads((run.directory / "pictures.json").read_text()):
+        for picture in run.pictures():
             each.picture(step, Path(picture["file"]).stem, run.directory / picture["file"])
         if summary.get("samples", {}).get("metrics"):
             each.table(step, "sample quality", *_quality(summary))

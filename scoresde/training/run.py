@@ -169,11 +169,16 @@ class Run:
             write_atomically(self.directory / "summary.json", lambda file: file.write(text.encode() + b"\n"))
         return summary
 
+    def pictures(self) -> list[dict[str, str]]:
+        """What `pictures.json` lists for the report: file, title and caption of each."""
+        path = self.directory / "pictures.json"
+        return json.loads(path.read_text()) if path.is_file() else []
+
     def add_picture(self, file: str, title: str, caption: str) -> None:
         """List a picture for the report; one of the same file is replaced."""
         path = self.directory / "pictures.json"
         with self.alone("pictures", wait=True):
-            pictures = json.loads(path.read_text()) if path.is_file() else []
+            pictures = self.pictures()
             entry = {"file": file, "title": title, "caption": caption}
             places = [i for i, p in enumerate(pictures) if p["file"] == file]
             if places:
