@@ -122,10 +122,10 @@ def _why(summary: pd.DataFrame) -> str:
 
 def _chosen(rankings: Sequence[Sequence[str]], best: int, highlight: Sequence[str]) -> dict[str, str]:
     """Colours by name: the highlighted, then the best of each ranking in turn."""
-    names = list(dict.fromkeys(highlight))
-    for place in zip_longest(*rankings):
-        names += [name for name in place if name is not None and name not in names]
-    return dict(zip(names[: max(best, len(set(highlight)))], COLOURS * len(names), strict=False))
+    first = list(dict.fromkeys(highlight))
+    turns = [name for place in zip_longest(*rankings) for name in place if name is not None]
+    names = list(dict.fromkeys([*first, *turns]))[: max(best, len(first))]
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
 def _handles(panels: Sequence["_Panel"], chosen: dict[str, str]) -> list[Line2D]:
