@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from scoresde.data import Data, batch_indices
 from scoresde.likelihood import CellFlow, Variational, bits_per_dim
-from scoresde.likelihood.density import mean_and_error
+from scoresde.likelihood.density import mean_and_error, tolerance_of
 from scoresde.likelihood.dequantisation import DiscreteTransform
 from scoresde.objectives.times import low_discrepancy
 from scoresde.sampling.noise import SampleNoise
@@ -145,7 +145,7 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
     Some of the training data are kept to judge by: by their bits per dimension with either, at the same seeds.
 
     Returns bits per dimension with both, their difference and its standard error, and the file, or None if the
-    difference is not above its standard error; a file that is there then stays.
+    difference is not above its standard error and what the solver may err by; a file that is there then stays.
 
     Raises:
         ConfigError: continuous data, too few of them, or an option out of its range.
@@ -190,8 +190,11 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
         seed=options.seed,
         progress=options.progress,
     )
-    entry, error = _judge(flow, model, data, kept, labels, options)
-    if not entry["gain"] > error:
+    entry = _judge(flow, model, data, kept, labels, options)
+    size = math.prod(data.shape)
+    nats = tolerance_of(tol, None, None, size).nats
+    assert nats is not None
+    if not entry["gain"] > entry["stderr"] + nats / (size * math.log(2)):
         return entry, None
     path = run.directory / FILE
     save_tensors(path, flow.state_dict(), flow.metadata())
@@ -200,7 +203,7 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
 
 def _judge(
     flow: CellFlow, model: ScoreModel, data: Data, kept: Tensor, labels: Tensor | None, options: DictConfig
-) -> tuple[dict[str, Any], float]:
+) -> dict[str, Any]:
     """Bits per dimension of the training samples `kept`, uniformly dequantised and by the flow."""
     cond = {} if labels is None else {"labels": labels[kept].to(model.device)}
     pixels = data.train[kept].to(model.device)
@@ -211,4 +214,4 @@ def _judge(
         learned = bits_per_dim(model, pixels, data.transform, dequantisation=Variational(flow), **common)
         bar.update()
     gain, error = mean_and_error(uniform.bits - learned.bits)
-    return {"uniform": uniform.mean, "variational": learned.mean, "gain": gain, "stderr": error, "n": len(kept)}, error
+    return {"uniform": uniform.mean, "variational": learned.mean, "gain": gain, "stderr": error, "n": len(kept)}
