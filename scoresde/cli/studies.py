@@ -1,5 +1,6 @@
 """Optuna as the sweeper: its study is kept in a file, and one that is gone on with must be about the same question."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def with_study(command: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _check(command: str, overrides: Sequence[Override]) -> None:
+    # Which SQLAlchemy Optuna 2 works with is the extra's business, not the user's.
+    os.environ.setdefault("SQLALCHEMY_SILENCE_UBER_WARNING", "1")
     import optuna
     from hydra import compose, initialize_config_dir
     from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
