@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,7 @@ class Run:
         Raises:
             ConfigError: another process is at it.
         """
+        made = [path for path in (self.directory, *self.directory.parents) if not path.exists()]
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"{purpose}.lock"
         lock = FileLock(path)
@@ -160,6 +161,9 @@ class Run:
         finally:
             path.unlink(missing_ok=True)
             lock.release()
+            with suppress(OSError):  # folders that are still empty
+                for folder in made:
+                    folder.rmdir()
 
     def add_to_summary(self, **entries: Any) -> dict[str, Any]:
         """Set entries of `summary.json`."""
