@@ -337,11 +337,11 @@ def _dequantise(config: DictConfig) -> None:
     run = _open(config)
     began = time.perf_counter()
     entry, path = dequantise(run, _model(run, config), _data(run), config)
-    kept = f": {path}" if path is not None else ", no better than uniform: not kept"
+    kept = str(path) if path is not None else "no better than uniform, nothing is kept"
     print(
-        f"{entry['bits_per_dim']:.4f} bits/dim on {entry['n']} training images kept to judge by, "
-        f"{entry['uniform']:.4f} with uniform dequantisation (gain {entry['gain']:.4f} ± {entry['stderr']:.4f}, "
-        f"{time.perf_counter() - began:.0f} s){kept}"
+        f"bits/dim {entry['variational']:.4f}, {entry['uniform']:.4f} with uniform dequantisation, gain "
+        f"{entry['gain']:.4f} ± {entry['stderr']:.4f} on {entry['n']} training images kept to judge by "
+        f"({time.perf_counter() - began:.0f} s): {kept}"
     )
 
 

@@ -392,7 +392,7 @@ def test_compare(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert Path(f"{RUN}/comparison.parquet").is_file()
     Image.open(f"{RUN}/samples/comparison.png").verify()
     assert "unknown sampler 'huen', did you mean 'heun'" in refusal(capsys, "compare", RUN, "samplers=[huen]")
-    assert "held out" in refusal(capsys, "compare", RUN, "n=1000")
+    assert "n is 1000 but there are 40 held-out samples" in refusal(capsys, "compare", RUN, "n=1000")
 
 
 def test_multirun(empty: Path, training_only: None) -> None:
