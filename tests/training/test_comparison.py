@@ -1,0 +1,273 @@
+"""A comparison on a run, and the files that an interrupted command goes on from."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+
+from scoresde.cli import conf_dir
+from scoresde.compare import COLUMNS, METRICS, Comparison
+from scoresde.metrics import sliced_wasserstein
+from scoresde.sampling import Sampler, TunedSteps
+from scoresde.training import comparison as module
+from scoresde.training.comparison import Presets, compare_run
+from scoresde.training.config import ConfigError
+from scoresde.training.run import Run, build_model, data_statistics
+
+SMALL = ["data=two_moons", "network=mlp", "network.width=16", "network.blocks=1", "network.embedding.dim=8"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    directory = tmp_path_factory.mktemp("comparison") / "run"
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        whole = OmegaConf.to_container(compose(config_name="train", overrides=SMALL), resolve=True)
+        options = compose(config_name="compare", overrides=["run=nowhere"])
+    assert isinstance(whole, dict)
+    free = ("run", "resume", "runs", "name", "allow", "progress")
+    run = Run(directory, OmegaConf.create({k: v for k, v in whole.items() if k not in free}))
+    data = run.data()
+    torch.manual_seed(0)
+    model = build_model(run, data.shape, data_statistics(data, dequantise=False)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)  # the last layer begins at 0
+    run.write_config()
+    run.save_model(model, 20)
+    return SimpleNamespace(directory=directory, data=data, options=options, model=model)
+
+
+@pytest.fixture
+def run(trained: SimpleNamespace, tmp_path: Path) -> Run:
+    return Run.open(shutil.copytree(trained.directory, tmp_path / "run"))
+
+
+@pytest.fixture(autouse=True)
+def blank(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture takes longer than what it shows: one test draws it."""
+    if request.node.name != "test_what_is_written":
+        monkeypatch.setattr(module, "frontiers", lambda *_, **__: Figure((0.5, 0.5)))
+
+
+def do(run: Run, trained: SimpleNamespace, **changes: Any) -> pd.DataFrame:
+    chosen = {"samplers": ["heun", "ddpm"], "steps": [3, 4], "n": 32, "tol": 1e-3, **changes}
+    options = OmegaConf.merge(trained.options, chosen)
+    assert isinstance(options, DictConfig)
+    presets = Presets(conf_dir() / "sampler", run.directory)
+    return compare_run(run, trained.model, trained.data, options, presets, progress=False)
+
+
+@pytest.fixture
+def cells(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None, int]]:
+    """Those that are computed."""
+    done: list[tuple[str, int | None, int]] = []
+    real = Comparison._measure
+
+    def measure(self: Comparison, sampler: Sampler, seed: int, true: Any) -> dict[str, Any]:
+        done.append((type(sampler.solver).__name__, sampler.grid.steps, seed))
+        return real(self, sampler, seed, true)
+
+    monkeypatch.setattr(Comparison, "_measure", measure)
+    return done
+
+
+def without_seconds(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return json.loads(frame.drop(columns="seconds").to_json(orient="records", double_precision=15))
+
+
+def test_what_is_written(run: Run, trained: SimpleNamespace) -> None:
+    frame = do(run, trained, seeds=[0, 1])
+    assert list(frame.columns) == list(COLUMNS)
+    assert len(frame) == 8
+    assert (frame["problem"] == "").all()
+    assert frame["error"].isna().tolist() == (frame["sampler"] == "ddpm").tolist()
+    read = pd.read_parquet(run.directory / "comparison.parquet")
+    pd.testing.assert_frame_equal(read, frame)
+    assert read.attrs == frame.attrs
+    table = pd.read_csv(run.directory / "comparison.csv", keep_default_na=False, na_values={"error": [""]})
+    assert len(table) == 8
+    assert sorted(table["error"].dropna()) == sorted(frame["error"].dropna())
+    note = json.loads((run.directory / "comparison.json").read_text())
+    assert note["settings"]["n"] == 32
+    assert note["settings"]["tolerance"] == 1e-3
+    assert (note["seeds"], note["steps"]) == ([0, 1], [3, 4])
+    assert set(note["reference"]["error"]) == {"0", "1"}
+    assert set(note["floor"]) == set(METRICS)
+    pictures = json.loads((run.directory / "pictures.json").read_text())
+    assert "samples/comparison.png" in [p["file"] for p in pictures]
+    assert (run.directory / "samples" / "comparison.png").is_file()
+
+
+def test_the_samples_are_those_of_the_sampler_by_itself(run: Run, trained: SimpleNamespace) -> None:
+    frame = do(run, trained, samplers="heun", steps=3, seeds=5)
+    sampler = Presets(conf_dir() / "sampler", run.directory)("heun", 3)
+    drawn = sampler(trained.model, (32, 2), seed=5).x.double()
+    order = torch.Generator().manual_seed(0)
+    test = trained.data.transform.encode(
+        trained.data.test[torch.randperm(len(trained.data.test), generator=order)[:32]]
+    )
+    # Decoded and encoded again: an affine map of float32.
+    assert frame["sliced_wasserstein"][0] == pytest.approx(sliced_wasserstein(drawn, test).value, rel=1e-5)
+
+
+def test_an_interrupted_command_goes_on(
+    run: Run, trained: SimpleNamespace, cells: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = do(run, trained)
+    (run.directory / "comparison.csv").unlink()
+    cells.clear()
+    real = Comparison.row
+
+    def row(self: Comparison, *arguments: Any) -> dict[str, Any]:
+        if len(cells) == 3:
+            raise KeyboardInterrupt
+        return real(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Comparison, "row", row)
+        with pytest.raises(KeyboardInterrupt):
+            do(run, trained)
+    path = run.directory / "comparison.csv"
+    assert len(path.read_text().splitlines()) == 4
+    # The last line was cut short by the interruption.
+    path.write_text(path.read_text()[:-30])
+    cells.clear()
+    assert without_seconds(do(run, trained)) == without_seconds(whole)
+    assert cells == [("Multistep", 3, 0), ("Multistep", 4, 0)]
+
+
+def test_another_sampler_adds_lines_and_the_reference_is_kept(
+    run: Run, trained: SimpleNamespace, cells: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = do(run, trained)
+    cells.clear()
+
+    def solve(*arguments: Any) -> None:
+        raise AssertionError("the reference was solved again")
+
+    monkeypatch.setattr(Comparison, "_solve", solve)
+    both = do(run, trained, samplers=["euler"], steps=[4])
+    assert cells == [("Euler", 4, 0)]
+    assert both["sampler"].tolist() == ["ddpm", "ddpm", "euler", "heun", "heun"]
+    kept = both[both["sampler"] != "euler"]
+    pd.testing.assert_frame_equal(kept.reset_index(drop=True), first)
+    assert both.attrs["reference"]["error"] == first.attrs["reference"]["error"]
+    cells.clear()
+    do(run, trained)
+    assert cells == []
+
+
+def test_other_settings_or_another_model_begin_anew(run: Run, trained: SimpleNamespace, cells: list[Any]) -> None:
+    do(run, trained)
+    cells.clear()
+    assert set(do(run, trained, n=16)["n"]) == {16}
+    assert len(cells) == 4
+    run.save_model(trained.model, 21)  # another header, another file
+    cells.clear()
+    do(run, trained, n=16)
+    assert len(cells) == 4
+
+
+def test_a_refusal_leaves_the_files(run: Run, trained: SimpleNamespace) -> None:
+    do(run, trained, samplers=["heun"], steps=[3])
+    before = (run.directory / "comparison.csv").read_bytes()
+    with pytest.raises(ConfigError):
+        do(run, trained, n=10**6)
+    assert (run.directory / "comparison.csv").read_bytes() == before
+
+
+def test_what_failed_is_tried_again(run: Run, trained: SimpleNamespace, cells: list[Any]) -> None:
+    frame = do(run, trained, samplers=["tuned", "heun"], steps=[3])
+    problems = dict(zip(frame["sampler"], frame["problem"], strict=True))
+    assert problems["heun"] == ""
+    assert problems["tuned"].startswith("ValueError: there is no file")
+    sde = trained.model.sde
+    made = TunedSteps(
+        repr(sde), 1.0, (1.0, 0.5, 0.1, 0.001), ((1.0, 0.1), (1.0, 0.1, 0.1), (1.0, 0.1, 0.1, 0.1)), False, 1.0, 1.0, 1
+    )
+    made.save(run.directory / "tuned-3.json")
+    cells.clear()
+    assert (do(run, trained, samplers=["tuned", "heun"], steps=[3])["problem"] == "").all()
+    assert cells == [("Tuned", 3, 0)]
+    # And once more where the file is another.
+    made.save(run.directory / "tuned-3.json")
+    (run.directory / "tuned-3.json").write_text(made.to_json().replace("0.5", "0.6"))
+    cells.clear()
+    do(run, trained, samplers=["tuned", "heun"], steps=[3])
+    assert cells == [("Tuned", 3, 0)]
+
+
+def test_costly_cells_are_left_out(run: Run, trained: SimpleNamespace, cells: list[Any]) -> None:
+    frame = do(run, trained, max_nfe=7)
+    row = frame[(frame["sampler"] == "heun") & (frame["steps"] == 4)].iloc[0]
+    assert row["problem"] == "left out: it takes about 9 evaluations, and max_nfe is 7"
+    assert row["nfe"] == 9
+    assert len(cells) == 3
+    cells.clear()
+    do(run, trained, max_nfe=8)
+    assert cells == []
+    assert (do(run, trained)["problem"] == "").all()  # a list of samplers has no limit of its own
+    assert cells == [("Heun", 4, 0)]
+
+
+def test_every_sampler_is_a_rule(run: Run, trained: SimpleNamespace) -> None:
+    presets = Presets(conf_dir() / "sampler", run.directory)
+    every = presets.cells(None, [3, 8])
+    names = {name for name, _ in every}
+    assert set(presets.files) - names == {"scipy", "torchsde", "tuned"}
+    assert [count for name, count in every if name == "heun"] == [3, 8]
+    assert [count for name, count in every if name == "dopri5"] == [None]
+    (run.directory / "tuned-8.json").write_text("{}")
+    assert [count for name, count in presets.cells(None, [3, 8]) if name == "tuned"] == [8]
+    assert presets.cells(["scipy", "tuned"], [3]) == [("scipy", None), ("tuned", 3)]
+
+
+def test_every_sampler_at_a_few_steps(run: Run, trained: SimpleNamespace) -> None:
+    frame = do(run, trained, samplers=None, steps=[3], n=16)
+    allowed = frame[frame["problem"] == ""]
+    # One evaluation a step, and the denoising.
+    assert allowed["nfe"].max() == 4
+    assert {"default", "ddim", "euler", "unipc"} <= set(allowed["sampler"])
+    left = frame[frame["problem"] != ""]
+    assert left["problem"].str.startswith("left out").all(), left["problem"].tolist()
+    assert (left["nfe"] > 4).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samplers": ["heun", "dpmp_2m"]}, "unknown sampler 'dpmp_2m', did you mean 'dpmpp_2m'\\?; expected names of"),
+        ({"samplers": []}, "samplers is \\[\\], expected a list"),
+        ({"samplers": [3]}, "samplers is \\[3\\], expected a list of which each is a name"),
+        ({"steps": [0]}, "steps is \\[0\\] and seeds is \\[0\\], expected lists"),
+        ({"steps": [2.5]}, "steps is \\[2.5\\], expected a list of which each is a whole number"),
+        ({"seeds": None}, "seeds is \\[\\], expected lists"),
+        ({"n": 0}, "n is 0, expected a whole number"),
+        ({"n": 5}, "sample quality needs at least 7 samples"),
+        ({"n": 10**6}, "n is 1000000 but there are .* held-out samples, .*give n="),
+        ({"tol": 0}, "tol is 0, expected a positive number"),
+        ({"batch_size": 0}, "batch_size is 0, expected a whole number of at least 1"),
+        ({"max_nfe": "few"}, "max_nfe is 'few', expected a whole number of at least 1"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    run: Run, trained: SimpleNamespace, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        do(run, trained, **changes)
+    assert "\n" not in str(caught.value)
+    assert not (run.directory / "comparison.csv").exists()
+
+
+def test_a_run_without_a_model_is_refused(run: Run, trained: SimpleNamespace) -> None:
+    run.model_path.unlink()
+    with pytest.raises(ConfigError, match="has no model.safetensors: train it first, by scoresde train run=DIR"):
+        do(run, trained)
