@@ -311,15 +311,7 @@ def test_the_table_names_the_best_at_each_cost(model: GaussianMixtureScore, data
     chosen = [tuple(row[:4]) for row in rows]
     errors = summarise(found).set_index(["sampler", "steps"])["error"]
     few = min(("euler", "adams"), key=lambda name: errors[name, 5])
-    assert (
-        chosen[:4]
-        == [
-            ("≤ 6", "no", few, "5"),
-            ("≤ 6", "yes", "noisy", "5"),
-            ("≤ 21", "no", "adams", "20"),
-            *[row for row in chosen if row[:2] == ("≤ 21", "yes")],
-        ][: len(chosen[:4])]
-    )
+    assert chosen[:3] == [("≤ 6", "no", few, "5"), ("≤ 6", "yes", "noisy", "5"), ("≤ 21", "no", "adams", "20")]
     assert chosen[-1][1:] == ("no", "exact", "own")
     assert all(len(row) == len(head) for row in rows)
 
