@@ -22,344 +22,44 @@ down what probes err by, not what the solver does.
 """
 
 import argparse
-import copy
 import csv
-import importlib.util
 import math
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.integrate import solve_ivp
-from sklearn.datasets import load_digits
-from solvers import Failures, digits, markdown, ring
-from torch import Tensor
-
-from scoresde.likelihood import (
-    Auto,
-    CovarianceScaling,
-    Exact,
-    Hutchinson,
-    Probing,
-    ScalarScaling,
-    log_likelihood,
+from likelihood_methods import (
+    EXACT,
+    FIXED,
+    ONE,
+    OURS,
+    PROBES,
+    SCORE_SDE,
+    Method,
+    Outcome,
+    exact_divergence,
+    methods,
+    velocity_and_probe,
+    velocity_at,
 )
-from scoresde.likelihood.scaling import Scaling
-from scoresde.ode import DOP853
-from scoresde.sampling import SampleNoise
-from scoresde.score import GaussianMixtureScore, ScoreModel, with_sde
-from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, SubVPSDE
-from scoresde.training.run import Run
+from likelihood_problems import SDES, Problem, mixture_problem, network_problem
+from solvers import Failures, markdown
 
-SDES: dict[str, Callable[[], SDE]] = {"vp": VPSDE, "subvp": SubVPSDE, "ve": VESDE, "edm": EDMSDE}
+from scoresde.likelihood import Exact, Hutchinson, Probing
+
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6)  # of the others
 NATS = (1e-1, 1e-2, 1e-3, 1e-4)  # of this package
-SCALINGS: dict[str, Callable[[], Scaling]] = {"scalar": ScalarScaling, "covariance": CovarianceScaling}
-ONE = "Hutchinson(1)"
-# Beside it; at the larger tolerances, since probes err by more.
-PROBES: dict[str, Callable[[], Any]] = {
-    "Hutchinson(4)": partial(Hutchinson, 4),
-    "Probing(16)": partial(Probing, 16),
-    "Auto(0.5)": partial(Auto, 0.5),
-}
-EXACT, FIXED = "exact", "fixed probe"
-OURS, SCORE_SDE = "scoresde", "score_sde"
 RULER = (SCORE_SDE, "RK45 1e-05", FIXED)
 SOLVER_TARGET, PROBE_TARGET = 1e-3, 0.5  # nats per dimension at most, and nats RMS
-TRUTH = 1e-4  # nats a step
 LONG = 5.0  # seconds
-# Products that are worked on at once.
-BLOCK = 2048
 # Points at which the cost of a trace is measured.
 ROWS = 256
-
-# ---------------------------------------------------------------- problems
-
-
-class Counted(ScoreModel):
-    """A model that counts the samples it is asked for."""
-
-    def __init__(self, model: ScoreModel) -> None:
-        super().__init__(model.sde, model.statistics)
-        self.model = model
-        self.forwards = 0
-
-    @property
-    def exact(self) -> bool:
-        return self.model.exact
-
-    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        self.forwards += len(x)
-        return self.model.denoise(x, t, **cond)
-
-    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        self.forwards += len(x)
-        return self.model.noise(x, t, **cond)
-
-    def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        self.forwards += len(x)
-        return self.model.velocity(x, t, **cond)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Points `(B, ...)` and the log-densities of the first of them under a model."""
-
-    name: str
-    sde: str
-    model: Counted
-    x: Tensor
-    true: Tensor
-    note: str
-
-    @property
-    def size(self) -> int:
-        return self.x[0].numel()
-
-    @property
-    def known(self) -> "Problem":
-        """With the points alone whose log-density is known."""
-        return replace(self, x=self.x[: len(self.true)])
-
-    def __str__(self) -> str:
-        return f"{self.name}, {self.sde}"
-
-
-def mixture(name: str) -> GaussianMixtureScore:
-    if name == "ring":
-        return ring()
-    flat = digits()
-    covariances = torch.einsum("kij,kj,klj->kil", flat.rotations, flat.variances, flat.rotations)
-    # Images, for probes that look at where a pixel is.
-    means = flat.means.reshape(-1, 1, 8, 8)
-    return GaussianMixtureScore(flat.weights, means, (covariances + covariances.mT) / 2, flat.sde)
-
-
-def images(points: int, generator: torch.Generator) -> Tensor:
-    """Dequantised digits in the scale that the mixture was fitted in."""
-    raw = torch.from_numpy(load_digits().images[:points])[:, None]
-    return (raw + torch.rand(raw.shape, dtype=raw.dtype, generator=generator) - 0.5) / 8 - 1
-
-
-def mixture_problem(name: str, sde: str, points: int, seed: int, drawn: bool) -> Problem:
-    model = with_sde(mixture(name), SDES[sde]())
-    assert isinstance(model, GaussianMixtureScore)
-    generator = torch.Generator().manual_seed(seed)
-    x = model.sample(points, model.sde.t_min, generator) if drawn else images(points, generator)
-    true = model.log_prob(x, model.sde.t_min)
-    return Problem(name, sde, Counted(model), x, true, f"mean log-density {true.mean():.2f} nats")
-
-
-def network_problem(directory: Path, sde: str | None, points: int, known: int, seed: int) -> Problem:
-    run = Run.open(directory)
-    model: ScoreModel = run.model()
-    if sde is not None:
-        model = with_sde(model, SDES[sde]())
-    data = run.data()
-    raw = data.test[:points]
-    noise = SampleNoise(seed, torch.arange(len(raw)), tuple(raw.shape[1:]), torch.float64, stream=1)
-    x = data.transform.encode(raw, None if data.transform.levels is None else noise.uniform())
-    # Numbers that a float32 network is given as they are.
-    x = x.float().double()
-    fine = copy.deepcopy(model).double()
-    start = time.perf_counter()
-    true = log_likelihood(fine, x[:known], tol=TRUTH, method=DOP853, nodes=6, divergence=Exact()).log_prob
-    spent = time.perf_counter() - start
-    other = log_likelihood(fine, x[:2], tol=TRUTH, scaling=CovarianceScaling(), divergence=Exact()).log_prob
-    note = (
-        f"mean log-density {true.mean():.2f} nats, of {len(true)} points by DOP853 in {spent:.0f} s, from which "
-        f"Dormand-Prince with the covariance differs by up to {(other - true[: len(other)]).abs().max():.0e} nats"
-    )
-    return Problem(directory.name, sde or type(model.sde).__name__, Counted(model), x, true, note)
-
-
-# ---------------------------------------------------------------- methods
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Log-densities `(B,)`, with N(0, σ² I) as well, standard errors, and counts per sample."""
-
-    log_prob: Tensor
-    plain: Tensor | None
-    stderr: Tensor | None
-    forwards: float
-    divergences: float
-    products: float
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to log-densities; methods of one library and path differ by the divergence alone."""
-
-    library: str
-    path: str
-    divergence: str
-    run: Callable[[Problem, int], Outcome]
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.library, self.path, self.divergence
-
-
-def methods(peers: bool, tolerances: Sequence[float], nats: Sequence[float], failures: Failures) -> list[Method]:
-    out = []
-    divergences = (EXACT, FIXED)
-    solvers: dict[tuple[str, str], Any] = {(SCORE_SDE, "RK45"): _score_sde}
-    if peers:
-        for name, solver, run in (("torchdiffeq", "dopri5", _torchdiffeq), ("torchode", "tsit5", _torchode)):
-            if importlib.util.find_spec(name) is None:
-                failures.add(name, ModuleNotFoundError(f"pip install {name}"))
-            else:
-                solvers[name, solver] = run
-    for (library, solver), run in solvers.items():
-        for tolerance in tolerances:
-            for d in divergences:
-                out.append(Method(library, f"{solver} {tolerance:g}", d, partial(run, tolerance, d == EXACT)))
-    for scaling, make in SCALINGS.items():
-        for tol in nats:
-            chosen = {EXACT: Exact, ONE: Hutchinson} | (PROBES if tol >= 1e-2 else {})
-            for label, divergence in chosen.items():
-                out.append(Method(OURS, f"tol {tol:g}, {scaling}", label, partial(_ours, tol, make, divergence)))
-    return out
-
-
-def _ours(
-    tol: float, scaling: Callable[[], Scaling], divergence: Callable[[], Any], problem: Problem, seed: int
-) -> Outcome:
-    out = log_likelihood(
-        problem.model, problem.x, tol=tol, scaling=scaling(), divergence=divergence(), seed=seed + 1000
-    )
-    divergences, products = (float(v.double().mean()) for v in (out.divergences, out.products))
-    return Outcome(out.log_prob, None, out.stderr, float(out.nfe.double().mean()), divergences, products)
-
-
-def _signs(problem: Problem, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 2, problem.x.shape, generator=generator).to(problem.model.dtype) * 2 - 1
-
-
-def _velocity(model: ScoreModel, x: Tensor, t: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
-    """Velocity and probed divergence of one forward pass."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        velocity = model.velocity(x, t)
-        (product,) = torch.autograd.grad((velocity * signs).sum(), x)
-    return velocity.detach(), (product * signs).flatten(1).sum(1)
-
-
-def _exact(model: ScoreModel, x: Tensor, t: Tensor) -> Tensor:
-    rows = max(1, BLOCK // x[0].numel())
-    parts = []
-    for part, times in zip(x.split(rows), t.split(rows), strict=True):
-        field = partial(_at, model, times)
-        parts.append(Exact().traces(field, part, 0, torch.arange(len(part))).value)
-    return torch.cat(parts)
-
-
-def _at(model: ScoreModel, t: Tensor, x: Tensor) -> Tensor:
-    return model.velocity(x, t)
-
-
-def _finished(problem: Problem, z: Tensor, log_det: Tensor, calls: float, exact: bool) -> Outcome:
-    z, log_det = z.double().flatten(1), log_det.double()
-    return Outcome(
-        matched_prior(problem.model, z) + log_det,
-        problem.model.sde.prior_log_prob(z) + log_det,
-        None,
-        problem.model.forwards / len(z),
-        calls,
-        calls * (problem.size if exact else 1),
-    )
-
-
-def matched_prior(model: ScoreModel, z: Tensor) -> Tensor:
-    """log N(z; α m, α² Σ + σ² I), `(B,)`, for z `(B, D)`."""
-    known, end = model.statistics, torch.tensor(model.sde.t_max, dtype=torch.float64)
-    assert known is not None
-    assert known.covariance is not None
-    alpha, sigma = model.sde.alpha(end), model.sde.sigma(end)
-    covariance = alpha**2 * known.covariance.double() + sigma**2 * torch.eye(z.shape[1], dtype=torch.float64)
-    mean = alpha * known.mean.double().flatten()
-    return torch.distributions.MultivariateNormal(mean, covariance).log_prob(z)
-
-
-def _score_sde(tolerance: float, exact: bool, problem: Problem, seed: int) -> Outcome:
-    model, x = problem.model, problem.x
-    model.forwards = 0
-    count, signs = len(x), _signs(problem, seed)
-
-    def slope(t: float, flat: np.ndarray) -> np.ndarray:
-        sample = torch.from_numpy(flat[:-count]).reshape(x.shape).to(model.dtype)
-        times = torch.full((count,), t, dtype=torch.float64)
-        drift = model.velocity(sample, times)
-        trace = _exact(model, sample, times) if exact else _velocity(model, sample, times, signs)[1]
-        return np.concatenate((drift.double().flatten().numpy(), trace.double().numpy()))
-
-    start = np.concatenate((x.flatten().numpy(), np.zeros(count)))
-    span = (model.sde.t_min, model.sde.t_max)
-    found = solve_ivp(slope, span, start, method="RK45", rtol=tolerance, atol=tolerance)
-    if not found.success:
-        raise ArithmeticError(found.message)
-    end = torch.from_numpy(found.y[:, -1])
-    return _finished(problem, end[:-count].reshape(count, -1), end[-count:], found.nfev, exact)
-
-
-class _Joint:
-    """The velocity of states with the log-determinant as a last number, `(B, D + 1)`."""
-
-    def __init__(self, problem: Problem, exact: bool, seed: int) -> None:
-        self.problem, self.exact, self.calls = problem, exact, 0
-        self.signs = _signs(problem, seed)
-        self.start = torch.cat((problem.x.flatten(1), torch.zeros(len(problem.x), 1)), 1).to(problem.model.dtype)
-        problem.model.forwards = 0
-
-    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        self.calls += 1
-        model = self.problem.model
-        # Some step over the end and come back.
-        times = t.double().clamp(model.sde.t_min, model.sde.t_max).expand(len(y))
-        x = y[:, :-1].reshape(self.problem.x.shape)
-        if self.exact:
-            velocity, trace = model.velocity(x, times), _exact(model, x, times)
-        else:
-            velocity, trace = _velocity(model, x, times, self.signs)
-        return torch.cat((velocity.flatten(1), trace[:, None].to(y)), 1)
-
-    def finished(self, y: Tensor) -> Outcome:
-        return _finished(self.problem, y[:, :-1], y[:, -1], self.calls, self.exact)
-
-
-def _torchdiffeq(tolerance: float, exact: bool, problem: Problem, seed: int) -> Outcome:
-    from torchdiffeq import odeint
-
-    field, sde = _Joint(problem, exact, seed), problem.model.sde
-    span = torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)
-    return field.finished(odeint(field, field.start, span, rtol=tolerance, atol=tolerance, method="dopri5")[-1])
-
-
-def _torchode(tolerance: float, exact: bool, problem: Problem, seed: int) -> Outcome:
-    import torchode
-
-    field, sde = _Joint(problem, exact, seed), problem.model.sde
-    term = torchode.ODETerm(field)
-    controller = torchode.IntegralController(tolerance, tolerance, term=term)
-    solver = torchode.AutoDiffAdjoint(torchode.Tsit5(term=term), controller)
-    first, last = (torch.full((len(field.start),), v, dtype=torch.float64) for v in (sde.t_min, sde.t_max))
-    found = solver.solve(torchode.InitialValueProblem(y0=field.start, t_start=first, t_end=last))
-    if bool((found.status != torchode.status_codes.Status.SUCCESS.value).any()):
-        raise ArithmeticError(f"status {found.status.unique().tolist()}")
-    return field.finished(found.ys[:, -1])
-
-
-# ---------------------------------------------------------------- measurement
 
 
 @dataclass(frozen=True)
@@ -404,15 +104,15 @@ def trace_costs(problem: Problem, repeats: int = 7) -> dict[str, float]:
     signs, index = torch.ones_like(x), torch.arange(len(x))
 
     def traces(divergence: Any) -> Callable[[], Any]:
-        return lambda: divergence.traces(partial(_at, model, t), x, 0, index)
+        return lambda: divergence.traces(partial(velocity_at, model, t), x, 0, index)
 
     calls: dict[str, Callable[[], Any]] = {
         "forward": lambda: model.velocity(x, t),
-        FIXED: lambda: _velocity(model, x, t, signs),
+        FIXED: lambda: velocity_and_probe(model, x, t, signs),
         ONE: traces(Hutchinson(1)),
         "Hutchinson(4)": traces(Hutchinson(4)),
         "Probing(16)": traces(Probing(16)),
-        EXACT: lambda: _exact(model, x, t),
+        EXACT: lambda: exact_divergence(model, x, t),
     }
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
