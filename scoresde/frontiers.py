@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from scoresde.comparisons import HIGHER, LABELS, summarise
-from scoresde.plots import BLUE, FAINT, GREEN, INK, MUTED, PURPLE, SMALL, TEXT, VERMILION
+from scoresde.plots import BLUE, FAINT, GREEN, INK, MUTED, PURPLE, SMALL, TEXT, VERMILION, ShownFigure
 
 __all__ = ["frontier", "frontiers", "pareto"]
 
@@ -98,7 +98,7 @@ def frontiers(
         raise ValueError(f"no finite {', '.join(ys)} in the frame: {_why(summary)}")
     rows = [y for y in ys if any(p.y == y for p in kept)]
     chosen = _chosen([p.ranked() for p in kept if p.x == xs[0]], best, highlight)
-    figure = Figure(figsize=(5.4 * len(xs) + 0.2, 3.7 * len(rows) + 0.3), facecolor="white", layout="constrained")
+    figure = ShownFigure(figsize=(5.4 * len(xs) + 0.2, 3.7 * len(rows) + 0.3), facecolor="white", layout="constrained")
     axes = figure.subplots(len(rows), len(xs), squeeze=False)
     for panel in kept:
         panel.draw(axes[rows.index(panel.y)][list(xs).index(panel.x)], chosen)

@@ -450,7 +450,7 @@ def save(figure: Figure, path: str | Path, dpi: int = DPI) -> Path:
     return path
 
 
-class _Shown(Figure):
+class ShownFigure(Figure):
     """A figure that a notebook shows whether or not a backend of matplotlib is active there."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
@@ -506,7 +506,7 @@ class _Mosaic:
                 pixels = np.broadcast_to(image.clip(0, 1).transpose(1, 2, 0), (height, width, 3))
                 y, x = self._corner(r, k)
                 canvas[y : y + self.cell[0], x : x + self.cell[1]] = pixels.repeat(scale, 0).repeat(scale, 1)
-        self.figure = _Shown(figsize=(size[1] / DPI, size[0] / DPI), facecolor="white")
+        self.figure = ShownFigure(figsize=(size[1] / DPI, size[0] / DPI), facecolor="white")
         self.ax = self.figure.add_axes((0, 0, 1, 1))
         self.ax.set_axis_off()
         self.ax.imshow(canvas, interpolation="nearest", extent=(0, size[1], size[0], 0), aspect="auto")
@@ -621,7 +621,7 @@ def _running_mean(y: np.ndarray, half: int) -> np.ndarray:
 
 
 def _figure(width: float, height: float) -> Figure:
-    return _Shown(figsize=(width, height), facecolor="white", layout="constrained")
+    return ShownFigure(figsize=(width, height), facecolor="white", layout="constrained")
 
 
 def _line(i: int) -> dict[str, Any]:
