@@ -11,7 +11,18 @@ import pandas as pd
 
 from scoresde.metrics import Estimate
 
-__all__ = ["COLUMNS", "HIGHER", "LABELS", "METRICS", "check_comparable", "concat", "summarise", "table", "to_frame"]
+__all__ = [
+    "COLUMNS",
+    "HIGHER",
+    "LABELS",
+    "METRICS",
+    "check_comparable",
+    "concat",
+    "listing",
+    "summarise",
+    "table",
+    "to_frame",
+]
 
 METRICS = ("frechet_distance", "sliced_wasserstein", "precision", "recall", "density", "coverage")
 HIGHER = METRICS[2:]
@@ -179,6 +190,18 @@ def table(frame: pd.DataFrame) -> list[list[str]]:
             before[kind] = winner.name
             rows.append([f"≤ {budget:.0f}", kind, *_cells(winner, metrics), _as_good(some, winner, by)])
     return rows
+
+
+def listing(frame: pd.DataFrame) -> list[list[str]]:
+    """Every sampler at every number of steps, means over seeds: a header and rows of text.
+
+    Raises:
+        ValueError: as `check_comparable`.
+    """
+    summary = summarise(frame)
+    metrics = [name for name in METRICS if summary[name].notna().any()]
+    head = ["sampler", "steps", "NFE", "seconds", "error", *(LABELS[name] for name in metrics)]
+    return [head, *(_cells(row, metrics) for _, row in summary[summary["seeds"] > 0].iterrows())]
 
 
 def _cells(row: pd.Series, metrics: Sequence[str]) -> list[str]:

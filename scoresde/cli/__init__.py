@@ -55,6 +55,14 @@ _MAIN = ("experiment", "data", "sde", "network", "objective", "sampler", "logger
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with `arguments`, those of the process if not given; exits with its status."""
+    try:
+        _main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `scoresde list samplers | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["--complete"]:
         from scoresde.cli.completion import complete
@@ -75,14 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if command == "list":
         from scoresde.cli.choices import show
 
-        try:
-            show(rest)
-        except BrokenPipeError:  # `scoresde list samplers | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        show(rest)
     elif command == "completion":
         from scoresde.cli.completion import script
 
         print(script(rest))
+    elif command in COMMANDS and {"-h", "--help"} & set(rest):
+        from scoresde.cli.choices import show_command
+
+        show_command(command)
     elif command in COMMANDS:
         configure(verbosity)
         from scoresde.cli.application import run

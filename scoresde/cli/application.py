@@ -1,6 +1,6 @@
 """A command as a Hydra application: what is done to its arguments, and its job, alone or in a sweep."""
 
-import logging
+import errno
 import os
 import shlex
 import signal
@@ -11,6 +11,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -18,36 +19,38 @@ from omegaconf.errors import OmegaConfBaseException
 from scoresde.cli import sweeps
 from scoresde.cli.choices import check_extras, conf_dir
 from scoresde.cli.output import UsageError, Verbosity, configure, fail
-from scoresde.cli.overrides import check_overrides, follow_sweeps, is_sweep, name_directory
+from scoresde.cli.overrides import check_overrides, count_jobs, follow_sweeps, is_sweep, name_directory
 from scoresde.cli.studies import with_study
 
 __all__ = ["run"]
-
-_log = logging.getLogger(__name__)
 
 
 def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     """Run a command; exits if it does not do what was asked."""
     sweep: Path | None = None
+    asked: int | None = None
+    # Its errors come here, to be told in one line, instead of being printed by Hydra.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         arguments = name_directory(command, arguments)
         check_extras(arguments)
         arguments = sweeps.expand_repeats(command, arguments)
+        sweeps.check_sweep(command, arguments)
         check_overrides(command, arguments)
         arguments = follow_sweeps(arguments)
-        if verbosity is Verbosity.QUIET and not any(a.startswith("progress=") for a in arguments):
-            arguments = [*arguments, "progress=false"] if command != "report" else arguments
+        if verbosity is Verbosity.QUIET and command != "report":
+            arguments = [*arguments, *(["progress=false"] if "progress=" not in " ".join(arguments) else [])]
         if is_sweep(arguments):
-            arguments, sweep = sweeps.choose_directory(arguments)
             arguments = with_study(command, arguments)
+            asked = count_jobs(arguments)
+            arguments, sweep = sweeps.make_directory(arguments)
     except UsageError as error:
         fail(str(error), 2)
+    except OSError as error:
+        fail(explanation(error) or str(error))
     sys.argv = [f"scoresde {command}", *arguments]
     application: Any = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
-    if sweep is None:
-        application(Job(command, verbosity))()
-        return
-    if verbosity is not Verbosity.QUIET:
+    if sweep is not None and verbosity is not Verbosity.QUIET:
         print(f"sweep {sweep}", flush=True)
     status = 0
     try:
@@ -55,10 +58,29 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else 1
-    status = sweeps.conclude(sweep, status)
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        status = 1
+        text = explanation(error)
+        if text is None or os.environ.get("SCORESDE_TRACEBACK"):
+            raise
+        # Optuna's, where every trial failed or has no value.
+        text = "no trial has a value: see the jobs" if text == "Record does not exist." else text
+        print(f"scoresde: {text}", file=sys.stderr)
+    if sweep is not None:
+        status = sweeps.conclude(sweep, status, asked, _how_to_go_on(command, asked))
     if status:
         sys.exit(status)
+
+
+def _how_to_go_on(command: str, asked: int | None) -> str:
+    if command not in ("train", "likelihood", "compare"):
+        return ""
+    if asked is None:
+        return "the same command goes on with the study, by as many trials again"
+    return "the same command goes on: what is finished is not done again"
 
 
 class Job:
@@ -97,7 +119,7 @@ def _alone(task: Any, config: DictConfig) -> None:
         # With SCORESDE_TRACEBACK set, the traceback of any error: for those who work on the code.
         if text is None or os.environ.get("SCORESDE_TRACEBACK"):
             raise
-        fail(text)
+        fail(text, 2 if isinstance(error, UsageError) else 1)
 
 
 def explanation(error: Exception) -> str | None:
@@ -106,10 +128,13 @@ def explanation(error: Exception) -> str | None:
 
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror or error}{where}: what was complete is kept"
+        kept = ": what was complete is kept" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else ""
+        return f"{error.strerror or ' '.join(str(error).split())}{where}{kept}"
     if isinstance(error, torch.OutOfMemoryError):
         first = str(error).split(".")[0]
         return f"{first}: lower training.batch_size (or batch_size), or take a smaller network"
-    if isinstance(error, ValueError | ArithmeticError | TypeError | ImportError | OmegaConfBaseException):
+    if isinstance(
+        error, ValueError | ArithmeticError | TypeError | ImportError | OmegaConfBaseException | HydraException
+    ):
         return " ".join(str(error).split())
     return None

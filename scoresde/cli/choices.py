@@ -1,12 +1,13 @@
 """What can be chosen by name: the files of `conf/`, whose first line says what each is and whose it is."""
 
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from scoresde.cli.output import UsageError, fail, nearest, print_table
+from scoresde.cli.output import UsageError, fail, nearest, print_table, wrapped
 
-__all__ = ["check_extras", "conf_dir", "description", "groups", "options", "show"]
+__all__ = ["check_extras", "conf_dir", "description", "groups", "options", "show", "show_command"]
 
 # Where an s does not make it, as one word for the shell.
 _PLURALS = {"data": "data_sets", "training": "training", "evaluation": "evaluation"}
@@ -61,6 +62,22 @@ def show(arguments: Sequence[str]) -> None:
         print_table(
             ("choice", "what it is"), [[f"{group}={name}", description(group, name)] for name in options(group)]
         )
+
+
+def show_command(command: str) -> None:
+    """Print what a command can be told: its groups with their choices, and its settings as its file explains them."""
+    text = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")
+    head, _, rest = text.partition("\ndefaults:\n")
+    defaults, _, settings = rest.partition("\n\n")
+    print(f"{head.lstrip('# ')}\n\nusage: scoresde {command} [key=value ...] [--multirun]")
+    chosen = re.findall(r"^  - (\w+): (\w+)", defaults, re.M)
+    if chosen:
+        print("\ngroups, by name; the first is the default, GROUP.KEY=VALUE changes a part of it")
+        for group, default in chosen:
+            names = [default, *(name for name in options(group) if name != default)]
+            print(wrapped(f"  {group:<16}", ", ".join(names)))
+    print("\nsettings\n" + "\n".join(f"  {line}" for line in settings.partition("\nhydra:")[0].strip().splitlines()))
+    print("\n`--cfg job` prints the whole configuration, `--hydra-help` what Hydra itself can be told.")
 
 
 _EXTRAS = {

@@ -14,9 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from scoresde.cli.choices import conf_dir
+from scoresde.cli.choices import conf_dir, groups
 from scoresde.cli.output import UsageError, nearest, print_table
-from scoresde.cli.sweeps import Outcome
+from scoresde.cli.sweeps import Outcome, note_run
 
 __all__ = ["TASKS"]
 
@@ -47,6 +47,9 @@ def _train_one(config: DictConfig) -> Outcome:
     run = _run_to_train(config)
     with open_dict(config):
         config.run = str(run.directory)  # for the message after an interrupt
+    if _in_sweep():
+        note_run(run.directory)
+        _check_metric(config)
     value, unit = _value(run, config.metric)
     if run.summary().get("finished") and not _asked_to_go_on(config):
         print(f"{run.directory} is finished: nothing to do")
@@ -101,6 +104,15 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
     return summary.get("samples", {}).get("metrics", {}).get(metric, {}).get("value"), metric
 
 
+def _check_metric(config: DictConfig) -> None:
+    """Refuse to train for a sweeper that will be told nothing."""
+    if HydraConfig.get().sweeper._target_.endswith("BasicSweeper"):
+        return
+    needed = "likelihood" if config.metric == "likelihood" else "samples"
+    if config.evaluation[needed] == 0:
+        raise UsageError(f"metric={config.metric} needs evaluation.{needed}, which is 0: leave it out")
+
+
 def _run_to_train(config: DictConfig) -> Any:
     """The run to start or to go on with."""
     from scoresde.training.config import ConfigError
@@ -118,34 +130,36 @@ def _run_to_train(config: DictConfig) -> Any:
         return run
     plain: Any = OmegaConf.to_container(config, resolve=True)
     body = OmegaConf.create({k: v for k, v in plain.items() if k not in _COMMAND_KEYS})
-    name = str(config.name or f"{_choices()}-{config_hash(body)}")
+    identity = config_hash(body)
+    name = str(config.name or f"{_choices()}-{identity}")
     if Path(name).name != name or name in (".", ".."):
         raise ConfigError(f"name is {name!r}, expected a name without slashes, and not . or ..")
-    resume = _in_sweep() if config.resume is None else config.resume
     runs = Path(str(config.runs))
-    number, directory = 1, runs / name
-    existing = []
+    if _in_sweep() if config.resume is None else config.resume:
+        # Whatever the choices are called that lead to the same configuration.
+        named = runs.glob(f"{name}*" if config.name else f"*-{identity}*")
+        same = [d for d in sorted(named, key=_place) if (d / "config.yaml").is_file()]
+        same = [d for d in same if config_hash(Run.open(d, allow).config) == identity]
+        if same:
+            return Run(same[-1], body, allow)
+    directory, number = runs / name, 1
     while directory.exists():
-        existing.append(directory)
         number += 1
         directory = runs / f"{name}-{number}"
-    if resume:
-        same = [d for d in existing if (d / "config.yaml").is_file()]
-        same = [d for d in same if config_hash(Run.open(d, allow).config) == config_hash(body)]
-        directory = same[-1] if same else directory
     return Run(directory, body, allow)
 
 
+def _place(run: Path) -> tuple[int, str]:
+    """run-9 before run-10."""
+    return len(run.name), run.name
+
+
 def _choices() -> str:
-    """A name from what was chosen on the command line: experiment or data, then overridden groups."""
+    """A name from what was chosen on the command line: experiment or data, then the other groups in their order."""
     choices = HydraConfig.get().runtime.choices
-    first = choices.get("experiment") or choices["data"]
-    parts = [str(first)]
-    for override in HydraConfig.get().overrides.task:
-        key, _, value = override.lstrip("+~").partition("=")
-        if key in ("experiment", "data") or key not in choices:
-            continue
-        parts.append(value)
+    parts = [str(choices.get("experiment") or choices["data"])]
+    chosen = {o.lstrip("+~").partition("=")[0] for o in HydraConfig.get().overrides.task}
+    parts += [str(choices[g]) for g in choices if g in chosen and g not in ("experiment", "data")]
     return "-".join(parts)[:80]
 
 
@@ -163,7 +177,7 @@ def _apply_changes(config: DictConfig) -> None:
                     f"{override.input_line}: a run that is continued keeps its {key}; start a new run to change it"
                 )
             config[key] = OmegaConf.load(conf_dir() / key / f"{override.value()}.yaml")
-        elif key.split(".")[0] in ("training", "evaluation", "sampler", "logger"):
+        elif key.split(".")[0] in ("training", "evaluation", "sampler", "logger") and key != "training.seed":
             OmegaConf.update(config, key, override.value(), merge=True)
         else:
             raise ConfigError(
@@ -235,21 +249,26 @@ def _sample(config: DictConfig) -> None:
 
 def _sample_name(config: DictConfig) -> str:
     """n and the seed, after the label and what was chosen of the sampler: no job of a sweep writes another's file."""
+    return "-".join(filter(None, (_chosen(("sampler", "label")), f"n{config.n}", f"seed{config.seed}")))
+
+
+def _chosen(keys: tuple[str, ...]) -> str:
+    """What was chosen of these groups and keys on the command line, as part of a file's name."""
     parts: list[str] = []
     for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
         key, value = str(override.key_or_group), str(override.input_line).partition("=")[2]
-        if key == "sampler":
+        if key.partition(".")[0] not in keys or value == "null":
+            continue
+        if key in groups():
             parts.insert(0, value)
-        elif key == "label" or key.startswith("sampler."):
+        else:
             parts.append(f"{key.rpartition('.')[2]}{value}")
-    chosen = "-".join(p for p in parts if p not in ("null", "labelnull"))
+    chosen = "-".join(parts)
     plain = re.sub(r"[^\w.+-]+", "_", chosen)[:80].strip("_.")
-    if plain != chosen:
-        plain += f"-{zlib.crc32(chosen.encode()):08x}"
-    return "-".join(filter(None, (plain, f"n{config.n}", f"seed{config.seed}")))
+    return plain if plain == chosen else f"{plain}-{zlib.crc32(chosen.encode()):08x}"
 
 
-def _likelihood(config: DictConfig) -> None:
+def _likelihood(config: DictConfig) -> Outcome:
     import torch
     from accelerate import PartialState
 
@@ -262,20 +281,26 @@ def _likelihood(config: DictConfig) -> None:
     with open_dict(run.config):
         run.config.evaluation.divergence = config.divergence
         run.config.evaluation.dequantisation = config.dequantisation
+    # The jobs of a sweep have files of their own.
+    keys = ("tol", "divergence", "dequantisation", "decoder", "draws", "bound", "elbo_draws", "seed")
+    name = str(config.name or (_chosen(keys) if _in_sweep() else ""))
     model, data = _model(run, config), _data(run)
-    entry = likelihood(run, model, data, config.split, config.n, config, config.progress, processes)
-    if not processes.is_main_process:
-        return
-    print(_likelihood_line(entry))
-    print(f"per sample: {run.directory / ('likelihood-' + config.split + '.csv')}")
+    entry = likelihood(run, model, data, config.split, config.n, config, config.progress, processes, name)
+    if processes.is_main_process:
+        print(_likelihood_line(entry))
+        print(f"per sample: {run.directory / entry['file']}")
+    bits = entry["bits_per_dim"]
+    return Outcome([run.directory], entry["nats"] if bits is None else bits, "nats" if bits is None else "bits/dim")
 
 
-def _evaluate(config: DictConfig) -> None:
+def _evaluate(config: DictConfig) -> Outcome:
     from scoresde.metrics import PCA
     from scoresde.training.pipeline import check_evaluation_size, evaluate, sample
 
     run = _open(config)
     sampler, model, data = _sampler(run, config), _model(run, config), _data(run)
+    # The jobs of a sweep have figures of their own.
+    name = _chosen(("sampler", "n", "pca", "seed")) if _in_sweep() else ""
     n = len(data.test) if config.n is None else config.n
     if not isinstance(n, int) or n < 1:
         raise UsageError(f"n is {n!r}, expected a whole number of at least 1, or null for all")
@@ -297,11 +322,13 @@ def _evaluate(config: DictConfig) -> None:
         seed=config.seed,
         batch_size=config.batch_size,
         progress=config.progress,
-        name="evaluation",
+        name="-".join(filter(None, ("evaluation", name))),
     )
-    evaluate(run, data, drawn, cost, seed=config.seed, features=features)
+    evaluate(run, data, drawn, cost, seed=config.seed, features=features, name=name)
     summary = run.summary()
-    print("\n".join(_metric_lines(summary)))
+    print("\n".join(_metric_lines(summary, name)))
+    value = summary[f"samples-{name}" if name else "samples"]["metrics"]["frechet_distance"]["value"]
+    return Outcome([run.directory], value, "frechet_distance")
 
 
 def _tune(config: DictConfig) -> None:
@@ -316,14 +343,19 @@ def _tune(config: DictConfig) -> None:
     )
 
 
+_FEW = 24  # lines of a table that is read as a whole
+
+
 def _compare(config: DictConfig) -> None:
-    from scoresde.comparisons import table
+    from scoresde.comparisons import listing, table
     from scoresde.training.comparison import Presets, compare_run
 
     run = _open(config)
     presets = Presets(conf_dir() / "sampler", run.directory, run.allow)
     frame = compare_run(run, _model(run, config), _data(run), config, presets, config.progress)
-    head, *rows = table(frame)
+    names, steps = set(frame["sampler"]), set(frame["steps"].dropna())
+    short = len(names) * max(len(steps), 1) <= _FEW
+    head, *rows = listing(frame) if short else table(frame)
     print_table(head, rows)
     problems = frame[frame["problem"] != ""]
     for row in problems.itertuples():
@@ -395,8 +427,8 @@ def _likelihood_line(entry: dict[str, Any]) -> str:
     )
 
 
-def _metric_lines(summary: dict[str, Any]) -> list[str]:
-    entry, reference = summary["samples"], summary.get("reference", {})
+def _metric_lines(summary: dict[str, Any], name: str = "") -> list[str]:
+    entry, reference = summary[f"samples-{name}" if name else "samples"], summary.get("reference", {})
     lines = [f"{'':<22}{'samples':>20}{'training data':>20}   (against {_count(entry)} held-out)"]
     for name, metric in entry["metrics"].items():
         other = reference.get(name)

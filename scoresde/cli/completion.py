@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from scoresde.cli.choices import conf_dir, groups, options
-from scoresde.cli.output import fail
+from scoresde.cli.output import fail, without_verbosity
 
 __all__ = ["complete", "script"]
 
@@ -61,7 +61,7 @@ def complete(words: Sequence[str]) -> list[str]:
     """What the last word may become; the others are those before it."""
     from scoresde.cli import COMMANDS, OTHERS
 
-    before, word = list(words[:-1]), words[-1] if words else ""
+    before, word = without_verbosity(words[:-1]), words[-1] if words else ""
     if not before:
         found: Iterator[str] = iter([*COMMANDS, *OTHERS])
     elif before[0] == "list":
@@ -88,12 +88,14 @@ def _overrides(command: str, before: Sequence[str], word: str) -> Iterator[str]:
         yield from (f"{key}={name}" for name in _PLUGINS[key])
     elif not equals:
         yield from (f"{key}=" for key in _keys(command, before))
+        if command != "train" and word:
+            yield from (str(path.parent) for path in sorted(Path().glob("runs/*/config.yaml")))
         if "--multirun" in before or "-m" in before:
             yield from (f"{key}=" for key in _PLUGINS)
 
 
 _PLUGINS = {
-    "hydra/launcher": ("basic", "joblib", "submitit_local", "submitit_slurm", "ray"),
+    "hydra/launcher": ("basic", "joblib", "submitit_local", "submitit_slurm", "ray", "ray_aws"),
     "hydra/sweeper": ("basic", "optuna"),
 }
 

@@ -1,10 +1,12 @@
 """Overrides on the command line: checked before Hydra sees them, and brought into the form that it wants."""
 
+import math
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scoresde.cli.choices import conf_dir, groups, options
 from scoresde.cli.output import UsageError, nearest
 
-__all__ = ["check_overrides", "follow_sweeps", "is_sweep", "name_directory", "parsed", "quoted", "without_flags"]
+__all__ = ["check_overrides", "count_jobs", "follow_sweeps", "is_sweep", "name_directory", "parsed", "quoted"]
 
 
 def parsed(arguments: Sequence[str]) -> list[Override]:
@@ -33,7 +35,7 @@ def parsed(arguments: Sequence[str]) -> list[Override]:
 
 def is_sweep(arguments: Sequence[str]) -> bool:
     """Whether the arguments ask for several jobs."""
-    return bool({"-m", "--multirun"} & set(arguments))
+    return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
 
 
 def quoted(text: str) -> str:
@@ -44,11 +46,12 @@ def quoted(text: str) -> str:
 
 
 def name_directory(command: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments with a first one that is no override as `run=`; training has no such, as it makes its own."""
-    rest = list(arguments)
-    if command != "train" and rest and not rest[0].startswith(("-", "+", "~")) and "=" not in rest[0]:
-        rest[0] = f"run={quoted(rest[0])}"
-    return rest
+    """The arguments with one that is no override as `run=`; training has no such, as it makes its own."""
+    texts = without_flags(arguments)
+    places = [t for t in texts if "=" not in t and not t.startswith(("+", "~"))]
+    if command == "train" or len(places) != 1:
+        return list(arguments)
+    return [f"run={quoted(a)}" if a == places[0] else a for a in arguments]
 
 
 def check_overrides(command: str, arguments: Sequence[str]) -> None:
@@ -58,6 +61,8 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
         return
     overrides = parsed(arguments)
     known_groups = set(groups())
+    settings = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text(encoding="utf-8"))
+    optional = {k for d in settings["defaults"] if isinstance(d, dict) for k, v in d.items() if v is None}
     plain: list[str] = []
     sweeps: list[list[str]] = []
     for override in overrides:
@@ -66,11 +71,12 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
         if not override.key_or_group:
             raise UsageError(f"{override.input_line!r} has no key: write key=value")
         wrong = not (override.is_delete() or override.is_sweep_override() or isinstance(override.value(), str | list))
+        wrong = wrong and not (override.value() is None and override.key_or_group in optional)
         if override.key_or_group in known_groups and wrong:
             known = ", ".join(options(override.key_or_group))
             raise UsageError(f"{override.input_line!r}: expected one of {known}")
         if override.is_sweep_override():
-            if not {"-m", "--multirun"} & set(flags):
+            if not is_sweep(arguments):
                 raise UsageError(
                     f"{override.input_line!r} is a list of choices: add --multirun to run each, "
                     f"or quote it if it is one value: {override.key_or_group}=\\'...\\'"
@@ -78,6 +84,7 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
             key = str(override.input_line).split("=", 1)[0]
             sweeps.append([f"{key}={choice}" for choice in _choices(override)])
         else:
+            _check_type(override, settings.get(override.key_or_group))
             plain.append(str(override.input_line))
     longest = max((len(s) for s in sweeps), default=1)
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
@@ -90,6 +97,17 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
             except (OmegaConfBaseException, ValueError) as error:
                 raise UsageError(" ".join(str(error).split())) from error
     GlobalHydra.instance().clear()
+
+
+def _check_type(override: Override, default: Any) -> None:
+    """Refuse a value of another kind than a setting of the command has: its code would say something obscure."""
+    if override.is_delete():
+        return
+    value = override.value()
+    kinds = {bool: ("true or false", bool), int: ("a whole number", int)}
+    text, kind = kinds.get(type(default), ("", None))
+    if kind is not None and type(value) is not kind:
+        raise UsageError(f"{override.key_or_group} is {value!r}, expected {text}")
 
 
 def _choices(override: Override) -> list[str]:
@@ -105,6 +123,14 @@ def _choices(override: Override) -> list[str]:
 def _matches(name: str, glob: Glob) -> bool:
     """Whether the name is one of those."""
     return any(fnmatch(name, g) for g in glob.include) and not any(fnmatch(name, g) for g in glob.exclude)
+
+
+def count_jobs(arguments: Sequence[str]) -> int | None:
+    """How many jobs a grid has; None where a sweeper decides."""
+    overrides = parsed(arguments)
+    if any(o.key_or_group == "hydra/sweeper" and o.value() != "basic" for o in overrides):
+        return None
+    return math.prod(len(_choices(o)) for o in overrides if o.is_sweep_override())
 
 
 def follow_sweeps(arguments: Sequence[str]) -> list[str]:

@@ -6,15 +6,17 @@ was used, and `scoresde report` makes its page. Runs themselves lie where those 
 configuration, so that a sweep which is repeated finds what is finished and goes on with what is not.
 """
 
+import itertools
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from scoresde.cli.output import UsageError, print_table
 from scoresde.cli.overrides import is_sweep, parsed, quoted
 
-__all__ = ["Outcome", "choose_directory", "conclude", "expand_repeats", "run_job"]
+__all__ = ["Outcome", "check_sweep", "conclude", "expand_repeats", "make_directory", "note_run", "run_job"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def expand_repeats(command: str, arguments: Sequence[str]) -> list[str]:
             raise UsageError(f"{given.input_line!r}: expected one number of repeats")
         return list(arguments)
     count = given.value()
+    if "run" in overrides:
+        raise UsageError(f"{given.input_line!r} is of new runs: leave out run")
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise UsageError(f"repeats is {count!r}, expected a whole number of at least 1")
     sweeper = overrides.get("hydra/sweeper")
@@ -82,18 +86,49 @@ def expand_repeats(command: str, arguments: Sequence[str]) -> list[str]:
     return [*flags, *rest, f"training.seed={','.join(str(first + i) for i in range(count))}"]
 
 
-def choose_directory(arguments: Sequence[str]) -> tuple[list[str], Path]:
-    """The arguments with the sweep's directory among them, and that directory."""
+def make_directory(arguments: Sequence[str]) -> tuple[list[str], Path]:
+    """Make a sweep's directory: that and the arguments with it among them.
+
+    Raises:
+        UsageError: a directory whose name is not plain.
+    """
     values = {o.key_or_group: o.value() for o in parsed(arguments) if not o.is_sweep_override()}
-    if "hydra.sweep.dir" in values:
-        return list(arguments), Path(str(values["hydra.sweep.dir"]))
+    given = values.get("hydra.sweep.dir")
+    if given is not None:
+        directory = Path(str(given))
+        if "${" in str(given):
+            raise UsageError(f"hydra.sweep.dir is {given}, expected a plain path")
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(directory / "jobs", ignore_errors=True)  # of an earlier sweep
+        return list(arguments), directory
     root = Path(str(values.get("runs", "runs"))) / "sweeps"
+    root.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    directory, number = root / stamp, 1
-    while directory.exists():
-        number += 1
-        directory = root / f"{stamp}-{number}"
+    for number in itertools.count(1):
+        directory = root / (stamp if number == 1 else f"{stamp}-{number}")
+        with suppress(FileExistsError):
+            directory.mkdir()
+            break
     return [*arguments, f"hydra.sweep.dir={quoted(str(directory))}"], directory
+
+
+def check_sweep(command: str, arguments: Sequence[str]) -> None:
+    """Refuse what makes no sense for several jobs, or for one alone.
+
+    Raises:
+        UsageError: saying what to change.
+    """
+    overrides = parsed(arguments)
+    if not is_sweep(arguments):
+        for o in overrides:
+            if o.key_or_group in ("hydra/launcher", "hydra/sweeper") and o.value() != "basic":
+                raise UsageError(f"{o.input_line} is for several jobs: add --multirun")
+        return
+    if {"--cfg", "-c"} & set(arguments):
+        raise UsageError("--cfg shows the configuration of one job: leave out --multirun, and lists of choices")
+    for o in overrides:
+        if o.key_or_group == "name" and not o.is_sweep_override() and o.value() is not None:
+            raise UsageError(f"{o.input_line} would be the name of every job: leave it out, each gets one of its own")
 
 
 # -- a job ----------------------------------------------------------------------------------------------
@@ -114,7 +149,8 @@ def run_job(
     from scoresde.training.loop import Interrupted
 
     cfg = HydraConfig.get()
-    record = _Record(Path(cfg.sweep.dir), cfg.job.num, list(cfg.overrides.task))
+    global _current
+    record = _current = _Record(Path(cfg.sweep.dir), cfg.job.num, list(cfg.overrides.task))
     if config.get("fail_fast", False) and record.others_failed():
         record.write("not started")
         return None
@@ -138,6 +174,15 @@ def run_job(
             return None
     record.write("skipped" if outcome.skipped else "finished", outcome=outcome)
     return outcome.value
+
+
+_current: "_Record | None" = None
+
+
+def note_run(run: Path) -> None:
+    """Write down which run the job of a sweep is about, for the case that its process is killed."""
+    if _current is not None:
+        _current.write("running", run=str(run))
 
 
 class _Record:
@@ -203,12 +248,14 @@ def read_jobs(sweep: Path) -> list[dict[str, Any]]:
 # -- after ----------------------------------------------------------------------------------------------
 
 
-def conclude(sweep: Path, status: int) -> int:
+def conclude(sweep: Path, status: int, asked: int | None = None, hint: str = "") -> int:
     """Say how the jobs of a sweep ended.
 
     Args:
         sweep: its directory.
         status: with which the launcher ended.
+        asked: number of jobs that were asked for, where it is known.
+        hint: what to say if they are not all finished.
 
     Returns:
         The status to exit with: 0 if every job is finished.
@@ -218,7 +265,8 @@ def conclude(sweep: Path, status: int) -> int:
         return status
     for job in jobs:
         if job["status"] == "running":  # and is no more: its process was killed
-            job.update(status="killed", error="its process ended without a word")
+            how = "interrupted" if status >= 128 else "killed"
+            job.update(status=how, error="its process ended without a word")
     common = set.intersection(*(set(job["overrides"]) for job in jobs))
     unit = next((job["unit"] for job in jobs if job["unit"]), "")
     rows = [
@@ -237,7 +285,8 @@ def conclude(sweep: Path, status: int) -> int:
     failed = [job for job in jobs if job["status"] in ("failed", "killed")]
     left = [job for job in jobs if job["status"] in ("interrupted", "not started")]
     done = len(jobs) - len(failed) - len(left)
-    print(f"\n{done} of {len(jobs)} jobs finished: {sweep}")
+    asked = max(asked or 0, len(jobs))
+    print(f"\n{done} of {asked} jobs finished: {sweep}")
     results = sweep / "optimization_results.yaml"  # written by Optuna's sweeper
     if results.is_file():
         best = OmegaConf.load(results)
@@ -247,10 +296,11 @@ def conclude(sweep: Path, status: int) -> int:
     for job in failed:
         log = f" ({sweep / 'jobs' / job['log']})" if job["log"] else ""
         print(f"scoresde: job {job['number']} {job['status']}: {job['error']}{log}", file=sys.stderr)
-    if (failed or left or status) and any(job["unit"] or job["run"] for job in jobs):
-        print("the same command goes on: what is finished is not done again", file=sys.stderr)
+    unfinished = bool(failed or left or done < asked)
+    if hint and (unfinished or status):
+        print(hint, file=sys.stderr)
     _report(sweep, jobs)
-    return status or (1 if failed or left else 0)
+    return status or int(unfinished)
 
 
 def _report(sweep: Path, jobs: Sequence[dict[str, Any]]) -> None:

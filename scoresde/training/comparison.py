@@ -26,7 +26,7 @@ from scoresde.sampling import Adaptive, Sampler, ScipyODE, TorchSDE, TunedTimes
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import CheckpointError, load_tensors, save_tensors, write_atomically
 from scoresde.training.config import ConfigError, instantiate
-from scoresde.training.pipeline import _labels, check_evaluation_size
+from scoresde.training.pipeline import check_evaluation_size, labels_of
 from scoresde.training.run import Run
 
 __all__ = ["Presets", "compare_run"]
@@ -197,7 +197,7 @@ def _comparison(run: Run, model: NetworkScore, data: Data, n: int, options: Dict
         units(split[torch.randperm(len(split), generator=order)[:n]]) if len(split) >= n else None
         for split in (data.test, data.train)
     )
-    cond: dict[str, Any] = dict(_labels(model, n, None))
+    cond: dict[str, Any] = dict(labels_of(model, n, None))
     return Comparison(
         model,
         test,

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 from scoresde.data import Data
 from scoresde.likelihood import bits_per_dim, log_likelihood, solver_error
 from scoresde.likelihood.density import mean_and_error, tolerance_of
-from scoresde.likelihood.dequantisation import Dequantisation
+from scoresde.likelihood.dequantisation import Dequantisation, Uniform
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import write_atomically
 from scoresde.training.config import ConfigError
@@ -41,13 +42,33 @@ def likelihood(
     options: DictConfig,
     progress: bool = True,
     processes: PartialState | None = None,
+    name: str = "",
 ) -> dict[str, Any]:
     """Log-likelihoods of (the first n samples of) a split.
 
-    They are appended to `likelihood-{split}.csv` a batch at a time. Those that are there already, of the same model
-    and settings, are not computed again: a sample's figure depends on no other. Several processes take batches in turn,
-    and the first of them writes.
+    They are appended to `likelihood-{split}.csv` a batch at a time, or with a name to `likelihood-{split}-{name}.csv`,
+    and their mean then is not that of the run. Those that are there already, of the same model and settings, are not
+    computed again: a sample's figure depends on no other. Several processes take batches in turn, and the first of them
+    writes.
     """
+    stem = "-".join(filter(None, ("likelihood", split, name)))
+    first = processes is None or processes.is_main_process
+    with run.alone(stem) if first else nullcontext():
+        return _likelihood(run, model, data, split, n, options, progress, processes, stem, named=bool(name))
+
+
+def _likelihood(
+    run: Run,
+    model: NetworkScore,
+    data: Data,
+    split: str,
+    n: int | None,
+    options: DictConfig,
+    progress: bool,
+    processes: PartialState | None,
+    stem: str,
+    named: bool,
+) -> dict[str, Any]:
     if split not in ("train", "test"):
         raise ConfigError(f"split is {split!r}, expected train or test")
     raw, labels = (data.test, data.test_labels) if split == "test" else (data.train, data.train_labels)
@@ -65,6 +86,11 @@ def likelihood(
     size = math.prod(data.shape)
     tol = tolerance_of(options.tol, None, None, size).nats
     discrete = data.transform.levels is not None
+    if not discrete and not isinstance(dequantisation, Uniform):
+        raise ConfigError(f"dequantisation is {dequantisation.name}, but {data.name} is continuous: leave it out")
+    for option, known in (("decoder", ("rounding", "gaussian")), ("bound", ("average", "importance"))):
+        if options[option] not in known:
+            raise ConfigError(f"{option} is {options[option]!r}, expected one of {', '.join(known)}")
     unit = "bits_per_dim" if discrete else "nats"
     settings: dict[str, Any] = {
         "split": split,
@@ -80,7 +106,7 @@ def likelihood(
         "model": hashlib.sha256(run.model_path.read_bytes()).hexdigest()[:16],
     }
     rank, count = (0, 1) if processes is None else (processes.process_index, processes.num_processes)
-    path = run.directory / f"likelihood-{split}.csv"
+    path = run.directory / f"{stem}.csv"
     table = _Table(path, unit, settings)
     if rank == 0 and table.rows:
         table.begin()
@@ -116,6 +142,7 @@ def likelihood(
     entry = {
         **{key: value for key, value in settings.items() if key not in ("unit", "model", "seed", "digest")},
         "n": n,
+        "file": path.name,
         "bits_per_dim": mean if discrete else None,
         "nats": -mean * size * math.log(2) if discrete else mean,
         "stderr": error if n > 1 else None,
@@ -132,6 +159,9 @@ def likelihood(
     entry |= _error_parts(entry, n)
     entry["solver_error"] = table.column("solver_error", min(n, _CHECKED)).square().mean().sqrt().item()
     if rank:
+        return entry
+    if named:
+        run.add_to_summary(**{stem: entry})
         return entry
     picture_of_likelihoods(run, data, raw[:n], values, split, unit)
     run.add_to_summary(**{"likelihood" if split == "test" else "likelihood_train": entry})

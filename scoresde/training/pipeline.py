@@ -32,6 +32,7 @@ __all__ = [
     "check_evaluation_size",
     "check_labels",
     "evaluate",
+    "labels_of",
     "likelihood",
     "limit_threads",
     "sample",
@@ -244,7 +245,7 @@ def sample(
         raise ValueError(f"n is {n!r}, expected a whole number of at least 1")
     if Path(name).name != name:
         raise ValueError(f"name is {name!r}, expected a name without slashes")
-    cond = _labels(model, n, label)
+    cond = labels_of(model, n, label)
     began = time.perf_counter()
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress, **cond}
     out = sampler(model, (n, *data.shape), **options)
@@ -258,7 +259,7 @@ def sample(
     return raw, {"n": n, "nfe": out.nfe, "seconds": seconds, "sampler": repr(sampler), "seed": seed}
 
 
-def _labels(model: NetworkScore, n: int, label: int | None) -> dict[str, Tensor]:
+def labels_of(model: NetworkScore, n: int, label: int | None) -> dict[str, Tensor]:
     """The condition of n samples: classes in turn, or `label`; none for a model without classes."""
     if has_classes(model):
         classes = int(model.network.num_classes)  # type: ignore[arg-type]
@@ -284,7 +285,7 @@ def tune_run(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> 
         seed=options.seed,
         batch_size=options.batch_size,
         progress=options.progress,
-        **_labels(model, count, options.label),
+        **labels_of(model, count, options.label),
     )
     path = run.directory / f"tuned-{options.steps}.json"
     write_atomically(path, lambda file: file.write(made.to_json().encode()))
@@ -292,11 +293,11 @@ def tune_run(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> 
 
 
 def evaluate(
-    run: Run, data: Data, samples: Tensor, cost: dict[str, Any], *, seed: int = 0, features: Any = None
+    run: Run, data: Data, samples: Tensor, cost: dict[str, Any], *, seed: int = 0, features: Any = None, name: str = ""
 ) -> None:
     """Sample quality against as many held-out samples, and of training data against the same for scale.
 
-    Goes into the summary, with what the samples cost.
+    Goes into the summary, with what the samples cost; with a name it is kept apart from the run's own.
     """
     n = min(len(samples), len(data.test), len(data.train))
     order = torch.Generator().manual_seed(seed)
@@ -306,7 +307,7 @@ def evaluate(
     metrics = _metrics(evaluate_samples(_units(data, samples[:n]), test, features, seed=seed))
     reference = _metrics(evaluate_samples(some, test, features, seed=seed))
     cost = {**cost, "metrics": metrics, "metrics_seconds": time.perf_counter() - began}
-    run.add_to_summary(samples=cost, reference=reference)
+    run.add_to_summary(**{f"samples-{name}" if name else "samples": cost, "reference": reference})
 
 
 def _units(data: Data, raw: Tensor) -> Tensor:

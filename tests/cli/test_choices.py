@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scoresde.cli import COMMANDS, main
 from scoresde.cli.choices import conf_dir, description, groups, options
@@ -158,3 +159,16 @@ def test_tables_fit_a_terminal_and_are_plain_elsewhere(
 
 def test_conf_dir_has_a_configuration_for_every_command() -> None:
     assert {path.stem for path in conf_dir().glob("*.yaml")} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every setting with its comment, and the choices of the groups that it takes."""
+    main([command, "--help"])
+    out = capsys.readouterr().out
+    config = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text())
+    groups_of = {k for d in config["defaults"] if isinstance(d, dict) for k in d if not k.startswith("override")}
+    assert all(re.search(rf"^  {key}: ", out, re.M) for key in config if key not in ("defaults", "hydra"))
+    assert all(name in out for group in groups_of for name in options(group))
+    assert ("sampler " in out) == ("sampler" in groups_of)
+    assert "hydra:" not in out

@@ -216,6 +216,7 @@ def test_repeats_become_seeds(given: list[str], expected: list[str]) -> None:
         (["repeats=1.5"], "repeats is 1.5"),
         (["repeats=1,2", "-m"], "expected one number of repeats"),
         (["repeats=2", "training.seed=1,2", "-m"], "give one seed, the first"),
+        (["repeats=2", "run=runs/a"], "is of new runs: leave out run"),
     ],
 )
 def test_repeats_that_cannot_be(given: list[str], message: str) -> None:
@@ -329,3 +330,80 @@ def test_what_is_not_installed(
     error = capsys.readouterr().err
     assert re.search(message, error)
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "-m", "sde=vp,ve", "name=a"], "name=a would be the name of every job"),
+        (["train", "-m", "sde=vp,ve", "--cfg", "job"], "--cfg shows the configuration of one job"),
+        (["train", "hydra/launcher=joblib"], "hydra/launcher=joblib is for several jobs: add --multirun"),
+        (["train", "-m", "sde=vp,ve", "hydra.sweep.dir='a_${now:%H}'"], "hydra.sweep.dir is .*, expected a plain path"),
+        (["train", "-m", "sde=vp,ve", "hydra.launcher.n_job=2"], "n_job"),
+        (["sample", "somewhere", "seed=x"], "seed is 'x', expected a whole number"),
+        (["report", "somewhere", "pictures=maybe"], "pictures is 'maybe', expected true or false"),
+        (["report", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_mistakes_about_sweeps_are_told_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(*arguments) in (1, 2)
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count("\n") == 1
+    assert error.startswith("scoresde: ")
+    assert not list(Path().glob("*/config.yaml"))
+
+
+def test_a_directory_of_an_earlier_sweep_is_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(commands.TASKS, "sample", lambda config: None)
+    assert status_of("sample", "run=a", "-m", "seed=0,1,2", "hydra.sweep.dir=here") == 0
+    assert status_of("sample", "run=a", "-m", "seed=0,1", "hydra.sweep.dir=here", "fail_fast=true") == 0
+    assert "2 of 2 jobs finished: here" in capsys.readouterr().out
+
+
+def test_two_sweeps_at_once_have_directories_of_their_own() -> None:
+    made = [sweeps.make_directory(["runs=there"])[1] for _ in range(3)]
+    assert len(set(made)) == 3
+    assert all(path.parent == Path("there/sweeps") for path in made)
+
+
+def test_the_same_configuration_is_found_by_whatever_choices_it_was_named() -> None:
+    assert status_of("train", *TOY, "-m", "objective=likelihood") == 0
+    (first,) = runs()
+    assert status_of("train", "sde=vp", *TOY, "-m", "objective=likelihood") == 0
+    assert runs() == [first]
+    assert [job["status"] for job in jobs()] == ["skipped"]
+
+
+def test_likelihoods_of_a_sweep_are_kept_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("train", *TOY, "name=one") == 0
+    before = Run.open("runs/one").summary()["likelihood"]
+    sweep_of = ["tol=0.5,2", "seed=3", "progress=false", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    assert status_of("likelihood", "runs/one", "n=6", "batch_size=1", *sweep_of) == 0
+    files = sorted(path.name for path in Path("runs/one").glob("likelihood-test-*.csv"))
+    assert files == ["likelihood-test-tol0.5-seed3.csv", "likelihood-test-tol2-seed3.csv"]
+    for job, file in zip(jobs(), files, strict=True):
+        lines = (Path("runs/one") / file).read_text().splitlines()
+        assert [line.split(",")[0] for line in lines[1:]] == [str(i) for i in range(6)]
+        assert job["value"] == pytest.approx(sum(float(line.split(",")[1]) for line in lines[1:]) / 6)
+    assert Run.open("runs/one").summary()["likelihood"] == before
+
+
+def test_optuna_without_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("train", *TOY, *OPTUNA, "sde=vp,ve", "metric=frechet_distance") == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "metric=frechet_distance needs evaluation.samples, which is 0" in error
+    assert "no trial has a value: see the jobs" in error
+
+
+def test_a_pipe_that_is_closed(tmp_path: Path) -> None:
+    for arguments in ("list samplers", "sample --help", "train --cfg job"):
+        line = f"{sys.executable} -m scoresde.cli {arguments} | head -1"
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True)
+        assert done.stdout.count("\n") == 1
+        assert done.stderr == ""
