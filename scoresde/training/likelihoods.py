@@ -90,7 +90,7 @@ def _likelihood(
         raise ConfigError(f"dequantisation is {dequantisation.name}, but {data.name} is continuous: leave it out")
     for option, known in (("decoder", ("rounding", "gaussian")), ("bound", ("average", "importance"))):
         if options[option] not in known:
-            raise ConfigError(f"{option} is {options[option]!r}, expected one of {', '.join(known)}")
+            raise ConfigError(f"{option} is {options[option]!r}, expected {' or '.join(map(repr, known))}")
     unit = "bits_per_dim" if discrete else "nats"
     settings: dict[str, Any] = {
         "split": split,

@@ -274,7 +274,7 @@ def test_a_sweep_that_was_stopped_goes_on_when_repeated(signum: int, tmp_path: P
     second = next(Path("runs").glob("*-ve-*"))
     if signum == signal.SIGINT:
         assert process.returncode == 128 + signum
-        assert "1 of 2 jobs finished" in out
+        assert "1 of 3 jobs finished" in out
         assert "the same command goes on" in error
         assert "Traceback" not in out + error
         assert [job["status"] for job in jobs()] == ["finished", "interrupted"]
@@ -309,7 +309,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
         pass
     with other.alone("training"):
         pass
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()  # nothing was written
 
 
 @pytest.mark.parametrize(
