@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -357,10 +356,16 @@ def _compare(config: DictConfig) -> None:
     short = len(names) * max(len(steps), 1) <= _FEW
     head, *rows = listing(frame) if short else table(frame)
     print_table(head, rows)
-    problems = frame[frame["problem"] != ""]
-    for row in problems.itertuples():
-        print(f"scoresde: {row.sampler}, {row.steps} steps: {row.problem}", file=sys.stderr)
     print(f"all of them: {run.directory / 'comparison.csv'}, picture: {run.directory / 'samples' / 'comparison.png'}")
+    problems = frame[frame["problem"] != ""]
+    costly = problems["problem"].str.startswith("left out")
+    if costly.any():
+        print(f"{costly.sum()} of more evaluations are left out: raise max_nfe, or name them in samplers")
+    failed = problems[~costly]
+    if len(failed):
+        first = failed.iloc[0]
+        which = f"the first {first.sampler} at {first.steps} steps"
+        raise ValueError(f"{len(failed)} of {len(frame)} cells failed, {which}: {first.problem}")
 
 
 def _dequantise(config: DictConfig) -> None:

@@ -391,6 +391,14 @@ def test_compare(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(table) == 5
     assert Path(f"{RUN}/comparison.parquet").is_file()
     Image.open(f"{RUN}/samples/comparison.png").verify()
+    main(["compare", RUN, "samplers=[heun,dopri5]", "steps=[3]", "max_nfe=10", "n=20", "progress=false"])
+    assert "1 of more evaluations are left out: raise max_nfe" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", RUN, "samplers=[heun,tuned]", "steps=[3]", "n=20", "progress=false"])
+    assert stop.value.code == 1
+    out, error = capsys.readouterr()
+    assert "heun" in out
+    assert re.search("cells failed, the first tuned at 3 steps: .*make it by `scoresde tune", error)
     assert "unknown sampler 'huen', did you mean 'heun'" in refusal(capsys, "compare", RUN, "samplers=[huen]")
     assert "n is 1000 but there are 40 held-out samples" in refusal(capsys, "compare", RUN, "n=1000")
 
