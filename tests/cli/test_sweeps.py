@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from scoresde.cli import commands, main, sweeps
 from scoresde.cli.output import UsageError
@@ -43,11 +45,14 @@ FOUR = ["sde=vp,ve", "objective=denoising,likelihood"]
 
 
 @pytest.fixture(autouse=True)
-def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     for name, value in (("ACCELERATE_USE_CPU", "true"), ("WANDB_MODE", "offline"), ("OMP_NUM_THREADS", "1")):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("SCORESDE_TRACEBACK", raising=False)
+    yield
+    # joblib keeps its processes, and those their working directory.
+    get_reusable_executor().shutdown(wait=True)
 
 
 def status_of(*arguments: str) -> int:

@@ -114,6 +114,7 @@ def test_all_files_are_there(trained: SimpleNamespace) -> None:
         "metrics.jsonl",
         "summary.json",
         "pictures.json",
+        "report.html",
         "likelihood-test.csv",
         "likelihood-test.json",
         "likelihood-train.csv",
@@ -379,12 +380,10 @@ def test_nothing_after_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     drawn: list[NetworkScore] = []
     monkeypatch.setattr(pipeline, "pictures", lambda run, model, data, **k: drawn.append(model))
     run = Run(tmp_path / "run", config(*TOY, "evaluation.samples=0", "evaluation.likelihood=0"))
-    run.add_picture("nothing.png", "a", "b")  # the file that `pictures` would have begun
     logger = LocalLogger()
-    run.directory.joinpath("nothing.png").touch()
     train(run, logger, progress=False)
     assert len(drawn) == 1
-    assert set(run.summary()) == {"name", "parameters", "training"}
+    assert set(run.summary()) == {"name", "parameters", "training", "finished"}
     assert not (run.directory / "samples").exists()
     # A logger that is the local one is not there twice.
     assert len((run.directory / "metrics.jsonl").read_text().splitlines()) == 5
