@@ -9,13 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde import plots
 from scoresde.data import Data
 from scoresde.score import NetworkScore
 from scoresde.sde import expand_to
 from scoresde.training.run import Run
 
 __all__ = ["has_classes", "picture_of_likelihoods", "picture_of_samples", "pictures", "read_log"]
+
+
+def _plots() -> Any:
+    """`scoresde.plots`, late: training does not wait for matplotlib."""
+    from scoresde import plots
+
+    return plots
 
 
 def has_classes(model: NetworkScore) -> bool:
@@ -39,7 +45,7 @@ def _unquantised(data: Data, x: Tensor) -> Tensor:
 
 
 def _save(run: Run, figure: Any, file: str, title: str, caption: str) -> None:
-    plots.save(figure, run.directory / file)
+    _plots().save(figure, run.directory / file)
     run.add_picture(file, title, caption)
 
 
@@ -48,10 +54,10 @@ def picture_of_samples(run: Run, data: Data, raw: Tensor, name: str, caption: st
     file = f"samples/{name}.png"
     if _is_image(data):
         images = _to_unit(data, data.transform.encode(raw[:100]))
-        _save(run, plots.image_grid(images), file, "Samples", caption)
+        _save(run, _plots().image_grid(images), file, "Samples", caption)
     elif data.shape == (2,):
         test = data.test[: len(raw)]
-        _save(run, plots.samples_2d(raw, test), file, "Samples", caption + " Beside them, held-out data.")
+        _save(run, _plots().samples_2d(raw, test), file, "Samples", caption + " Beside them, held-out data.")
 
 
 def _histogram(run: Run, data: Data) -> None:
@@ -61,7 +67,7 @@ def _histogram(run: Run, data: Data) -> None:
         unit = "nats" if data.transform.levels is None else "bits/dim"
         _save(
             run,
-            plots.likelihood_histogram(columns["train"], columns["test"], unit=unit),
+            _plots().likelihood_histogram(columns["train"], columns["test"], unit=unit),
             "samples/likelihood.png",
             "Likelihood of training and held-out data",
             f"{'Log-density' if unit == 'nats' else 'Bits per dimension'} of each sample; random probes widen both.",
@@ -77,7 +83,7 @@ def picture_of_likelihoods(run: Run, data: Data, raw: Tensor, values: Tensor, sp
     order = values.argsort(descending=unit != "bits_per_dim")
     chosen = torch.cat((order[:count], order[-count:]))
     images = _to_unit(data, data.transform.encode(raw[chosen]))
-    figure = plots.image_grid(images, columns=count, titles=[f"{v:.2f}" for v in values[chosen].tolist()])
+    figure = _plots().image_grid(images, columns=count, titles=[f"{v:.2f}" for v in values[chosen].tolist()])
     of = "held-out images" if split == "test" else "training images"
     caption = (
         f"Of {len(raw)} {of}, the {count} most likely (above) and the {count} least likely, "
@@ -98,7 +104,7 @@ def pictures(run: Run, model: NetworkScore, data: Data, *, seed: int = 0) -> Non
         centres, mean, stderr = _average_curves(with_curves)
         _save(
             run,
-            plots.loss_by_noise_level(centres, mean, stderr),
+            _plots().loss_by_noise_level(centres, mean, stderr),
             "samples/loss_by_noise_level.png",
             "Loss by noise level",
             "Mean squared error of the predicted noise at the end of training.",
@@ -125,7 +131,7 @@ def _process_pictures(run: Run, model: NetworkScore, data: Data, seed: int) -> N
     shown = _unquantised(data, shown) if image else shown
     _save(
         run,
-        plots.forward_process(shown, times),
+        _plots().forward_process(shown, times),
         "samples/forward_process.png",
         "Data dissolving into noise",
         f"x_t under {type(sde).__name__}, a row for each time, divided by √(α² + σ²).",
@@ -156,7 +162,7 @@ def _process_pictures(run: Run, model: NetworkScore, data: Data, seed: int) -> N
         )
         picked = torch.arange(len(times_all))
         text = "Paths from noise to data, divided by √(α² + σ²)."
-    _save(run, plots.trajectory(states, out.times[picked]), "samples/trajectory.png", "Denoising", text)
+    _save(run, _plots().trajectory(states, out.times[picked]), "samples/trajectory.png", "Denoising", text)
 
 
 @torch.no_grad()
@@ -173,7 +179,7 @@ def _field_picture(run: Run, model: NetworkScore, data: Data) -> None:
         cond["labels"] = torch.zeros(len(points), dtype=torch.int64, device=model.device)
         title += ", class 0"
     score = model.score(alpha * points.to(model.device), t, **cond).cpu()
-    figure = plots.vector_field(points, score * alpha, samples=test[:1000], title=title)
+    figure = _plots().vector_field(points, score * alpha, samples=test[:1000], title=title)
     _save(
         run,
         figure,

