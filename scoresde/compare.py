@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 from scoresde.comparisons import COLUMNS, METRICS, concat, summarise, to_frame
 from scoresde.metrics import PCA, Estimate, frechet_distance, manifold_metrics, sliced_wasserstein
+from scoresde.metrics.evaluate import FEWEST
 from scoresde.metrics.features import FeatureMap, paired_features
 from scoresde.sampling import Adaptive, ExplicitTimes, Noise, Sampler, Solver
 from scoresde.score import ScoreModel
@@ -49,12 +50,11 @@ __all__ = [
 SamplerOf = Sampler | Callable[[int], Sampler]
 
 _CHECKED = 32  # starts, the first, of which the reference's own error is measured
-_FEWEST = 7  # samples on each side: what the metrics' neighbours and jackknife need
 
 
 def quality(samples: Tensor, data: Tensor, features: PCA | FeatureMap | None = None) -> dict[str, Estimate]:
     """`METRICS` of samples `(n, ...)` against data `(n, ...)`; see `scoresde.metrics.evaluate_samples`."""
-    x, y = paired_features(samples, data, features, minimum=_FEWEST)
+    x, y = paired_features(samples, data, features, minimum=FEWEST)
     found = {e.name: e for e in (frechet_distance(x, y), sliced_wasserstein(x, y))}
     return found | manifold_metrics(x, y)
 
@@ -314,8 +314,8 @@ class Comparison:
 def _count(n: int | None, data: Tensor | None, floor: Tensor | None) -> int:
     if n is None:
         n = 512 if data is None else len(data)
-    if isinstance(n, bool) or not isinstance(n, int) or n < _FEWEST:
-        raise ValueError(f"n is {n!r}, expected a whole number of at least {_FEWEST}")
+    if isinstance(n, bool) or not isinstance(n, int) or n < FEWEST:
+        raise ValueError(f"n is {n!r}, expected a whole number of at least {FEWEST}")
     for name, values in (("data", data), ("floor", floor)):
         if values is not None and len(values) < n:
             raise ValueError(

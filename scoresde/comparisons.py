@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from scoresde.metrics import Estimate
+from scoresde.metrics.evaluate import HIGHER_IS_BETTER, TITLES
 
 __all__ = [
     "COLUMNS",
-    "HIGHER",
     "LABELS",
     "METRICS",
     "check_comparable",
@@ -24,9 +24,7 @@ __all__ = [
     "to_frame",
 ]
 
-METRICS = ("frechet_distance", "sliced_wasserstein", "precision", "recall", "density", "coverage")
-HIGHER = METRICS[2:]
-"""The metrics of which more is better."""
+METRICS = ("frechet_distance", "sliced_wasserstein", *HIGHER_IS_BETTER)
 COLUMNS = (
     *("sampler", "steps", "seed", "n", "nfe", "seconds", "error", "error_stderr"),
     *(name for metric in METRICS for name in (metric, f"{metric}_stderr")),
@@ -36,9 +34,7 @@ LABELS = {
     "nfe": "evaluations of the network",
     "seconds": "seconds",
     "error": "error of the endpoint, RMS",
-    "frechet_distance": "Fréchet distance",
-    "sliced_wasserstein": "sliced Wasserstein distance",
-    **{name: name for name in HIGHER},
+    **{name: TITLES.get(name, name) for name in METRICS},
 }
 
 

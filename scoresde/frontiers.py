@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
-from scoresde.comparisons import HIGHER, LABELS, summarise
+from scoresde.comparisons import LABELS, summarise
+from scoresde.metrics.evaluate import HIGHER_IS_BETTER
 from scoresde.plots import BLUE, FAINT, GREEN, INK, MUTED, PURPLE, SMALL, TEXT, VERMILION, ShownFigure
 
 __all__ = ["frontier", "frontiers", "pareto"]
@@ -157,7 +158,7 @@ class _Panel:
 
     def __init__(self, summary: pd.DataFrame, y: str, x: Cost) -> None:
         self.y, self.x = y, x
-        self.higher = y in HIGHER
+        self.higher = y in HIGHER_IS_BETTER
         self.attrs = summary.attrs
         finite = summary[np.isfinite(summary[[x, y]].astype(float)).all(axis=1) & (summary[x] > 0)]
         self.curves = []

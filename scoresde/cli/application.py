@@ -38,8 +38,12 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         sweeps.check_sweep(command, arguments)
         check_overrides(command, arguments)
         arguments = follow_sweeps(arguments)
-        if verbosity is Verbosity.QUIET and command != "report":
-            arguments = [*arguments, *(["progress=false"] if "progress=" not in " ".join(arguments) else [])]
+        if (
+            verbosity is Verbosity.QUIET
+            and command != "report"
+            and not any(a.startswith("progress=") for a in arguments)
+        ):
+            arguments = [*arguments, "progress=false"]
         if is_sweep(arguments):
             arguments = with_study(command, arguments)
             asked = count_jobs(arguments)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from scoresde.cli.choices import conf_dir, groups
 from scoresde.cli.output import UsageError, nearest, print_table
+from scoresde.cli.overrides import parsed
 from scoresde.cli.sweeps import Outcome, note_run
 
 __all__ = ["TASKS"]
@@ -50,7 +50,7 @@ def _train_one(config: DictConfig) -> Outcome:
         note_run(run.directory)
         _check_metric(config)
     value, unit = _value(run, config.metric)
-    if run.summary().get("finished") and not _asked_to_go_on(config):
+    if run.summary().get("finished") and not _asked_to_go_on():
         print(f"{run.directory} is finished: nothing to do")
         return Outcome([run.directory], value, unit, skipped=True)
     began = time.perf_counter()
@@ -71,10 +71,9 @@ def _in_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def _asked_to_go_on(config: DictConfig) -> bool:
+def _asked_to_go_on() -> bool:
     """Whether a finished run was named, to do more with it."""
-    overrides = HydraConfig.get().overrides.task
-    return any(o.startswith("run=") for o in overrides)
+    return any(o.startswith("run=") for o in HydraConfig.get().overrides.task)
 
 
 def _name_group(config: DictConfig) -> None:
@@ -166,7 +165,7 @@ def _apply_changes(config: DictConfig) -> None:
     """Overrides on top of a run that is continued: how long to train and what to do after, not what to train."""
     from scoresde.training.config import ConfigError
 
-    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+    for override in parsed(HydraConfig.get().overrides.task):
         key = override.key_or_group
         if key in _COMMAND_KEYS:
             continue
@@ -254,7 +253,7 @@ def _sample_name(config: DictConfig) -> str:
 def _chosen(keys: tuple[str, ...]) -> str:
     """What was chosen of these groups and keys on the command line, as part of a file's name."""
     parts: list[str] = []
-    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+    for override in parsed(HydraConfig.get().overrides.task):
         key, value = str(override.key_or_group), str(override.input_line).partition("=")[2]
         if key.partition(".")[0] not in keys or value == "null":
             continue

@@ -139,7 +139,7 @@ def follow_sweeps(arguments: Sequence[str]) -> list[str]:
     Before its jobs Hydra composes a sweep's configuration without the swept groups, where such a key may not exist.
     """
     texts = without_flags(arguments)
-    overrides = dict(zip(texts, OverridesParser.create().parse_overrides(texts), strict=True))
+    overrides = dict(zip(texts, parsed(arguments), strict=True))
     swept = {str(o.key_or_group) for o in overrides.values() if o.is_sweep_override()}
 
     def follow(text: str) -> str:

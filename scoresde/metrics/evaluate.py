@@ -7,9 +7,17 @@ from scoresde.metrics.manifold import manifold_metrics
 from scoresde.metrics.mmd import GaussianKernel, mmd
 from scoresde.metrics.wasserstein import sliced_wasserstein
 
-LOWER_IS_BETTER = ("frechet_distance", "sliced_wasserstein", "mmd_polynomial", "mmd_gaussian")
+TITLES = {
+    "frechet_distance": "Fréchet distance",
+    "sliced_wasserstein": "sliced Wasserstein distance",
+    "mmd_polynomial": "MMD², polynomial kernel",
+    "mmd_gaussian": "MMD², Gaussian kernel",
+}
+"""Of the metrics whose names are no words of their own."""
+LOWER_IS_BETTER = tuple(TITLES)
 HIGHER_IS_BETTER = ("precision", "recall", "density", "coverage")
 METRICS = LOWER_IS_BETTER + HIGHER_IS_BETTER
+FEWEST = 7  # samples on each side: 5 neighbours and a jackknife
 
 
 def evaluate_samples(
@@ -29,7 +37,7 @@ def evaluate_samples(
     Raises:
         ValueError: bad samples (see `paired_features`), or fewer than 7 (5 neighbours and a jackknife).
     """
-    x, y = paired_features(a, b, features, minimum=7)
+    x, y = paired_features(a, b, features, minimum=FEWEST)
     distances = (
         frechet_distance(x, y, seed=seed),
         sliced_wasserstein(x, y, seed=seed),

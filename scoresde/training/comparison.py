@@ -139,7 +139,7 @@ def compare_run(
         "n": n,
         "data": data.name,
         "data_hash": comparison.attrs()["data"],
-        "model": hashlib.sha256(run.model_path.read_bytes()).hexdigest()[:16],
+        "model": run.fingerprint(),
         "tolerance": comparison.solver.rtol,
         "batch_size": options.batch_size,
         "device": model.device.type,

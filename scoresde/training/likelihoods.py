@@ -1,7 +1,6 @@
 """Log-likelihoods of a run's data: one line for each sample, in a file that an interrupted command goes on from."""
 
 import csv
-import hashlib
 import json
 import math
 import time
@@ -103,7 +102,7 @@ def _likelihood(
         "t_min": model.sde.t_min,
         "seed": options.seed,
         "elbo_draws": options.elbo_draws,
-        "model": hashlib.sha256(run.model_path.read_bytes()).hexdigest()[:16],
+        "model": run.fingerprint(),
     }
     rank, count = (0, 1) if processes is None else (processes.process_index, processes.num_processes)
     path = run.directory / f"{stem}.csv"

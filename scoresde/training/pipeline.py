@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.metrics import evaluate_samples
+from scoresde.metrics.evaluate import FEWEST
 from scoresde.sampling import Sampler, TunedSteps, tune
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import write_atomically
@@ -38,10 +39,6 @@ __all__ = [
     "train",
     "tune_run",
 ]
-
-
-# What `evaluate_samples` needs on each side: 5 neighbours and a jackknife.
-MINIMUM = 7
 
 
 def limit_threads(data: Data) -> None:
@@ -174,9 +171,9 @@ def _check_evaluation(run: Run, model: NetworkScore, data: Data) -> None:
 
 def check_evaluation_size(n: int) -> None:
     """Refuse to compare too few samples."""
-    if n < MINIMUM:
+    if n < FEWEST:
         raise ConfigError(
-            f"sample quality needs at least {MINIMUM} samples on each side, got {n}: ask for that many or more, "
+            f"sample quality needs at least {FEWEST} samples on each side, got {n}: ask for that many or more, "
             "or take a larger test split (training can leave it out by evaluation.samples=0)"
         )
 

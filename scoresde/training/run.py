@@ -106,6 +106,10 @@ class Run:
     def model_path(self) -> Path:
         return self.directory / "model.safetensors"
 
+    def fingerprint(self) -> str:
+        """Sixteen characters that tell the model's file from another."""
+        return hashlib.sha256(self.model_path.read_bytes()).hexdigest()[:16]
+
     def save_model(self, model: NetworkScore, step: int) -> None:
         """Write the weights and the data's statistics."""
         save_tensors(self.model_path, model.state_dict(), {"format": "scoresde-model-1", "step": str(step)})

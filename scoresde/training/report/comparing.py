@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scoresde.metrics.evaluate import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from scoresde.training.report.numbers import (
-    HIGHER,
-    LOWER,
     Value,
     as_dict,
     combine,
@@ -211,7 +210,7 @@ def _measures(runs: Sequence[Run]) -> list[_Measure]:
         made = [("log-likelihood ↑", f"nats {held_out}", in_nats, _shown)]
     names = dict.fromkeys(k for run in runs for k in as_dict(as_dict(run.summary.get("samples")).get("metrics")))
     for name in names:
-        better = " ↓" if name in LOWER else " ↑" if name in HIGHER else ""
+        better = " ↓" if name in LOWER_IS_BETTER else " ↑" if name in HIGHER_IS_BETTER else ""
         read = of("samples", "metrics", name, "value", error="stderr")
         made.append((metric_title(name) + better, "samples against held-out data", read, _shown))
     made += [

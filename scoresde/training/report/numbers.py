@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from scoresde.metrics import Estimate
+from scoresde.metrics.evaluate import TITLES
 
 __all__ = [
-    "HIGHER",
-    "LOWER",
     "Value",
     "as_dict",
     "combine",
@@ -23,15 +22,6 @@ __all__ = [
     "split_name",
     "text",
 ]
-
-_TITLES = {
-    "frechet_distance": "Fréchet distance",
-    "sliced_wasserstein": "sliced Wasserstein distance",
-    "mmd_polynomial": "MMD², polynomial kernel",
-    "mmd_gaussian": "MMD², Gaussian kernel",
-}
-LOWER = frozenset(_TITLES)
-HIGHER = frozenset({"precision", "recall", "density", "coverage"})
 
 
 @dataclass(frozen=True)
@@ -94,7 +84,7 @@ def metric(entry: Any) -> str:
 
 def metric_title(name: str) -> str:
     """What a metric is called in print."""
-    return _TITLES.get(name, name.replace("_", " "))
+    return TITLES.get(name, name.replace("_", " "))
 
 
 def nats(entry: dict[str, Any]) -> tuple[Any, Any]:

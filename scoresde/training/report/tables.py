@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from scoresde.metrics.evaluate import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from scoresde.training.report.numbers import (
-    HIGHER,
-    LOWER,
     as_dict,
     duration,
     estimate,
@@ -102,7 +101,7 @@ def _quality(summary: dict[str, Any]) -> Table | None:
     sides = [(name, side) for name, side in (("samples", metrics), ("training data", reference)) if side]
     rows = []
     for key in dict.fromkeys((*metrics, *reference)):
-        better = " ↓" if key in LOWER else " ↑" if key in HIGHER else ""
+        better = " ↓" if key in LOWER_IS_BETTER else " ↑" if key in HIGHER_IS_BETTER else ""
         n = next((as_dict(side[key]).get("n") for _, side in sides if key in side), None)
         rows.append((metric_title(key) + better, *(metric(side.get(key)) for _, side in sides), text(n)))
     head = ("against held-out data", *(name for name, _ in sides), "n")
