@@ -152,6 +152,12 @@ def network_model(kind: str) -> NetworkScore:
     return NetworkScore(inner, VPSDE(), EDMPreconditioning(0.8), Statistics(torch.zeros(2), 0.8, 0.64 * torch.eye(2)))
 
 
+@lru_cache
+def wanted_states(name: str) -> Tensor:
+    """Of the network as it is, with which the compiled and the bfloat16 one are compared."""
+    return preset(name, STEPS)(network_model("plain"), (16, 2)).x
+
+
 # Their tolerances are far below the round-off of bfloat16, which they would follow in tiny steps.
 ADAPTIVE = ("adaptive_sde", "bosh3", "dop853", "dopri5", "scipy", "tsit5")
 
@@ -161,7 +167,7 @@ ADAPTIVE = ("adaptive_sde", "bosh3", "dop853", "dopri5", "scipy", "tsit5")
     [(n, "compiled") for n in NAMES] + [(n, "bfloat16") for n in NAMES if n not in ADAPTIVE],
 )
 def test_states_are_float32_around_any_network(name: str, kind: str) -> None:
-    wanted = preset(name, STEPS)(network_model("plain"), (16, 2)).x
+    wanted = wanted_states(name)
     out = preset(name, STEPS)(network_model(kind), (16, 2)).x
     assert out.dtype == torch.float32
     # bfloat16 has 8 bits, and a state is what several steps make of them.
