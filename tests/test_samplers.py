@@ -1,8 +1,8 @@
 """Every sampler of `conf/sampler`, composed as the command does and run on an exact score.
 
-The mean and the covariance of 256 samples are compared with the mixture's, in units in which that has mean 0 and
-covariance I: √(2/256) = 0.09 and about 0.15 of the distances are chance. The paths of an exact solve of the ODE from
-these starts are 0.09 and 0.09 off.
+The mean and the covariance of 1,024 samples are compared with the mixture's, in units in which that has mean 0 and
+covariance I: √(2/1024) = 0.04 and about 0.06 of the distances are chance. The paths of an exact solve of the ODE from
+these starts are 0.02 and 0.09 off.
 """
 
 from functools import lru_cache
@@ -46,7 +46,7 @@ WIDE = Bound(0.6, 10.0)
 # Noise of a step's size is left in the samples; under σ = t and uniform t that has no bound of use.
 NOISY = Bound(0.4, 6.0)
 
-TIGHTS = ("adaptive_sde", "bosh3", "default", "default_sde", "dop853", "dopri5", "dpm3", "dpmpp_3s", "res2s", "res3s",
+TIGHTS = ("adaptive_sde", "bosh3", "default", "default_sde", "dop853", "dopri5", "dpm3", "dpmpp_3s", "res3s",
           "scipy", "seeds3", "tsit5")  # fmt: skip
 FIRSTS = ("ddim", "ddpm", "deis_rhoab", "dpm2", "dpmpp_1m", "dpmpp_1m_sde", "er_sde", "euler", "lms", "picard",
           "seeds1", "seeds2")  # fmt: skip
@@ -61,7 +61,7 @@ BOUNDS = {
 # Its quadratic grid is in t, as in its paper: it is of no use where σ = t, nor is uniform t.
 ONLY_VP = (*NOISIES, "deis_tab")
 # At their own steps all are near; ancestral sampling with the least variance is not under σ = t and uniform t.
-OWN = {"ancestral": Bound(0.3, 0.6)}
+OWN = {"ancestral": Bound(0.3, 0.6), "pc": Bound(0.3, 0.6)}
 
 # Evaluations of a step; the denoising at the end is one more. Half a step's worth of them may be saved at the start.
 STAGES = {
@@ -73,6 +73,8 @@ STAGES = {
 }
 EVALUATIONS = {"restart": 2 * STEPS + 2 * 2 * 3 + 1, "default": STEPS, "default_sde": STEPS}
 OPEN = ("adaptive_sde", "bosh3", "dop853", "dopri5", "picard", "scipy", "tsit5")
+
+COUNT = 1024
 
 WEIGHTS = torch.tensor([0.4, 0.6], dtype=torch.float64)
 MEANS = torch.tensor([[-1.0, 0.5], [1.0, -0.5]], dtype=torch.float64)
@@ -109,7 +111,7 @@ def test_every_family_is_of_presets_that_exist() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_six_steps(name: str, sde: SDE) -> None:
     sampler, model = preset(name, STEPS), mixture(sde)
-    out = sampler(model, (256, 2), dtype=torch.float32)
+    out = sampler(model, (COUNT, 2), dtype=torch.float32)
     assert out.x.dtype == torch.float32
     assert len(out.times) == STEPS + 1
     mean, covariance = distances(out.x)
@@ -119,7 +121,7 @@ def test_six_steps(name: str, sde: SDE) -> None:
         assert covariance < bound.covariance
     if name not in OPEN:
         assert out.nfe == EVALUATIONS.get(name, STEPS * STAGES.get(name, 1) + 1)
-    assert torch.equal(sampler(model, (256, 2), dtype=torch.float32).x, out.x)
+    assert torch.equal(sampler(model, (COUNT, 2), dtype=torch.float32).x, out.x)
     if name == "torchsde":  # the path is the batch's
         return
     some = sampler(model, (60, 2), batch_size=25, dtype=torch.float32).x
@@ -131,7 +133,7 @@ def test_six_steps(name: str, sde: SDE) -> None:
 @pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 @pytest.mark.parametrize("name", NAMES)
 def test_its_own_steps(name: str, sde: SDE) -> None:
-    mean, covariance = distances(preset(name, None)(mixture(sde), (256, 2), dtype=torch.float32).x)
+    mean, covariance = distances(preset(name, None)(mixture(sde), (COUNT, 2), dtype=torch.float32).x)
     bound = OWN.get(name, Bound(0.3, 0.35))
     assert mean < bound.mean
     assert covariance < bound.covariance
@@ -170,12 +172,15 @@ def test_states_are_float32_around_any_network(name: str, kind: str) -> None:
     wanted = wanted_states(name)
     out = preset(name, STEPS)(network_model(kind), (16, 2)).x
     assert out.dtype == torch.float32
-    # bfloat16 has 8 bits, and a state is what several steps make of them.
+    # bfloat16 has 8 bits, and a state is what several steps make of them; a sample may end in another place for them.
     share = 0.1 if kind == "bfloat16" else 1e-4
-    assert float((out - wanted).square().mean().sqrt()) < share * float(wanted.square().mean().sqrt())
+    apart = (out - wanted).norm(dim=1)
+    assert float(apart.median()) < share * float(wanted.norm(dim=1).square().mean().sqrt())
+    if kind == "compiled":
+        assert float(apart.max()) < 10 * share
 
 
 def test_the_bounds_of_the_better_families_exclude_noise() -> None:
-    mean, covariance = distances(torch.randn(256, 2, generator=torch.Generator().manual_seed(0)))
-    assert mean < TIGHT.mean  # noise has the mixture's mean, nearly
+    mean, covariance = distances(torch.randn(COUNT, 2, generator=torch.Generator().manual_seed(0)))
+    assert mean < GOOD.mean  # noise has the mixture's mean, nearly
     assert covariance > max(TIGHT.covariance, GOOD.covariance, FIRST.covariance)
