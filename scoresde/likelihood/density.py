@@ -330,9 +330,16 @@ class _Integral:
         self.divergence = self._prepared(self.divergence, block, count)
         traces, spread = self._evaluate(block, self.divergence)
         if isinstance(self.divergence, Auto):
-            traces, spread = self._refined(block, traces, spread, per_sample, owner, self.divergence.stderr)
+            traces, spread, probes = self._refined(block, traces, spread, per_sample, owner, self.divergence.stderr)
         value = per_sample((block.share * (traces - block.base)).sum(1))
-        return value, per_sample((block.share**2 * spread).sum(1))
+        parts = block.share**2 * spread
+        variance = per_sample(parts.sum(1))
+        if isinstance(self.divergence, Auto):
+            # Most of it may be what few probes tell, so that two standard errors are those of Student's distribution,
+            # 2 (1 + 5/(4ν)) to first order, with ν by Satterthwaite (1946); K + 1 makes squares of v unbiased.
+            squares = per_sample((parts**2 / (probes + 1)[:, None]).sum(1))
+            variance = variance * (1 + 1.25 * squares / variance.square().clamp_min(1e-300)) ** 2
+        return value, variance
 
     def _prepared(self, divergence: Divergence, block: _Block, samples: int) -> Divergence:
         """What to use for nodes like those of some samples, found out once."""
@@ -382,8 +389,10 @@ class _Integral:
         per_sample: Callable[[Tensor], Tensor],
         owner: Tensor,
         target: float,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Other probes at every step, as many as leave each sample the standard error that is asked for.
+
+        Returns the traces times `scale`, their variances, and the number of probes of every step.
 
         Their numbers are found from the first two, which do not count in the result: steps that seemed to need few by
         chance would be taken for more certain than they are.
@@ -404,7 +413,7 @@ class _Integral:
         if len(which):
             self.exact = self._prepared(self.exact, block[which], len(block.rows[which].unique()))
             value[which], variance[which] = self._evaluate(block[which], self.exact, repeat=1)
-        return value, variance
+        return value, variance, number.masked_fill(enough, 2)
 
 
 def _variances(found: Traces, scale: Tensor, trend: Tensor) -> Tensor:
