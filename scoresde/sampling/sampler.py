@@ -179,6 +179,10 @@ class _Bound(ScoreModel):
         return self.model.log_snr_range
 
     @property
+    def exact(self) -> bool:
+        return self.model.exact
+
+    @property
     def conditioned(self) -> bool:
         return bool(self.cond) or self.model.conditioned
 
@@ -320,7 +324,7 @@ class Sampler:
                 "divergence and tol are for log-densities: give log_prob=True with them, or leave them out"
             )
         denoise = self.denoise and not log_prob
-        times = self.grid(model.sde, model.statistics)
+        times = self.grid(model.sde, model.statistics, model.exact)
         device = model.device if x_init is None else x_init.device
         if dtype is None:
             dtype = x_init.dtype if x_init is not None and x_init.is_floating_point() else model.dtype

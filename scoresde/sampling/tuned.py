@@ -131,11 +131,11 @@ class TunedTimes(Grid):
         super().__init__(steps)
         self.path = path
 
-    def __call__(self, sde: SDE, statistics: Statistics | None = None) -> Tensor:
+    def __call__(self, sde: SDE, statistics: Statistics | None = None, exact: bool = False) -> Tensor:
         made = _find(self.path, self.steps)
         made.check(sde)
         self.t_max, self.t_min = made.times[0], made.times[-1]
-        return super().__call__(sde, statistics)
+        return super().__call__(sde, statistics, exact)
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
         return torch.tensor(_find(self.path, self.steps).times, dtype=torch.float64)

@@ -79,7 +79,7 @@ class Steps:
         self.mean = (
             torch.zeros(shape, dtype=dtype, device=model.device) if mean is None else mean.to(model.device, dtype)
         )
-        times = DataStraight(PATH)(self.sde, model.statistics)
+        times = DataStraight(PATH)(self.sde, model.statistics, model.exact)
         fine = Sampler(Multistep(4, 4, centre=True), ExplicitTimes(times.tolist()), denoise=False)
         self.path_times = times[::_KEPT]
         parts = []

@@ -253,48 +253,61 @@ def test_an_error_is_one_short_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "fraction", "wanted"), [(5, None, 1 / 3), (20, None, 0.3), (40, None, 0.25), (7, 0.5, 0.5)]
+    ("steps", "exact", "wanted"),
+    [
+        (5, True, (1 / 3, 0.0, 0.0)),
+        (20, True, (0.3, 0.0, 0.0)),
+        (11, True, (1 / 3, 0.0, 0.0)),
+        (39, True, (0.25, 0.04, 0.3)),
+        (40, True, (0.2, 0.04, 0.3)),
+        (5, False, (1 / 3, 0.1, 0.0)),
+        (24, False, (1 / 3, 0.1, 0.0)),
+        (25, False, (0.25, 0.4, 0.0)),
+    ],
 )
-def test_the_scale_of_the_data(sde: SDE, steps: int, fraction: float | None, wanted: float) -> None:
+def test_values_for_steps_and_scores(sde: SDE, steps: int, exact: bool, wanted: tuple[float, float, float]) -> None:
+    known = Statistics(torch.zeros(2), 1.0, torch.eye(2, dtype=torch.float64))
+    fraction, top, bend = wanted
+    times = DataStraight(steps)(sde, known, exact)
+    assert torch.equal(times, DataStraight(steps, fraction, top=top, bend=bend)(sde, known))
+    # What is given is taken, whatever the score.
+    assert torch.equal(
+        DataStraight(steps, 0.5)(sde, known, exact), DataStraight(steps, 0.5, top=0.0, bend=0.0)(sde, known)
+    )
+    assert not torch.equal(DataStraight(steps, top=0.2)(sde, known, exact), times)
+
+
+@pytest.mark.parametrize(("steps", "fraction"), [(5, 1 / 3), (20, 0.3), (40, 0.25)])
+def test_the_scale_of_the_data(sde: SDE, steps: int, fraction: float) -> None:
     """Uniform in s/(d + s) with d a part of the largest standard deviation in any direction, here of (1, 1)."""
     covariance = torch.tensor([[2.5, 1.5], [1.5, 2.5]], dtype=torch.float64)  # variances 4 and 1
     known = Statistics(torch.zeros(2), 2.5**0.5, covariance)
-    grid = DataStraight(steps, fraction, top=0.0)
-    torch.testing.assert_close(grid(sde, known), UniformStraight(steps, 2 * wanted)(sde), rtol=1e-12, atol=0)
+    grid = DataStraight(steps, fraction)
+    torch.testing.assert_close(grid(sde, known), UniformStraight(steps, 2 * fraction)(sde), rtol=1e-12, atol=0)
     rough = Statistics(torch.zeros(2), 0.7)
     torch.testing.assert_close(grid(sde, rough), UniformStraight(steps, 0.7)(sde), rtol=1e-12, atol=0)
     assert torch.equal(grid(sde), UniformStraight(steps)(sde))
 
 
-def test_the_fraction_is_checked() -> None:
-    for bad in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="fraction is .*, expected a positive number"):
-            DataStraight(5, bad)
-
-
-@pytest.mark.parametrize(("steps", "top"), [(40, None), (12, 0.3), (200, None), (3, 0.9)])
-def test_a_share_of_the_steps_is_even_in_the_logarithm(sde: SDE, steps: int, top: float | None) -> None:
+@pytest.mark.parametrize(("steps", "top", "bend"), [(40, 0.04, 0.3), (12, 0.3, 0.0), (200, 0.0, 0.9), (3, 0.9, 0.1)])
+def test_shares_of_the_steps_are_even_in_logarithm_and_angle(sde: SDE, steps: int, top: float, bend: float) -> None:
     known = Statistics(torch.zeros(2), 1.0, torch.eye(2, dtype=torch.float64))
-    times = DataStraight(steps, None if top is None else 1.0, top=top)(sde, known)
+    times = DataStraight(steps, 0.25, top=top, bend=bend)(sde, known)
     assert times[0] == sde.t_max
     assert times[-1] == sde.t_min_sampling
     assert bool((times.diff() < 0).all())
-    d, share = (0.25, 0.04) if top is None else (1.0, top)
-    s = (-sde.log_snr(times)).exp()
-    u, y = s / (d + s), torch.log1p(s / d)
-    mean = (1 - share) * (u - u[-1]) / (u[0] - u[-1]) + share * (y - y[-1]) / (y[0] - y[-1])
+    s = (-sde.log_snr(times)).exp() / 0.25
+    u, angle, y = (v / v[0] for v in ((w - w[-1]) for w in (s / (1 + s), s.atan(), s.log1p())))
+    mean = (1 - top) * ((1 - bend) * u + bend * angle) + top * y
     torch.testing.assert_close(mean, torch.linspace(1, 0, steps + 1, dtype=torch.float64), rtol=0, atol=1e-8)
 
 
-def test_a_share_is_one() -> None:
+def test_bad_shares_and_fractions() -> None:
+    for bad in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="fraction is .*, expected a positive number"):
+            DataStraight(5, bad)
     for bad in (-0.1, 1.0, math.nan):
         with pytest.raises(ValueError, match="top is .*, expected a share from 0 to below 1"):
             DataStraight(30, top=bad)
-
-
-def test_few_steps_and_given_fractions_have_no_share(sde: SDE) -> None:
-    known = Statistics(torch.zeros(2), 1.0, torch.eye(2, dtype=torch.float64))
-    for steps, fraction in ((24, None), (50, 0.25)):
-        assert torch.equal(
-            DataStraight(steps, fraction)(sde, known), DataStraight(steps, fraction, top=0.0)(sde, known)
-        )
+        with pytest.raises(ValueError, match="bend is .*, expected a share from 0 to below 1"):
+            DataStraight(30, bend=bad)
