@@ -420,7 +420,7 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--points", type=int, default=64)
     out.add_argument(
-        "--images", action="store_true", help="for the digits mixture: images, not draws, which are easier"
+        "--images", action="store_true", help="for the digits mixture: dequantised images, not draws, which are easier"
     )
     out.add_argument("--run", type=Path, metavar="DIRECTORY", help="that `scoresde train` wrote")
     out.add_argument(

@@ -83,9 +83,9 @@ def mixture(name: str) -> GaussianMixtureScore:
 
 
 def images(points: int, generator: torch.Generator) -> Tensor:
-    """Dequantised digits in the scale that the mixture was fitted in."""
+    """Dequantised digits, x + u in levels: half a level, on the average, above those that the mixture was fitted to."""
     raw = torch.from_numpy(load_digits().images[:points])[:, None]
-    return (raw + torch.rand(raw.shape, dtype=raw.dtype, generator=generator) - 0.5) / 8 - 1
+    return (raw + torch.rand(raw.shape, dtype=raw.dtype, generator=generator)) / 8 - 1
 
 
 def mixture_problem(name: str, sde: str, points: int, seed: int, drawn: bool) -> Problem:
