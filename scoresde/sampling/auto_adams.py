@@ -1,4 +1,4 @@
-"""The default solver: Adams methods of an order and in a coordinate that suit the number of steps and the data."""
+"""The default solver: Adams methods that suit the number of steps, the data, and whether the score is exact."""
 
 from collections.abc import Iterator
 from typing import Literal
