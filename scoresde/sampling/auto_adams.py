@@ -15,12 +15,12 @@ __all__ = ["AutoAdams"]
 
 
 class AutoAdams(Solver):
-    """`Multistep` on the velocity, of order 2 below 12 steps and 4 from there; for networks 2, 3 from 14, 4 from 25.
+    """`Multistep` on the velocity, of order 2 below 12 steps and 4 from there; for networks 2, 3 from 16, 4 from 25.
 
     One evaluation a step, and below 50 steps none in the first where the noised density is normal. In few steps a
     polynomial of high order through values that are themselves uncertain makes errors larger, and below 7 only half of
-    the corrector's change is made along an exact score. At order 2 it works in the `Angle` of the data's standard
-    deviation, and above in `Straight` with a quarter of the largest one.
+    the corrector's change is made along an exact score. Below 25 steps it works in the `Angle` of the data's standard
+    deviation, and from there in `Straight` with a quarter of the largest one.
 
     Found, on the grid `DataStraight`, on a ring in the plane and on a mixture in 64 dimensions, where from 5 to 200
     evaluations its error is near the least of all methods and grids here, and on two networks trained on 8x8 digits.
@@ -37,14 +37,14 @@ class AutoAdams(Solver):
     def method(self, steps: int, known: Statistics | None = None, exact: bool = False) -> Multistep:
         """The method for a number of steps, data of these statistics, and an exact score or a network."""
         std, largest = (1.0, 4.0) if known is None else (float(known.std), known.largest_std)
-        few = steps < (12 if exact else 14)
+        few = steps < (12 if exact else 16)
         order, corrector = (min(2, steps), 2) if few else (4, 3) if exact or steps >= 25 else (3, 2)
         # The small error of a Gaussian start would be all that is left in many steps.
         start: Literal["gaussian", "model"] = "gaussian" if steps < 50 else "model"
         return Multistep(
             order=order,
             corrector=corrector,
-            coordinate=Angle(std) if few else Straight(0.25 * largest),
+            coordinate=Angle(std) if steps < 25 else Straight(0.25 * largest),
             tau=self.tau,
             centre=True,
             start=start,

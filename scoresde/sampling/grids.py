@@ -189,10 +189,10 @@ class DataStraight(Grid):
 
     Args:
         fraction: of the largest standard deviation. If not given: for networks a third, and 0.25 from 25 steps; for
-            exact scores a third, 0.3 from 12 steps, 0.25 from 25 and 0.2 from 40.
+            exact scores a third, 0.3 from 12 steps, 0.27 from 25 and 0.2 from 40.
         top: the share of steps in log(1 + s/d). If not given: 0 with a fraction that is; for networks 0.1, and 0.4
             from 25 steps; for exact scores 0, and 0.04 from 25 steps.
-        bend: the share, of the others, in arctan(s/d). If not given: 0, but 0.3 from 25 steps along an exact score
+        bend: the share, of the others, in arctan(s/d). If not given: 0, but 0.5 from 25 steps along an exact score
             with a fraction that is not given.
     """
 
@@ -227,8 +227,8 @@ class DataStraight(Grid):
         many = self.steps >= 25
         fraction, top, bend = 0.25 if many else 1 / 3, 0.4 if many else 0.1, 0.0
         if self._exact:
-            top, bend = (0.04, 0.3) if many else (0.0, 0.0)
-            fraction = 1 / 3 if self.steps < 12 else 0.3 if self.steps < 25 else 0.25 if self.steps < 40 else 0.2
+            top, bend = (0.04, 0.5) if many else (0.0, 0.0)
+            fraction = 1 / 3 if self.steps < 12 else 0.3 if self.steps < 25 else 0.27 if self.steps < 40 else 0.2
         if self.fraction is not None:
             fraction, top, bend = self.fraction, 0.0, 0.0
         return fraction, top if self.top is None else self.top, bend if self.bend is None else self.bend
