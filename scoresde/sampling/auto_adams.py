@@ -37,8 +37,12 @@ class AutoAdams(Solver):
     def method(self, steps: int, known: Statistics | None = None, exact: bool = False) -> Multistep:
         """The method for a number of steps, data of these statistics, and an exact score or a network."""
         std, largest = (1.0, 4.0) if known is None else (float(known.std), known.largest_std)
-        few = steps < (12 if exact else 16)
-        order, corrector = (min(2, steps), 2) if few else (4, 3) if exact or steps >= 25 else (3, 2)
+        if steps < (12 if exact else 16):
+            order, corrector = min(2, steps), 2
+        elif exact or steps >= 25:
+            order, corrector = 4, 3
+        else:
+            order, corrector = 3, 2
         # The small error of a Gaussian start would be all that is left in many steps.
         start: Literal["gaussian", "model"] = "gaussian" if steps < 50 else "model"
         return Multistep(

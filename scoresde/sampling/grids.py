@@ -174,6 +174,11 @@ class UniformStraight(Grid):
         return _uniform(self._coordinate, self.steps, sde, t_min, t_max)
 
 
+# From so many steps on: fraction, top and bend of `DataStraight`.
+_FOR_EXACT_SCORES = ((40, 0.2, 0.04, 0.5), (25, 0.27, 0.04, 0.5), (12, 0.3, 0.0, 0.0), (0, 1 / 3, 0.0, 0.0))
+_FOR_NETWORKS = ((25, 0.25, 0.4, 0.0), (0, 1 / 3, 0.1, 0.0))
+
+
 class DataStraight(Grid):
     """Uniform in u = s/(d + s), with d a part of the largest standard deviation of the data in any direction.
 
@@ -224,12 +229,10 @@ class DataStraight(Grid):
 
     def _choices(self) -> tuple[float, float, float]:
         """fraction, top and bend."""
-        many = self.steps >= 25
-        fraction, top, bend = 0.25 if many else 1 / 3, 0.4 if many else 0.1, 0.0
-        if self._exact:
-            top, bend = (0.04, 0.5) if many else (0.0, 0.0)
-            fraction = 1 / 3 if self.steps < 12 else 0.3 if self.steps < 25 else 0.27 if self.steps < 40 else 0.2
-        if self.fraction is not None:
+        if self.fraction is None:
+            table = _FOR_EXACT_SCORES if self._exact else _FOR_NETWORKS
+            fraction, top, bend = next(values for least, *values in table if self.steps >= least)
+        else:
             fraction, top, bend = self.fraction, 0.0, 0.0
         return fraction, top if self.top is None else self.top, bend if self.bend is None else self.bend
 
