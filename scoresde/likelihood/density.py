@@ -329,12 +329,13 @@ class _Integral:
 
         self.divergence = self._prepared(self.divergence, block, count)
         traces, spread = self._evaluate(block, self.divergence)
+        probes = None
         if isinstance(self.divergence, Auto):
             traces, spread, probes = self._refined(block, traces, spread, per_sample, owner, self.divergence.stderr)
         value = per_sample((block.share * (traces - block.base)).sum(1))
         parts = block.share**2 * spread
         variance = per_sample(parts.sum(1))
-        if isinstance(self.divergence, Auto):
+        if probes is not None:
             # Most of it may be what few probes tell, so that two standard errors are those of Student's distribution,
             # 2 (1 + 5/(4ν)) to first order, with ν by Satterthwaite (1946); K + 1 makes squares of v unbiased.
             squares = per_sample((parts**2 / (probes + 1)[:, None]).sum(1))
