@@ -5,15 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scoresde.metrics.evaluate import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from scoresde.training.report.numbers import (
     Value,
     as_dict,
     combine,
+    directed_title,
     duration,
     estimate,
     is_number,
-    metric_title,
     nats,
     text,
 )
@@ -210,9 +209,8 @@ def _measures(runs: Sequence[Run]) -> list[_Measure]:
         made = [("log-likelihood ↑", f"nats {held_out}", in_nats, _shown)]
     names = dict.fromkeys(k for run in runs for k in as_dict(as_dict(run.summary.get("samples")).get("metrics")))
     for name in names:
-        better = " ↓" if name in LOWER_IS_BETTER else " ↑" if name in HIGHER_IS_BETTER else ""
         read = of("samples", "metrics", name, "value", error="stderr")
-        made.append((metric_title(name) + better, "samples against held-out data", read, _shown))
+        made.append((directed_title(name), "samples against held-out data", read, _shown))
     made += [
         ("last loss", "the last training loss in the log", of("training", "loss"), _shown),
         ("training", "time of training", of("training", "seconds"), _shown_time),

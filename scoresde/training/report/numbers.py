@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from scoresde.metrics import Estimate
-from scoresde.metrics.evaluate import TITLES
+from scoresde.metrics.evaluate import HIGHER_IS_BETTER, LOWER_IS_BETTER, TITLES
 
 __all__ = [
     "Value",
     "as_dict",
     "combine",
+    "directed_title",
     "duration",
     "estimate",
     "facts",
@@ -85,6 +86,12 @@ def metric(entry: Any) -> str:
 def metric_title(name: str) -> str:
     """What a metric is called in print."""
     return TITLES.get(name, name.replace("_", " "))
+
+
+def directed_title(name: str) -> str:
+    """`metric_title` with an arrow to where the metric is better."""
+    arrow = " ↓" if name in LOWER_IS_BETTER else " ↑" if name in HIGHER_IS_BETTER else ""
+    return metric_title(name) + arrow
 
 
 def nats(entry: dict[str, Any]) -> tuple[Any, Any]:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from scoresde.metrics.evaluate import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from scoresde.training.report.numbers import (
     as_dict,
+    directed_title,
     duration,
     estimate,
     facts,
@@ -101,9 +101,8 @@ def _quality(summary: dict[str, Any]) -> Table | None:
     sides = [(name, side) for name, side in (("samples", metrics), ("training data", reference)) if side]
     rows = []
     for key in dict.fromkeys((*metrics, *reference)):
-        better = " ↓" if key in LOWER_IS_BETTER else " ↑" if key in HIGHER_IS_BETTER else ""
         n = next((as_dict(side[key]).get("n") for _, side in sides if key in side), None)
-        rows.append((metric_title(key) + better, *(metric(side.get(key)) for _, side in sides), text(n)))
+        rows.append((directed_title(key), *(metric(side.get(key)) for _, side in sides), text(n)))
     head = ("against held-out data", *(name for name, _ in sides), "n")
     note = facts(samples)
     if rows:
