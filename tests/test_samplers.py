@@ -57,11 +57,12 @@ BOUNDS = {
     **dict.fromkeys(FIRSTS, FIRST),
     **dict.fromkeys(WIDES, WIDE),
     **dict.fromkeys(NOISIES, NOISY),
+    "res2s": Bound(0.2, 0.25),
 }
 # Its quadratic grid is in t, as in its paper: it is of no use where σ = t, nor is uniform t.
 ONLY_VP = (*NOISIES, "deis_tab")
 # At their own steps all are near; ancestral sampling with the least variance is not under σ = t and uniform t.
-OWN = {"ancestral": Bound(0.3, 0.6), "pc": Bound(0.3, 0.6)}
+OWN = {"ancestral": Bound(0.3, 0.6), "pc": Bound(0.3, 0.45)}
 
 # Evaluations of a step; the denoising at the end is one more. Half a step's worth of them may be saved at the start.
 STAGES = {
@@ -157,7 +158,7 @@ def network_model(kind: str) -> NetworkScore:
 @lru_cache
 def wanted_states(name: str) -> Tensor:
     """Of the network as it is, with which the compiled and the bfloat16 one are compared."""
-    return preset(name, STEPS)(network_model("plain"), (16, 2)).x
+    return preset(name, STEPS)(network_model("plain"), (64, 2)).x
 
 
 # Their tolerances are far below the round-off of bfloat16, which they would follow in tiny steps.
@@ -170,17 +171,15 @@ ADAPTIVE = ("adaptive_sde", "bosh3", "dop853", "dopri5", "scipy", "tsit5")
 )
 def test_states_are_float32_around_any_network(name: str, kind: str) -> None:
     wanted = wanted_states(name)
-    out = preset(name, STEPS)(network_model(kind), (16, 2)).x
+    out = preset(name, STEPS)(network_model(kind), (64, 2)).x
     assert out.dtype == torch.float32
-    # bfloat16 has 8 bits, and a state is what several steps make of them; a sample may end in another place for them.
+    # bfloat16 has 8 bits, and a state is what several steps make of them.
     share = 0.1 if kind == "bfloat16" else 1e-4
-    apart = (out - wanted).norm(dim=1)
-    assert float(apart.median()) < share * float(wanted.norm(dim=1).square().mean().sqrt())
-    if kind == "compiled":
-        assert float(apart.max()) < 10 * share
+    assert float((out - wanted).square().mean().sqrt()) < share * float(wanted.square().mean().sqrt())
 
 
 def test_the_bounds_of_the_better_families_exclude_noise() -> None:
     mean, covariance = distances(torch.randn(COUNT, 2, generator=torch.Generator().manual_seed(0)))
-    assert mean < GOOD.mean  # noise has the mixture's mean, nearly
+    # Of the mixture's mean from 0, which is what noise has.
+    assert mean == pytest.approx(0.192, abs=3 * 0.04)
     assert covariance > max(TIGHT.covariance, GOOD.covariance, FIRST.covariance)
