@@ -50,24 +50,6 @@ def likelihood(
     computed again: a sample's figure depends on no other. Several processes take batches in turn, and the first of them
     writes.
     """
-    stem = "-".join(filter(None, ("likelihood", split, name)))
-    first = processes is None or processes.is_main_process
-    with run.alone(stem) if first else nullcontext():
-        return _likelihood(run, model, data, split, n, options, progress, processes, stem, named=bool(name))
-
-
-def _likelihood(
-    run: Run,
-    model: NetworkScore,
-    data: Data,
-    split: str,
-    n: int | None,
-    options: DictConfig,
-    progress: bool,
-    processes: PartialState | None,
-    stem: str,
-    named: bool,
-) -> dict[str, Any]:
     if split not in ("train", "test"):
         raise ConfigError(f"split is {split!r}, expected train or test")
     raw, labels = (data.test, data.test_labels) if split == "test" else (data.train, data.train_labels)
@@ -77,9 +59,9 @@ def _likelihood(
     # Before a file of other settings is begun anew.
     if options.tol is not None and not (isinstance(options.tol, int | float) and options.tol > 0):
         raise ConfigError(f"tol is {options.tol!r}, expected a positive number of nats, or null for 1e-4 per dimension")
-    for name, least in (("draws", 1), ("batch_size", 1), ("elbo_draws", 0)):
-        if not isinstance(options[name], int) or options[name] < least:
-            raise ConfigError(f"{name} is {options[name]!r}, expected a whole number of at least {least}")
+    for option, least in (("draws", 1), ("batch_size", 1), ("elbo_draws", 0)):
+        if not isinstance(options[option], int) or options[option] < least:
+            raise ConfigError(f"{option} is {options[option]!r}, expected a whole number of at least {least}")
     divergence = run.make("evaluation.divergence")
     dequantisation = _dequantisation(run)
     size = math.prod(data.shape)
@@ -104,11 +86,6 @@ def _likelihood(
         "elbo_draws": options.elbo_draws,
         "model": run.fingerprint(),
     }
-    rank, count = (0, 1) if processes is None else (processes.process_index, processes.num_processes)
-    path = run.directory / f"{stem}.csv"
-    table = _Table(path, unit, settings)
-    if rank == 0 and table.rows:
-        table.begin()
     common: dict[str, Any] = {"divergence": divergence, "tol": tol, "seed": options.seed}
     if discrete:
         common |= {
@@ -118,53 +95,59 @@ def _likelihood(
             "bound": options.bound,
             "elbo_draws": options.elbo_draws,
         }
-    began, here = time.perf_counter(), len(table.rows)
-    size_of_turn = count * options.batch_size
-    silent = not progress or rank > 0
-    with tqdm(total=n, initial=min(here, n), disable=silent, desc=f"likelihood, {split}", unit="sample") as bar:
-        for turn in range(here, n, size_of_turn):
-            start = min(turn + rank * options.batch_size, n)
-            stop = min(start + options.batch_size, n)
-            if has_classes(model):
-                assert labels is not None
-                common["labels"] = labels[start:stop].to(model.device)
-            some = raw[start:stop].to(model.device)
-            rows = _rows(model, data, some, start, common) if len(some) else []
-            if count > 1:
-                rows = [row for part in gather_object([rows]) for row in part]
-            table.add(rows, write=rank == 0)
-            bar.update(len(rows))
-            mean, error = mean_and_error(table.column(unit, n))
-            bar.set_postfix_str(f"{mean:.4f} ± {error:.4f} {unit.replace('_per_', '/')}")
-    values, probes, draws = (table.column(name, n) for name in (unit, "stderr", "stderr_dequantisation"))
-    mean, error = mean_and_error(values)
-    entry = {
-        **{key: value for key, value in settings.items() if key not in ("unit", "model", "seed", "digest")},
-        "n": n,
-        "file": path.name,
-        "bits_per_dim": mean if discrete else None,
-        "nats": -mean * size * math.log(2) if discrete else mean,
-        "stderr": error if n > 1 else None,
-        "stderr_probes": probes.square().sum().sqrt().item() / n,
-        "stderr_dequantisation": draws.square().sum().sqrt().item() / n if discrete and options.draws > 1 else None,
-        "nfe": table.column("nfe", n).mean().item(),
-        "divergences": table.column("divergences", n).mean().item(),
-        "seconds": time.perf_counter() - began,
-        "reused": min(here, n),
-    }
-    if discrete and options.elbo_draws:
-        lower, lower_error = mean_and_error(table.column("elbo", n))
-        entry |= {"elbo": lower, "stderr_elbo": lower_error if n > 1 else None}
-    entry |= _error_parts(entry, n)
-    entry["solver_error"] = table.column("solver_error", min(n, _CHECKED)).square().mean().sqrt().item()
-    if rank:
+    rank, count = (0, 1) if processes is None else (processes.process_index, processes.num_processes)
+    stem = "-".join(filter(None, ("likelihood", split, name)))
+    with run.alone(stem) if rank == 0 else nullcontext():
+        table = _Table(run.directory / f"{stem}.csv", unit, settings)
+        if rank == 0 and table.rows:
+            table.begin()
+        began, here = time.perf_counter(), len(table.rows)
+        size_of_turn = count * options.batch_size
+        silent = not progress or rank > 0
+        with tqdm(total=n, initial=min(here, n), disable=silent, desc=f"likelihood, {split}", unit="sample") as bar:
+            for turn in range(here, n, size_of_turn):
+                start = min(turn + rank * options.batch_size, n)
+                stop = min(start + options.batch_size, n)
+                if has_classes(model):
+                    assert labels is not None
+                    common["labels"] = labels[start:stop].to(model.device)
+                some = raw[start:stop].to(model.device)
+                rows = _rows(model, data, some, start, common) if len(some) else []
+                if count > 1:
+                    rows = [row for part in gather_object([rows]) for row in part]
+                table.add(rows, write=rank == 0)
+                bar.update(len(rows))
+                mean, error = mean_and_error(table.column(unit, n))
+                bar.set_postfix_str(f"{mean:.4f} ± {error:.4f} {unit.replace('_per_', '/')}")
+        values, probes, draws = (table.column(column, n) for column in (unit, "stderr", "stderr_dequantisation"))
+        mean, error = mean_and_error(values)
+        entry = {
+            **{key: value for key, value in settings.items() if key not in ("unit", "model", "seed", "digest")},
+            "n": n,
+            "file": table.path.name,
+            "bits_per_dim": mean if discrete else None,
+            "nats": -mean * size * math.log(2) if discrete else mean,
+            "stderr": error if n > 1 else None,
+            "stderr_probes": probes.square().sum().sqrt().item() / n,
+            "stderr_dequantisation": draws.square().sum().sqrt().item() / n if discrete and options.draws > 1 else None,
+            "nfe": table.column("nfe", n).mean().item(),
+            "divergences": table.column("divergences", n).mean().item(),
+            "seconds": time.perf_counter() - began,
+            "reused": min(here, n),
+        }
+        if discrete and options.elbo_draws:
+            lower, lower_error = mean_and_error(table.column("elbo", n))
+            entry |= {"elbo": lower, "stderr_elbo": lower_error if n > 1 else None}
+        entry |= _error_parts(entry, n)
+        entry["solver_error"] = table.column("solver_error", min(n, _CHECKED)).square().mean().sqrt().item()
+        if rank:
+            return entry
+        if name:
+            run.add_to_summary(**{stem: entry})
+            return entry
+        picture_of_likelihoods(run, data, raw[:n], values, split, unit)
+        run.add_to_summary(**{"likelihood" if split == "test" else "likelihood_train": entry})
         return entry
-    if named:
-        run.add_to_summary(**{stem: entry})
-        return entry
-    picture_of_likelihoods(run, data, raw[:n], values, split, unit)
-    run.add_to_summary(**{"likelihood" if split == "test" else "likelihood_train": entry})
-    return entry
 
 
 def _dequantisation(run: Run) -> Dequantisation:
