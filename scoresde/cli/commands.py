@@ -322,10 +322,9 @@ def _evaluate(config: DictConfig) -> Outcome:
         progress=config.progress,
         name="-".join(filter(None, ("evaluation", name))),
     )
-    evaluate(run, data, drawn, cost, seed=config.seed, features=features, name=name)
-    summary = run.summary()
-    print("\n".join(_metric_lines(summary, name)))
-    value = summary[f"samples-{name}" if name else "samples"]["metrics"]["frechet_distance"]["value"]
+    entry, reference = evaluate(run, data, drawn, cost, seed=config.seed, features=features, name=name)
+    print("\n".join(_metric_lines(entry, reference)))
+    value = entry["metrics"]["frechet_distance"]["value"]
     return Outcome([run.directory], value, "frechet_distance")
 
 
@@ -431,8 +430,7 @@ def _likelihood_line(entry: dict[str, Any]) -> str:
     )
 
 
-def _metric_lines(summary: dict[str, Any], name: str = "") -> list[str]:
-    entry, reference = summary[f"samples-{name}" if name else "samples"], summary.get("reference", {})
+def _metric_lines(entry: dict[str, Any], reference: dict[str, Any]) -> list[str]:
     lines = [f"{'':<22}{'samples':>20}{'training data':>20}   (against {_count(entry)} held-out)"]
     for name, metric in entry["metrics"].items():
         other = reference.get(name)
@@ -462,6 +460,7 @@ def _print_summary(run: Any, seconds: float) -> None:
         entry = summary["samples"]
         print(f"samples     {entry['n']} by {entry['sampler']}, NFE {entry['nfe']}, {entry['seconds']:.1f} s")
         if "metrics" in entry:
-            print("\n".join("            " + line for line in _metric_lines(summary)))
+            lines = _metric_lines(entry, summary.get("reference", {}))
+            print("\n".join("            " + line for line in lines))
     print(f"pictures    {run.directory / 'samples'}")
     print(f"report      {run.directory / 'report.html'}   ({seconds:.0f} s in all)")

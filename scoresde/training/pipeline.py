@@ -293,10 +293,13 @@ def tune_run(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> 
 
 def evaluate(
     run: Run, data: Data, samples: Tensor, cost: dict[str, Any], *, seed: int = 0, features: Any = None, name: str = ""
-) -> None:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Sample quality against as many held-out samples, and of training data against the same for scale.
 
     Goes into the summary, with what the samples cost; with a name it is kept apart from the run's own.
+
+    Returns:
+        The entry of the samples, and the metrics of training data.
     """
     n = min(len(samples), len(data.test), len(data.train))
     order = torch.Generator().manual_seed(seed)
@@ -307,6 +310,7 @@ def evaluate(
     reference = _metrics(evaluate_samples(some, test, features, seed=seed))
     cost = {**cost, "metrics": metrics, "metrics_seconds": time.perf_counter() - began}
     run.add_to_summary(**{f"samples-{name}" if name else "samples": cost, "reference": reference})
+    return cost, reference
 
 
 def _units(data: Data, raw: Tensor) -> Tensor:
