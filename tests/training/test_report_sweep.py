@@ -15,7 +15,15 @@ from test_report import LIKELIHOOD, METRICS, Page, check_it_needs_nothing_else
 
 from scoresde import plots
 from scoresde.training.report import write_report
-from scoresde.training.report.charts import Series, error_budget, frontiers, learning_curves, loss_by_noise_level
+from scoresde.training.report.charts import (
+    COLOURS,
+    Palette,
+    Series,
+    error_budget,
+    frontiers,
+    learning_curves,
+    loss_by_noise_level,
+)
 from scoresde.training.report.numbers import Value, combine
 from scoresde.training.report.reading import read_run
 
@@ -378,10 +386,30 @@ def test_frontiers_average_over_seeds_and_colour_the_lowest() -> None:
     assert lines["b"]["y"] == [5, 3]
     assert lines["b"]["error_y"]["array"] == [1, 0.1]  # the scatter of two seeds; the row's own error
     # First those that nothing beats at their cost, then by what they reach.
-    names = ("a", "early", "b", "worse 4", "worse 5")
-    assert [lines[name]["tone"] for name in names] == [0, 1, 2, 7, None]
+    names = ("a", "early", "b", "worse 3", "worse 4")
+    assert [lines[name]["tone"] for name in names] == [0, 1, 2, 6, None]
     assert "Failed: broken at 5 steps" in chart.caption
     assert "Grey" in chart.caption
+
+
+def test_a_sampler_has_one_colour_in_all_charts_of_a_page() -> None:
+    def run(number: int, quality: dict[str, float]) -> Series:
+        comparison = rows("a", 5, [1.0]) + rows("b", 5, [2.0]) + rows("c", 5, [3.0])
+        comparison = [{**row, "frechet_distance": quality[row["sampler"]]} for row in comparison]
+        return Series(f"run {number}", number, comparison=comparison)
+
+    palette = Palette()
+    error, frechet = frontiers([run(0, {"a": 3.0, "b": 2.0, "c": 1.0})], palette)
+    tones = {t["name"]: t["tone"] for t in error.traces}
+    assert sorted(tones.values()) == [0, 1, 2]
+    assert {t["name"]: t["tone"] for t in frechet.traces} == tones
+    # In another section of the page, and for another run there: the same colour, with another dash.
+    both = frontiers([run(0, {"a": 1.0, "b": 9.0, "c": 0.5}), run(1, {"a": 1.0, "b": 9.0, "c": 0.5})], palette)
+    for chart in both:
+        found = {t["name"]: t["tone"] for t in chart.traces if t["tone"] is not None}
+        for name, tone in found.items():
+            sampler, _, label = name.partition(", ")
+            assert tone == tones[sampler] + COLOURS * (label == "run 1")
 
 
 def test_comparisons_are_read_from_a_run(tmp_path: Path) -> None:

@@ -9,15 +9,17 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from scoresde.training.report.numbers import Value, as_dict, combine, is_number, metric_title, text
 from scoresde.training.report.pictures import Picture
 
-__all__ = ["Chart", "Series", "error_budget", "frontiers", "learning_curves", "loss_by_noise_level"]
+__all__ = ["Chart", "Palette", "Series", "error_budget", "frontiers", "learning_curves", "loss_by_noise_level"]
 
 _MOST_POINTS = 600
-_MOST_FRONTIERS = 8
+COLOURS = 7  # in the palette of `script.js`; a tone beyond it is a colour again with another dash
+_MOST_FRONTIERS = 7
 _MOST_NAMED = 16  # in a legend
 _PARTS = {
     "stderr_data": "choice of held-out data",
@@ -181,32 +183,46 @@ def error_budget(series: Sequence[Series], unit: str) -> Chart | None:
     return _chart("Error of the likelihood", caption, traces, layout)
 
 
-def frontiers(series: Sequence[Series]) -> list[Chart]:
-    """What samplers reach for their evaluations, from `comparison.csv`: a chart for each measure.
+def frontiers(series: Sequence[Series], palette: "Palette | None" = None) -> list[Chart]:
+    """Chart error and quality against evaluations, from `comparison.csv`: a chart for each measure.
 
-    Repeats over seeds become a mean with the scatter's standard error. So many curves as can be told apart are
-    coloured, those on the Pareto frontier before those that come lowest elsewhere; the others are grey.
+    Repeats over seeds become a mean with the scatter's standard error. As many curves as can be told apart are
+    coloured, those on the Pareto frontier before those that come lowest elsewhere; the others are grey. A sampler has
+    one colour in all charts that share a `palette`, and a run one kind of dash.
     """
+    palette = Palette() if palette is None else palette
+    measures = {
+        key: [line for number, run in enumerate(series) for line in _frontier(run, number, key, len(series) > 1)]
+        for key in ("error", "frechet_distance", "sliced_wasserstein")
+    }
+    for lines in measures.values():
+        every = [(nfe, point.value) for line in lines for nfe, point in line.points]
+        lines.sort(key=lambda line: (not _leads(line.points, every), min(point.value for _, point in line.points)))
+    # The best of each measure in turn, so that no measure's samplers take all colours.
+    for turn in zip_longest(*(lines[:_MOST_FRONTIERS] for lines in measures.values())):
+        for line in turn:
+            if line is not None:
+                palette.add(line.sampler)
     charts = []
-    for key in ("error", "frechet_distance", "sliced_wasserstein"):
-        lines = [line for run in series for line in _frontier(run, key, len(series) > 1)]
-        every = [(nfe, point.value) for _, points in lines for nfe, point in points]
-        lines.sort(key=lambda line: (not _leads(line[1], every), min(point.value for _, point in line[1])))
+    for key, lines in measures.items():
         traces: list[dict[str, Any]] = []
         everything: list[float] = []
         evaluations: list[float] = []
-        for place, (label, points) in enumerate(lines):
-            x, y = [p[0] for p in points], [p[1].value for p in points]
-            errors = [p[1].stderr or 0.0 for p in points]
-            tone = place if place < _MOST_FRONTIERS else None
+        for rank, line in enumerate(lines):
+            x, y = [p[0] for p in line.points], [p[1].value for p in line.points]
+            errors = [p[1].stderr or 0.0 for p in line.points]
+            tone = palette.tone(line.sampler, line.run) if rank < _MOST_FRONTIERS else None
             shown = {"showlegend": False, "opacity": 0.5} if tone is None else {}
-            traces.append(_trace(label, tone, _round(x), _round(y), mode="lines+markers", **_bars(errors), **shown))
+            traces.append(
+                _trace(line.label, tone, _round(x), _round(y), mode="lines+markers", **_bars(errors), **shown)
+            )
             everything += y
             evaluations += x
         if traces:
             title = "error of the endpoint" if key == "error" else metric_title(key)
             what = "RMS distance per sample to the exact solution's endpoint" if key == "error" else title
-            most = " Grey: the others; point at one for its name." if len(lines) > _MOST_FRONTIERS else ""
+            others = any(trace["tone"] is None for trace in traces)
+            most = " Grey: the others; point at one for its name." if others else ""
             caption = f"{what[0].upper()}{what[1:]}, ± standard error; lower is better.{most}{_problems(series)}"
             axes = {
                 "xaxis": _axis("evaluations of the network, NFE", evaluations, 4),
@@ -217,24 +233,52 @@ def frontiers(series: Sequence[Series]) -> list[Chart]:
     return charts
 
 
+class Palette:
+    """Colours of samplers, the same in every chart of a page."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+
+    def add(self, sampler: str) -> None:
+        """Give the sampler the next colour, if it has none and one is left."""
+        if len(self._places) < COLOURS:
+            self._places.setdefault(sampler, len(self._places))
+
+    def tone(self, sampler: str, run: int = 0) -> int | None:
+        """The tone of a sampler's curve in a run, or None for grey."""
+        place = self._places.get(sampler)
+        return None if place is None else place + COLOURS * run
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A sampler's points in one run, by evaluations."""
+
+    sampler: str
+    run: int
+    label: str
+    points: list[tuple[float, Value]]
+
+
 def _leads(points: list[tuple[float, Value]], every: list[tuple[float, float]]) -> bool:
     """Whether one of the points has nothing lower at as many evaluations or fewer."""
     return any(all(x > nfe or y >= point.value for x, y in every) for nfe, point in points)
 
 
-def _frontier(run: Series, key: str, named: bool) -> list[tuple[str, list[tuple[float, Value]]]]:
+def _frontier(run: Series, number: int, key: str, named: bool) -> list[_Line]:
     cells: dict[str, dict[Any, list[dict[str, Any]]]] = {}
     for row in run.comparison:
         if is_number(row.get("nfe")) and is_number(row.get(key)):
             cells.setdefault(str(row["sampler"]), {}).setdefault(row.get("steps"), []).append(row)
-    made = []
+    lines = []
     for sampler, by_steps in cells.items():
         points = [
             (statistics.fmean(r["nfe"] for r in rows), combine([Value(r[key], r.get(f"{key}_stderr")) for r in rows]))
             for rows in by_steps.values()
         ]
-        made.append((f"{sampler}, {run.label}" if named else sampler, sorted(points, key=lambda p: p[0])))
-    return made
+        label = f"{sampler}, {run.label}" if named else sampler
+        lines.append(_Line(sampler, number, label, sorted(points, key=lambda p: p[0])))
+    return lines
 
 
 def _problems(series: Sequence[Series]) -> str:

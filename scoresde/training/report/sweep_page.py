@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scoresde.training.report import charts, comparing
-from scoresde.training.report.charts import Chart
+from scoresde.training.report.charts import Chart, Palette
 from scoresde.training.report.comparing import SEED, Cell, Column
 from scoresde.training.report.numbers import as_dict
 from scoresde.training.report.page import render
@@ -93,14 +93,19 @@ def sweep_page(directory: Path) -> str:
     if not sweep.runs:
         notes.append("No job left a run directory.")
     made: list[Chart] = []
-    sections = [_section(data, runs, directory, number, made) for number, (data, runs) in enumerate(by_data.items())]
+    palette = Palette()
+    sections = [
+        _section(data, runs, directory, number, made, palette) for number, (data, runs) in enumerate(by_data.items())
+    ]
     failed = [job for job in sweep.jobs if job.status not in _DONE]
     jobs = ", ".join(f"{count} {status}" for status, count in Counter(job.status for job in sweep.jobs).items())
     page = _Page(directory.resolve().name, str(directory), sections, jobs, failed, notes)
     return render("sweep.html.j2", made, scripts=bool(sections), page=page)
 
 
-def _section(data: str, runs: list[Run], directory: Path, number: int, made: list[Chart]) -> Section:
+def _section(
+    data: str, runs: list[Run], directory: Path, number: int, made: list[Chart], palette: Palette
+) -> Section:
     keys = comparing.differing(runs)
     groups = comparing.repeats(runs)
     tones = {place: tone for tone, group in enumerate(groups) for place in group}
@@ -123,7 +128,7 @@ def _section(data: str, runs: list[Run], directory: Path, number: int, made: lis
         charts.learning_curves(series),
         charts.loss_by_noise_level(series),
         charts.error_budget(series, "bits/dim" if bits else "nats"),
-        *charts.frontiers(series),
+        *charts.frontiers(series, palette),
     ]
     for chart in drawn:
         if chart is not None:
