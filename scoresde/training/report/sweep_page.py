@@ -103,9 +103,7 @@ def sweep_page(directory: Path) -> str:
     return render("sweep.html.j2", made, scripts=bool(sections), page=page)
 
 
-def _section(
-    data: str, runs: list[Run], directory: Path, number: int, made: list[Chart], palette: Palette
-) -> Section:
+def _section(data: str, runs: list[Run], directory: Path, number: int, made: list[Chart], palette: Palette) -> Section:
     keys = comparing.differing(runs)
     groups = comparing.repeats(runs)
     tones = {place: tone for tone, group in enumerate(groups) for place in group}
