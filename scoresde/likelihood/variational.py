@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from scoresde.digests import is_intact
+
 __all__ = ["CellFlow"]
 
 _FORMAT = "scoresde-dequantisation-1"
@@ -117,7 +119,7 @@ class CellFlow(nn.Module):
         """A flow from a safetensors file of its `state_dict` and `metadata`; no code in it is run.
 
         Raises:
-            ValueError: no such file, or not one of these.
+            ValueError: no such file, not one of these, or one whose tensors are not those that were written.
         """
         file = Path(path)
         if not file.is_file():
@@ -139,6 +141,8 @@ class CellFlow(nn.Module):
             flow.load_state_dict(tensors, assign=True)
         except (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise ValueError(foreign) from error
+        if not is_intact(tensors, known):
+            raise ValueError(f"{file} is damaged: make it again by `scoresde dequantise run={file.parent}`")
         return flow.eval()
 
     def _in_parts(self, pixels: Tensor, u: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from scoresde.digests import DIGEST, digest, is_intact
+
 __all__ = [
     "CheckpointError",
     "latest_checkpoint",
@@ -109,8 +111,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors as a safetensors file."""
-    data = safetensors_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    """Write tensors as a safetensors file, with their digest among the metadata."""
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    data = safetensors_bytes(plain, {**metadata, DIGEST: digest(plain)})
     write_atomically(path, lambda file: file.write(data))
 
 
@@ -118,7 +121,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
-        CheckpointError: no such file, or a truncated or foreign one.
+        CheckpointError: no such file, a truncated or foreign one, or tensors that are not those that were written.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -126,11 +129,15 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            metadata = file.metadata()
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} cannot be read as a safetensors file: truncated, or of another format"
         ) from error
+    if not is_intact(tensors, metadata):
+        raise CheckpointError(f"{path} is damaged: its tensors are not those that were written; restore it from a copy")
+    return tensors
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from scoresde import reprs
 from scoresde.data import Data
+from scoresde.digests import digest
 from scoresde.score import NetworkScore
 from scoresde.statistics import Statistics
 from scoresde.training.checkpoint import CheckpointError, load_tensors, save_tensors, write_atomically
@@ -107,8 +108,12 @@ class Run:
         return self.directory / "model.safetensors"
 
     def fingerprint(self) -> str:
-        """Sixteen characters that tell the model's file from another."""
-        return hashlib.sha256(self.model_path.read_bytes()).hexdigest()[:16]
+        """Sixteen characters of the digest of the model's tensors: the same exactly when the tensors are.
+
+        Raises:
+            CheckpointError: as for `model`.
+        """
+        return digest(load_tensors(self.model_path))[:16]
 
     def save_model(self, model: NetworkScore, step: int) -> None:
         """Write the weights and the data's statistics."""

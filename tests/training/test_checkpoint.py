@@ -276,3 +276,25 @@ def test_missing_damaged_and_foreign_tensor_files(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="cannot be read as a safetensors file") as error:
             load_tensors(path)
         one_line(error, path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.bool])
+def test_a_flipped_bit_of_a_tensor_is_seen(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "model.safetensors"
+    save_tensors(path, {"w": torch.ones(7, 3, dtype=dtype), "b": torch.zeros((), dtype=dtype)}, {"format": "x"})
+    good = path.read_bytes()
+    assert sorted(load_tensors(path)) == ["b", "w"]
+    start = 8 + int.from_bytes(good[:8], "little")
+    generator = random.Random(0)
+    for _ in range(20):
+        content = bytearray(good)
+        content[generator.randrange(start, len(good))] ^= 1 << generator.randrange(8)
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="is damaged") as error:
+            load_tensors(path)
+        one_line(error, path)
+
+
+def test_files_without_a_digest_are_taken(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(3)}, tmp_path / "old.safetensors", {"format": "scoresde-model-1"})
+    assert torch.equal(load_tensors(tmp_path / "old.safetensors")["w"], torch.ones(3))

@@ -117,10 +117,20 @@ def test_other_settings_begin_anew(run: Run, trained: SimpleNamespace, changes: 
     assert table(run) != before
 
 
+def test_the_same_weights_saved_again_are_the_same_model(run: Run, trained: SimpleNamespace) -> None:
+    model = run.model()
+    likelihood(run, model, trained.data, "test", 2, options(), progress=False)
+    for step in range(5):  # safetensors writes its metadata in a random order
+        run.save_model(model, 12345 + step)
+        assert likelihood(run, model, trained.data, "test", 2, options(), progress=False)["reused"] == 2
+
+
 def test_another_model_begins_anew(run: Run, trained: SimpleNamespace) -> None:
     model = run.model()
     likelihood(run, model, trained.data, "test", 2, options(), progress=False)
-    run.save_model(model, 12345)
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1e-3
+    run.save_model(model, 20)
     assert likelihood(run, model, trained.data, "test", 2, options(), progress=False)["reused"] == 0
 
 

@@ -1,0 +1,31 @@
+"""Digests of tensors: what identifies a model, and shows that a file has changed since it was written."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+__all__ = ["DIGEST", "digest", "is_intact"]
+
+DIGEST = "digest"  # key of the metadata of a safetensors file
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hexadecimal SHA-256 of the names, dtypes, shapes and bytes of tensors, in the order of their names.
+
+    Unlike a hash of a file it depends on nothing else: safetensors writes its metadata in a random order.
+    """
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        total.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode() + b"\n")
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def is_intact(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> bool:
+    """Whether tensors are those that `metadata` was written with; True where it has no digest (older files)."""
+    known = (metadata or {}).get(DIGEST)
+    return known is None or known == digest(tensors)
