@@ -10,7 +10,7 @@ models", section 3.1).
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from numbers import Integral
 from typing import Any
@@ -46,6 +46,34 @@ class Transform(ABC):
     @abstractmethod
     def log_det(self, shape: Sequence[int]) -> float:
         """log|det dx/d raw| in nats, summed over one sample of event shape `shape`."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """The transform as JSON can hold it: its name under `transform`, and its numbers by their own names."""
+        values = {f.name: _lists(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+        return {"transform": type(self).__name__, **values}
+
+    @staticmethod
+    def from_plain(plain: Any) -> "Transform":
+        """The transform that `to_plain` described.
+
+        Raises:
+            ValueError: What describes no transform.
+        """
+        known: tuple[type[Transform], ...] = (Affine, Discrete, Identity, Standardise)
+        name = plain.get("transform") if isinstance(plain, dict) else None
+        chosen = next((c for c in known if c.__name__ == name), None)
+        if chosen is None:
+            raise ValueError(
+                f"{str(name)[:40]!r} is no transform: expected one of {', '.join(c.__name__ for c in known)}"
+            )
+        values = {key: value for key, value in plain.items() if key != "transform"}
+        expected = [f.name for f in fields(chosen)]  # type: ignore[arg-type]
+        if sorted(values) != sorted(expected):
+            raise ValueError(f"{name} is described by {', '.join(expected) or 'its name alone'}, got {sorted(values)}")
+        try:
+            return chosen(**values)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(f"{name} of {', '.join(expected)}: {' '.join(str(error).split())[:200]}") from error
 
 
 @dataclass(frozen=True)
@@ -205,13 +233,14 @@ class _Continuous(Transform):
         return self._shift, self._scale
 
 
+def _lists(value: Any) -> Any:
+    """Nested lists for nested sequences of any kind; what is no sequence as it is."""
+    return [_lists(v) for v in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
 def _plain(value: Values, name: str) -> Any:
     """A float or nested tuples of floats: immutable, comparable, and writable into any configuration file."""
-
-    def lists(v: Any) -> Any:  # as_tensor knows lists, not every sequence
-        return [lists(w) for w in v] if isinstance(v, Sequence) else v
-
-    tensor = torch.as_tensor(lists(value), dtype=torch.float64)
+    tensor = torch.as_tensor(_lists(value), dtype=torch.float64)  # which knows lists, not every sequence
     if not bool(tensor.isfinite().all()):
         raise ValueError(f"{name} must be finite, got {value if tensor.ndim == 0 else 'NaN or infinite entries'}")
 

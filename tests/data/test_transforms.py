@@ -1,4 +1,6 @@
+import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,6 +126,33 @@ def test_transforms_are_values() -> None:
     assert Standardise(OmegaConf.create([[1], [2]]), 1.0) == Standardise([[1], [2]], 1)  # as Hydra passes it
     assert Affine(0, 1) != Affine(0, 2)
     assert eval(repr(Standardise([1, 2], 3))) == Standardise([1, 2], 3)
+
+
+@pytest.mark.parametrize("transform", [*DISCRETE, *CONTINUOUS, Standardise(0.1, 1e-300)], ids=str)
+def test_a_transform_is_the_same_after_json(transform: Transform) -> None:
+    assert Transform.from_plain(json.loads(json.dumps(transform.to_plain()))) == transform
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        (None, "'None' is no transform: expected one of Affine, Discrete, Identity, Standardise"),
+        ({"transform": "Path"}, "'Path' is no transform"),
+        ({"transform": ["Discrete"], "levels": 2}, "is no transform"),
+        ({"transform": "Identity", "levels": 2}, "Identity is described by its name alone, got .'levels'."),
+        ({"transform": "Discrete", "levels": 2}, "Discrete is described by levels, low, high, got"),
+        ({"transform": "Discrete", "levels": "2", "low": 0, "high": 1}, "levels must be an integer"),
+        ({"transform": "Discrete", "levels": 2, "low": "0", "high": 1}, "Discrete of levels, low, high"),
+        ({"transform": "Standardise", "mean": 0, "std": "one"}, "Standardise of mean, std"),
+        ({"transform": "Standardise", "mean": 0, "std": [1, [2]]}, "Standardise of mean, std"),
+        ({"transform": "Standardise", "mean": 0, "std": 0}, "std must be positive"),
+        ({"transform": "Affine", "shift": {}, "scale": 1}, "Affine of shift, scale"),
+    ],
+)
+def test_what_describes_no_transform_is_refused_in_a_line(plain: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Transform.from_plain(plain)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
