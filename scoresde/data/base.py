@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.digests import digest
+
 from .transforms import Transform
 
 __all__ = ["Data", "split_indices"]
@@ -26,6 +28,8 @@ class Data:
         train_labels: `(N,)` integers 0 .. num_classes-1; kept as int64.
         test_labels: `(M,)`; given exactly when `train_labels` is.
         num_classes: Taken from the largest label when None.
+        rows: `(N + M,)`, the row of its source that each training and then each test sample is, for sources that
+            are split; None keeps them in this order.
 
     Raises:
         ValueError: An empty split, shapes that differ, NaN or infinite values, values outside the transform's
@@ -39,6 +43,7 @@ class Data:
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     num_classes: int | None = None
+    rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):
@@ -55,6 +60,24 @@ class Data:
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         return tuple(self.train.shape[1:])
+
+    def fingerprint(self) -> str:
+        """Sixteen characters that are the same exactly when the values, the labels and the split are.
+
+        The transform does not enter: a model has its own.
+        """
+        parts = {name: getattr(self, name) for name in ("train", "test", "train_labels", "test_labels")}
+        return digest({name: value for name, value in parts.items() if value is not None})[:16]
+
+    def whole(self) -> tuple[Tensor, Tensor | None]:
+        """All samples `(N + M, *shape)` and their labels `(N + M,)`, in the order of their source where it is known."""
+        values, labels = torch.cat((self.train, self.test)), None
+        if self.train_labels is not None and self.test_labels is not None:
+            labels = torch.cat((self.train_labels, self.test_labels))
+        if self.rows is None:
+            return values, labels
+        order = self.rows.argsort()
+        return values[order], None if labels is None else labels[order]
 
     def __repr__(self) -> str:
         classes = "no labels" if self.num_classes is None else f"{self.num_classes} classes"

@@ -140,6 +140,7 @@ def _split_data(
         train_labels=None if labels is None else labels[train],
         test_labels=None if labels is None else labels[test],
         num_classes=num_classes,
+        rows=torch.cat((train, test)),
     )
 
 

@@ -92,10 +92,12 @@ def huggingface(
         return _images(dataset, image_column, where, size, channels, resample), labels, classes
 
     x, y, classes = read(split_train)
+    rows = None
     if split_test is None:
         train, test = split_indices(len(x), test_size, seed)
         x_train, x_test = x[train], x[test]
         y_train, y_test = (None, None) if y is None else (y[train], y[test])
+        rows = torch.cat((train, test))
     else:
         x_train, y_train = x, y
         x_test, y_test, classes_test = read(split_test)
@@ -108,6 +110,7 @@ def huggingface(
         train_labels=y_train,
         test_labels=y_test,
         num_classes=classes,
+        rows=rows,
     )
 
 

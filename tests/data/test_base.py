@@ -50,6 +50,35 @@ def test_repr_shows_no_values() -> None:
     )
 
 
+def test_the_fingerprint_is_of_values_labels_and_split() -> None:
+    labels = {"train_labels": torch.tensor([0, 1, 0]), "test_labels": torch.tensor([1])}
+    base = make(**labels)
+    same = make(**labels, name="another", transform=Discrete(17, 0.0, 1.0), train=base.train.long(), num_classes=5)
+    assert same.fingerprint() == base.fingerprint()
+    values = base.train.clone()
+    values[0, 0] += 1
+    others = [
+        make(**labels, train=values),
+        make(**labels, test=base.test + 1),
+        make(**{**labels, "train_labels": torch.tensor([0, 1, 1])}),
+        make(),
+        make(**labels, train=base.train[[1, 0, 2]]),
+    ]
+    assert len({data.fingerprint() for data in [base, *others]}) == 6
+    assert len(base.fingerprint()) == 16
+
+
+def test_the_whole_is_in_the_order_of_the_source() -> None:
+    labels = {"train_labels": torch.tensor([0, 1, 2]), "test_labels": torch.tensor([3])}
+    values, classes = make(**labels, rows=torch.tensor([3, 0, 1, 2])).whole()
+    assert values.tolist() == [[2, 3], [4, 5], [0, 1], [0, 1]]
+    assert classes is not None
+    assert classes.tolist() == [1, 2, 3, 0]
+    values, classes = make().whole()
+    assert values.tolist() == [[0, 1], [2, 3], [4, 5], [0, 1]]
+    assert classes is None
+
+
 THREE = torch.tensor([0, 1, 2])
 ONE = torch.tensor([0])
 

@@ -30,6 +30,7 @@ def test_npz_pixels(tmp_path: Path) -> None:
     assert data.train.dtype == torch.uint8
     everything = torch.cat([data.train, data.test])
     assert rows(everything) == rows(torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy()))
+    assert torch.equal(data.whole()[0], torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy()))
 
 
 def test_npz_grey_pictures_get_a_channel(tmp_path: Path) -> None:
