@@ -17,9 +17,11 @@ from scoresde.digests import DIGEST, digest, is_intact
 
 __all__ = [
     "CheckpointError",
+    "check_regular",
     "latest_checkpoint",
     "load_checkpoint",
     "load_tensors",
+    "read_file",
     "save_checkpoint",
     "save_tensors",
     "write_atomically",
@@ -66,6 +68,28 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.close(folder)
 
 
+def read_file(path: Path) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: a directory, a named pipe (which could be waited for without end) or a device.
+    """
+    check_regular(path)
+    return path.read_bytes()
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is there and is no regular file.
+
+    Raises:
+        CheckpointError: a directory, a named pipe or a device.
+    """
+    if path.exists() and not path.is_file():
+        what = "a directory" if path.is_dir() else "a named pipe" if path.is_fifo() else "a device or a socket"
+        raise CheckpointError(f"{path} is {what}, expected a file: move it away")
+
+
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     """Write `state` as the checkpoint of `step`, then remove all but the newest `keep`."""
     path = folder / f"step-{step:09d}.pt"
@@ -94,8 +118,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state in a checkpoint. Only tensors and plain values are read; no code in the file is run.
 
     Raises:
-        CheckpointError: a truncated or foreign file.
+        CheckpointError: no such file, or a truncated or foreign one.
     """
+    check_regular(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -123,7 +148,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, a truncated or foreign one, or tensors that are not those that were written.
     """
-    if not path.is_file():
+    check_regular(path)
+    if not path.exists():
         raise CheckpointError(
             f"{path} is missing: the run has no trained model yet; `scoresde train run={path.parent}`"
         )

@@ -1,11 +1,8 @@
 """Samplers compared on a run's model: a line for each cell, in a file that an interrupted command goes on from."""
 
 import contextlib
-import csv
 import difflib
 import hashlib
-import io
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +25,7 @@ from scoresde.training.checkpoint import CheckpointError, load_tensors, save_ten
 from scoresde.training.config import ConfigError, instantiate
 from scoresde.training.pipeline import check_evaluation_size, labels_of
 from scoresde.training.run import Run
+from scoresde.training.table import ResumableTable
 
 __all__ = ["Presets", "compare_run"]
 
@@ -144,20 +142,27 @@ def compare_run(
         "batch_size": options.batch_size,
         "device": model.device.type,
     }
-    table = _Table(run.directory, settings, presets)
-    comparison.ends |= {key: x.to(model.device) for key, x in table.ends.items()}
-    cells = [(name, count, seed) for name, count in presets.cells(names, steps) for seed in seeds]
+    with run.alone("comparison"):
+        table = _Table(run.directory, settings, presets)
+        _fill(
+            table, comparison, [(*cell, seed) for cell in presets.cells(names, steps) for seed in seeds], most, progress
+        )
+        frame = table.frame(comparison.attrs())
+        _write(run, table, frame)
+    return frame
+
+
+def _fill(table: "_Table", comparison: Comparison, cells: Sequence[Cell], most: int | None, progress: bool) -> None:
+    """Compute the cells that a table lacks."""
+    comparison.ends |= {key: x.to(comparison.model.device) for key, x in table.ends.items()}
     missing = [cell for cell in cells if table.lacks(cell, most)]
     trials: dict[tuple[str, int | None], Trial] = {}
     with tqdm(total=len(cells), initial=len(cells) - len(missing), disable=not progress, unit="cell") as bar:
-        for name, count, seed in missing:
+        for cell in missing:
+            name, count, _ = cell
             bar.set_description(name if count is None else f"{name}, {count} steps")
-            row = _row(comparison, presets, (name, count, seed), most, trials)
-            table.add(row, comparison, missing)
+            table.add(_row(comparison, table.presets, cell, most, trials), comparison, missing)
             bar.update()
-    frame = table.frame(comparison.attrs())
-    _write(run, table, frame)
-    return frame
 
 
 def _listed(value: Any, name: str, kind: type) -> list[Any] | None:
@@ -232,33 +237,24 @@ def _row(
     return comparison.row(name, sampler, steps, seed, trial)
 
 
-class _Table:
-    """The files: the lines, and a note beside them of what they are of."""
+class _Table(ResumableTable):
+    """The cells: a row each, with the identity of its sampler in the note, and the endpoints of the reference."""
 
     def __init__(self, directory: Path, settings: dict[str, Any], presets: Presets) -> None:
-        self.path, self.note = directory / "comparison.csv", directory / "comparison.json"
+        super().__init__(directory / "comparison.csv", COLUMNS, settings)
         self.endpoints = directory / "comparison.safetensors"
-        self.settings, self.presets = settings, presets
+        self.presets = presets
         self.identities: dict[str, str] = {}
         self.errors: dict[str, float] = {}
         self.rows: dict[Cell, dict[str, Any]] = {}
         self.ends: dict[str, Tensor] = {}
-        self.begun = False
-        known = self._known()
-        if known.get("settings") == settings and self.path.is_file():
-            self.identities, self.errors = known["samplers"], known["reference_error"]
-            rows = {(row["sampler"], row["steps"], row["seed"]): row for row in _read(self.path)}
+        identities, errors = self.note.get("samplers"), self.note.get("reference_error")
+        if isinstance(identities, dict) and isinstance(errors, dict):
+            self.identities, self.errors = identities, errors
+            rows = {(row["sampler"], row["steps"], row["seed"]): row for row in _parsed(self.lines)}
             self.rows = {cell: row for cell, row in rows.items() if self._same(cell)}
             with contextlib.suppress(CheckpointError):  # not there, or damaged: they are computed again
                 self.ends = load_tensors(self.endpoints)
-
-    def _known(self) -> dict[str, Any]:
-        try:
-            known = json.loads(self.note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        wanted = {"settings", "samplers", "reference_error"}
-        return known if isinstance(known, dict) and wanted <= set(known) else {}
 
     def _same(self, cell: Cell) -> bool:
         """Whether the sampler is still what it was."""
@@ -279,27 +275,26 @@ class _Table:
         """Append a line."""
         if not self.begun:
             # Not before there is a line: those of another model or of other settings are lost with it.
-            self.begun = True
             if not self.ends:
                 self.endpoints.unlink(missing_ok=True)
             self.rows = {cell: r for cell, r in self.rows.items() if cell not in missing}
-            text = _text(None) + "".join(_text(r) for r in self.rows.values())
-            write_atomically(self.path, lambda file: file.write(text.encode()))
+            self.begin(map(_texts, self.rows.values()), **self._known())
         self.rows[row["sampler"], row["steps"], row["seed"]] = row
         self.identities[_key(row["sampler"], row["steps"])] = self.presets.identity(row["sampler"], row["steps"])
         for seed, error in comparison.errors.items():
             self.errors[str(seed)] = max(error, self.errors.get(str(seed), 0.0))
-        self.write_note()
+        self.write_note(**self._known())
         if len(comparison.ends) > len(self.ends):
             self.ends = dict(comparison.ends)
             save_tensors(self.endpoints, self.ends, {"format": "scoresde-endpoints-1"})
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_text(row))
+        self.append([_texts(row)])
 
-    def write_note(self, **further: Any) -> None:
-        content = {"settings": self.settings, "samplers": self.identities, "reference_error": self.errors, **further}
-        text = json.dumps(content, indent=1) + "\n"
-        write_atomically(self.note, lambda file: file.write(text.encode()))
+    def finish(self, **further: Any) -> None:
+        """Write the note in full."""
+        self.write_note(**self._known(), **further)
+
+    def _known(self) -> dict[str, Any]:
+        return {"samplers": self.identities, "reference_error": self.errors}
 
     def frame(self, attrs: dict[str, Any]) -> pd.DataFrame:
         """All lines, by sampler, steps and seed."""
@@ -313,12 +308,8 @@ def _key(name: str, steps: int | None) -> str:
     return name if steps is None else f"{name}, {steps} steps"
 
 
-def _text(row: dict[str, Any] | None) -> str:
-    """A line of the file, or its head."""
-    buffer = io.StringIO()
-    values = COLUMNS if row is None else [_written(row[name]) for name in COLUMNS]
-    csv.writer(buffer, lineterminator="\n").writerow(values)
-    return buffer.getvalue()
+def _texts(row: dict[str, Any]) -> list[str]:
+    return [_written(row[name]) for name in COLUMNS]
 
 
 def _written(value: Any) -> str:
@@ -327,11 +318,10 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file, up to one that an interruption left unfinished."""
+def _parsed(lines: list[list[str]]) -> list[dict[str, Any]]:
+    """The rows of lines, up to one that is damaged."""
     rows: list[dict[str, Any]] = []
-    text = path.read_text(encoding="utf-8")
-    for line in list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))[1:]:
+    for line in lines:
         if len(line) != len(COLUMNS):
             break
         row: dict[str, Any] = dict(zip(COLUMNS, line, strict=True))
@@ -340,7 +330,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
                 row[name] = float(row[name]) if row[name] else math.nan
             row |= {name: int(row[name]) for name in ("seed", "n")}
             row["steps"] = None if math.isnan(row["steps"]) else int(row["steps"])
-        except ValueError:
+        except (ValueError, OverflowError):
             break
         rows.append(row)
     return rows
@@ -351,7 +341,7 @@ def _write(run: Run, table: _Table, frame: pd.DataFrame) -> None:
     content = frame.to_parquet(None, index=False)
     write_atomically(run.directory / "comparison.parquet", lambda file: file.write(content))
     seeds, steps = sorted(set(frame["seed"].tolist())), sorted(set(frame["steps"].dropna().tolist()))
-    table.write_note(seeds=seeds, steps=steps, reference=frame.attrs["reference"], floor=frame.attrs["floor"])
+    table.finish(seeds=seeds, steps=steps, reference=frame.attrs["reference"], floor=frame.attrs["floor"])
     if not frame[["error", "frechet_distance"]].notna().any(axis=None):
         return
     shown = [name for name in ("default",) if name in set(frame["sampler"][frame["problem"] == ""])]

@@ -1,7 +1,5 @@
 """Log-likelihoods of a run's data: one line for each sample, in a file that an interrupted command goes on from."""
 
-import csv
-import json
 import math
 import time
 from contextlib import nullcontext
@@ -20,11 +18,11 @@ from scoresde.likelihood import bits_per_dim, log_likelihood, solver_error
 from scoresde.likelihood.density import mean_and_error, tolerance_of
 from scoresde.likelihood.dequantisation import Dequantisation, Uniform
 from scoresde.score import NetworkScore
-from scoresde.training.checkpoint import write_atomically
 from scoresde.training.config import ConfigError
 from scoresde.training.dequantising import FILE
 from scoresde.training.pictures import has_classes, picture_of_likelihoods
 from scoresde.training.run import Run
+from scoresde.training.table import ResumableTable
 
 __all__ = ["likelihood"]
 
@@ -100,7 +98,7 @@ def likelihood(
     with run.alone(stem) if rank == 0 else nullcontext():
         table = _Table(run.directory / f"{stem}.csv", unit, settings)
         if rank == 0 and table.rows:
-            table.begin()
+            table.resume()
         began, here = time.perf_counter(), len(table.rows)
         size_of_turn = count * options.batch_size
         silent = not progress or rank > 0
@@ -189,51 +187,43 @@ def _rows(model: NetworkScore, data: Data, raw: Tensor, first: int, common: dict
     return list(map(list, zip(*(c.tolist() for c in columns), strict=True)))
 
 
-class _Table:
-    """The file, and a note beside it of what its figures are of."""
+class _Table(ResumableTable):
+    """The likelihoods: a row of numbers for each sample, in their order."""
 
     def __init__(self, path: Path, unit: str, settings: dict[str, Any]) -> None:
-        self.path, self.names = path, (unit, *_COLUMNS)
-        self.note, self.settings = path.with_suffix(".json"), json.dumps(settings, indent=1).encode()
-        same = self.note.is_file() and path.is_file() and self.note.read_bytes() == self.settings
-        self.rows: list[list[float]] = self._read() if same else []
-        self.begun = False
-
-    def begin(self) -> None:
-        """Write the file anew, without a line that an interruption left unfinished, or those of another model.
-
-        The latter are lost, so not before there is a first line in their place: settings may be refused until then.
-        """
-        self.begun = True
-        write_atomically(self.path, lambda file: file.write(self._text(self.rows, 0, head=True).encode()))
-        write_atomically(self.note, lambda file: file.write(self.settings))
-
-    def _read(self) -> list[list[float]]:
-        rows: list[list[float]] = []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            for line in list(csv.reader(file))[1:]:
-                try:
-                    index, *values = map(float, line)
-                except ValueError:
-                    break
-                if index != len(rows) or len(values) != len(self.names):
-                    break
-                rows.append(values)
-        return rows
-
-    def _text(self, rows: list[list[float]], first: int, head: bool = False) -> str:
-        lines = [",".join(("index", *self.names))] if head else []
-        lines += [",".join(map(repr, (index, *row))) for index, row in enumerate(rows, first)]
-        return "".join(line + "\n" for line in lines)
+        self.names = (unit, *_COLUMNS)
+        super().__init__(path, ("index", *self.names), settings)
+        self.rows: list[list[float]] = []
+        for line in self.lines:
+            try:
+                index, *values = map(float, line)
+            except ValueError:
+                break
+            if index != len(self.rows) or len(values) != len(self.names):
+                break
+            self.rows.append(values)
 
     def add(self, rows: list[list[float]], write: bool) -> None:
+        """Take rows in, and `write` them into the file.
+
+        The file is begun anew with the first of them, without rows that cannot be read, or those of other settings: the
+        latter are lost, and until then settings may be refused.
+        """
         if write:
             if not self.begun:
-                self.begin()
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(self._text(rows, len(self.rows)))
+                self.resume()
+            self.append(_texts(rows, len(self.rows)))
         self.rows += rows
 
+    def resume(self) -> None:
+        """Begin the file anew with the rows that are known."""
+        self.begin(_texts(self.rows, 0))
+
     def column(self, name: str, n: int) -> Tensor:
+        """`(n,)` values of a column."""
         place = self.names.index(name)
         return torch.tensor([row[place] for row in self.rows[:n]], dtype=torch.float64)
+
+
+def _texts(rows: list[list[float]], first: int) -> list[list[str]]:
+    return [[str(index), *map(repr, row)] for index, row in enumerate(rows, first)]

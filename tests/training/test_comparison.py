@@ -1,5 +1,6 @@
 """A comparison on a run, and the files that an interrupted command goes on from."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -170,10 +171,22 @@ def test_other_settings_or_another_model_begin_anew(run: Run, trained: SimpleNam
     cells.clear()
     assert set(do(run, trained, n=16)["n"]) == {16}
     assert len(cells) == 4
-    run.save_model(trained.model, 21)  # another header, another file
+    run.save_model(trained.model, 21)  # another file of the same weights
     cells.clear()
     do(run, trained, n=16)
+    assert cells == []
+    other = copy.deepcopy(trained.model)
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1e-3
+    run.save_model(other, 20)
+    do(run, trained, n=16)
     assert len(cells) == 4
+
+
+def test_two_at_once_are_refused(run: Run, trained: SimpleNamespace, cells: list[Any]) -> None:
+    with run.alone("comparison"), pytest.raises(ConfigError, match="is in use by another process"):
+        do(run, trained)
+    assert cells == []
 
 
 def test_a_refusal_leaves_the_files(run: Run, trained: SimpleNamespace) -> None:
