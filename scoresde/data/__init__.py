@@ -14,7 +14,7 @@ from .toys import (
     swiss_roll,
     two_moons,
 )
-from .transforms import Affine, Discrete, Identity, Standardise, Transform
+from .transforms import Affine, Discrete, Identity, Standardise, Transform, continuous
 
 __all__ = [
     "Affine",
@@ -25,6 +25,7 @@ __all__ = [
     "Transform",
     "batch_indices",
     "checkerboard",
+    "continuous",
     "digits",
     "eight_gaussians",
     "eight_gaussians_mixture",
