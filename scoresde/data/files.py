@@ -58,8 +58,10 @@ def npz(
         if x.dtype != np.uint8:
             raise ValueError(f"{where} has dtype {x.dtype}: give levels=, the number of values 0..levels-1")
         levels = 256
-    if levels is not None and standardise != "auto":
-        raise ValueError(f"standardise={standardise} is for continuous values, and {where} has {levels} levels")
+    if levels is not None and standardise in ("channel", "value"):
+        raise ValueError(
+            f"standardise={standardise} is for continuous values, and the {levels} levels of {where} have one scale"
+        )
     if channels_last:
         if x.ndim not in (3, 4):
             raise ValueError(f"{where}: channels_last needs (N, H, W, C) or (N, H, W), got shape {x.shape}")
