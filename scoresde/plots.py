@@ -394,30 +394,27 @@ def likelihood_histogram(train: Array, held_out: Array, unit: str = "bits/dim") 
     return figure
 
 
-def samples_2d(samples: Array, data: Array) -> Figure:
+def samples_2d(samples: Array, data: Array | None = None) -> Figure:
     """Data and samples in the plane side by side, on the same axes.
 
     Args:
         samples: `(N, 2)`.
-        data: `(M, 2)`.
+        data: `(M, 2)`, or None for the samples alone.
 
     Raises:
         ValueError: A wrong shape or values that are not finite.
     """
-    s, d = _points(samples, "samples"), _points(data, "data")
-    window = _window(np.concatenate([s, d]), coverage=0.999, flattest=0.5)
-    figure = _figure(WIDTH, 0.5 * WIDTH * window[1][1] / window[1][0] + 0.5)
-    size, alpha = _dots(max(len(s), len(d)))
-    for ax, x, name, colour in zip(
-        figure.subplots(1, 2, sharex=True, sharey=True),
-        (d, s),
-        ("data", "samples"),
-        (MUTED, BLUE),
-        strict=True,
-    ):
+    panels = [("samples", _points(samples, "samples"), BLUE)]
+    if data is not None:
+        panels.insert(0, ("data", _points(data, "data"), MUTED))
+    window = _window(np.concatenate([x for _, x, _ in panels]), coverage=0.999, flattest=0.5)
+    figure = _figure(0.5 * WIDTH * len(panels), 0.5 * WIDTH * window[1][1] / window[1][0] + 0.5)
+    size, alpha = _dots(max(len(x) for _, x, _ in panels))
+    all_axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)
+    for place, (ax, (name, x, colour)) in enumerate(zip(all_axes.flat, panels, strict=True)):
         ax.scatter(x[:, 0], x[:, 1], s=size, alpha=alpha, color=colour, linewidths=0, rasterized=True)
         _plane(ax, window, f"{name}, n = {len(x)}")
-        _finish(ax, "x₁", "x₂" if name == "data" else "")
+        _finish(ax, "x₁", "" if place else "x₂")
     return figure
 
 

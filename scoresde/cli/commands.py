@@ -5,6 +5,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def _train_one(config: DictConfig) -> Outcome:
 
 
 # What belongs to the command line, not to the run.
-_COMMAND_KEYS = ("run", "resume", "runs", "name", "allow", "progress", "repeats", "metric", "fail_fast")
+_COMMAND_KEYS = ("run", "resume", "runs", "name", "allow", "accept", "progress", "repeats", "metric", "fail_fast")
 
 
 def _in_sweep() -> bool:
@@ -118,7 +119,7 @@ def _run_to_train(config: DictConfig) -> Any:
 
     allow = list(config.allow)
     if config.run is not None:
-        run = Run.open(str(config.run), allow)
+        run = Run.open(str(config.run), allow, list(config.accept))
         if "evaluation" in run.config:
             # A run of an older version has not all of them.
             for key, value in OmegaConf.load(conf_dir() / "evaluation" / "default.yaml").items():
@@ -188,15 +189,36 @@ def _open(config: DictConfig) -> Any:
 
     if OmegaConf.is_missing(config, "run"):
         raise UsageError("run is missing: give run=DIR, a directory that `scoresde train` wrote")
-    return Run.open(str(config.run), list(config.allow))
+    return Run.open(str(config.run), list(config.allow), list(config.accept))
 
 
 def _data(run: Any) -> Any:
     from scoresde.training.pipeline import limit_threads
 
     data = run.data()
-    limit_threads(data)
+    limit_threads(data.shape)
     return data
+
+
+def _data_or_info(run: Any) -> Any:
+    """The facts that the run keeps of its data, which are enough to draw samples; an older run's data are loaded."""
+    from scoresde.training.pipeline import limit_threads
+
+    info = run.info()
+    if info is None:
+        return _data(run)
+    limit_threads(info.shape)
+    return info
+
+
+def _data_to_show(run: Any) -> Any:
+    """The same, with points in the plane loaded where they are there: pictures show them beside samples."""
+    info = _data_or_info(run)
+    if info.shape != (2,):
+        return info
+    with suppress(ValueError, OSError):
+        return _data(run)
+    return info
 
 
 def _model(run: Any, config: DictConfig) -> Any:
@@ -225,7 +247,7 @@ def _sample(config: DictConfig) -> None:
     from scoresde.training.pipeline import sample
 
     run = _open(config)
-    sampler, model, data = _sampler(run, config), _model(run, config), _data(run)
+    sampler, model, data = _sampler(run, config), _model(run, config), _data_to_show(run)
     name = str(config.name or _sample_name(config))
     _, cost = sample(
         run,
@@ -333,7 +355,7 @@ def _tune(config: DictConfig) -> None:
 
     run = _open(config)
     began = time.perf_counter()
-    made, path = tune_run(run, _model(run, config), _data(run), config)
+    made, path = tune_run(run, _model(run, config), _data_or_info(run), config)
     print(
         f"{made.evaluations} evaluations: error {made.error:.3g} on starts kept for judging, {made.before:.3g} before "
         f"({made.starts} starts, {time.perf_counter() - began:.0f} s): {path}"

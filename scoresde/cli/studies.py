@@ -73,7 +73,7 @@ def _check(command: str, overrides: Sequence[Override]) -> None:
 
 def _settings(space: dict[str, Any], fixed: dict[str, Any]) -> dict[str, str]:
     # Where runs go and what is shown while they do makes no difference.
-    kept = {k: str(v) for k, v in fixed.items() if k not in ("progress", "runs", "allow", "fail_fast")}
+    kept = {k: str(v) for k, v in fixed.items() if k not in ("progress", "runs", "allow", "accept", "fail_fast")}
     return {**{k: repr(v) for k, v in space.items()}, **kept}
 
 

@@ -4,6 +4,7 @@ from .base import Data
 from .bundled import digits, mnist5k
 from .files import image_folder, npz
 from .hub import huggingface
+from .info import DataInfo
 from .order import batch_indices, epoch_order
 from .toys import (
     checkerboard,
@@ -14,18 +15,18 @@ from .toys import (
     swiss_roll,
     two_moons,
 )
-from .transforms import Affine, Discrete, Identity, Standardise, Transform, continuous
+from .transforms import Affine, Discrete, Identity, Standardise, Transform
 
 __all__ = [
     "Affine",
     "Data",
+    "DataInfo",
     "Discrete",
     "Identity",
     "Standardise",
     "Transform",
     "batch_indices",
     "checkerboard",
-    "continuous",
     "digits",
     "eight_gaussians",
     "eight_gaussians_mixture",

@@ -91,7 +91,7 @@ def fit(
     if objective is None:
         objective = DenoisingScoreMatching(Likelihood(), LogNormalSigma(-1.0, 1.6, importance=True))
     memory, threads = _Memory(), torch.get_num_threads()
-    limit_threads(data)
+    limit_threads(data.shape)
     # Training seeds torch's own generator at every step; whoever calls keeps theirs.
     with tempfile.TemporaryDirectory() as scratch, torch.random.fork_rng():
         trainer = Trainer(

@@ -10,7 +10,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from scoresde.training.ema import EMA, PowerFunction, Profile
 from scoresde.training.loggers import Logger
+from scoresde.training.provenance import TRAINED_WITH, check_provenance
 
 __all__ = ["Interrupted", "NoiseLevels", "Trainer", "Training", "TrainingFailed"]
 
@@ -164,6 +165,9 @@ class Trainer:
         loggers: where numbers go.
         accelerator: devices and processes; one is made if not given.
         progress: show a progress bar.
+        trained_with: what the weights depend on in use, as `scoresde.training.provenance` has it; kept in checkpoints,
+            and compared with theirs.
+        accept: keys of it whose difference is accepted.
     """
 
     def __init__(
@@ -177,7 +181,10 @@ class Trainer:
         loggers: list[Logger],
         accelerator: Accelerator | None = None,
         progress: bool = True,
+        trained_with: Mapping[str, Any] | None = None,
+        accept: Sequence[str] = (),
     ) -> None:
+        self.trained_with, self.accept = dict(trained_with or {}), accept
         self.accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
         if options.batch_size % self.accelerator.num_processes:
             raise ValueError(
@@ -385,6 +392,7 @@ class Trainer:
                 "optimizer": self._inner.state_dict(),
                 "seconds": self.seconds,
                 "skipped": self.skipped,
+                TRAINED_WITH: self.trained_with,
             }
             save_checkpoint(self.checkpoints, self.step, state, self.options.keep)
         self.accelerator.wait_for_everyone()
@@ -393,12 +401,13 @@ class Trainer:
         """Take up the newest checkpoint, if there is one and it has not been taken up; `fit` does so, too.
 
         Raises:
-            ValueError: a damaged checkpoint, or one of another configuration.
+            ValueError: a damaged checkpoint, or one of another configuration or of other data.
         """
         path = None if self._resumed else latest_checkpoint(self.checkpoints)
         if path is None:
             return
         state = load_checkpoint(path)
+        check_provenance(str(path), state.get(TRAINED_WITH, {}), self.trained_with, self.accept)
         try:
             self.bare.load_state_dict(state["network"])
             self.ema.load_state_dict(state["ema"])

@@ -1,5 +1,7 @@
 """Pictures of a run: what the model does to data and to noise, and how well."""
 
+import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.data import Data
+from scoresde.data import Data, DataInfo
 from scoresde.score import NetworkScore
 from scoresde.sde import expand_to
-from scoresde.training.checkpoint import read_file
 from scoresde.training.run import Run
-from scoresde.training.table import json_lines, read_rows
 
 __all__ = ["has_classes", "picture_of_likelihoods", "picture_of_samples", "pictures", "read_log"]
 
@@ -29,11 +29,11 @@ def has_classes(model: NetworkScore) -> bool:
     return getattr(model.network, "num_classes", None) is not None
 
 
-def _is_image(data: Data) -> bool:
+def _is_image(data: Data | DataInfo) -> bool:
     return len(data.shape) == 3 and data.shape[0] in (1, 3) and data.transform.levels is not None
 
 
-def _to_unit(data: Data, x: Tensor) -> Tensor:
+def _to_unit(data: Data | DataInfo, x: Tensor) -> Tensor:
     """Images in model space as pixels, black 0 and white 1."""
     return data.transform.to_unit(x.float())  # type: ignore[attr-defined]
 
@@ -49,21 +49,23 @@ def _save(run: Run, figure: Any, file: str, title: str, caption: str) -> None:
     run.add_picture(file, title, caption)
 
 
-def picture_of_samples(run: Run, data: Data, raw: Tensor, name: str, caption: str) -> None:
+def picture_of_samples(run: Run, data: Data | DataInfo, raw: Tensor, name: str, caption: str) -> None:
     """Draw samples `(n, ...)` in raw units as `samples/{name}.png`, where they can be drawn."""
     file = f"samples/{name}.png"
     if _is_image(data):
         images = _to_unit(data, data.transform.encode(raw[:100]))
         _save(run, _plots().image_grid(images), file, "Samples", caption)
     elif data.shape == (2,):
-        test = data.test[: len(raw)]
-        _save(run, _plots().samples_2d(raw, test), file, "Samples", caption + " Beside them, held-out data.")
+        if isinstance(data, Data):
+            caption += " Beside them, held-out data."
+        test = data.test[: len(raw)] if isinstance(data, Data) else None
+        _save(run, _plots().samples_2d(raw, test), file, "Samples", caption)
 
 
 def _histogram(run: Run, data: Data) -> None:
     histograms = {s: run.directory / f"likelihood-{s}.csv" for s in ("train", "test")}
-    columns = {s: _column(path) for s, path in histograms.items()}
-    if all(columns.values()):
+    if all(path.is_file() for path in histograms.values()):
+        columns = {s: _column(path) for s, path in histograms.items()}
         unit = "nats" if data.transform.levels is None else "bits/dim"
         _save(
             run,
@@ -203,20 +205,19 @@ def _average_curves(lines: list[dict[str, Any]]) -> tuple[list[float], list[floa
 
 
 def read_log(run: Run) -> list[dict[str, Any]]:
-    """The entries of `metrics.jsonl`, of complete and undamaged lines."""
-    try:
-        text = read_file(run.directory / "metrics.jsonl").decode(errors="replace")
-    except FileNotFoundError:
+    """The lines of `metrics.jsonl`."""
+    path = run.directory / "metrics.jsonl"
+    if not path.is_file():
         return []
-    return [entry for entry in json_lines(text)[0] if isinstance(entry.get("step"), int)]
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:  # cut short by a full disk
+            continue
+    return lines
 
 
 def _column(path: Path) -> list[float]:
-    """The values of a file of likelihoods, up to a line that is damaged."""
-    values: list[float] = []
-    for row in read_rows(path)[1:]:
-        try:
-            values.append(float(row[1]))
-        except (ValueError, IndexError):
-            break
-    return values
+    with path.open(newline="") as file:
+        return [float(row[1]) for row in list(csv.reader(file))[1:]]

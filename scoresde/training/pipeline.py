@@ -1,6 +1,7 @@
 """What the commands do with a run: train, sample, compute likelihoods and evaluate."""
 
 import io
+import json
 import math
 import os
 import time
@@ -14,7 +15,7 @@ from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from scoresde.data import Data
+from scoresde.data import Data, DataInfo
 from scoresde.metrics import evaluate_samples
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.sampling import Sampler, TunedSteps, tune
@@ -25,6 +26,7 @@ from scoresde.training.likelihoods import likelihood
 from scoresde.training.loggers import LocalLogger, Logger
 from scoresde.training.loop import Trainer
 from scoresde.training.pictures import has_classes, picture_of_samples, pictures, read_log
+from scoresde.training.provenance import check_same_data, provenance
 from scoresde.training.run import Run, build_model, data_statistics
 
 __all__ = [
@@ -40,13 +42,13 @@ __all__ = [
 ]
 
 
-def limit_threads(data: Data) -> None:
-    """One CPU thread for samples of up to 256 numbers, unless OMP_NUM_THREADS says otherwise.
+def limit_threads(shape: tuple[int, ...]) -> None:
+    """Take one CPU thread for samples of up to 256 elements, unless OMP_NUM_THREADS says otherwise.
 
     Their layers are too small to share: a second thread gains nothing, and where another program runs, the
     threads' waiting for each other makes every layer several times slower.
     """
-    if math.prod(data.shape) <= 256 and "OMP_NUM_THREADS" not in os.environ:
+    if math.prod(shape) <= 256 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
 
 
@@ -73,7 +75,11 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> bool:
     Returns whether this is the process that did the latter.
     """
     data = run.data()
-    limit_threads(data)
+    known = run.info()
+    if known is not None:
+        check_same_data(str(run.info_path), known, data, run.accept)
+    info = DataInfo.of(data)
+    limit_threads(data.shape)
     options = run.make("training")
     # The order of creation and the seed fix the initial weights.
     torch.manual_seed(options.seed)
@@ -96,6 +102,8 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> bool:
         loggers,
         accelerator,
         progress,
+        provenance(run.config, info),
+        run.accept,
     )
     trainer.resume()
     # Everything that can be refused has been refused: now write.
@@ -109,11 +117,12 @@ def _train(
     """The part of `train` that writes, if this is the `first` of its processes."""
     if first:
         run.write_config()
+        run.write_info(DataInfo.of(data))
         if run.summary().get("finished"):
             run.add_to_summary(finished=False)
+        _rewind_log(run, trainer.step)
         plain: Any = OmegaConf.to_container(run.config, resolve=True)
         for each in loggers:
-            each.rewind(run.directory, trainer.step)
             each.start(run.directory, plain)
     try:
         trainer.fit()
@@ -177,6 +186,15 @@ def check_evaluation_size(n: int) -> None:
         )
 
 
+def _rewind_log(run: Run, step: int) -> None:
+    """Drop what was logged after the step that training goes on from: it will be logged again."""
+    lines = read_log(run)
+    kept = [line for line in lines if line["step"] <= step]
+    if len(kept) < len(lines):
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(run.directory / "metrics.jsonl", lambda file: file.write(text.encode()))
+
+
 def _after_training(
     run: Run, model: NetworkScore, data: Data, loggers: list[Logger], step: int, progress: bool
 ) -> None:
@@ -213,7 +231,7 @@ def _quality(summary: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
 def sample(
     run: Run,
     model: NetworkScore,
-    data: Data,
+    data: Data | DataInfo,
     sampler: Sampler,
     n: int,
     *,
@@ -228,6 +246,7 @@ def sample(
     Returns the samples `(n, ...)` in raw units, and what they cost.
 
     Args:
+        data: the run's data, or what it knows of them, with which pictures show no held-out data beside samples.
         label: the class to draw from, for models with classes; else classes come in turn.
     """
     if not isinstance(n, int) or n < 1:
@@ -261,7 +280,7 @@ def labels_of(model: NetworkScore, n: int, label: int | None) -> dict[str, Tenso
     return {}
 
 
-def tune_run(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> tuple[TunedSteps, Path]:
+def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: DictConfig) -> tuple[TunedSteps, Path]:
     """Tune steps for the run's model and write them into its directory; the steps and the file."""
     count = options.starts if isinstance(options.starts, int) else 16384
     made = tune(

@@ -1,14 +1,14 @@
 """Run directories: what a training writes, and how it is read again.
 
-config.yaml  model.safetensors  summary.json  report.html  metrics.jsonl  checkpoints/  samples/
+config.yaml  data.json  model.safetensors  summary.json  report.html  metrics.jsonl  checkpoints/  samples/
 """
 
 import hashlib
 import json
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from scoresde import reprs
-from scoresde.data import Data
+from scoresde.data import Data, DataInfo
 from scoresde.digests import digest
 from scoresde.score import NetworkScore
 from scoresde.statistics import Statistics
-from scoresde.training.checkpoint import (
-    CheckpointError,
-    DamagedFile,
-    load_tensors,
-    read_json,
-    save_tensors,
-    set_aside,
-    write_atomically,
-)
+from scoresde.training.checkpoint import CheckpointError, load_metadata, load_tensors, save_tensors, write_atomically
 from scoresde.training.config import ConfigError, check_targets, instantiate
+from scoresde.training.provenance import TRAINED_WITH, check_fit, check_provenance, provenance
 
 __all__ = ["Run", "build_model", "config_hash", "load"]
-
-_log = logging.getLogger(__name__)
 
 # What a run's weights and figures depend on.
 _IDENTITY = (
@@ -63,12 +54,17 @@ class Run:
         config: its configuration.
         allow: packages besides the allow-list that the configuration may name; from the user, never from the
             directory itself.
+        accept: keys of the configuration whose difference from what the weights were trained with is accepted; from
+            the user.
     """
 
-    def __init__(self, directory: Path, config: DictConfig, allow: Sequence[str] = ()) -> None:
+    def __init__(
+        self, directory: Path, config: DictConfig, allow: Sequence[str] = (), accept: Sequence[str] = ()
+    ) -> None:
         self.directory = directory
         self.config = config
         self.allow = tuple(allow)
+        self.accept = tuple(accept)
 
     def __repr__(self) -> str:
         return f"Run({str(self.directory)!r})"
@@ -77,7 +73,7 @@ class Run:
         return reprs.run_html(self)
 
     @classmethod
-    def open(cls, directory: str | Path, allow: Sequence[str] = ()) -> "Run":
+    def open(cls, directory: str | Path, allow: Sequence[str] = (), accept: Sequence[str] = ()) -> "Run":
         """An existing run directory.
 
         Raises:
@@ -99,7 +95,7 @@ class Run:
             raise ConfigError(f"{file} has an interpolation (${{...}}), which no run directory needs: write its value")
         plain = OmegaConf.to_container(config)
         check_targets(plain, allow)
-        return cls(path, config, allow)
+        return cls(path, config, allow, accept)
 
     def write_config(self) -> None:
         """Write `config.yaml`, resolved."""
@@ -111,11 +107,43 @@ class Run:
         return instantiate(self.config, key, self.allow, **arguments)
 
     def data(self) -> Data:
-        """The data set."""
-        data = self.config.data
-        # Runs from before channels had moments of their own do not say so.
-        old = str(data.get("_target_", "")).endswith(".npz") and "standardise" not in data
-        return self.make("data", **({"standardise": "all"} if old else {}))
+        """Load the data set, with the transform that the run was trained with.
+
+        Raises:
+            ConfigError: data that cannot be read, or of another shape or number of levels than the run's.
+        """
+        data: Data = self.make("data")
+        info = self.info()
+        if info is None:
+            return data
+        check_fit(str(self.info_path), info, data)
+        return replace(data, transform=info.transform)
+
+    @property
+    def info_path(self) -> Path:
+        return self.directory / "data.json"
+
+    def info(self) -> DataInfo | None:
+        """Facts about the data that the run was trained on; None in the directory of an older version.
+
+        Raises:
+            ConfigError: a damaged file.
+        """
+        if not self.info_path.is_file():
+            return None
+        try:
+            return DataInfo.from_plain(json.loads(self.info_path.read_text()))
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(f"{self.info_path} is damaged: {' '.join(str(error).split())[:200]}") from error
+
+    def write_info(self, info: DataInfo) -> None:
+        """Write `data.json`."""
+        text = json.dumps(info.to_plain(), indent=1) + "\n"
+        write_atomically(self.info_path, lambda file: file.write(text.encode()))
+
+    def provenance(self) -> dict[str, Any]:
+        """Everything that weights of the run depend on in use."""
+        return provenance(self.config, self.info())
 
     @property
     def model_path(self) -> Path:
@@ -131,15 +159,20 @@ class Run:
 
     def save_model(self, model: NetworkScore, step: int) -> None:
         """Write the weights and the data's statistics."""
-        save_tensors(self.model_path, model.state_dict(), {"format": "scoresde-model-1", "step": str(step)})
+        metadata = {"format": "scoresde-model-1", "step": str(step), TRAINED_WITH: json.dumps(self.provenance())}
+        save_tensors(self.model_path, model.state_dict(), metadata)
 
     def model(self) -> NetworkScore:
         """The trained model, in evaluation mode.
 
         Raises:
             CheckpointError: no model yet, a truncated or foreign file, or one of another configuration.
+            ConfigError: a configuration that is not the one that the weights were trained with.
         """
         tensors = load_tensors(self.model_path)
+        # Older files do not say what they were trained with.
+        then = json.loads(load_metadata(self.model_path).get(TRAINED_WITH, "{}"))
+        check_provenance(str(self.model_path), then, self.provenance(), self.accept)
         prefix = "statistics."
         try:
             known = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -160,32 +193,9 @@ class Run:
     # -- results ----------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, Any]:
-        """What `summary.json` holds; empty if there is none, or a damaged one, which is set aside."""
-        return self._stored("summary.json", dict)
-
-    def _stored(self, name: str, kind: type, locked: bool = False) -> Any:
-        """The content of a JSON file; an empty one if there is none, or a damaged one, which is set aside.
-
-        Args:
-            name: of the file.
-            kind: dict or list.
-            locked: other processes are kept from writing it.
-        """
-        path = self.directory / name
-        try:
-            return read_json(path, kind)
-        except FileNotFoundError:
-            return kind()
-        except DamagedFile as error:
-            damage = error
-        try:
-            if not locked:
-                with self.alone(path.stem, wait=True):
-                    return self._stored(name, kind, locked=True)
-            _log.warning("%s; it was set aside as %s", damage, set_aside(path).name)
-        except OSError:  # a read-only directory
-            _log.warning("%s; it is left out", damage)
-        return kind()
+        """What `summary.json` holds; empty if there is none."""
+        path = self.directory / "summary.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
 
     @contextmanager
     def alone(self, purpose: str, wait: bool = False) -> Iterator[None]:
@@ -214,24 +224,21 @@ class Run:
     def add_to_summary(self, **entries: Any) -> dict[str, Any]:
         """Set entries of `summary.json`."""
         with self.alone("summary", wait=True):
-            summary = {**self._stored("summary.json", dict, locked=True), **entries}
+            summary = {**self.summary(), **entries}
             text = json.dumps(summary, indent=2)
             write_atomically(self.directory / "summary.json", lambda file: file.write(text.encode() + b"\n"))
         return summary
 
     def pictures(self) -> list[dict[str, str]]:
         """What `pictures.json` lists for the report: file, title and caption of each."""
-        return self._pictures()
-
-    def _pictures(self, locked: bool = False) -> list[dict[str, str]]:
-        listed = self._stored("pictures.json", list, locked)
-        return [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("file"), str)]
+        path = self.directory / "pictures.json"
+        return json.loads(path.read_text()) if path.is_file() else []
 
     def add_picture(self, file: str, title: str, caption: str) -> None:
         """List a picture for the report; one of the same file is replaced."""
         path = self.directory / "pictures.json"
         with self.alone("pictures", wait=True):
-            pictures = self._pictures(locked=True)
+            pictures = self.pictures()
             entry = {"file": file, "title": title, "caption": caption}
             places = [i for i, p in enumerate(pictures) if p["file"] == file]
             if places:
@@ -262,7 +269,7 @@ def data_statistics(data: Data, dequantise: bool, seed: int = 0) -> Statistics:
     return Statistics.estimate(batch(raw) for raw in data.train.split(at_once))
 
 
-def load(directory: str | Path, allow: Sequence[str] = ()) -> NetworkScore:
+def load(directory: str | Path, allow: Sequence[str] = (), accept: Sequence[str] = ()) -> NetworkScore:
     """The trained score model of a run directory, in evaluation mode.
 
     No code of the directory is run: tensors come from safetensors, and the configuration may only name classes
@@ -271,9 +278,12 @@ def load(directory: str | Path, allow: Sequence[str] = ()) -> NetworkScore:
     Args:
         directory: a directory that `scoresde train` wrote.
         allow: further packages that its configuration may name, for networks of your own.
+        accept: keys of its configuration, such as `sde.beta_max`, that may differ from what the weights were trained
+            with.
 
     Raises:
-        ConfigError: not a run directory, or a class outside the allow-list.
+        ConfigError: not a run directory, a class outside the allow-list, or a configuration that was changed since
+            training.
         CheckpointError: a missing, truncated or foreign model file.
     """
-    return Run.open(directory, allow).model()
+    return Run.open(directory, allow, accept).model()

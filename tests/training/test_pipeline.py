@@ -110,6 +110,7 @@ def test_all_files_are_there(trained: SimpleNamespace) -> None:
     here = {str(path.relative_to(trained.directory)) for path in trained.directory.rglob("*") if path.is_file()}
     expected = {
         "config.yaml",
+        "data.json",
         "model.safetensors",
         "metrics.jsonl",
         "summary.json",
@@ -410,7 +411,7 @@ def test_a_failure_keeps_the_last_good_checkpoint_and_closes_the_loggers(
         train(Run(tmp_path / "run", made), logger, progress=False)
     assert logger.events[-1] == ("finish",)
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["checkpoints", "config.yaml", "metrics.jsonl"]
+    assert names == ["checkpoints", "config.yaml", "data.json", "metrics.jsonl"]
     assert os.listdir(tmp_path / "run" / "checkpoints") == ["step-000000010.pt"]
     # Going on ends where an uninterrupted run does, also from a log whose last line was cut short.
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:

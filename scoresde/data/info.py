@@ -1,0 +1,75 @@
+"""What a run keeps of its data, so that it can be used without them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .base import Data
+from .transforms import Transform
+
+__all__ = ["DataInfo"]
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """Facts about a data set that sampling and decoding need; plain values in a file.
+
+    Args:
+        name: Name of the data set.
+        shape: Shape of one sample.
+        transform: The map between raw values and model space, as it was when a model was trained.
+        num_classes: Number of classes, or None for data without labels.
+        class_names: Name of each class, or None where they have none.
+        fingerprint: Digest of the values, the labels and the split.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    transform: Transform
+    num_classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+    fingerprint: str | None = None
+
+    @classmethod
+    def of(cls, data: Data) -> "DataInfo":
+        """The facts about `data`."""
+        return cls(data.name, data.shape, data.transform, data.num_classes, None, data.fingerprint())
+
+    def to_plain(self) -> dict[str, Any]:
+        """The facts as values that JSON has."""
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "transform": self.transform.to_plain(),
+            "num_classes": self.num_classes,
+            "class_names": None if self.class_names is None else list(self.class_names),
+            "fingerprint": self.fingerprint,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "DataInfo":
+        """The inverse of `to_plain`.
+
+        Raises:
+            ValueError: A key that is missing, or a value of another kind.
+        """
+        shape, classes, names = plain.get("shape"), plain.get("num_classes"), plain.get("class_names")
+        right = {
+            "name": isinstance(plain.get("name"), str),
+            "shape": isinstance(shape, list) and bool(shape) and all(type(n) is int and n > 0 for n in shape),
+            "transform": isinstance(plain.get("transform"), dict),
+            "num_classes": classes is None or (type(classes) is int and classes > 0),
+            "class_names": names is None or (isinstance(names, list) and all(isinstance(n, str) for n in names)),
+            "fingerprint": plain.get("fingerprint") is None or isinstance(plain["fingerprint"], str),
+        }
+        for key, good in right.items():
+            if not good:
+                raise ValueError(f"{key} is {plain.get(key)!r}, which describes no data")
+        return cls(
+            plain["name"],
+            tuple(plain["shape"]),
+            Transform.from_plain(plain["transform"]),
+            classes,
+            None if names is None else tuple(names),
+            plain.get("fingerprint"),
+        )

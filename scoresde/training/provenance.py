@@ -1,0 +1,105 @@
+"""The configuration and the data that weights were trained with: kept beside them, so that a change is noticed.
+
+A configuration that was edited by hand, or other data under the same name, would otherwise give other numbers without
+a word.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from scoresde.data import Data, DataInfo
+from scoresde.training.config import ConfigError
+
+__all__ = ["TRAINED_WITH", "check_fit", "check_provenance", "check_same_data", "provenance"]
+
+TRAINED_WITH = "trained_with"  # the key in model files and checkpoints
+
+# The groups that a model is made of.
+_GROUPS = ("sde", "network", "preconditioning")
+
+
+def provenance(config: DictConfig, data: DataInfo | None) -> dict[str, Any]:
+    """Everything that weights depend on in use, as plain values.
+
+    Args:
+        config: of the run.
+        data: that the run is trained on; None where nothing is known of them.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    groups = {group: plain[group] for group in _GROUPS if group in plain}
+    if data is None:
+        return groups
+    facts = data.to_plain()
+    # Not the name, which is that of a file and may change with it.
+    return {**groups, "data": {key: facts[key] for key in ("shape", "transform", "fingerprint")}}
+
+
+def check_provenance(file: str, then: Mapping[str, Any], now: Mapping[str, Any], accept: Sequence[str] = ()) -> None:
+    """Refuse weights that were trained with something else.
+
+    Args:
+        file: the weights' file, for the message.
+        then: the provenance in the file; keys that it lacks are not compared.
+        now: the provenance of what is to be used.
+        accept: keys, or parts of keys up to a dot, whose difference is accepted; from the user.
+
+    Raises:
+        ConfigError: naming the first key that differs, both values, and how to accept it.
+    """
+    for group in then:
+        if group not in now:
+            continue
+        for key, before, after in _differences(group, then[group], now[group]):
+            if any(key == accepted or key.startswith(f"{accepted}.") for accepted in accept):
+                continue
+            raise ConfigError(
+                f"{key} is {_short(after)}, but {file} was trained with {_short(before)}: "
+                f"set it back, or go on with it by accept=[{key}]"
+            )
+
+
+def check_fit(file: str, info: DataInfo, data: Data) -> None:
+    """Refuse data that the model of a run cannot take.
+
+    Args:
+        file: where `info` is from, for the message.
+        info: the data that the run was trained on.
+        data: those at hand.
+
+    Raises:
+        ConfigError: another shape, or another number of levels.
+    """
+    levels = [transform.levels or "continuous" for transform in (data.transform, info.transform)]
+    for what, now, then in (("shape", data.shape, info.shape), ("levels", *levels)):
+        if now != then:
+            raise ConfigError(
+                f"the data {data.name} have {what} {now}, but the run was trained on {what} {then} ({file}): "
+                "give data like those, or train a new run"
+            )
+
+
+def check_same_data(file: str, info: DataInfo, data: Data, accept: Sequence[str] = ()) -> None:
+    """Refuse to go on training with data whose values, labels or split have changed.
+
+    Raises:
+        ConfigError: saying how to accept it.
+    """
+    if info.fingerprint not in (None, data.fingerprint()) and "data" not in accept:
+        raise ConfigError(
+            f"the data {data.name} are not those that the run was trained on ({file} has their fingerprint): "
+            "put them back, or go on with these by accept=[data]"
+        )
+
+
+def _differences(key: str, before: Any, after: Any) -> list[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = [*before, *(name for name in after if name not in before)]
+        return [d for name in names for d in _differences(f"{key}.{name}", before.get(name), after.get(name))]
+    return [] if before == after else [(key, before, after)]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
