@@ -20,7 +20,7 @@ from scoresde.comparisons import LABELS, summarise
 from scoresde.metrics.evaluate import HIGHER_IS_BETTER
 from scoresde.plots import BLUE, FAINT, GREEN, INK, MUTED, PURPLE, SMALL, TEXT, VERMILION, ShownFigure
 
-__all__ = ["frontier", "frontiers", "pareto"]
+__all__ = ["coloured", "frontier", "frontiers", "pareto"]
 
 Cost = Literal["nfe", "seconds"]
 
@@ -81,6 +81,41 @@ def frontiers(
 
     A y without finite values (no deterministic samplers, or no data) is left out, unless it is the only one.
     """
+    kept, chosen = _panels_and_colours(frame, ys, xs, best, highlight)
+    rows = [y for y in ys if any(p.y == y for p in kept)]
+    figure = ShownFigure(figsize=(5.4 * len(xs) + 0.2, 3.7 * len(rows) + 0.3), facecolor="white", layout="constrained")
+    axes = figure.subplots(len(rows), len(xs), squeeze=False)
+    for panel in kept:
+        panel.draw(axes[rows.index(panel.y)][list(xs).index(panel.x)], chosen)
+    figure.legend(
+        handles=_handles(kept, chosen),
+        loc="outside upper left",
+        ncols=6,
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+        handlelength=2.2,
+        columnspacing=1.6,
+    )
+    return figure
+
+
+def coloured(
+    frame: pd.DataFrame,
+    ys: Sequence[str] = ("error", "frechet_distance"),
+    xs: Sequence[Cost] = ("nfe", "seconds"),
+    *,
+    best: int = 6,
+    highlight: Sequence[str] = (),
+) -> list[str]:
+    """Names of the samplers that `frontiers` of the same arguments colours, in the order of the colours."""
+    return list(_panels_and_colours(frame, ys, xs, best, highlight)[1])
+
+
+def _panels_and_colours(
+    frame: pd.DataFrame, ys: Sequence[str], xs: Sequence[Cost], best: int, highlight: Sequence[str]
+) -> tuple[list["_Panel"], dict[str, str]]:
+    """The panels that have something to show, and the colours of samplers by name."""
     summary = summarise(frame)
     known = [*LABELS][2:]
     for name, choices in ((ys, known), (xs, ["nfe", "seconds"])):
@@ -97,23 +132,7 @@ def frontiers(
     kept = [p for p in panels if p.curves]
     if not kept:
         raise ValueError(f"no finite {', '.join(ys)} in the frame: {_why(summary)}")
-    rows = [y for y in ys if any(p.y == y for p in kept)]
-    chosen = _chosen([p.ranked() for p in kept if p.x == xs[0]], best, highlight)
-    figure = ShownFigure(figsize=(5.4 * len(xs) + 0.2, 3.7 * len(rows) + 0.3), facecolor="white", layout="constrained")
-    axes = figure.subplots(len(rows), len(xs), squeeze=False)
-    for panel in kept:
-        panel.draw(axes[rows.index(panel.y)][list(xs).index(panel.x)], chosen)
-    figure.legend(
-        handles=_handles(kept, chosen),
-        loc="outside upper left",
-        ncols=6,
-        frameon=False,
-        fontsize=SMALL,
-        labelcolor=INK,
-        handlelength=2.2,
-        columnspacing=1.6,
-    )
-    return figure
+    return kept, _chosen([p.ranked() for p in kept if p.x == xs[0]], best, highlight)
 
 
 def _why(summary: pd.DataFrame) -> str:

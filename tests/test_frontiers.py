@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 
 from scoresde import plots
 from scoresde.comparisons import COLUMNS, METRICS, to_frame
-from scoresde.frontiers import COLOURS, OTHERS, frontier, frontiers, pareto
+from scoresde.frontiers import COLOURS, OTHERS, coloured, frontier, frontiers, pareto
 
 ATTRS = {
     "n": 100,
@@ -61,6 +61,7 @@ def test_the_best_are_in_colour_and_named_and_the_others_pale() -> None:
     found = frame()
     (ax,) = frontier(found, best=3).axes
     assert set(names(ax)) == {"s0", "s1", "s2"}
+    assert coloured(found, ("error",), ("nfe",), best=3) == ["s0", "s1", "s2"]
     for i, colour in enumerate(COLOURS[:3]):
         (line,) = lines(ax, colour.lower())
         mine = found[found["sampler"] == f"s{i}"]

@@ -18,7 +18,7 @@ from scoresde import plots
 from scoresde.compare import Comparison, Trial, ignores_steps
 from scoresde.comparisons import COLUMNS, to_frame
 from scoresde.data import Data
-from scoresde.frontiers import frontiers
+from scoresde.frontiers import coloured, frontiers
 from scoresde.sampling import Adaptive, Sampler, ScipyODE, TorchSDE, TunedTimes
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import CheckpointError, load_tensors, save_tensors, write_atomically
@@ -341,10 +341,14 @@ def _write(run: Run, table: _Table, frame: pd.DataFrame) -> None:
     content = frame.to_parquet(None, index=False)
     write_atomically(run.directory / "comparison.parquet", lambda file: file.write(content))
     seeds, steps = sorted(set(frame["seed"].tolist())), sorted(set(frame["steps"].dropna().tolist()))
-    table.finish(seeds=seeds, steps=steps, reference=frame.attrs["reference"], floor=frame.attrs["floor"])
-    if not frame[["error", "frechet_distance"]].notna().any(axis=None):
-        return
     shown = [name for name in ("default",) if name in set(frame["sampler"][frame["problem"] == ""])]
+    drawn = bool(frame[["error", "frechet_distance"]].notna().any(axis=None))
+    # For the page about the run, whose charts give a sampler the colour that it has in the picture.
+    colours = coloured(frame, highlight=shown) if drawn else []
+    attrs = frame.attrs
+    table.finish(seeds=seeds, steps=steps, coloured=colours, reference=attrs["reference"], floor=attrs["floor"])
+    if not drawn:
+        return
     file = "samples/comparison.png"
     plots.save(frontiers(frame, highlight=shown), run.directory / file)
     caption = (

@@ -102,6 +102,7 @@ def test_what_is_written(run: Run, trained: SimpleNamespace) -> None:
     assert (note["seeds"], note["steps"]) == ([0, 1], [3, 4])
     assert set(note["reference"]["error"]) == {"0", "1"}
     assert set(note["floor"]) == set(METRICS)
+    assert set(note["coloured"]) == set(frame["sampler"])
     pictures = json.loads((run.directory / "pictures.json").read_text())
     assert "samples/comparison.png" in [p["file"] for p in pictures]
     assert (run.directory / "samples" / "comparison.png").is_file()

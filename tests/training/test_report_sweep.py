@@ -412,6 +412,12 @@ def test_a_sampler_has_one_colour_in_all_charts_of_a_page() -> None:
             assert tone == tones[sampler] + COLOURS * (label == "run 1")
 
 
+def test_charts_take_the_colours_of_the_picture() -> None:
+    comparison = rows("a", 5, [1.0]) + rows("b", 5, [2.0]) + rows("c", 5, [3.0])
+    (chart,) = frontiers([Series("run", 0, comparison=comparison, coloured=["c", "gone", "b"])])
+    assert {t["name"]: t["tone"] for t in chart.traces} == {"c": 0, "b": 2, "a": 3}
+
+
 def test_comparisons_are_read_from_a_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run / "comparison.csv").write_text(

@@ -42,7 +42,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Series:
-    """What a run adds to a chart: its label, also a short one, its place in the palette, and its files' entries."""
+    """A run's part of a chart: its label, also a short one, its place in the palette, and its files' entries.
+
+    `coloured` has the samplers that the picture of its comparison colours, in the order of the colours.
+    """
 
     label: str
     tone: int
@@ -50,6 +53,7 @@ class Series:
     summary: dict[str, Any] = field(default_factory=dict)
     comparison: list[dict[str, Any]] = field(default_factory=list)
     short: str = ""
+    coloured: list[str] = field(default_factory=list)
 
 
 def _chart(
@@ -198,6 +202,9 @@ def frontiers(series: Sequence[Series], palette: "Palette | None" = None) -> lis
     for lines in measures.values():
         every = [(nfe, point.value) for line in lines for nfe, point in line.points]
         lines.sort(key=lambda line: (not _leads(line.points, every), min(point.value for _, point in line.points)))
+    for run in series:
+        for sampler in run.coloured:
+            palette.add(sampler)
     # The best of each measure in turn, so that no measure's samplers take all colours.
     for turn in zip_longest(*(lines[:_MOST_FRONTIERS] for lines in measures.values())):
         for line in turn:

@@ -26,7 +26,11 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass
 class Run:
-    """A run directory's text: `config` has the leaves of the configuration by their dotted names."""
+    """A run directory's text.
+
+    `config` has the leaves of the configuration by their dotted names; `coloured` the samplers that the picture of the
+    comparison colours, in the order of the colours.
+    """
 
     directory: Path
     name: str
@@ -35,6 +39,7 @@ class Run:
     summary: dict[str, Any]
     log: list[dict[str, Any]]
     comparison: list[dict[str, Any]]
+    coloured: list[str]
     notes: list[str]
 
 
@@ -100,7 +105,9 @@ def read_run(directory: Path) -> Run:
         notes.append("No summary yet: training was interrupted or is still running.")
     name = str(summary.get("name") or directory.resolve().name)
     log, comparison = _read_log(directory, notes), _read_comparison(directory, notes)
-    return Run(directory, name, text, _flatten(text, notes), summary, log, comparison, notes)
+    colours = as_dict(read_json(directory, "comparison.json", notes)).get("coloured") if comparison else None
+    coloured = [str(sampler) for sampler in colours] if isinstance(colours, list) else []
+    return Run(directory, name, text, _flatten(text, notes), summary, log, comparison, coloured, notes)
 
 
 def _flatten(text: str, notes: list[str]) -> dict[str, Any]:

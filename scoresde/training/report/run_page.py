@@ -51,7 +51,7 @@ def run_page(directory: Path) -> str:
         notes=run.notes,
     )
     page.pictures = list(pictures(directory, run.notes))
-    series = [charts.Series(run.name, 0, run.log, run.summary, run.comparison)]
+    series = [charts.Series(run.name, 0, run.log, run.summary, run.comparison, coloured=run.coloured)]
     noise = next((p for p in page.pictures if p.file == _NOISE_LEVELS), None)
     unit = "bits/dim" if _in_bits(run) else "nats"
     made = [

@@ -118,7 +118,9 @@ def _section(data: str, runs: list[Run], directory: Path, number: int, made: lis
         section.notes.append("Runs with the configuration and seed of another are no repeats: one of each is averaged.")
     series = [
         # Copies of a run have no tone of their own.
-        charts.Series(view.label, tones.get(place, place), run.log, run.summary, run.comparison, str(place + 1))
+        charts.Series(
+            view.label, tones.get(place, place), run.log, run.summary, run.comparison, str(place + 1), run.coloured
+        )
         for place, (run, view) in enumerate(zip(runs, views, strict=True))
     ]
     bits = any(as_dict(run.summary.get("likelihood")).get("bits_per_dim") is not None for run in runs)
