@@ -179,7 +179,8 @@ def _picture(directory: Path) -> str:
         listed = json.loads((directory / "pictures.json").read_text())
         file, title = str(listed[0]["file"]), str(listed[0].get("title", ""))
         path = (directory / file).resolve()
-        if not path.is_relative_to(directory.resolve()) or path.stat().st_size > _LARGEST:
+        inside = path.is_relative_to(directory.resolve()) and path.is_file()
+        if not inside or path.stat().st_size > _LARGEST:
             return ""
         content = path.read_bytes()
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

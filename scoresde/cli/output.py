@@ -1,6 +1,5 @@
 """What the command says: errors in one line, warnings, tables that fit the terminal, more or less of it."""
 
-import difflib
 import logging
 import os
 import shutil
@@ -11,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import NoReturn
+
+from scoresde.training.signatures import nearest
 
 __all__ = ["UsageError", "Verbosity", "configure", "fail", "nearest", "print_table", "wrapped"]
 
@@ -68,12 +69,6 @@ def format_warning(
     if Path(filename).is_relative_to(Path(__file__).parent.parent):
         return f"scoresde: {' '.join(str(message).split())}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
-
-
-def nearest(name: str, names: Iterable[object]) -> str:
-    """`, did you mean ...?`, if there is a name that is near."""
-    found = difflib.get_close_matches(name, [str(n) for n in names], n=1, cutoff=0.5)
-    return f", did you mean {found[0]!r}?" if found else ""
 
 
 def width() -> int:

@@ -242,7 +242,20 @@ def _write(path: Path, content: bytes) -> None:
 
 def read_jobs(sweep: Path) -> list[dict[str, Any]]:
     """What the jobs of a sweep have written, by number."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((sweep / "jobs").glob("*.json"))]
+    return [_read_job(path) for path in sorted((sweep / "jobs").glob("*.json"))]
+
+
+def _read_job(path: Path) -> dict[str, Any]:
+    """The record of a job; one that is damaged is of a failed job."""
+    from scoresde.training.checkpoint import CheckpointError, read_json
+
+    unknown = {"number": 0, "overrides": [], "status": "failed", "run": None, "runs": [], "error": None, "log": None}
+    unknown |= {"number": int(path.stem) if path.stem.isdecimal() else 0, "seconds": 0.0, "value": None, "unit": ""}
+    try:
+        job = read_json(path, dict)
+    except CheckpointError as error:
+        return unknown | {"error": str(error)}
+    return job if unknown.keys() <= job.keys() else unknown | {"error": f"{path} is no record of a job"}
 
 
 # -- after ----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from .toys import (
     swiss_roll,
     two_moons,
 )
-from .transforms import Affine, Discrete, Identity, Standardise, Transform
+from .transforms import Affine, Discrete, Identity, Standardise, Transform, continuous
 
 __all__ = [
     "Affine",
@@ -27,6 +27,7 @@ __all__ = [
     "Transform",
     "batch_indices",
     "checkerboard",
+    "continuous",
     "digits",
     "eight_gaussians",
     "eight_gaussians_mixture",

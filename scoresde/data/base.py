@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scoresde.digests import digest
 
-from .transforms import Transform
+from .transforms import Identity, Standardise, Transform
 
 __all__ = ["Data", "split_indices"]
 
@@ -24,7 +24,8 @@ class Data:
         name: For messages and file names.
         train: `(N, *shape)`; integers for a discrete transform, floating point for a continuous one.
         test: `(M, *shape)`.
-        transform: Its `levels` say whether values are integers.
+        transform: Its `levels` say whether values are integers. If not given the data are continuous, and standardised
+            by the moments of the training data (see `scoresde.data.continuous`).
         train_labels: `(N,)` integers 0 .. num_classes-1; kept as int64.
         test_labels: `(M,)`; given exactly when `train_labels` is.
         num_classes: Taken from the largest label when None.
@@ -39,13 +40,16 @@ class Data:
     name: str
     train: Tensor
     test: Tensor
-    transform: Transform
+    transform: Transform = None  # type: ignore[assignment]  # filled in at once
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     num_classes: int | None = None
     rows: Tensor | None = None
 
     def __post_init__(self) -> None:
+        fitted = self.transform is not None
+        if not fitted:
+            object.__setattr__(self, "transform", Identity())  # for the checks
         for split in ("train", "test"):
             object.__setattr__(self, split, self._checked_values(split))
         if self.train.shape[1:] != self.test.shape[1:]:
@@ -54,6 +58,8 @@ class Data:
             )
         if bool(self.train.min() == self.train.max()):
             raise ValueError(f"{self.name}: constant data, every training value is {self.train.flatten()[0].item()}")
+        if not fitted:
+            object.__setattr__(self, "transform", Standardise.fit(self.train))
         self._check_labels()
 
     @property

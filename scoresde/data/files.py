@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .base import Data, split_indices
 from .images import Resample, images_to_tensor
-from .transforms import Discrete, Standardise, Transform
+from .transforms import Discrete, Standardisation, Transform, continuous
 
 __all__ = ["image_folder", "npz"]
 
@@ -27,12 +27,13 @@ def npz(
     levels: int | None = None,
     seed: int = 0,
     channels_last: bool = False,
+    standardise: Standardisation = "auto",
 ) -> Data:
     """An array `(N, *shape)` from an archive written by `numpy.savez`; pickled objects are never read.
 
     uint8 arrays are discrete with 256 levels, other integers with the `levels` given; floating-point arrays
-    are continuous and standardised by the mean and standard deviation of all training values, unless `levels`
-    says that they hold integers.
+    are continuous and standardised by the moments of the training part, unless `levels` says that they hold
+    integers.
 
     Args:
         path: The .npz file.
@@ -42,6 +43,8 @@ def npz(
         levels: Number of integer values, 0 .. levels-1.
         seed: Of the random split.
         channels_last: The array is `(N, H, W, C)` or `(N, H, W)` and becomes `(N, C, H, W)`.
+        standardise: What has a mean and a standard deviation of its own, where the array is continuous: `"all"`,
+            `"channel"`, `"value"`, `"none"` or `"auto"`; see `scoresde.data.continuous`.
 
     Raises:
         ValueError: A file or key that is not there, an array of objects or of another unusable type or shape,
@@ -55,6 +58,10 @@ def npz(
         if x.dtype != np.uint8:
             raise ValueError(f"{where} has dtype {x.dtype}: give levels=, the number of values 0..levels-1")
         levels = 256
+    if levels is not None and standardise in ("channel", "value"):
+        raise ValueError(
+            f"standardise={standardise} is for continuous values, and the {levels} levels of {where} have one scale"
+        )
     if channels_last:
         if x.ndim not in (3, 4):
             raise ValueError(f"{where}: channels_last needs (N, H, W, C) or (N, H, W), got shape {x.shape}")
@@ -67,7 +74,7 @@ def npz(
         )
     values = torch.from_numpy(_native(x))
     labels = None if y is None else torch.from_numpy(y.astype(np.int64))
-    return _split_data(Path(path).stem, values, labels, None, levels, test_size, seed)
+    return _split_data(Path(path).stem, values, labels, None, levels, test_size, seed, standardise)
 
 
 def image_folder(
@@ -127,11 +134,12 @@ def _split_data(
     levels: int | None,
     test_size: int | float,
     seed: int,
+    standardise: Standardisation = "auto",
 ) -> Data:
     if labels is not None and num_classes is None and len(labels):
         num_classes = int(labels.max()) + 1  # of all samples: the largest may fall into the test part
     train, test = split_indices(len(values), test_size, seed)
-    transform: Transform = Discrete(levels) if levels is not None else _fit(name, values, train)
+    transform: Transform = Discrete(levels) if levels is not None else _fit(name, values, train, standardise)
     return Data(
         name=name,
         train=values[train],
@@ -144,12 +152,12 @@ def _split_data(
     )
 
 
-def _fit(name: str, values: Tensor, train: Tensor) -> Standardise:
+def _fit(name: str, values: Tensor, train: Tensor, standardise: Standardisation) -> Transform:
     bad = int((~values.isfinite()).sum())
     if bad:
         raise ValueError(f"{name}: values must be finite, {bad} of {values.numel()} are NaN or infinite")
     try:
-        return Standardise.fit(values[train])
+        return continuous(values[train], standardise)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

@@ -8,18 +8,27 @@ models", section 3.1).
 """
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Affine", "Discrete", "Identity", "Standardise", "Transform"]
+__all__ = ["Affine", "Discrete", "Identity", "Standardisation", "Standardise", "Transform", "continuous"]
+
+Standardisation = Literal["auto", "none", "all", "channel", "value"]
+"""What has a mean and a standard deviation of its own: see `continuous`."""
+
+# Of data that are worked on at once: 128 MiB in float64.
+_VALUES = 2**24
+# Numbers of a transform that are written out.
+_SHOWN = 8
 
 Values = float | Sequence[Any] | np.ndarray | Tensor
 """One number for every dimension, or an array of numbers that broadcasts to a sample's shape."""
@@ -197,7 +206,7 @@ class _Continuous(Transform):
             raise ValueError(f"values must be finite, {bad} of {raw.numel()} are NaN or infinite")
 
     def encode(self, raw: Tensor, noise: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Map values `(B, *shape)` to model space, computed in the wider of raw's dtype and `dtype`.
+        """Map values `(B, *shape)` to model space, computed in float64: 273.15 is not a number of float32.
 
         Raises:
             ValueError: Values that are not finite, noise (continuous values are not dequantised), or a shift
@@ -207,14 +216,13 @@ class _Continuous(Transform):
             raise ValueError("continuous data takes no dequantisation noise; leave noise at None")
         if raw.device.type == "cpu":  # elsewhere a look would wait for the device; `Data` has looked
             self.check(raw)
-        wide = torch.promote_types(raw.dtype, dtype)
         shift, scale = self._fitted(raw.shape[1:])
-        return ((raw.to(wide) - shift.to(raw.device, wide)) / scale.to(raw.device, wide)).to(dtype)
+        return ((raw.double() - shift.to(raw.device)) / scale.to(raw.device)).to(dtype)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Raw values `scale x + shift`, `(B, *shape)`, in x's dtype."""
+        """Raw values `scale x + shift`, `(B, *shape)`, in x's dtype and computed in float64."""
         shift, scale = self._fitted(x.shape[1:])
-        return x * scale.to(x.device, x.dtype) + shift.to(x.device, x.dtype)
+        return (x.double() * scale.to(x.device) + shift.to(x.device)).to(x.dtype)
 
     def log_det(self, shape: Sequence[int]) -> float:
         """log|det dx/d raw| in nats: minus the sum of log|scale| over a sample."""
@@ -280,7 +288,7 @@ class Affine(_Continuous):
         return torch.as_tensor(self.scale, dtype=torch.float64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Standardise(_Continuous):
     """Continuous data, centred and scaled to unit variance: `x = (raw - mean) / std`.
 
@@ -302,21 +310,52 @@ class Standardise(_Continuous):
             raise ValueError(f"std must be positive, got {float(self._scale.min()):g}: constant data has no scale")
 
     @classmethod
-    def fit(cls, raw: Tensor) -> "Standardise":
-        """The transform that gives `raw` `(N, *shape)` mean 0 and standard deviation 1 over all its values.
+    def fit(cls, raw: Tensor, per: Literal["auto", "all", "channel", "value"] = "auto") -> "Standardise":
+        """The transform that gives `raw` `(N, *shape)` mean 0 and standard deviation 1.
 
-        One number for all dimensions, so that their relative scale is kept.
+        What is constant is centred and keeps its unit, with a warning.
+
+        Args:
+            raw: Values of any floating-point type.
+            per: What the mean and the standard deviation are of; see `continuous`.
 
         Raises:
             ValueError: Constant data, fewer than two values, or values that are not finite.
         """
-        if raw.numel() < 2:
-            raise ValueError(f"need at least 2 values to standardise, got {raw.numel()}")
-        values = raw.double()
-        mean, std = float(values.mean()), float(values.std())
-        if float(values.min()) == float(values.max()):  # rounding of the mean can leave a std just above 0
-            std = 0.0
+        names = ("auto", "all", "channel", "value")
+        if per not in names:
+            raise ValueError(f"per is {per!r}, expected one of {', '.join(names)}")
+        if raw.ndim < 2:
+            raise ValueError(f"data to standardise must be (N, *shape), got shape {tuple(raw.shape)}")
+        bad = int((~raw.isfinite()).sum())
+        if bad:
+            raise ValueError(f"values must be finite, {bad} of {raw.numel()} are NaN or infinite")
+        if per == "auto":
+            per = "channel" if _channels_differ(*_moments(raw, keep=1)) else "all"
+        mean, std = _moments(raw, keep={"all": 0, "channel": 1, "value": raw.ndim - 1}[per])
+        constant = std == 0
+        if bool(constant.all()):
+            raise ValueError("std must be positive, got 0: constant data has no scale")
+        if bool(constant.any()):
+            which = constant.flatten().nonzero()[:, 0].tolist()
+            warnings.warn(
+                f"{len(which)} of {constant.numel()} {per}s of the data are constant (number "
+                f"{', '.join(map(str, which[:5]))}{', ...' if len(which) > 5 else ''}): they are centred and not "
+                "scaled, and a density over them is unbounded; leave them out of the data",
+                UserWarning,
+                stacklevel=2,
+            )
+            std = torch.where(constant, torch.ones_like(std), std)
         return cls(mean, std)
+
+    def __repr__(self) -> str:
+        if self._scale.numel() <= _SHOWN and self._shift.numel() <= _SHOWN:
+            return f"Standardise(mean={self.mean!r}, std={self.std!r})"
+        ranges = (f"{name} {float(v.min()):.4g} to {float(v.max()):.4g}" for name, v in self._named())
+        return f"Standardise({', '.join(ranges)} of shape {tuple(self._scale.shape)})"
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        return [("mean", self._shift), ("std", self._scale)]
 
     @cached_property
     def _shift(self) -> Tensor:  # type: ignore[override]
@@ -333,3 +372,63 @@ class Identity(_Continuous):
 
     _shift = torch.zeros((), dtype=torch.float64)
     _scale = torch.ones((), dtype=torch.float64)
+
+
+def continuous(raw: Tensor, standardise: Standardisation = "auto") -> Transform:
+    """The transform of continuous data `(N, *shape)` into model space: standardised, unless that is not wanted.
+
+    Noise levels, networks and solvers are made for data about 0 of standard deviation 1, and the same noise is
+    added to every value of a sample.
+
+    Args:
+        raw: The training data.
+        standardise: `"all"`, one mean and one standard deviation of all values; `"channel"`, one of each entry of the
+            first axis of a sample (of each value, where a sample is a vector); `"value"`, one of each value;
+            `"none"`, the data as they are; `"auto"`, by channel where the standard deviations of channels differ by
+            more than a factor of 2 or their means by more than the smallest of these, so that one noise does not fit
+            all of them, and else one of all values, which keeps distances and angles.
+
+    Raises:
+        ValueError: Another name, or as `Standardise.fit`.
+    """
+    if standardise not in get_args(Standardisation):
+        raise ValueError(f"standardise is {standardise!r}, expected one of {', '.join(get_args(Standardisation))}")
+    return Identity() if standardise == "none" else Standardise.fit(raw, standardise)
+
+
+def _channels_differ(mean: Tensor, std: Tensor) -> bool:
+    """Whether the channels of these moments are too unlike for one mean and standard deviation."""
+    varying = std[std > 0]
+    if len(varying) == 0:
+        return False
+    least = varying.min()
+    return bool(varying.max() > 2 * least) or bool(mean.max() - mean.min() > least)
+
+
+def _moments(raw: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased standard deviation over all axes of `(N, *shape)` but the first `keep` of a sample.
+
+    float64, of one dimension for each axis of a sample from the first that is kept on, so that they broadcast; 0-dim
+    where none is. The standard deviation of equal values is exactly 0. Batches are merged as in
+    `scoresde.statistics`.
+    """
+    axes = [0, *range(1 + keep, raw.ndim)]
+    each = math.prod(raw.shape[axis] for axis in axes[1:])
+    if len(raw) * each < 2:
+        raise ValueError(f"need at least 2 values to standardise, got {len(raw) * each}")
+    count = 0
+    mean, scatter, low, high = (torch.zeros((), dtype=torch.float64) for _ in range(4))
+    for part in raw.split(max(1, _VALUES // max(1, raw[0].numel()))):
+        values, n = part.double(), len(part) * each
+        centre = values.mean(dim=axes, keepdim=True)
+        delta = centre - mean
+        scatter = (
+            scatter + (values - centre).square().sum(dim=axes, keepdim=True) + delta**2 * (count * n / (count + n))
+        )
+        mean = mean + delta * (n / (count + n))
+        least, most = values.amin(dim=axes, keepdim=True), values.amax(dim=axes, keepdim=True)
+        low, high = (least, most) if count == 0 else (torch.minimum(low, least), torch.maximum(high, most))
+        count += n
+    # The rounding of the mean can leave equal values a spread just above 0.
+    std = torch.where(low == high, torch.zeros_like(scatter), (scatter / (count - 1)).sqrt())
+    return (mean.reshape(()), std.reshape(())) if keep == 0 else (mean[0].cpu(), std[0].cpu())

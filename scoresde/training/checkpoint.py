@@ -1,6 +1,7 @@
 """Files that are whole or not there: atomic writes, checkpoints and model files."""
 
 import contextlib
+import json
 import os
 import re
 import tempfile
@@ -17,14 +18,17 @@ from scoresde.digests import DIGEST, digest, is_intact
 
 __all__ = [
     "CheckpointError",
+    "DamagedFile",
     "check_regular",
     "latest_checkpoint",
     "load_checkpoint",
     "load_metadata",
     "load_tensors",
     "read_file",
+    "read_json",
     "save_checkpoint",
     "save_tensors",
+    "set_aside",
     "write_atomically",
 ]
 
@@ -34,6 +38,10 @@ _FORMAT = "scoresde-checkpoint-1"
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint or model of this package."""
+
+
+class DamagedFile(CheckpointError):
+    """A file of this package whose content has changed since it was written."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -78,6 +86,35 @@ def read_file(path: Path) -> bytes:
     """
     check_regular(path)
     return path.read_bytes()
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """The content of a JSON file, a dict or a list.
+
+    Raises:
+        FileNotFoundError: no such file.
+        DamagedFile: no JSON, or of another kind.
+        CheckpointError: no regular file.
+    """
+    text = read_file(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path} cannot be read as JSON: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, kind):
+        raise DamagedFile(f"{path} holds no JSON {'object' if kind is dict else 'array'}")
+    return content
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that a new one can take its place; the new name."""
+    aside = path.with_name(f"{path.name}.damaged")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+    path.rename(aside)
+    return aside
 
 
 def check_regular(path: Path) -> None:
@@ -163,7 +200,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as a safetensors file: truncated, or of another format"
         ) from error
     if not is_intact(tensors, metadata):
-        raise CheckpointError(f"{path} is damaged: its tensors are not those that were written; restore it from a copy")
+        raise DamagedFile(f"{path} is damaged: its tensors are not those that were written; restore it from a copy")
     return tensors
 
 

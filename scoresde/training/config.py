@@ -15,6 +15,8 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from scoresde.training.signatures import problems
+
 __all__ = ["ConfigError", "check_targets", "instantiate"]
 
 ALLOWED = (
@@ -89,7 +91,7 @@ def instantiate(config: DictConfig, key: str, allow: Sequence[str] = (), **argum
     """The object that `config.key` describes; `arguments` are added to its own.
 
     Raises:
-        ConfigError: no such key, a `_target_` outside the allow-list, or arguments that its class refuses.
+        ConfigError: no such key, a `_target_` outside the allow-list, or arguments that its class does not take.
     """
     node = OmegaConf.select(config, key)
     if node is None:
@@ -99,6 +101,8 @@ def instantiate(config: DictConfig, key: str, allow: Sequence[str] = (), **argum
     except OmegaConfBaseException as error:
         raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
     check_targets(plain, allow)
+    for problem in problems(plain, key, tuple(arguments)):
+        raise ConfigError(problem)
     try:
         return hydra_instantiate(plain, **arguments, _convert_="all")
     except InstantiationException as error:

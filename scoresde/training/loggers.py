@@ -10,14 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from scoresde.training.checkpoint import read_file, set_aside, write_atomically
+from scoresde.training.table import json_lines
+
 __all__ = ["LocalLogger", "Logger", "TensorBoardLogger", "WandbLogger"]
 
 _log = logging.getLogger(__name__)
+_LOG = "metrics.jsonl"
 _PATIENCE = 60  # seconds that a run waits for wandb at either end; `wandb sync` uploads what is left
 
 
 class Logger(ABC):
     """Receives numbers and pictures."""
+
+    def rewind(self, run_dir: Path, step: int) -> None:
+        """Called before `start`: what was logged after this step, if anything, will be logged again."""
 
     @abstractmethod
     def start(self, run_dir: Path, config: dict[str, Any]) -> None:
@@ -43,8 +50,24 @@ class Logger(ABC):
 class LocalLogger(Logger):
     """One JSON object a line in `metrics.jsonl`. Every run has it; others come on top."""
 
+    def rewind(self, run_dir: Path, step: int) -> None:
+        path = run_dir / _LOG
+        try:
+            text = read_file(path).decode(errors="replace")
+        except FileNotFoundError:
+            return
+        entries, damaged = json_lines(text)
+        kept = [entry for entry in entries if isinstance(entry.get("step"), int) and entry["step"] <= step]
+        if damaged:
+            aside = set_aside(path).name
+            _log.warning("%s has damaged lines, %d of them: it was set aside as %s", path, damaged, aside)
+        elif len(kept) == len(entries):
+            return
+        content = "".join(json.dumps(entry) + "\n" for entry in kept)
+        write_atomically(path, lambda file: file.write(content.encode()))
+
     def start(self, run_dir: Path, config: dict[str, Any]) -> None:
-        self._path = run_dir / "metrics.jsonl"
+        self._path = run_dir / _LOG
         _drop_partial_line(self._path)
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
@@ -72,11 +95,13 @@ def _plain(value: Any) -> Any:
 
 
 def _drop_partial_line(path: Path) -> None:
-    """A full disk may have cut the last line short; the next one must not be glued to it."""
-    if path.is_file():
-        text = path.read_bytes()
-        if text and not text.endswith(b"\n"):
-            path.write_bytes(text[: text.rfind(b"\n") + 1])
+    """A kill or a full disk may have cut the last line short; the next one must not be glued to it."""
+    try:
+        text = read_file(path)
+    except FileNotFoundError:
+        return
+    if text and not text.endswith(b"\n"):
+        write_atomically(path, lambda file: file.write(text[: text.rfind(b"\n") + 1]))
 
 
 class WandbLogger(Logger):
@@ -173,13 +198,20 @@ class TensorBoardLogger(Logger):
             raise ValueError("logger=tensorboard needs tensorboard: pip install 'scoresde[tensorboard]'") from error
         self._make = SummaryWriter
         self._writer: Any = None
+        self._purge: int | None = None
+
+    def rewind(self, run_dir: Path, step: int) -> None:
+        if (run_dir / "tensorboard").is_dir():
+            self._purge = step + 1
 
     def start(self, run_dir: Path, config: dict[str, Any]) -> None:
-        self._writer = self._make(str(run_dir / "tensorboard"))
+        self._writer = self._make(str(run_dir / "tensorboard"), purge_step=self._purge)
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
         for name, value in _scalars(values).items():
             self._writer.add_scalar(name, value, step)
+        # Else up to two minutes of them are lost with a killed process, and are not logged again.
+        self._writer.flush()
 
     def picture(self, step: int, name: str, path: Path) -> None:
         import numpy as np

@@ -1,7 +1,5 @@
 """Pictures of a run: what the model does to data and to noise, and how well."""
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,9 @@ from torch import Tensor
 from scoresde.data import Data, DataInfo
 from scoresde.score import NetworkScore
 from scoresde.sde import expand_to
+from scoresde.training.checkpoint import read_file
 from scoresde.training.run import Run
+from scoresde.training.table import json_lines, read_rows
 
 __all__ = ["has_classes", "picture_of_likelihoods", "picture_of_samples", "pictures", "read_log"]
 
@@ -64,8 +64,8 @@ def picture_of_samples(run: Run, data: Data | DataInfo, raw: Tensor, name: str, 
 
 def _histogram(run: Run, data: Data) -> None:
     histograms = {s: run.directory / f"likelihood-{s}.csv" for s in ("train", "test")}
-    if all(path.is_file() for path in histograms.values()):
-        columns = {s: _column(path) for s, path in histograms.items()}
+    columns = {s: _column(path) for s, path in histograms.items()}
+    if all(columns.values()):
         unit = "nats" if data.transform.levels is None else "bits/dim"
         _save(
             run,
@@ -205,19 +205,20 @@ def _average_curves(lines: list[dict[str, Any]]) -> tuple[list[float], list[floa
 
 
 def read_log(run: Run) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`."""
-    path = run.directory / "metrics.jsonl"
-    if not path.is_file():
+    """The entries of `metrics.jsonl`, of complete and undamaged lines."""
+    try:
+        text = read_file(run.directory / "metrics.jsonl").decode(errors="replace")
+    except FileNotFoundError:
         return []
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:  # cut short by a full disk
-            continue
-    return lines
+    return [entry for entry in json_lines(text)[0] if isinstance(entry.get("step"), int)]
 
 
 def _column(path: Path) -> list[float]:
-    with path.open(newline="") as file:
-        return [float(row[1]) for row in list(csv.reader(file))[1:]]
+    """The values of a file of likelihoods, up to a line that is damaged."""
+    values: list[float] = []
+    for row in read_rows(path)[1:]:
+        try:
+            values.append(float(row[1]))
+        except (ValueError, IndexError):
+            break
+    return values

@@ -1,7 +1,6 @@
 """What the commands do with a run: train, sample, compute likelihoods and evaluate."""
 
 import io
-import json
 import math
 import os
 import time
@@ -120,9 +119,9 @@ def _train(
         run.write_info(DataInfo.of(data))
         if run.summary().get("finished"):
             run.add_to_summary(finished=False)
-        _rewind_log(run, trainer.step)
         plain: Any = OmegaConf.to_container(run.config, resolve=True)
         for each in loggers:
+            each.rewind(run.directory, trainer.step)
             each.start(run.directory, plain)
     try:
         trainer.fit()
@@ -184,15 +183,6 @@ def check_evaluation_size(n: int) -> None:
             f"sample quality needs at least {FEWEST} samples on each side, got {n}: ask for that many or more, "
             "or take a larger test split (training can leave it out by evaluation.samples=0)"
         )
-
-
-def _rewind_log(run: Run, step: int) -> None:
-    """Drop what was logged after the step that training goes on from: it will be logged again."""
-    lines = read_log(run)
-    kept = [line for line in lines if line["step"] <= step]
-    if len(kept) < len(lines):
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_atomically(run.directory / "metrics.jsonl", lambda file: file.write(text.encode()))
 
 
 def _after_training(

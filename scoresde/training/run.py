@@ -5,6 +5,7 @@ config.yaml  data.json  model.safetensors  summary.json  report.html  metrics.js
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,11 +24,22 @@ from scoresde.data import Data, DataInfo
 from scoresde.digests import digest
 from scoresde.score import NetworkScore
 from scoresde.statistics import Statistics
-from scoresde.training.checkpoint import CheckpointError, load_metadata, load_tensors, save_tensors, write_atomically
+from scoresde.training.checkpoint import (
+    CheckpointError,
+    DamagedFile,
+    load_metadata,
+    load_tensors,
+    read_json,
+    save_tensors,
+    set_aside,
+    write_atomically,
+)
 from scoresde.training.config import ConfigError, check_targets, instantiate
 from scoresde.training.provenance import TRAINED_WITH, check_fit, check_provenance, provenance
 
 __all__ = ["Run", "build_model", "config_hash", "load"]
+
+_log = logging.getLogger(__name__)
 
 # What a run's weights and figures depend on.
 _IDENTITY = (
@@ -112,8 +124,10 @@ class Run:
         Raises:
             ConfigError: data that cannot be read, or of another shape or number of levels than the run's.
         """
-        data: Data = self.make("data")
-        info = self.info()
+        info, node = self.info(), self.config.get("data") or {}
+        # Runs from before channels had moments of their own neither keep a transform nor say what has one.
+        old = info is None and node.get("_target_") == "scoresde.data.npz" and "standardise" not in node
+        data: Data = self.make("data", **({"standardise": "all"} if old else {}))
         if info is None:
             return data
         check_fit(str(self.info_path), info, data)
@@ -193,9 +207,32 @@ class Run:
     # -- results ----------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, Any]:
-        """What `summary.json` holds; empty if there is none."""
-        path = self.directory / "summary.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        """What `summary.json` holds; empty if there is none, or a damaged one, which is set aside."""
+        return self._stored("summary.json", dict)
+
+    def _stored(self, name: str, kind: type, locked: bool = False) -> Any:
+        """The content of a JSON file; an empty one if there is none, or a damaged one, which is set aside.
+
+        Args:
+            name: of the file.
+            kind: dict or list.
+            locked: other processes are kept from writing it.
+        """
+        path = self.directory / name
+        try:
+            return read_json(path, kind)
+        except FileNotFoundError:
+            return kind()
+        except DamagedFile as error:
+            damage = error
+        try:
+            if not locked:
+                with self.alone(path.stem, wait=True):
+                    return self._stored(name, kind, locked=True)
+            _log.warning("%s; it was set aside as %s", damage, set_aside(path).name)
+        except OSError:  # a read-only directory
+            _log.warning("%s; it is left out", damage)
+        return kind()
 
     @contextmanager
     def alone(self, purpose: str, wait: bool = False) -> Iterator[None]:
@@ -224,21 +261,24 @@ class Run:
     def add_to_summary(self, **entries: Any) -> dict[str, Any]:
         """Set entries of `summary.json`."""
         with self.alone("summary", wait=True):
-            summary = {**self.summary(), **entries}
+            summary = {**self._stored("summary.json", dict, locked=True), **entries}
             text = json.dumps(summary, indent=2)
             write_atomically(self.directory / "summary.json", lambda file: file.write(text.encode() + b"\n"))
         return summary
 
     def pictures(self) -> list[dict[str, str]]:
         """What `pictures.json` lists for the report: file, title and caption of each."""
-        path = self.directory / "pictures.json"
-        return json.loads(path.read_text()) if path.is_file() else []
+        return self._pictures()
+
+    def _pictures(self, locked: bool = False) -> list[dict[str, str]]:
+        listed = self._stored("pictures.json", list, locked)
+        return [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("file"), str)]
 
     def add_picture(self, file: str, title: str, caption: str) -> None:
         """List a picture for the report; one of the same file is replaced."""
         path = self.directory / "pictures.json"
         with self.alone("pictures", wait=True):
-            pictures = self.pictures()
+            pictures = self._pictures(locked=True)
             entry = {"file": file, "title": title, "caption": caption}
             places = [i for i, p in enumerate(pictures) if p["file"] == file]
             if places:

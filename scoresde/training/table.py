@@ -13,12 +13,28 @@ from typing import Any
 
 from scoresde.training.checkpoint import check_regular, read_file, write_atomically
 
-__all__ = ["ResumableTable", "complete_lines", "read_rows"]
+__all__ = ["ResumableTable", "complete_lines", "json_lines", "read_rows"]
 
 
 def complete_lines(text: str) -> str:
     """A text up to its last line end."""
     return text[: text.rfind("\n") + 1]
+
+
+def json_lines(text: str) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects of the complete lines of a text, and the number of lines that are damaged."""
+    entries: list[dict[str, Any]] = []
+    damaged = 0
+    for line in filter(None, map(str.strip, complete_lines(text).split("\n"))):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+        if isinstance(entry, dict):
+            entries.append(entry)
+        else:
+            damaged += 1
+    return entries, damaged
 
 
 def read_rows(path: Path) -> list[list[str]]:

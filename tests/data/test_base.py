@@ -7,7 +7,7 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from scoresde.data.base import Data, split_indices
-from scoresde.data.transforms import Discrete, Identity
+from scoresde.data.transforms import Discrete, Identity, Standardise
 
 
 def make(**changes: Any) -> Data:
@@ -136,3 +136,13 @@ def test_split_is_scikit_learns(test_size: float) -> None:
 def test_split_refuses_an_empty_part(test_size: float) -> None:
     with pytest.raises(ValueError, match=f"test_size={test_size} leaves"):
         split_indices(10, test_size, 0)
+
+
+def test_without_a_transform_data_are_standardised() -> None:
+    train = torch.tensor([[1.0, 2000.0], [3.0, 2000.5], [5.0, 2001.0]])
+    data = Data("mine", train, train[:1])
+    assert data.transform == Standardise.fit(train, "channel")
+    with pytest.raises(ValueError, match="dtype torch.int64 under a continuous transform"):
+        Data("mine", train.long(), train[:1].long())
+    with pytest.raises(ValueError, match="constant data"):
+        Data("mine", torch.ones(3, 2), torch.ones(1, 2))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde.data import Discrete, Standardise, image_folder, npz
+from scoresde.data import Discrete, Identity, Standardise, image_folder, npz
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (20, 5, 4, 3), dtype=np.uint8)
@@ -229,3 +229,18 @@ def test_folder_refuses_a_decompression_bomb(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
     with pytest.raises(ValueError, match=r"cannot read the image .*1.png"):
         image_folder(str(tmp_path))
+
+
+def test_npz_standardises_as_asked(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal([1e5, 0.6], [700, 0.1], size=(200, 2))
+    path = save(tmp_path, x=x)
+    assert npz(path).transform == npz(path, standardise="channel").transform
+    assert npz(path, standardise="none").transform == Identity()
+    data = npz(path, standardise="all")
+    assert data.transform == Standardise.fit(data.train, "all")
+    with pytest.raises(ValueError, match="standardise is 'no', expected one of auto, none"):
+        npz(path, standardise="no")  # type: ignore[arg-type]
+    path = save(tmp_path, x=x.astype(np.uint8))
+    with pytest.raises(ValueError, match="standardise=channel is for continuous values, and the 256 levels of array"):
+        npz(path, standardise="channel")
+    assert npz(path, standardise="all").transform == Discrete(256)

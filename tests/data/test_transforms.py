@@ -7,7 +7,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from scoresde.data.transforms import Affine, Discrete, Identity, Standardise, Transform
+import scoresde.data.transforms
+from scoresde.data.transforms import Affine, Discrete, Identity, Standardise, Transform, continuous
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -119,6 +120,87 @@ def test_fit_standardises() -> None:
     x = Standardise.fit(raw).encode(raw, dtype=torch.float64)
     assert float(x.mean()) == pytest.approx(0, abs=1e-12)
     assert float(x.std()) == pytest.approx(1, abs=1e-12)
+
+
+# Pressure in Pa, relative humidity and temperature in K.
+WEATHER = ([101_325.0, 0.6, 285.0], [700.0, 0.15, 9.0])
+
+
+def weather(*shape: int) -> torch.Tensor:
+    mean, std = (torch.tensor(v, dtype=torch.float64).reshape(3, *[1] * len(shape)) for v in WEATHER)
+    return mean + std * torch.randn(2000, 3, *shape, generator=generator(), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 2)])
+def test_channels_that_differ_are_standardised_each(shape: tuple[int, ...]) -> None:
+    raw = weather(*shape)
+    found = continuous(raw)
+    assert found == Standardise.fit(raw, "channel")
+    x = found.encode(raw, dtype=torch.float64).movedim(1, 0).flatten(1)
+    assert x.mean(1).tolist() == pytest.approx([0, 0, 0], abs=1e-9)
+    assert x.std(1).tolist() == pytest.approx([1, 1, 1], abs=1e-9)
+    # -log of the standard deviations, which differ from the true ones by √(1/2n) = 2 % at most.
+    expected = -math.prod(shape) * sum(map(math.log, WEATHER[1]))
+    assert found.log_det((3, *shape)) == pytest.approx(expected, abs=0.1 * math.prod(shape))
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift", "differ"), [(1.8, 0.0, False), (2.3, 0.0, True), (1.0, 0.8, False), (1.0, 1.2, True)]
+)
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_one_scale_is_for_channels_alike(factor: float, shift: float, differ: bool, scale: float) -> None:
+    raw = torch.randn(20_000, 2, generator=generator(), dtype=torch.float64) * torch.tensor([1.0, factor])
+    raw = scale * (raw + torch.tensor([3.0, 3.0 + shift]))
+    assert continuous(raw) == Standardise.fit(raw, "channel" if differ else "all")
+
+
+def test_moments_are_of_what_is_asked_for() -> None:
+    raw = 7 + 3 * torch.randn(50, 2, 3, generator=generator(), dtype=torch.float64)
+    for per, axes in (("all", (0, 1, 2)), ("channel", (0, 2)), ("value", (0,))):
+        found = Standardise.fit(raw, per)  # type: ignore[arg-type]
+        std, mean = torch.std_mean(raw, dim=axes, keepdim=True)
+        assert torch.allclose(found._shift, mean[0], rtol=1e-12)
+        assert torch.allclose(found._scale, std[0], rtol=1e-12)
+    assert continuous(raw, "none") == Identity()
+    with pytest.raises(ValueError, match="standardise is 'colour', expected one of auto, none, all, channel, value"):
+        continuous(raw, "colour")  # type: ignore[arg-type]
+
+
+def test_moments_do_not_depend_on_how_the_data_are_split_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = 1e6 + torch.randn(101, 2, 3, generator=generator(), dtype=torch.float64)
+    whole = [Standardise.fit(raw, per) for per in ("all", "channel", "value")]
+    monkeypatch.setattr(scoresde.data.transforms, "_VALUES", 24)
+    for per, expected in zip(("all", "channel", "value"), whole, strict=True):
+        found = Standardise.fit(raw, per)  # type: ignore[arg-type]
+        assert torch.allclose(found._shift, expected._shift, rtol=1e-15)
+        assert torch.allclose(found._scale, expected._scale, rtol=1e-12)
+
+
+def test_a_constant_channel_is_centred_and_keeps_its_unit() -> None:
+    raw = weather(2)
+    raw[:, 1] = 0.3
+    with pytest.warns(UserWarning, match="1 of 3 channels of the data are constant .number 1.: they are centred"):
+        found = continuous(raw)
+    x = found.encode(raw, dtype=torch.float64)
+    assert bool((x[:, 1].abs() < 1e-15).all())
+    assert found._scale[1].item() == 1
+    with pytest.raises(ValueError, match="constant data has no scale"):
+        Standardise.fit(torch.full((9, 3), 0.3))
+
+
+@pytest.mark.parametrize("offset", [0.0, 5.0, 1e3, 1e6])
+def test_a_large_offset_costs_no_accuracy(offset: float) -> None:
+    small = torch.randn(500, 2, generator=generator(), dtype=torch.float64)
+    found = Standardise.fit(offset + small)
+    expected = Standardise.fit(small).encode(small)
+    assert torch.allclose(found.encode(offset + small), expected, atol=1e-6)
+
+
+def test_what_is_written_out_stays_short() -> None:
+    found = Standardise.fit(weather(8), "value")
+    assert len(repr(found)) < 120
+    assert repr(found).startswith("Standardise(mean 0.59")
+    assert repr(found).endswith("of shape (3, 8))")
 
 
 def test_transforms_are_values() -> None:

@@ -204,7 +204,11 @@ def test_a_target_that_does_not_exist() -> None:
     ("key", "node", "message"),
     [
         ("sde", {"_target_": "scoresde.sde.VPSDE", "beta_min": -1}, "^sde: .*beta_min"),
-        ("sde", {"_target_": "scoresde.sde.VPSDE", "betamin": 1}, "^sde: .*unexpected keyword argument 'betamin'"),
+        (
+            "sde",
+            {"_target_": "scoresde.sde.VPSDE", "betamin": 1},
+            "^sde.betamin: VPSDE has no 'betamin', did you mean 'beta_min'",
+        ),
         ("network", {"_target_": "scoresde.networks.MLP", "shape": [2], "width": 0}, "^network: width and blocks"),
         ("training", {"_target_": "scoresde.training.loop.Training", "steps": 0}, "^training: .*steps is 0"),
         (

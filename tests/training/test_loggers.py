@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -255,6 +256,26 @@ def test_tensorboard_has_the_scalars_and_pictures(tmp_path: Path) -> None:
     (table,) = events.Tensors("quality/text_summary")
     expected = "| metric | value |\n| --- | --- |\n| precision | 0.1235 |\n| none |  |"
     assert table.tensor_proto.string_val[0].decode() == expected
+
+
+def test_tensorboard_has_each_step_once_after_a_resumption(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    def shown() -> list[tuple[int, float]]:
+        events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+        events.Reload()
+        return [(e.step, e.value) for e in events.Scalars("loss")]
+
+    # Killed after step 40, twice: the checkpoints are of steps 20 and 30. Nothing is closed, as in a killed process.
+    for first, last, value in ((0, 40, 1.0), (20, 40, 2.0), (30, 60, 3.0)):
+        logger = TensorBoardLogger()
+        logger.rewind(tmp_path, first)
+        logger.start(tmp_path, {})
+        for step in range(first + 10, last + 1, 10):
+            logger.numbers(step, {"loss": value})
+        assert shown()[-1] == (last, value)  # on disk already
+        time.sleep(1.1)  # files are read in the order of their names, which have the second
+    assert shown() == [(10, 1.0), (20, 1.0), (30, 2.0), (40, 3.0), (50, 3.0), (60, 3.0)]
 
 
 def test_finish_without_start() -> None:

@@ -3,13 +3,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
 import scoresde
-from scoresde.data import Identity, digits, two_moons
+from scoresde.data import Identity, Standardise, digits, two_moons
 from scoresde.score import NetworkScore
 from scoresde.statistics import Statistics
 from scoresde.training.checkpoint import CheckpointError
@@ -295,6 +296,17 @@ def test_summary_and_pictures(tmp_path: Path) -> None:
     pictures = OmegaConf.to_container(OmegaConf.load(tmp_path / "pictures.json"))
     assert [(p["file"], p["caption"]) for p in pictures] == [("samples/a.png", "again"), ("samples/b.png", "second")]  # type: ignore[index, union-attr]
     assert sorted(os.listdir(tmp_path)) == ["pictures.json", "summary.json"]
+
+
+def test_runs_from_before_standardisation_had_a_choice_keep_one_scale(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal([1e5, 0.6], [700, 0.1], size=(50, 2))
+    np.savez(tmp_path / "x.npz", x=x)
+    options = config()
+    options.data = {"_target_": "scoresde.data.npz", "path": str(tmp_path / "x.npz")}
+    data = Run(tmp_path, options).data()
+    assert data.transform == Standardise.fit(data.train, "all")
+    options.data.standardise = "auto"
+    assert Run(tmp_path, options).data().transform == Standardise.fit(data.train, "channel")
 
 
 def test_data_statistics_are_those_of_what_is_trained_on() -> None:

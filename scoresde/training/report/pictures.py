@@ -60,7 +60,7 @@ def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Ite
             continue
         try:
             path = (root / file).resolve()
-            content = path.read_bytes() if path.is_relative_to(root) else b""
+            content = path.read_bytes() if path.is_relative_to(root) and path.is_file() else b""
         except (OSError, ValueError):
             content = b""
         if content[:8] != _PNG or content[12:16] != b"IHDR":

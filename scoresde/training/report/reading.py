@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from scoresde.training.report.numbers import as_dict, is_number
+from scoresde.training.table import complete_lines, json_lines
 
 __all__ = ["Job", "Run", "Sweep", "find_runs", "natural", "read_json", "read_run", "read_sweep"]
 
@@ -74,6 +75,8 @@ def _read(run_dir: Path, name: str) -> bytes:
     path = (root / name).resolve()
     if not path.is_relative_to(root):
         raise FileNotFoundError(f"{name} lies outside {run_dir}")
+    if path.exists() and not path.is_file():  # a named pipe could be waited for without end
+        raise OSError(f"{name} is no regular file")
     return path.read_bytes()
 
 
@@ -151,13 +154,8 @@ def _read_log(directory: Path, notes: list[str]) -> list[dict[str, Any]]:
     except OSError:
         return []
     kept: list[dict[str, Any]] = []
-    broken = 0
-    for line in filter(None, map(str.strip, text.split("\n"))):
-        try:
-            entry = as_dict(json.loads(line))
-        except (ValueError, RecursionError):  # cut short by an interrupt or a full disk
-            broken += 1
-            continue
+    entries, broken = json_lines(text)
+    for entry in entries:
         if "event" in entry or not is_number(entry.get("step")):
             continue
         while kept and kept[-1]["step"] >= entry["step"]:
@@ -171,7 +169,7 @@ def _read_log(directory: Path, notes: list[str]) -> list[dict[str, Any]]:
 def _read_comparison(directory: Path, notes: list[str]) -> list[dict[str, Any]]:
     """The rows of `comparison.csv`; numbers as floats, None where there is none."""
     try:
-        text = _read(directory, "comparison.csv").decode(errors="replace")
+        text = complete_lines(_read(directory, "comparison.csv").decode(errors="replace"))
         rows: list[dict[str, Any]] = [dict(row) for row in csv.DictReader(io.StringIO(text)) if row.get("sampler")]
     except FileNotFoundError:
         return []

@@ -1,0 +1,204 @@
+"""Arguments of a configuration against the signatures of what it names.
+
+A mapping with `_target_` is compared with the class or function that it names: a key that is no parameter is reported
+with the nearest that is, and a value with what its annotation allows. Without this a misspelt key can be ignored, and
+a word of the shell is a string, which Python takes for true: `training.compile=no` would compile.
+"""
+
+import collections.abc
+import difflib
+import inspect
+import os
+import types
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any, Literal, Union
+
+__all__ = ["expected", "fits", "nearest", "problems"]
+
+# Keys of a node that Hydra reads itself.
+_HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+# Annotations of what no configuration can write down.
+_UNWRITABLE = ("Tensor", "ndarray", "Generator", "dtype", "device", "Module")
+_NAMES: dict[Any, str] = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "null"}
+_PATHS = (os.PathLike,)
+
+
+def nearest(name: str, names: Iterable[object]) -> str:
+    """`, did you mean ...?`, if there is a name that is near."""
+    found = difflib.get_close_matches(name, [str(n) for n in names], n=1, cutoff=0.5)
+    return f", did you mean {found[0]!r}?" if found else ""
+
+
+def problems(node: Any, key: str, given: Sequence[str] | None = None) -> Iterator[str]:
+    """Messages about arguments that their targets do not take, each in one line.
+
+    Args:
+        node: plain containers; every `_target_` in them is imported, so check first that they are allowed.
+        key: dotted name of the node.
+        given: parameters of the node's own target that the program adds; None if they are not known, in which case
+            none of its parameters is reported as missing.
+    """
+    if isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from problems(value, f"{key}[{i}]", ())
+    elif isinstance(node, dict) and "_target_" in node:
+        yield from _of_target(node, key, given)
+    elif isinstance(node, dict):
+        for name, value in node.items():
+            yield from problems(value, f"{key}.{name}", ())
+
+
+def _of_target(node: dict[str, Any], key: str, given: Sequence[str] | None) -> Iterator[str]:
+    try:
+        target = _find(node["_target_"])
+    except Exception as error:  # whatever the user's own module raises
+        yield f"{key}: _target_ {node['_target_']!r} cannot be imported: {' '.join(str(error).split())}"
+        return
+    parameters, hints = _signature(target)
+    if parameters is None:
+        return
+    kinds = inspect.Parameter
+    names = [n for n, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+    anything = any(p.kind is kinds.VAR_KEYWORD for p in parameters.values())
+    what = getattr(target, "__name__", str(target))
+    for name, value in node.items():
+        if name in _HYDRA:
+            continue
+        where = f"{key}.{name}"
+        if name not in names:
+            if not anything:
+                takes = ", ".join(n for n in names if n not in (given or ())) or "no arguments"
+                yield f"{where}: {what} has no {name!r}{nearest(str(name), names)}; it takes {takes}"
+            continue
+        annotation = hints.get(name, Any)
+        if name not in hints and isinstance(parameters[name].default, bool):
+            annotation = bool
+        if not fits(value, annotation):
+            yield f"{where} is {_shown(value)}, expected {expected(annotation)}"
+        yield from problems(value, where, ())
+    for name in given or ():
+        if name not in names and not anything:
+            yield f"{key}: {what} does not take {name!r}, which is given to it{nearest(name, names)}"
+    if given is None or node.get("_partial_"):
+        return
+    positional = len(node.get("_args_") or ())
+    for place, name in enumerate(names):
+        if parameters[name].default is kinds.empty and name not in node and name not in given and place >= positional:
+            yield f"{key}.{name} is missing: {what} needs {expected(hints.get(name, Any))}"
+
+
+@cache
+def _find(target: str) -> Any:
+    from hydra.utils import get_object
+
+    return get_object(target)
+
+
+def _signature(target: Any) -> tuple[Any, dict[str, Any]]:
+    """Parameters by name, None if they are not known, and those annotations that can be evaluated."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return None, {}
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return parameters, typing.get_type_hints(function)
+    except Exception:  # names that only a type checker imports
+        return parameters, {}
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value of a configuration, a plain one or a mapping with `_target_`, is of the annotated type.
+
+    True for annotations that say nothing about values of a configuration.
+    """
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any or isinstance(annotation, typing.TypeVar | str):
+        return True
+    if origin is typing.Annotated:
+        return fits(value, args[0])
+    if origin in (Union, types.UnionType):
+        return any(fits(value, arg) for arg in args)
+    if isinstance(value, dict) and "_target_" in value:
+        return _makes(value, origin or annotation)
+    if origin is Literal:
+        return any(type(value) is type(arg) and value == arg for arg in args)
+    if annotation in (None, type(None)):
+        return value is None
+    if annotation is bool:
+        return isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    kind = origin or annotation
+    if not inspect.isclass(kind):
+        return True
+    if kind is str or issubclass(kind, _PATHS):
+        return isinstance(value, str)
+    if issubclass(kind, collections.abc.Mapping):
+        return isinstance(value, dict)
+    if issubclass(kind, collections.abc.Iterable) and kind.__module__ in ("builtins", "collections.abc"):
+        return isinstance(value, list) and _elements_fit(value, kind, args)
+    if kind is collections.abc.Callable or value is None:
+        return False
+    # A class, which a mapping with _target_ makes; one of a user may be made of anything.
+    return not (kind.__module__.startswith("scoresde.") or kind.__name__ in _UNWRITABLE)
+
+
+def _elements_fit(value: list[Any], kind: type, args: tuple[Any, ...]) -> bool:
+    if not args:
+        return True
+    if issubclass(kind, tuple) and args[-1] is not Ellipsis:
+        return len(value) == len(args) and all(map(fits, value, args))
+    return all(fits(v, args[0]) for v in value)
+
+
+def _makes(node: dict[str, Any], kind: Any) -> bool:
+    """Whether what the node makes may be of the class."""
+    if kind in (bool, int, float, str, type(None), Literal):
+        return False
+    try:
+        target = _find(node["_target_"])
+    except Exception:  # reported where the node itself is looked at
+        return True
+    ours = inspect.isclass(target) and target.__module__.startswith("scoresde.")
+    if not ours or node.get("_partial_") or not inspect.isclass(kind):
+        return True
+    return issubclass(target, kind) or not kind.__module__.startswith("scoresde.")
+
+
+def expected(annotation: Any) -> str:
+    """The annotated type in words."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (Union, types.UnionType):
+        known = [a for a in args if getattr(a, "__name__", "") not in _UNWRITABLE]
+        return " or ".join(dict.fromkeys(expected(a) for a in known or args))
+    if origin is Literal:
+        return " or ".join(map(_shown, args))
+    if annotation in _NAMES:
+        return _NAMES[annotation]
+    kind = origin or annotation
+    if not inspect.isclass(kind):
+        return "a value"
+    if issubclass(kind, _PATHS):
+        return "a path"
+    if issubclass(kind, collections.abc.Mapping):
+        return "a mapping"
+    if issubclass(kind, collections.abc.Iterable) and kind.__module__ in ("builtins", "collections.abc"):
+        if issubclass(kind, tuple) and args and args[-1] is not Ellipsis:
+            return f"a list of {len(args)}: {', '.join(map(expected, args))}"
+        return f"a list, each {expected(args[0])}" if args and args[0] is not Any else "a list"
+    if kind is collections.abc.Callable:
+        return "a function, as a mapping with _target_ and _partial_"
+    return f"a {kind.__name__}, as a mapping with _target_"
+
+
+def _shown(value: Any) -> str:
+    """A value as a configuration writes it; one of a class by its name."""
+    if isinstance(value, dict) and "_target_" in value:
+        return str(value["_target_"])
+    words = ((None, "null"), (True, "true"), (False, "false"))
+    return next((word for known, word in words if value is known), repr(value))
