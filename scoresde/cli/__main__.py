@@ -1,4 +1,4 @@
-"""`python -m scoresde.cli`, as launchers of several processes want it."""
+"""`python -m scoresde.cli`, the same as the command `scoresde`."""
 
 from scoresde.cli import main
 
