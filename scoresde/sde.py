@@ -10,9 +10,9 @@ References: Song et al. 2021 (arXiv:2011.13456) for VP, sub-VP and VE; Nichol & 
 
 import copy
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,21 @@ from torch import Tensor
 if TYPE_CHECKING:
     from scoresde.score import ScoreModel
 
-__all__ = ["EDMSDE", "SDE", "VESDE", "VPSDE", "CosineSDE", "FlowSDE", "ReverseSDE", "SubVPSDE", "expand_to"]
+__all__ = [
+    "DDPMSDE",
+    "EDMSDE",
+    "NCSNSDE",
+    "SDE",
+    "VESDE",
+    "VPSDE",
+    "CosineSDE",
+    "DiscreteVESDE",
+    "DiscreteVPSDE",
+    "FlowSDE",
+    "ReverseSDE",
+    "SubVPSDE",
+    "expand_to",
+]
 
 _Self = TypeVar("_Self", bound="SDE")
 
@@ -53,13 +67,27 @@ def _log_standard_normal(z: Tensor) -> Tensor:
     return -0.5 * (z**2 + math.log(2 * math.pi))
 
 
-class SDE(ABC):
+class _Checked(ABCMeta):
+    """Looks at the ends of an SDE's interval once all of its constructors, a user's too, have run."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        sde = super().__call__(*args, **kwargs)
+        sde._check_ends()
+        return sde
+
+
+class SDE(metaclass=_Checked):
     """A forward SDE that is affine in x, on `[t_min, t_max]`; λ = log(α/σ) decreases with t.
+
+    What the base class derives is computed in float64, whatever the dtype of t: 1 − α² of a float32 α may be 0.
 
     Args:
         t_min: smallest time that is integrated; samplers stop at `t_min_sampling`, which is the same unless
             the class says otherwise.
         t_max: largest time that is integrated.
+
+    Raises:
+        ValueError: times that are out of order, no noise at t_min or no signal at t_max.
     """
 
     def __init__(self, t_min: float, t_max: float, t_min_sampling: float | None = None) -> None:
@@ -83,7 +111,8 @@ class SDE(ABC):
     def log_snr(self, t: Tensor) -> Tensor:
         """λ(t) = log(α(t)/σ(t)), of the shape of `t`."""
         t = _as_time(t)
-        return self.alpha(t).log() - self.sigma(t).log()
+        fine = t.double()
+        return (self.alpha(fine).log() - self.sigma(fine).log()).to(t.dtype)
 
     def time(self, log_snr: Tensor) -> Tensor:
         """The inverse of `log_snr`, by bisection in float64 over `[0, 2 t_max]`."""
@@ -100,7 +129,8 @@ class SDE(ABC):
 
     def drift_coefficient(self, t: Tensor) -> Tensor:
         """f(t) = d log α / dt, of the shape of `t` (Kingma et al. 2021, eq. 18, written for α)."""
-        return _derivative(lambda s: self.alpha(s).log(), _as_time(t))
+        t = _as_time(t)
+        return _derivative(lambda s: self.alpha(s).log(), t.double()).to(t.dtype)
 
     def diffusion(self, t: Tensor) -> Tensor:
         """g(t) = σ √(−2 dλ/dt), of the shape of `t`.
@@ -108,7 +138,8 @@ class SDE(ABC):
         The same as √(dσ²/dt − 2 f σ²) (Kingma et al. 2021), with no difference of large numbers.
         """
         t = _as_time(t)
-        return self.sigma(t) * (-2 * _derivative(self.log_snr, t)).sqrt()
+        fine = t.double()
+        return (self.sigma(fine) * (-2 * _derivative(self.log_snr, fine)).sqrt()).to(t.dtype)
 
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
         """f(t) x for x `(B, ...)` and t `()` or `(B,)`."""
@@ -116,16 +147,19 @@ class SDE(ABC):
 
     def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """(a, b) of the kernel from an earlier time s to a later time t, p(x_t | x_s) = N(a x_s, b² I)."""
-        sigma_t = self.sigma(t)
-        ratio = self.alpha(t) / self.alpha(s)
-        return ratio, sigma_t * (-torch.expm1(2 * (self.log_snr(t) - self.log_snr(s)))).sqrt()
+        t, s = _as_time(t), _as_time(s)
+        late, early = t.double(), s.double()
+        ratio = self.alpha(late) / self.alpha(early)
+        spread = self.sigma(late) * (-torch.expm1(2 * (self.log_snr(late) - self.log_snr(early)))).sqrt()
+        dtype = torch.promote_types(t.dtype, s.dtype)
+        return ratio.to(dtype), spread.to(dtype)
 
     def perturb(self, x0: Tensor, t: Tensor, noise: Tensor | torch.Generator | None = None) -> Tensor:
         """A draw of x_t = α(t) x₀ + σ(t) ε for x₀ `(B, ...)` and t `()` or `(B,)`.
 
         `noise` is ε itself, or the generator to draw it with.
         """
-        t = self.check_time(t)
+        t = self.check_time(t).double()
         return expand_to(self.alpha(t), x0) * x0 + expand_to(self.sigma(t), x0) * _noise(noise, x0)
 
     def prior_sample(self, shape: tuple[int, ...], noise: Tensor | torch.Generator | None = None) -> Tensor:
@@ -153,7 +187,9 @@ class SDE(ABC):
             ValueError: the model is of another SDE; see `scoresde.score.with_sde`.
         """
         ends = {"t_min", "t_max", "t_min_sampling"}  # which `with_sde` may have shortened
-        mine, its = ({k: v for k, v in vars(s).items() if k not in ends} for s in (self, model.sde))
+        mine, its = (
+            {k: v for k, v in vars(s).items() if k not in ends and not k.startswith("_")} for s in (self, model.sde)
+        )
         if type(model.sde) is not type(self) or mine != its:
             raise ValueError(f"the model is of {model.sde!r}, not of {self!r}: use with_sde(model, sde) first")
         shape = getattr(getattr(model, "network", model), "shape", None)
@@ -166,7 +202,22 @@ class SDE(ABC):
         other = copy.copy(self)
         sampling = max(t_min, self.t_min_sampling)
         SDE.__init__(other, t_min, t_max, sampling if sampling < t_max else t_min)
+        other._check_ends()
         return other
+
+    def _check_ends(self) -> None:
+        ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64)
+        sigma, alpha = float(self.sigma(ends)[0]), float(self.alpha(ends)[1])
+        if not sigma > 0:
+            raise ValueError(
+                f"σ is {sigma:g} at t_min={self.t_min:g} of {self}, expected some noise, without which the log-SNR is "
+                f"infinite: give a larger t_min, such as {1e-5 * self.t_max:g}"
+            )
+        if not alpha > 0:
+            raise ValueError(
+                f"α is {alpha:g} at t_max={self.t_max:g} of {self}, expected some signal, without which the log-SNR is "
+                "infinite: end a little earlier"
+            )
 
     def check_time(self, t: Tensor | float) -> Tensor:
         """`t` as a tensor; ValueError where it is a number or on the CPU and outside `[t_min, t_max]`.
@@ -194,6 +245,63 @@ class SDE(ABC):
         return f"{type(self).__name__}({values})"
 
 
+class _Levels(tuple[float, ...]):
+    """Numbers of a table, written in short."""
+
+    def __repr__(self) -> str:
+        return f"[{self[0]:g}, ..., {self[-1]:g}] ({len(self)})"
+
+
+def _levels(name: str, values: Iterable[float]) -> _Levels:
+    levels = _Levels(float(v) for v in values)
+    if len(levels) < 2:
+        raise ValueError(f"{name} has {len(levels)} values, expected at least 2")
+    return levels
+
+
+class _Table:
+    """A function that is linear between its values at 0, 1/N, ..., 1 and goes straight on beyond; float64 inside.
+
+    Args:
+        start: the value at 0.
+        rises: `(N,)` float64, positive, by how much it grows on each piece.
+    """
+
+    def __init__(self, start: float, rises: Tensor) -> None:
+        self._pieces = len(rises)
+        values = start + torch.cat((rises.new_zeros(1), rises.cumsum(0)))
+        self._on = {rises.device: (values, rises)}
+
+    def _tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        # Once for each device: a copy to an accelerator would wait for it.
+        if device not in self._on:
+            values, rises = next(iter(self._on.values()))
+            self._on[device] = values.to(device), rises.to(device)
+        return self._on[device]
+
+    def _piece(self, place: Tensor) -> Tensor:
+        # The end of a piece belongs to it.
+        return (place.detach().ceil() - 1).clamp(0, self._pieces - 1).long()
+
+    def __call__(self, t: Tensor) -> Tensor:
+        values, rises = self._tensors(t.device)
+        place = t.double() * self._pieces
+        i = self._piece(place)
+        return (values[i] + (place - i) * rises[i]).to(t.dtype)
+
+    def slope(self, t: Tensor) -> Tensor:
+        """The derivative, at an end of pieces that of the earlier one."""
+        _, rises = self._tensors(t.device)
+        return (self._pieces * rises[self._piece(t.double() * self._pieces)]).to(t.dtype)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Where it has the value y."""
+        values, rises = self._tensors(y.device)
+        fine = y.double()
+        i = torch.searchsorted(values[1:-1], fine.detach().contiguous())
+        return ((i + (fine - values[i]) / rises[i]) / self._pieces).to(y.dtype)
+
+
 def _noise(noise: Tensor | torch.Generator | None, like: Tensor) -> Tensor:
     if isinstance(noise, Tensor):
         if noise.shape != like.shape:
@@ -202,8 +310,38 @@ def _noise(noise: Tensor | torch.Generator | None, like: Tensor) -> Tensor:
     return torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=noise)
 
 
-class _LinearBeta(SDE):
-    """What VP and sub-VP share: β(t) = β_min + t (β_max − β_min) and B(t) = ∫₀ᵗ β; f = −β/2."""
+class _Beta(SDE):
+    """What is made of a rate β(t) ≥ 0 and its integral B(t) = ∫₀ᵗ β: α = e^{−B/2}, f = −β/2.
+
+    α stays at the smallest normal number of the dtype where it would be less, so that x/α is finite; λ does not.
+    """
+
+    @abstractmethod
+    def beta(self, t: Tensor) -> Tensor:
+        """β(t), of the shape of `t`."""
+
+    @abstractmethod
+    def _integral(self, t: Tensor) -> Tensor:
+        """B(t)."""
+
+    @abstractmethod
+    def _added(self, t: Tensor, s: Tensor) -> Tensor:
+        """B(t) − B(s)."""
+
+    @abstractmethod
+    def _time_of_integral(self, integral: Tensor) -> Tensor:
+        """The inverse of `_integral`."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        alpha = (-0.5 * self._integral(t)).exp()
+        return alpha.clamp_min(torch.finfo(alpha.dtype).tiny)
+
+    def drift_coefficient(self, t: Tensor) -> Tensor:
+        return -0.5 * self.beta(t)
+
+
+class _LinearBeta(_Beta):
+    """β(t) = β_min + t (β_max − β_min)."""
 
     def __init__(
         self,
@@ -212,41 +350,43 @@ class _LinearBeta(SDE):
         t_min: float | None = None,
         t_max: float = 1.0,
     ) -> None:
-        if not 0 < beta_min <= beta_max:
-            raise ValueError(f"expected 0 < beta_min <= beta_max, got beta_min={beta_min}, beta_max={beta_max}")
+        if not (0 <= beta_min <= beta_max and 0 < beta_max < math.inf):
+            raise ValueError(
+                f"expected 0 <= beta_min <= beta_max, and beta_max positive, got beta_min={beta_min}, "
+                f"beta_max={beta_max}"
+            )
         # Song et al. 2021, appendix C: 1e-5 to train and for likelihoods, 1e-3 to sample.
         super().__init__(1e-5 if t_min is None else t_min, t_max, 1e-3 if t_min is None else t_min)
         self.beta_min = beta_min
         self.beta_max = beta_max
 
     def beta(self, t: Tensor) -> Tensor:
-        """β(t), of the shape of `t`."""
         return self.beta_min + (self.beta_max - self.beta_min) * _as_time(t)
 
     def _integral(self, t: Tensor) -> Tensor:
         t = _as_time(t)
         return t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * t)
 
+    def _added(self, t: Tensor, s: Tensor) -> Tensor:
+        return (t - s) * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * (t + s))
+
     def _time_of_integral(self, integral: Tensor) -> Tensor:
         # The root of a quadratic in its form without cancellation.
         slope = self.beta_max - self.beta_min
-        return 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * slope * integral).sqrt())
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return (-0.5 * self._integral(t)).exp()
-
-    def drift_coefficient(self, t: Tensor) -> Tensor:
-        return -0.5 * self.beta(t)
+        root = (self.beta_min**2 + 2 * slope * integral).sqrt()
+        # Where β_min and B are 0, so is the time.
+        return 2 * integral / (self.beta_min + root).clamp_min(torch.finfo(root.dtype).tiny)
 
 
-class VPSDE(_LinearBeta):
-    """Variance preserving: α = e^{−B/2}, σ² = 1 − e^{−B} (Song et al. 2021, eq. 11 and 33)."""
+class _Preserving(_Beta):
+    """σ² = 1 − α²: λ = −log(e^B − 1)/2, written so that e^B need not be a number."""
 
     def sigma(self, t: Tensor) -> Tensor:
         return (-torch.expm1(-self._integral(t))).sqrt()
 
     def log_snr(self, t: Tensor) -> Tensor:
-        return -0.5 * torch.expm1(self._integral(t)).log()
+        integral = self._integral(t)
+        return -0.5 * (integral + (-torch.expm1(-integral)).log())
 
     def time(self, log_snr: Tensor) -> Tensor:
         log_snr = _as_time(log_snr)
@@ -254,6 +394,14 @@ class VPSDE(_LinearBeta):
 
     def diffusion(self, t: Tensor) -> Tensor:
         return self.beta(t).sqrt()
+
+    def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        added = self._added(_as_time(t), _as_time(s))
+        return (-0.5 * added).exp(), (-torch.expm1(-added)).sqrt()
+
+
+class VPSDE(_Preserving, _LinearBeta):
+    """Variance preserving: α = e^{−B/2}, σ² = 1 − e^{−B}, β linear in t (Song et al. 2021, eq. 11 and 33)."""
 
 
 class SubVPSDE(_LinearBeta):
@@ -264,13 +412,83 @@ class SubVPSDE(_LinearBeta):
 
     def log_snr(self, t: Tensor) -> Tensor:
         # α/σ = 1 / (2 sinh(B/2))
-        return -(2 * torch.sinh(0.5 * self._integral(t))).log()
+        integral = self._integral(t)
+        return -(0.5 * integral + (-torch.expm1(-integral)).log())
 
     def time(self, log_snr: Tensor) -> Tensor:
-        return self._time_of_integral(2 * torch.asinh(0.5 * (-_as_time(log_snr)).exp()))
+        # B = 2 arsinh(e^{−λ}/2), whose exponential is only taken where it is small
+        level = -_as_time(log_snr)
+        below, above = level.clamp(max=0), level.clamp(min=0)
+        small = torch.asinh(0.5 * below.exp())
+        large = above + (0.5 * (1 + (1 + 4 * (-2 * above).exp()).sqrt())).log()
+        return self._time_of_integral(2 * torch.where(level > 0, large, small))
 
     def diffusion(self, t: Tensor) -> Tensor:
         return (self.beta(t) * -torch.expm1(-2 * self._integral(t))).sqrt()
+
+    def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        # b² = (1 − a²)(1 − e^{−B(t) − B(s)})
+        t, s = _as_time(t), _as_time(s)
+        added = self._added(t, s)
+        both = self._integral(t) + self._integral(s)
+        return (-0.5 * added).exp(), (torch.expm1(-added) * torch.expm1(-both)).sqrt()
+
+
+class DiscreteVPSDE(_Preserving):
+    """A table of β, as a discrete-time model is trained with (Ho et al. 2020), as an SDE.
+
+    At the times t_i = i/N, i = 1 ... N, the kernels are the chain's own: α² = ᾱ_i = Π (1 − β_j), and from t_{i−1} to
+    t_i a = √(1 − β_i), b = √β_i. Between them log α is linear in t (as in Lu et al. 2022a, for discrete-time models),
+    so that β(t) = −N log(1 − β_i) on (t_{i−1}, t_i]. `DiscreteTime(steps, train_steps=N)` is made of the table's
+    times.
+
+    Args:
+        betas: β_1 ... β_N, at least two numbers between 0 and 1.
+        t_min: 1/N if not given, the first time of the table, below which such a model was not trained.
+
+    Raises:
+        ValueError: fewer than two values, or one that is not between 0 and 1.
+    """
+
+    def __init__(self, betas: Iterable[float], t_min: float | None = None) -> None:
+        self.betas = _levels("betas", betas)
+        wrong = [(i, b) for i, b in enumerate(self.betas, 1) if not 0 < b < 1]
+        if wrong:
+            raise ValueError(
+                f"β_{wrong[0][0]} of {len(self.betas)} is {wrong[0][1]:g}, expected numbers between 0 and 1: at 1 no "
+                "signal is left"
+            )
+        super().__init__(1 / len(self.betas) if t_min is None else t_min, 1.0)
+        self._table = _Table(0.0, -torch.tensor(self.betas, dtype=torch.float64).neg().log1p())
+
+    def beta(self, t: Tensor) -> Tensor:
+        return self._table.slope(_as_time(t))
+
+    def _integral(self, t: Tensor) -> Tensor:
+        return self._table(_as_time(t))
+
+    def _added(self, t: Tensor, s: Tensor) -> Tensor:
+        dtype = torch.promote_types(t.dtype, s.dtype)
+        return (self._table(t.double()) - self._table(s.double())).to(dtype)
+
+    def _time_of_integral(self, integral: Tensor) -> Tensor:
+        return self._table.inverse(integral)
+
+
+class DDPMSDE(DiscreteVPSDE):
+    """`DiscreteVPSDE` with β linear in i, as in Ho et al. 2020, section 4.
+
+    Args:
+        train_steps: N.
+        beta_min: β_1.
+        beta_max: β_N.
+        t_min: 1/N if not given.
+    """
+
+    def __init__(
+        self, train_steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02, t_min: float | None = None
+    ) -> None:
+        super().__init__(torch.linspace(beta_min, beta_max, train_steps, dtype=torch.float64).tolist(), t_min)
 
 
 class VESDE(SDE):
@@ -306,6 +524,72 @@ class VESDE(SDE):
 
     def diffusion(self, t: Tensor) -> Tensor:
         return self.sigma(t) * math.sqrt(2 * self._log_ratio)
+
+
+class DiscreteVESDE(SDE):
+    """A table of noise levels σ_1 < ... < σ_N (Song & Ermon 2019) as an SDE: α = 1.
+
+    At the times t_i = i/N, i = 1 ... N, σ is σ_i; between them log σ is linear in t, so that a geometric table is the
+    VE SDE. `DiscreteTime(steps, train_steps=N)` is made of the table's times.
+
+    Args:
+        sigmas: the levels, at least two, positive, from the smallest or from the largest.
+        t_min: 1/N if not given, the first time of the table.
+
+    Raises:
+        ValueError: fewer than two levels, one that is not positive and finite, or levels that are in no order.
+    """
+
+    def __init__(self, sigmas: Iterable[float], t_min: float | None = None) -> None:
+        levels = _levels("sigmas", sigmas)
+        levels = levels if levels[0] < levels[-1] else _Levels(reversed(levels))
+        log_sigma = torch.tensor(levels, dtype=torch.float64).log()
+        if not bool((log_sigma.diff() > 0).all() & log_sigma.isfinite().all()):
+            raise ValueError(
+                f"sigmas are {levels}, expected positive numbers that increase, or decrease, from each to the next"
+            )
+        self.sigmas = levels
+        super().__init__(1 / len(levels) if t_min is None else t_min, 1.0)
+        rises = log_sigma.diff()
+        # Straight on below the first of them.
+        self._table = _Table(float(log_sigma[0] - rises[0]), torch.cat((rises[:1], rises)))
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(_as_time(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self._table(_as_time(t)).exp()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return -self._table(_as_time(t))
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return self._table.inverse(-_as_time(log_snr))
+
+    def drift_coefficient(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(_as_time(t))
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return self.sigma(t) * (2 * self._table.slope(_as_time(t))).sqrt()
+
+
+class NCSNSDE(DiscreteVESDE):
+    """`DiscreteVESDE` with levels in a geometric sequence, as in Song & Ermon 2019, section 4.
+
+    Args:
+        levels: N.
+        sigma_min: the smallest level.
+        sigma_max: the largest.
+        t_min: 1/N if not given.
+    """
+
+    def __init__(
+        self, levels: int = 10, sigma_min: float = 0.01, sigma_max: float = 1.0, t_min: float | None = None
+    ) -> None:
+        if not 0 < sigma_min < sigma_max < math.inf:
+            raise ValueError(f"expected 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}")
+        ends = (math.log(sigma_min), math.log(sigma_max))
+        super().__init__(torch.linspace(*ends, levels, dtype=torch.float64).exp().tolist(), t_min)
 
 
 class CosineSDE(SDE):

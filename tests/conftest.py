@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from scoresde.score import GaussianMixtureScore
-from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
+from scoresde.sde import DDPMSDE, EDMSDE, NCSNSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 
 torch.set_num_threads(1)  # the suite runs on two workers
 
@@ -16,6 +16,8 @@ SDES = {
     "cosine": CosineSDE(),
     "edm": EDMSDE(),
     "flow": FlowSDE(),
+    "ddpm": DDPMSDE(),
+    "ncsn": NCSNSDE(18, 0.01, 50.0),
 }
 
 

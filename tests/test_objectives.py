@@ -290,7 +290,8 @@ def test_log_normal_is_cut_off_at_the_interval(sde: SDE, times: LogNormalSigma) 
 
 def test_importance_sampling_has_the_weightings_distribution(sde: SDE) -> None:
     u = midpoints(21)
-    t = ImportanceSampled(MinSNR(5.0)).sample(sde, u)[0]
+    # More cells than the table of DDPM has jumps of β.
+    t = ImportanceSampled(MinSNR(5.0), cells=16384).sample(sde, u)[0]
     shares = [integral(sde.between(sde.t_min, float(s)), MinSNR(5.0)) for s in t]
     np.testing.assert_allclose(np.array(shares) / integral(sde, MinSNR(5.0)), u, atol=1e-5)
 
@@ -666,10 +667,6 @@ def test_settings_are_checked() -> None:
             "expected a finite mean and a positive std, got mean=0.0, std=0.0",
         ),
         (lambda: LogNormalSigma(90.0, 1.0).sample(vp, u), "has no probability on the noise levels of VPSDE"),
-        (
-            lambda: UniformLogSNR().sample(vp.between(0.0, 1.0), u),
-            "runs from -5.* to inf: set t_min and t_max",
-        ),
         (lambda: ImportanceSampled(Likelihood(), cells=0), "cells is 0, expected at least 1"),
         (lambda: SlicedScoreMatching(projections=0), "projections is 0, expected at least 1"),
         (lambda: SlicedScoreMatching(kind="sphere"), "kind is 'sphere', expected 'rademacher' or 'gaussian'"),  # type: ignore[arg-type]

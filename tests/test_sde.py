@@ -1,5 +1,7 @@
 """Every forward SDE against its definition at 50 digits, quadrature, simulation and the base class."""
 
+import functools
+import itertools
 import math
 
 import mpmath
@@ -10,8 +12,23 @@ import torchsde
 from scipy.integrate import quad
 from torch import Tensor
 
+from scoresde.sampling import Ancestral, DiscreteTime
 from scoresde.score import GaussianMixtureScore
-from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, ReverseSDE, SubVPSDE, expand_to
+from scoresde.sde import (
+    DDPMSDE,
+    EDMSDE,
+    NCSNSDE,
+    SDE,
+    VESDE,
+    VPSDE,
+    CosineSDE,
+    DiscreteVESDE,
+    DiscreteVPSDE,
+    FlowSDE,
+    ReverseSDE,
+    SubVPSDE,
+    expand_to,
+)
 
 mpmath.mp.dps = 50
 F64 = torch.float64
@@ -46,8 +63,27 @@ def exact(sde: SDE, t: mpmath.mpf) -> tuple[mpmath.mpf, mpmath.mpf]:
         return alpha, mp.sqrt(1 - alpha**2)
     if isinstance(sde, EDMSDE):
         return mp.mpf(1), t
+    if isinstance(sde, DiscreteVPSDE):
+        decay = mp.exp(between_levels([0, *accumulated(sde.betas)], t))
+        return mp.sqrt(decay), mp.sqrt(1 - decay)
+    if isinstance(sde, DiscreteVESDE):
+        first, second = (mp.log(v) for v in sde.sigmas[:2])
+        return mp.mpf(1), mp.exp(between_levels([2 * first - second, *(mp.log(v) for v in sde.sigmas)], t))
     assert isinstance(sde, FlowSDE)
     return 1 - t, t
+
+
+@functools.cache
+def accumulated(betas: tuple[float, ...]) -> list[mpmath.mpf]:
+    """log ᾱ_i of a table of β."""
+    return list(itertools.accumulate(mpmath.log(1 - mpmath.mpf(b)) for b in betas))
+
+
+def between_levels(values: list[mpmath.mpf], t: mpmath.mpf) -> mpmath.mpf:
+    """Linear between values at 0, 1/N, ..., 1."""
+    place = t * (len(values) - 1)
+    i = min(int(mpmath.floor(place)), len(values) - 2)
+    return values[i] + (place - i) * (values[i + 1] - values[i])
 
 
 def grid(sde: SDE, dtype: torch.dtype = F64) -> Tensor:
@@ -91,6 +127,11 @@ def test_drift_and_diffusion_are_the_derivatives_of_the_scales(sde, dtype):
     for i, (f, g) in enumerate(zip(sde.drift_coefficient(t).tolist(), sde.diffusion(t).tolist(), strict=True)):
         at = mpmath.mpf(t[i].item())
         _, sigma = exact(sde, at)
+        if isinstance(sde, DiscreteVPSDE | DiscreteVESDE):
+            # The end of a piece belongs to it, and so do the numbers that are rounded to it.
+            count = len(sde.betas if isinstance(sde, DiscreteVPSDE) else sde.sigmas)
+            near = mpmath.nint(at * count) / count
+            at = near * (1 - mpmath.mpf(10) ** -20) if abs(at - near) < 1e-15 * at else at
         wanted_f = mpmath.diff(lambda s: mpmath.log(exact(sde, s)[0]), at)
         wanted_g2 = mpmath.diff(lambda s: exact(sde, s)[1] ** 2, at) - 2 * wanted_f * sigma**2
         growth = abs(float(mpmath.log(sigma / exact(sde, mpmath.mpf(sde.t_min))[1])))
@@ -104,16 +145,21 @@ def test_scales_are_integrals_of_drift_and_diffusion(sde):
 
     start = sde.t_min_sampling
     alpha0, sigma0 = number(sde.alpha, start), number(sde.sigma, start)
-    for t in interior(sde, 4).tolist():
+    # One is enough where the rate jumps a thousand times on the way.
+    for t in interior(sde, 1 if isinstance(sde, DiscreteVPSDE) else 4).tolist():
         alpha = number(sde.alpha, t)
-        integral, _ = quad(lambda s: number(sde.drift_coefficient, s), start, t, epsabs=1e-11, epsrel=1e-11)
+        # Where the rate of a table jumps.
+        levels = len(sde.betas) if isinstance(sde, DiscreteVPSDE) else 1
+        knots = [i / levels for i in range(1, levels) if start < i / levels < t]
+        rule = {"epsrel": 1e-11, "limit": 200 + levels, "points": knots or None}
+        integral, _ = quad(lambda s: number(sde.drift_coefficient, s), start, t, epsabs=1e-11, **rule)
         assert math.log(alpha / alpha0) == pytest.approx(integral, abs=1e-9)
 
         # Variance ODE v' = 2 f v + g²: what was there is scaled by (α_t/α_0)², the rest is added on the way.
         def added(s, alpha=alpha):
             return (number(sde.diffusion, s) * alpha / number(sde.alpha, s)) ** 2
 
-        variance, _ = quad(added, start, t, epsabs=0, epsrel=1e-11, limit=200)
+        variance, _ = quad(added, start, t, epsabs=0, **rule)
         variance += (alpha / alpha0 * sigma0) ** 2
         assert number(sde.sigma, t) ** 2 == pytest.approx(variance, rel=1e-9)
 
@@ -274,7 +320,9 @@ def test_the_ends_of_the_interval_are_inside_in_either_dtype(sde, dtype):
     # A float32 end may be carried on in float64: f and g must not jump there.
     exact_ends = torch.tensor([sde.t_min, sde.t_min_sampling, sde.t_max], dtype=F64)
     for f_or_g in (sde.drift_coefficient, sde.diffusion):
-        torch.testing.assert_close(f_or_g(ends.double()), f_or_g(exact_ends), rtol=1e-3, atol=1e-7)
+        # A table's β jumps between its times, by a fifth after the first of them.
+        allowed = 0.2 if isinstance(sde, DiscreteVPSDE) else 1e-3
+        torch.testing.assert_close(f_or_g(ends.double()), f_or_g(exact_ends), rtol=allowed, atol=1e-7)
 
 
 def test_prior_matches_torch_distributions(sde, generator):
@@ -410,8 +458,22 @@ def test_constant_beta_is_a_vp_sde():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: VPSDE(beta_min=0), "beta_min=0"),
-        (lambda: VPSDE(beta_min=2, beta_max=1), "expected 0 < beta_min <= beta_max"),
+        (lambda: VPSDE(beta_min=0, beta_max=0), "beta_max positive, got beta_min=0"),
+        (lambda: VPSDE(beta_min=-0.1), "beta_min=-0.1"),
+        (lambda: VPSDE(beta_min=2, beta_max=1), "expected 0 <= beta_min <= beta_max"),
+        (lambda: VPSDE(t_min=0.0), r"σ is 0 at t_min=0 of VPSDE\(.*give a larger t_min, such as 1e-05"),
+        (lambda: SubVPSDE(t_min=0.0, t_max=10.0), "σ is 0 at t_min=0 of SubVPSDE.* such as 0.0001"),
+        (lambda: CosineSDE(t_min=0.0), "σ is 0 at t_min=0 of CosineSDE"),
+        (lambda: VPSDE().between(0.0, 1.0), "σ is 0 at t_min=0 of VPSDE"),
+        (lambda: DDPMSDE(t_min=0.0), "σ is 0 at t_min=0 of DDPMSDE"),
+        (lambda: CosineSDE(log_snr_min=-40.0), "α is 0 at t_max=1 of CosineSDE"),
+        (lambda: DiscreteVPSDE([0.1, 1.0]), "β_2 of 2 is 1, expected numbers between 0 and 1"),
+        (lambda: DiscreteVPSDE([math.nan, 0.1]), "β_1 of 2 is nan"),
+        (lambda: DiscreteVPSDE([0.1]), "betas has 1 values, expected at least 2"),
+        (lambda: DiscreteVESDE([0.1, 0.1, 1.0]), r"sigmas are \[0.1, ..., 1\] \(3\), expected positive"),
+        (lambda: DiscreteVESDE([0.0, 1.0]), "sigmas are"),
+        (lambda: DiscreteVESDE([1.0, math.nan]), "sigmas are"),
+        (lambda: NCSNSDE(sigma_min=2.0), "expected 0 < sigma_min < sigma_max"),
         (lambda: SubVPSDE(beta_min=math.nan), "beta_min=nan"),
         (lambda: VPSDE(t_min=0.5, t_max=0.5), "VPSDE needs 0 <= t_min"),
         (lambda: VPSDE(t_max=math.inf), "t_max=inf"),
@@ -430,6 +492,176 @@ def test_constructors_say_what_is_wrong(make, message):
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+# Where there is much noise
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", [VPSDE, SubVPSDE])
+@pytest.mark.parametrize(
+    ("beta_min", "beta_max", "t_max"),
+    [
+        (0.1, 20.0, 10.0),
+        (1e-4, 0.02, 1000.0),
+        (0.1, 180.0, 1.0),
+        (0.1, 900.0, 1.0),
+        (0.1, 1500.0, 1.0),
+        (0.0, 1e4, 1.0),
+    ],
+)
+def test_scales_where_the_exponential_of_their_integral_is_no_number(kind, beta_min, beta_max, t_max, dtype):
+    sde = kind(beta_min, beta_max, t_max=t_max)
+    t = torch.cat((torch.logspace(-5, 0, 200, dtype=F64) * t_max, torch.linspace(0.01, 1, 100, dtype=F64) * t_max))
+    t = t.clamp(sde.t_min, t_max).to(dtype)
+    eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+    alpha, sigma, log_snr = (f(t).tolist() for f in (sde.alpha, sde.sigma, sde.log_snr))
+    for at, a, s, lam in zip(t.tolist(), alpha, sigma, log_snr, strict=True):
+        wanted_a, wanted_s = exact(sde, mpmath.mpf(at))
+        size = 1 + abs(float(mpmath.log(wanted_a)))
+        assert abs(a - wanted_a) <= 4 * eps * size * wanted_a if wanted_a > tiny else a == tiny
+        assert abs(s - wanted_s) <= 4 * eps * wanted_s
+        assert abs(lam - mpmath.log(wanted_a / wanted_s)) <= 4 * eps * (1 + abs(mpmath.log(wanted_a / wanted_s)))
+    back = sde.time(sde.log_snr(t))
+    rate = 0.5 * (sde.diffusion(t) / sde.sigma(t)).double() ** 2
+    assert ((back - t).abs() <= 4 * eps * ((1 + sde.log_snr(t).abs()) / rate + t)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", [VPSDE, SubVPSDE])
+@pytest.mark.parametrize(("beta_max", "t_max"), [(20.0, 10.0), (900.0, 1.0), (20.0, 100.0)])
+def test_transition_where_no_signal_is_left(kind, beta_max, t_max, dtype):
+    sde = kind(0.1, beta_max, t_max=t_max)
+    times = torch.linspace(0.01, 1, 40, dtype=F64).to(dtype) * t_max
+    eps = torch.finfo(dtype).eps
+    for s, t in [*itertools.pairwise(times), (times[3], times[-1])]:
+        a, b = (v.item() for v in sde.transition(t, s))
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = (exact(sde, mpmath.mpf(v.item())) for v in (s, t))
+        wanted = alpha_t / alpha_s
+        # B(t) − B(s) is known to the rounding of t + s and t − s.
+        assert abs(a - wanted) <= 8 * eps * (1 - mpmath.log(wanted)) * wanted + torch.finfo(dtype).tiny
+        assert abs(b - mpmath.sqrt(sigma_t**2 - wanted**2 * sigma_s**2)) <= 8 * eps * b
+
+
+def test_a_beta_that_starts_at_zero():
+    sde = VPSDE(beta_min=0.0)
+    t = torch.tensor([1e-5, 1e-3, 0.3, 1.0], dtype=F64)
+    torch.testing.assert_close(sde.alpha(t), (-5 * t**2).exp())
+    torch.testing.assert_close(sde.time(sde.log_snr(t)), t)
+    assert sde.time(torch.tensor([800.0, math.inf], dtype=F64)).tolist() == [0.0, 0.0]
+
+
+# Those of users
+
+
+class Polynomial(SDE):
+    """The README's: in float32 its α next to t = 0 is 1."""
+
+    def __init__(self, t_min: float = 1e-4, t_max: float = 0.999) -> None:
+        super().__init__(t_min, t_max)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t**2
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (1 - self.alpha(t) ** 2).sqrt()
+
+
+def test_a_user_s_sde_in_float32():
+    sde = Polynomial()
+    t = torch.tensor([1e-4, 2e-4, 1e-3, 0.5, 0.999])
+    fine = t.double()
+    sigma = fine * (2 - fine**2).sqrt()
+    log_snr = sde.log_snr(t)
+    assert log_snr.dtype == torch.float32
+    torch.testing.assert_close(log_snr.double(), (1 - fine**2).log() - sigma.log(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(sde.time(log_snr), t, rtol=1e-5, atol=0)
+    # g² = −2 f, as σ² = 1 − α²
+    torch.testing.assert_close(sde.diffusion(t).double() ** 2, 4 * fine / (1 - fine**2), rtol=1e-6, atol=0)
+    x0, noise = torch.zeros(5, 3), torch.ones(5, 3)
+    torch.testing.assert_close(sde.perturb(x0, t, noise)[:, 0].double(), sigma, rtol=1e-6, atol=0)
+    a, b = sde.transition(t[1], t[0])
+    assert a.dtype == b.dtype == torch.float32
+    wanted = sigma[1] ** 2 - (sde.alpha(fine[1]) / sde.alpha(fine[0]) * sigma[0]) ** 2
+    assert b.item() == pytest.approx(wanted.sqrt().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        ((0.0, 0.999), r"σ is 0 at t_min=0 of Polynomial\(.*larger t_min, such as 9.99e-06"),
+        ((1e-4, 1.0), r"α is 0 at t_max=1 of Polynomial\(.*end a little earlier"),
+    ],
+)
+def test_a_user_s_sde_without_noise_or_signal_is_refused_when_it_is_made(ends, message):
+    with pytest.raises(ValueError, match=message):
+        Polynomial(*ends)
+
+
+# Tables
+
+
+def test_a_ddpm_s_table_has_its_kernels():
+    sde = DDPMSDE()
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=F64)
+    t = torch.arange(1, 1001, dtype=F64) / 1000
+    torch.testing.assert_close(sde.alpha(t) ** 2, (1 - betas).cumprod(0), rtol=1e-12, atol=0)
+    torch.testing.assert_close(sde.sigma(t) ** 2, 1 - (1 - betas).cumprod(0), rtol=1e-11, atol=0)
+    a, b = sde.transition(t[1:], t[:-1])
+    torch.testing.assert_close(a**2, 1 - betas[1:], rtol=1e-13, atol=0)
+    torch.testing.assert_close(b**2, betas[1:], rtol=1e-11, atol=0)
+    assert (sde.t_min, sde.t_min_sampling, sde.t_max) == (1e-3, 1e-3, 1.0)
+    assert repr(sde) == "DDPMSDE(betas=[0.0001, ..., 0.02] (1000), t_min=0.001, t_max=1, t_min_sampling=0.001)"
+
+
+def test_a_user_s_table_of_beta():
+    betas = [0.02, 0.3, 0.05, 0.5, 0.4]
+    sde = DiscreteVPSDE(torch.tensor(betas))
+    t = torch.arange(1, 6, dtype=F64) / 5
+    torch.testing.assert_close(sde.alpha(t) ** 2, (1 - torch.tensor(betas, dtype=F64)).cumprod(0), rtol=1e-6, atol=0)
+    # Half way log α is half way.
+    middle = sde.alpha(torch.tensor(0.5, dtype=F64))
+    torch.testing.assert_close(middle, (sde.alpha(t[1]) * sde.alpha(t[2])).sqrt())
+    torch.testing.assert_close(sde.time(sde.log_snr(t)), t)
+
+
+def test_a_ddpm_s_ancestral_step_is_the_paper_s():
+    """Ho et al. 2020, algorithm 2 with σ² = β̃, eq. 7."""
+    sde = DDPMSDE(10, 0.01, 0.4)
+    betas = torch.linspace(0.01, 0.4, 10, dtype=F64)
+    bar = (1 - betas).cumprod(0)
+    times = DiscreteTime(9, 10)(sde)
+    c_x, c_s, c_z = (v.flip(0) for v in Ancestral().coefficients(sde, times))
+    torch.testing.assert_close(c_x, 1 / (1 - betas[1:]).sqrt())
+    # ε = −σ score: c_s score = −(β/√(1 − ᾱ)) ε/√(1 − β)
+    torch.testing.assert_close(c_s / sde.sigma(times[:-1]).flip(0), betas[1:] / (1 - bar[1:]).sqrt() * c_x)
+    torch.testing.assert_close(c_z**2, (1 - bar[:-1]) / (1 - bar[1:]) * betas[1:])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_table_of_noise_levels(reverse):
+    levels = [0.01, 0.05, 0.06, 1.0, 40.0]
+    sde = DiscreteVESDE(levels[::-1] if reverse else levels)
+    t = torch.arange(1, 6, dtype=F64) / 5
+    torch.testing.assert_close(sde.sigma(t), torch.tensor(levels, dtype=F64), rtol=1e-14, atol=0)
+    torch.testing.assert_close(sde.time(sde.log_snr(t)), t)
+    assert repr(sde) == "DiscreteVESDE(sigmas=[0.01, ..., 40] (5), t_min=0.2, t_max=1, t_min_sampling=0.2)"
+
+
+def test_a_geometric_table_is_the_ve_sde():
+    table, ve = NCSNSDE(11, 0.01, 50.0), VESDE(0.01, 50.0)
+    t = torch.linspace(0.1, 1, 7, dtype=F64)
+    same = (11 * t - 1) / 10  # the first level is at 1/11 here, at 0 there
+    torch.testing.assert_close(table.sigma(t), ve.sigma(same))
+    times = DiscreteTime(10, train_steps=11)(table)
+    torch.testing.assert_close(times, torch.arange(11, 0, -1, dtype=F64) / 11, rtol=1e-15, atol=0)
+
+
+def test_tables_are_equal_by_their_numbers():
+    model = GaussianMixtureScore([1.0], [[1.0, -0.5]], [[0.25, 0.04]], DDPMSDE(20, 1e-3, 0.5))
+    assert DDPMSDE(20, 1e-3, 0.5).reverse(model).sde is model.sde
+    with pytest.raises(ValueError, match="use with_sde"):
+        DDPMSDE(20, 1e-3, 0.4).reverse(model)
 
 
 # The reverse-time SDE
