@@ -1,0 +1,67 @@
+"""Limits on what a configuration or a file may ask for.
+
+A run directory may come from a stranger, and a number in it can ask for all the memory there is or for days of work.
+So sizes are estimated before anything is allocated, and held to limits that the user alone can raise: by environment
+variables, which no file can set.
+"""
+
+import os
+
+__all__ = ["check_memory", "check_steps", "gib"]
+
+_GIB = 2**30
+_LIMITS = {"SCORESDE_MEMORY": 8.0, "SCORESDE_STEPS": 100_000.0}
+
+
+def check_memory(needed: float, what: str) -> None:
+    """Refuse what would take more memory than `SCORESDE_MEMORY`, in GiB; 8 if that is not set.
+
+    Args:
+        needed: Bytes, at least.
+        what: The subject of the message.
+
+    Raises:
+        ValueError: More than the limit, or a limit that is not a positive number.
+    """
+    most = _limit("SCORESDE_MEMORY")
+    if needed > most * _GIB:
+        raise ValueError(
+            f"{what} would take {gib(needed)} of memory, the limit is {most:g} GiB: ask for less, or raise the limit "
+            f"by the environment variable SCORESDE_MEMORY={max(1, -(-int(needed) // _GIB))}"
+        )
+
+
+def check_steps(steps: int, what: str) -> None:
+    """Refuse a number of steps or repeats of a sampler above `SCORESDE_STEPS`; 100,000 if that is not set.
+
+    Args:
+        steps: The number.
+        what: The subject of the message.
+
+    Raises:
+        ValueError: More than the limit, or a limit that is not a positive number.
+    """
+    most = _limit("SCORESDE_STEPS")
+    if steps > most:
+        raise ValueError(
+            f"{what} is {steps}, the limit is {most:g}: ask for less, or raise the limit by the environment variable "
+            f"SCORESDE_STEPS={steps}"
+        )
+
+
+def gib(size: float) -> str:
+    """Bytes in GiB, as messages print them."""
+    return f"{size / _GIB:,.3g} GiB" if size < 1e4 * _GIB else f"{size / _GIB:.1e} GiB"
+
+
+def _limit(name: str) -> float:
+    text = os.environ.get(name, "")
+    if not text:
+        return _LIMITS[name]
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise ValueError(f"the environment variable {name} is {text!r}, expected a positive number")
+    return value
