@@ -44,14 +44,14 @@ def check_steps(steps: int, what: str) -> None:
     most = _limit("SCORESDE_STEPS")
     if steps > most:
         raise ValueError(
-            f"{what} is {steps}, the limit is {most:g}: ask for less, or raise the limit by the environment variable "
+            f"{what} is {steps}, the limit is {most:.0f}: ask for less, or raise the limit by the environment variable "
             f"SCORESDE_STEPS={steps}"
         )
 
 
 def gib(size: float) -> str:
     """Bytes in GiB, as messages print them."""
-    return f"{size / _GIB:,.3g} GiB" if size < 1e4 * _GIB else f"{size / _GIB:.1e} GiB"
+    return f"{size / _GIB:.3g} GiB"
 
 
 def _limit(name: str) -> float:
