@@ -1,23 +1,27 @@
 """From configuration to objects, and no further than an allow-list.
 
-A configuration names classes by `_target_`. A run directory may come from a stranger, so only the classes and
-functions that experiments are made of can be named: nothing else is imported, let alone called.
+A configuration names classes by `_target_`, as Hydra's do, and a run directory may come from a stranger. So only the
+classes and functions that experiments are made of can be named, and what was checked is what is called: names are
+looked up here, part by part, and an object that a module merely has imported is refused. Nothing that is not allowed
+is imported, let alone called.
 """
 
+import functools
 import importlib
 import inspect
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from scoresde.data import Data
+from scoresde.limits import check_steps
 from scoresde.training.signatures import problems
 
-__all__ = ["ConfigError", "check_targets", "instantiate"]
+__all__ = ["ConfigError", "check_local", "check_plain", "check_targets", "instantiate"]
 
 ALLOWED = (
     "scoresde.data",
@@ -34,36 +38,86 @@ ALLOWED = (
     "scoresde.training.loop",
     "torch.optim",
 )
+# Whose integers are numbers of steps, repeats, layers and the like.
+_COUNTED = ("scoresde.divergence", "scoresde.networks", "scoresde.objectives", "scoresde.sampling")
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used."""
 
 
+# -- what is allowed ------------------------------------------------------------------------------------
+
+
 def _within(module: str, packages: Sequence[str]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
 
 
-def _check_target(target: Any, allow: Sequence[str]) -> None:
+def _find_target(target: Any, allow: Sequence[str]) -> Any:
+    """The class or function of a name.
+
+    Raises:
+        ConfigError: outside the allow-list and the packages of `allow`, in one of these but from elsewhere, or not
+            there.
+    """
     refusal = ConfigError(
         f"_target_ {target!r} is not allowed: a configuration may name classes of {', '.join(ALLOWED)}"
         " (your own package: allow=[package] on the command line)"
     )
-    if not isinstance(target, str) or "." not in target:
+    if not isinstance(target, str) or "." not in target or not all(map(str.isidentifier, target.split("."))):
         raise refusal
-    if _within(target, allow):
-        return
-    if not _within(target, ALLOWED):
+    package = next((p for p in (*allow, *ALLOWED) if target.startswith(f"{p}.")), None)
+    if package is None:
         raise refusal
-    module, _, name = target.rpartition(".")
+    found = _look_up(target, package, refusal)
+    own = package in allow
+    if not own and target.rpartition(".")[2].startswith("_"):
+        raise refusal
+    if inspect.isclass(found):
+        fits = own or not _within(found.__module__, ["torch.optim"]) or issubclass(found, torch.optim.Optimizer)
+    else:
+        # Functions of the package itself are no parts of experiments, but for those that make data sets.
+        fits = inspect.isfunction(found) and found.__name__ != "<lambda>"
+        fits = fits and (own or inspect.signature(found).return_annotation is Data)
+    if not fits or not _within(str(found.__module__), [package] if own else ALLOWED):
+        raise refusal
+    return found
+
+
+def _look_up(target: str, package: str, refusal: ConfigError) -> Any:
+    """What a name stands for: its parts are modules of the package, then a class or function, or one of a class.
+
+    A module outside the package is not gone through, so that none of its attributes can be named.
+    """
+    found: Any = _import(package, target)
+    for part in target.removeprefix(f"{package}.").split("."):
+        if isinstance(found, ModuleType):
+            if part in vars(found):
+                found = vars(found)[part]
+            elif hasattr(found, "__path__"):
+                found = _import(f"{found.__name__}.{part}", target)
+            else:
+                raise ConfigError(f"_target_ {target!r} does not exist")
+            if isinstance(found, ModuleType) and not _within(found.__name__, [package]):
+                raise refusal
+        elif inspect.isclass(found) and _within(str(found.__module__), [package]):
+            if part not in vars(found):
+                raise ConfigError(f"_target_ {target!r} does not exist")
+            found = vars(found)[part]
+        else:
+            raise refusal
+    return found
+
+
+def _import(name: str, target: str) -> ModuleType:
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"_target_ {target!r} does not exist") from error
-    ours = (inspect.isclass(found) or inspect.isfunction(found)) and _within(found.__module__, ALLOWED[:-1])
-    optimiser = inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)
-    if name.startswith("_") or not (ours or optimiser):
-        raise refusal
+        return importlib.import_module(name)
+    except Exception as error:  # whatever the code of a user's own package raises
+        if isinstance(error, ModuleNotFoundError) and error.name is not None and _within(name, [error.name]):
+            raise ConfigError(f"_target_ {target!r} does not exist: there is no module {error.name}") from error
+        raise ConfigError(
+            f"_target_ {target!r}: importing {name} fails: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def check_targets(node: Any, allow: Sequence[str] = ()) -> None:
@@ -74,21 +128,104 @@ def check_targets(node: Any, allow: Sequence[str] = ()) -> None:
         allow: further packages, trusted by the user.
 
     Raises:
-        ConfigError: naming the target.
+        ConfigError: naming the target, or a special key with a value that it does not take.
     """
     if isinstance(node, dict):
         for key, value in node.items():
             if key == "_target_":
-                _check_target(value, allow)
+                _find_target(value, allow)
             else:
                 check_targets(value, allow)
+        if "_target_" in node:
+            _check_special(node)
     elif isinstance(node, list):
         for value in node:
             check_targets(value, allow)
 
 
+# Of Hydra's keys: by position, a partial, arguments built or left as they are, containers always plain.
+_SPECIAL = {"_target_": str, "_args_": list, "_partial_": bool, "_recursive_": bool, "_convert_": str}
+
+
+def _check_special(node: dict[Any, Any]) -> None:
+    for key, value in node.items():
+        if not (isinstance(key, str) and key.startswith("_") and key.endswith("_")):
+            continue
+        if not isinstance(value, _SPECIAL.get(key, ())) or (key == "_convert_" and value != "all"):
+            raise ConfigError(
+                f"{key} of {node['_target_']} is {value!r}, expected one of _args_: [...], _partial_: true or false, "
+                "_recursive_: true or false, _convert_: all"
+            )
+
+
+def check_plain(node: Any, file: Any) -> None:
+    """Refuse interpolations anywhere in plain containers, in keys as in values.
+
+    Configurations are written resolved. An interpolation in one of a stranger could read the environment of whoever
+    opens it.
+
+    Raises:
+        ConfigError: naming `file`.
+    """
+    for value in _leaves(node):
+        if isinstance(value, str) and "${" in value:
+            raise ConfigError(f"{file} has an interpolation (${{...}}), which no run directory needs: write its value")
+
+
+def check_local(node: Any, file: Any, allow: Sequence[str] = ()) -> None:
+    """Refuse addresses of other machines in the data of a run directory: nothing is fetched because a file says so.
+
+    Args:
+        node: the configuration of the data.
+        file: its file, for the message.
+        allow: what such addresses may begin with; from the user.
+
+    Raises:
+        ConfigError: naming the address.
+    """
+    for value in _leaves(node):
+        if not isinstance(value, str) or not ("://" in value or "::" in value or value.startswith(("\\\\", "//"))):
+            continue
+        allowed = any("://" in prefix and value.startswith(prefix) for prefix in allow)
+        if not allowed or value.count("://") > 1:
+            start = value.partition("://")[0] + "://"
+            raise ConfigError(
+                f"the data of {file} are at {value[:200]!r}, on another machine: only local files and names on the "
+                f"hub are read for a run directory; if you trust it, allow=['{start}...'] with the address's beginning"
+            )
+
+
+def _leaves(node: Any) -> list[Any]:
+    """Plain values and keys of plain containers."""
+    found, rest = [], [node]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, dict):
+            rest += [*each.keys(), *each.values()]
+        elif isinstance(each, list):
+            rest += each
+        else:
+            found.append(each)
+    return found
+
+
+def _check_counts(target: Any, arguments: dict[str, Any]) -> None:
+    """Refuse numbers of steps, repeats, layers and the like with which a command would not end."""
+    if _within(target.__module__, _COUNTED):
+        for name, parameter in inspect.signature(target).parameters.items():
+            value = arguments.get(name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if whole and name != "seed" and parameter.annotation in (int, int | None):
+                check_steps(value, name)
+
+
+# -- objects --------------------------------------------------------------------------------------------
+
+
 def instantiate(config: DictConfig, key: str, allow: Sequence[str] = (), **arguments: Any) -> Any:
     """The object that `config.key` describes; `arguments` are added to its own.
+
+    As Hydra's `instantiate` with plain containers, and with its `_args_`, `_partial_` and `_recursive_`.
 
     Raises:
         ConfigError: no such key, a `_target_` outside the allow-list, or arguments that its class does not take.
@@ -98,17 +235,36 @@ def instantiate(config: DictConfig, key: str, allow: Sequence[str] = (), **argum
         raise ConfigError(f"the configuration has no {key}")
     try:
         plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, ValueError) as error:  # the latter: a plain value in place of a mapping
         raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
+    if not isinstance(plain, dict) or "_target_" not in plain:
+        raise ConfigError(f"{key} has no _target_: expected the class that makes it, and its arguments")
     check_targets(plain, allow)
     for problem in problems(plain, key, tuple(arguments)):
         raise ConfigError(problem)
     try:
-        return hydra_instantiate(plain, **arguments, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, (ValueError, TypeError, ArithmeticError, OSError, ImportError)):
-            text = " ".join(str(cause).split())
-        else:
-            text = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        return _build(plain, allow, arguments)
+    except MemoryError as error:
+        raise ConfigError(f"{key}: there is not enough memory for its sizes: give smaller ones") from error
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if not isinstance(error, (ValueError, TypeError, ArithmeticError, OSError, ImportError)):
+            text = f"{type(error).__name__}: {text}"
         raise ConfigError(f"{key}: {text}") from error
+
+
+def _build(node: Any, allow: Sequence[str], arguments: dict[str, Any] | None = None) -> Any:
+    if isinstance(node, list):
+        return [_build(value, allow) for value in node]
+    if not isinstance(node, dict):
+        return node
+    if "_target_" not in node:
+        return {key: _build(value, allow) for key, value in node.items()}
+    target = _find_target(node["_target_"], allow)
+    named = {key: value for key, value in node.items() if key not in _SPECIAL}
+    given = node.get("_args_", [])
+    if node.get("_recursive_", True):
+        named, given = {key: _build(value, allow) for key, value in named.items()}, _build(given, allow)
+    named |= arguments or {}
+    _check_counts(target, named)
+    return functools.partial(target, *given, **named) if node.get("_partial_") else target(*given, **named)

@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from scoresde import reprs
+from scoresde.bounded import DamagedFile, read_yaml
 from scoresde.data import Data, DataInfo
 from scoresde.digests import digest
 from scoresde.score import NetworkScore
 from scoresde.statistics import Statistics
 from scoresde.training.checkpoint import (
     CheckpointError,
-    DamagedFile,
     load_metadata,
     load_tensors,
     read_json,
@@ -34,7 +33,7 @@ from scoresde.training.checkpoint import (
     set_aside,
     write_atomically,
 )
-from scoresde.training.config import ConfigError, check_targets, instantiate
+from scoresde.training.config import ConfigError, check_local, check_plain, check_targets, instantiate
 from scoresde.training.provenance import TRAINED_WITH, check_fit, check_provenance, provenance
 
 __all__ = ["Run", "build_model", "config_hash", "load"]
@@ -89,7 +88,8 @@ class Run:
         """An existing run directory.
 
         Raises:
-            ConfigError: not a run directory, a broken `config.yaml`, or a `_target_` outside the allow-list.
+            ConfigError: not a run directory, a broken `config.yaml`, an interpolation, a `_target_` outside the
+                allow-list, or data on another machine.
         """
         path = Path(directory)
         file = path / "config.yaml"
@@ -97,17 +97,17 @@ class Run:
             what = "does not exist" if not path.exists() else "is no run directory: it has no config.yaml"
             raise ConfigError(f"run={directory} {what}; give a directory that `scoresde train` wrote")
         try:
-            config = OmegaConf.load(file)
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            raise ConfigError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(config, DictConfig):
+            plain = read_yaml(file)
+        except DamagedFile as error:
+            raise ConfigError(str(error)) from error
+        if not isinstance(plain, dict | None):
             raise ConfigError(f"{file} holds no mapping; give a directory that `scoresde train` wrote")
-        # Configurations are written resolved; an interpolation could read the environment of whoever opens one.
-        if "${" in file.read_text(errors="replace"):
-            raise ConfigError(f"{file} has an interpolation (${{...}}), which no run directory needs: write its value")
-        plain = OmegaConf.to_container(config)
+        # The checks are of what was parsed, and the same plain values become the configuration.
+        plain = plain or {}
+        check_plain(plain, file)
         check_targets(plain, allow)
-        return cls(path, config, allow, accept)
+        check_local(plain.get("data"), file, allow)
+        return cls(path, OmegaConf.create(plain), allow, accept)
 
     def write_config(self) -> None:
         """Write `config.yaml`, resolved."""

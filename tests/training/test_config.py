@@ -118,6 +118,20 @@ REFUSED = [
     "scoresde.training.loop.load_checkpoint",
     "scoresde.training.loop.save_checkpoint",
     "scoresde.training.loggers._drop_partial_line",
+    "scoresde.training.loggers.Path",
+    "scoresde.training.loop.Trainer.fit",
+    "scoresde.data.split_indices",
+    "scoresde.data.batch_indices",
+    "scoresde.data.files._split_data",
+    "scoresde.sampling.tune",
+    "scoresde.sampling.tuned.TunedSteps.load",
+    "scoresde.metrics.evaluate.evaluate_samples",
+    "scoresde.networks.unet._Block",
+    "scoresde.networks.unet.F.dropout",
+    "scoresde.networks.embedding.nn.Linear",
+    "scoresde.sde.SDE.__subclasses__",
+    "torch.optim.Adam.step",
+    "torch.optim.lr_scheduler.LambdaLR",
     "scoresde.training.run.load",
     "scoresde.plots.save",
     "scoresde.database.digits",
@@ -189,6 +203,134 @@ def test_a_users_own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for other in (["my_network"], ["my"], ["networks"]):  # no prefix of a name is the name of a package
         with pytest.raises(ConfigError, match="not allowed"):
             instantiate(config, "network", allow=other, shape=(2,))
+
+
+OWN = """
+import functools
+import json
+import os
+import subprocess as processes
+import torch
+from os import path
+from os import system
+from torch.nn import Linear
+
+from my_package import inner
+
+class Net(Linear):
+    class Part:
+        pass
+    @classmethod
+    def made(cls):
+        return cls(1, 1)
+    @staticmethod
+    def static():
+        pass
+    dumps = json.dumps
+
+@torch.no_grad()
+def decorated(width=2):
+    return width
+
+shorter = lambda: 1
+partial = functools.partial(os.getcwd)
+instance = Net(1, 1)
+dumps = json.dumps
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package of the user's, which imports others, and one beside it that it does not import."""
+    folder = tmp_path / "my_package"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(OWN)
+    (folder / "inner.py").write_text("import os\n\nclass Deep: pass\n")
+    (folder / "broken.py").write_text("raise RuntimeError('two\\nlines')\n")
+    (tmp_path / "my_package_2.py").write_text("class Net: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [n for n in sys.modules if n.split(".")[0] in ("my_package", "my_package_2")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("name", ["Net", "Net.Part", "decorated", "inner.Deep"])
+def test_what_a_users_package_defines_is_allowed(name: str) -> None:
+    check_targets({"_target_": f"my_package.{name}"}, ["my_package"])
+    with pytest.raises(ConfigError, match="not allowed"):
+        check_targets({"_target_": f"my_package.{name}"})
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    "name",
+    ["os.system", "os.path.join", "processes.Popen", "torch.load", "torch.nn.Linear", "path.join", "system", "Linear",
+     "inner.os.system", "inner", "json.dumps", "dumps", "Net.dumps", "Net.made", "Net.static", "shorter", "partial",
+     "instance", "instance.forward", "decorated.__wrapped__", "decorated.__globals__", "Net.__init__.__globals__",
+     "functools.partial", "__builtins__.eval", "__loader__.load_module"],
+)  # fmt: skip
+def test_what_a_users_package_imports_is_not(name: str) -> None:
+    for node in ({"_target_": f"my_package.{name}"}, {"_target_": f"my_package.{name}", "_partial_": True}):
+        with pytest.raises(ConfigError, match="is not allowed|does not exist") as error:
+            instantiate(OmegaConf.create({"network": node}), "network", allow=["my_package"])
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_package_is_looked_up_without_importing_others() -> None:
+    with pytest.raises(ConfigError, match="not allowed"):
+        check_targets({"_target_": "my_package_2.Net"}, ["my_package"])
+    with pytest.raises(ConfigError, match="not allowed"):
+        check_targets({"_target_": "my_package.Net"}, ["my_package.inner"])
+    assert "my_package" not in sys.modules
+    check_targets({"_target_": "my_package.inner.Deep"}, ["my_package.inner"])
+    with pytest.raises(ConfigError, match=r"importing my_package.broken fails: RuntimeError: two lines$"):
+        check_targets({"_target_": "my_package.broken.Net"}, ["my_package"])
+    with pytest.raises(ConfigError, match="'my_package_3.Net' does not exist: there is no module my_package_3"):
+        check_targets({"_target_": "my_package_3.Net"}, ["my_package_3"])
+    assert "my_package_2" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "special",
+    [{"_args_": 3}, {"_args_": {"0": 1}}, {"_partial_": "yes"}, {"_partial_": 1}, {"_recursive_": None},
+     {"_convert_": "object"}, {"_target_2_": 1}, {"_call_": "os.system"}],
+)  # fmt: skip
+def test_special_keys_have_values_that_they_take(special: dict[str, Any]) -> None:
+    node = {"_target_": "scoresde.sampling.UniformTime", "steps": 3, **special}
+    with pytest.raises(ConfigError, match=f"{next(iter(special))} of scoresde.sampling.UniformTime is .*, expected"):
+        check_targets({"x": [node]})
+
+
+def test_special_keys() -> None:
+    solver = {"_target_": "scoresde.sampling.Heun", "_convert_": "all"}
+    grid = {"_target_": "scoresde.sampling.UniformTime", "_args_": [3]}
+    node = {"_target_": "scoresde.sampling.Sampler", "_args_": [solver], "grid": grid, "_recursive_": True}
+    made = instantiate(OmegaConf.create({"sampler": node}), "sampler")
+    assert repr(made.grid) == "UniformTime(steps=3)"
+    partial = instantiate(OmegaConf.create({"grid": {**grid, "_partial_": True}}), "grid")
+    assert repr(partial()) == "UniformTime(steps=3)"
+    kept = {"_target_": "scoresde.networks.MLP", "shape": [2], "embedding": solver, "_recursive_": False}
+    with pytest.raises(ConfigError, match="embedding"):  # it stays a mapping, which is no module
+        instantiate(OmegaConf.create({"network": kept}), "network")
+
+
+@pytest.mark.parametrize("node", [3, "x", [1], {"width": 3}])
+def test_what_has_no_target_makes_nothing(node: Any) -> None:
+    with pytest.raises(ConfigError, match="^network"):
+        instantiate(OmegaConf.create({"network": node}), "network")
+
+
+def test_numbers_of_steps_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = {"_target_": "scoresde.sampling.UniformTime", "steps": 10**12}
+    with pytest.raises(ConfigError, match="^grid: steps is 1000000000000, the limit is 100000: .*SCORESDE_STEPS=1000"):
+        instantiate(OmegaConf.create({"grid": grid}), "grid")
+    network = {"_target_": "scoresde.networks.MLP", "shape": [2], "blocks": 10**9}
+    with pytest.raises(ConfigError, match="^network: blocks is 1000000000, the limit is 100000"):
+        instantiate(OmegaConf.create({"network": network}), "network")
+    monkeypatch.setenv("SCORESDE_STEPS", "200000")
+    grid["steps"] = 150_000
+    assert instantiate(OmegaConf.create({"grid": grid}), "grid").steps == 150_000
 
 
 def test_a_target_that_does_not_exist() -> None:

@@ -73,8 +73,10 @@ def directory(saved: tuple[Path, NetworkScore], tmp_path: Path) -> Path:
     ("content", "message"),
     [
         ("data: [1, 2", "cannot be read as YAML"),
-        ("a: 1\na: 2", "cannot be read as YAML"),
-        ("x: !!python/object/apply:os.mkdir [executed]", "cannot be read as YAML"),
+        ("a: 1\na: 2", "has the key 'a' twice in line 2"),
+        ("x: !!python/object/apply:os.mkdir [executed]", "has the tag .* in line 1"),
+        ("x: &a [1]\ny: *a", r"has an alias or anchor \(&, \*\) in line 1"),
+        ("x: &a [*a]", r"has an alias or anchor \(&, \*\) in line 1"),
         (b"\xff\xfe\x00x", "cannot be read as YAML"),
         ("- 1\n- 2", "holds no mapping"),
         ("7", "config.yaml"),
@@ -82,6 +84,11 @@ def directory(saved: tuple[Path, NetworkScore], tmp_path: Path) -> Path:
         ("deep: [{x: [{_target_: builtins.eval}]}]", r"_target_ 'builtins.eval' is not allowed"),
         ("sde: {_target_: '${name}'}\nname: os.mkdir", "config.yaml has an interpolation"),
         ("data: {path: '${oc.env:HOME}'}", "config.yaml has an interpolation"),
+        ('data: {path: "\\x24{oc.env:HOME}"}', "config.yaml has an interpolation"),
+        ('data: {path: "\\u0024\\u007boc.env:HOME}"}', "config.yaml has an interpolation"),
+        ('data: {path: "$\\\n  {oc.env:HOME}"}', "config.yaml has an interpolation"),
+        ('"\\x24{oc.env:HOME}": 1', "config.yaml has an interpolation"),
+        ('x: [[{y: [a, "b\\x24{sde}"]}]]', "config.yaml has an interpolation"),
         ("sde: ${nothing}", "config.yaml has an interpolation"),
         ("sde: ${sde}", "config.yaml"),
         ("sde: ${unknown_resolver:x}", "config.yaml"),
@@ -97,6 +104,44 @@ def test_a_broken_configuration_is_one_line(
         Run.open("run")
     assert "\n" not in str(error.value)
     assert os.listdir(tmp_path) == ["run"]
+
+
+def test_an_environment_value_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCORESDE_TEST_SECRET", "s3cret")
+    for text in ('a: "\\x24{oc.env:SCORESDE_TEST_SECRET}"', "a: ${oc.env:SCORESDE_TEST_SECRET}"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(ConfigError, match="interpolation") as error:
+            Run.open(tmp_path)
+        assert "s3cret" not in str(error.value)
+    # Two dollars, or braces alone, are no interpolation.
+    (tmp_path / "config.yaml").write_text("a: $x\nb: '{x}'\nc: $$\n")
+    assert OmegaConf.to_container(Run.open(tmp_path).config) == {"a": "$x", "b": "{x}", "c": "$$"}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://example.org/x.npz", "hf://datasets/a/b/x.parquet", "zip://x::https://example.org/x.zip", "a::b",
+     "//host/share/x.npz", "\\\\host\\share"],
+)  # fmt: skip
+def test_data_on_another_machine_are_refused(tmp_path: Path, address: str) -> None:
+    for node in ({"path": address}, {"path": "parquet", "data_files": {"train": ["x", address]}}, {address: 1}):
+        plain = {"data": {"_target_": "scoresde.data.npz", **node}}
+        (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(plain))
+        with pytest.raises(ConfigError, match="config.yaml are at .*, on another machine: .*allow=") as error:
+            Run.open(tmp_path)
+        assert "\n" not in str(error.value)
+
+
+def test_the_user_may_allow_an_address(tmp_path: Path) -> None:
+    plain = {"data": {"_target_": "scoresde.data.huggingface", "path": "json", "data_files": "https://a.org/b/c.json"}}
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(plain))
+    assert Run.open(tmp_path, allow=["https://a.org/b/"]).config.data.path == "json"
+    for other in ("https://a.org/d/", "https", "a.org"):
+        with pytest.raises(ConfigError, match="on another machine"):
+            Run.open(tmp_path, allow=[other])
+    plain["data"]["data_files"] = "data/a:b/c-1.json"
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(plain))
+    Run.open(tmp_path)
 
 
 def test_not_a_run_directory(tmp_path: Path) -> None:
