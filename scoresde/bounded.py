@@ -5,12 +5,12 @@ it, and at the number and the nesting of its values before it builds them; it gi
 numbers, whatever the file says; and it reports a file that cannot be used in one line which names it.
 """
 
+import contextlib
 import csv
 import io
 import json
 import math
 import re
-import stat
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,16 @@ import yaml
 from scoresde.limits import check_memory
 
 __all__ = [
+    "CheckpointError",
     "DamagedFile",
     "Limits",
+    "check_regular",
+    "complete_lines",
     "parse_json",
+    "parse_json_lines",
     "parse_yaml",
-    "read_bytes",
     "read_csv",
+    "read_file",
     "read_json",
     "read_json_lines",
     "read_tensor_header",
@@ -34,8 +38,12 @@ __all__ = [
 ]
 
 
-class DamagedFile(ValueError):
-    """A file that is not what its name promises; the message is one line, and names it."""
+class CheckpointError(ValueError):
+    """A file that is no checkpoint, model or other file of this package; the message is one line, and names it."""
+
+
+class DamagedFile(CheckpointError):
+    """A regular file that is not what its name promises."""
 
 
 @dataclass(frozen=True)
@@ -56,31 +64,36 @@ class Limits:
 _MB = 1_000_000
 YAML = Limits(_MB, 20_000)
 JSON = Limits(16 * _MB, 1_000_000)
-TABLE = Limits(256 * _MB, 10_000_000)  # of CSV and of JSON Lines
+TABLE = Limits(512 * _MB, 20_000_000)  # of CSV and of JSON Lines
 HEADER = Limits(16 * _MB, 1_000_000)  # of a safetensors file
 
 
-def read_bytes(path: Path, size: int) -> bytes:
+def check_regular(path: Path) -> None:
+    """Refuse what is there and is no regular file.
+
+    Raises:
+        CheckpointError: A directory, a named pipe (which could be waited for without end) or a device.
+    """
+    if path.exists() and not path.is_file():
+        what = "a directory" if path.is_dir() else "a named pipe" if path.is_fifo() else "a device or a socket"
+        raise CheckpointError(f"{path} is {what}, expected a file: move it away")
+
+
+def read_file(path: Path, size: int = TABLE.size) -> bytes:
     """The content of a regular file.
 
     Raises:
         FileNotFoundError: No such file.
-        DamagedFile: A folder, a pipe or a device, or more than `size` bytes.
+        CheckpointError: A directory, a named pipe or a device.
+        DamagedFile: More than `size` bytes.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise DamagedFile(f"{path} is {_kind(found.st_mode)}, expected a file")
+    check_regular(path)
     with path.open("rb") as file:
         content = file.read(size + 1)
     if len(content) > size:
-        has = max(found.st_size, len(content))
+        has = max(path.stat().st_size, len(content))
         raise DamagedFile(f"{path} has {has:,} bytes, the limit for such a file is {size:,}")
     return content
-
-
-def _kind(mode: int) -> str:
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def _text(content: bytes, path: Path, kind: str) -> str:
@@ -129,7 +142,7 @@ def read_yaml(path: Path, limits: Limits = YAML) -> Any:
         FileNotFoundError: No such file.
         DamagedFile: As for `parse_yaml`, or a file that is too large.
     """
-    return parse_yaml(read_bytes(path, limits.size), path, limits)
+    return parse_yaml(read_file(path, limits.size), path, limits)
 
 
 def parse_yaml(content: bytes, path: Path, limits: Limits = YAML) -> Any:
@@ -233,14 +246,23 @@ class _Yaml:
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
 
 
-def read_json(path: Path, limits: Limits = JSON) -> Any:
+def read_json(path: Path, kind: type = object, limits: Limits = JSON) -> Any:
     """What a JSON file holds; see `parse_json`.
+
+    Args:
+        path: The file.
+        kind: `dict` or `list`, if it has to be one.
+        limits: On size, values and depth.
 
     Raises:
         FileNotFoundError: No such file.
-        DamagedFile: As for `parse_json`, or a file that is too large.
+        CheckpointError: No regular file.
+        DamagedFile: As for `parse_json`, a value of another kind, or a file that is too large.
     """
-    return parse_json(read_bytes(path, limits.size), path, limits)
+    content = parse_json(read_file(path, limits.size), path, limits)
+    if not isinstance(content, kind):
+        raise DamagedFile(f"{path} holds no JSON {'object' if kind is dict else 'array'}")
+    return content
 
 
 def parse_json(content: bytes, path: Path, limits: Limits = JSON) -> Any:
@@ -273,55 +295,62 @@ def _parsed_json(content: bytes, path: Path, count: _Count) -> Any:
 
 
 def read_json_lines(path: Path, limits: Limits = TABLE) -> tuple[list[dict[str, Any]], int]:
-    """The objects of a file with one in each line, and how many lines were left out because they hold none.
-
-    A line counts only with its end: what an interruption left of the last one is not read, nor counted.
+    """The objects of a file with one in each line; see `parse_json_lines`.
 
     Raises:
         FileNotFoundError: No such file.
         DamagedFile: A file that is too large, or too many values.
     """
+    return parse_json_lines(read_file(path, limits.size), path, limits)
+
+
+def parse_json_lines(content: bytes, path: Path, limits: Limits = TABLE) -> tuple[list[dict[str, Any]], int]:
+    """The objects of the complete lines of a text, and how many lines are damaged.
+
+    Args:
+        content: The text.
+        path: The file it is from, for messages.
+        limits: On the values of all lines together, and on depth.
+
+    Raises:
+        DamagedFile: Too many values.
+    """
     count = _Count(path, limits)
-    kept, broken = [], 0
-    for line in _whole_lines(read_bytes(path, limits.size)).splitlines():
-        if not line.strip():
-            continue
-        values = count.values
+    kept, damaged = [], 0
+    for line in filter(None, map(bytes.strip, complete_lines(content).split(b"\n"))):
         try:
             entry = _parsed_json(line, path, count)
         except DamagedFile:
             if count.values > limits.values:
                 raise
-            count.values = values
             entry = None
         if isinstance(entry, dict):
             kept.append(entry)
         else:
-            broken += 1
-    return kept, broken
+            damaged += 1
+    return kept, damaged
 
 
 # -- CSV ------------------------------------------------------------------------------------------------
 
 
 def read_csv(path: Path, limits: Limits = TABLE) -> list[list[str]]:
-    """The rows of a CSV file, the head among them.
-
-    A line counts only with its end: what an interruption left of the last one is not read.
+    """The cells of the complete lines of a CSV file, its head first, up to one that cannot be read.
 
     Raises:
         FileNotFoundError: No such file.
-        DamagedFile: Not text, a field of more than 128 KiB, or a file that is too large.
+        DamagedFile: A file that is too large, or too many values.
     """
-    content = _whole_lines(read_bytes(path, limits.size))
+    content = complete_lines(read_file(path, limits.size))
     _Count(path, limits).add(content.count(b",") + content.count(b"\n"))
-    try:
-        return list(csv.reader(io.StringIO(_text(content, path, "CSV"), newline="")))
-    except csv.Error as error:
-        raise DamagedFile(f"{path} cannot be read as CSV: {error}") from error
+    rows: list[list[str]] = []
+    with contextlib.suppress(csv.Error):  # damage; the rows before it are good
+        rows.extend(csv.reader(io.StringIO(content.decode(errors="replace"), newline="")))
+    return rows
 
 
-def _whole_lines(content: bytes) -> bytes:
+def complete_lines(content: bytes) -> bytes:
+    """A text up to its last line end: a line that was cut short might read as another number."""
     return content[: content.rfind(b"\n") + 1]
 
 
@@ -342,13 +371,12 @@ def read_tensor_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]
         DamagedFile: Truncated, of another format, or with declared sizes that are not those of the file.
         ValueError: Tensors of more memory than `scoresde.limits` allows.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise DamagedFile(f"{path} is {_kind(found.st_mode)}, expected a file")
+    check_regular(path)
+    whole = path.stat().st_size
     foreign = f"{path} cannot be read as a safetensors file: truncated, or of another format"
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if found.st_size < 10 or length > found.st_size - 8:
+        if whole < 10 or length > whole - 8:
             raise DamagedFile(foreign)
         if length > HEADER.size:
             raise DamagedFile(f"{path} has a header of {length:,} bytes, the limit is {HEADER.size:,}")
@@ -368,9 +396,9 @@ def read_tensor_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]
         if size < 0:
             raise DamagedFile(f"{foreign} (what it says of the tensor {name[:80]!r})")
         tensors[name], total = (dtype, shape), total + size
-    if total != found.st_size - 8 - length:
+    if total != whole - 8 - length:
         raise DamagedFile(
-            f"{path} is damaged: its tensors take {total:,} bytes and the file has {found.st_size - 8 - length:,}"
+            f"{path} is damaged: its tensors take {total:,} bytes and the file has {whole - 8 - length:,}"
         )
     check_memory(total, str(path))
     return tensors, metadata

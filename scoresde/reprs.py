@@ -4,7 +4,6 @@ Strings in, a string out; the classes that show themselves call one function eac
 """
 
 import base64
-import json
 import math
 from collections.abc import Sequence
 from html import escape
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from scoresde.bounded import read_json
 from scoresde.ode import Status
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _is_number(value: Any) -> bool:
 def _picture(directory: Path) -> str:
     """The first picture that the run lists, if it is a PNG file inside its directory."""
     try:
-        listed = json.loads((directory / "pictures.json").read_text())
+        listed = read_json(directory / "pictures.json")
         file, title = str(listed[0]["file"]), str(listed[0].get("title", ""))
         path = (directory / file).resolve()
         inside = path.is_relative_to(directory.resolve()) and path.is_file()

@@ -247,7 +247,7 @@ def read_jobs(sweep: Path) -> list[dict[str, Any]]:
 
 def _read_job(path: Path) -> dict[str, Any]:
     """The record of a job; one that is damaged is of a failed job."""
-    from scoresde.training.checkpoint import CheckpointError, read_json
+    from scoresde.bounded import CheckpointError, read_json
 
     unknown = {"number": 0, "overrides": [], "status": "failed", "run": None, "runs": [], "error": None, "log": None}
     unknown |= {"number": int(path.stem) if path.stem.isdecimal() else 0, "seconds": 0.0, "value": None, "unit": ""}

@@ -1,7 +1,6 @@
 """Files that are whole or not there: atomic writes, checkpoints and model files."""
 
 import contextlib
-import json
 import os
 import re
 import tempfile
@@ -14,18 +13,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from scoresde.bounded import CheckpointError, DamagedFile, check_regular
 from scoresde.digests import DIGEST, digest, is_intact
 
 __all__ = [
     "CheckpointError",
     "DamagedFile",
-    "check_regular",
     "latest_checkpoint",
     "load_checkpoint",
     "load_metadata",
     "load_tensors",
-    "read_file",
-    "read_json",
     "save_checkpoint",
     "save_tensors",
     "set_aside",
@@ -34,14 +31,6 @@ __all__ = [
 
 _NAME = re.compile(r"step-(\d+)\.pt")
 _FORMAT = "scoresde-checkpoint-1"
-
-
-class CheckpointError(ValueError):
-    """A file that is no checkpoint or model of this package."""
-
-
-class DamagedFile(CheckpointError):
-    """A file of this package whose content has changed since it was written."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -77,35 +66,6 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.close(folder)
 
 
-def read_file(path: Path) -> bytes:
-    """The content of a regular file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: a directory, a named pipe (which could be waited for without end) or a device.
-    """
-    check_regular(path)
-    return path.read_bytes()
-
-
-def read_json(path: Path, kind: type) -> Any:
-    """The content of a JSON file, a dict or a list.
-
-    Raises:
-        FileNotFoundError: no such file.
-        DamagedFile: no JSON, or of another kind.
-        CheckpointError: no regular file.
-    """
-    text = read_file(path)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DamagedFile(f"{path} cannot be read as JSON: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(content, kind):
-        raise DamagedFile(f"{path} holds no JSON {'object' if kind is dict else 'array'}")
-    return content
-
-
 def set_aside(path: Path) -> Path:
     """Rename a damaged file, so that a new one can take its place; the new name."""
     aside = path.with_name(f"{path.name}.damaged")
@@ -115,17 +75,6 @@ def set_aside(path: Path) -> Path:
         aside = path.with_name(f"{path.name}.damaged-{number}")
     path.rename(aside)
     return aside
-
-
-def check_regular(path: Path) -> None:
-    """Refuse what is there and is no regular file.
-
-    Raises:
-        CheckpointError: a directory, a named pipe or a device.
-    """
-    if path.exists() and not path.is_file():
-        what = "a directory" if path.is_dir() else "a named pipe" if path.is_fifo() else "a device or a socket"
-        raise CheckpointError(f"{path} is {what}, expected a file: move it away")
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:

@@ -214,8 +214,8 @@ def _check_counts(target: Any, arguments: dict[str, Any]) -> None:
     if _within(target.__module__, _COUNTED):
         for name, parameter in inspect.signature(target).parameters.items():
             value = arguments.get(name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if whole and name != "seed" and parameter.annotation in (int, int | None):
+            counted = name != "seed" and parameter.annotation in (int, int | None)
+            if counted and isinstance(value, int) and not isinstance(value, bool):
                 check_steps(value, name)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from scoresde.training.checkpoint import read_file, set_aside, write_atomically
-from scoresde.training.table import json_lines
+from scoresde.bounded import complete_lines, read_file, read_json_lines
+from scoresde.training.checkpoint import set_aside, write_atomically
 
 __all__ = ["LocalLogger", "Logger", "TensorBoardLogger", "WandbLogger"]
 
@@ -53,10 +53,9 @@ class LocalLogger(Logger):
     def rewind(self, run_dir: Path, step: int) -> None:
         path = run_dir / _LOG
         try:
-            text = read_file(path).decode(errors="replace")
+            entries, damaged = read_json_lines(path)
         except FileNotFoundError:
             return
-        entries, damaged = json_lines(text)
         kept = [entry for entry in entries if isinstance(entry.get("step"), int) and entry["step"] <= step]
         if damaged:
             aside = set_aside(path).name
@@ -101,7 +100,7 @@ def _drop_partial_line(path: Path) -> None:
     except FileNotFoundError:
         return
     if text and not text.endswith(b"\n"):
-        write_atomically(path, lambda file: file.write(text[: text.rfind(b"\n") + 1]))
+        write_atomically(path, lambda file: file.write(complete_lines(text)))
 
 
 class WandbLogger(Logger):

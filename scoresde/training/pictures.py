@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.bounded import read_csv, read_json_lines
 from scoresde.data import Data, DataInfo
 from scoresde.score import NetworkScore
 from scoresde.sde import expand_to
-from scoresde.training.checkpoint import read_file
 from scoresde.training.run import Run
-from scoresde.training.table import json_lines, read_rows
 
 __all__ = ["has_classes", "picture_of_likelihoods", "picture_of_samples", "pictures", "read_log"]
 
@@ -207,16 +206,16 @@ def _average_curves(lines: list[dict[str, Any]]) -> tuple[list[float], list[floa
 def read_log(run: Run) -> list[dict[str, Any]]:
     """The entries of `metrics.jsonl`, of complete and undamaged lines."""
     try:
-        text = read_file(run.directory / "metrics.jsonl").decode(errors="replace")
+        entries, _ = read_json_lines(run.directory / "metrics.jsonl")
     except FileNotFoundError:
         return []
-    return [entry for entry in json_lines(text)[0] if isinstance(entry.get("step"), int)]
+    return [entry for entry in entries if isinstance(entry.get("step"), int)]
 
 
 def _column(path: Path) -> list[float]:
     """The values of a file of likelihoods, up to a line that is damaged."""
     values: list[float] = []
-    for row in read_rows(path)[1:]:
+    for row in (read_csv(path) if path.exists() else [])[1:]:
         try:
             values.append(float(row[1]))
         except (ValueError, IndexError):

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from scoresde import reprs
-from scoresde.bounded import DamagedFile, read_yaml
+from scoresde.bounded import DamagedFile, parse_json, read_json, read_yaml
 from scoresde.data import Data, DataInfo
 from scoresde.digests import digest
 from scoresde.score import NetworkScore
@@ -28,7 +28,6 @@ from scoresde.training.checkpoint import (
     CheckpointError,
     load_metadata,
     load_tensors,
-    read_json,
     save_tensors,
     set_aside,
     write_atomically,
@@ -146,7 +145,7 @@ class Run:
         if not self.info_path.is_file():
             return None
         try:
-            return DataInfo.from_plain(json.loads(self.info_path.read_text()))
+            return DataInfo.from_plain(read_json(self.info_path, dict))
         except (ValueError, AttributeError) as error:
             raise ConfigError(f"{self.info_path} is damaged: {' '.join(str(error).split())[:200]}") from error
 
@@ -185,7 +184,7 @@ class Run:
         """
         tensors = load_tensors(self.model_path)
         # Older files do not say what they were trained with.
-        then = json.loads(load_metadata(self.model_path).get(TRAINED_WITH, "{}"))
+        then = parse_json(load_metadata(self.model_path).get(TRAINED_WITH, "{}").encode(), self.model_path)
         check_provenance(str(self.model_path), then, self.provenance(), self.accept)
         prefix = "statistics."
         try:

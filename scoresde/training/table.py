@@ -3,7 +3,6 @@
 A line counts only with its line end: one that an interruption or a full disk cut short might read as another number.
 """
 
-import contextlib
 import csv
 import io
 import json
@@ -11,46 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from scoresde.training.checkpoint import check_regular, read_file, write_atomically
+from scoresde.bounded import DamagedFile, check_regular, read_csv, read_json
+from scoresde.training.checkpoint import write_atomically
 
-__all__ = ["ResumableTable", "complete_lines", "json_lines", "read_rows"]
-
-
-def complete_lines(text: str) -> str:
-    """A text up to its last line end."""
-    return text[: text.rfind("\n") + 1]
-
-
-def json_lines(text: str) -> tuple[list[dict[str, Any]], int]:
-    """The JSON objects of the complete lines of a text, and the number of lines that are damaged."""
-    entries: list[dict[str, Any]] = []
-    damaged = 0
-    for line in filter(None, map(str.strip, complete_lines(text).split("\n"))):
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            entry = None
-        if isinstance(entry, dict):
-            entries.append(entry)
-        else:
-            damaged += 1
-    return entries, damaged
-
-
-def read_rows(path: Path) -> list[list[str]]:
-    """The cells of the complete lines of a CSV file, its head first; none of a file that is not there.
-
-    Raises:
-        CheckpointError: not a regular file.
-    """
-    try:
-        text = complete_lines(read_file(path).decode(errors="replace"))
-    except FileNotFoundError:
-        return []
-    rows: list[list[str]] = []
-    with contextlib.suppress(csv.Error):  # damage; the rows before it are good
-        rows.extend(csv.reader(io.StringIO(text)))
-    return rows
+__all__ = ["ResumableTable"]
 
 
 class ResumableTable:
@@ -80,20 +43,15 @@ class ResumableTable:
         # Older versions wrote the settings of likelihoods without a name.
         same = note.get("settings", note) == self.settings
         self.note: dict[str, Any] = note if same else {}
-        head, *lines = (read_rows(path) if same else []) or [[]]
+        head, *lines = (read_csv(path) if same and path.exists() else []) or [[]]
         self.lines = lines if head == self.columns else []
         self.begun = False
 
     def _read_note(self) -> dict[str, Any]:
         try:
-            text = read_file(self.note_path)
-        except FileNotFoundError:
+            return read_json(self.note_path, dict)
+        except (FileNotFoundError, DamagedFile):  # damaged: of other settings
             return {}
-        try:
-            note = json.loads(text)
-        except (ValueError, RecursionError):  # damaged: of other settings
-            return {}
-        return note if isinstance(note, dict) else {}
 
     def begin(self, rows: Iterable[Sequence[str]], **further: Any) -> None:
         """Write both files anew, with these rows; a note of other settings only once its rows are gone."""

@@ -344,7 +344,7 @@ def test_absurd_values_do_not_stop_the_page(tmp_path: Path, value: Any) -> None:
         "a: &a\n  b: *a\n",
         "a: " + "[" * 2000,
         "x0: &x0 [1, 1]\n" + "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 10)}]\n" for i in range(1, 12)),
-        "a: 2000-99-99\n",
+        "a: !!timestamp 2000-99-99\n",
         "a: !!python/object/apply:os.system ['touch hacked']\n",
     ],
 )

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scoresde.training.checkpoint import CheckpointError
-from scoresde.training.table import ResumableTable, complete_lines, read_rows
+from scoresde.bounded import CheckpointError, complete_lines, read_csv
+from scoresde.training.table import ResumableTable
 
 COLUMNS = ("name", "value")
 ROWS = [["a", "3.8555e-05"], ["b", 'comma, and "quotes"'], ["c", ""]]
@@ -27,14 +27,14 @@ def written(tmp_path: Path) -> Path:
     ("text", "complete"), [("", ""), ("a", ""), ("a\n", "a\n"), ("a\nb", "a\n"), ("a\r\nb\n", "a\r\nb\n")]
 )
 def test_complete_lines(text: str, complete: str) -> None:
-    assert complete_lines(text) == complete
+    assert complete_lines(text.encode()) == complete.encode()
 
 
 def test_rows_come_back(written: Path) -> None:
     again = table(written)
     assert again.lines == ROWS
     assert again.note == {"settings": {"n": 5, "shape": [2, 3]}, "seeds": [0]}
-    assert read_rows(again.path) == [list(COLUMNS), *ROWS]
+    assert read_csv(again.path) == [list(COLUMNS), *ROWS]
 
 
 def test_rows_of_other_settings_or_columns_do_not(written: Path) -> None:

@@ -4,25 +4,19 @@ Nothing here is executed, files are read only where they lie inside their run di
 is left out with a note.
 """
 
-import csv
-import io
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from scoresde import bounded
+from scoresde.bounded import CheckpointError, DamagedFile
 from scoresde.training.report.numbers import as_dict, is_number
-from scoresde.training.table import complete_lines, json_lines
 
 __all__ = ["Job", "Run", "Sweep", "find_runs", "natural", "read_json", "read_run", "read_sweep"]
-
-_MOST_LEAVES = 5_000  # of a configuration; YAML's references can make billions out of a few lines
-_MOST_YAML = 1_000_000
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass
@@ -69,26 +63,34 @@ class Sweep:
 # -- files ----------------------------------------------------------------------------------------------
 
 
-def _read(run_dir: Path, name: str) -> bytes:
-    """A file of the directory; one that is a link to somewhere else counts as missing."""
+def _inside(run_dir: Path, name: str) -> Path:
+    """The path of a file of the directory.
+
+    Raises:
+        FileNotFoundError: It is a link to somewhere else.
+    """
     root = run_dir.resolve()
     path = (root / name).resolve()
     if not path.is_relative_to(root):
         raise FileNotFoundError(f"{name} lies outside {run_dir}")
-    if path.exists() and not path.is_file():  # a named pipe could be waited for without end
-        raise OSError(f"{name} is no regular file")
-    return path.read_bytes()
+    return path
+
+
+def _read(run_dir: Path, name: str, read: Callable[[Path], Any], notes: list[str]) -> Any:
+    """What a reader of `scoresde.bounded` finds in a file; None, with a note, if it cannot be read."""
+    try:
+        return read(_inside(run_dir, name))
+    except FileNotFoundError:
+        return None
+    except (CheckpointError, OSError) as error:
+        message = str(error).replace(f"{run_dir.resolve()}{os.sep}", "")
+        notes.append(f"{message}; it was left out.")
+        return None
 
 
 def read_json(run_dir: Path, name: str, notes: list[str]) -> Any:
     """A JSON file of the directory; None, with a note, if it cannot be read."""
-    try:
-        return json.loads(_read(run_dir, name).decode())
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError, OSError):
-        notes.append(f"{name} cannot be read as JSON and was left out.")
-        return None
+    return _read(run_dir, name, bounded.read_json, notes)
 
 
 def read_run(directory: Path) -> Run:
@@ -96,9 +98,10 @@ def read_run(directory: Path) -> Run:
 
     Raises:
         FileNotFoundError: No such directory, or one without `config.yaml`.
+        CheckpointError: A `config.yaml` that is no file or too large.
     """
     try:
-        text = _read(directory, "config.yaml").decode(errors="replace")
+        content = bounded.read_file(_inside(directory, "config.yaml"), bounded.YAML.size)
     except OSError as error:
         what = "is not a run directory: it has no config.yaml" if directory.is_dir() else "does not exist"
         raise FileNotFoundError(f"{directory} {what}; give a directory that `scoresde train` wrote") from error
@@ -106,55 +109,45 @@ def read_run(directory: Path) -> Run:
     summary = as_dict(read_json(directory, "summary.json", notes))
     if not summary:
         notes.append("No summary yet: training was interrupted or is still running.")
-    name = str(summary.get("name") or directory.resolve().name)
+    name, text = str(summary.get("name") or directory.resolve().name), content.decode(errors="replace")
     log, comparison = _read_log(directory, notes), _read_comparison(directory, notes)
     colours = as_dict(read_json(directory, "comparison.json", notes)).get("coloured") if comparison else None
     coloured = [str(sampler) for sampler in colours] if isinstance(colours, list) else []
-    return Run(directory, name, text, _flatten(text, notes), summary, log, comparison, coloured, notes)
+    return Run(directory, name, text, _flatten(content, notes), summary, log, comparison, coloured, notes)
 
 
-def _flatten(text: str, notes: list[str]) -> dict[str, Any]:
+def _flatten(content: bytes, notes: list[str]) -> dict[str, Any]:
     """The leaves of a YAML mapping by dotted names; lists of plain values are leaves, as text."""
     leaves: dict[str, Any] = {}
-    count = 0
 
-    def walk(node: Any, prefix: str, depth: int) -> None:
-        nonlocal count
-        count += 1
-        if count > _MOST_LEAVES or depth > 50:
-            raise ValueError("too large")
+    def walk(node: Any, prefix: str) -> None:
         if isinstance(node, dict) and node:
             for key, value in node.items():
-                walk(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
+                walk(value, f"{prefix}.{key}" if prefix else str(key))
         elif isinstance(node, list) and any(isinstance(item, (dict, list)) for item in node):
             for index, value in enumerate(node):
-                walk(value, f"{prefix}.{index}", depth + 1)
+                walk(value, f"{prefix}.{index}")
         elif isinstance(node, (dict, list)):
             leaves[prefix] = json.dumps(node, default=str, ensure_ascii=False)
         else:
             leaves[prefix] = node
 
+    problem = "config.yaml holds no mapping"
     try:
-        if len(text) > _MOST_YAML:
-            raise ValueError("too large")
-        content = yaml.load(text, Loader=_Loader)
-        if isinstance(content, dict):
-            walk(content, "", 0)
+        plain = bounded.parse_yaml(content, Path("config.yaml"))
+        if isinstance(plain, dict):
+            walk(plain, "")
             return leaves
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError):
-        pass
-    notes.append("config.yaml cannot be read as a mapping: what differs from other runs is not known.")
+    except DamagedFile as error:
+        problem = str(error)
+    notes.append(f"{problem}: what differs from other runs is not known.")
     return {}
 
 
 def _read_log(directory: Path, notes: list[str]) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` with a step; of a step that was run again, only the later."""
-    try:
-        text = _read(directory, "metrics.jsonl").decode(errors="replace")
-    except OSError:
-        return []
     kept: list[dict[str, Any]] = []
-    entries, broken = json_lines(text)
+    entries, broken = _read(directory, "metrics.jsonl", bounded.read_json_lines, notes) or ([], 0)
     for entry in entries:
         if "event" in entry or not is_number(entry.get("step")):
             continue
@@ -168,14 +161,9 @@ def _read_log(directory: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 def _read_comparison(directory: Path, notes: list[str]) -> list[dict[str, Any]]:
     """The rows of `comparison.csv`; numbers as floats, None where there is none."""
-    try:
-        text = complete_lines(_read(directory, "comparison.csv").decode(errors="replace"))
-        rows: list[dict[str, Any]] = [dict(row) for row in csv.DictReader(io.StringIO(text)) if row.get("sampler")]
-    except FileNotFoundError:
-        return []
-    except (OSError, csv.Error):
-        notes.append("comparison.csv cannot be read and was left out.")
-        return []
+    head, *lines = _read(directory, "comparison.csv", bounded.read_csv, notes) or [[]]
+    rows: list[dict[str, Any]] = [dict(zip(head, line, strict=False)) for line in lines]
+    rows = [row for row in rows if row.get("sampler")]
     for row in rows:
         for key, value in row.items():
             if key not in ("sampler", "problem"):
@@ -235,7 +223,7 @@ def read_sweep(directory: Path) -> Sweep:
     for path in dict.fromkeys(paths):
         try:
             sweep.runs.append(read_run(path))
-        except OSError:
+        except (OSError, CheckpointError):
             sweep.notes.append(f"{path.name} cannot be read and was left out.")
     return sweep
 
@@ -270,7 +258,7 @@ def _run_of_job(directory: Path, place: str) -> Path | None:
         if Path(place).is_absolute() or not (path / "config.yaml").is_file():
             return None
         if not path.resolve().is_relative_to(directory.resolve()):
-            config = _flatten((path / "config.yaml").read_text(errors="replace"), [])
+            config = _flatten(bounded.read_file(path / "config.yaml", bounded.YAML.size), [])
             if not {"sde._target_", "network._target_"} <= set(config):
                 return None
     except (OSError, ValueError):
