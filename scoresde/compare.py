@@ -32,7 +32,7 @@ from scoresde.metrics import PCA, Estimate, frechet_distance, manifold_metrics, 
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.metrics.features import FeatureMap, paired_features
 from scoresde.sampling import Adaptive, ExplicitTimes, Noise, Sampler, Solver
-from scoresde.score import ScoreModel
+from scoresde.score import ScoreModel, in_model_space
 
 __all__ = [
     "COLUMNS",
@@ -102,8 +102,9 @@ class Comparison:
 
     Args:
         model: the score model.
-        data: `(N, ...)` held-out data in the model's space, of which the first n are compared with; without, there is
-            no sample quality.
+        data: `(N, ...)` held-out data, of which the first n are compared with; without, there is no sample quality. As
+            what the model gives, they are in the units of its `transform`, or in model space if it has none. Distances
+            are of model space always.
         shape: of a sample; the data's, or that of the model's statistics, if not given.
         n: number of samples, at least 7; as many as there are data if not given, 512 without data.
         features: what the metrics look at; see `scoresde.metrics.features.paired_features`.
@@ -139,7 +140,10 @@ class Comparison:
         **cond: Any,
     ) -> None:
         self.n = _count(n, data, floor)
-        self.model = model
+        data, floor = (None if v is None else model.to_model_space(v.detach()) for v in (data, floor))
+        if postprocess is not None and model.transform is not None:
+            postprocess = _through(model, postprocess)
+        self.model = in_model_space(model)
         self.shape = _shape(model, data, shape)
         self.data = None if data is None else data[: self.n].detach().cpu().double()
         self.features = features
@@ -309,6 +313,11 @@ class Comparison:
             },
             "floor": {name: [e.value, e.stderr] for name, e in self.floor.items()},
         }
+
+
+def _through(model: ScoreModel, postprocess: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What `postprocess` does to data, done to samples in model space."""
+    return lambda x: model.to_model_space(postprocess(model.to_data_space(x)))
 
 
 def _count(n: int | None, data: Tensor | None, floor: Tensor | None) -> int:

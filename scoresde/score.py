@@ -4,18 +4,27 @@ import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from scoresde.data.transforms import Identity, Transform
 from scoresde.preconditioning import Preconditioning
 from scoresde.sde import SDE, expand_to
 from scoresde.statistics import Statistics
 
-__all__ = ["EmpiricalScore", "GaussianMixtureScore", "NetworkScore", "Prediction", "ScoreModel", "with_sde"]
+__all__ = [
+    "EmpiricalScore",
+    "GaussianMixtureScore",
+    "NetworkScore",
+    "Prediction",
+    "ScoreModel",
+    "in_model_space",
+    "with_sde",
+]
 
 
 Prediction = Callable[..., Tensor]
@@ -34,11 +43,16 @@ class ScoreModel(nn.Module, ABC):
     A subclass gives `denoise`; the other predictions follow from it (Tweedie's formula, Efron 2011), and a
     subclass that knows one of them more accurately overrides it. x is `(B, ...)`; t is a scalar or `(B,)`.
 
+    The methods of a model, its SDE and its statistics are in model space. Where the model has a `transform`, whatever
+    takes data or gives samples (samplers, likelihoods, codes, comparisons) does so in the data's own units.
+
     Attributes:
         sde: the forward SDE.
-        statistics: mean and covariance of the data, or None where they are not known.
+        statistics: mean and covariance of the data in model space, or None where they are not known.
         log_snr_range: the smallest and largest λ = log(α/σ) at which the model may be asked.
     """
+
+    _transform: Transform | None = None
 
     def __init__(self, sde: SDE, statistics: Statistics | None = None) -> None:
         super().__init__()
@@ -92,6 +106,55 @@ class ScoreModel(nn.Module, ABC):
     def forward(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         """The same as `denoise`."""
         return self.denoise(x, t, **cond)
+
+    @property
+    def transform(self) -> Transform | None:
+        """Map between continuous data and model space; None where they are in model space, or are discrete.
+
+        A model made of another has the other's. It is part of the state dict.
+        """
+        if self._transform is not None:
+            return None if isinstance(self._transform, Identity) else self._transform
+        within = (child.transform for child in self.children() if isinstance(child, ScoreModel))
+        return next((t for t in within if t is not None), None)
+
+    @transform.setter
+    def transform(self, transform: Transform | None) -> None:
+        if transform is not None and transform.levels is not None:
+            raise ValueError(f"{transform!r} is of discrete data, which bits_per_dim and Transform.decode are for")
+        self._transform = Identity() if transform is None else transform
+
+    def to_model_space(self, x: Tensor) -> Tensor:
+        """Data `(B, ...)` as the model knows them; x itself where there is no transform."""
+        transform = self.transform
+        return x if transform is None else transform.encode(x, dtype=torch.promote_types(x.dtype, torch.float32))
+
+    def to_data_space(self, x: Tensor) -> Tensor:
+        """The inverse of `to_model_space`."""
+        transform = self.transform
+        return x if transform is None else transform.decode(x)
+
+    def log_det(self, shape: Sequence[int]) -> float:
+        """What log-densities of samples of this shape gain by the change to the data's units, nats."""
+        transform = self.transform
+        return 0.0 if transform is None else transform.log_det(shape)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._transform is not None and not isinstance(self._transform, Identity):
+            plain = self._transform.to_plain()
+            for name in plain.keys() - {"transform"}:
+                key = f"{prefix}transform.{plain['transform']}.{name}"
+                destination[key] = torch.tensor(plain[name], dtype=torch.float64)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        start = f"{prefix}transform."
+        found = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(start)}
+        if found:
+            names = {key.removeprefix(start).split(".")[0] for key in found}
+            values = {key.rpartition(".")[2]: value.tolist() for key, value in found.items()}
+            self.transform = Transform.from_plain({"transform": ", ".join(names), **values})
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -456,6 +519,15 @@ class _UnderSDE(ScoreModel):
 
     def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         return self.model.noise(*self._translate(x, t), **cond)
+
+
+def in_model_space(model: ScoreModel) -> ScoreModel:
+    """`model` without its transform: what takes data or gives samples does so in model space."""
+    if model.transform is None:
+        return model
+    bare = copy.copy(model)
+    bare.transform = None
+    return bare
 
 
 def with_sde(model: ScoreModel, sde: SDE) -> ScoreModel:

@@ -220,9 +220,15 @@ class _Continuous(Transform):
         return ((raw.double() - shift.to(raw.device)) / scale.to(raw.device)).to(dtype)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Raw values `scale x + shift`, `(B, *shape)`, in x's dtype and computed in float64."""
+        """Raw values `scale x + shift`, `(B, *shape)`, computed in float64.
+
+        In x's dtype, or in float64 where the shift is so large that the steps of x's dtype would be more than a
+        thousandth of the scale.
+        """
         shift, scale = self._fitted(x.shape[1:])
-        return (x.double() * scale.to(x.device) + shift.to(x.device)).to(x.dtype)
+        step = torch.finfo(x.dtype).eps * shift.abs()
+        dtype = torch.float64 if bool((step > 1e-3 * scale.abs()).any()) else x.dtype
+        return (x.double() * scale.to(x.device) + shift.to(x.device)).to(dtype)
 
     def log_det(self, shape: Sequence[int]) -> float:
         """log|det dx/d raw| in nats: minus the sum of log|scale| over a sample."""
@@ -372,6 +378,10 @@ class Identity(_Continuous):
 
     _shift = torch.zeros((), dtype=torch.float64)
     _scale = torch.ones((), dtype=torch.float64)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """x itself."""
+        return x
 
 
 def continuous(raw: Tensor, standardise: Standardisation = "auto") -> Transform:

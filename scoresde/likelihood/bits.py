@@ -115,6 +115,8 @@ def bits_per_dim(
     """
     if transform.levels is None:
         raise ValueError(f"bits/dim is for discrete data and {transform!r} is continuous: use log_likelihood, in nats")
+    if model.transform is not None:
+        raise ValueError(f"bits/dim is for discrete data and the model is of continuous ones, {model.transform!r}")
     q = Uniform() if dequantisation == "uniform" else dequantisation
     if not isinstance(q, Dequantisation):
         raise ValueError(f"dequantisation is {q!r}, expected 'uniform' or a Dequantisation")

@@ -110,7 +110,7 @@ def elbo(
 
     Args:
         model: the score model.
-        x: `(B, ...)` in model space.
+        x: `(B, ...)` in the data's units, as for `log_likelihood`.
         draws: noise levels, with a noise each, for each sample.
         seed: of the draws; a sample's draws depend on it and on the sample's index alone.
         first: index of the first sample, for results that do not depend on how a data set is split up.
@@ -252,7 +252,7 @@ class _Path:
         alpha = float(self.flow.at_ends.alpha[0])
         self.level, self.last_level = self.flow.at_ends.level.tolist()
         self.log_alpha = self.size * math.log(alpha)
-        self.x = x.double().flatten(1) / alpha
+        self.x = model.to_model_space(x).double().flatten(1) / alpha
         self.centred = self.x - self.flow.mean
         self.end = float(self.variable(torch.tensor(self.flow.t_max, dtype=torch.float64)))
         known = model.statistics
@@ -336,7 +336,7 @@ class _Path:
                 f"the bound is not finite for {len(broken)} of {len(value)} samples, the first of them sample "
                 f"{self.first + int(broken[0])}: raise t_min, or check the model for values that are not finite"
             )
-        return Bound(value, stderr, self.draws, self.flow.t_min, self.evaluations)
+        return Bound(value + self.flow.log_det, stderr, self.draws, self.flow.t_min, self.evaluations)
 
 
 def _spaced(uniform: Tensor, end: float, near: float) -> tuple[Tensor, Tensor]:

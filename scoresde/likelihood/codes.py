@@ -33,13 +33,15 @@ def encode(
     batch_size: int = 512,
     **cond: Any,
 ) -> Tensor:
-    """The code `(B, ...)` at t_max of x `(B, ...)` at t_min; the inverse of `decode` to the tolerance.
+    """The code `(B, ...)` at t_max of data x `(B, ...)` at t_min; the inverse of `decode` to the tolerance.
+
+    x is in the data's units, as for `log_likelihood`, and the code in model space.
 
     Args, and errors raised, are those of `log_likelihood`.
     """
     check(x, cond)
     flow = Flow(model, x.shape, cond, t_min, t_max, variable, scaling, x.device)
-    return _carried(flow, x, rtol, atol, method, batch_size, back=False)
+    return _carried(flow, model.to_model_space(x), rtol, atol, method, batch_size, back=False).to(x.dtype)
 
 
 @torch.no_grad()
@@ -60,7 +62,7 @@ def decode(
     """The data `(B, ...)` at t_min of a code z `(B, ...)` at t_max; the inverse of `encode` to the tolerance."""
     check(z, cond)
     flow = Flow(model, z.shape, cond, t_min, t_max, variable, scaling, z.device)
-    return _carried(flow, z, rtol, atol, method, batch_size, back=True)
+    return model.to_data_space(_carried(flow, z, rtol, atol, method, batch_size, back=True))
 
 
 def round_trip_error(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
@@ -71,7 +73,7 @@ def round_trip_error(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
 
     Args:
         model: the score model.
-        x: `(B, ...)` in model space.
+        x: `(B, ...)` in the data's units, as for `log_likelihood`.
         **options: those of `encode`, conditions among them, for both ways.
 
     Raises:
@@ -96,7 +98,7 @@ def interpolate(model: ScoreModel, a: Tensor, b: Tensor, steps: int = 8, **optio
 
     Args:
         model: the score model.
-        a: `(B, ...)` in model space.
+        a: `(B, ...)` in the data's units, as for `log_likelihood`.
         b: of the same shape.
         steps: number of points, both ends among them.
         **options: those of `encode` and `decode`; conditions of length B are for both ends and all that is between.

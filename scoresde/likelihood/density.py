@@ -107,14 +107,14 @@ def log_likelihood(
     on_done: Callable[[Tensor, Tensor, Tensor], None] | None = None,
     **cond: Any,
 ) -> LogLikelihood:
-    """Log-density of x at t_min.
+    """Log-density of x at t_min, in the units of x.
 
     The state is float64 and the model is called in its own dtype. A sample's result depends on `seed` and on
     its index, not on its batch mates.
 
     Args:
         model: the score model.
-        x: `(B, ...)` in model space.
+        x: `(B, ...)` in the data's units: those of the model's `transform`, or model space where it has none.
         tol: how much a step may move the log-density of a sample, in nats; 1e-4 for each dimension if nothing is given.
         rtol: relative tolerance of the state, whose scale is 1, instead of tol; 1e-5 if only atol is given.
         atol: absolute tolerance of the state, instead of tol; 1e-5 if only rtol is given.
@@ -161,7 +161,7 @@ def log_likelihood(
                 on_done(rows, values, stderr)
 
         integral = _Integral(flow, method, divergence, nodes, batch_size, seed, first, prior, done)
-        y = flow.to_y(flow.at_ends[:1], x.flatten(1))
+        y = flow.to_y(flow.at_ends[:1], model.to_model_space(x).flatten(1))
         longest = flow.longest_step(tolerance, nodes)
         solution = flow.run(y, tolerance, method, width=batch_size, on_steps=integral.add, first=first, longest=longest)
         integral.finish()

@@ -68,7 +68,7 @@ def differentiable_log_prob(
 
     Args:
         model: the score model.
-        x: `(B, ...)` in model space.
+        x: `(B, ...)` in the data's units, as for `log_likelihood`.
         steps: of 4 evaluations and 4 traces each.
         divergence: `Exact()`, `Hutchinson(probes)` or `Probing(colours)`; `Hutchinson(1)` if not given.
         seed: of the probes, fresh at every evaluation.
@@ -111,7 +111,7 @@ def differentiable_log_prob(
         return y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)
 
     parameters = tuple(model.parameters())
-    y = flow.to_y(flow.at_ends[:1], x.flatten(1))
+    y = flow.to_y(flow.at_ends[:1], model.to_model_space(x).flatten(1))
     total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     for i in range(steps):
         if checkpointing and torch.is_grad_enabled():

@@ -122,6 +122,7 @@ class Flow:
         self.ends = self.variable.variable(sde, ends).tolist()
         self.at_ends = self.place(torch.tensor(self.ends, dtype=torch.float64, device=self.device))
         self.dtype = model.dtype
+        self.log_det = model.log_det(shape[1:])
 
     def place(self, w: Tensor) -> _Place:
         """At values of the time variable, of any shape."""
@@ -249,7 +250,10 @@ class Flow:
         return 2 * math.pi / (rho - 1 / rho)
 
     def log_scale(self) -> float:
-        """Logarithm of |dy/dx| at t_min over that at t_max: what normal data contribute to the log-density."""
+        """Logarithm of |dy/dx| at t_min over that at t_max: what normal data contribute to the log-density.
+
+        With that of the model's transform, where the data have other units than x.
+        """
         first, last = (log_determinant(self.spread, norm) for norm in self.at_ends.norm)
         alpha = self.at_ends.alpha
-        return last - first + self.size * float((alpha[1] / alpha[0]).log())
+        return last - first + self.size * float((alpha[1] / alpha[0]).log()) + self.log_det

@@ -80,7 +80,7 @@ def class_log_prob(
 
     Args:
         model: a score model with a condition of whole numbers `(B,)`.
-        x: `(B, ...)` in model space.
+        x: `(B, ...)` in the data's units, as for `log_likelihood`.
         classes: number of classes.
         seed: of the probes.
         name: of the condition.

@@ -16,7 +16,7 @@ from scoresde.ode import Status
 from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.grids import Grid
 from scoresde.sampling.noise import SampleNoise
-from scoresde.score import Prediction, ScoreModel
+from scoresde.score import Prediction, ScoreModel, in_model_space
 
 if TYPE_CHECKING:
     from scoresde.divergence import Divergence
@@ -123,10 +123,11 @@ class Samples:
     """What a sampler returns.
 
     Attributes:
-        x: `(B, ...)`, the samples.
+        x: `(B, ...)`, the samples, in the units of the model's `transform`; in model space if it has none.
         nfe: network evaluations per sample; the most of any where they differ.
         times: `(n + 1,)`, the time grid.
-        trajectory: `(n + 1, B, ...)` on the CPU, the states at `times`, if it was asked for.
+        trajectory: `(n + 1, B, ...)` on the CPU, the states at `times`, if it was asked for; in the units of `x`, by
+            the map that takes the samples there.
         nfe_per_sample: `(B,)` int64, where samples differ.
         status: `(B,)` int64 of `scoresde.ode.Status` from a solver that adapts its steps: 0 for a sample that
             arrived. One that did not is left where it stopped, without the denoising step.
@@ -284,7 +285,8 @@ class Sampler:
         Args:
             model: the score model.
             shape: `(B, ...)`, the number of samples and their event shape; or give `x_init`.
-            x_init: `(B, ...)`, the state at the grid's first time, instead of a draw from the prior.
+            x_init: `(B, ...)`, the state at the grid's first time, instead of a draw from the prior; in model space,
+                where noise is (`ScoreModel.to_model_space` takes data there).
             seed: sample i is a function of the seed and of i alone.
             first: index of the first sample; sample i of a call with `first=0` is sample 0 of one with `first=i`.
             batch_size: how many samples to work on at once; all if not given.
@@ -367,9 +369,10 @@ class Sampler:
             self._check(x, None)
             samples = Samples(x, nfe, times, joined)
         if not log_prob:
-            return samples
+            return _in_data_space(model, samples)
         options = {"divergence": divergence, "tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress}
-        return _with_log_prob(model, samples, first, options, cond)
+        found = _with_log_prob(in_model_space(model), samples, first, options, cond)
+        return _in_data_space(model, found)
 
     def _reported(
         self, x: Tensor, times: Tensor, trajectory: Tensor | None, reports: list[Report], denoise: bool
@@ -410,6 +413,19 @@ def _prior(model: ScoreModel, noise: Tensor, t: Tensor) -> Tensor:
         return sigma * noise
     std = float(model.statistics.std)
     return math.hypot(alpha * std, sigma) * noise + alpha * model.statistics.mean.to(noise).reshape(noise.shape[1:])
+
+
+def _in_data_space(model: ScoreModel, samples: Samples) -> Samples:
+    """The samples in the data's units, and their log-densities of these."""
+    if model.transform is None:
+        return samples
+    track, log_prob = samples.trajectory, samples.log_prob
+    return replace(
+        samples,
+        x=model.to_data_space(samples.x),
+        trajectory=None if track is None else model.to_data_space(track.flatten(0, 1)).reshape(track.shape),
+        log_prob=None if log_prob is None else log_prob + model.log_det(samples.x.shape[1:]),
+    )
 
 
 def _with_log_prob(

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from scoresde.sampling.grids import DataStraight
 from scoresde.sampling.tuned import TunedSteps
 from scoresde.sampling.tuning_steps import PATH, State, Steps, repeated
-from scoresde.score import ScoreModel
+from scoresde.score import ScoreModel, in_model_space
 
 __all__ = ["tune"]
 
@@ -83,6 +83,7 @@ def tune(
         if model.statistics is None:
             raise ValueError("the model does not know the shape of its data: give shape=(...)")
         shape = model.statistics.shape
+    model = in_model_space(model)
     clock = _Clock(seconds, progress)
     with model.evaluating(), clock:
         if starts is None:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.data import Data, Identity
+from scoresde.data import Data, Transform, continuous
+from scoresde.data.transforms import Standardisation
 from scoresde.objectives import DenoisingScoreMatching, Likelihood, LogNormalSigma, Objective
 from scoresde.score import NetworkScore
 from scoresde.training.loggers import Logger
@@ -56,35 +57,50 @@ def fit(
     objective: Objective | None = None,
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     lr: float = 3e-3,
+    standardise: Standardisation = "auto",
     run_dir: str | Path | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Fit:
     """Train a model in place; it holds the averaged weights afterwards and is in evaluation mode.
 
-    A model without `statistics` is given those of the training data, and its preconditioning their standard
-    deviation. The initial weights are the network's own: seed them where it is made.
+    Data of any scale and offset do: the model is given the `transform` that standardises them, and samples, codes and
+    log-densities are in the data's units. A model without `statistics` is given those of the training data in model
+    space, and its preconditioning their standard deviation. A model that has statistics keeps its space. The initial
+    weights are the network's own: seed them where it is made.
 
     Args:
         model: to train.
-        data: the data set, or samples `(N, ...)` in model space.
+        data: samples `(N, ...)` of continuous values, or a data set, whose own transform is taken.
         steps: optimiser steps in all.
         objective: the default experiment's likelihood-weighted denoising score matching if not given.
         optimizer: from parameters to an optimiser, such as `functools.partial(torch.optim.SGD, lr=0.1)`; AdamW with
             `lr` if not given.
         lr: the learning rate's peak, without `optimizer`.
+        standardise: what of the samples has a mean and a standard deviation of its own, or `"none"`; see
+            `scoresde.data.continuous`. For samples that are no data set.
         run_dir: where checkpoints go; a call with the same directory goes on from the newest. None for none.
         progress: show a progress bar.
         **options: others of `Training`, such as `batch_size`, `seed`, `ema`.
 
     Raises:
-        ValueError: an option that makes no sense, data that are not a data set, or checkpoints of another model.
+        ValueError: an option that makes no sense, data that are not a data set or have another transform than the
+            model, or checkpoints of another model.
         KeyboardInterrupt: interrupted; the model holds the average so far.
         TrainingFailed: too many steps in a row whose loss was not finite.
     """
     if isinstance(data, Tensor):
-        data = Data("data", data, data[:1], Identity())
+        data = Data("data", data, data[:1], _transform(model, data, standardise))
+    elif standardise != "auto":
+        raise ValueError(f"standardise={standardise!r} is for samples, and {data.name} is a data set with a transform")
+    elif model.transform not in (None, data.transform):
+        raise ValueError(
+            f"the model is of data under {model.transform!r} and {data.name} has {data.transform!r}: give its samples "
+            "as a tensor, or the data set the model's transform"
+        )
     training = Training(**{"steps": steps, **({"checkpoint_every": None} if run_dir is None else {}), **options})
+    if data.transform.levels is None:
+        model.transform = data.transform
     if model.statistics is None:
         model.statistics = data_statistics(data, training.dequantise)
         model.preconditioning = model.preconditioning.with_data_std(float(model.statistics.std))
@@ -115,6 +131,13 @@ def fit(
             torch.set_num_threads(threads)
     centres, curve = memory.curve()
     return Fit(memory.steps, memory.losses, centres, curve, trainer.skipped, trainer.seconds)
+
+
+def _transform(model: NetworkScore, samples: Tensor, standardise: Standardisation) -> Transform:
+    """That of samples which come without one: the model's, if its space is settled."""
+    if model.transform is not None:
+        return model.transform
+    return continuous(samples, "none" if model.statistics is not None else standardise)
 
 
 class _Memory(Logger):

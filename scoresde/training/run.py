@@ -311,6 +311,8 @@ def data_statistics(data: Data, dequantise: bool, seed: int = 0) -> Statistics:
 def load(directory: str | Path, allow: Sequence[str] = (), accept: Sequence[str] = ()) -> NetworkScore:
     """The trained score model of a run directory, in evaluation mode.
 
+    A model of continuous data has the run's `transform`: it samples, and gives log-densities, in the data's units.
+
     No code of the directory is run: tensors come from safetensors, and the configuration may only name classes
     in an allow-list.
 
@@ -325,4 +327,8 @@ def load(directory: str | Path, allow: Sequence[str] = (), accept: Sequence[str]
             training.
         CheckpointError: a missing, truncated or foreign model file.
     """
-    return Run.open(directory, allow, accept).model()
+    run = Run.open(directory, allow, accept)
+    model, info = run.model(), run.info()
+    if info is not None and info.transform.levels is None:
+        model.transform = info.transform
+    return model

@@ -1,6 +1,7 @@
 """Training from Python."""
 
 import functools
+import math
 import signal
 from pathlib import Path
 
@@ -8,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.data import digits
+from scoresde.data import Affine, Data, Identity, Standardise, continuous, digits, eight_gaussians
+from scoresde.likelihood import decode, elbo, encode, log_likelihood
 from scoresde.networks import MLP
 from scoresde.preconditioning import EDMPreconditioning
+from scoresde.sampling import Heun, KarrasGrid, Sampler
 from scoresde.score import NetworkScore
 from scoresde.sde import VPSDE
+from scoresde.statistics import Statistics
 from scoresde.training import Fit, fit
 from scoresde.training.loop import Trainer
 
@@ -33,18 +37,20 @@ def _weights(model: NetworkScore) -> Tensor:
 
 def test_loss_falls_and_the_model_learns_the_data(x: Tensor) -> None:
     model = _model()
-    found = fit(model, x, 200, batch_size=64, log_every=20, progress=False)
-    assert found.steps == list(range(20, 201, 20))
-    assert found.loss[-1] < 0.5 * found.loss[0]
+    # Two modes: one normal mode is what a new network knows, once it is standardised.
+    x = 2 + 0.1 * (x - 3) + 2 * (torch.arange(len(x)) % 2)[:, None]
+    found = fit(model, x, 400, batch_size=64, log_every=20, progress=False)
+    assert found.steps == list(range(20, 401, 20))
+    assert sum(found.loss[-5:]) / 5 < 0.75 * found.loss[0]
     assert len(found.log_snr) == len(found.loss_by_log_snr) > 10
     assert found.skipped == 0
     assert found.seconds > 0
     assert not model.training
-    # The data are symmetric about 3, up to a standard error of 0.025, and so is the best guess; their spread is 0.5.
+    # The data are symmetric about their mean, which is 0 in model space, and so is the best guess.
     t = model.sde.time(torch.tensor(1.0, dtype=torch.float64))
-    guess = model.denoise(3 * model.sde.alpha(t).float().expand(1, 2), t).detach()
-    assert guess[0].tolist() == pytest.approx([3, 3], abs=0.15)
-    assert repr(found).startswith("Fit(200 steps, loss ")
+    guess = model.denoise(torch.zeros(1, 2), t).detach()
+    assert guess[0].tolist() == pytest.approx([0, 0], abs=0.3)
+    assert repr(found).startswith("Fit(400 steps, loss ")
 
 
 def test_statistics_of_the_data_are_filled_in_and_saved_with_the_model(x: Tensor) -> None:
@@ -52,7 +58,8 @@ def test_statistics_of_the_data_are_filled_in_and_saved_with_the_model(x: Tensor
     fit(model, x, 1, progress=False)
     assert model.statistics is not None
     assert model.preconditioning.sigma_data == pytest.approx(float(model.statistics.std))  # type: ignore[attr-defined]
-    assert torch.allclose(model.statistics.mean, x.double().mean(0))
+    assert model.transform == Standardise.fit(x)
+    assert torch.allclose(model.statistics.mean, model.transform.encode(x).double().mean(0))
     assert "statistics.mean" in model.state_dict()
 
 
@@ -104,3 +111,96 @@ def test_an_interruption_leaves_the_average_so_far(x: Tensor, monkeypatch: pytes
     assert not model.training
     assert bool(_weights(model).isfinite().all())
     assert not torch.equal(_weights(model), before)
+
+
+SCALES = [
+    ([1.0, 1.0], [0.0, 0.0]),
+    ([1e-6, 1e-6], [0.0, 0.0]),
+    ([1e6, 1e6], [0.0, 0.0]),
+    ([1.0, 1.0], [1e6, 1e6]),
+    ([700.0, 0.01], [101_325.0, 0.6]),
+]
+
+
+@pytest.mark.parametrize(("scale", "offset"), SCALES, ids=str)
+def test_data_of_any_scale_and_offset_give_the_same_model(scale: list[float], offset: list[float]) -> None:
+    """The same in units of the scale, and not merely as good: the network sees the same numbers."""
+    generator = torch.Generator().manual_seed(0)
+    # Two unlike channels, so that every case is standardised by channel.
+    unit = torch.randn(300, 2, dtype=torch.float64, generator=generator) * torch.tensor([1.0, 3.0]) + 0.5
+    factor, shift = (torch.tensor(v, dtype=torch.float64) for v in (scale, offset))
+    reference, model = _model(), _model()
+    options = {"batch_size": 64, "progress": False}
+    fit(reference, unit, 40, **options)
+    fit(model, shift + factor * unit, 40, **options)
+    x, log_det = unit[:16], float(factor.log().sum())
+    expected, found = log_likelihood(reference, x), log_likelihood(model, shift + factor * x)
+    # An offset of 1e6 costs float64 ten of its sixteen digits.
+    assert torch.allclose(found.log_prob + log_det, expected.log_prob, atol=1e-3)
+    assert torch.allclose(found.latent, expected.latent, atol=1e-3)
+    bounds = [elbo(m, v, draws=8).value for m, v in ((reference, x), (model, shift + factor * x))]
+    assert torch.allclose(bounds[1] + log_det, bounds[0], atol=1e-3)
+    sampler = Sampler(Heun(), KarrasGrid(8))
+    draws = [sampler(m, (32, 2), trajectory=True, log_prob=False) for m in (reference, model)]
+    assert torch.allclose((draws[1].x - shift) / factor, draws[0].x.double(), atol=2e-3)
+    assert draws[0].trajectory is not None
+    assert draws[1].trajectory is not None
+    assert torch.allclose((draws[1].trajectory - shift) / factor, draws[0].trajectory.double(), atol=2e-3, rtol=1e-3)
+    back = decode(model, encode(model, shift + factor * x))
+    assert torch.allclose((back - shift) / factor, x, atol=1e-3)
+
+
+def test_samples_come_with_the_log_density_in_their_own_units(x: Tensor) -> None:
+    model = _model()
+    fit(model, 1000 * x, 5, progress=False)
+    out = Sampler(Heun(), KarrasGrid(8))(model, (4, 2), log_prob=True, dtype=torch.float64)
+    assert out.log_prob is not None
+    again = log_likelihood(model, out.x, t_min=float(out.times[-1])).log_prob
+    assert torch.allclose(out.log_prob, again, atol=1e-6)
+    assert float(out.x.mean()) == pytest.approx(3000, abs=1000)
+
+
+def test_what_a_model_is_of_settles_its_space(x: Tensor) -> None:
+    data = Data("mine", x, x[:1], Affine(3.0, 0.5))
+    model = _model()
+    fit(model, data, 1, progress=False)
+    assert model.transform == Affine(3.0, 0.5)
+    fit(model, 2 * x, 1, progress=False)  # further training does not move the space of what was learnt
+    assert model.transform == Affine(3.0, 0.5)
+    with pytest.raises(ValueError, match=r"the model is of data under Affine.* and other has Standardise"):
+        fit(model, Data("other", x, x[:1]), 1, progress=False)
+    known = _model()
+    known.statistics = Statistics.estimate(x)
+    fit(known, x, 1, progress=False)
+    assert known.transform is None
+    raw = _model()
+    fit(raw, x, 1, standardise="none", progress=False)
+    assert raw.transform is None
+    assert raw.statistics is not None
+    assert torch.allclose(raw.statistics.mean, x.double().mean(0))
+    for standardise in ("all", "channel"):
+        chosen = _model()
+        fit(chosen, x, 1, standardise=standardise, progress=False)  # type: ignore[arg-type]
+        assert chosen.transform == continuous(x, standardise)  # type: ignore[arg-type]
+    toy = _model()
+    fit(toy, eight_gaussians(n_train=50, n_test=5), 1, progress=False)
+    assert toy.transform is None
+    pixels = _model((1, 8, 8))
+    fit(pixels, digits(), 1, batch_size=4, progress=False)
+    assert pixels.transform is None
+    with pytest.raises(ValueError, match="standardise='all' is for samples, and mine is a data set"):
+        fit(_model(), data, 1, standardise="all", progress=False)
+    assert Identity() == continuous(x, "none")
+
+
+def test_the_transform_is_in_the_state_dict(x: Tensor) -> None:
+    model, other = _model(), _model()
+    fit(model, torch.stack((x, 1000 * x), 1).reshape(-1, 2), 1, progress=False)
+    state = model.state_dict()
+    other.statistics = Statistics.standard((2,), covariance=True)
+    other.load_state_dict(state)
+    assert other.transform == model.transform
+    assert torch.equal(other.to_model_space(x), model.to_model_space(x))
+    assert math.isfinite(other.log_det((2,)))
+    fresh = _model()
+    assert not any(key.startswith("transform") for key in fresh.state_dict())
