@@ -51,8 +51,10 @@ def _train_one(config: DictConfig) -> Outcome:
         note_run(run.directory)
         _check_metric(config)
     value, unit = _value(run, config.metric)
-    if run.summary().get("finished") and not _asked_to_go_on():
+    if run.summary().get("finished") and not _asks_for_more(run):
         print(f"{run.directory} is finished: nothing to do")
+        if config.run is not None and _names_run():
+            print("more steps: training.steps=N; other figures: evaluation.KEY=VALUE, scoresde likelihood or evaluate")
         return Outcome([run.directory], value, unit, skipped=True)
     began = time.perf_counter()
     _name_group(run.config)
@@ -72,9 +74,27 @@ def _in_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def _asked_to_go_on() -> bool:
-    """Whether a finished run was named, to do more with it."""
+def _names_run() -> bool:
     return any(o.startswith("run=") for o in HydraConfig.get().overrides.task)
+
+
+def _asks_for_more(run: Any) -> bool:
+    """Whether a finished run was named with more steps, or with figures or a logger that it does not have."""
+    if not _names_run():
+        return False
+    before = type(run).open(run.directory, run.allow).config
+    _fill_evaluation(before)
+    if run.config.training.steps > run.summary().get("training", {}).get("steps", 0):
+        return True
+    return any(run.config.get(key) != before.get(key) for key in ("evaluation", "sampler", "logger"))
+
+
+def _fill_evaluation(config: DictConfig) -> None:
+    """Add the options that the configuration of an older version has not."""
+    if "evaluation" in config:
+        for key, value in OmegaConf.load(conf_dir() / "evaluation" / "default.yaml").items():
+            if key not in config.evaluation:
+                config.evaluation[key] = value
 
 
 def _name_group(config: DictConfig) -> None:
@@ -94,9 +114,11 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
     summary = run.summary()
     if metric == "likelihood":
         entry = summary.get("likelihood", {})
-        if entry.get("bits_per_dim") is not None:
-            return entry["bits_per_dim"], "bits/dim"
-        return (-entry["nats"], "−nats") if entry else (None, "likelihood")
+        if not entry:
+            return None, "likelihood"
+        value, unit = _figure(entry)
+        # A sweeper minimises.
+        return (value, unit) if entry.get("bits_per_dim") is not None else (-value, f"−{unit}")
     if metric not in METRICS:
         known = ("likelihood", *METRICS)
         raise UsageError(f"metric is {metric!r}{nearest(str(metric), known)}; expected one of {', '.join(known)}")
@@ -120,11 +142,7 @@ def _run_to_train(config: DictConfig) -> Any:
     allow = list(config.allow)
     if config.run is not None:
         run = Run.open(str(config.run), allow, list(config.accept))
-        if "evaluation" in run.config:
-            # A run of an older version has not all of them.
-            for key, value in OmegaConf.load(conf_dir() / "evaluation" / "default.yaml").items():
-                if key not in run.config.evaluation:
-                    run.config.evaluation[key] = value
+        _fill_evaluation(run.config)
         _apply_changes(run.config)
         return run
     plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -221,6 +239,17 @@ def _data_to_show(run: Any) -> Any:
     return info
 
 
+def _data_for(run: Any, model: Any, config: DictConfig) -> tuple[Any, str | None]:
+    """The run's data, or those that are given in place of its test data, and where the latter are from."""
+    from scoresde.training.given import given_data
+    from scoresde.training.pictures import has_classes
+
+    data = _data(run)
+    if config.get("data") is None:
+        return data, None
+    return given_data(data, config, has_classes(model), run.allow)
+
+
 def _model(run: Any, config: DictConfig) -> Any:
     import torch
 
@@ -244,11 +273,18 @@ def _sampler(run: Any, config: DictConfig) -> Any:
 
 
 def _sample(config: DictConfig) -> None:
-    from scoresde.training.pipeline import sample
+    from scoresde.training.pipeline import sample, sample_settings, saved_samples
+    from scoresde.training.results import digest_of, is_of
 
     run = _open(config)
     sampler, model, data = _sampler(run, config), _model(run, config), _data_to_show(run)
-    name = str(config.name or _sample_name(config))
+    name = str(config.name or "")
+    if not name:
+        # Those of other weights, say, keep theirs.
+        name, settings = _sample_name(config), sample_settings(run, sampler, config.n, config.seed, config.label)
+        known = saved_samples(run.directory / "samples" / f"{name}.npz")
+        if known is not None and not is_of(known[1], settings) and not config.overwrite:
+            name = f"{name}-{digest_of(settings)}"
     _, cost = sample(
         run,
         model,
@@ -260,11 +296,16 @@ def _sample(config: DictConfig) -> None:
         batch_size=config.batch_size,
         progress=config.progress,
         name=name,
+        overwrite=config.overwrite,
     )
     print(
-        f"{cost['n']} samples, {cost['nfe']} evaluations each, {cost['seconds']:.1f} s: "
+        f"{cost['n']} samples{_reused(cost)}, {cost['nfe']} evaluations each, {cost['seconds']:.1f} s: "
         f"{run.directory / 'samples' / name}.npz"
     )
+
+
+def _reused(entry: dict[str, Any]) -> str:
+    return ", there already" if entry.get("reused") else ""
 
 
 def _sample_name(config: DictConfig) -> str:
@@ -298,54 +339,70 @@ def _likelihood(config: DictConfig) -> Outcome:
     processes = PartialState(cpu=not torch.cuda.is_available())
     if config.device is None and processes.num_processes > 1:
         config.device = str(processes.device)
-    with open_dict(run.config):
-        run.config.evaluation.divergence = config.divergence
-        run.config.evaluation.dequantisation = config.dequantisation
-    # The jobs of a sweep have files of their own.
-    keys = ("tol", "divergence", "dequantisation", "decoder", "draws", "bound", "elbo_draws", "seed")
-    name = str(config.name or (_chosen(keys) if _in_sweep() else ""))
-    model, data = _model(run, config), _data(run)
-    entry = likelihood(run, model, data, config.split, config.n, config, config.progress, processes, name)
+    model = _model(run, config)
+    data, source = _data_for(run, model, config)
+    split = config.split or ("test" if source is None else "all")
+    entry = likelihood(
+        run,
+        model,
+        data,
+        split,
+        config.n,
+        config,
+        config.progress,
+        processes,
+        str(config.name or ""),
+        source=source,
+        overwrite=config.overwrite,
+        first=not _in_sweep(),
+    )
     if processes.is_main_process:
         print(_likelihood_line(entry))
         print(f"per sample: {run.directory / entry['file']}")
-    bits = entry["bits_per_dim"]
-    return Outcome([run.directory], entry["nats"] if bits is None else bits, "nats" if bits is None else "bits/dim")
+    return Outcome([run.directory], *_figure(entry))
+
+
+def _figure(entry: dict[str, Any]) -> tuple[float, str]:
+    """The figure of a likelihood's entry, and its unit."""
+    value, unit = (entry["nats"], "nats") if entry["bits_per_dim"] is None else (entry["bits_per_dim"], "bits/dim")
+    return value, f"{unit} given the label" if entry.get("conditional") else unit
 
 
 def _evaluate(config: DictConfig) -> Outcome:
-    from scoresde.metrics import PCA
-    from scoresde.training.pipeline import check_evaluation_size, evaluate, sample
+    from scoresde.training.pipeline import check_evaluation_size, evaluate
 
     run = _open(config)
-    sampler, model, data = _sampler(run, config), _model(run, config), _data(run)
-    # The jobs of a sweep have figures of their own.
-    name = _chosen(("sampler", "n", "pca", "seed")) if _in_sweep() else ""
+    sampler, model = _sampler(run, config), _model(run, config)
+    data, source = _data_for(run, model, config)
     n = len(data.test) if config.n is None else config.n
     if not isinstance(n, int) or n < 1:
         raise UsageError(f"n is {n!r}, expected a whole number of at least 1, or null for all")
     if n > len(data.test):
-        raise UsageError(f"n is {n} but there are {len(data.test)} held-out samples: give n={len(data.test)} or less")
+        what = "held-out samples" if source is None else f"samples in {source}"
+        raise UsageError(f"n is {n} but there are {len(data.test)} {what}: give n={len(data.test)} or less")
     check_evaluation_size(min(n, len(data.train)))
-    features = None if config.pca is None else PCA(config.pca)
     most = min(n, math.prod(data.shape))
     if config.pca is not None and config.pca > most:
         raise UsageError(
             f"pca is {config.pca}, expected at most {most} components: the smaller of n and the dimensions"
         )
-    drawn, cost = sample(
+    key, entry, reference = evaluate(
         run,
         model,
         data,
         sampler,
         n,
         seed=config.seed,
+        pca=config.pca,
         batch_size=config.batch_size,
         progress=config.progress,
-        name="-".join(filter(None, ("evaluation", name))),
+        label=_chosen(("sampler",)),
+        source=source,
+        overwrite=config.overwrite,
+        first=not _in_sweep(),
     )
-    entry, reference = evaluate(run, data, drawn, cost, seed=config.seed, features=features, name=name)
     print("\n".join(_metric_lines(entry, reference)))
+    print(f"{key} in {run.directory / 'summary.json'}{_reused(entry)}")
     value = entry["metrics"]["frechet_distance"]["value"]
     return Outcome([run.directory], value, "frechet_distance")
 
@@ -371,12 +428,14 @@ def _compare(config: DictConfig) -> None:
 
     run = _open(config)
     presets = Presets(conf_dir() / "sampler", run.directory, run.allow)
-    frame = compare_run(run, _model(run, config), _data(run), config, presets, config.progress)
+    model = _model(run, config)
+    data, source = _data_for(run, model, config)
+    frame, stem = compare_run(run, model, data, config, presets, config.progress, source=source, first=not _in_sweep())
     names, steps = set(frame["sampler"]), set(frame["steps"].dropna())
     short = len(names) * max(len(steps), 1) <= _FEW
     head, *rows = listing(frame) if short else table(frame)
     print_table(head, rows)
-    print(f"all of them: {run.directory / 'comparison.csv'}, picture: {run.directory / 'samples' / 'comparison.png'}")
+    print(f"all of them: {run.directory / stem}.csv, picture: {run.directory / 'samples' / stem}.png")
     problems = frame[frame["problem"] != ""]
     costly = problems["problem"].str.startswith("left out")
     if costly.any():
@@ -434,26 +493,29 @@ TASKS: dict[str, Callable[[DictConfig], Outcome | None]] = {
 
 
 def _likelihood_line(entry: dict[str, Any]) -> str:
+    given = " given the label" if entry.get("conditional") else ""
     error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.4f}"
     if entry["bits_per_dim"] is None:
         error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.3f}"
-        value = f"{entry['nats']:.3f}{error} nats"
+        value = f"{entry['nats']:.3f}{error} nats{given}"
     else:
         value = (
-            f"{entry['bits_per_dim']:.4f}{error} bits/dim ({entry['dequantisation']} dequantisation, "
+            f"{entry['bits_per_dim']:.4f}{error} bits/dim{given} ({entry['dequantisation']} dequantisation, "
             f"{entry['decoder']} at t_min = {entry['t_min']:g}, draws = {entry['draws']}, {entry['bound']})"
         )
         if entry.get("elbo") is not None:
-            value += f", ELBO {entry['elbo']:.4f} bits/dim"
+            value += f", ELBO {entry['elbo']:.4f} bits/dim{given}"
     reused = f", {entry['reused']} of them there already" if entry["reused"] else ""
+    source = f" of {entry['source']}" if entry.get("source") else ""
     return (
-        f"{entry['split']}: {value}, n = {entry['n']}{reused}, {entry['divergence']}, tol {entry['tol']:.2g} nats, "
-        f"NFE {entry['nfe']:.0f}, {entry['seconds']:.1f} s"
+        f"{entry['split']}{source}: {value}, n = {entry['n']}{reused}, {entry['divergence']}, "
+        f"tol {entry['tol']:.2g} nats, NFE {entry['nfe']:.0f}, {entry['seconds']:.1f} s"
     )
 
 
 def _metric_lines(entry: dict[str, Any], reference: dict[str, Any]) -> list[str]:
-    lines = [f"{'':<22}{'samples':>20}{'training data':>20}   (against {_count(entry)} held-out)"]
+    against = f"of {entry['source']}" if entry.get("source") else "held-out"
+    lines = [f"{'':<22}{'samples':>20}{'training data':>20}   (against {_count(entry)} {against})"]
     for name, metric in entry["metrics"].items():
         other = reference.get(name)
         lines.append(
@@ -484,5 +546,9 @@ def _print_summary(run: Any, seconds: float) -> None:
         if "metrics" in entry:
             lines = _metric_lines(entry, summary.get("reference", {}))
             print("\n".join("            " + line for line in lines))
-    print(f"pictures    {run.directory / 'samples'}")
+    further = [key for key in summary if key.startswith(("likelihood-", "samples-"))]
+    if further:
+        print(f"further     {', '.join(further)}: of other settings or an earlier step, see the report")
+    if (run.directory / "samples").is_dir():
+        print(f"pictures    {run.directory / 'samples'}")
     print(f"report      {run.directory / 'report.html'}   ({seconds:.0f} s in all)")

@@ -131,14 +131,22 @@ class TunedTimes(Grid):
         super().__init__(steps)
         self.path = path
 
+    def tuned(self) -> TunedSteps:
+        """The content of the file.
+
+        Raises:
+            ValueError: no such file, or one for another number of evaluations.
+        """
+        return _find(self.path, self.steps)
+
     def __call__(self, sde: SDE, statistics: Statistics | None = None, exact: bool = False) -> Tensor:
-        made = _find(self.path, self.steps)
+        made = self.tuned()
         made.check(sde)
         self.t_max, self.t_min = made.times[0], made.times[-1]
         return super().__call__(sde, statistics, exact)
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        return torch.tensor(_find(self.path, self.steps).times, dtype=torch.float64)
+        return torch.tensor(self.tuned().times, dtype=torch.float64)
 
 
 class Tuned(Solver):

@@ -154,9 +154,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_metadata(path: Path) -> dict[str, str]:
-    """Metadata of a safetensors file that `load_tensors` reads; empty if there are none."""
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+    """The metadata of a safetensors file; empty if there are none, or no such file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
 
 
 def _checkpoints(folder: Path) -> list[Path]:

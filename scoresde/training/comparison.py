@@ -24,6 +24,7 @@ from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import CheckpointError, load_tensors, save_tensors, write_atomically
 from scoresde.training.config import ConfigError, instantiate
 from scoresde.training.pipeline import check_evaluation_size, labels_of
+from scoresde.training.results import choose_name, known_tables
 from scoresde.training.run import Run
 from scoresde.training.table import ResumableTable
 
@@ -95,23 +96,37 @@ class Presets:
 
 
 def compare_run(
-    run: Run, model: NetworkScore, data: Data, options: DictConfig, presets: Presets, progress: bool = True
-) -> pd.DataFrame:
+    run: Run,
+    model: NetworkScore,
+    data: Data,
+    options: DictConfig,
+    presets: Presets,
+    progress: bool = True,
+    *,
+    source: str | None = None,
+    first: bool = True,
+) -> tuple[pd.DataFrame, str]:
     """Compare samplers on the run's model: writes `comparison.csv`, `.parquet` and `.json`, and a picture.
 
-    The true endpoints are in `comparison.safetensors`, for another command to use.
+    The true endpoints are in `comparison.safetensors`, for another command to use. A comparison with other settings
+    than the first has files of its own, named by what differs (see `choose_name`).
 
-    Lines are appended to `comparison.csv` as cells finish. Those that are there already, of the same model, data and
+    Lines are appended to the table as cells finish. Those that are there already, of the same model, data and
     settings, are not computed again, but for those with a problem. The frame has them all, those of samplers that were
     not asked for this time among them.
+
+    Returns:
+        The frame, and the name of the files.
 
     Args:
         run: the run.
         model: its model.
-        data: its data.
+        data: its data, or others in the place of its test data.
         options: as in `conf/compare.yaml`.
         presets: where samplers are from.
         progress: show a progress bar.
+        source: the file that the data are from, if they are not the run's.
+        first: where there is none this is the run's own comparison, whatever its settings.
 
     Raises:
         ConfigError: no model, an unknown sampler, more samples than are held out, or a wrong option.
@@ -136,20 +151,27 @@ def compare_run(
     settings = {
         "n": n,
         "data": data.name,
-        "data_hash": comparison.attrs()["data"],
+        "data_hash": data.fingerprint(),
         "model": run.fingerprint(),
         "tolerance": comparison.solver.rtol,
         "batch_size": options.batch_size,
         "device": model.device.type,
     }
-    with run.alone("comparison"):
-        table = _Table(run.directory, settings, presets)
+    known = known_tables(run.directory, "comparison")
+    own: dict[str, Any] | None = None
+    if source is not None or not first:
+        usual = {"n": min(len(data.test), MOST), "tolerance": None, "batch_size": 1024}
+        own = {**settings, **({} if first else usual), **({} if source is None else {"data_hash": None})}
+    replacing = options.overwrite and source is None
+    stem = choose_name("comparison", known, settings, own, overwrite=replacing)
+    with run.alone(stem):
+        table = _Table(run.directory / f"{stem}.csv", settings, presets)
         _fill(
             table, comparison, [(*cell, seed) for cell in presets.cells(names, steps) for seed in seeds], most, progress
         )
         frame = table.frame(comparison.attrs())
-        _write(run, table, frame)
-    return frame
+        _write(run, table, frame, source)
+    return frame, stem
 
 
 def _fill(table: "_Table", comparison: Comparison, cells: Sequence[Cell], most: int | None, progress: bool) -> None:
@@ -240,9 +262,9 @@ def _row(
 class _Table(ResumableTable):
     """The cells: a row each, with the identity of its sampler in the note, and the endpoints of the reference."""
 
-    def __init__(self, directory: Path, settings: dict[str, Any], presets: Presets) -> None:
-        super().__init__(directory / "comparison.csv", COLUMNS, settings)
-        self.endpoints = directory / "comparison.safetensors"
+    def __init__(self, path: Path, settings: dict[str, Any], presets: Presets) -> None:
+        super().__init__(path, COLUMNS, settings)
+        self.endpoints = path.with_suffix(".safetensors")
         self.presets = presets
         self.identities: dict[str, str] = {}
         self.errors: dict[str, float] = {}
@@ -336,23 +358,31 @@ def _parsed(lines: list[list[str]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _write(run: Run, table: _Table, frame: pd.DataFrame) -> None:
+def _write(run: Run, table: _Table, frame: pd.DataFrame, source: str | None) -> None:
     """What is made of all lines: parquet, the note in full, and the picture."""
     content = frame.to_parquet(None, index=False)
-    write_atomically(run.directory / "comparison.parquet", lambda file: file.write(content))
+    write_atomically(table.path.with_suffix(".parquet"), lambda file: file.write(content))
     seeds, steps = sorted(set(frame["seed"].tolist())), sorted(set(frame["steps"].dropna().tolist()))
     shown = [name for name in ("default",) if name in set(frame["sampler"][frame["problem"] == ""])]
     drawn = bool(frame[["error", "frechet_distance"]].notna().any(axis=None))
     # For the page about the run, whose charts give a sampler the colour that it has in the picture.
     colours = coloured(frame, highlight=shown) if drawn else []
-    attrs = frame.attrs
-    table.finish(seeds=seeds, steps=steps, coloured=colours, reference=attrs["reference"], floor=attrs["floor"])
+    table.finish(
+        seeds=seeds,
+        steps=steps,
+        coloured=colours,
+        reference=frame.attrs["reference"],
+        floor=frame.attrs["floor"],
+        step=run.step(),
+        source=source,
+    )
     if not drawn:
         return
-    file = "samples/comparison.png"
+    file = f"samples/{table.path.stem}.png"
     plots.save(frontiers(frame, highlight=shown), run.directory / file)
     caption = (
-        f"Error of the endpoint and Fréchet distance to held-out data of {table.settings['n']} samples, against "
-        "evaluations of the network and seconds. Dotted: the error of the reference, and what training data score."
+        f"Error of the endpoint and Fréchet distance to {source or 'held-out data'} of {table.settings['n']} samples, "
+        "against evaluations of the network and seconds. Dotted: the error of the reference, and what training data "
+        "score."
     )
     run.add_picture(file, "Samplers compared", caption)

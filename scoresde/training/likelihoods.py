@@ -18,9 +18,10 @@ from scoresde.likelihood import bits_per_dim, log_likelihood, solver_error
 from scoresde.likelihood.density import mean_and_error, tolerance_of
 from scoresde.likelihood.dequantisation import Dequantisation, Uniform
 from scoresde.score import NetworkScore
-from scoresde.training.config import ConfigError
+from scoresde.training.config import ConfigError, instantiate
 from scoresde.training.dequantising import FILE
 from scoresde.training.pictures import has_classes, picture_of_likelihoods
+from scoresde.training.results import choose_name, is_of, key_of, known_tables, set_aside
 from scoresde.training.run import Run
 from scoresde.training.table import ResumableTable
 
@@ -40,61 +41,70 @@ def likelihood(
     progress: bool = True,
     processes: PartialState | None = None,
     name: str = "",
+    *,
+    source: str | None = None,
+    overwrite: bool = False,
+    own: bool = False,
+    first: bool = True,
 ) -> dict[str, Any]:
     """Log-likelihoods of (the first n samples of) a split.
 
-    They are appended to `likelihood-{split}.csv` a batch at a time, or with a name to `likelihood-{split}-{name}.csv`,
-    and their mean then is not that of the run. Those that are there already, of the same model and settings, are not
-    computed again: a sample's figure depends on no other. Several processes take batches in turn, and the first of them
-    writes.
+    They are appended to `likelihood-{split}.csv` a batch at a time, or where the settings are not those of the run's
+    own likelihoods, to a file that is named by what differs (see `choose_name`), with an entry of its own in the
+    summary. Those that are there already, of the same model, data and settings, are not computed again: a sample's
+    figure depends on no other. Several processes take batches in turn, and the first of them writes.
+
+    Args:
+        run: the run.
+        model: its model.
+        data: its data, or others in their place.
+        split: train or test; all where others are in the place of the test data.
+        n: how many; all if None. An entry of more samples with the same settings stays in the summary.
+        options: as in `conf/likelihood.yaml`; what it lacks is as in the run's evaluation.
+        progress: show a progress bar.
+        processes: those that share the work.
+        name: a further name to store them under, instead of one made of the settings.
+        source: the file that the data are from, for the summary, if they are not the run's.
+        overwrite: replace the likelihoods of that name, or the run's own.
+        own: they are the run's own likelihoods; those that are there with other settings get a further name.
+        first: where there are none they are the run's own, whatever their settings.
+
+    Raises:
+        ConfigError: a wrong option, or a name under which there are likelihoods with other settings.
     """
-    if split not in ("train", "test"):
-        raise ConfigError(f"split is {split!r}, expected train or test")
-    raw, labels = (data.test, data.test_labels) if split == "test" else (data.train, data.train_labels)
-    if n is not None and (not isinstance(n, int) or n < 1):
+    if split not in (("train", "test") if source is None else ("train", "test", "all")):
+        raise ConfigError(f"split is {split!r}, expected train or test{', or all' if source else ''}")
+    raw, labels = (data.train, data.train_labels) if split == "train" else (data.test, data.test_labels)
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
         raise ConfigError(f"n is {n!r}, expected a whole number of at least 1, or null for all")
     n = len(raw) if n is None else min(n, len(raw))
-    # Before a file of other settings is begun anew.
-    if options.tol is not None and not (isinstance(options.tol, int | float) and options.tol > 0):
-        raise ConfigError(f"tol is {options.tol!r}, expected a positive number of nats, or null for 1e-4 per dimension")
-    for option, least in (("draws", 1), ("batch_size", 1), ("elbo_draws", 0)):
-        if not isinstance(options[option], int) or options[option] < least:
-            raise ConfigError(f"{option} is {options[option]!r}, expected a whole number of at least {least}")
-    divergence = run.make("evaluation.divergence")
-    dequantisation = _dequantisation(run)
+    conditional = has_classes(model)
+    if conditional and labels is None:
+        raise ConfigError(f"the model is conditional on labels, and {data.name} has none: give data with labels")
+    found = _Settings(run, model, data, split, options)
+    unit, settings, discrete = found.unit, found.settings, found.discrete
     size = math.prod(data.shape)
-    tol = tolerance_of(options.tol, None, None, size).nats
-    discrete = data.transform.levels is not None
-    if not discrete and not isinstance(dequantisation, Uniform):
-        raise ConfigError(f"dequantisation is {dequantisation.name}, but {data.name} is continuous: leave it out")
-    for option, known in (("decoder", ("rounding", "gaussian")), ("bound", ("average", "importance"))):
-        if options[option] not in known:
-            raise ConfigError(f"{option} is {options[option]!r}, expected {' or '.join(map(repr, known))}")
-    unit = "bits_per_dim" if discrete else "nats"
-    settings: dict[str, Any] = {
-        "split": split,
-        "unit": unit,
-        "divergence": repr(divergence.for_shape(data.shape)),
-        "tol": tol,
-        **({"draws": options.draws, "dequantisation": dequantisation.name} if discrete else {}),
-        **({"decoder": options.decoder, "bound": options.bound} if discrete else {}),
-        **({"digest": dequantisation.digest} if discrete and dequantisation.digest else {}),
-        "t_min": model.sde.t_min,
-        "seed": options.seed,
-        "elbo_draws": options.elbo_draws,
-        "model": run.fingerprint(),
-    }
-    common: dict[str, Any] = {"divergence": divergence, "tol": tol, "seed": options.seed}
+    common: dict[str, Any] = {"divergence": found.divergence, "tol": settings["tol"], "seed": options.seed}
     if discrete:
         common |= {
-            "dequantisation": dequantisation,
+            "dequantisation": found.dequantisation,
             "decoder": options.decoder,
             "draws": options.draws,
             "bound": options.bound,
             "elbo_draws": options.elbo_draws,
         }
     rank, count = (0, 1) if processes is None else (processes.process_index, processes.num_processes)
-    stem = "-".join(filter(None, ("likelihood", split, name)))
+    stem = own_name = f"likelihood-{split}"
+    known = known_tables(run.directory, own_name)
+    if own:
+        if own_name in known and known[own_name] != settings:
+            set_aside(run, own_name, known[own_name], settings)
+    else:
+        default = None if first else _own_settings(run, model, data, split, options)
+        if source is not None:
+            default = {**(default or settings), "data_hash": None}
+        replacing = overwrite and (source is None or bool(name))
+        stem = choose_name(own_name, known, settings, default, given=name, overwrite=replacing)
     with run.alone(stem) if rank == 0 else nullcontext():
         table = _Table(run.directory / f"{stem}.csv", unit, settings)
         if rank == 0 and table.rows:
@@ -106,7 +116,7 @@ def likelihood(
             for turn in range(here, n, size_of_turn):
                 start = min(turn + rank * options.batch_size, n)
                 stop = min(start + options.batch_size, n)
-                if has_classes(model):
+                if conditional:
                     assert labels is not None
                     common["labels"] = labels[start:stop].to(model.device)
                 some = raw[start:stop].to(model.device)
@@ -119,8 +129,11 @@ def likelihood(
                 bar.set_postfix_str(f"{mean:.4f} ± {error:.4f} {unit.replace('_per_', '/')}")
         values, probes, draws = (table.column(column, n) for column in (unit, "stderr", "stderr_dequantisation"))
         mean, error = mean_and_error(values)
+        plain = {key: value for key, value in settings.items() if key != "unit"}
         entry = {
-            **{key: value for key, value in settings.items() if key not in ("unit", "model", "seed", "digest")},
+            **plain,
+            **({} if source is None else {"source": source}),
+            "step": run.step(),
             "n": n,
             "file": table.path.name,
             "bits_per_dim": mean if discrete else None,
@@ -140,18 +153,74 @@ def likelihood(
         entry["solver_error"] = table.column("solver_error", min(n, _CHECKED)).square().mean().sqrt().item()
         if rank:
             return entry
-        if name:
-            run.add_to_summary(**{stem: entry})
+        stored = run.summary().get(key_of(stem))
+        if stored is not None and is_of(stored, plain) and stored.get("n", 0) >= n and not overwrite:
             return entry
-        picture_of_likelihoods(run, data, raw[:n], values, split, unit)
-        run.add_to_summary(**{"likelihood" if split == "test" else "likelihood_train": entry})
+        run.add_to_summary(**{key_of(stem): entry})
+        if stem == own_name and source is None:
+            picture_of_likelihoods(run, data, raw[:n], values, split, unit, conditional)
         return entry
 
 
-def _dequantisation(run: Run) -> Dequantisation:
-    """That of the configuration; what was trained is the run's own if no file is given."""
-    own = OmegaConf.select(run.config, "evaluation.dequantisation.path", default="") is None
-    return run.make("evaluation.dequantisation", **({"path": str(run.directory / FILE)} if own else {}))
+class _Settings:
+    """What likelihoods depend on, checked.
+
+    Raises:
+        ConfigError: a wrong option.
+    """
+
+    def __init__(self, run: Run, model: NetworkScore, data: Data, split: str, options: DictConfig) -> None:
+        if options.tol is not None and not (isinstance(options.tol, int | float) and options.tol > 0):
+            raise ConfigError(
+                f"tol is {options.tol!r}, expected a positive number of nats, or null for 1e-4 per dimension"
+            )
+        for option, least in (("draws", 1), ("batch_size", 1), ("elbo_draws", 0)):
+            if not isinstance(options[option], int) or options[option] < least:
+                raise ConfigError(f"{option} is {options[option]!r}, expected a whole number of at least {least}")
+        self.divergence = _made(run, options, "divergence")
+        self.dequantisation: Dequantisation = _made(run, options, "dequantisation")
+        self.discrete = data.transform.levels is not None
+        if not self.discrete and not isinstance(self.dequantisation, Uniform):
+            raise ConfigError(
+                f"dequantisation is {self.dequantisation.name}, but {data.name} is continuous: leave it out"
+            )
+        for option, known in (("decoder", ("rounding", "gaussian")), ("bound", ("average", "importance"))):
+            if options[option] not in known:
+                raise ConfigError(f"{option} is {options[option]!r}, expected {' or '.join(map(repr, known))}")
+        self.unit = "bits_per_dim" if self.discrete else "nats"
+        self.settings: dict[str, Any] = {
+            "split": split,
+            "unit": self.unit,
+            "conditional": has_classes(model),
+            "data": data.name,
+            "divergence": repr(self.divergence.for_shape(data.shape)),
+            "tol": tolerance_of(options.tol, None, None, math.prod(data.shape)).nats,
+            **({"draws": options.draws, "dequantisation": self.dequantisation.name} if self.discrete else {}),
+            **({"decoder": options.decoder, "bound": options.bound} if self.discrete else {}),
+            **({"digest": self.dequantisation.digest} if self.discrete and self.dequantisation.digest else {}),
+            "t_min": model.sde.t_min,
+            "seed": options.seed,
+            "elbo_draws": options.elbo_draws,
+            "model": run.fingerprint(),
+            "data_hash": data.fingerprint(),
+        }
+
+
+def _own_settings(run: Run, model: NetworkScore, data: Data, split: str, options: DictConfig) -> dict[str, Any]:
+    """The settings of the likelihoods that training computes; empty where they cannot be had."""
+    # The configuration of an older version has not all options.
+    evaluation = OmegaConf.create({**options, **run.config.get("evaluation", {})})
+    try:
+        return _Settings(run, model, data, split, evaluation).settings
+    except ConfigError:
+        return {}
+
+
+def _made(run: Run, options: DictConfig, key: str) -> Any:
+    """The object of an option, or of the run's evaluation; a trained dequantisation is the run's own without a file."""
+    config, path = (options, key) if key in options else (run.config, f"evaluation.{key}")
+    own = OmegaConf.select(config, f"{path}.path", default="") is None
+    return instantiate(config, path, run.allow, **({"path": str(run.directory / FILE)} if own else {}))
 
 
 def _error_parts(entry: dict[str, Any], n: int) -> dict[str, float | None]:

@@ -61,7 +61,7 @@ def picture_of_samples(run: Run, data: Data | DataInfo, raw: Tensor, name: str, 
         _save(run, _plots().samples_2d(raw, test), file, "Samples", caption)
 
 
-def _histogram(run: Run, data: Data) -> None:
+def _histogram(run: Run, data: Data, conditional: bool) -> None:
     histograms = {s: run.directory / f"likelihood-{s}.csv" for s in ("train", "test")}
     columns = {s: _column(path) for s, path in histograms.items()}
     if all(columns.values()):
@@ -71,13 +71,19 @@ def _histogram(run: Run, data: Data) -> None:
             _plots().likelihood_histogram(columns["train"], columns["test"], unit=unit),
             "samples/likelihood.png",
             "Likelihood of training and held-out data",
-            f"{'Log-density' if unit == 'nats' else 'Bits per dimension'} of each sample; random probes widen both.",
+            f"{'Log-density' if unit == 'nats' else 'Bits per dimension'} of each sample"
+            f"{', given its label' if conditional else ''}; random probes widen both.",
         )
 
 
-def picture_of_likelihoods(run: Run, data: Data, raw: Tensor, values: Tensor, split: str, unit: str) -> None:
-    """Draw a histogram, and the most and the least likely of images `(n, ...)` in raw units, of values `(n,)`."""
-    _histogram(run, data)
+def picture_of_likelihoods(
+    run: Run, data: Data, raw: Tensor, values: Tensor, split: str, unit: str, conditional: bool = False
+) -> None:
+    """Draw a histogram, and the most and the least likely of images `(n, ...)` in raw units, of values `(n,)`.
+
+    The captions say where they are `conditional` on labels.
+    """
+    _histogram(run, data, conditional)
     if not _is_image(data) or len(raw) < 2:
         return
     count = min(10, len(raw) // 2)
@@ -88,7 +94,7 @@ def picture_of_likelihoods(run: Run, data: Data, raw: Tensor, values: Tensor, sp
     of = "held-out images" if split == "test" else "training images"
     caption = (
         f"Of {len(raw)} {of}, the {count} most likely (above) and the {count} least likely, "
-        f"in {unit.replace('_per_', '/')}."
+        f"in {unit.replace('_per_', '/')}{' given the label' if conditional else ''}."
     )
     _save(run, figure, f"samples/likelihood-{split}.png", "Most and least likely", caption)
 
@@ -110,7 +116,7 @@ def pictures(run: Run, model: NetworkScore, data: Data, *, seed: int = 0) -> Non
             "Loss by noise level",
             "Mean squared error of the predicted noise at the end of training.",
         )
-    _histogram(run, data)
+    _histogram(run, data, has_classes(model))
 
 
 @torch.no_grad()

@@ -1,10 +1,13 @@
 """What the commands do with a run: train, sample, compute likelihoods and evaluate."""
 
 import io
+import json
 import math
 import os
 import time
-from contextlib import nullcontext
+import zipfile
+import zlib
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from scoresde.data import Data, DataInfo
-from scoresde.metrics import evaluate_samples
+from scoresde.metrics import PCA, evaluate_samples
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.sampling import Sampler, TunedSteps, tune
 from scoresde.score import NetworkScore
@@ -26,6 +29,7 @@ from scoresde.training.loggers import LocalLogger, Logger
 from scoresde.training.loop import Trainer
 from scoresde.training.pictures import has_classes, picture_of_samples, pictures, read_log
 from scoresde.training.provenance import check_same_data, provenance
+from scoresde.training.results import choose_name, differences, identity_of, is_of, outdate, set_aside
 from scoresde.training.run import Run, build_model, data_statistics
 
 __all__ = [
@@ -117,8 +121,12 @@ def _train(
     if first:
         run.write_config()
         run.write_info(DataInfo.of(data))
-        if run.summary().get("finished"):
+        summary = run.summary()
+        if summary.get("finished"):
             run.add_to_summary(finished=False)
+        if trainer.step < trainer.options.steps and "training" in summary:
+            # What the weights will no longer give, whatever stops training before they are evaluated.
+            outdate(run, summary["training"]["steps"])
         plain: Any = OmegaConf.to_container(run.config, resolve=True)
         for each in loggers:
             each.rewind(run.directory, trainer.step)
@@ -191,15 +199,14 @@ def _after_training(
     evaluation = run.config.evaluation
     n = len(data.test) if evaluation.samples is None else min(evaluation.samples, len(data.test))
     if n > 0:
-        drawn, entry = sample(run, model, data, run.make("sampler"), n, seed=evaluation.seed, progress=progress)
-        evaluate(run, data, drawn, entry, seed=evaluation.seed)
+        evaluate(run, model, data, run.make("sampler"), n, seed=evaluation.seed, progress=progress, own=True)
     if evaluation.likelihood != 0:
         # As many of the training data as there are held out: enough to see overfitting.
         most = len(data.test) if evaluation.likelihood is None else evaluation.likelihood
         for split in ("test", "train"):
-            likelihood(run, model, data, split, most, evaluation, progress)
+            likelihood(run, model, data, split, most, evaluation, progress, own=True)
     if evaluation.pictures:
-        pictures(run, model, data, seed=evaluation.seed)
+        _pictures(run, model, data)
     summary = run.summary()
     for each in loggers:
         each.numbers(step, {"event": "evaluation", **_flat(summary)})
@@ -207,6 +214,19 @@ def _after_training(
             each.picture(step, Path(picture["file"]).stem, run.directory / picture["file"])
         if summary.get("samples", {}).get("metrics"):
             each.table(step, "sample quality", *_quality(summary))
+
+
+def _pictures(run: Run, model: NetworkScore, data: Data) -> None:
+    """Draw the pictures of a model, unless they are there."""
+    settings = {
+        "model": run.fingerprint(),
+        "data_hash": data.fingerprint(),
+        "sampler": identity_of(run.make("sampler")),
+        "seed": run.config.evaluation.seed,
+    }
+    if not is_of(run.summary().get("pictures"), settings):
+        pictures(run, model, data, seed=run.config.evaluation.seed)
+        run.add_to_summary(pictures=settings)
 
 
 def _quality(summary: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -230,31 +250,72 @@ def sample(
     batch_size: int = 1024,
     progress: bool = True,
     name: str = "samples",
+    overwrite: bool = False,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Draw n samples, save them and a picture of them.
+    """Draw n samples, save them and a picture of them; those that are there with the same settings are read.
 
     Returns the samples `(n, ...)` in raw units, and what they cost.
 
     Args:
         data: the run's data, or what it knows of them, with which pictures show no held-out data beside samples.
         label: the class to draw from, for models with classes; else classes come in turn.
+        overwrite: replace samples of the same name with other settings.
+
+    Raises:
+        ConfigError: there are samples of this name with other settings.
     """
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n is {n!r}, expected a whole number of at least 1")
     if Path(name).name != name:
         raise ValueError(f"name is {name!r}, expected a name without slashes")
     cond = labels_of(model, n, label)
+    path = run.directory / "samples" / f"{name}.npz"
+    settings = sample_settings(run, sampler, n, seed, label)
+    known = None if overwrite else saved_samples(path)
+    if known is not None:
+        saved, note = known
+        if note is None or not is_of(note, settings):
+            raise ConfigError(
+                f"{path} is there already, {differences(note, settings)}: give another name, or overwrite=true to "
+                "replace it"
+            )
+        return saved, {**note, "reused": True}
     began = time.perf_counter()
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress, **cond}
     out = sampler(model, (n, *data.shape), **options)
     seconds = time.perf_counter() - began
     raw = data.transform.decode(out.x.cpu())
+    cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
     arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.cpu().numpy() for k, v in cond.items()}}
     buffer = io.BytesIO()
+    arrays[_NOTE] = np.array(json.dumps(cost))
     np.savez_compressed(buffer, **arrays)
-    write_atomically(run.directory / "samples" / f"{name}.npz", lambda file: file.write(buffer.getvalue()))
+    write_atomically(path, lambda file: file.write(buffer.getvalue()))
     picture_of_samples(run, data, raw, name, f"{n} samples by {sampler!r}, {out.nfe} evaluations each.")
-    return raw, {"n": n, "nfe": out.nfe, "seconds": seconds, "sampler": repr(sampler), "seed": seed}
+    return raw, cost
+
+
+_NOTE = "note"  # the array of a file of samples that says how they were drawn, as JSON
+
+
+def sample_settings(run: Run, sampler: Sampler, n: int, seed: int, label: int | None = None) -> dict[str, Any]:
+    """What samples depend on."""
+    return {"sampler": identity_of(sampler), "n": n, "seed": seed, "label": label, "model": run.fingerprint()}
+
+
+def saved_samples(path: Path) -> tuple[Tensor, dict[str, Any] | None] | None:
+    """Samples in a file and the note of how they were drawn; None if there is no such file.
+
+    The note is None in a file of an older version, or one that cannot be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            note = json.loads(str(file[_NOTE]))
+            return torch.from_numpy(file["x"]), note if isinstance(note, dict) else None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return torch.empty(0), None
 
 
 def labels_of(model: NetworkScore, n: int, label: int | None) -> dict[str, Tensor]:
@@ -291,15 +352,118 @@ def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: Dict
 
 
 def evaluate(
-    run: Run, data: Data, samples: Tensor, cost: dict[str, Any], *, seed: int = 0, features: Any = None, name: str = ""
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sample quality against as many held-out samples, and of training data against the same for scale.
+    run: Run,
+    model: NetworkScore,
+    data: Data,
+    sampler: Sampler,
+    n: int,
+    *,
+    seed: int = 0,
+    pca: int | None = None,
+    batch_size: int = 1024,
+    progress: bool = True,
+    label: str = "",
+    source: str | None = None,
+    overwrite: bool = False,
+    own: bool = False,
+    first: bool = True,
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Draw samples and compare them with as many held-out samples, and training data with the same for scale.
 
-    Goes into the summary, with what the samples cost; with a name it is kept apart from the run's own.
+    The figures go into the summary with what the samples cost: the run's own as `samples`, others under a name of what
+    differs in their settings (see `choose_name`). Figures with the same settings are not computed again.
+
+    Args:
+        run: the run.
+        model: its model.
+        data: its data, or others in the place of its test data.
+        sampler: draws the samples.
+        n: how many.
+        seed: of the samples, and of which data they are compared with.
+        pca: compare on so many principal components; raw values if None.
+        batch_size: samples to work on at once.
+        progress: show a progress bar.
+        label: a short text for the sampler, as part of a name.
+        source: the file that the data are from, for the summary, if they are not the run's.
+        overwrite: replace the run's own figures.
+        own: these are the run's own figures; those that are there with other settings get a further name.
+        first: where there are none these are the run's own, whatever their settings.
 
     Returns:
-        The entry of the samples, and the metrics of training data.
+        The key of the summary, its entry, and the metrics of training data.
     """
+    drawing = sample_settings(run, sampler, n, seed)
+    settings = {**drawing, "pca": pca, "data": data.name, "data_hash": data.fingerprint()}
+    summary = run.summary()
+    known = _known_samples(run, summary, settings, drawing)
+    key = "samples"
+    if own:
+        if key in known and known[key] != settings:
+            set_aside(run, key, known[key], settings)
+    else:
+        default = None if first else _own_settings(run, data, settings)
+        if source is not None:
+            default = {**(default or settings), "data_hash": None}
+        replacing = overwrite and source is None
+        key = choose_name(key, known, settings, default, overwrite=replacing, labels={"sampler": label})
+    if known.get(key) == settings and not overwrite:
+        entry = summary[key]
+        return key, {**entry, "reused": True}, entry.get("reference") or summary.get("reference", {})
+    drawn, cost = sample(
+        run,
+        model,
+        data,
+        sampler,
+        n,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+        name=key,
+        overwrite=overwrite,
+    )
+    metrics, reference, seconds = sample_quality(data, drawn, seed=seed, features=None if pca is None else PCA(pca))
+    entry = {**cost, **settings, "metrics": metrics, "metrics_seconds": seconds}
+    entry |= {} if source is None else {"source": source}
+    entry.pop("reused", None)
+    if key == "samples":
+        run.add_to_summary(samples=entry, reference=reference)
+    else:
+        run.add_to_summary(**{key: {**entry, "reference": reference}})
+    return key, entry, reference
+
+
+def _known_samples(
+    run: Run, summary: dict[str, Any], settings: dict[str, Any], drawing: dict[str, Any]
+) -> dict[str, dict[str, Any] | None]:
+    """Settings of the evaluations in the summary by their names, and of other samples under such a name.
+
+    Samples of the same settings without figures, as an interrupted command leaves them, are not among them.
+    """
+    known: dict[str, dict[str, Any] | None] = {}
+    for path in (run.directory / "samples").glob("samples*.npz"):
+        found = saved_samples(path)
+        if found is not None and not is_of(found[1], drawing):
+            known[path.stem] = found[1]
+    for key, entry in summary.items():
+        if isinstance(entry, dict) and (key == "samples" or key.startswith("samples-")):
+            known[key] = {name: entry.get(name) for name in settings}
+    return known
+
+
+def _own_settings(run: Run, data: Data, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the evaluation that training makes."""
+    evaluation = run.config.get("evaluation", {})
+    n = evaluation.get("samples")
+    own = {"n": len(data.test) if n is None else min(n, len(data.test)), "seed": evaluation.get("seed", 0)}
+    with suppress(ValueError):  # tuned steps that are not there
+        own["sampler"] = identity_of(run.make("sampler"))
+    return {**settings, "sampler": None, "pca": None, **own}
+
+
+def sample_quality(
+    data: Data, samples: Tensor, *, seed: int = 0, features: Any = None
+) -> tuple[dict[str, Any], dict[str, Any], float]:
+    """Metrics of samples and of training data, both against as many held-out data, and the seconds they took."""
     n = min(len(samples), len(data.test), len(data.train))
     order = torch.Generator().manual_seed(seed)
     test = _units(data, data.test[torch.randperm(len(data.test), generator=order)[:n]])
@@ -307,9 +471,7 @@ def evaluate(
     began = time.perf_counter()
     metrics = _metrics(evaluate_samples(_units(data, samples[:n]), test, features, seed=seed))
     reference = _metrics(evaluate_samples(some, test, features, seed=seed))
-    cost = {**cost, "metrics": metrics, "metrics_seconds": time.perf_counter() - began}
-    run.add_to_summary(**{f"samples-{name}" if name else "samples": cost, "reference": reference})
-    return cost, reference
+    return metrics, reference, time.perf_counter() - began
 
 
 def _units(data: Data, raw: Tensor) -> Tensor:

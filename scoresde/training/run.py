@@ -7,7 +7,8 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,7 @@ _IDENTITY = (
     "data", "sde", "network", "preconditioning", "objective", "optimizer", "training", "sampler", "evaluation",
 )  # fmt: skip
 _FREE = ("training.log_every", "training.checkpoint_every", "training.keep")
+_DATED = re.compile(r"Of the weights after \d+ steps\.$")
 
 
 def config_hash(config: DictConfig) -> str:
@@ -170,6 +172,11 @@ class Run:
         """
         return digest(load_tensors(self.model_path))[:16]
 
+    def step(self) -> int | None:
+        """The training step of the model's weights; None if its file does not say."""
+        step = load_metadata(self.model_path).get("step", "")
+        return int(step) if step.isdecimal() else None
+
     def save_model(self, model: NetworkScore, step: int) -> None:
         """Write the weights and the data's statistics."""
         metadata = {"format": "scoresde-model-1", "step": str(step), TRAINED_WITH: json.dumps(self.provenance())}
@@ -258,9 +265,10 @@ class Run:
                     folder.rmdir()
 
     def add_to_summary(self, **entries: Any) -> dict[str, Any]:
-        """Set entries of `summary.json`."""
+        """Set entries of `summary.json`; None removes one."""
         with self.alone("summary", wait=True):
-            summary = {**self._stored("summary.json", dict, locked=True), **entries}
+            entries = {**self._stored("summary.json", dict, locked=True), **entries}
+            summary = {key: value for key, value in entries.items() if value is not None}
             text = json.dumps(summary, indent=2)
             write_atomically(self.directory / "summary.json", lambda file: file.write(text.encode() + b"\n"))
         return summary
@@ -274,18 +282,51 @@ class Run:
         return [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("file"), str)]
 
     def add_picture(self, file: str, title: str, caption: str) -> None:
-        """List a picture for the report; one of the same file is replaced."""
-        path = self.directory / "pictures.json"
-        with self.alone("pictures", wait=True):
-            pictures = self._pictures(locked=True)
-            entry = {"file": file, "title": title, "caption": caption}
+        """List a picture for the report; one of the same file is replaced. Those of earlier weights stay the last."""
+        entry = {"file": file, "title": title, "caption": caption}
+
+        def add(pictures: list[dict[str, str]]) -> None:
             places = [i for i, p in enumerate(pictures) if p["file"] == file]
-            if places:
+            if places and not _DATED.search(_caption(pictures[places[0]])):
                 pictures[places[0]] = entry
-            else:
-                pictures.append(entry)
-            text = json.dumps(pictures, indent=2)
-            write_atomically(path, lambda handle: handle.write(text.encode() + b"\n"))
+                return
+            pictures[:] = [p for p in pictures if p["file"] != file]
+            dated = [i for i, p in enumerate(pictures) if _DATED.search(_caption(p))]
+            pictures.insert(dated[0] if dated else len(pictures), entry)
+
+        self._change_pictures(add)
+
+    def rename_picture(self, file: str, new: str) -> None:
+        """List a picture under another file."""
+
+        def rename(pictures: list[dict[str, str]]) -> None:
+            for entry in pictures:
+                if entry["file"] == file:
+                    entry["file"] = new
+
+        self._change_pictures(rename)
+
+    def date_pictures(self, step: int) -> None:
+        """Say of all pictures listed so far that they are of the weights after `step` steps."""
+
+        def date(pictures: list[dict[str, str]]) -> None:
+            for entry in pictures:
+                if not _DATED.search(_caption(entry)):
+                    entry["caption"] = f"{_caption(entry)} Of the weights after {step} steps.".strip()
+
+        self._change_pictures(date)
+
+    def _change_pictures(self, change: Callable[[list[dict[str, str]]], None]) -> None:
+        with self.alone("pictures", wait=True):
+            before, pictures = (self._pictures(locked=True) for _ in range(2))
+            change(pictures)
+            if pictures != before:
+                text = json.dumps(pictures, indent=2)
+                write_atomically(self.directory / "pictures.json", lambda handle: handle.write(text.encode() + b"\n"))
+
+
+def _caption(picture: dict[str, str]) -> str:
+    return str(picture.get("caption", ""))
 
 
 def build_model(run: Run, shape: tuple[int, ...], statistics: Statistics) -> NetworkScore:

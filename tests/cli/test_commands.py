@@ -24,6 +24,7 @@ from PIL import Image
 import scoresde
 from scoresde.cli import main
 from scoresde.cli.output import format_warning
+from scoresde.data import two_moons
 from scoresde.training import checkpoint, pipeline
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
 
@@ -368,10 +369,128 @@ def test_evaluate(work: Path, trained: Path, capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert "frechet_distance" in out
     assert "against 20 held-out" in out
-    assert summary()["samples"]["n"] == 20
-    assert np.load(f"{RUN}/samples/evaluation.npz")["x"].shape == (20, 2)
-    before = summary(trained / RUN)["samples"]["metrics"]["frechet_distance"]["value"]
-    assert summary()["samples"]["metrics"]["frechet_distance"]["value"] == pytest.approx(before, rel=1e-6)
+    assert f"samples in {RUN}/summary.json, there already" in out
+    assert summary() == summary(trained / RUN)
+    main(["evaluate", f"run={RUN}", "n=30", "sampler=heun", "sampler.grid.steps=3", "progress=false"])
+    out = capsys.readouterr().out
+    assert f"samples-heun-steps3-n30 in {RUN}/summary.json\n" in out
+    after = summary()
+    assert after.pop("samples-heun-steps3-n30")["n"] == 30
+    assert after == summary(trained / RUN)
+    assert np.load(f"{RUN}/samples/samples-heun-steps3-n30.npz")["x"].shape == (30, 2)
+    main(["evaluate", f"run={RUN}", "n=30", "overwrite=true", "progress=false"])
+    assert summary()["samples"]["n"] == 30
+
+
+def test_a_likelihood_with_other_settings_loses_nothing(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, own = files(), summary()
+    main(["likelihood", RUN, "n=5", "tol=0.5", "seed=3", "progress=false"])
+    assert f"per sample: {RUN}/likelihood-test-seed3.csv" in capsys.readouterr().out
+    after = summary()
+    assert after.pop("likelihood-test-seed3")["n"] == 5
+    assert after == own
+    assert {k: v for k, v in before.items() if not k.endswith("summary.json")}.items() <= files().items()
+    main(["likelihood", RUN, "n=5", "tol=0.5", "progress=false"])
+    assert "n = 5, 5 of them there already" in capsys.readouterr().out
+    assert summary()["likelihood"] == own["likelihood"]
+    main(["report", RUN])
+    assert "likelihood-test-seed3" in Path(f"{RUN}/report.html").read_text()
+
+
+def test_a_finished_run_that_is_named_is_left_alone(
+    work: Path, no_training: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files()
+    for more in ([], ["training.steps=20"], ["training.steps=15"], ["evaluation.samples=20"]):
+        main(["train", f"run={RUN}", *more, "progress=false"])
+        out = capsys.readouterr().out
+        assert f"{RUN} is finished: nothing to do\n" in out
+        assert "training.steps=N" in out
+        assert files() == before
+
+
+def test_a_finished_run_with_other_figures(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, own = files(), summary()
+    main(["train", f"run={RUN}", "evaluation.likelihood=9", "progress=false"])
+    assert "n = 9, 8 of them there already" in capsys.readouterr().out
+    after = summary()
+    assert {key for key in after if after[key] != own[key]} == {"likelihood", "likelihood_train"}
+    kept = ("samples.npz", "samples.png", "score_field.png")
+    assert all(content == files()[path] for path, content in before.items() if path.endswith(kept))
+
+
+# -- data of the user's own -----------------------------------------------------------------------------
+
+
+def save_points(name: str, x: np.ndarray, **more: Any) -> str:
+    np.savez(name, x=x, **more)
+    return f"data.path={name}"
+
+
+def test_likelihoods_of_ones_own_data(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own, points = summary(), two_moons(200, 40).test.numpy()
+    path = save_points("mine.npz", points[::-1][:12].copy())
+    main(["likelihood", RUN, "data=npz", path, "tol=0.5", "progress=false"])
+    out = capsys.readouterr().out
+    assert out.startswith("all of mine.npz: ")
+    (name,) = (name for name in summary() if name.startswith("likelihood-all-mine-"))
+    after = summary()
+    entry = after.pop(name)
+    assert (entry["n"], entry["source"], entry["data"]) == (12, "mine.npz", "mine")
+    assert after == own
+    # In the order of the file, encoded by the run's own transform: as the run's own held-out data are.
+    main(["likelihood", RUN, "tol=0.5", "progress=false"])
+    mine, held_out = (
+        [float(line.split(",")[1]) for line in Path(f"{RUN}/{file}.csv").read_text().splitlines()[1:]]
+        for file in (name, "likelihood-test")
+    )
+    # A sample's probes depend on its place.
+    assert mine == pytest.approx(held_out[::-1][:12], abs=0.2)
+    # Another file of that name is another result.
+    path = save_points("mine.npz", points[:12])
+    main(["likelihood", RUN, "data=npz", path, "tol=0.5", "progress=false"])
+    assert len([key for key in summary() if key.startswith("likelihood-all-mine-")]) == 2
+    main(["likelihood", RUN, "data=npz", path, "split=train", "tol=0.5", "progress=false"])
+    assert capsys.readouterr().out.splitlines()[-2].startswith("train of mine.npz: ")
+
+
+def test_evaluation_and_comparison_on_ones_own_data(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = summary()
+    path = save_points("mine.npz", two_moons(200, 40).test.numpy())
+    main(["evaluate", RUN, "data=npz", path, "n=20", "progress=false"])
+    assert "against 20 of mine.npz" in capsys.readouterr().out
+    (name,) = (name for name in summary() if name.startswith("samples-mine-"))
+    assert summary()[name]["source"] == "mine.npz"
+    assert {key: value for key, value in summary().items() if key != name} == own
+    main(["compare", RUN, "data=npz", path, "samplers=heun", "steps=3", "n=20", "progress=false"])
+    (table,) = Path(RUN).glob("comparison-mine-*.csv")
+    main(["compare", RUN, "samplers=heun", "steps=3", "n=20", "progress=false"])
+    main(["compare", RUN, "samplers=heun", "steps=3", "n=21", "progress=false"])
+    assert {path.name for path in Path(RUN).glob("comparison*.csv")} == {
+        table.name,
+        "comparison.csv",
+        "comparison-n21.csv",
+    }
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.random.default_rng(0).normal(size=(12, 3)), r"have shape \(3,\), expected that of the run's, \(2,\)"),
+        (
+            np.random.default_rng(0).integers(0, 255, (12, 2), dtype=np.uint8),
+            "has integers of 256 levels, the run's data are continuous values",
+        ),
+        (np.random.default_rng(0).normal(size=(12, 2)) * 300, "values of mine.npz are .* same units"),
+        (np.random.default_rng(0).normal(size=(12, 2)) / 1000, "values of mine.npz are .* same units"),
+    ],
+)
+@pytest.mark.parametrize("command", ["likelihood", "evaluate", "compare"])
+def test_data_that_do_not_fit_the_run(
+    work: Path, capsys: pytest.CaptureFixture[str], command: str, x: np.ndarray, message: str
+) -> None:
+    path = save_points("mine.npz", x)
+    assert re.search(message, refusal(capsys, command, f"run={RUN}", "data=npz", path))
 
 
 @pytest.mark.parametrize("directory", [RUN, "runs"])

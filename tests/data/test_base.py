@@ -70,7 +70,7 @@ def test_the_fingerprint_is_of_values_labels_and_split() -> None:
 
 def test_the_whole_is_in_the_order_of_the_source() -> None:
     labels = {"train_labels": torch.tensor([0, 1, 2]), "test_labels": torch.tensor([3])}
-    values, classes = make(**labels, rows=torch.tensor([3, 0, 1, 2])).whole()
+    values, classes = make(**labels, num_classes=4, rows=torch.tensor([3, 0, 1, 2])).whole()
     assert values.tolist() == [[2, 3], [4, 5], [0, 1], [0, 1]]
     assert classes is not None
     assert classes.tolist() == [1, 2, 3, 0]

@@ -63,7 +63,7 @@ def do(run: Run, trained: SimpleNamespace, **changes: Any) -> pd.DataFrame:
     options = OmegaConf.merge(trained.options, chosen)
     assert isinstance(options, DictConfig)
     presets = Presets(conf_dir() / "sampler", run.directory)
-    return compare_run(run, trained.model, trained.data, options, presets, progress=False)
+    return compare_run(run, trained.model, trained.data, options, presets, progress=False)[0]
 
 
 @pytest.fixture

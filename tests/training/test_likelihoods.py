@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,6 +71,11 @@ def options(**changes: Any) -> DictConfig:
     )
 
 
+def content(run: Run) -> dict[str, bytes]:
+    """The tables and their notes."""
+    return {path.name: path.read_bytes() for path in run.directory.glob("likelihood*")}
+
+
 def table(run: Run) -> list[list[str]]:
     with (run.directory / "likelihood-test.csv").open(newline="") as file:
         return list(csv.reader(file))[1:]
@@ -108,13 +114,106 @@ def test_an_interrupted_command_goes_on(run: Run, trained: SimpleNamespace, monk
     assert len(table(run)) == 7
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"tol": 0.4}, {"draws": 2}])
-def test_other_settings_begin_anew(run: Run, trained: SimpleNamespace, changes: dict[str, Any]) -> None:
+def test_fewer_samples_leave_the_entry_of_more(run: Run, trained: SimpleNamespace) -> None:
+    likelihood(run, run.model(), trained.data, "test", 4, options(), progress=False)
+    before, files = run.summary(), content(run)
+    few = likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False)
+    assert (few["n"], few["reused"], few["file"]) == (2, 2, "likelihood-test.csv")
+    assert run.summary() == before
+    assert content(run) == files
+    assert likelihood(run, run.model(), trained.data, "test", 5, options(), progress=False)["reused"] == 4
+    assert run.summary()["likelihood"]["n"] == 5
+    likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False, overwrite=True)
+    assert run.summary()["likelihood"]["n"] == 2
+    assert len(table(run)) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"seed": 1}, "seed1"),
+        ({"tol": 0.4}, "tol0.4"),
+        ({"draws": 2, "bound": "importance"}, "draws2-importance"),
+        ({"divergence": {"_target_": "scoresde.divergence.Exact"}}, "Exact_mode_auto_chunk_None"),
+    ],
+)
+def test_other_settings_have_a_file_of_their_own(
+    run: Run, trained: SimpleNamespace, changes: dict[str, Any], name: str
+) -> None:
     likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False)
-    before = table(run)
+    before, summary = content(run), run.summary()
     entry = likelihood(run, run.model(), trained.data, "test", 2, options(**changes), progress=False)
+    assert (entry["reused"], entry["file"]) == (0, f"likelihood-test-{name}.csv")
+    assert before.items() <= content(run).items()
+    assert run.summary() == {**summary, f"likelihood-test-{name}": entry}
+    again = likelihood(run, run.model(), trained.data, "test", 3, options(**changes), progress=False)
+    assert (again["reused"], again["file"]) == (2, entry["file"])
+    # Unless the user says so.
+    last = likelihood(run, run.model(), trained.data, "test", 2, options(**changes), progress=False, overwrite=True)
+    assert last["file"] == "likelihood-test.csv"
+    assert run.summary()["likelihood"] == last
+    assert table(run)[:2] != [line.split(",") for line in before["likelihood-test.csv"].decode().splitlines()[1:]]
+
+
+def test_a_given_name_is_not_given_twice(run: Run, trained: SimpleNamespace) -> None:
+    def found(name: str, **changes: Any) -> dict[str, Any]:
+        chosen = {"overwrite": changes.pop("overwrite", False), "name": name, "progress": False}
+        return likelihood(run, run.model(), trained.data, "test", 2, options(**changes), **chosen)
+
+    assert found("mine")["file"] == "likelihood-test-mine.csv"
+    before = content(run)
+    message = "likelihood-test-mine is there already, with seed 0 instead of 1: give another name, or overwrite=true"
+    with pytest.raises(ConfigError, match=message):
+        found("mine", seed=1)
+    with pytest.raises(ConfigError, match=r"name is '\.\./mine', expected a name without slashes"):
+        found("../mine")
+    assert content(run) == before
+    assert found("mine")["reused"] == 2
+    assert found("mine", seed=1, overwrite=True)["reused"] == 0
+    assert run.summary()["likelihood-test-mine"]["seed"] == 1
+
+
+def test_the_runs_own_settings_are_its_own_again(run: Run, trained: SimpleNamespace) -> None:
+    """Training with other options of its evaluation keeps what was there under a further name."""
+    first = likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False, own=True)
+    rows = table(run)
+    second = likelihood(run, run.model(), trained.data, "test", 2, options(tol=0.4), progress=False, own=True)
+    assert second["file"] == "likelihood-test.csv"
+    summary = run.summary()
+    assert summary["likelihood"] == second
+    assert summary["likelihood-test-tol0.5"] == {**first, "file": "likelihood-test-tol0.5.csv"}
+    with (run.directory / "likelihood-test-tol0.5.csv").open(newline="") as file:
+        assert list(csv.reader(file))[1:] == rows
+    assert likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False)["reused"] == 2
+
+
+def test_other_data_under_the_same_name_are_computed(run: Run, trained: SimpleNamespace) -> None:
+    first = likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False)
+    before = content(run)
+    changed = replace(trained.data, test=16 - trained.data.test)
+    entry = likelihood(run, run.model(), changed, "test", 2, options(), progress=False)
     assert entry["reused"] == 0
-    assert table(run) != before
+    assert entry["file"] == f"likelihood-test-digits-{changed.fingerprint()[:8]}.csv"
+    assert entry["bits_per_dim"] != first["bits_per_dim"]
+    assert before.items() <= content(run).items()
+
+
+def test_a_note_of_an_older_version_is_of_other_settings(run: Run, trained: SimpleNamespace) -> None:
+    likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False)
+    note = run.directory / "likelihood-test.json"
+    settings = json.loads(note.read_text())["settings"]
+    older = {k: v for k, v in settings.items() if k not in ("data", "data_hash", "conditional")}
+    note.write_text(json.dumps(older, indent=1))
+    before = content(run)
+    entry = likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False)
+    assert entry["reused"] == 0
+    assert entry["file"] == f"likelihood-test-digits-{trained.data.fingerprint()[:8]}.csv"
+    assert before.items() <= content(run).items()
+    # Nor are rows without a note lost.
+    note.unlink()
+    entry = likelihood(run, run.model(), trained.data, "test", 2, options(seed=1), progress=False, own=True)
+    assert (run.directory / "likelihood-test-earlier.csv").read_bytes() == before["likelihood-test.csv"]
+    assert entry["file"] == "likelihood-test.csv"
 
 
 def test_the_same_weights_saved_again_are_the_same_model(run: Run, trained: SimpleNamespace) -> None:
@@ -136,11 +235,11 @@ def test_another_model_begins_anew(run: Run, trained: SimpleNamespace) -> None:
 
 def test_a_trained_dequantisation_is_the_runs_own(run: Run, trained: SimpleNamespace) -> None:
     """Another one begins anew, the same does not; none, or one of other data, is said in one line."""
-    run.config.evaluation.dequantisation = OmegaConf.load(conf_dir() / "dequantisation" / "variational.yaml")
+    chosen = options(dequantisation=OmegaConf.load(conf_dir() / "dequantisation" / "variational.yaml"))
     model, path = run.model(), run.directory / FILE
 
     def found() -> dict[str, Any]:
-        return likelihood(run, model, trained.data, "test", 2, options(), progress=False)
+        return likelihood(run, model, trained.data, "test", 2, chosen, progress=False)
 
     with pytest.raises(ConfigError, match=rf"there is no file {path}: make it by `scoresde dequantise run="):
         found()

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +21,12 @@ import scoresde
 from scoresde.cli import conf_dir
 from scoresde.data import Identity, digits, two_moons
 from scoresde.likelihood import bits_per_dim
+from scoresde.sampling import Euler, Sampler
 from scoresde.score import NetworkScore
 from scoresde.training import pipeline
 from scoresde.training.config import ConfigError
 from scoresde.training.loggers import LocalLogger, Logger
-from scoresde.training.pipeline import check_labels, evaluate, likelihood, sample, train
+from scoresde.training.pipeline import check_labels, evaluate, likelihood, sample, sample_quality, train
 from scoresde.training.run import Run
 
 SMALL = [
@@ -212,9 +214,29 @@ def test_samples_of_a_class(copied: Run, trained: SimpleNamespace) -> None:
 
 def test_samples_do_not_depend_on_the_batch_size(copied: Run, trained: SimpleNamespace) -> None:
     whole = draw(copied, trained.data, 6)["x"]
-    parts = draw(copied, trained.data, 6, batch_size=4)["x"]
+    parts = draw(copied, trained.data, 6, batch_size=4, name="parts")["x"]
     assert np.abs(whole.astype(float) - parts).max() <= 1  # a level, where round-off tips a value over
-    assert not np.array_equal(whole, draw(copied, trained.data, 6, seed=1)["x"])
+    assert not np.array_equal(whole, draw(copied, trained.data, 6, seed=1, name="others")["x"])
+
+
+def test_samples_are_not_replaced_by_others(copied: Run, trained: SimpleNamespace) -> None:
+    path = copied.directory / "samples" / "drawn.npz"
+    first = draw(copied, trained.data, 6)["x"]
+    before = path.read_bytes()
+    again, cost = sample(copied, copied.model(), trained.data, copied.make("sampler"), 6, progress=False, name="drawn")
+    assert cost["reused"]
+    assert np.array_equal(again.numpy(), first)
+    message = "drawn.npz is there already, with seed 0 instead of 1: give another name, or overwrite=true to replace it"
+    with pytest.raises(ConfigError, match=message):
+        draw(copied, trained.data, 6, seed=1)
+    with pytest.raises(ConfigError, match="with label None instead of 3"):
+        draw(copied, trained.data, 6, label=3)
+    assert path.read_bytes() == before
+    assert not np.array_equal(draw(copied, trained.data, 6, seed=1, overwrite=True)["x"], first)
+    # Those of an older version do not say what they are.
+    np.savez(path, x=first)
+    with pytest.raises(ConfigError, match="drawn.npz is there already, with settings that are not known"):
+        draw(copied, trained.data, 6)
 
 
 @pytest.mark.parametrize(
@@ -242,19 +264,124 @@ def test_samples_that_cannot_be_drawn(
 # -- quality and likelihood -----------------------------------------------------------------------------
 
 
-def test_evaluation(copied: Run, trained: SimpleNamespace) -> None:
-    drawn = torch.from_numpy(np.load(copied.directory / "samples" / "samples.npz")["x"])
-    evaluate(copied, trained.data, drawn, {"n": 12})
-    again = copied.summary()
-    assert again["reference"] == trained.run.summary()["reference"]
-    assert again["samples"]["metrics"] == trained.run.summary()["samples"]["metrics"]
+def assess(run: Run, data: Any, **options: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    sampler, n = options.pop("sampler", run.make("sampler")), options.pop("n", 12)
+    return evaluate(run, run.model(), data, sampler, n, progress=False, **options)
+
+
+def test_an_evaluation_is_not_done_twice(copied: Run, trained: SimpleNamespace) -> None:
+    before, file = copied.summary(), (copied.directory / "samples" / "samples.npz").read_bytes()
+    key, entry, reference = assess(copied, trained.data)
+    assert (key, entry["reused"], reference) == ("samples", True, before["reference"])
+    assert copied.summary() == before
+    # As if it had been interrupted after the samples.
+    copied.add_to_summary(samples=None, reference=None)
+    key, entry, reference = assess(copied, trained.data)
+    assert key == "samples"
+    assert entry["metrics"] == before["samples"]["metrics"]
+    assert reference == before["reference"] == copied.summary()["reference"]
+    assert (copied.directory / "samples" / "samples.npz").read_bytes() == file
+
+
+def test_an_evaluation_with_other_settings_stands_beside_the_runs_own(copied: Run, trained: SimpleNamespace) -> None:
+    before, file = copied.summary(), (copied.directory / "samples" / "samples.npz").read_bytes()
+    sampler = copied.make("sampler")
+    other = Sampler(Euler(), sampler.grid)
+    changed = replace(trained.data, test=trained.data.test.flip(0))
+    made = {
+        "samples-n10": assess(copied, trained.data, n=10),
+        "samples-seed3": assess(copied, trained.data, seed=3),
+        "samples-pca4": assess(copied, trained.data, pca=4),
+        "samples-euler": assess(copied, trained.data, sampler=other, label="euler"),
+        f"samples-digits-{changed.fingerprint()[:8]}": assess(copied, changed),
+    }
+    assert [key for key, _, _ in made.values()] == list(made)
+    summary = copied.summary()
+    assert {key: value for key, value in summary.items() if key not in made} == before
+    for key, entry, reference in made.values():
+        assert summary[key] == {**entry, "reference": reference}
+        assert (copied.directory / "samples" / f"{key}.npz").is_file()
+    assert (copied.directory / "samples" / "samples.npz").read_bytes() == file
+    # A file of the user's is not taken for one of them.
+    draw(copied, trained.data, 5, name="samples-n11")
+    assert assess(copied, trained.data, n=11)[0].startswith("samples-n11-")
+    key, entry, reference = assess(copied, trained.data, n=10, overwrite=True)
+    assert key == "samples"
+    assert (copied.summary()["samples"], copied.summary()["reference"]) == (entry, reference)
+
+
+def test_the_quality_of_samples(trained: SimpleNamespace) -> None:
+    drawn = torch.from_numpy(np.load(trained.directory / "samples" / "samples.npz")["x"])
+    metrics, reference, _ = sample_quality(trained.data, drawn)
+    assert reference == trained.run.summary()["reference"]
+    assert metrics == trained.run.summary()["samples"]["metrics"]
     # Training data against themselves as samples: not the figures of an untrained model.
     some = trained.data.train[torch.randperm(len(trained.data.train))[:12]]
-    evaluate(copied, trained.data, some, {"n": 12})
-    better, worse = copied.summary()["samples"]["metrics"], again["samples"]["metrics"]
-    assert better["frechet_distance"]["value"] < worse["frechet_distance"]["value"]
+    better, _, _ = sample_quality(trained.data, some)
+    assert better["frechet_distance"]["value"] < metrics["frechet_distance"]["value"]
     with pytest.raises(ValueError, match="needs at least 7"):
-        evaluate(copied, trained.data, drawn[:1], {})
+        sample_quality(trained.data, drawn[:1])
+
+
+def test_training_again_does_only_what_has_changed(copied: Run, trained: SimpleNamespace) -> None:
+    """Figures with other settings of the evaluation are added, and nothing is lost."""
+    before = {path: path.read_bytes() for path in (copied.directory / "samples").iterdir()}
+    summary = {**copied.summary(), "name": copied.directory.name}
+    copied.config.evaluation.likelihood = 8
+    assert train(copied, None, progress=False)
+    after = copied.summary()
+    assert {key for key in after if after[key] != summary.get(key)} == {"likelihood", "likelihood_train"}
+    assert (after["likelihood"]["n"], after["likelihood"]["reused"]) == (8, 6)
+    changed = {path.name for path, content in before.items() if path.read_bytes() != content}
+    assert changed == {"likelihood.png", "likelihood-test.png", "likelihood-train.png"}
+    copied.config.evaluation.draws = 2
+    assert train(copied, None, progress=False)
+    assert copied.summary()["likelihood"]["draws"] == 2
+    assert copied.summary()["likelihood-test-draws1"] == {**after["likelihood"], "file": "likelihood-test-draws1.csv"}
+    assert (copied.directory / "samples" / "likelihood-test-draws1.png").is_file()
+
+
+def test_figures_of_earlier_weights_are_marked_when_training_goes_on(
+    copied: Run, trained: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = copied.summary()
+    values = (copied.directory / "likelihood-test.csv").read_bytes()
+    copied.config.training.steps = 40
+
+    def interrupted(self: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Trainer, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(copied, None, progress=False)
+    stopped = copied.summary()
+    assert not {"samples", "reference", "likelihood", "likelihood_train"} & set(stopped)
+    earlier = {
+        "likelihood-test-step20": {**before["likelihood"], "file": "likelihood-test-step20.csv"},
+        "likelihood-train-step20": {**before["likelihood_train"], "file": "likelihood-train-step20.csv"},
+        "samples-step20": {**before["samples"], "reference": before["reference"]},
+    }
+    assert {key: stopped[key] for key in earlier} == earlier
+    assert (copied.directory / "likelihood-test-step20.csv").read_bytes() == values
+    assert not (copied.directory / "likelihood-test.csv").exists()
+    assert all(p["caption"].endswith("Of the weights after 20 steps.") for p in copied.pictures())
+    for picture in copied.pictures():
+        assert (copied.directory / picture["file"]).is_file()
+    # The weights are still those of step 20, and so are their figures.
+    options = copied.config.evaluation
+    again = likelihood(copied, copied.model(), trained.data, "test", 6, options, progress=False)
+    assert (again["file"], again["reused"]) == ("likelihood-test-step20.csv", 6)
+    assert train(copied, None, progress=False)
+    after = copied.summary()
+    assert {key: after[key] for key in earlier} == earlier
+    assert after["likelihood"]["step"] == after["samples"]["step"] == after["training"]["steps"] == 40
+    assert after["likelihood"]["bits_per_dim"] != before["likelihood"]["bits_per_dim"]
+    listed = copied.pictures()
+    assert listed[0]["file"] == "samples/samples.png"
+    old = [p["file"] for p in listed if p["caption"].endswith("Of the weights after 20 steps.")]
+    assert old == [f"samples/{name}-step20.png" for name in ("samples", "likelihood-test", "likelihood-train")]
+    assert [p["file"] for p in listed[-3:]] == old
 
 
 def rows(path: Path) -> list[list[str]]:
@@ -384,7 +511,7 @@ def test_nothing_after_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     logger = LocalLogger()
     train(run, logger, progress=False)
     assert len(drawn) == 1
-    assert set(run.summary()) == {"name", "parameters", "training", "finished"}
+    assert set(run.summary()) == {"name", "parameters", "training", "pictures", "finished"}
     assert not (run.directory / "samples").exists()
     # A logger that is the local one is not there twice.
     assert len((run.directory / "metrics.jsonl").read_text().splitlines()) == 5
