@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from scoresde.data import Data, DataInfo
+from scoresde.limits import check_memory
 from scoresde.metrics import PCA, evaluate_samples
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.sampling import Sampler, TunedSteps, tune
@@ -274,7 +275,7 @@ def sample(
     known = None if overwrite else saved_samples(path)
     if known is not None:
         saved, note = known
-        if note is None or not is_of(note, settings):
+        if note is None or not is_of(note, settings) or saved.shape != (n, *data.shape):
             raise ConfigError(
                 f"{path} is there already, {differences(note, settings)}: give another name, or overwrite=true to "
                 "replace it"
@@ -311,6 +312,8 @@ def saved_samples(path: Path) -> tuple[Tensor, dict[str, Any] | None] | None:
     if not path.is_file():
         return None
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_memory(sum(member.file_size for member in archive.infolist()), str(path))
         with np.load(path, allow_pickle=False) as file:
             note = json.loads(str(file[_NOTE]))
             return torch.from_numpy(file["x"]), note if isinstance(note, dict) else None

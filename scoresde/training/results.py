@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scoresde.bounded import DamagedFile, read_csv, read_json
 from scoresde.sampling import Sampler, TunedTimes
-from scoresde.training.checkpoint import read_file
 from scoresde.training.config import ConfigError
 from scoresde.training.run import Run
-from scoresde.training.table import read_rows
 
 __all__ = [
     "choose_name",
@@ -146,16 +145,23 @@ def differences(before: Settings | None, now: Settings) -> str:
 
 def known_tables(directory: Path, own_name: str) -> dict[str, Settings | None]:
     """Settings of the tables `own_name*.csv` that have rows, by their names; None where the note is missing."""
-    return {path.stem: _settings_of(path) for path in directory.glob(f"{own_name}*.csv") if len(read_rows(path)) > 1}
+    return {path.stem: _settings_of(path) for path in directory.glob(f"{own_name}*.csv") if _has_rows(path)}
+
+
+def _has_rows(table: Path) -> bool:
+    try:
+        return len(read_csv(table)) > 1
+    except DamagedFile:
+        return True
 
 
 def _settings_of(table: Path) -> Settings | None:
     try:
-        note = json.loads(read_file(table.with_suffix(".json")))
-    except (OSError, ValueError, RecursionError):
+        note = read_json(table.with_suffix(".json"), dict)
+    except (FileNotFoundError, DamagedFile):
         return None
     # Older versions wrote the settings of likelihoods without a name.
-    settings = note.get("settings", note) if isinstance(note, dict) else None
+    settings = note.get("settings", note)
     return settings if isinstance(settings, dict) else None
 
 

@@ -393,8 +393,6 @@ def test_a_likelihood_with_other_settings_loses_nothing(work: Path, capsys: pyte
     main(["likelihood", RUN, "n=5", "tol=0.5", "progress=false"])
     assert "n = 5, 5 of them there already" in capsys.readouterr().out
     assert summary()["likelihood"] == own["likelihood"]
-    main(["report", RUN])
-    assert "likelihood-test-seed3" in Path(f"{RUN}/report.html").read_text()
 
 
 def test_a_finished_run_that_is_named_is_left_alone(
