@@ -29,6 +29,7 @@ from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from scoresde.training.ema import EMA, PowerFunction, Profile
 from scoresde.training.loggers import Logger
+from scoresde.training.noise_range import warn_of_scale
 from scoresde.training.provenance import TRAINED_WITH, check_provenance
 
 __all__ = ["Interrupted", "NoiseLevels", "Trainer", "Training", "TrainingFailed"]
@@ -196,6 +197,8 @@ class Trainer:
         self.run_dir, self.loggers, self.progress = run_dir, loggers, progress
         self.bare = model.network
         device = self.accelerator.device
+        if model.statistics is not None and self.accelerator.is_main_process:
+            warn_of_scale(model.sde, model.statistics, data.transform)
         model.to(device)
         if options.channels_last and len(data.shape) == 3:
             self.bare.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
