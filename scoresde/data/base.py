@@ -1,6 +1,8 @@
 """What a data set is: raw training and test values, their labels, and the transform into model space."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -8,9 +10,10 @@ from torch import Tensor
 
 from scoresde.digests import digest
 
+from .labels import listed
 from .transforms import Identity, Standardise, Transform
 
-__all__ = ["Data", "split_indices"]
+__all__ = ["Data", "check_seed", "split_indices"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,13 +31,15 @@ class Data:
             by the moments of the training data (see `scoresde.data.continuous`).
         train_labels: `(N,)` integers 0 .. num_classes-1; kept as int64.
         test_labels: `(M,)`; given exactly when `train_labels` is.
-        num_classes: Taken from the largest label when None.
+        num_classes: Taken from the names, or from the largest label, when None.
         rows: `(N + M,)`, the row of its source that each training and then each test sample is, for sources that
             are split; None keeps them in this order.
+        class_names: What the classes are called, in the order of their indices; "0", "1", ... when None.
 
     Raises:
         ValueError: An empty split, shapes that differ, NaN or infinite values, values outside the transform's
-            levels, all training values equal, or labels of the wrong shape, type or range.
+            levels, all training values equal, labels of the wrong shape, type or range, or names that are not as
+            many as classes, or not unique.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Data:
     test_labels: Tensor | None = None
     num_classes: int | None = None
     rows: Tensor | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         fitted = self.transform is not None
@@ -92,6 +98,26 @@ class Data:
             f"{classes}, {self.transform})"
         )
 
+    def with_classes(self, names: Sequence[str]) -> "Data":
+        """The same data with classes counted in the order of `names`, such as those that a model was trained with.
+
+        Raises:
+            ValueError: Data without labels, or with a class that `names` lacks.
+        """
+        if self.train_labels is None or self.test_labels is None or self.class_names is None:
+            raise ValueError(f"{self.name} has no labels, expected the classes {listed(names)}")
+        missing = [name for name in self.class_names if name not in names]
+        if missing:
+            raise ValueError(f"{self.name} has the classes {listed(missing)}, expected those of {listed(names)}")
+        places = torch.tensor([list(names).index(name) for name in self.class_names])
+        return replace(
+            self,
+            train_labels=places[self.train_labels],
+            test_labels=places[self.test_labels],
+            num_classes=len(names),
+            class_names=tuple(names),
+        )
+
     def _checked_values(self, split: str) -> Tensor:
         values: Tensor = getattr(self, split)
         where = f"{self.name}: {split} data"
@@ -119,10 +145,13 @@ class Data:
         if (self.train_labels is None) != (self.test_labels is None):
             raise ValueError(f"{self.name}: give labels for both train and test data, or for neither")
         if self.train_labels is None or self.test_labels is None:
-            if self.num_classes is not None:
-                raise ValueError(f"{self.name}: num_classes={self.num_classes} needs labels")
+            for name in ("num_classes", "class_names"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{self.name}: {name}={getattr(self, name)} needs labels")
             return
         classes = self.num_classes
+        if classes is None and self.class_names is not None:
+            classes = len(self.class_names)
         for split, labels in (("train", self.train_labels), ("test", self.test_labels)):
             count = len(getattr(self, split))
             where = f"{self.name}: {split} labels"
@@ -137,7 +166,24 @@ class Data:
                 wrong = least if least < 0 else most
                 raise ValueError(f"{where} must lie in 0..{classes - 1}, got {wrong}")
             object.__setattr__(self, f"{split}_labels", labels.to(torch.int64))
+        assert classes is not None
         object.__setattr__(self, "num_classes", classes)
+        names = tuple(map(str, range(classes) if self.class_names is None else self.class_names))
+        if len(names) != classes or len(set(names)) < classes:
+            raise ValueError(f"{self.name}: class_names must be {classes} different names, got {listed(names)}")
+        object.__setattr__(self, "class_names", names)
+
+
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Refuse a seed with which two loads of the data could differ.
+
+    Raises:
+        ValueError: None, a negative number, or anything else that is no integer.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(
+            f"{name} must be an integer of at least 0, so that every load draws the same samples, got {seed!r}"
+        )
 
 
 def split_indices(
@@ -148,13 +194,18 @@ def split_indices(
     Args:
         n: Number of samples.
         test_size: A count (int) or a fraction below 1 (float), rounded up as scikit-learn does.
-        seed: Its `random_state`.
+        seed: Its `random_state`, an integer.
         stratify: `(n,)` labels whose proportions both parts keep.
 
     Raises:
-        ValueError: A test size that leaves either part empty.
+        ValueError: A test size that is no number or leaves either part empty, or a seed that is no integer.
     """
-    count = int(np.ceil(test_size * n)) if isinstance(test_size, float) else test_size
+    check_seed(seed)
+    if seed >= 2**32:
+        raise ValueError(f"seed must be below 2**32, got {seed}")
+    if isinstance(test_size, bool) or not isinstance(test_size, Real) or not np.isfinite(test_size):
+        raise ValueError(f"test_size is {test_size!r}, expected a count (an integer) or a fraction between 0 and 1")
+    count = int(test_size) if isinstance(test_size, Integral) else int(np.ceil(test_size * n))
     if not 0 < count < n:
         raise ValueError(
             f"test_size={test_size} leaves {n - count} training and {count} test samples of {n}; "

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Data
+from .base import Data, check_seed
 from .transforms import Identity
 
 __all__ = [
@@ -161,8 +161,7 @@ def _check_noise(noise: float) -> None:
 def _toy(name: str, draw: Draw, n_train: int, n_test: int, seed: int, num_classes: int | None) -> Data:
     if n_train < 1 or n_test < 1:
         raise ValueError(f"{name}: n_train and n_test must be at least 1, got {n_train} and {n_test}")
-    if seed < 0:
-        raise ValueError(f"{name}: seed must not be negative, got {seed}")
+    check_seed(seed, f"{name}: seed")
     points, classes = [], []
     for stream, n in enumerate((n_train, n_test)):
         x, y = draw(np.random.default_rng([seed, stream]), n)

@@ -79,6 +79,25 @@ def test_the_whole_is_in_the_order_of_the_source() -> None:
     assert classes is None
 
 
+def test_classes_have_names() -> None:
+    labelled = {"train_labels": torch.tensor([0, 2, 1]), "test_labels": torch.tensor([2])}
+    assert make(**labelled).class_names == ("0", "1", "2")
+    data = make(**labelled, class_names=("cat", "dog", "owl"))
+    assert data.num_classes == 3
+    other = data.with_classes(["owl", "ape", "cat", "dog"])
+    assert (other.class_names, other.num_classes) == (("owl", "ape", "cat", "dog"), 4)
+    assert other.train_labels is not None
+    assert other.test_labels is not None
+    assert (other.train_labels.tolist(), other.test_labels.tolist()) == ([2, 0, 3], [0])
+    with pytest.raises(ValueError, match="example has the classes dog, expected those of cat, owl"):
+        data.with_classes(["cat", "owl"])
+    with pytest.raises(ValueError, match="example has no labels, expected the classes cat"):
+        make().with_classes(["cat"])
+    for names in (("cat", "dog"), ("cat", "cat", "dog")):
+        with pytest.raises(ValueError, match=r"class_names must be 3 different names|labels must lie in"):
+            make(**labelled, class_names=names)
+
+
 THREE = torch.tensor([0, 1, 2])
 ONE = torch.tensor([0])
 
@@ -130,6 +149,18 @@ def test_split_is_scikit_learns(test_size: float) -> None:
     expected = train_test_split(values, test_size=test_size, random_state=5)
     for indices, part in zip(split_indices(33, test_size, 5), expected, strict=True):
         assert np.array_equal(values[indices.numpy()], part)
+
+
+@pytest.mark.parametrize("test_size", [None, True, math.nan, "0.1"])
+def test_split_refuses_what_is_no_number(test_size: Any) -> None:
+    with pytest.raises(ValueError, match="test_size is .*, expected a count"):
+        split_indices(10, test_size, 0)
+
+
+@pytest.mark.parametrize("seed", [None, -1, 1.0, True, 2**32])
+def test_split_refuses_a_seed_that_draws_anew(seed: Any) -> None:
+    with pytest.raises(ValueError, match="seed must be"):
+        split_indices(10, 2, seed)
 
 
 @pytest.mark.parametrize("test_size", [0, 10, 11, -1, 0.0, 1.0, 0.95, 1.5])

@@ -40,7 +40,7 @@ def test_sizes_and_seeds(toy: Callable[..., Data]) -> None:
     [
         ({"n_train": 0}, "at least 1, got 0 and 2000"),
         ({"n_test": -1}, "and -1"),
-        ({"seed": -3}, "seed must not be"),
+        ({"seed": -3}, "seed must be"),
     ],
 )
 def test_refusals(toy: Callable[..., Data], arguments: dict[str, Any], message: str) -> None:
