@@ -1,8 +1,9 @@
-"""Data sets from the user's own files: an .npz archive, or a folder of pictures."""
+"""Data sets from the user's own files: an .npz archive or .npy file, or a folder of pictures."""
 
-import pickle
-import zipfile
-import zlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arrays import channels_first, read_arrays
 from .base import Data, split_indices
-from .images import Resample, images_to_tensor
+from .images import MAX_PIXELS, SUFFIXES, Resample, images_to_tensor, open_image
+from .labels import index_classes, natural_order
 from .transforms import Discrete, Standardisation, Transform, continuous
 
 __all__ = ["image_folder", "npz"]
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_log = logging.getLogger(__name__)
+
+_TRAIN = ("train", "training")
+_TEST = ("test", "testing", "val", "valid", "validation")
+"""Names of folders that are parts of a data set, in lower case; of those to test on, the first that is there."""
 
 
 def npz(
@@ -26,55 +33,104 @@ def npz(
     test_size: int | float = 0.1,
     levels: int | None = None,
     seed: int = 0,
-    channels_last: bool = False,
+    channels_last: bool | None = None,
     standardise: Standardisation = "auto",
+    low: float = -1.0,
+    high: float = 1.0,
+    test_key: str | None = None,
+    test_label_key: str | None = None,
+    max_gb: float = 16.0,
 ) -> Data:
-    """An array `(N, *shape)` from an archive written by `numpy.savez`; pickled objects are never read.
+    """An array `(N, *shape)` written by `numpy.savez` or `numpy.save`; pickled objects are never read.
 
     uint8 arrays are discrete with 256 levels, other integers with the `levels` given; floating-point arrays
     are continuous and standardised by the moments of the training part, unless `levels` says that they hold
     integers.
 
     Args:
-        path: The .npz file.
-        key: Name of the array.
-        label_key: Name of an integer array `(N,)` of classes; None for no labels.
-        test_size: Test samples, as a count (int) or a fraction (float).
+        path: The .npz archive, or an .npy file, which holds one array.
+        key: Name of the array; an .npy file has none.
+        label_key: Name of an array `(N,)` of classes, integers or strings; None for no labels.
+        test_size: Test samples, as a count (int) or a fraction (float); without `test_key`.
         levels: Number of integer values, 0 .. levels-1.
-        seed: Of the random split.
-        channels_last: The array is `(N, H, W, C)` or `(N, H, W)` and becomes `(N, C, H, W)`.
+        seed: Seed of the random split; without `test_key`.
+        channels_last: Whether the array is `(N, H, W, C)` or `(N, H, W)`, and becomes `(N, C, H, W)`. None: as its
+            shape says, where only one reading makes sense.
         standardise: What has a mean and a standard deviation of its own, where the array is continuous: `"all"`,
             `"channel"`, `"value"`, `"none"` or `"auto"`; see `scoresde.data.continuous`.
+        low: Lower end of the range of the model that the levels are mapped to.
+        high: Upper end of that range.
+        test_key: Name of an array `(M, *shape)` to test on, instead of a part of the other.
+        test_label_key: Name of its classes `(M,)`.
+        max_gb: Most that the arrays may take once they are read, in 10⁹ bytes.
 
     Raises:
-        ValueError: A file or key that is not there, an array of objects or of another unusable type or shape,
-            labels that do not fit, or values that fail the checks of `Data`.
+        ValueError: A file or key that is not there, a damaged file, one above `max_gb`, an array of objects or of
+            another unusable type or shape, labels that do not fit, or values that fail the checks of `Data`.
     """
-    x, y = _load_arrays(path, key, label_key)
-    where = f"array {key!r} of {path}"
+    if (test_label_key is None) != (label_key is None or test_key is None):
+        raise ValueError(
+            f"label_key={label_key}, test_key={test_key} and test_label_key={test_label_key}: a test array has labels "
+            "exactly if the other has, and test_label_key needs test_key"
+        )
+    keys = [key, *(k for k in (label_key, test_key, test_label_key) if k is not None)]
+    arrays = dict(zip(keys, read_arrays(path, keys, max_gb), strict=True))
+    x = arrays[key]
     if x.dtype.kind not in "uif":
-        raise ValueError(f"{where} has dtype {x.dtype}, expected integers or floating point")
+        raise ValueError(f"{_where(key, path)} has dtype {x.dtype}, expected integers or floating point")
     if x.dtype.kind in "ui" and levels is None:
         if x.dtype != np.uint8:
-            raise ValueError(f"{where} has dtype {x.dtype}: give levels=, the number of values 0..levels-1")
+            raise ValueError(
+                f"{_where(key, path)} has dtype {x.dtype}: give levels=, the number of values 0..levels-1"
+                f"{_proposed_levels(x)}, or save floating point if the values are measurements"
+            )
         levels = 256
     if levels is not None and standardise in ("channel", "value"):
         raise ValueError(
-            f"standardise={standardise} is for continuous values, and the {levels} levels of {where} have one scale"
+            f"standardise={standardise} is for continuous values, and the {levels} levels of {_where(key, path)} have "
+            "one scale"
         )
-    if channels_last:
-        if x.ndim not in (3, 4):
-            raise ValueError(f"{where}: channels_last needs (N, H, W, C) or (N, H, W), got shape {x.shape}")
-        x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
+    if levels is None and (low, high) != (-1.0, 1.0):
+        raise ValueError(f"low={low} and high={high} are of discrete data: give levels=, or leave them out")
+    parts = [x] if test_key is None else [x, arrays[test_key]]
+    if test_key is not None and (parts[1].dtype.kind not in "uif" or parts[1].shape[1:] != x.shape[1:]):
+        raise ValueError(
+            f"{_where(test_key, path)} has shape {parts[1].shape} and dtype {parts[1].dtype}, expected samples like "
+            f"those of {key!r}, shape {x.shape} and dtype {x.dtype}"
+        )
+    values = [_values(part, channels_last, levels is not None, _where(key, path)) for part in parts]
+    labels: list[Tensor] = []
+    names = None
+    if label_key is not None:
+        targets = [arrays[k] for k in (label_key, test_label_key) if k is not None]
+        for name, target, part in zip((label_key, test_label_key), targets, parts, strict=False):
+            if target.shape != part.shape[:1] or target.dtype.kind not in "iuUS":
+                raise ValueError(
+                    f"labels {name!r} of {path} must be {len(part)} integers or strings, got shape {target.shape}, "
+                    f"dtype {target.dtype}"
+                )
+        labels, names = index_classes(*targets)
+    discrete = None if levels is None else Discrete(levels, low, high)
+    return _data_of(Path(path).stem, values, labels, names, discrete, test_size, seed, standardise)
+
+
+def _where(key: str, path: str) -> str:
+    return f"array {key!r} of {path}" if path.endswith(".npz") else f"the array of {path}"
+
+
+def _proposed_levels(x: np.ndarray) -> str:
+    """Bits that the values fit in, for a message."""
+    if not x.size or x.min() < 0:
+        return ""
+    bits = max(1, int(x.max()).bit_length())
+    return f" (the largest here is {x.max()}: levels={2**bits}, say)" if bits <= 16 else ""
+
+
+def _values(x: np.ndarray, channels_last: bool | None, discrete: bool, where: str) -> Tensor:
+    x = channels_first(x, channels_last, discrete, where)
     if x.ndim < 2:
         raise ValueError(f"{where} must be (N, *shape), got shape {x.shape}")
-    if y is not None and (y.shape != x.shape[:1] or y.dtype.kind not in "ui"):
-        raise ValueError(
-            f"labels {label_key!r} of {path} must be {len(x)} integers, got shape {y.shape}, dtype {y.dtype}"
-        )
-    values = torch.from_numpy(_native(x))
-    labels = None if y is None else torch.from_numpy(y.astype(np.int64))
-    return _split_data(Path(path).stem, values, labels, None, levels, test_size, seed, standardise)
+    return torch.from_numpy(_native(x))
 
 
 def image_folder(
@@ -85,79 +141,156 @@ def image_folder(
     labels: bool = False,
     seed: int = 0,
     resample: Resample = "lanczos",
+    split_folders: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    max_gb: float = 16.0,
 ) -> Data:
     """All pictures in a folder and its sub-folders, in memory as 8-bit values `(C, H, W)`, 256 levels.
+
+    Symbolic links are followed. What is passed over is logged, in one line with counts by suffix.
 
     Args:
         path: The folder. Files that are hidden or have no image suffix are passed over.
         size: Side to which every picture is centre-cropped and resized; None if all have one size already.
         channels: 3 for RGB, 1 for grey. Transparency is dropped.
         test_size: Test samples, as a count (int) or a fraction (float).
-        labels: The names of the sub-folders, sorted, are the classes 0, 1, ...
-        seed: Of the random split.
+        labels: The names of the sub-folders, in natural order, are the classes 0, 1, ...
+        seed: Seed of the random split.
         resample: Filter used for resizing, "lanczos" or "box".
+        split_folders: Whether `train` and `test` (or `val`) as the only sub-folders are the parts of the data set.
+            `test_size` and `seed` then have no effect, and classes are the folders below.
+        max_pixels: Most pixels of a single picture.
+        max_gb: Most that all pictures may take in memory, in 10⁹ bytes.
 
     Raises:
-        ValueError: A folder that is not there or holds no pictures, a picture that cannot be read, sizes that
-            differ while `size` is None, or with `labels` a picture outside any sub-folder.
+        ValueError: A folder that is not there or holds no pictures, a link that leads nowhere or round in a circle, a
+            picture that cannot be read, sizes that differ while `size` is None, more than the limits, or with `labels`
+            a picture outside any sub-folder.
     """
     root = Path(path)
     if not root.is_dir():
         raise ValueError(f"there is no folder {path}")
-    files = sorted(
-        (p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()),
-        key=lambda p: p.as_posix(),
-    )
-    files = [p for p in files if not any(part.startswith(".") for part in p.parts)]
+    files, others = _pictures_below(root)
     if not files:
-        raise ValueError(f"there are no images in {path}; known suffixes are {' '.join(sorted(_SUFFIXES))}")
-    targets, num_classes = None, None
+        found = f"; there are {_counts(others)}" if others else ""
+        raise ValueError(f"there are no images in {path}; known suffixes are {' '.join(sorted(SUFFIXES))}{found}")
+    if others:
+        _log.warning("%s: %d pictures; passed over: %s", path, len(files), _counts(others))
+    parts = _split_by_folder(path, files) if split_folders else None
+    depth = 0 if parts is None else 1
+    if parts is not None:
+        files = [p for part in parts for p in part]
+    targets, names = None, None
     if labels:
-        loose = next((p for p in files if len(p.parts) == 1), None)
+        loose = next((p for p in files if len(p.parts) == depth + 1), None)
         if loose is not None:
             raise ValueError(f"labels=true takes classes from sub-folders, but {root / loose} is in none")
-        names = sorted({p.parts[0] for p in files})
-        targets = torch.tensor([names.index(p.parts[0]) for p in files])
-        num_classes = len(names)
-    from PIL import Image
+        names = tuple(sorted({p.parts[depth] for p in files}, key=natural_order))
+        targets = torch.tensor([names.index(p.parts[depth]) for p in files])
+    sources = ((str(root / p), partial(open_image, root / p, p.suffix)) for p in files)
+    values = images_to_tensor(sources, len(files), size, channels, resample, max_pixels, max_gb)
+    bounds = [len(files)] if parts is None or not parts[1] else [len(part) for part in parts]
+    return _data_of(
+        root.resolve().name,
+        values.split(bounds),
+        [] if targets is None else targets.split(bounds),
+        names,
+        Discrete(256),
+        test_size,
+        seed,
+    )
 
-    sources = ((str(root / p), partial(Image.open, root / p)) for p in files)
-    values = images_to_tensor(sources, len(files), size, channels, resample)
-    return _split_data(root.resolve().name, values, targets, num_classes, 256, test_size, seed)
+
+def _pictures_below(root: Path) -> tuple[list[Path], Counter[str]]:
+    """The pictures below a folder, relative to it and in order, and what else is there, counted by suffix."""
+    pictures, others = [], Counter[str]()
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+
+    for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
+        here = Path(folder)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            _refuse_circle(root, here / name)
+        for name in files:
+            file = here / name
+            if name.startswith("."):
+                continue
+            if not file.exists():
+                raise ValueError(f"{file} is a link to what is not there: mend it, or remove it")
+            if file.suffix.lower() in SUFFIXES and file.is_file():
+                pictures.append(file.relative_to(root))
+            else:
+                others[file.suffix.lower() or "without a suffix"] += 1
+    return sorted(pictures, key=lambda p: p.as_posix()), others
 
 
-def _split_data(
+def _refuse_circle(root: Path, folder: Path) -> None:
+    """Refuse a link to a folder that it lies in, by whatever way."""
+    if folder.is_symlink():
+        target, above = folder.resolve(), folder.parent
+        while target != above.resolve():
+            if above == root:
+                return
+            above = above.parent
+        raise ValueError(f"{folder} is a link to {above}, in which it lies itself: remove it")
+
+
+def _counts(others: Counter[str]) -> str:
+    return ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
+
+
+def _split_by_folder(path: str, files: list[Path]) -> tuple[list[Path], list[Path]] | None:
+    """The pictures of the training and of the test folder, the latter possibly none; None without such folders."""
+    tops = {p.parts[0] if len(p.parts) > 1 else "" for p in files}
+    known = {top.lower(): top for top in tops}
+    train = [known[name] for name in _TRAIN if name in known]
+    test = [known[name] for name in _TEST if name in known]
+    if len(train) != 1 or len(known) < len(tops) or len(train) + len(test) < len(tops):
+        return None
+    parts = [p for p in files if p.parts[0] == train[0]], [p for p in files if test and p.parts[0] == test[0]]
+    left = f", {', '.join(test[1:])} left out" if test[1:] else ""
+    to_test = f"{len(parts[1])} pictures of {test[0]}/ to test on" if test else "test samples are drawn from them"
+    _log.warning("%s: %d pictures of %s/ to train on, %s%s", path, len(parts[0]), train[0], to_test, left)
+    return parts
+
+
+def _data_of(
     name: str,
-    values: Tensor,
-    labels: Tensor | None,
-    num_classes: int | None,
-    levels: int | None,
+    values: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    class_names: tuple[str, ...] | None,
+    discrete: Discrete | None,
     test_size: int | float,
     seed: int,
     standardise: Standardisation = "auto",
 ) -> Data:
-    if labels is not None and num_classes is None and len(labels):
-        num_classes = int(labels.max()) + 1  # of all samples: the largest may fall into the test part
-    train, test = split_indices(len(values), test_size, seed)
-    transform: Transform = Discrete(levels) if levels is not None else _fit(name, values, train, standardise)
+    """The data set of two parts, or of a single one that is split; without `discrete` its values are continuous."""
+    rows = None
+    if len(values) == 1:
+        places = split_indices(len(values[0]), test_size, seed)
+        values, labels = [values[0][i] for i in places], [y[i] for y in labels for i in places]
+        rows = torch.cat(places)
+    transform: Transform = discrete if discrete is not None else _fit(name, values[0], standardise)
     return Data(
         name=name,
-        train=values[train],
-        test=values[test],
+        train=values[0],
+        test=values[1],
         transform=transform,
-        train_labels=None if labels is None else labels[train],
-        test_labels=None if labels is None else labels[test],
-        num_classes=num_classes,
-        rows=torch.cat((train, test)),
+        train_labels=labels[0] if labels else None,
+        test_labels=labels[1] if labels else None,
+        class_names=class_names,
+        rows=rows,
     )
 
 
-def _fit(name: str, values: Tensor, train: Tensor, standardise: Standardisation) -> Transform:
+def _fit(name: str, values: Tensor, standardise: Standardisation) -> Transform:
     bad = int((~values.isfinite()).sum())
     if bad:
         raise ValueError(f"{name}: values must be finite, {bad} of {values.numel()} are NaN or infinite")
     try:
-        return continuous(values[train], standardise)
+        return continuous(values, standardise)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -169,29 +302,3 @@ def _native(x: np.ndarray) -> np.ndarray:
     else:
         dtype = np.dtype(np.uint8) if x.dtype == np.uint8 else np.dtype(np.int64)
     return np.ascontiguousarray(x, dtype=dtype)
-
-
-def _load_arrays(path: str, key: str, label_key: str | None) -> tuple[np.ndarray, np.ndarray | None]:
-    if not Path(path).is_file():
-        raise ValueError(f"there is no file {path}")
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is not an .npz archive that numpy can read without pickle") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError(f"{path} holds a single array; save it as an .npz archive: numpy.savez(path, {key}=array)")
-    with archive:
-        available = ", ".join(archive.files) or "none"
-
-        def read(name: str) -> np.ndarray:
-            if name not in archive.files:
-                raise ValueError(f"{path} has no array {name!r}; available: {available}")
-            try:
-                return archive[name]
-            except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                raise ValueError(
-                    f"array {name!r} of {path} is damaged or holds pickled objects, which are not read; "
-                    f"save it as numbers (available: {available})"
-                ) from error
-
-        return read(key), None if label_key is None else read(label_key)

@@ -1,14 +1,19 @@
 """Pictures read by the Hugging Face `datasets` library: hub names, local parquet files, image folders."""
 
+import io
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .base import Data, split_indices
-from .images import Resample, images_to_tensor
+from .images import MAX_PIXELS, Resample, images_to_tensor, open_image
+from .labels import index_classes, listed
 from .transforms import Discrete
 
 if TYPE_CHECKING:
@@ -33,15 +38,19 @@ def huggingface(
     data_dir: str | None = None,
     revision: str | None = None,
     cache_dir: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    max_gb: float = 16.0,
 ) -> Data:
     """Pictures from `datasets.load_dataset`, in memory as 8-bit values `(C, H, W)`, 256 levels.
 
-    Local data: `path="parquet"` with `data_files`, or `path="imagefolder"` with `data_dir`.
+    Local data: `path="parquet"` with `data_files`, or `path="imagefolder"` with `data_dir`. Tables must hold the
+    pictures themselves: a row that names a file elsewhere is refused, since it may come from a stranger.
 
     Args:
         path: Name on the hub, or one of the library's file formats.
         image_column: Column of pictures: an image feature, or encoded bytes.
-        label_column: Column of integer classes; None for no labels.
+        label_column: Column of classes, integers or strings; None for no labels. The order of classes is that of the
+            column's own list if it has one, else that of the integers, or natural order.
         split_train: Split to train on.
         split_test: Split to test on; None takes `test_size` samples out of the training split.
         test_size: Test samples, as a count (int) or a fraction (float).
@@ -54,11 +63,13 @@ def huggingface(
         data_dir: Folder to read.
         revision: Branch, tag or commit on the hub.
         cache_dir: Where the library keeps its files; None for its default.
+        max_pixels: Most pixels of a single picture.
+        max_gb: Most that the pictures of a split may take in memory, in 10⁹ bytes.
 
     Raises:
         ImportError: `datasets` is not installed.
         ValueError: A data set or column that is not there, a picture that cannot be read, sizes that differ
-            while `size` is None, or labels that are not integers.
+            while `size` is None, more than the limits, or labels that are neither integers nor strings.
     """
     try:
         import datasets
@@ -85,36 +96,67 @@ def huggingface(
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"cannot load split {split!r} of data set {path!r}: {reason}") from error
 
-    def read(split: str) -> tuple[Tensor, Tensor | None, int | None]:
+    folders = [*_folders(path, data_files, data_dir), *_caches(cache_dir)]
+
+    def read(split: str) -> tuple[Tensor, np.ndarray | None, tuple[str, ...] | None]:
         dataset = load(split)
         where = f"split {split!r} of {path}"
-        labels, classes = _labels(dataset, label_column, where)
-        return _images(dataset, image_column, where, size, channels, resample), labels, classes
+        labels, names = _labels(dataset, label_column, where)
+        sources = _sources(dataset, image_column, where, folders)
+        return images_to_tensor(sources, len(dataset), size, channels, resample, max_pixels, max_gb), labels, names
 
-    x, y, classes = read(split_train)
+    found = [read(split) for split in (split_train, split_test) if split is not None]
+    values = [x for x, _, _ in found]
+    given = [y for _, y, _ in found if y is not None]
+    labels, names = _classes(given, [names for _, _, names in found], path)
     rows = None
     if split_test is None:
-        train, test = split_indices(len(x), test_size, seed)
-        x_train, x_test = x[train], x[test]
-        y_train, y_test = (None, None) if y is None else (y[train], y[test])
-        rows = torch.cat((train, test))
-    else:
-        x_train, y_train = x, y
-        x_test, y_test, classes_test = read(split_test)
-        classes = None if classes is None or classes_test is None else max(classes, classes_test)
+        places = split_indices(len(values[0]), test_size, seed)
+        values, labels = [values[0][i] for i in places], [y[i] for y in labels for i in places]
+        rows = torch.cat(places)
     return Data(
         name=f"{path}/{config}" if config else path,
-        train=x_train,
-        test=x_test,
+        train=values[0],
+        test=values[1],
         transform=Discrete(256),
-        train_labels=y_train,
-        test_labels=y_test,
-        num_classes=classes,
+        train_labels=labels[0] if labels else None,
+        test_labels=labels[1] if labels else None,
+        class_names=names,
         rows=rows,
     )
 
 
-def _images(dataset: "Dataset", column: str, where: str, size: int | None, channels: int, resample: Resample) -> Tensor:
+def _folders(path: str, data_files: Any, data_dir: str | None) -> list[str]:
+    """Folders whose pictures the user has named, so that rows may be paths into them."""
+    if path != "imagefolder":
+        return []
+    named = [data_dir] if data_dir is not None else []
+    pending = [data_files]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            pending += value.values()
+        elif isinstance(value, str):
+            place = Path(value)
+            while "*" in str(place) or "[" in str(place):
+                place = place.parent
+            named.append(str(place if place.is_dir() else place.parent))
+        elif isinstance(value, Sequence):
+            pending += value
+    return named
+
+
+def _caches(cache_dir: str | None) -> list[str]:
+    """Folders that the library downloads and extracts into."""
+    import datasets
+    from huggingface_hub import constants
+
+    places = (cache_dir, datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE)
+    return [str(place) for place in places if place is not None]
+
+
+def _sources(dataset: "Dataset", column: str, where: str, folders: Sequence[str]) -> list[tuple[str, Any]]:
+    """A name and a function that opens it for each picture, as `images_to_tensor` takes them."""
     import datasets
 
     _need_column(dataset, column, where)
@@ -127,20 +169,30 @@ def _images(dataset: "Dataset", column: str, where: str, size: int | None, chann
         )
         if not encoded:
             raise ValueError(f"column {column!r} of {where} holds {feature}, expected images or encoded bytes")
-        dataset = dataset.cast_column(column, datasets.Image())
-    dataset = dataset.select_columns([column])
+    # The library would open any format, any file and any address that a row names.
+    dataset = dataset.cast_column(column, datasets.Image(decode=False)).select_columns([column])
 
     def open_row(i: int) -> Any:
-        image = dataset[i][column]
-        if image is None:
+        row = dataset[i][column]
+        if row is None or (row["bytes"] is None and not row["path"]):
             raise ValueError("the row is empty")
-        return image
+        suffix = Path(row["path"] or "").suffix
+        if row["bytes"] is not None:
+            return open_image(io.BytesIO(row["bytes"]), suffix)
+        # Links in a folder of the user's own lead where they please; ".." does not.
+        file = os.path.abspath(row["path"])
+        if not any(Path(file).is_relative_to(os.path.abspath(folder)) for folder in folders):
+            raise ValueError(
+                f"the row holds no picture but a path, {row['path']!r}: store the bytes, or use path=imagefolder with "
+                "data_dir"
+            )
+        return open_image(Path(file), suffix)
 
-    sources = ((f"{i} of {where}", partial(open_row, i)) for i in range(len(dataset)))
-    return images_to_tensor(sources, len(dataset), size, channels, resample)
+    return [(f"{i} of {where}", partial(open_row, i)) for i in range(len(dataset))]
 
 
-def _labels(dataset: "Dataset", column: str | None, where: str) -> tuple[Tensor | None, int | None]:
+def _labels(dataset: "Dataset", column: str | None, where: str) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """The labels as they are, and the names of the classes if the column declares them."""
     import datasets
 
     if column is None:
@@ -148,10 +200,27 @@ def _labels(dataset: "Dataset", column: str | None, where: str) -> tuple[Tensor 
     _need_column(dataset, column, where)
     feature = dataset.features[column]
     values = dataset[column][:]
-    if not values or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
-        raise ValueError(f"labels in column {column!r} of {where} must be integers, got {feature}")
-    classes = feature.num_classes if isinstance(feature, datasets.ClassLabel) else max(values) + 1
-    return torch.tensor(values, dtype=torch.int64), classes
+    kinds = {type(v) for v in values}
+    if len(kinds) != 1 or not kinds <= {int, str}:
+        raise ValueError(f"labels in column {column!r} of {where} must be integers or strings, got {feature}")
+    names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+    if names is not None and min(values) < 0:
+        raise ValueError(f"labels in column {column!r} of {where} are -1 in places: those samples have no class")
+    return np.array(values), names
+
+
+def _classes(
+    labels: Sequence[np.ndarray], names: Sequence[tuple[str, ...] | None], path: str
+) -> tuple[list[Tensor], tuple[str, ...] | None]:
+    """Indices of the classes in each split, and their names; nothing without labels."""
+    if not labels:
+        return [], None
+    if len(set(names)) > 1:
+        given = "; ".join("none declared" if n is None else listed(n) for n in names)
+        raise ValueError(f"the splits of {path} have different classes: {given}")
+    if names[0] is None:
+        return index_classes(*labels)
+    return [torch.from_numpy(y.astype(np.int64)) for y in labels], names[0]
 
 
 def _need_column(dataset: "Dataset", column: str, where: str) -> None:

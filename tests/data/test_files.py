@@ -1,3 +1,6 @@
+import io
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde.data import Discrete, Identity, Standardise, image_folder, npz
+from scoresde.data import Data, Discrete, Identity, Standardise, image_folder, npz
 
+# 5×4 pixels of three colours are also 5 channels of 4×3: what is not about layout says which.
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (20, 5, 4, 3), dtype=np.uint8)
 FLOATS = RNG.normal(3.0, 2.0, (20, 6))
@@ -35,7 +39,9 @@ def test_npz_pixels(tmp_path: Path) -> None:
 
 def test_npz_grey_pictures_get_a_channel(tmp_path: Path) -> None:
     assert npz(save(tmp_path, x=PIXELS[..., 0]), channels_last=True).shape == (1, 5, 4)
-    assert npz(save(tmp_path, x=PIXELS[..., 0])).shape == (5, 4)
+    assert npz(save(tmp_path, x=PIXELS[..., 0])).shape == (1, 5, 4)
+    assert npz(save(tmp_path, x=PIXELS[..., 0]), channels_last=False).shape == (5, 4)
+    assert npz(save(tmp_path, x=FLOATS.reshape(20, 3, 2))).shape == (3, 2)  # a series, for all one can tell
 
 
 def test_npz_floats_are_standardised_by_the_training_values(tmp_path: Path) -> None:
@@ -62,7 +68,7 @@ def test_npz_levels_and_foreign_types(tmp_path: Path) -> None:
 
 def test_npz_labels_follow_their_samples(tmp_path: Path) -> None:
     labels = np.arange(20) % 7
-    data = npz(save(tmp_path, x=PIXELS, y=labels), label_key="y", test_size=3, seed=4)
+    data = npz(save(tmp_path, x=PIXELS.reshape(20, -1), y=labels), label_key="y", test_size=3, seed=4)
     label_of = {x.tobytes(): int(y) for x, y in zip(PIXELS, labels, strict=True)}
     for values, classes in ((data.train, data.train_labels), (data.test, data.test_labels)):
         assert classes is not None
@@ -74,7 +80,7 @@ def test_npz_counts_a_class_that_only_the_test_part_has(tmp_path: Path) -> None:
     for place in range(6):  # wherever the split puts the last class
         labels = np.zeros(6, dtype=np.int64)
         labels[place] = 1
-        assert npz(save(tmp_path, x=PIXELS[:6], y=labels), label_key="y", test_size=2).num_classes == 2
+        assert npz(save(tmp_path, x=FLOATS[:6], y=labels), label_key="y", test_size=2).num_classes == 2
 
 
 @pytest.mark.parametrize(
@@ -82,19 +88,18 @@ def test_npz_counts_a_class_that_only_the_test_part_has(tmp_path: Path) -> None:
     [
         ({"a": FLOATS, "b": FLOATS}, {}, "has no array 'x'; available: a, b"),
         ({"x": FLOATS}, {"label_key": "y"}, "has no array 'y'; available: x"),
-        ({"x": np.array([{}, 1], dtype=object)}, {}, r"damaged or holds pickled objects.*\(available: x\)"),
+        ({"x": np.array([{}, 1], dtype=object)}, {}, "array 'x' of .* is damaged or holds objects"),
         ({"x": np.array(["a", "b"])}, {}, "has dtype <U1, expected integers or floating point"),
         ({"x": FLOATS > 0}, {}, "has dtype bool"),
         ({"x": FLOATS.astype(int)}, {}, "has dtype int64: give levels="),
         ({"x": FLOATS[:, 0]}, {}, r"must be \(N, \*shape\), got shape \(20,\)"),
         ({"x": FLOATS}, {"channels_last": True}, r"channels_last needs .* got shape \(20, 6\)"),
-        ({"x": FLOATS, "y": np.arange(19)}, {"label_key": "y"}, r"must be 20 integers, got shape \(19,\)"),
-        ({"x": FLOATS, "y": FLOATS[:, 0]}, {"label_key": "y"}, "must be 20 integers, .* dtype float64"),
-        ({"x": FLOATS, "y": np.arange(20) - 1}, {"label_key": "y"}, "labels must lie in 0..18, got -1"),
+        ({"x": FLOATS, "y": np.arange(19)}, {"label_key": "y"}, r"must be 20 integers or strings, got shape \(19,\)"),
+        ({"x": FLOATS, "y": FLOATS[:, 0]}, {"label_key": "y"}, "must be 20 integers or strings, .* dtype float64"),
         ({"x": np.where(FLOATS > 4, np.nan, FLOATS)}, {}, "example: values must be finite"),
         ({"x": np.ones((9, 2))}, {}, "example: std must be positive, got 0: constant data"),
         ({"x": np.ones((9, 2), dtype=np.uint8)}, {}, "constant data, every training value is 1"),
-        ({"x": PIXELS}, {"levels": 17}, "integers 0..16 .* worst value is 255"),
+        ({"x": PIXELS.reshape(20, -1)}, {"levels": 17}, "integers 0..16 .* worst value is 255"),
         ({"x": FLOATS}, {"levels": 17}, "integers 0..16"),
         ({"x": FLOATS[:1]}, {}, "leaves 0 training and 1 test samples of 1"),
     ],
@@ -109,12 +114,9 @@ def test_npz_refusals(tmp_path: Path, arrays: dict[str, Any], arguments: dict[st
 def test_npz_refuses_other_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no file"):
         npz(str(tmp_path / "missing.npz"))
-    np.save(tmp_path / "one.npy", FLOATS)
-    with pytest.raises(ValueError, match=r"holds a single array; save it as an .npz archive"):
-        npz(str(tmp_path / "one.npy"))
     for content in (b"", b"text", b"PK\x03\x04 cut off", b"\x80\x04\x95 a pickle"):
         (tmp_path / "bad.npz").write_bytes(content)
-        with pytest.raises(ValueError, match=r"bad.npz is not an .npz archive"):
+        with pytest.raises(ValueError, match=r"bad.npz (is not an .npz archive|is damaged)"):
             npz(str(tmp_path / "bad.npz"))
     path = Path(save(tmp_path, x=PIXELS))
     damaged = bytearray(path.read_bytes())
@@ -122,6 +124,134 @@ def test_npz_refuses_other_files(tmp_path: Path) -> None:
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=r"array 'x' .* is damaged"):
         npz(str(path))
+
+
+@pytest.mark.parametrize(
+    ("shape", "first"),
+    [
+        ((8, 8, 3), (3, 8, 8)),  # these are pictures with channels last, and cannot be anything else
+        ((16, 16, 4), (4, 16, 16)),
+        ((218, 178, 3), (3, 218, 178)),
+        ((28, 28, 1), (1, 28, 28)),
+        ((32, 32, 13), (13, 32, 32)),
+        ((3, 8, 8), None),  # these are what they are documented to be
+        ((1, 28, 20), None),
+        ((512, 4, 4), None),
+        ((16, 8, 12), None),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_npz_sees_that_channels_are_last(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    shape: tuple[int, ...],
+    first: tuple[int, ...] | None,
+    dtype: type,
+) -> None:
+    x = np.random.default_rng(1).integers(0, 256, (3, *shape)).astype(dtype)
+    data = npz(save(tmp_path, x=x), test_size=1)
+    expected = x if first is None else x.transpose(0, 3, 1, 2)
+    assert data.shape == expected.shape[1:]
+    assert rows(data.whole()[0]) == rows(torch.from_numpy(expected.copy()))
+    said = [r.getMessage() for r in caplog.records]
+    assert len(said) == (first is not None)
+    assert all("data.channels_last=true" in line and "\n" not in line for line in said)
+    as_it_is = npz(save(tmp_path, x=x), test_size=1, channels_last=False)
+    assert as_it_is.shape == shape
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3), (4, 8, 3), (8, 8, 8), (3, 8, 3), (8, 8, 16)])
+def test_npz_refuses_to_guess_where_channels_are(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = save(tmp_path, x=RNG.normal(size=(3, *shape)))
+    with pytest.raises(ValueError, match="say which, by channels_last=false .*, data.channels_last=true"):
+        npz(path)
+    assert npz(path, channels_last=False).shape == shape
+    assert npz(path, channels_last=True).shape == (shape[2], shape[0], shape[1])
+
+
+@pytest.mark.parametrize("bad", ["no", 1])
+def test_npz_takes_booleans_alone(tmp_path: Path, bad: Any) -> None:
+    with pytest.raises(ValueError, match="channels_last is .*, expected true, false, or null"):
+        npz(save(tmp_path, x=PIXELS), channels_last=bad)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (np.arange(20) % 10 + 1, tuple(str(i) for i in range(1, 11))),
+        (np.arange(20) % 3 * 100, ("0", "100", "200")),
+        (np.array(["dog10", "dog2"] * 10), ("dog2", "dog10")),
+    ],
+)
+def test_npz_counts_the_classes_there_are(tmp_path: Path, labels: np.ndarray, names: tuple[str, ...]) -> None:
+    data = npz(save(tmp_path, x=FLOATS, y=labels), label_key="y", test_size=5)
+    assert (data.num_classes, data.class_names) == (len(names), names)
+    indices = data.whole()[1]
+    assert indices is not None
+    assert [names[i] for i in indices.tolist()] == [str(y) for y in labels]
+
+
+def test_npz_of_a_fixed_test_array(tmp_path: Path) -> None:
+    path = save(tmp_path, x=FLOATS[:15], y=np.arange(15) + 1, tx=FLOATS[15:], ty=np.array([3, 1, 2, 2, 99]))
+    data = npz(path, label_key="y", test_key="tx", test_label_key="ty")
+    assert np.array_equal(data.train.numpy(), FLOATS[:15])
+    assert np.array_equal(data.test.numpy(), FLOATS[15:])
+    assert data.class_names == (*map(str, range(1, 16)), "99")
+    assert data.test_labels is not None
+    assert data.test_labels.tolist() == [2, 0, 1, 1, 15]
+    assert data.transform == Standardise.fit(data.train)  # by the training values
+    for arguments in ({"label_key": "y", "test_key": "tx"}, {"test_key": "tx", "test_label_key": "ty"}):
+        with pytest.raises(ValueError, match="a test array has labels exactly if the other has"):
+            npz(path, **arguments)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"array 'y' .* expected samples like those of 'x', shape \(15, 6\)"):
+        npz(path, test_key="y")
+
+
+def test_npz_of_many_levels_and_a_range(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 2**16, (20, 6), dtype=np.uint16)
+    data = npz(save(tmp_path, x=x), levels=2**16, low=0.0, high=5.0)
+    assert data.transform == Discrete(2**16, 0.0, 5.0)
+    assert rows(data.transform.decode(data.transform.encode(data.whole()[0]))) == rows(torch.from_numpy(x.astype(int)))
+    with pytest.raises(ValueError, match=r"has dtype uint16: give levels=.* \(the largest here is 4095: levels=4096"):
+        npz(save(tmp_path, x=np.minimum(x, 4095)))
+    with pytest.raises(ValueError, match=r"low=0.0 and high=1.0 are of discrete data"):
+        npz(save(tmp_path, x=FLOATS), low=0.0, high=1.0)
+
+
+def test_npy(tmp_path: Path) -> None:
+    path = str(tmp_path / "one.npy")
+    for x in (FLOATS, np.asfortranarray(FLOATS.astype(np.float32))):
+        np.save(path, x)
+        data = npz(path, test_size=3)
+        assert data.name == "one"
+        assert np.array_equal(data.whole()[0].numpy(), x)
+    with pytest.raises(ValueError, match="one.npy holds a single array; save several in an .npz archive"):
+        npz(path, label_key="y")
+    whole = Path(path).read_bytes()
+    Path(path).write_bytes(whole[:-8])
+    with pytest.raises(ValueError, match="the array of .*one.npy is damaged: it declares 480 bytes and holds 472"):
+        npz(path)
+    Path(path).write_bytes(whole[:30])
+    with pytest.raises(ValueError, match="the array of .*one.npy is damaged"):
+        npz(path)
+
+
+def test_npz_looks_at_declared_sizes_first(tmp_path: Path) -> None:
+    path = save(tmp_path, x=np.zeros((1000, 1000), dtype=np.uint8), y=np.zeros(1000, dtype=np.uint8))
+    assert os.path.getsize(path) < 3000
+    with pytest.raises(ValueError, match=r"array 'x' of .* takes 0.001 GB .* max_gb=0.0005: raise data.max_gb"):
+        npz(path, max_gb=5e-4)
+    with pytest.raises(ValueError, match="array 'y' of .* takes 0.001 GB"):  # together
+        npz(path, label_key="y", max_gb=1.0005e-3)
+    # A header that declares more than its file holds is not believed.
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**9, 100)})
+    (tmp_path / "a.npy").write_bytes(header.getvalue())
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", header.getvalue())
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(ValueError, match="is damaged: it declares 800000000000 bytes and holds 0"):
+            npz(str(tmp_path / name), max_gb=1e6)
 
 
 def pictures(folder: Path, count: int = 6, size: tuple[int, int] = (5, 4)) -> None:
@@ -224,11 +354,137 @@ def test_folder_names_the_file_it_cannot_read(tmp_path: Path) -> None:
         image_folder(str(tmp_path))
 
 
-def test_folder_refuses_a_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_looks_at_declared_sizes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(tmp_path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
-    with pytest.raises(ValueError, match=r"cannot read the image .*1.png"):
-        image_folder(str(tmp_path))
+    before = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(ValueError, match=r"the image .*1.png has more pixels than max_pixels=19: raise data.max_p"):
+        image_folder(str(tmp_path), max_pixels=19)
+    with pytest.raises(ValueError, match=r"6 images of 5x4 take .* the limit is max_gb=3e-07: .* raise data.max_gb"):
+        image_folder(str(tmp_path), max_gb=3e-7)
+    assert before == Image.MAX_IMAGE_PIXELS
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)  # another program's: ours is what counts here
+    assert len(image_folder(str(tmp_path), max_pixels=20).train) == 5
+
+
+def coloured(folder: Path, names: list[str]) -> None:
+    """A picture of 2×2 for each name; its value is its place."""
+    for i, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (2, 2), i).save(folder / name)
+
+
+def values(data: Data, split: str) -> list[int]:
+    return getattr(data, split)[:, 0, 0, 0].tolist()
+
+
+def test_folder_reads_all_suffixes_and_says_what_it_passes_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    formats = {
+        "JPEG": (".jpg", ".jpeg", ".JFIF", ".jpe"),
+        "PNG": (".png",),
+        "AVIF": (".avif",),
+        "TGA": (".tga",),
+        "JPEG2000": (".jp2",),
+        "PPM": (".ppm", ".pgm", ".pbm"),
+        "WEBP": (".webp",),
+        "TIFF": (".tif", ".tiff"),
+        "BMP": (".bmp",),
+        "GIF": (".gif",),
+    }
+    Image.init()
+    written = 0
+    for name, suffixes in formats.items():
+        for suffix in suffixes if name in Image.SAVE else ():
+            mode = "1" if suffix == ".pbm" else "RGB"
+            Image.new(mode, (16, 16), 255 if mode == "1" else (200, 200, 200)).save(
+                tmp_path / f"{written}{suffix}", name
+            )
+            written += 1
+    Image.new("RGB", (16, 16)).save(tmp_path / "dark.png")
+    data = image_folder(str(tmp_path), test_size=1)
+    assert len(data.whole()[0]) == written + 1 >= 13
+    assert not caplog.records
+    for name in ("a.heic", "b.HEIC", "notes.txt", ".hidden.txt"):
+        (tmp_path / name).write_text("")
+    image_folder(str(tmp_path), test_size=1)
+    (record,) = caplog.records
+    assert record.getMessage() == f"{tmp_path}: {written + 1} pictures; passed over: 2 .heic, 1 .txt"
+
+
+def test_folder_opens_no_other_format(tmp_path: Path) -> None:
+    coloured(tmp_path, ["0.png", "1.png", "3.png"])
+    (tmp_path / "1.png").rename(tmp_path / "1.jpg")  # harmless, and frequent
+    assert len(image_folder(str(tmp_path), test_size=1).train) == 2
+    # Of formats that Pillow knows and that are not meant, the harmless SGI stands for all.
+    Image.new("L", (2, 2)).save(tmp_path / "2.png", "SGI")
+    with pytest.raises(ValueError, match=r"cannot read the image .*2.png: its content is none of PNG, JPEG"):
+        image_folder(str(tmp_path), test_size=1)
+
+
+def test_folder_classes_are_in_natural_order(tmp_path: Path) -> None:
+    coloured(tmp_path, [f"{name}/{i}.png" for name in ("dog10", "dog2", "cat") for i in range(2)])
+    data = image_folder(str(tmp_path), labels=True, test_size=2)
+    assert data.class_names == ("cat", "dog2", "dog10")
+    labels = data.whole()[1]
+    assert labels is not None
+    pairs = dict(zip(data.whole()[0][:, 0, 0, 0].tolist(), labels.tolist(), strict=True))
+    # The pictures have their values by the order of writing, and the classes theirs by name.
+    assert sorted(pairs.values()) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("test", ["test", "val", "Validation"])
+def test_folder_takes_train_and_test_for_splits(tmp_path: Path, test: str, caplog: pytest.LogCaptureFixture) -> None:
+    coloured(tmp_path, [f"train/{c}/{i}.png" for i in range(3) for c in "ab"] + [f"{test}/{c}/0.png" for c in "bc"])
+    data = image_folder(str(tmp_path), channels=1, labels=True)
+    assert (sorted(values(data, "train")), sorted(values(data, "test"))) == ([0, 1, 2, 3, 4, 5], [6, 7])
+    assert data.class_names == ("a", "b", "c")
+    assert data.train_labels is not None
+    assert data.test_labels is not None
+    assert [v % 2 for v in values(data, "train")] == data.train_labels.tolist()
+    assert [v - 5 for v in values(data, "test")] == data.test_labels.tolist()
+    assert f"6 pictures of train/ to train on, 2 pictures of {test}/ to test on" in caplog.text
+    assert len(image_folder(str(tmp_path), channels=1, test_size=3).test) == 2
+    together = image_folder(str(tmp_path), labels=True, split_folders=False)
+    assert together.class_names == tuple(sorted(("train", test)))
+
+
+def test_folder_of_other_classes_beside_one_called_train(tmp_path: Path) -> None:
+    coloured(tmp_path, [f"{c}/{i}.png" for i in range(3) for c in ("train", "bus")])
+    assert image_folder(str(tmp_path), labels=True, test_size=2).class_names == ("bus", "train")
+
+
+def test_folder_leaves_out_a_third_split_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    coloured(tmp_path, [f"{s}/{i}.png" for s in ("train", "test", "val") for i in range(2)])
+    data = image_folder(str(tmp_path), channels=1)
+    assert (values(data, "train"), values(data, "test")) == ([0, 1], [2, 3])
+    assert "val left out" in caplog.text
+
+
+def test_folder_follows_links(tmp_path: Path) -> None:
+    coloured(tmp_path / "elsewhere", ["cats/0.png", "cats/1.png"])
+    coloured(tmp_path / "data", ["dogs/0.png", "dogs/1.png"])
+    (tmp_path / "data" / "cats").symlink_to(tmp_path / "elsewhere" / "cats")
+    (tmp_path / "data" / "dogs" / "2.png").symlink_to(tmp_path / "elsewhere" / "cats" / "0.png")
+    data = image_folder(str(tmp_path / "data"), labels=True, test_size=2)
+    assert (len(data.whole()[0]), data.class_names) == (5, ("cats", "dogs"))
+    circle = tmp_path / "data" / "dogs" / "again"
+    circle.symlink_to(tmp_path / "data")
+    with pytest.raises(ValueError, match=r"again is a link to .*data, in which it lies itself"):
+        image_folder(str(tmp_path / "data"))
+    circle.unlink()
+    circle.symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"again is a link to what is not there"):
+        image_folder(str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("seed", [None, -1, 0.5, True, 2**32])
+def test_refuses_a_seed_that_splits_anew(tmp_path: Path, seed: Any) -> None:
+    coloured(tmp_path, ["0.png", "1.png", "2.png"])
+    with pytest.raises(ValueError, match="seed must be"):
+        image_folder(str(tmp_path), seed=seed)
+    with pytest.raises(ValueError, match="seed must be"):
+        npz(save(tmp_path, x=FLOATS), seed=seed)
 
 
 def test_npz_standardises_as_asked(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_refusals(load: Load, tmp_path: Path) -> None:
     refuses("has no column 'img'; available: image, text, some, flag", image_column="img")
     refuses("has no column 'y'; available: image", label_column="y")
     refuses(r"column 'text' .* holds Value\('string'\), expected images", image_column="text")
-    for column in ("text", "some", "flag"):
+    for column in ("some", "flag"):
         refuses(f"labels in column '{column}' .* must be integers", label_column=column)
     refuses("cannot load split 'valid' of data set 'parquet'", split_train="valid")
     refuses("cannot load split 'train' of data set 'parquet'", data_files=str(tmp_path / "missing.parquet"))
@@ -146,6 +146,48 @@ def test_names_the_row_it_cannot_read(load: Load, tmp_path: Path) -> None:
         file = parquet(tmp_path / f"{i}.parquet", {"image": images})
         with pytest.raises(ValueError, match=message):
             load("parquet", data_files=file)
+
+
+def test_refuses_rows_that_name_a_file(load: Load, tmp_path: Path) -> None:
+    secret = tmp_path / "elsewhere" / "secret.png"
+    secret.parent.mkdir()
+    secret.write_bytes(png(PIXELS[0]))
+    up = str(tmp_path / "cache" / ".." / "elsewhere" / "secret.png")
+    for place in (str(secret), "https://example.org/a.png", up):
+        file = parquet(tmp_path / "a.parquet", {"image": [{"bytes": None, "path": place}] * 3}, image=None)
+        with pytest.raises(ValueError, match=r"cannot read the image 0 of .* holds no picture but a path, '.*a?\.png'"):
+            load("parquet", data_files=file)
+
+
+def test_opens_no_other_format(load: Load, tmp_path: Path) -> None:
+    # A format that Pillow has a reader for, and that is none of ours; the harmless SGI stands for all of them.
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS[0]).save(buffer, "SGI")
+    file = parquet(tmp_path / "a.parquet", {"image": [{"bytes": buffer.getvalue(), "path": "0.png"}] * 3})
+    with pytest.raises(ValueError, match="cannot read the image 0 of .*: its content is none of PNG, JPEG"):
+        load("parquet", data_files=file)
+
+
+def test_classes_keep_their_names(load: Load, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    declared = datasets.Dataset.from_dict({"image": encoded(), "label": LABELS})
+    declared = declared.cast_column("label", datasets.ClassLabel(names=["plane", "car", "bird", "cat"]))
+    declared = declared.cast_column("image", datasets.Image())
+    declared.to_parquet(str(tmp_path / "declared.parquet"))
+    data = load("parquet", data_files=str(tmp_path / "declared.parquet"), label_column="label")
+    assert data.class_names == ("plane", "car", "bird", "cat")  # in the order of the column's own list
+    assert data.num_classes == 4
+    for labels, names in (
+        ([10, 1, 2, 2, 1, 10, 1, 1, 1, 1], ("1", "2", "10")),
+        (["c10", "c2"] * 5, ("c2", "c10")),
+    ):
+        file = parquet(tmp_path / "plain.parquet", {"image": encoded(), "label": labels})
+        data = load("parquet", data_files=file, label_column="label", test_size=3)
+        assert data.class_names == names
+        label_of = {p.transpose(2, 0, 1).tobytes(): str(y) for p, y in zip(PIXELS, labels, strict=True)}
+        assert data.train_labels is not None
+        for x, y in zip(data.train, data.train_labels.tolist(), strict=True):
+            assert names[y] == label_of[x.numpy().tobytes()]
 
 
 def test_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
