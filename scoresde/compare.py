@@ -30,7 +30,8 @@ from tqdm.auto import tqdm
 from scoresde.comparisons import COLUMNS, METRICS, concat, summarise, to_frame
 from scoresde.metrics import PCA, Estimate, frechet_distance, manifold_metrics, sliced_wasserstein
 from scoresde.metrics.evaluate import FEWEST
-from scoresde.metrics.features import FeatureMap, paired_features
+from scoresde.metrics.features import FeatureMap, as_features, paired_features
+from scoresde.metrics.units import require_same_units
 from scoresde.sampling import Adaptive, ExplicitTimes, Noise, Sampler, Solver
 from scoresde.score import ScoreModel, in_model_space
 
@@ -52,11 +53,13 @@ SamplerOf = Sampler | Callable[[int], Sampler]
 _CHECKED = 32  # starts, the first, of which the reference's own error is measured
 
 
-def quality(samples: Tensor, data: Tensor, features: PCA | FeatureMap | None = None) -> dict[str, Estimate]:
+def quality(
+    samples: Tensor, data: Tensor, features: PCA | FeatureMap | None = None, same_units: bool = False
+) -> dict[str, Estimate]:
     """`METRICS` of samples `(n, ...)` against data `(n, ...)`; see `scoresde.metrics.evaluate_samples`."""
-    x, y = paired_features(samples, data, features, minimum=FEWEST)
-    found = {e.name: e for e in (frechet_distance(x, y), sliced_wasserstein(x, y))}
-    return found | manifold_metrics(x, y)
+    x, y = paired_features(samples, data, features, FEWEST, same_units)
+    distances = frechet_distance(x, y, as_features), sliced_wasserstein(x, y, features=as_features)
+    return {e.name: e for e in distances} | manifold_metrics(x, y, features=as_features)
 
 
 def root_mean_square(x: Tensor, true: Tensor) -> tuple[float, float]:
@@ -122,7 +125,8 @@ class Comparison:
         errors: of these, by seed; see `attrs`.
 
     Raises:
-        ValueError: fewer than n data, fewer than 7 samples, an unknown shape, conditions of another length.
+        ValueError: fewer than n data, fewer than 7 samples, an unknown shape, conditions of another length, or data in
+            other units than the model's samples.
     """
 
     def __init__(
@@ -141,6 +145,9 @@ class Comparison:
     ) -> None:
         self.n = _count(n, data, floor)
         data, floor = (None if v is None else model.to_model_space(v.detach()) for v in (data, floor))
+        # A function of the caller's brings samples to whatever units the data are in.
+        self.same_units = postprocess is not None or model.statistics is not None
+        _check_units(model, data, floor, postprocess is not None)
         if postprocess is not None and model.transform is not None:
             postprocess = _through(model, postprocess)
         self.model = in_model_space(model)
@@ -273,7 +280,8 @@ class Comparison:
             found["error"], found["error_stderr"] = root_mean_square(out.x.to(true.device), true)
         if self.data is not None:
             x = out.x.cpu()
-            for e in quality(self.postprocess(x) if self.postprocess else x, self.data, self.features).values():
+            x = self.postprocess(x) if self.postprocess else x
+            for e in quality(x, self.data, self.features, self.same_units).values():
                 found |= {e.name: e.value, f"{e.name}_stderr": e.stderr}
         return found
 
@@ -332,6 +340,20 @@ def _count(n: int | None, data: Tensor | None, floor: Tensor | None) -> int:
                 f"give n={len(values)} or less"
             )
     return n
+
+
+def _check_units(model: ScoreModel, data: Tensor | None, floor: Tensor | None, postprocessed: bool) -> None:
+    """Refuse data that are not in model space: by their dtype, and by the moments of what the model was trained on."""
+    for name, values in (("data", data), ("floor", floor)):
+        if values is None:
+            continue
+        if model.statistics is None or postprocessed or values.shape[1:] != model.statistics.mean.shape:
+            require_same_units(values.new_zeros(1, dtype=torch.float64), values, ("model's", name))
+            continue
+        mean = model.statistics.mean.cpu()
+        noise = torch.randn(len(values), *mean.shape, dtype=mean.dtype, generator=torch.Generator().manual_seed(0))
+        trained_on = mean + model.statistics.std.cpu() * noise
+        require_same_units(trained_on, values.detach().cpu(), ("model's", name))
 
 
 def _shape(model: ScoreModel, data: Tensor | None, shape: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -30,6 +30,7 @@ from scoresde.sampling import (
 )
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import SDE, VPSDE, expand_to
+from scoresde.statistics import Statistics
 
 N = 48
 SHAPE = (N, 2)
@@ -358,3 +359,26 @@ def test_conditions_reach_the_samplers_and_the_reference() -> None:
 def test_pandas_is_loaded_only_where_it_is_needed() -> None:
     code = "import sys, scoresde, scoresde.sampling, scoresde.metrics; assert 'pandas' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("statistics", [None, Statistics(torch.zeros(2), 1.0)])
+def test_refuses_data_in_other_units(model: GaussianMixtureScore, data: Tensor, statistics: Statistics | None) -> None:
+    model = GaussianMixtureScore(model.weights, model.means, torch.tensor([0.1, 0.2], dtype=torch.float64), model.sde)
+    model.statistics = statistics
+    pixels = (50 * data + 128).round()
+    for name in ("data", "floor"):
+        sets = {"data": data, "floor": data} | {name: pixels.to(torch.uint8)}
+        with pytest.raises(ValueError, match=f"the {name} samples have dtype uint8, .*: encode both with"):
+            Comparison(model, sets["data"], floor=sets["floor"])
+    if statistics is not None:
+        with pytest.raises(
+            ValueError, match=r"the data samples are whole numbers from .*, which are not the same units"
+        ):
+            Comparison(model, pixels)
+    else:
+        found = frame(model, [3], pixels)
+        assert found["problem"].str.contains("which are not the same units").all()
+    # A function of the caller's may bring samples to the data's units.
+    both = frame(model, [3], pixels, postprocess=lambda x: (50 * x + 128).round())
+    assert (both["problem"] == "").all()
+    assert Comparison(model, 3 * data).floor == {}  # other data, or a poor model: not for us to judge

@@ -1,7 +1,7 @@
 """All sample-quality metrics of one pair of sample sets."""
 
 from scoresde.metrics.estimate import Estimate
-from scoresde.metrics.features import PCA, FeatureMap, Samples, paired_features
+from scoresde.metrics.features import PCA, FeatureMap, Samples, as_features, paired_features
 from scoresde.metrics.frechet import frechet_distance
 from scoresde.metrics.manifold import manifold_metrics
 from scoresde.metrics.mmd import GaussianKernel, mmd
@@ -21,7 +21,7 @@ FEWEST = 7  # samples on each side: 5 neighbours and a jackknife
 
 
 def evaluate_samples(
-    a: Samples, b: Samples, features: PCA | FeatureMap | None = None, seed: int = 0
+    a: Samples, b: Samples, features: PCA | FeatureMap | None = None, seed: int = 0, same_units: bool = False
 ) -> dict[str, Estimate]:
     """Every metric of the package at its default settings, on features computed once.
 
@@ -30,6 +30,7 @@ def evaluate_samples(
         b: reference samples, (N, ...), as many as generated ones.
         features: `None`, a `PCA`, or a callable; see `paired_features`.
         seed: seed of the resampling, groups and directions.
+        same_units: whether both sets are known to be in the same units; see `paired_features`.
 
     Returns:
         Estimates by name, of `METRICS`.
@@ -37,11 +38,11 @@ def evaluate_samples(
     Raises:
         ValueError: bad samples (see `paired_features`), or fewer than 7 (5 neighbours and a jackknife).
     """
-    x, y = paired_features(a, b, features, minimum=FEWEST)
+    x, y = paired_features(a, b, features, minimum=FEWEST, same_units=same_units)
     distances = (
-        frechet_distance(x, y, seed=seed),
-        sliced_wasserstein(x, y, seed=seed),
-        mmd(x, y),
-        mmd(x, y, GaussianKernel()),
+        frechet_distance(x, y, as_features, seed=seed),
+        sliced_wasserstein(x, y, seed=seed, features=as_features),
+        mmd(x, y, features=as_features),
+        mmd(x, y, GaussianKernel(), features=as_features),
     )
-    return {e.name: e for e in distances} | manifold_metrics(x, y, seed=seed)
+    return {e.name: e for e in distances} | manifold_metrics(x, y, features=as_features, seed=seed)

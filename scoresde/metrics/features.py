@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.metrics.units import require_same_units
+
 Samples = Tensor | np.ndarray
 FeatureMap = Callable[[Tensor], Samples]
 
@@ -49,8 +51,17 @@ class PCA:
         return project
 
 
+def as_features(x: Tensor) -> Tensor:
+    """The feature map of sets that are features `(B, F)` already, and were compared with each other before."""
+    return x
+
+
 def paired_features(
-    a: Samples, b: Samples, features: PCA | FeatureMap | None = None, minimum: int = 2
+    a: Samples,
+    b: Samples,
+    features: PCA | FeatureMap | None = None,
+    minimum: int = 2,
+    same_units: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Features of two sample sets, checked, each (N, F) in float64 on the CPU.
 
@@ -60,10 +71,13 @@ def paired_features(
         features: `None` for the flattened values, a `PCA` (fitted on `b`), or a callable `(B, ...) -> (B, F)`
             that treats every sample by itself; it is called without gradients on batches of at most 512.
         minimum: the fewest samples that the metric is defined for.
+        same_units: whether both sets are known to be in the same units, such as those that one transform has encoded.
+            If not, raw values on one side alone are refused, unless `features` is a callable, which may bring both
+            sides to the same units.
 
     Raises:
-        ValueError: fewer than `minimum` samples, sets of different size or shape, non-finite values, or
-            features that are not (B, F).
+        ValueError: fewer than `minimum` samples, sets of different size or shape, non-finite values, raw values
+            (see `scoresde.metrics.units`), or features that are not (B, F).
     """
     a, b = torch.as_tensor(a), torch.as_tensor(b)
     for x, label in ((a, "generated"), (b, "reference")):
@@ -82,6 +96,8 @@ def paired_features(
         )
     for x, label in ((a, "generated"), (b, "reference")):
         _require_finite(x, f"the {label} set has")
+    if not (same_units or callable(features)):
+        require_same_units(a, b)
     extract = features.fit(b) if isinstance(features, PCA) else features
     fa, fb = _extract(a, extract), _extract(b, extract)
     if fa.shape[1] != fb.shape[1]:

@@ -472,8 +472,8 @@ def sample_quality(
     test = _units(data, data.test[torch.randperm(len(data.test), generator=order)[:n]])
     some = _units(data, data.train[torch.randperm(len(data.train), generator=order)[:n]])
     began = time.perf_counter()
-    metrics = _metrics(evaluate_samples(_units(data, samples[:n]), test, features, seed=seed))
-    reference = _metrics(evaluate_samples(some, test, features, seed=seed))
+    metrics = _metrics(evaluate_samples(_units(data, samples[:n]), test, features, seed, same_units=True))
+    reference = _metrics(evaluate_samples(some, test, features, seed, same_units=True))
     return metrics, reference, time.perf_counter() - began
 
 

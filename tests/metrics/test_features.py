@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from scoresde.data import Discrete
 from scoresde.metrics import (
     PCA,
     density_coverage,
     evaluate_samples,
     frechet_distance,
+    manifold_metrics,
     mmd,
     precision_recall,
     sliced_wasserstein,
@@ -86,3 +88,44 @@ def test_features_of_different_dimension_are_refused() -> None:
     sizes = iter((2, 3))
     with pytest.raises(ValueError, match="features have dimension 2 and 3"):
         paired_features(normal(9, 4), normal(9, 4), lambda x: x[:, : next(sizes)])
+
+
+PIXELS = torch.randint(0, 256, (64, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+SAMPLES = Discrete(256).encode(PIXELS.flip(0)) + 0.1 * normal(64, 3, 8, 8)
+
+
+@pytest.mark.parametrize("metric", [*METRICS, manifold_metrics])
+def test_refuses_raw_values_on_one_side(metric: Callable[..., object]) -> None:
+    for raw in (PIXELS, PIXELS.int(), PIXELS.numpy()):
+        with pytest.raises(ValueError, match=r"the reference samples have dtype .*: encode both with .*transform"):
+            metric(SAMPLES, raw)
+        with pytest.raises(ValueError, match=r"the generated samples have dtype"):
+            metric(raw, SAMPLES, features=PCA(2))
+    with pytest.raises(ValueError, match=r"reference samples are whole numbers from 0 to 255, which are not the same"):
+        metric(SAMPLES, PIXELS.float())
+    kelvin = 20 * normal(64, 3, 8, 8, seed=5) + 287
+    with pytest.raises(ValueError, match=r"the generated samples are from .* to .*, which are not the same units"):
+        metric(kelvin, SAMPLES)
+    metric(SAMPLES, Discrete(256).encode(PIXELS))
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        1e4 * normal(64, 2),  # diverged
+        normal(64, 2) * 1e-3 + 0.5,  # collapsed
+        normal(64, 2) + 100.0,  # shifted
+        torch.full((64, 2), 1e3),  # a constant
+        normal(64, 2).round(),  # counts
+        torch.cat((normal(63, 2), torch.full((1, 2), 1e6))),  # an outlier
+    ],
+)
+def test_takes_poor_samples(samples: torch.Tensor) -> None:
+    paired_features(samples, normal(64, 2, seed=1))
+    paired_features(normal(64, 2, seed=1), samples)
+
+
+def test_takes_raw_values_on_both_sides_and_what_is_known_to_agree() -> None:
+    paired_features(PIXELS, PIXELS.flip(0))
+    paired_features(SAMPLES, PIXELS.float(), same_units=True)
+    paired_features(SAMPLES, PIXELS, lambda x: x.float().mean(dim=(2, 3)))
