@@ -5,6 +5,7 @@ from .bundled import digits, mnist5k
 from .files import image_folder, npz
 from .hub import huggingface
 from .info import DataInfo
+from .labels import class_index
 from .order import batch_indices, epoch_order
 from .toys import (
     checkerboard,
@@ -27,6 +28,7 @@ __all__ = [
     "Transform",
     "batch_indices",
     "checkerboard",
+    "class_index",
     "continuous",
     "digits",
     "eight_gaussians",

@@ -33,7 +33,7 @@ class DataInfo:
     @classmethod
     def of(cls, data: Data) -> "DataInfo":
         """The facts about `data`."""
-        return cls(data.name, data.shape, data.transform, data.num_classes, None, data.fingerprint())
+        return cls(data.name, data.shape, data.transform, data.num_classes, data.class_names, data.fingerprint())
 
     def to_plain(self) -> dict[str, Any]:
         """The facts as values that JSON has."""

@@ -62,20 +62,22 @@ def class_index(label: int | str, names: Sequence[str]) -> int:
     Raises:
         ValueError: No such class; the message lists those there are.
     """
-    text = str(label)
+    text, classes = str(label), f"one of the classes {listed(names)}"
     if text in names:
         return list(names).index(text)
+    if tuple(names) == tuple(map(str, range(len(names)))):
+        classes = f"0 to {len(names) - 1}"
     if isinstance(label, bool) or not text.removeprefix("-").isdecimal():
-        raise ValueError(f"label is {label!r}, expected one of the classes {listed(names)}")
+        raise ValueError(f"label is {label!r}, expected {classes}")
     number = int(text)
     numbered = [int(name) if name.isdecimal() else None for name in names]
     if any(n is not None for n in numbered):
         # Classes with numbers for names, such as 1 .. 10 or 001 .. 010: an index would be mistaken for one.
         if numbered.count(number) == 1:
             return numbered.index(number)
-        raise ValueError(f"label is {label}, expected one of the classes {listed(names)}")
+        raise ValueError(f"label is {label}, expected {classes}")
     if not 0 <= number < len(names):
-        raise ValueError(f"label is {label}, expected 0 to {len(names) - 1}, or one of the classes {listed(names)}")
+        raise ValueError(f"label is {label}, expected 0 to {len(names) - 1}, or {classes}")
     return number
 
 

@@ -7,6 +7,7 @@ import os
 import time
 import zipfile
 import zlib
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from scoresde.data import Data, DataInfo
+from scoresde.data import Data, DataInfo, class_index
 from scoresde.limits import check_memory
 from scoresde.metrics import PCA, evaluate_samples
 from scoresde.metrics.evaluate import FEWEST
@@ -247,7 +248,7 @@ def sample(
     n: int,
     *,
     seed: int = 0,
-    label: int | None = None,
+    label: int | str | None = None,
     batch_size: int = 1024,
     progress: bool = True,
     name: str = "samples",
@@ -259,7 +260,7 @@ def sample(
 
     Args:
         data: the run's data, or what it knows of them, with which pictures show no held-out data beside samples.
-        label: the class to draw from, for models with classes; else classes come in turn.
+        label: the class to draw from, by its name or index, for models with classes; else classes come in turn.
         overwrite: replace samples of the same name with other settings.
 
     Raises:
@@ -269,9 +270,9 @@ def sample(
         raise ValueError(f"n is {n!r}, expected a whole number of at least 1")
     if Path(name).name != name:
         raise ValueError(f"name is {name!r}, expected a name without slashes")
-    cond = labels_of(model, n, label)
+    cond = labels_of(model, n, label, data.class_names)
     path = run.directory / "samples" / f"{name}.npz"
-    settings = sample_settings(run, sampler, n, seed, label)
+    settings = sample_settings(run, sampler, n, seed, None if label is None else int(cond["labels"][0]))
     known = None if overwrite else saved_samples(path)
     if known is not None:
         saved, note = known
@@ -321,13 +322,25 @@ def saved_samples(path: Path) -> tuple[Tensor, dict[str, Any] | None] | None:
         return torch.empty(0), None
 
 
-def labels_of(model: NetworkScore, n: int, label: int | None) -> dict[str, Tensor]:
-    """The condition of n samples: classes in turn, or `label`; none for a model without classes."""
+def labels_of(
+    model: NetworkScore, n: int, label: int | str | None, names: Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    """Give n samples their condition: classes in turn, or `label`; none for a model without classes.
+
+    Args:
+        model: whose network has the classes.
+        n: number of samples.
+        label: a class by its name or index (see `scoresde.data.class_index`).
+        names: of the classes; their indices if not given.
+
+    Raises:
+        ValueError: no such class, or a label for a model without classes.
+    """
     if has_classes(model):
         classes = int(model.network.num_classes)  # type: ignore[arg-type]
-        if label is not None and not 0 <= label < classes:
-            raise ValueError(f"label is {label}, expected 0 to {classes - 1}")
-        labels = torch.arange(n) % classes if label is None else torch.full((n,), label)
+        if names is None or len(names) != classes:
+            names = [str(i) for i in range(classes)]
+        labels = torch.arange(n) % classes if label is None else torch.full((n,), class_index(label, names))
         return {"labels": labels.to(model.device)}
     if label is not None:
         raise ValueError("this model was trained without labels: leave out label, or train with network.num_classes")
@@ -347,7 +360,7 @@ def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: Dict
         seed=options.seed,
         batch_size=options.batch_size,
         progress=options.progress,
-        **labels_of(model, count, options.label),
+        **labels_of(model, count, options.label, data.class_names),
     )
     path = run.directory / f"tuned-{options.steps}.json"
     write_atomically(path, lambda file: file.write(made.to_json().encode()))

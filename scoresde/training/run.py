@@ -125,10 +125,15 @@ class Run:
         Raises:
             ConfigError: data that cannot be read, or of another shape or number of levels than the run's.
         """
-        info, node = self.info(), self.config.get("data") or {}
-        # Runs from before channels had moments of their own neither keep a transform nor say what has one.
-        old = info is None and node.get("_target_") == "scoresde.data.npz" and "standardise" not in node
-        data: Data = self.make("data", **({"standardise": "all"} if old else {}))
+        info = self.info()
+        node: Any = OmegaConf.to_container(self.config.get("data") or OmegaConf.create())
+        data: Data = self.make("data", **({} if info is not None else _as_before(node)))
+        names = None if info is None else info.class_names
+        if info is None and (self.directory / "config.yaml").is_file():
+            names = _classes_before(self, data)
+        conditional = OmegaConf.select(self.config, "network.num_classes") is not None
+        if conditional and names is not None and data.class_names not in (None, names):
+            data = data.with_classes(names)
         if info is None:
             return data
         check_fit(str(self.info_path), info, data)
@@ -327,6 +332,26 @@ class Run:
 
 def _caption(picture: dict[str, str]) -> str:
     return str(picture.get("caption", ""))
+
+
+def _as_before(node: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that the data of an older run, which keeps nothing of them, were read with before there were others."""
+    then: dict[str, dict[str, Any]] = {
+        "scoresde.data.npz": {"standardise": "all", "channels_last": False},
+        "scoresde.data.image_folder": {"split_folders": False},
+    }
+    return {key: value for key, value in then.get(str(node.get("_target_")), {}).items() if key not in node}
+
+
+def _classes_before(run: Run, data: Data) -> tuple[str, ...] | None:
+    """The order in which an older run counted the classes of its data: integers as they were, folders as text."""
+    names, classes = data.class_names, OmegaConf.select(run.config, "network.num_classes")
+    if names is None or classes is None:
+        return names
+    if OmegaConf.select(run.config, "data._target_") == "scoresde.data.image_folder":
+        return tuple(sorted(names))
+    numbers = tuple(map(str, range(classes)))
+    return numbers if len(names) < classes and set(names) <= set(numbers) else names
 
 
 def build_model(run: Run, shape: tuple[int, ...], statistics: Statistics) -> NetworkScore:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import scoresde
-from scoresde.data import Identity, Standardise, digits, two_moons
+from scoresde.data import Data, DataInfo, Identity, Standardise, digits, two_moons
 from scoresde.score import NetworkScore
 from scoresde.statistics import Statistics
 from scoresde.training.checkpoint import CheckpointError
@@ -372,3 +373,57 @@ def test_dequantisation_adds_the_variance_of_a_cell() -> None:
     added = float(filled.std) ** 2 - float(centres.std) ** 2
     assert added == pytest.approx(step**2 / 12, rel=0.45)
     assert torch.equal(data_statistics(data, True).mean, filled.mean)
+
+
+# -- data -----------------------------------------------------------------------------------------------
+
+
+def labelled(folder: Path, labels: np.ndarray) -> dict[str, Any]:
+    np.savez(folder / "a.npz", x=np.random.default_rng(0).normal(size=(len(labels), 2)), y=labels)
+    return {"_target_": "scoresde.data.npz", "path": str(folder / "a.npz"), "label_key": "y", "test_size": 4}
+
+
+def run_on(folder: Path, node: dict[str, Any], num_classes: int | None) -> Run:
+    made = config(network__num_classes=num_classes)
+    made.data = node
+    run = Run(folder / "run", made)
+    run.write_config()
+    return run
+
+
+def classes(data: Data) -> list[int]:
+    labels = data.whole()[1]
+    assert labels is not None
+    return labels.tolist()
+
+
+def test_data_have_the_classes_that_the_run_was_trained_with(tmp_path: Path) -> None:
+    run = run_on(tmp_path, labelled(tmp_path, np.arange(20) % 4 + 1), 4)
+    run.write_info(DataInfo.of(run.data()))
+    assert run.data().class_names == ("1", "2", "3", "4")
+    # The same file with fewer classes, one of them another's index.
+    labelled(tmp_path, np.array([2, 4] * 10))
+    assert run.data().class_names == ("1", "2", "3", "4")
+    assert classes(run.data()) == [1, 3] * 10
+    labelled(tmp_path, np.array([2, 9] * 10))
+    with pytest.raises(ValueError, match="a has the classes 9, expected those of 1, 2, 3, 4"):
+        run.data()
+    run.config.network.num_classes = None  # a model without classes takes any
+    assert run.data().class_names == ("2", "9")
+
+
+def test_data_of_an_older_run_keep_their_classes(tmp_path: Path) -> None:
+    # Labels were the classes' indices: 1 .. 4 made a fifth class 0 that nothing has.
+    run = run_on(tmp_path, labelled(tmp_path, np.arange(20) % 4 + 1), 5)
+    assert classes(run.data()) == (np.arange(20) % 4 + 1).tolist()
+    assert run.data().num_classes == 5
+    # Folders were sorted as text, and train/ and test/ were classes like others.
+    for i, name in enumerate(("c10", "c2") * 3):
+        (tmp_path / "pictures" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (2, 2), i).save(tmp_path / "pictures" / name / f"{i}.png")
+    node = {"_target_": "scoresde.data.image_folder", "path": str(tmp_path / "pictures"), "labels": True}
+    assert run_on(tmp_path, node, None).data().class_names == ("c2", "c10")
+    assert run_on(tmp_path, node, 2).data().class_names == ("c10", "c2")
+    (tmp_path / "pictures" / "c10").rename(tmp_path / "pictures" / "train")
+    (tmp_path / "pictures" / "c2").rename(tmp_path / "pictures" / "test")
+    assert run_on(tmp_path, node, 2).data().class_names == ("test", "train")
