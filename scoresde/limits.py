@@ -7,10 +7,10 @@ variables, which no file can set.
 
 import os
 
-__all__ = ["check_memory", "check_steps", "gib"]
+__all__ = ["check_memory", "check_steps", "gib", "most_pixels"]
 
 _GIB = 2**30
-_LIMITS = {"SCORESDE_MEMORY": 8.0, "SCORESDE_STEPS": 100_000.0}
+_LIMITS = {"SCORESDE_MEMORY": 8.0, "SCORESDE_STEPS": 100_000.0, "SCORESDE_PIXELS": float(2**26)}
 
 
 def check_memory(needed: float, what: str) -> None:
@@ -47,6 +47,15 @@ def check_steps(steps: int, what: str) -> None:
             f"{what} is {steps}, the limit is {most:.0f}: ask for less, or raise the limit by the environment variable "
             f"SCORESDE_STEPS={steps}"
         )
+
+
+def most_pixels() -> int:
+    """Most pixels of a picture that is read, `SCORESDE_PIXELS`; 8192 × 8192 if that is not set.
+
+    Raises:
+        ValueError: A limit that is not a positive number.
+    """
+    return int(_limit("SCORESDE_PIXELS"))
 
 
 def gib(size: float) -> str:

@@ -9,6 +9,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from scoresde.limits import check_memory
+
 __all__ = ["channels_first", "read_arrays"]
 
 _log = logging.getLogger(__name__)
@@ -16,20 +18,17 @@ _log = logging.getLogger(__name__)
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_arrays(path: str, keys: Sequence[str], max_gb: float) -> list[np.ndarray]:
+def read_arrays(path: str, keys: Sequence[str]) -> list[np.ndarray]:
     """The arrays of these names; pickled objects are never read.
 
     Args:
         path: An .npz archive, or an .npy file, which holds one array of no name.
         keys: Names of arrays; of a single array, whatever it is called, for an .npy file.
-        max_gb: Most that they may take together, in 10⁹ bytes. What a file declares is added up before anything
-            is decompressed.
 
     Raises:
-        ValueError: A file or array that is not there, damaged, too large, or not of numbers or text.
+        ValueError: A file or array that is not there, damaged, or not of numbers or text, or arrays that declare to
+            take more than `scoresde.limits` allows: what they declare is added up before anything is decompressed.
     """
-    if isinstance(max_gb, bool) or not isinstance(max_gb, int | float) or not max_gb > 0:
-        raise ValueError(f"max_gb is {max_gb!r}, expected a positive number of 10⁹ bytes")
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"there is no file {path}")
@@ -37,27 +36,27 @@ def read_arrays(path: str, keys: Sequence[str], max_gb: float) -> list[np.ndarra
         with file.open("rb") as stream:
             magic = stream.read(6)
         if magic == np.lib.format.MAGIC_PREFIX:
-            return _single(file, keys, max_gb)
+            return _single(file, keys)
         if magic[:2] == b"PK":
             with zipfile.ZipFile(file) as archive:
-                return _members(archive, path, keys, max_gb)
+                return _members(archive, path, keys)
     except (OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged or cannot be read: {' '.join(str(error).split())}") from error
     raise ValueError(f"{path} is not an .npz archive or .npy file that numpy can read without pickle")
 
 
-def _single(file: Path, keys: Sequence[str], max_gb: float) -> list[np.ndarray]:
+def _single(file: Path, keys: Sequence[str]) -> list[np.ndarray]:
     if len(keys) > 1:
         names = ", ".join(f"{key}=..." for key in keys)
         raise ValueError(f"{file} holds a single array; save several in an .npz archive: numpy.savez(path, {names})")
     size = file.stat().st_size
     with file.open("rb") as stream:
-        _check_size(_declared(stream, size, f"the array of {file}"), f"the array of {file}", max_gb)
+        check_memory(_declared(stream, size, f"the array of {file}"), f"the array of {file}")
         stream.seek(0)
         return [_read(stream, f"the array of {file}")]
 
 
-def _members(archive: zipfile.ZipFile, path: str, keys: Sequence[str], max_gb: float) -> list[np.ndarray]:
+def _members(archive: zipfile.ZipFile, path: str, keys: Sequence[str]) -> list[np.ndarray]:
     members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
     total = 0
     for key in keys:
@@ -66,7 +65,7 @@ def _members(archive: zipfile.ZipFile, path: str, keys: Sequence[str], max_gb: f
             raise ValueError(f"{path} has no array {key!r}; available: {', '.join(members) or 'none'}")
         with _opened(archive, members[key], where) as stream:
             total += _declared(stream, members[key].file_size, where)
-        _check_size(total, where, max_gb)
+        check_memory(total, where)
     arrays = []
     for key in keys:
         where = f"array {key!r} of {path}"
@@ -102,14 +101,6 @@ def _read(stream: BinaryIO, where: str) -> np.ndarray:
         return np.lib.format.read_array(stream, allow_pickle=False)
     except Exception as error:  # whatever a damaged file makes numpy, zipfile and its methods raise
         raise _damaged(where) from error
-
-
-def _check_size(needed: int, where: str, max_gb: float) -> None:
-    if needed > max_gb * 1e9:
-        raise ValueError(
-            f"{where} takes {needed / 1e9:.3g} GB once it is read, and the limit is max_gb={max_gb:g}: raise "
-            "data.max_gb if the file is what it should be"
-        )
 
 
 def _damaged(where: str) -> ValueError:

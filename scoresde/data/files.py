@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .arrays import channels_first, read_arrays
 from .base import Data, split_indices
-from .images import MAX_PIXELS, SUFFIXES, Resample, images_to_tensor, open_image
+from .images import SUFFIXES, Resample, images_to_tensor, open_image
 from .labels import index_classes, natural_order
 from .transforms import Discrete, Standardisation, Transform, continuous
 
@@ -39,7 +39,6 @@ def npz(
     high: float = 1.0,
     test_key: str | None = None,
     test_label_key: str | None = None,
-    max_gb: float = 16.0,
 ) -> Data:
     """An array `(N, *shape)` written by `numpy.savez` or `numpy.save`; pickled objects are never read.
 
@@ -62,11 +61,10 @@ def npz(
         high: Upper end of that range.
         test_key: Name of an array `(M, *shape)` to test on, instead of a part of the other.
         test_label_key: Name of its classes `(M,)`.
-        max_gb: Most that the arrays may take once they are read, in 10⁹ bytes.
 
     Raises:
-        ValueError: A file or key that is not there, a damaged file, one above `max_gb`, an array of objects or of
-            another unusable type or shape, labels that do not fit, or values that fail the checks of `Data`.
+        ValueError: A file or key that is not there, a damaged file, one above the limit of memory, an array of objects
+            or of another unusable type or shape, labels that do not fit, or values that fail the checks of `Data`.
     """
     if (test_label_key is None) != (label_key is None or test_key is None):
         raise ValueError(
@@ -74,7 +72,7 @@ def npz(
             "exactly if the other has, and test_label_key needs test_key"
         )
     keys = [key, *(k for k in (label_key, test_key, test_label_key) if k is not None)]
-    arrays = dict(zip(keys, read_arrays(path, keys, max_gb), strict=True))
+    arrays = dict(zip(keys, read_arrays(path, keys), strict=True))
     x = arrays[key]
     if x.dtype.kind not in "uif":
         raise ValueError(f"{_where(key, path)} has dtype {x.dtype}, expected integers or floating point")
@@ -142,8 +140,6 @@ def image_folder(
     seed: int = 0,
     resample: Resample = "lanczos",
     split_folders: bool = True,
-    max_pixels: int = MAX_PIXELS,
-    max_gb: float = 16.0,
 ) -> Data:
     """All pictures in a folder and its sub-folders, in memory as 8-bit values `(C, H, W)`, 256 levels.
 
@@ -159,12 +155,11 @@ def image_folder(
         resample: Filter used for resizing, "lanczos" or "box".
         split_folders: Whether `train` and `test` (or `val`) as the only sub-folders are the parts of the data set.
             `test_size` and `seed` then have no effect, and classes are the folders below.
-        max_pixels: Most pixels of a single picture.
-        max_gb: Most that all pictures may take in memory, in 10⁹ bytes.
 
     Raises:
         ValueError: A folder that is not there or holds no pictures, a link that leads nowhere or round in a circle, a
-            picture that cannot be read, sizes that differ while `size` is None, more than the limits, or with `labels`
+            picture that cannot be read, sizes that differ while `size` is None, more than the limits
+            of memory and pixels, or with `labels`
             a picture outside any sub-folder.
     """
     root = Path(path)
@@ -188,7 +183,7 @@ def image_folder(
         names = tuple(sorted({p.parts[depth] for p in files}, key=natural_order))
         targets = torch.tensor([names.index(p.parts[depth]) for p in files])
     sources = ((str(root / p), partial(open_image, root / p, p.suffix)) for p in files)
-    values = images_to_tensor(sources, len(files), size, channels, resample, max_pixels, max_gb)
+    values = images_to_tensor(sources, len(files), size, channels, resample)
     bounds = [len(files)] if parts is None or not parts[1] else [len(part) for part in parts]
     return _data_of(
         root.resolve().name,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .base import Data, split_indices
-from .images import MAX_PIXELS, Resample, images_to_tensor, open_image
+from .images import Resample, images_to_tensor, open_image
 from .labels import index_classes, listed
 from .transforms import Discrete
 
@@ -38,8 +38,6 @@ def huggingface(
     data_dir: str | None = None,
     revision: str | None = None,
     cache_dir: str | None = None,
-    max_pixels: int = MAX_PIXELS,
-    max_gb: float = 16.0,
 ) -> Data:
     """Pictures from `datasets.load_dataset`, in memory as 8-bit values `(C, H, W)`, 256 levels.
 
@@ -63,8 +61,6 @@ def huggingface(
         data_dir: Folder to read.
         revision: Branch, tag or commit on the hub.
         cache_dir: Where the library keeps its files; None for its default.
-        max_pixels: Most pixels of a single picture.
-        max_gb: Most that the pictures of a split may take in memory, in 10⁹ bytes.
 
     Raises:
         ImportError: `datasets` is not installed.
@@ -103,7 +99,7 @@ def huggingface(
         where = f"split {split!r} of {path}"
         labels, names = _labels(dataset, label_column, where)
         sources = _sources(dataset, image_column, where, folders)
-        return images_to_tensor(sources, len(dataset), size, channels, resample, max_pixels, max_gb), labels, names
+        return images_to_tensor(sources, len(dataset), size, channels, resample), labels, names
 
     found = [read(split) for split in (split_train, split_test) if split is not None]
     values = [x for x, _, _ in found]

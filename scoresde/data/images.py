@@ -9,16 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.limits import check_memory, most_pixels
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "Resample", "images_to_tensor", "open_image"]
+__all__ = ["SUFFIXES", "Resample", "images_to_tensor", "open_image"]
 
 Resample = Literal["lanczos", "box"]
 """Lanczos is the sharper; box averages whole pixels, which is how low-resolution conditions are made."""
-
-MAX_PIXELS = 2**26
-"""Most pixels of a single picture, 8192×8192, unless the caller asks for more."""
 
 _FORMATS = {
     "PNG": (".png", ".apng"),
@@ -65,8 +64,6 @@ def images_to_tensor(
     size: int | None,
     channels: int,
     resample: Resample,
-    max_pixels: int = MAX_PIXELS,
-    max_gb: float = 16.0,
 ) -> Tensor:
     """Open `count` pictures one by one; uint8, `(count, channels, H, W)`.
 
@@ -77,12 +74,11 @@ def images_to_tensor(
             as they are, and they must then agree in size.
         channels: 3 for RGB, 1 for grey. Transparency is dropped.
         resample: Filter used for resizing.
-        max_pixels: Most pixels of a single picture. What its header declares is looked at before it is decoded.
-        max_gb: Most that the result may take, in 10⁹ bytes.
 
     Raises:
         ValueError: No pictures, one that cannot be read or has more than 8 bits a channel, sizes that differ
-            while `size` is None, more than the limits, or an unusable argument.
+            while `size` is None, more pixels or memory than `scoresde.limits` allows by what headers declare, or an
+            unusable argument.
     """
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
@@ -90,20 +86,13 @@ def images_to_tensor(
         raise ValueError(f"size must be at least 1 pixel, got {size}")
     if resample not in ("lanczos", "box"):
         raise ValueError(f"resample must be 'lanczos' or 'box', got {resample!r}")
-    for limit, value in (("max_pixels", max_pixels), ("max_gb", max_gb)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ValueError(f"{limit} is {value!r}, expected a positive number")
     out: np.ndarray | None = None
     first = ""
     for i, (name, opener) in enumerate(sources):
-        pixels = _read(name, opener, size, channels, resample, max_pixels)
+        pixels = _read(name, opener, size, channels, resample)
         if out is None:
             first = name
-            if count * pixels.size > max_gb * 1e9:
-                raise ValueError(
-                    f"{count} images of {_size(pixels.shape)} take {count * pixels.size / 1e9:.3g} GB, and the limit "
-                    f"is max_gb={max_gb:g}: give a smaller size=, or raise data.max_gb"
-                )
+            check_memory(count * pixels.size, f"reading {count} images of {_size(pixels.shape)} (or give size=)")
             out = np.empty((count, *pixels.shape), dtype=np.uint8)
         if pixels.shape != out.shape[1:]:
             raise ValueError(
@@ -122,14 +111,13 @@ def _read(
     size: int | None,
     channels: int,
     resample: Resample,
-    max_pixels: int,
 ) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    pillows = Image.MAX_IMAGE_PIXELS
+    most, pillows = most_pixels(), Image.MAX_IMAGE_PIXELS
     try:
         # Pillow's own limit is looked at for every frame and tile. Beyond it comes a warning, beyond twice an error.
-        Image.MAX_IMAGE_PIXELS = max_pixels
+        Image.MAX_IMAGE_PIXELS = most
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a format's oddities, without a word on which picture has them
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -142,8 +130,8 @@ def _read(
                     image = _square(image, size, resample)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(
-            f"the image {name} has more pixels than max_pixels={max_pixels}: raise data.max_pixels if it is what it "
-            "should be"
+            f"the image {name} has more than {most} pixels, the limit for one: if it is what it should be, raise the "
+            "limit by the environment variable SCORESDE_PIXELS"
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

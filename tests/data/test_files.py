@@ -236,13 +236,16 @@ def test_npy(tmp_path: Path) -> None:
         npz(path)
 
 
-def test_npz_looks_at_declared_sizes_first(tmp_path: Path) -> None:
+def test_npz_looks_at_declared_sizes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path, x=np.zeros((1000, 1000), dtype=np.uint8), y=np.zeros(1000, dtype=np.uint8))
     assert os.path.getsize(path) < 3000
-    with pytest.raises(ValueError, match=r"array 'x' of .* takes 0.001 GB .* max_gb=0.0005: raise data.max_gb"):
-        npz(path, max_gb=5e-4)
-    with pytest.raises(ValueError, match="array 'y' of .* takes 0.001 GB"):  # together
-        npz(path, label_key="y", max_gb=1.0005e-3)
+    monkeypatch.setenv("SCORESDE_MEMORY", str(9.9e5 / 2**30))
+    with pytest.raises(ValueError, match=r"array 'x' of .* would take .* raise .* SCORESDE_MEMORY=1"):
+        npz(path)
+    monkeypatch.setenv("SCORESDE_MEMORY", str(1.0005e6 / 2**30))
+    with pytest.raises(ValueError, match="array 'y' of .* would take"):  # together
+        npz(path, label_key="y")
+    monkeypatch.setenv("SCORESDE_MEMORY", "1e6")
     # A header that declares more than its file holds is not believed.
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**9, 100)})
@@ -251,7 +254,7 @@ def test_npz_looks_at_declared_sizes_first(tmp_path: Path) -> None:
         archive.writestr("x.npy", header.getvalue())
     for name in ("a.npy", "a.npz"):
         with pytest.raises(ValueError, match="is damaged: it declares 800000000000 bytes and holds 0"):
-            npz(str(tmp_path / name), max_gb=1e6)
+            npz(str(tmp_path / name))
 
 
 def pictures(folder: Path, count: int = 6, size: tuple[int, int] = (5, 4)) -> None:
@@ -357,13 +360,17 @@ def test_folder_names_the_file_it_cannot_read(tmp_path: Path) -> None:
 def test_folder_looks_at_declared_sizes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(tmp_path)
     before = Image.MAX_IMAGE_PIXELS
-    with pytest.raises(ValueError, match=r"the image .*1.png has more pixels than max_pixels=19: raise data.max_p"):
-        image_folder(str(tmp_path), max_pixels=19)
-    with pytest.raises(ValueError, match=r"6 images of 5x4 take .* the limit is max_gb=3e-07: .* raise data.max_gb"):
-        image_folder(str(tmp_path), max_gb=3e-7)
+    monkeypatch.setenv("SCORESDE_PIXELS", "19")
+    with pytest.raises(ValueError, match=r"the image .*1.png has more than 19 pixels, .* variable SCORESDE_PIXELS"):
+        image_folder(str(tmp_path))
+    monkeypatch.setenv("SCORESDE_PIXELS", "20")
+    monkeypatch.setenv("SCORESDE_MEMORY", "1e-7")
+    with pytest.raises(ValueError, match=r"reading 6 images of 5x4 .or give size=. would take .* SCORESDE_MEMORY=1"):
+        image_folder(str(tmp_path))
     assert before == Image.MAX_IMAGE_PIXELS
+    monkeypatch.delenv("SCORESDE_MEMORY")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)  # another program's: ours is what counts here
-    assert len(image_folder(str(tmp_path), max_pixels=20).train) == 5
+    assert len(image_folder(str(tmp_path)).train) == 5
 
 
 def coloured(folder: Path, names: list[str]) -> None:
