@@ -144,7 +144,8 @@ def _headline(summary: dict[str, Any]) -> list[tuple[str, str]]:
         entry = _dict(summary.get(key))
         unit, name = ("bits_per_dim", "bits/dim") if _is_number(entry.get("bits_per_dim")) else ("nats", "nats")
         if _is_number(entry.get(unit)):
-            rows.append((f"{name}, {split}", _value(entry, unit, "stderr")))
+            given = " given the label" if entry.get("conditional") is True else ""
+            rows.append((f"{name}{given}, {split}", _value(entry, unit, "stderr")))
     samples = _dict(summary.get("samples"))
     for name, entry in list(_dict(samples.get("metrics")).items())[:1]:
         if _is_number(_dict(entry).get("value")):

@@ -24,7 +24,7 @@ from PIL import Image
 import scoresde
 from scoresde.cli import main
 from scoresde.cli.output import format_warning
-from scoresde.data import two_moons
+from scoresde.data import eight_gaussians, two_moons
 from scoresde.training import checkpoint, pipeline
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
 
@@ -393,6 +393,8 @@ def test_a_likelihood_with_other_settings_loses_nothing(work: Path, capsys: pyte
     main(["likelihood", RUN, "n=5", "tol=0.5", "progress=false"])
     assert "n = 5, 5 of them there already" in capsys.readouterr().out
     assert summary()["likelihood"] == own["likelihood"]
+    main(["report", RUN])
+    assert "likelihood-test-seed3" in Path(f"{RUN}/report.html").read_text()
 
 
 def test_a_finished_run_that_is_named_is_left_alone(
@@ -580,8 +582,21 @@ def test_classes_end_to_end(empty: Path, capsys: pytest.CaptureFixture[str], mon
     assert np.load("runs/classes/samples/label3-n5-seed0.npz")["labels"].tolist() == [3] * 5
     assert "label is 8, expected 0 to 7" in refusal(capsys, "sample", run, "n=5", "label=8")
     assert "label is -1, expected 0 to 7" in refusal(capsys, "sample", run, "n=5", "label=-1")
+    capsys.readouterr()
     main(["likelihood", run, "n=4", "tol=0.5", "progress=false"])
-    assert summary("runs/classes")["likelihood"]["n"] == 4
+    entry = summary("runs/classes")["likelihood"]
+    assert (entry["n"], entry["conditional"]) == (4, True)
+    assert re.search(r"test: .* nats given the label, n = 4", capsys.readouterr().out)
+    # Labels of one's own data.
+    points = eight_gaussians(100, 10)
+    path = save_points("mine.npz", points.train.numpy(), y=points.train_labels)
+    mine = ["likelihood", run, "data=npz", path, "n=4", "tol=0.5", "progress=false"]
+    assert "conditional on labels, and mine.npz has none: name them" in refusal(capsys, *mine)
+    main([*mine, "data.label_key=y"])
+    assert capsys.readouterr().out.startswith("all of mine.npz: ")
+    assert points.train_labels is not None
+    save_points("mine.npz", points.train.numpy(), y=points.train_labels + (points.train_labels == 7))
+    assert "labels of mine.npz reach 8, expected 0 to 7" in refusal(capsys, *mine, "data.label_key=y")
 
 
 # -- mistakes -------------------------------------------------------------------------------------------

@@ -137,7 +137,11 @@ def test_all_files_are_there(trained: SimpleNamespace) -> None:
     for file in here:
         if file.endswith(".png"):
             Image.open(trained.directory / file).verify()
-    listed = [p["file"] for p in json.loads((trained.directory / "pictures.json").read_text())]
+    pictures = json.loads((trained.directory / "pictures.json").read_text())
+    captions = {p["file"]: p["caption"] for p in pictures}
+    assert "each sample, given its label" in captions["samples/likelihood.png"]
+    assert captions["samples/likelihood-test.png"].endswith("in bits/dim given the label.")
+    listed = [p["file"] for p in pictures]
     assert sorted(listed) == sorted(file for file in here if file.endswith(".png"))
 
 

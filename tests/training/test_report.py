@@ -153,6 +153,59 @@ def test_numbers_stand_in_the_tables_with_their_errors(full: Path) -> None:
     assert "prefers-color-scheme: dark" in page.style
 
 
+def test_further_results_are_listed_with_their_settings(full: Path) -> None:
+    own = {**LIKELIHOOD, "draws": 1, "seed": 0, "step": 20000, "data_hash": "a"}
+    further = {
+        "likelihood-test-draws4": {**own, "draws": 4, "n": 5, "bits_per_dim": 2.25, "stderr": None},
+        "likelihood-train-step100": {**own, "split": "train", "step": 100, "bits_per_dim": 3.5, "stderr": 0.5},
+        "likelihood-all-mine-1a": {**own, "split": "all", "data": "mine", "data_hash": "b", "source": "in/mine.npz"},
+        "likelihood-test-digits-2b": {**own, "data": "digits", "data_hash": "c"},
+        "samples-euler": {"sampler": "Euler", "n": 20, "metrics": METRICS, "data_hash": "a", "step": 20000},
+    }
+    samples = {**SUMMARY["samples"], "data_hash": "a", "step": 20000}
+    summary = {**SUMMARY, "likelihood": own, "likelihood_train": {**own, "split": "train"}, "samples": samples}
+    (full / "summary.json").write_text(json.dumps({**summary, **further}))
+    note = {"settings": {"n": 21, "tolerance": 1e-6, "data": "digits"}, "step": 100}
+    (full / "comparison-n21.json").write_text(json.dumps(note))
+    page = Page(write_report(full))
+    (table,) = [table for table in page.tables if table[0] == ["", "value", "n", "of"]]
+    assert table[1:] == [
+        ["likelihood-test-draws4", "2.25 bits/dim", "5", "draws 4"],
+        ["likelihood-train-step100", "3.5 ± 0.5 bits/dim", "360", "step 100"],
+        ["likelihood-all-mine-1a", "2.321 ± 0.018 bits/dim", "360", "data in/mine.npz"],
+        ["likelihood-test-digits-2b", "2.321 ± 0.018 bits/dim", "360", "data digits of another content"],
+        ["samples-euler", "Fréchet distance 1.8 ± 0.4", "20", "sampler Euler, n 20"],
+        ["comparison-n21", "comparison-n21.csv", "21", "n 21, tolerance 1e-06, step 100"],
+    ]
+    # The run's own are what they were.
+    assert page.row("bits/dim")[0] == "2.321 ± 0.018"
+
+
+def test_likelihoods_given_labels_say_so(full: Path) -> None:
+    for known in (True, False):
+        summary = {**SUMMARY, "likelihood": {**LIKELIHOOD, **({"conditional": True} if known else {})}}
+        summary["likelihood-test-draws4"] = summary["likelihood"]
+        (full / "summary.json").write_text(json.dumps(summary))
+        # Older versions did not say it in the summary.
+        (full / "config.yaml").write_text(f"network:\n  num_classes: {'null' if known else 10}\n")
+        page = Page(write_report(full))
+        assert page.row("bits/dim given the label")[0] == "2.321 ± 0.018"
+        assert page.row("log-likelihood given the label, nats")[0] == "-103.0 ± 0.8"
+        assert page.row("likelihood-test-draws4")[0] == "2.321 ± 0.018 bits/dim given the label"
+        assert "bits/dim given the label, held out" in page.text
+        assert "of p(x | label), not to be compared with those of p(x)" in page.text
+    (full / "config.yaml").write_text("network:\n  num_classes: null\n")
+    assert "given the label" not in Page(write_report(full)).text
+
+
+def test_steps_after_the_figures_are_told(full: Path) -> None:
+    assert "Training has gone on" not in Page(write_report(full)).text
+    with (full / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 20050, "loss": 0.1}) + "\n")
+    told = "Training has gone on to step 20050 since; the model and its figures are of 20000."
+    assert told in Page(write_report(full)).text
+
+
 def test_pictures_are_inlined_in_the_listed_order(full: Path) -> None:
     page = Page(write_report(full))
     sources = page.values("img", "src")

@@ -207,6 +207,19 @@ def test_evaluations_that_differ_are_told(tmp_path: Path) -> None:
     assert "(n: 360, 50)" in text
 
 
+def test_likelihoods_given_labels_have_a_column_of_their_own(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", bits=2.5)
+    make_run(tmp_path / "b", bits=2.125, network={"num_classes": 10})
+    page = Page(write_report(tmp_path))
+    table = columns(page, "run")
+    assert table["bits/dim ↓"] == ["2.50 ± 0.02", "–"]
+    assert table["bits/dim given the label ↓"] == ["–", "2.12 ± 0.02"]
+    assert "of p(x | label), others of p(x)" in page.text
+    # Alone they have the one column.
+    page = Page(write_report(tmp_path / "b"))
+    assert "bits/dim given the label, held out" in page.text
+
+
 def test_continuous_data_are_compared_in_nats(tmp_path: Path) -> None:
     for name, nats in (("a", -1.25), ("b", 0.5)):
         run = make_run(tmp_path / name)

@@ -182,6 +182,8 @@ def error_budget(series: Sequence[Series], unit: str) -> Chart | None:
         "Standard errors of the mean from its three random parts, which add in quadrature, and the solver's error "
         "of a single sample, which bounds the error of the mean."
     )
+    if any(entry.get("conditional") is True for _, entry in entries):
+        caption += " Of models with classes it is the likelihood given the label."
     across = {**_axis("run, by its number" if len(series) > 1 else ""), "type": "category"}
     layout = {"barmode": "group", "xaxis": across, "yaxis": _axis(f"error, {unit}", everything)}
     return _chart("Error of the likelihood", caption, traces, layout)

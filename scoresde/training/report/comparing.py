@@ -14,6 +14,7 @@ from scoresde.training.report.numbers import (
     estimate,
     is_number,
     nats,
+    of_labels,
     text,
 )
 from scoresde.training.report.reading import Run
@@ -197,16 +198,8 @@ def _measures(runs: Sequence[Run]) -> list[_Measure]:
 
         return read
 
-    def in_nats(run: Run) -> Value | None:
-        return _value(*nats(as_dict(run.summary.get("likelihood"))))
-
-    held_out = "of held-out data"
-    made: list[_Measure] = [
-        ("bits/dim ↓", f"bits/dim {held_out}", of("likelihood", "bits_per_dim", error="stderr"), _shown),
-        ("ELBO ↓", f"bits/dim {held_out} by the ELBO", of("likelihood", "elbo", error="stderr_elbo"), _shown),
-    ]
-    if not any(as_dict(run.summary.get("likelihood")).get("bits_per_dim") is not None for run in runs):
-        made = [("log-likelihood ↑", f"nats {held_out}", in_nats, _shown)]
+    in_bits = any(as_dict(run.summary.get("likelihood")).get("bits_per_dim") is not None for run in runs)
+    made = [measure for conditional in (False, True) for measure in _likelihoods(conditional, in_bits)]
     names = dict.fromkeys(k for run in runs for k in as_dict(as_dict(run.summary.get("samples")).get("metrics")))
     for name in names:
         read = of("samples", "metrics", name, "value", error="stderr")
@@ -219,6 +212,28 @@ def _measures(runs: Sequence[Run]) -> list[_Measure]:
     return made
 
 
+def _likelihoods(conditional: bool, in_bits: bool) -> list[_Measure]:
+    """The measures of held-out likelihoods that are `conditional` on labels, or of those that are not."""
+
+    def read(key: str, error: str) -> Callable[[Run], Value | None]:
+        def found(run: Run) -> Value | None:
+            entry = as_dict(run.summary.get("likelihood"))
+            if (entry.get("conditional") is True) != conditional:
+                return None
+            return _value(entry.get(key), entry.get(error)) if in_bits else _value(*nats(entry))
+
+        return found
+
+    kind = {"conditional": conditional}
+    what = "of held-out data given their labels" if conditional else "of held-out data"
+    if not in_bits:
+        return [(f"{of_labels('log-likelihood', kind)} ↑", f"nats {what}", read("nats", "stderr"), _shown)]
+    return [
+        (f"{of_labels('bits/dim', kind)} ↓", f"bits/dim {what}", read("bits_per_dim", "stderr"), _shown),
+        (f"{of_labels('ELBO', kind)} ↓", f"bits/dim {what} by the ELBO", read("elbo", "stderr_elbo"), _shown),
+    ]
+
+
 def _value(value: Any, stderr: Any) -> Value | None:
     if not is_number(value):
         return None
@@ -229,6 +244,11 @@ def conditions(runs: Sequence[Run]) -> list[str]:
     """What the runs' evaluations do not have in common, though their numbers stand in one column."""
     notes = []
     entries = [e for e in (as_dict(run.summary.get("likelihood")) for run in runs) if e]
+    if len({e.get("conditional") is True for e in entries}) > 1:
+        notes.append(
+            "Likelihoods given the label are of p(x | label), others of p(x): they have columns of their own, as they "
+            "cannot be compared."
+        )
     apart = [key for key in _CONDITIONS if len({_exact(e.get(key)) for e in entries}) > 1]
     if apart:
         seen = "; ".join(f"{key}: {', '.join(dict.fromkeys(text(e.get(key)) for e in entries))}" for key in apart)

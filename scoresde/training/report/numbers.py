@@ -20,6 +20,7 @@ __all__ = [
     "metric",
     "metric_title",
     "nats",
+    "of_labels",
     "split_name",
     "text",
 ]
@@ -101,6 +102,11 @@ def nats(entry: dict[str, Any]) -> tuple[Any, Any]:
         known = is_number(value) and is_number(bits) and is_number(stderr) and bits != 0
         stderr = stderr * abs(value / bits) if known else None
     return value, stderr
+
+
+def of_labels(title: str, entry: dict[str, Any]) -> str:
+    """The title of a likelihood, saying where it is conditional: log p(x | label) is no estimate of log p(x)."""
+    return f"{title} given the label" if entry.get("conditional") is True else title
 
 
 def facts(entry: dict[str, Any]) -> str:

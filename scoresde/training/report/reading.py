@@ -24,7 +24,7 @@ class Run:
     """A run directory's text.
 
     `config` has the leaves of the configuration by their dotted names; `coloured` the samplers that the picture of the
-    comparison colours, in the order of the colours.
+    comparison colours, in the order of the colours; `comparisons` the settings of further comparisons by their names.
     """
 
     directory: Path
@@ -36,6 +36,7 @@ class Run:
     comparison: list[dict[str, Any]]
     coloured: list[str]
     notes: list[str]
+    comparisons: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,35 @@ def read_run(directory: Path) -> Run:
     log, comparison = _read_log(directory, notes), _read_comparison(directory, notes)
     colours = as_dict(read_json(directory, "comparison.json", notes)).get("coloured") if comparison else None
     coloured = [str(sampler) for sampler in colours] if isinstance(colours, list) else []
-    return Run(directory, name, text, _flatten(content, notes), summary, log, comparison, coloured, notes)
+    config = _flatten(content, notes)
+    _mark_conditional(summary, config)
+    trained = as_dict(summary.get("training")).get("steps")
+    if log and is_number(trained) and log[-1]["step"] > trained:
+        notes.append(
+            f"Training has gone on to step {log[-1]['step']} since; the model and its figures are of {trained}."
+        )
+    comparisons = _read_comparisons(directory, notes)
+    return Run(directory, name, text, config, summary, log, comparison, coloured, notes, comparisons)
+
+
+def _mark_conditional(summary: dict[str, Any], config: dict[str, Any]) -> None:
+    """Say of likelihoods that are conditional on labels that they are; older versions did not."""
+    for key, entry in summary.items():
+        if key.startswith("likelihood") and isinstance(entry, dict):
+            entry.setdefault("conditional", config.get("network.num_classes") is not None)
+
+
+_MOST_COMPARISONS = 50
+
+
+def _read_comparisons(directory: Path, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """The settings of comparisons besides `comparison.csv`, with the step of the model, by their names."""
+    found = {}
+    for path in sorted(directory.glob("comparison-*.json"), key=lambda p: natural(p.name))[:_MOST_COMPARISONS]:
+        note = as_dict(read_json(directory, path.name, notes))
+        further = {key: note[key] for key in ("step", "source") if note.get(key) is not None}
+        found[path.stem] = {**as_dict(note.get("settings")), **further}
+    return found
 
 
 def _flatten(content: bytes, notes: list[str]) -> dict[str, Any]:

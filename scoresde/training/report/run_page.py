@@ -46,7 +46,7 @@ def run_page(directory: Path) -> str:
         str(directory),
         run.text,
         list(headline(run.summary)),
-        tables(run.summary),
+        tables(run.summary, run.comparisons),
         _commands(directory),
         notes=run.notes,
     )

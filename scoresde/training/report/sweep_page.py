@@ -147,7 +147,7 @@ def _view(run: Run, keys: list[str], directory: Path, anchor: str, prefix: str) 
     cells = [comparing.setting([run], key, keys).cells[0] for key in keys]
     settings = [(key, cell.text) for key, cell in zip(keys, cells, strict=True)]
     label = prefix + comparing.label(run, keys)
-    return RunView(anchor, run.name, label, place, settings, tables(run.summary), run.text, run.notes)
+    return RunView(anchor, run.name, label, place, settings, tables(run.summary, run.comparisons), run.text, run.notes)
 
 
 def _every_run(runs: list[Run], keys: list[str], views: list[RunView]) -> Grid:

@@ -1,6 +1,6 @@
 """The tables of one run: likelihood, training, sample quality."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from scoresde.training.report.numbers import (
     metric,
     metric_title,
     nats,
+    of_labels,
     split_name,
     text,
 )
@@ -38,7 +39,7 @@ def headline(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         in_bits = held_out.get("bits_per_dim") is not None
         name, key = ("bits/dim", "bits_per_dim") if in_bits else ("log-likelihood, nats", "nats")
         value = estimate(held_out.get(key), held_out.get("stderr"))
-        yield f"{name}, {split_name(held_out)}", value, facts(held_out)
+        yield f"{of_labels(name, held_out)}, {split_name(held_out)}", value, facts(held_out)
     samples = as_dict(summary.get("samples"))
     for key, entry in list(as_dict(samples.get("metrics")).items())[:1]:
         small = {k: v for k, v in samples.items() if k in ("nfe", "seconds")}
@@ -51,9 +52,14 @@ def headline(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "parameters", text(summary["parameters"]), ""
 
 
-def tables(summary: dict[str, Any]) -> list[Table]:
-    """Those that the summary has something for."""
-    made = (_likelihood(summary), _training(summary), _quality(summary))
+def tables(summary: dict[str, Any], comparisons: Mapping[str, dict[str, Any]] | None = None) -> list[Table]:
+    """The tables that the summary has something for, and one of further results.
+
+    Args:
+        summary: Of the run.
+        comparisons: Settings of further comparisons by their names.
+    """
+    made = (_likelihood(summary), _training(summary), _quality(summary), _further(summary, comparisons or {}))
     return [table for table in made if table is not None]
 
 
@@ -63,11 +69,19 @@ def _likelihood(summary: dict[str, Any]) -> Table | None:
     if not entries:
         return None
     rows: list[tuple[str, ...]] = []
+    first = entries[0]
     if any(e.get("bits_per_dim") is not None for e in entries):
-        rows.append(("bits/dim", *(estimate(e.get("bits_per_dim"), e.get("stderr")) for e in entries)))
+        rows.append(
+            (of_labels("bits/dim", first), *(estimate(e.get("bits_per_dim"), e.get("stderr")) for e in entries))
+        )
     if any(e.get("elbo") is not None for e in entries):
-        rows.append(("bits/dim by the ELBO", *(estimate(e.get("elbo"), e.get("stderr_elbo")) for e in entries)))
-    rows.append(("log-likelihood, nats", *(estimate(*nats(e)) for e in entries)))
+        rows.append(
+            (
+                of_labels("bits/dim by the ELBO", first),
+                *(estimate(e.get("elbo"), e.get("stderr_elbo")) for e in entries),
+            )
+        )
+    rows.append((f"{of_labels('log-likelihood', first)}, nats", *(estimate(*nats(e)) for e in entries)))
     plain = {
         "n": "samples, n",
         "stderr_data": "standard error from the choice of samples",
@@ -90,6 +104,8 @@ def _likelihood(summary: dict[str, Any]) -> Table | None:
     if any("seconds" in e for e in entries):
         rows.append(("time", *(duration(e.get("seconds")) for e in entries)))
     note = "Means over samples of the probability-flow ODE's likelihood, ± standard error."
+    if first.get("conditional") is True:
+        note += " They are of p(x | label), not to be compared with those of p(x)."
     return Table("Likelihood", ("", *map(split_name, entries)), rows, note)
 
 
@@ -111,6 +127,46 @@ def _quality(summary: dict[str, Any]) -> Table | None:
     if reference:
         note += " Training data show what is to be had at this n."
     return Table("Samples", head if rows else (), rows, note)
+
+
+# What sets a further result apart, in the order in which it is told.
+_LIKELIHOOD = ("divergence", "tol", "dequantisation", "draws", "bound", "decoder", "elbo_draws", "t_min", "seed")
+_SAMPLES = ("sampler", "n", "pca", "seed")
+_COMPARISON = ("n", "tolerance", "batch_size", "device")
+
+
+def _further(summary: dict[str, Any], comparisons: Mapping[str, dict[str, Any]]) -> Table | None:
+    """Results with other settings than the run's own, of other data, or of an earlier step."""
+    rows: list[tuple[str, ...]] = []
+    for name, entry in summary.items():
+        if name.startswith("likelihood-") and isinstance(entry, dict):
+            own = as_dict(summary.get("likelihood_train" if entry.get("split") == "train" else "likelihood"))
+            in_bits = entry.get("bits_per_dim") is not None
+            unit, key = ("bits/dim", "bits_per_dim") if in_bits else ("nats", "nats")
+            value = f"{estimate(entry.get(key), entry.get('stderr'))} {of_labels(unit, entry)}"
+            rows.append((name, value, text(entry.get("n")), _apart(entry, own, _LIKELIHOOD)))
+        elif name.startswith("samples-") and isinstance(entry, dict):
+            own = as_dict(summary.get("samples"))
+            measured = list(as_dict(entry.get("metrics")).items())[:1]
+            value = "".join(f"{metric_title(key)} {metric(found)}" for key, found in measured)
+            rows.append((name, value or "–", text(entry.get("n")), _apart(entry, own, _SAMPLES)))
+    for name, settings in comparisons.items():
+        rows.append((name, f"{name}.csv", text(settings.get("n")), _apart(settings, {}, _COMPARISON)))
+    if not rows:
+        return None
+    return Table("Further results", ("", "value", "n", "of"), rows, "What is not said is as for the run's own.")
+
+
+def _apart(entry: dict[str, Any], own: dict[str, Any], keys: tuple[str, ...]) -> str:
+    """The settings of a result that are not those of the run's own, the data, and the step of the weights."""
+    parts = [f"{key} {text(entry[key])}" for key in keys if key in entry and entry[key] != own.get(key)]
+    if entry.get("source") is not None:
+        parts.insert(0, f"data {text(entry['source'])}")
+    elif entry.get("data_hash") != own.get("data_hash") and own:
+        parts.insert(0, f"data {text(entry.get('data'))} of another content")
+    if entry.get("step") is not None and entry["step"] != own.get("step"):
+        parts.append(f"step {text(entry['step'])}")
+    return ", ".join(parts) or "–"
 
 
 def _training(summary: dict[str, Any]) -> Table | None:
