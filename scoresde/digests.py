@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 __all__ = ["DIGEST", "digest", "is_intact"]
 
 DIGEST = "digest"  # key of the metadata of a safetensors file
+_HEXADECIMAL = re.compile("[0-9a-f]{64}")
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -27,5 +29,8 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 def is_intact(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> bool:
     """Whether tensors are those that `metadata` was written with; True where it has no digest (older files)."""
-    known = (metadata or {}).get(DIGEST)
-    return known is None or known == digest(tensors)
+    known = metadata or {}
+    if DIGEST in known:
+        return known[DIGEST] == digest(tensors)
+    # Its name may be what is damaged.
+    return not any(_HEXADECIMAL.fullmatch(value) for value in known.values())

@@ -35,3 +35,4 @@ def test_intact() -> None:
     assert is_intact(tensors, {"format": "x"})
     assert is_intact(tensors, {"digest": digest(tensors)})
     assert not is_intact({"w": torch.zeros(3)}, {"digest": digest(tensors)})
+    assert not is_intact(tensors, {"dagest": digest({})})

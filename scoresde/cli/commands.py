@@ -59,7 +59,7 @@ def _train_one(config: DictConfig) -> Outcome:
     began = time.perf_counter()
     _name_group(run.config)
     logger = instantiate(run.config, "logger", run.allow)
-    if not train(run, logger, progress=config.progress):
+    if not train(run, logger, progress=config.progress, restart=config.restart):
         return Outcome([run.directory])
     _print_summary(run, time.perf_counter() - began)
     value, unit = _value(run, config.metric)
@@ -67,7 +67,9 @@ def _train_one(config: DictConfig) -> Outcome:
 
 
 # What belongs to the command line, not to the run.
-_COMMAND_KEYS = ("run", "resume", "runs", "name", "allow", "accept", "progress", "repeats", "metric", "fail_fast")
+_COMMAND_KEYS = (
+    "run", "resume", "restart", "runs", "name", "allow", "accept", "progress", "repeats", "metric", "fail_fast"
+)  # fmt: skip
 
 
 def _in_sweep() -> bool:
@@ -136,8 +138,7 @@ def _check_metric(config: DictConfig) -> None:
 
 def _run_to_train(config: DictConfig) -> Any:
     """The run to start or to go on with."""
-    from scoresde.training.config import ConfigError
-    from scoresde.training.run import Run, config_hash
+    from scoresde.training.run import Run, check_name, config_hash
 
     allow = list(config.allow)
     if config.run is not None:
@@ -149,8 +150,7 @@ def _run_to_train(config: DictConfig) -> Any:
     body = OmegaConf.create({k: v for k, v in plain.items() if k not in _COMMAND_KEYS})
     identity = config_hash(body)
     name = str(config.name or f"{_choices()}-{identity}")
-    if Path(name).name != name or name in (".", ".."):
-        raise ConfigError(f"name is {name!r}, expected a name without slashes, and not . or ..")
+    check_name(name)
     runs = Path(str(config.runs))
     if _in_sweep() if config.resume is None else config.resume:
         # Whatever the choices are called that lead to the same configuration.
@@ -409,10 +409,13 @@ def _evaluate(config: DictConfig) -> Outcome:
 
 def _tune(config: DictConfig) -> None:
     from scoresde.training.pipeline import tune_run
+    from scoresde.training.run import check_name
 
     run = _open(config)
     began = time.perf_counter()
-    made, path = tune_run(run, _model(run, config), _data_or_info(run), config)
+    check_name(f"tuned-{config.steps}")
+    with run.alone(f"tuned-{config.steps}"):
+        made, path = tune_run(run, _model(run, config), _data_or_info(run), config)
     print(
         f"{made.evaluations} evaluations: error {made.error:.3g} on starts kept for judging, {made.before:.3g} before "
         f"({made.starts} starts, {time.perf_counter() - began:.0f} s): {path}"
@@ -452,7 +455,8 @@ def _dequantise(config: DictConfig) -> None:
 
     run = _open(config)
     began = time.perf_counter()
-    entry, path = dequantise(run, _model(run, config), _data(run), config)
+    with run.alone("dequantisation"):
+        entry, path = dequantise(run, _model(run, config), _data(run), config)
     kept = str(path) if path is not None else "no better than uniform, nothing is kept"
     print(
         f"bits/dim {entry['variational']:.4f}, {entry['uniform']:.4f} with uniform dequantisation, gain "
@@ -470,6 +474,7 @@ def _report(config: DictConfig) -> None:
     directory = Path(str(config.run))
     if (directory / "config.yaml").is_file():
         run = _open(config)
+        run.check_writable()
         if config.pictures:
             pictures(run, _model(run, config), _data(run))
     elif config.pictures:

@@ -1,10 +1,12 @@
 """Files that are whole or not there: atomic writes, checkpoints and model files."""
 
 import contextlib
+import hashlib
+import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,10 +21,14 @@ from scoresde.digests import DIGEST, digest, is_intact
 __all__ = [
     "CheckpointError",
     "DamagedFile",
+    "check_tensor",
+    "check_tensors",
+    "checkpoints",
     "latest_checkpoint",
     "load_checkpoint",
     "load_metadata",
     "load_tensors",
+    "remove_leftovers",
     "save_checkpoint",
     "save_tensors",
     "set_aside",
@@ -30,7 +36,9 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"step-(\d+)\.pt")
-_FORMAT = "scoresde-checkpoint-1"
+_FORMAT = "scoresde-checkpoint-2"
+_WITHOUT_DIGEST = "scoresde-checkpoint-1"
+_TEMPORARY = re.compile(r"\.[a-z0-9_]{8}")  # the end of a name of mkstemp
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -77,13 +85,26 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+def remove_leftovers(folder: Path, *names: str) -> None:
+    """Remove the temporary files that killed processes left of writes of these files (patterns, as of `Path.glob`).
+
+    Only whoever holds the lock of the files may: other processes may be writing them.
+    """
+    for name in names:
+        for path in folder.glob(f".{name}.*"):
+            if _TEMPORARY.fullmatch(path.suffix) and path.is_file() and not path.is_symlink():
+                path.unlink(missing_ok=True)
+
+
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `state` as the checkpoint of `step`, then remove all but the newest `keep`."""
+    """Write `state` with its digest as the checkpoint of `step`, then remove all but the newest `keep`."""
     path = folder / f"step-{step:09d}.pt"
+    content = {"format": _FORMAT, "step": step, **state}
+    content[DIGEST] = _digest_of_state(content)
 
     def write(file: BinaryIO) -> None:
         try:
-            torch.save({"format": _FORMAT, "step": step, **state}, file)
+            torch.save(content, file)
         except RuntimeError as error:
             # torch closes its archive after a failed write and reports that, not the full disk.
             if isinstance(error.__context__, OSError):
@@ -91,21 +112,28 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
             raise
 
     write_atomically(path, write)
-    for old in sorted(_checkpoints(folder), key=_step_of)[:-keep]:
+    for old in checkpoints(folder)[keep:]:
         old.unlink()
     return path
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, the newest first; other files there are the user's."""
+    named = [path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(named, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint in `folder`, or None."""
-    return max(_checkpoints(folder), key=_step_of, default=None)
+    return next(iter(checkpoints(folder)), None)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state in a checkpoint. Only tensors and plain values are read; no code in the file is run.
 
     Raises:
-        CheckpointError: no such file, or a truncated or foreign one.
+        DamagedFile: a truncated file, or values that are not those that were written.
+        CheckpointError: no such file, or a foreign one.
     """
     check_regular(path)
     try:
@@ -113,13 +141,60 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing") from error
     except Exception as error:  # torch raises whatever the damage runs into
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint (truncated, or not written by scoresde): "
-            "remove it to go on from the one before"
-        ) from error
-    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise DamagedFile(f"{path} cannot be read as a checkpoint: truncated, or not written by scoresde") from error
+    if not isinstance(state, dict) or state.get("format") not in (_FORMAT, _WITHOUT_DIGEST):
         raise CheckpointError(f"{path} is no checkpoint of scoresde: expected a file written by `scoresde train`")
+    known = state.pop(DIGEST, None)
+    if state["format"] == _FORMAT and known != _digest_of_state(state):
+        raise DamagedFile(f"{path} is damaged: its values are not those that were written")
     return state
+
+
+def _digest_of_state(state: dict[str, Any]) -> str:
+    """Digest of the tensors and plain values in nested containers."""
+    tensors: dict[str, Tensor] = {}
+    others: list[tuple[str, str]] = []
+
+    def walk(node: Any, name: str) -> None:
+        if isinstance(node, Tensor):
+            tensors[name] = node
+        elif isinstance(node, dict):
+            for key, value in node.items():
+                walk(value, f"{name}/{key!r}")
+        elif isinstance(node, list | tuple):
+            for index, value in enumerate(node):
+                walk(value, f"{name}/{index}")
+        else:
+            others.append((name, repr(node)))
+
+    walk(state, "")
+    return hashlib.sha256(json.dumps([digest(tensors), sorted(others)]).encode()).hexdigest()
+
+
+def check_tensors(found: Any, wanted: Mapping[str, Tensor], what: str) -> None:
+    """Compare tensors of a file with those that they are to replace, before any is used.
+
+    Raises:
+        ValueError: other names, another shape or dtype, or values that are not finite; `what` says whose.
+    """
+    if not isinstance(found, dict):
+        raise ValueError(f"{what} tensors are missing")
+    if found.keys() != wanted.keys():
+        one = min((str(name) for name in found.keys() ^ wanted.keys()), key=len)
+        raise ValueError(f"{what} {one} is {'missing' if one in wanted else 'unknown'}")
+    for name, target in wanted.items():
+        check_tensor(found[name], target, f"{what} {name}")
+
+
+def check_tensor(found: Any, wanted: Tensor, what: str) -> None:
+    """As `check_tensors`, of one; `wanted` may be on the meta device."""
+    if not isinstance(found, Tensor) or found.layout is not torch.strided:
+        raise ValueError(f"{what} is no tensor")
+    if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        one, other = (f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in (found, wanted))
+        raise ValueError(f"{what} is {one}, expected {other}")
+    if not bool(found.isfinite().all()):
+        raise ValueError(f"{what} has values that are not finite")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -160,12 +235,3 @@ def load_metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError):
         return {}
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Those that this module named; other files in the folder are the user's."""
-    return [path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)]
-
-
-def _step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step-"))

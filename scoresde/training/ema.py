@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from scoresde.training.checkpoint import check_tensors
+
 __all__ = ["EMA", "HalfLife", "PowerFunction", "Profile"]
 
 
@@ -84,9 +86,12 @@ class EMA:
         return dict(zip(self._names, self.average, strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take the average from `state_dict`."""
-        if set(state) != set(self._names):
-            raise ValueError("the average in the checkpoint has other parameter names than this network")
+        """Take the average from `state_dict`.
+
+        Raises:
+            ValueError: other names, shapes or dtypes than the parameters', or values that are not finite.
+        """
+        check_tensors(state, self.state_dict(), "the average's")
         _copy(self.average, (state[name] for name in self._names))
 
     def copy_to(self, module: nn.Module) -> None:

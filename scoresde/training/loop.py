@@ -26,11 +26,22 @@ from scoresde.data import Data, batch_indices
 from scoresde.objectives import Objective, loss_by_noise_level
 from scoresde.sampling.noise import SampleNoise
 from scoresde.score import NetworkScore
-from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from scoresde.training.checkpoint import (
+    CheckpointError,
+    DamagedFile,
+    check_tensor,
+    check_tensors,
+    checkpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    set_aside,
+)
 from scoresde.training.ema import EMA, PowerFunction, Profile
 from scoresde.training.loggers import Logger
 from scoresde.training.noise_range import warn_of_scale
 from scoresde.training.provenance import TRAINED_WITH, check_provenance
+from scoresde.training.resuming import check_counts, load_optimizer, without_state
 
 __all__ = ["Interrupted", "NoiseLevels", "Trainer", "Training", "TrainingFailed"]
 
@@ -143,7 +154,15 @@ class NoiseLevels:
 
     def gather(self, total: Callable[[Tensor], Tensor]) -> None:
         """Replace the sums by what `total` makes of them: those of all processes."""
-        self._sum, self._count = total(self._sum), total(self._count)
+        self.load(self.state(total))
+
+    def state(self, total: Callable[[Tensor], Tensor]) -> Tensor:
+        """`(2, bins)` sums and counts of all processes, by `total`."""
+        return total(torch.stack((self._sum, self._count)))
+
+    def load(self, state: Tensor) -> None:
+        """Take the sums and counts from `state`."""
+        self._sum, self._count = state.to(self.edges.device, torch.float64).unbind()
 
     def curve(self) -> tuple[list[float], list[float]]:
         """(centres of the bins that have samples, mean losses)."""
@@ -226,6 +245,9 @@ class Trainer:
         self.levels = NoiseLevels(low, high, 24, device)
         self._signal: int | None = None
         self._resumed = False
+        # Since the last entry of the log: the sum of the losses, the step and the number of skipped steps there.
+        self._total = torch.zeros((), device=device)
+        self._since, self._skipped_since = 0, 0
 
     @property
     def skipped(self) -> int:
@@ -310,9 +332,7 @@ class Trainer:
         """
         self.resume()
         self.model.train()
-        total = torch.zeros((), device=self.accelerator.device)
-        last_norm, since, began = total, self.step, time.perf_counter()
-        base, skipped = self.seconds, self.skipped
+        began, base = time.perf_counter(), self.seconds
         bar = tqdm(
             total=self.options.steps,
             initial=self.step,
@@ -325,8 +345,8 @@ class Trainer:
         look_every = 1 if self.accelerator.device.type == "cpu" else self.options.log_every
         with self._signals(), bar:
             while self.step < self.options.steps:
-                loss, last_norm = self._advance()
-                total = total + loss
+                loss, norm = self._advance()
+                self._total = self._total + loss
                 bar.update()
                 done = self.step >= self.options.steps
                 if self.step % look_every == 0 and int(self._in_a_row) >= self.options.max_skipped:
@@ -334,9 +354,11 @@ class Trainer:
                 if self.step % self.options.log_every == 0 or done:
                     now = time.perf_counter()
                     self.seconds = base + now - began
-                    good = self.step - since - (self.skipped - skipped)
+                    good = self.step - self._since - (self.skipped - self._skipped_since)
                     mean = (
-                        float(self._everywhere(total)) / (good * self.accelerator.num_processes) if good else math.nan
+                        float(self._everywhere(self._total)) / (good * self.accelerator.num_processes)
+                        if good
+                        else math.nan
                     )
                     self.levels.gather(self._everywhere)
                     centres, curve = self.levels.curve()
@@ -344,7 +366,7 @@ class Trainer:
                     self._log(
                         {
                             "loss": mean,
-                            "grad_norm": float(last_norm),
+                            "grad_norm": float(norm),
                             "lr": self._inner.param_groups[0]["lr"],
                             "steps_per_second": self.step / self.seconds,
                             "skipped": self.skipped,
@@ -353,7 +375,8 @@ class Trainer:
                         }
                     )
                     self.levels.reset()
-                    total, since, skipped = torch.zeros_like(total), self.step, self.skipped
+                    self._total = torch.zeros_like(self._total)
+                    self._since, self._skipped_since = self.step, self.skipped
                 every = self.options.checkpoint_every
                 stop = self._stop_requested()
                 if done or stop is not None or (every is not None and self.step % every == 0):
@@ -388,42 +411,108 @@ class Trainer:
     # -- checkpoints ------------------------------------------------------------------------------------
 
     def _checkpoint(self) -> None:
+        log = {
+            "since": self._since,
+            "skipped": self._skipped_since,
+            "loss": self._everywhere(self._total) / self.accelerator.num_processes,
+            "levels": self.levels.state(self._everywhere),
+        }
         if self.accelerator.is_main_process:
             state = {
                 "network": self.bare.state_dict(),
                 "ema": self.ema.state_dict(),
                 "optimizer": self._inner.state_dict(),
+                "without_state": without_state(self._inner),
                 "seconds": self.seconds,
                 "skipped": self.skipped,
                 TRAINED_WITH: self.trained_with,
+                "log": log,
             }
             save_checkpoint(self.checkpoints, self.step, state, self.options.keep)
         self.accelerator.wait_for_everyone()
 
-    def resume(self) -> None:
-        """Take up the newest checkpoint, if there is one and it has not been taken up; `fit` does so, too.
+    def resume(self) -> bool:
+        """Take up the newest checkpoint, if there is one and none has been taken up; `fit` does so, too.
+
+        One that is damaged is set aside, and the one before it is taken.
+
+        Returns:
+            Whether training goes on from a checkpoint.
 
         Raises:
-            ValueError: a damaged checkpoint, or one of another configuration or of other data.
+            CheckpointError: all checkpoints are damaged.
+            ValueError: a checkpoint of another configuration or of other data, or with values that no training has.
         """
-        path = None if self._resumed else latest_checkpoint(self.checkpoints)
-        if path is None:
+        if self._resumed:
+            return True
+        found = checkpoints(self.checkpoints)
+        for path, older in zip(found, [*found[1:], None], strict=False):
+            try:
+                state = load_checkpoint(path)
+            except CheckpointError as error:
+                if path.exists() and not isinstance(error, DamagedFile):
+                    raise
+                if older is None:
+                    raise CheckpointError(f"{error}, and there is no other: restore one from a copy") from error
+                self._set_aside(path, older)
+                continue
+            self._take_up(path, state)
+            return True
+        return False
+
+    def set_aside_checkpoints(self) -> None:
+        """Rename all checkpoints, so that training can begin again beside them."""
+        if self.accelerator.is_main_process:
+            for path in checkpoints(self.checkpoints):
+                set_aside(path)
+
+    def _set_aside(self, path: Path, older: Path) -> None:
+        if not self.accelerator.is_main_process:
             return
-        state = load_checkpoint(path)
+        try:
+            aside = set_aside(path).name
+        except OSError as error:
+            raise CheckpointError(f"{path} is damaged and cannot be renamed ({error.strerror}): remove it") from error
+        _log.warning("%s is damaged and was set aside as %s: going on from %s", path, aside, older.name)
+
+    def _take_up(self, path: Path, state: dict[str, Any]) -> None:
         check_provenance(str(path), state.get(TRAINED_WITH, {}), self.trained_with, self.accept)
         try:
-            self.bare.load_state_dict(state["network"])
-            self.ema.load_state_dict(state["ema"])
-            self._inner.load_state_dict(state["optimizer"])
+            check_counts(state)
+            check_tensors(state.get("network"), self.bare.state_dict(), "the network's")
+            check_tensors(state.get("ema"), self.ema.state_dict(), "the average's")
+            log = self._checked_log(state)
+            stepped = state["step"] > state["skipped"]
+            load_optimizer(self._inner, state.get("optimizer"), stepped, state.get("without_state"))
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(
                 f"{path} does not fit this configuration ({str(error).splitlines()[0]}): "
                 "continue with the configuration that it was trained with, or start a new run"
             ) from error
+        self.bare.load_state_dict(state["network"])
+        self.ema.load_state_dict(state["ema"])
         self._resumed = True
-        self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        self._skipped.fill_(int(state["skipped"]))
+        self.step, self.seconds = state["step"], float(state["seconds"])
+        self._skipped.fill_(state["skipped"])
+        self._since, self._skipped_since = log["since"], log["skipped"]
+        if self.accelerator.is_main_process:  # a sum over all processes, which the others must not add again
+            self._total = (log["loss"] * self.accelerator.num_processes).to(self._total)
+            self.levels.load(log["levels"])
         _log.info("going on from %s", path)
+
+    def _checked_log(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Sums since the last entry of the log; without them, as of an older version, the mean is of the rest."""
+        nothing = {"since": state["step"], "skipped": state["skipped"], "loss": torch.zeros(())}
+        nothing["levels"] = torch.zeros_like(self.levels.state(lambda x: x))
+        log = state.get("log", nothing)
+        if not isinstance(log, dict):
+            raise ValueError("the sums of the log are missing")
+        check_tensor(log.get("loss"), nothing["loss"], "the log's loss")
+        check_tensor(log.get("levels"), nothing["levels"], "the log's loss by noise level")
+        check_counts({"step": log.get("since"), "skipped": log.get("skipped"), "seconds": 0})
+        if log["since"] > state["step"] or log["skipped"] > state["skipped"]:
+            raise ValueError("the log is ahead of the step")
+        return log
 
     # -- signals ----------------------------------------------------------------------------------------
 

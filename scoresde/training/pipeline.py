@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from scoresde.metrics import PCA, evaluate_samples
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.sampling import Sampler, TunedSteps, tune
 from scoresde.score import NetworkScore
-from scoresde.training.checkpoint import write_atomically
+from scoresde.training.checkpoint import CheckpointError, remove_leftovers, write_atomically
 from scoresde.training.config import ConfigError
 from scoresde.training.likelihoods import likelihood
 from scoresde.training.loggers import LocalLogger, Logger
@@ -32,7 +33,7 @@ from scoresde.training.loop import Trainer
 from scoresde.training.pictures import has_classes, picture_of_samples, pictures, read_log
 from scoresde.training.provenance import check_same_data, provenance
 from scoresde.training.results import choose_name, differences, identity_of, is_of, outdate, set_aside
-from scoresde.training.run import Run, build_model, data_statistics
+from scoresde.training.run import Run, build_model, check_name, data_statistics
 
 __all__ = [
     "check_evaluation_size",
@@ -74,11 +75,20 @@ def check_labels(network: Any, data: Data) -> None:
         )
 
 
-def train(run: Run, logger: Logger | None, progress: bool = True) -> bool:
+def train(run: Run, logger: Logger | None, progress: bool = True, restart: bool = False) -> bool:
     """Train (or go on with) the run's model, then sample, evaluate and draw pictures.
 
-    Returns whether this is the process that did the latter.
+    Args:
+        restart: train a run anew whose checkpoints are gone or damaged, which is refused otherwise.
+
+    Returns:
+        Whether this is the process that did the latter.
+
+    Raises:
+        ConfigError: the run is in use, cannot be written to, or has lost its checkpoints.
+        CheckpointError: all its checkpoints are damaged.
     """
+    run.check_writable("checkpoints", "samples")
     data = run.data()
     known = run.info()
     if known is not None:
@@ -110,10 +120,37 @@ def train(run: Run, logger: Logger | None, progress: bool = True) -> bool:
         provenance(run.config, info),
         run.accept,
     )
-    trainer.resume()
-    # Everything that can be refused has been refused: now write.
     with run.alone("training") if accelerator.is_main_process else nullcontext():
+        if not _resume(run, trainer, restart):
+            _check_new(run, trainer, restart)
+        # Everything that can be refused has been refused: now write.
         return _train(run, trainer, model, data, loggers, accelerator.is_main_process, progress)
+
+
+def _resume(run: Run, trainer: Trainer, restart: bool) -> bool:
+    """Go on from a checkpoint; False if there is none, or none that is good where a `restart` is asked for."""
+    try:
+        resumed = trainer.resume()
+    except CheckpointError as error:
+        if not restart:
+            raise CheckpointError(f"{error}; or restart=true to train again from step 0") from error
+        trainer.set_aside_checkpoints()
+        return False
+    if resumed and restart:
+        raise ConfigError(f"restart=true, but {run.directory} can go on from step {trainer.step}: leave it out")
+    return resumed
+
+
+def _check_new(run: Run, trainer: Trainer, restart: bool) -> None:
+    """Refuse to begin at step 0 where a checkpoint must have been, lest what was trained be replaced."""
+    every, logged = trainer.options.checkpoint_every, max((line["step"] for line in read_log(run)), default=0)
+    lost = run.model_path.exists() or (every is not None and logged > every)
+    if lost and not restart:
+        what = "a trained model" if run.model_path.exists() else f"a log of {logged} steps"
+        raise ConfigError(
+            f"{run.directory} has {what}, but no checkpoint to go on from: restore {trainer.checkpoints}, or give "
+            "restart=true to train again from step 0"
+        )
 
 
 def _train(
@@ -121,6 +158,8 @@ def _train(
 ) -> bool:
     """The part of `train` that writes, if this is the `first` of its processes."""
     if first:
+        remove_leftovers(trainer.checkpoints, "step-*.pt")
+        remove_leftovers(run.directory, run.model_path.name, "config.yaml", "metrics.jsonl")
         run.write_config()
         run.write_info(DataInfo.of(data))
         summary = run.summary()
@@ -268,33 +307,35 @@ def sample(
     """
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n is {n!r}, expected a whole number of at least 1")
-    if Path(name).name != name:
-        raise ValueError(f"name is {name!r}, expected a name without slashes")
+    check_name(name)
+    run.check_writable("samples")
     cond = labels_of(model, n, label, data.class_names)
     path = run.directory / "samples" / f"{name}.npz"
-    settings = sample_settings(run, sampler, n, seed, None if label is None else int(cond["labels"][0]))
-    known = None if overwrite else saved_samples(path)
-    if known is not None:
-        saved, note = known
-        if note is None or not is_of(note, settings) or saved.shape != (n, *data.shape):
-            raise ConfigError(
-                f"{path} is there already, {differences(note, settings)}: give another name, or overwrite=true to "
-                "replace it"
-            )
-        return saved, {**note, "reused": True}
-    began = time.perf_counter()
-    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress, **cond}
-    out = sampler(model, (n, *data.shape), **options)
-    seconds = time.perf_counter() - began
-    raw = data.transform.decode(out.x.cpu())
-    cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
-    arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.cpu().numpy() for k, v in cond.items()}}
-    buffer = io.BytesIO()
-    arrays[_NOTE] = np.array(json.dumps(cost))
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(path, lambda file: file.write(buffer.getvalue()))
-    picture_of_samples(run, data, raw, name, f"{n} samples by {sampler!r}, {out.nfe} evaluations each.")
-    return raw, cost
+    with run.alone(f"samples-{name}"):
+        remove_leftovers(path.parent, f"{escape(name)}.npz")
+        settings = sample_settings(run, sampler, n, seed, None if label is None else int(cond["labels"][0]))
+        known = None if overwrite else saved_samples(path)
+        if known is not None:
+            saved, note = known
+            if note is None or not is_of(note, settings) or saved.shape != (n, *data.shape):
+                raise ConfigError(
+                    f"{path} is there already, {differences(note, settings)}: give another name, or overwrite=true to "
+                    "replace it"
+                )
+            return saved, {**note, "reused": True}
+        began = time.perf_counter()
+        options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress, **cond}
+        out = sampler(model, (n, *data.shape), **options)
+        seconds = time.perf_counter() - began
+        raw = data.transform.decode(out.x.cpu())
+        cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
+        arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.cpu().numpy() for k, v in cond.items()}}
+        buffer = io.BytesIO()
+        arrays[_NOTE] = np.array(json.dumps(cost))
+        np.savez_compressed(buffer, **arrays)
+        write_atomically(path, lambda file: file.write(buffer.getvalue()))
+        picture_of_samples(run, data, raw, name, f"{n} samples by {sampler!r}, {out.nfe} evaluations each.")
+        return raw, cost
 
 
 _NOTE = "note"  # the array of a file of samples that says how they were drawn, as JSON

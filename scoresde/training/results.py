@@ -15,7 +15,7 @@ from typing import Any
 from scoresde.bounded import DamagedFile, read_csv, read_json
 from scoresde.sampling import Sampler, TunedTimes
 from scoresde.training.config import ConfigError
-from scoresde.training.run import Run
+from scoresde.training.run import Run, check_name
 
 __all__ = [
     "choose_name",
@@ -113,8 +113,7 @@ def choose_name(
         ConfigError: the given name is no part of a file's name, or that of a result with other settings.
     """
     if given:
-        if Path(given).name != given or given in (".", ".."):
-            raise ConfigError(f"name is {given!r}, expected a name without slashes, and not . or ..")
+        check_name(given)
         name = f"{own_name}-{given}"
         if name in known and known[name] != settings and not overwrite:
             raise ConfigError(

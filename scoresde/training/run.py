@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -29,6 +30,7 @@ from scoresde.training.checkpoint import (
     CheckpointError,
     load_metadata,
     load_tensors,
+    remove_leftovers,
     save_tensors,
     set_aside,
     write_atomically,
@@ -36,7 +38,7 @@ from scoresde.training.checkpoint import (
 from scoresde.training.config import ConfigError, check_local, check_plain, check_targets, instantiate
 from scoresde.training.provenance import TRAINED_WITH, check_fit, check_provenance, provenance
 
-__all__ = ["Run", "build_model", "config_hash", "load"]
+__all__ = ["Run", "build_model", "check_name", "config_hash", "load"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +58,16 @@ def config_hash(config: DictConfig) -> str:
         group, key = path.split(".")
         kept.get(group, {}).pop(key, None)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no plain name of a file or folder.
+
+    Raises:
+        ConfigError: a name with slashes, or . or ..
+    """
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise ConfigError(f"name is {name!r}, expected a name without slashes, and not . or ..")
 
 
 class Run:
@@ -241,17 +253,36 @@ class Run:
                 with self.alone(path.stem, wait=True):
                     return self._stored(name, kind, locked=True)
             _log.warning("%s; it was set aside as %s", damage, set_aside(path).name)
-        except OSError:  # a read-only directory
+        except (OSError, ConfigError):  # a read-only directory
             _log.warning("%s; it is left out", damage)
         return kind()
+
+    def check_writable(self, *folders: str) -> None:
+        """Refuse a directory that cannot be written to, or one of these folders in it; what is not there yet is fine.
+
+        Raises:
+            ConfigError: naming it.
+        """
+        for path in (self.directory, *(self.directory / name for name in folders)):
+            if path.exists() and not path.is_dir():
+                raise ConfigError(f"{path} is a file, expected a folder: move it away")
+            if not path.exists():
+                continue
+            try:
+                tempfile.TemporaryFile(dir=path).close()
+            except OSError as error:
+                raise ConfigError(
+                    f"{path} cannot be written to ({error.strerror}): make it writable, or use a copy"
+                ) from error
 
     @contextmanager
     def alone(self, purpose: str, wait: bool = False) -> Iterator[None]:
         """Keep other processes from doing the same with the run, or `wait` for them.
 
         Raises:
-            ConfigError: another process is at it.
+            ConfigError: another process is at it, or the directory cannot be written to.
         """
+        self.check_writable()
         made = [path for path in (self.directory, *self.directory.parents) if not path.exists()]
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"{purpose}.lock"
@@ -272,6 +303,7 @@ class Run:
     def add_to_summary(self, **entries: Any) -> dict[str, Any]:
         """Set entries of `summary.json`; None removes one."""
         with self.alone("summary", wait=True):
+            remove_leftovers(self.directory, "summary.json")
             entries = {**self._stored("summary.json", dict, locked=True), **entries}
             summary = {key: value for key, value in entries.items() if value is not None}
             text = json.dumps(summary, indent=2)
@@ -323,6 +355,7 @@ class Run:
 
     def _change_pictures(self, change: Callable[[list[dict[str, str]]], None]) -> None:
         with self.alone("pictures", wait=True):
+            remove_leftovers(self.directory, "pictures.json")
             before, pictures = (self._pictures(locked=True) for _ in range(2))
             change(pictures)
             if pictures != before:

@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 from scoresde.training import checkpoint
 from scoresde.training.checkpoint import (
     CheckpointError,
+    DamagedFile,
     latest_checkpoint,
     load_checkpoint,
     load_tensors,
+    remove_leftovers,
     save_checkpoint,
     save_tensors,
     write_atomically,
@@ -195,19 +197,64 @@ def test_damaged_checkpoints_are_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_flipped_byte_is_never_another_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flips", [1, 20])
+def test_what_a_flipped_byte_changes_is_never_taken(tmp_path: Path, flips: int) -> None:
     good = save_checkpoint(tmp_path, 1, state(), keep=1).read_bytes()
     path = tmp_path / "step-000000002.pt"
     generator = random.Random(1)
+    refused = 0
     for _ in range(60):
         content = bytearray(good)
-        for _ in range(20):
-            content[generator.randrange(len(content))] = generator.randrange(256)
+        for _ in range(flips):
+            content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
         path.write_bytes(content)
         try:
-            load_checkpoint(path)  # a flip inside a tensor is not seen
+            loaded = load_checkpoint(path)
         except CheckpointError as error:
+            refused += 1
             assert "\n" not in str(error)  # noqa: PT017
+        else:  # in what nothing reads, such as the padding of the archive
+            assert (loaded["step"], loaded["seconds"]) == (1, 1.5)
+            assert torch.equal(loaded["network"]["w"], torch.ones(1000))
+    assert refused > 40
+
+
+def test_every_value_of_a_checkpoint_is_in_its_digest(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 1, state(), keep=1)
+    whole = torch.load(path, weights_only=True)
+    for key, value in (("step", 2), ("seconds", 1.25), ("network", {"w": torch.zeros(1000)}), ("more", None)):
+        torch.save({**whole, key: value}, path)
+        with pytest.raises(DamagedFile, match="its values are not those that were written"):
+            load_checkpoint(path)
+    del whole["digest"]
+    torch.save(whole, path)
+    with pytest.raises(DamagedFile):
+        load_checkpoint(path)
+    torch.save({**whole, "format": "scoresde-checkpoint-1"}, path)  # as older versions wrote them
+    assert load_checkpoint(path)["seconds"] == 1.5
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "step-000000001.pt"
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    for load in (load_checkpoint, load_tensors):
+        with pytest.raises(CheckpointError, match="expected a file"):
+            load(path)
+
+
+def test_leftovers_of_killed_writes_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [
+        "step-000000001.pt", ".step-000000001.pt", ".step-000000001.pt.backup", ".step-best.txt.abcd1234",
+        ".step-000000001.pt.ABCD1234", ".other.pt.abcd1234", "step-000000001.pt.abcd1234",
+    ]  # fmt: skip
+    for name in [*kept, ".step-000000001.pt.abcd1234", ".step-000000002.pt.x_y_z_12"]:
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / ".step-000000003.pt.folder12").mkdir()
+    (tmp_path / ".step-000000003.pt.linked12").symlink_to(tmp_path / "step-000000001.pt")
+    remove_leftovers(tmp_path, "step-*.pt")
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, ".step-000000003.pt.folder12", ".step-000000003.pt.linked12"])
+    remove_leftovers(tmp_path / "missing", "step-*.pt")
 
 
 class Evil:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import math
 import os
 import signal
@@ -24,7 +25,7 @@ from scoresde.preconditioning import EDMPreconditioning, NoisePreconditioning, P
 from scoresde.score import NetworkScore
 from scoresde.sde import VPSDE
 from scoresde.statistics import Statistics
-from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
+from scoresde.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from scoresde.training.ema import HalfLife
 from scoresde.training.loggers import LocalLogger, Logger
 from scoresde.training.loop import Interrupted, NoiseLevels, Trainer, Training, TrainingFailed
@@ -525,6 +526,187 @@ def test_outside_the_main_thread_there_are_no_signals(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert trainer.step == 12
+
+
+# -- damaged and doctored checkpoints -------------------------------------------------------------------
+
+
+def test_the_one_before_a_damaged_checkpoint_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    straight = make(tmp_path / "straight")
+    straight.fit()
+    trainer = make(tmp_path / "run", checkpoint_every=5, keep=2)
+    trainer.fit()
+    newest = trainer.checkpoints / "step-000000012.pt"
+    content = newest.read_bytes()
+    newest.write_bytes(content[: len(content) // 2])
+    again = make(tmp_path / "run", init=7, keep=1)
+    with caplog.at_level(logging.WARNING):
+        again.fit()
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert text == f"{newest} is damaged and was set aside as {newest.name}.damaged: going on from step-000000010.pt"
+    assert_same(everything(straight), everything(again))
+    names = sorted(path.name for path in again.checkpoints.iterdir())
+    assert names == ["step-000000012.pt", "step-000000012.pt.damaged"]
+    # No other is left: nothing begins anew without a word.
+    newest.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint.* there is no other: restore one"):
+        make(tmp_path / "run").fit()
+    assert newest.read_bytes() == b""
+
+
+def change_state(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda state: state.update(values)
+
+
+def change(part: str, key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """Replace an entry, or drop it."""
+
+    def act(state: dict[str, Any]) -> None:
+        node = state["optimizer"]["state"][0] if part == "moments" else state[part]
+        if value is None:
+            del node[key]
+        else:
+            node[key] = value(node[key]) if callable(value) else value
+
+    return act
+
+
+def spoil(x: Tensor) -> Tensor:
+    x = x.clone()
+    x.view(-1)[-1] = math.nan
+    return x
+
+
+def groups(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda state: state["optimizer"]["param_groups"][0].update(values)
+
+
+DOCTORED = {
+    "exp_avg of parameter 0 is float32 (1,), expected float32": change("moments", "exp_avg", torch.zeros(1)),
+    "exp_avg of parameter 0 is bfloat16": change("moments", "exp_avg", lambda x: x.bfloat16()),
+    "exp_avg_sq of parameter 0 is float64": change("moments", "exp_avg_sq", lambda x: x.double()),
+    "exp_avg_sq of parameter 0 has values that are not finite": change("moments", "exp_avg_sq", spoil),
+    "exp_avg_sq of parameter 0 is missing": change("moments", "exp_avg_sq", None),
+    "exp_avg_sq of parameter 0 is no tensor": change("moments", "exp_avg_sq", 1.0),
+    "step of parameter 0 is float32 (2,), expected float32 ()": change("moments", "step", torch.ones(2)),
+    "step of parameter 0 has values": change("moments", "step", torch.tensor(math.inf)),
+    "more of parameter 0 is float32 (3,)": change("moments", "more", torch.ones(3)),
+    "state of parameter 0 is missing": lambda state: state["optimizer"]["state"].pop(0),
+    "state of parameter 1 is missing": lambda state: [state["optimizer"]["state"].pop(i) for i in (1, 2)],
+    "is of an unknown parameter 99": lambda state: state["optimizer"]["state"].update({99: {}}),
+    "is of an unknown parameter x": lambda state: state["optimizer"]["state"].update({"x": {}}),
+    "optimiser's state is missing": change_state(optimizer={"param_groups": []}),
+    "other groups of parameters": lambda state: state["optimizer"].update(param_groups=[]),
+    "weight_decay is 0.5 in the checkpoint and 0.01 in the configuration": groups(weight_decay=0.5),
+    "the network's input.bias is float32 (2,), expected float32 (16,)": change("network", "input.bias", torch.ones(2)),
+    "the network's input.weight is float64": change("network", "input.weight", lambda x: x.double()),
+    "the network's input.weight has values that are not finite": change("network", "input.weight", spoil),
+    "the network's input.weight is missing": change("network", "input.weight", None),
+    "the network's more is unknown": lambda state: state["network"].update(more=torch.ones(1)),
+    "the network's tensors are missing": change_state(network=None),
+    "the average's input.weight is float32 (1, 1)": change("ema", "input.weight", torch.ones(1, 1)),
+    "the average's input.bias has values that are not finite": change("ema", "input.bias", spoil),
+    "step is -1": change_state(step=-1),
+    "step is 'x'": change_state(step="x"),
+    "skipped is 13 at step 12": change_state(skipped=13),
+    "seconds is nan": change_state(seconds=math.nan),
+    "the log's loss is float32 (2,)": change("log", "loss", torch.ones(2)),
+    "the log's loss by noise level has values": change("log", "levels", spoil),
+    "the log is ahead of the step": change("log", "since", 99),
+    "the sums of the log are missing": change_state(log=3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", DOCTORED)
+def test_what_does_not_fit_is_refused_before_it_is_used(tmp_path: Path, message: str) -> None:
+    trainer = make(tmp_path)
+    trainer.fit()
+    path = trainer.checkpoints / "step-000000012.pt"
+    state = load_checkpoint(path)
+    DOCTORED[message](state)
+    state.pop("format")
+    step = state.pop("step")
+    save_checkpoint(trainer.checkpoints, 12, {**state, "step": step}, keep=1)  # with a digest that is right
+    spy = Spy()
+    again = make(tmp_path, objective=spy, steps=15)
+    before = [p.detach().clone() for p in again.bare.parameters()]
+    with pytest.raises(ValueError, match="does not fit this configuration") as error:
+        again.fit()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert spy.calls == []
+    assert all(torch.equal(a, b) for a, b in zip(before, again.bare.parameters(), strict=True))
+
+
+class Unused(nn.Module):
+    """A network with a parameter that no output depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = MLP((2,), width=16, blocks=1)
+        self.unused = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        return self.inner(x, c)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        adamw,
+        sgd_plain,
+        lambda p: torch.optim.SGD(p, lr=1e-2),
+        lambda p: torch.optim.Adagrad(p, lr=1e-2),
+        lambda p: torch.optim.Adafactor(p, lr=1e-2),
+        lambda p: torch.optim.RAdam(p, lr=1e-2),
+        lambda p: torch.optim.RMSprop(p, lr=1e-2, momentum=0.9, centered=True),
+        lambda p: torch.optim.Rprop(p, lr=1e-2),
+    ],
+)
+def test_other_optimisers_and_unused_parameters_go_on(tmp_path: Path, optimizer: Optimizer) -> None:
+    results = []
+    for name, steps in (("straight", (12,)), ("broken", (5, 12))):
+        for last in steps:
+            torch.manual_seed(0)
+            trainer = make(tmp_path / name, network=Unused(), optimizer=optimizer, steps=last, final_lr=1, warmup=0)
+            trainer.fit()
+        results.append({k: v for k, v in everything(trainer).items() if not k.startswith("/log")})
+    assert_same(*results)
+
+
+def test_checkpoints_of_older_versions_are_taken(tmp_path: Path) -> None:
+    make(tmp_path / "straight").fit()
+    trainer = make(tmp_path / "old", steps=5, final_lr=1)
+    trainer.fit()
+    path = trainer.checkpoints / "step-000000005.pt"
+    state = load_checkpoint(path)
+    old = ("step", "network", "ema", "optimizer", "seconds", "skipped")
+    torch.save({"format": "scoresde-checkpoint-1", **{key: state[key] for key in old}}, path)
+    again = make(tmp_path / "old", steps=12)
+    again.fit()
+    assert again.step == 12
+
+
+def test_the_log_of_an_interrupted_run_is_that_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    def spoiled(step: int) -> float:
+        return math.nan if step == 6 else 1.0
+
+    def stopped(step: int) -> float:
+        if step == 8:
+            interrupt()
+        return spoiled(step)
+
+    settings: dict[str, Any] = {"steps": 20, "log_every": 5}
+    straight, broken = Recorder(), Recorder()
+    make(tmp_path / "a", loggers=[straight], objective=Spy(spoiled), **settings).fit()
+    with pytest.raises(Interrupted, match="at step 9"):
+        make(tmp_path / "b", loggers=[broken], objective=Spy(stopped), **settings).fit()
+    make(tmp_path / "b", loggers=[broken], init=9, **settings).fit()
+    assert [line["step"] for line in broken.lines] == [5, 10, 15, 20]
+    for ours, theirs in zip(straight.lines, broken.lines, strict=True):
+        for name in ("loss", "grad_norm", "lr", "skipped", "log_snr", "loss_by_log_snr"):
+            assert ours[name] == theirs[name], name
 
 
 # -- what is logged -------------------------------------------------------------------------------------

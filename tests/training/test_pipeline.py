@@ -557,17 +557,57 @@ def test_a_failure_keeps_the_last_good_checkpoint_and_closes_the_loggers(
     assert [line["loss"] for line in logged[0]] == pytest.approx([line["loss"] for line in logged[1]])
 
 
-def test_a_checkpoint_that_is_cut_short_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_from_the_checkpoint_before_one_that_is_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
     run = Run(tmp_path / "run", config(*TOY))
     train(run, None, progress=False)
-    path = run.directory / "checkpoints" / "step-000000020.pt"
-    path.write_bytes(path.read_bytes()[:500])
-    before = {p: p.read_bytes() for p in run.directory.rglob("*") if p.is_file()}
-    with pytest.raises(ValueError, match="step-000000020.pt cannot be read .*: remove it to go on from the one before"):
-        train(Run.open(run.directory), None, progress=False)
-    assert {p: p.read_bytes() for p in run.directory.rglob("*") if p.is_file()} == before
     whole = shutil.copytree(run.directory, tmp_path / "whole")
-    path.unlink()
+    folder = run.directory / "checkpoints"
+    path = folder / "step-000000020.pt"
+    path.write_bytes(path.read_bytes()[:500])
+    # What a killed process leaves of a write, and a file of the user's.
+    for name in (".step-000000015.pt.abcd1234", ".notes"):
+        (folder / name).write_bytes(b"x")
+    (run.directory / ".model.safetensors.abcd1234").write_bytes(b"x")
     train(Run.open(run.directory), None, progress=False)
+    assert "step-000000020.pt is damaged and was set aside" in caplog.text
     assert_same_model(run.directory, whole)
+    assert sorted(os.listdir(folder)) == [
+        ".notes", "step-000000010.pt", "step-000000020.pt", "step-000000020.pt.damaged"
+    ]  # fmt: skip
+    assert not (run.directory / ".model.safetensors.abcd1234").exists()
+    logged = [json.loads(line)["step"] for line in (run.directory / "metrics.jsonl").open()]
+    assert logged == [5, 10, 15, 20]
+
+
+def test_lost_checkpoints_are_not_trained_over_unless_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
+    run = Run(tmp_path / "run", config(*TOY))
+    train(run, None, progress=False)
+    whole = shutil.copytree(run.directory, tmp_path / "whole")
+    with pytest.raises(ConfigError, match=r"restart=true, but .* can go on from step 20: leave it out"):
+        train(Run.open(run.directory), None, progress=False, restart=True)
+    for path in (run.directory / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    before = {p: p.read_bytes() for p in run.directory.rglob("*") if p.suffix != ".pt" and p.is_file()}
+    with pytest.raises(ValueError, match=r"there is no other: .*; or restart=true to train again from step 0"):
+        train(Run.open(run.directory), None, progress=False)
+    shutil.rmtree(run.directory / "checkpoints")
+    for what in ("a trained model", "a log of 20 steps"):
+        with pytest.raises(ConfigError, match=rf"has {what}, but no checkpoint to go on from: .*restart=true"):
+            train(Run.open(run.directory), None, progress=False)
+        assert {p: p.read_bytes() for p in before if p.exists()} == {p: v for p, v in before.items() if p.exists()}
+        run.model_path.unlink(missing_ok=True)
+    train(Run.open(run.directory), None, progress=False, restart=True)
+    assert_same_model(run.directory, whole)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
+    run = Run(tmp_path / "run", config(*TOY))
+    run.write_config()
+    (run.directory / "metrics.jsonl").write_text('{"step": 5, "loss": 1.0}\n')
+    train(run, None, progress=False)
+    assert [json.loads(line)["step"] for line in (run.directory / "metrics.jsonl").open()] == [5, 10, 15, 20]

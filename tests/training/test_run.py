@@ -1,5 +1,7 @@
+import errno
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from scoresde.score import NetworkScore
 from scoresde.statistics import Statistics
 from scoresde.training.checkpoint import CheckpointError
 from scoresde.training.config import ConfigError
-from scoresde.training.run import Run, build_model, config_hash, data_statistics
+from scoresde.training.run import Run, build_model, check_name, config_hash, data_statistics
 
 CONFIG = """
 data: {_target_: scoresde.data.two_moons, n_train: 100, n_test: 10}
@@ -427,3 +429,35 @@ def test_data_of_an_older_run_keep_their_classes(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "c10").rename(tmp_path / "pictures" / "train")
     (tmp_path / "pictures" / "c2").rename(tmp_path / "pictures" / "test")
     assert run_on(tmp_path, node, 2).data().class_names == ("test", "train")
+
+
+# -- names and permissions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/tmp/x", "..", ".", "", "a/"])
+def test_names_with_slashes_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="expected a name without slashes"):
+        check_name(name)
+
+
+def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path / "run", OmegaConf.create({}))
+    run.check_writable("samples")  # nothing is there yet
+    (tmp_path / "run" / "samples").mkdir(parents=True)
+    run.check_writable("samples")
+    assert list((tmp_path / "run").rglob("*")) == [tmp_path / "run" / "samples"]
+    make = tempfile.TemporaryFile
+
+    def refuse(dir: Path) -> Any:  # permissions do not hold for root, who may run the tests
+        if dir.name == "samples":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return make(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    run.check_writable()
+    with pytest.raises(ConfigError, match=r"samples cannot be written to \(Permission denied\): make it writable"):
+        run.check_writable("samples")
+    monkeypatch.undo()
+    (tmp_path / "run" / "checkpoints").write_text("")
+    with pytest.raises(ConfigError, match="checkpoints is a file, expected a folder"):
+        run.check_writable("checkpoints")
