@@ -273,7 +273,7 @@ def _sampler(run: Any, config: DictConfig) -> Any:
 
 
 def _sample(config: DictConfig) -> None:
-    from scoresde.training.pipeline import sample, sample_settings, saved_samples
+    from scoresde.training.pipeline import label_index, sample, sample_settings, saved_samples
     from scoresde.training.results import digest_of, is_of
 
     run = _open(config)
@@ -281,7 +281,8 @@ def _sample(config: DictConfig) -> None:
     name = str(config.name or "")
     if not name:
         # Those of other weights, say, keep theirs.
-        name, settings = _sample_name(config), sample_settings(run, sampler, config.n, config.seed, config.label)
+        label = label_index(model, config.label, data.class_names)
+        name, settings = _sample_name(config), sample_settings(run, sampler, config.n, config.seed, label)
         known = saved_samples(run.directory / "samples" / f"{name}.npz")
         if known is not None and not is_of(known[1], settings) and not config.overwrite:
             name = f"{name}-{digest_of(settings)}"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoresde.digests import digest
 
-from .labels import listed
+from .labels import class_index, listed
 from .transforms import Identity, Standardise, Transform
 
 __all__ = ["Data", "check_seed", "split_indices"]
@@ -101,15 +101,22 @@ class Data:
     def with_classes(self, names: Sequence[str]) -> "Data":
         """The same data with classes counted in the order of `names`, such as those that a model was trained with.
 
+        A class of the data is found by its name, or by its index if it is called by one (see `class_index`).
+
         Raises:
             ValueError: Data without labels, or with a class that `names` lacks.
         """
         if self.train_labels is None or self.test_labels is None or self.class_names is None:
             raise ValueError(f"{self.name} has no labels, expected the classes {listed(names)}")
-        missing = [name for name in self.class_names if name not in names]
+        found, missing = [], []
+        for name in self.class_names:
+            try:
+                found.append(class_index(name, names))
+            except ValueError:
+                missing.append(name)
         if missing:
             raise ValueError(f"{self.name} has the classes {listed(missing)}, expected those of {listed(names)}")
-        places = torch.tensor([list(names).index(name) for name in self.class_names])
+        places = torch.tensor(found)
         return replace(
             self,
             train_labels=places[self.train_labels],

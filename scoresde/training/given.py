@@ -36,6 +36,11 @@ def given_data(own: Data, config: DictConfig, conditional: bool, allow: Sequence
         config.data.levels = levels
     loaded: Data = instantiate(config, "data", allow)
     source = str(config.data.get("path") or loaded.name)
+    if conditional and loaded.class_names is not None and own.class_names is not None:
+        try:
+            loaded = loaded.with_classes(own.class_names)
+        except ValueError as error:
+            raise ConfigError(f"labels of {source}: {error}") from error
     if loaded.shape != own.shape:
         raise ConfigError(f"samples of {source} have shape {loaded.shape}, expected that of the run's, {own.shape}")
     if loaded.transform.levels != levels:
@@ -55,11 +60,16 @@ def given_data(own: Data, config: DictConfig, conditional: bool, allow: Sequence
         raise ConfigError(
             f"the model is conditional on labels, and {source} has none: name them, for an .npz file by data.label_key"
         )
-    if own.num_classes is not None and int(labels.max()) >= own.num_classes:
-        raise ConfigError(
-            f"labels of {source} reach {int(labels.max())}, expected 0 to {own.num_classes - 1}, the run's classes"
-        )
-    return Data(loaded.name, own.train, values, own.transform, own.train_labels, labels, own.num_classes), source
+    return Data(
+        loaded.name,
+        own.train,
+        values,
+        own.transform,
+        own.train_labels,
+        labels,
+        own.num_classes,
+        class_names=own.class_names,
+    ), source
 
 
 def _check_range(own: Data, values: Tensor, source: str) -> None:

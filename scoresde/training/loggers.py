@@ -216,7 +216,7 @@ class TensorBoardLogger(Logger):
         import numpy as np
         from PIL import Image
 
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             self._writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def table(self, step: int, name: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

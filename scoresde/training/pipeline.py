@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from scoresde.data import Data, DataInfo, class_index
+from scoresde.data.labels import listed
 from scoresde.limits import check_memory
 from scoresde.metrics import PCA, evaluate_samples
 from scoresde.metrics.evaluate import FEWEST
@@ -39,6 +40,7 @@ __all__ = [
     "check_evaluation_size",
     "check_labels",
     "evaluate",
+    "label_index",
     "labels_of",
     "likelihood",
     "limit_threads",
@@ -313,7 +315,7 @@ def sample(
     path = run.directory / "samples" / f"{name}.npz"
     with run.alone(f"samples-{name}"):
         remove_leftovers(path.parent, f"{escape(name)}.npz")
-        settings = sample_settings(run, sampler, n, seed, None if label is None else int(cond["labels"][0]))
+        settings = sample_settings(run, sampler, n, seed, label_index(model, label, data.class_names))
         known = None if overwrite else saved_samples(path)
         if known is not None:
             saved, note = known
@@ -334,15 +336,26 @@ def sample(
         arrays[_NOTE] = np.array(json.dumps(cost))
         np.savez_compressed(buffer, **arrays)
         write_atomically(path, lambda file: file.write(buffer.getvalue()))
-        picture_of_samples(run, data, raw, name, f"{n} samples by {sampler!r}, {out.nfe} evaluations each.")
+        caption = f"{n} samples{_of_classes(data, settings, cond)} by {sampler!r}, {out.nfe} evaluations each."
+        picture_of_samples(run, data, raw, name, caption)
         return raw, cost
+
+
+def _of_classes(data: Data | DataInfo, settings: dict[str, Any], cond: dict[str, Tensor]) -> str:
+    """The classes of samples, for a caption."""
+    names = data.class_names
+    if not cond or names is None:
+        return ""
+    if settings["label"] is not None:
+        return f" of class {names[settings['label']]}"
+    return f" of the classes {listed(names)} in turn"
 
 
 _NOTE = "note"  # the array of a file of samples that says how they were drawn, as JSON
 
 
 def sample_settings(run: Run, sampler: Sampler, n: int, seed: int, label: int | None = None) -> dict[str, Any]:
-    """What samples depend on."""
+    """What samples depend on; the label as an index."""
     return {"sampler": identity_of(sampler), "n": n, "seed": seed, "label": label, "model": run.fingerprint()}
 
 
@@ -377,15 +390,24 @@ def labels_of(
     Raises:
         ValueError: no such class, or a label for a model without classes.
     """
-    if has_classes(model):
-        classes = int(model.network.num_classes)  # type: ignore[arg-type]
-        if names is None or len(names) != classes:
-            names = [str(i) for i in range(classes)]
-        labels = torch.arange(n) % classes if label is None else torch.full((n,), class_index(label, names))
-        return {"labels": labels.to(model.device)}
-    if label is not None:
+    index = label_index(model, label, names)
+    if not has_classes(model):
+        return {}
+    classes = int(model.network.num_classes)  # type: ignore[arg-type]
+    labels = torch.arange(n) % classes if index is None else torch.full((n,), index)
+    return {"labels": labels.to(model.device)}
+
+
+def label_index(model: NetworkScore, label: int | str | None, names: Sequence[str] | None = None) -> int | None:
+    """The index of a class of the model, as for `labels_of`; None for none."""
+    if label is None:
+        return None
+    if not has_classes(model):
         raise ValueError("this model was trained without labels: leave out label, or train with network.num_classes")
-    return {}
+    classes = int(model.network.num_classes)  # type: ignore[arg-type]
+    if names is None or len(names) != classes:
+        names = [str(i) for i in range(classes)]
+    return class_index(label, names)
 
 
 def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: DictConfig) -> tuple[TunedSteps, Path]:

@@ -89,6 +89,8 @@ def test_classes_have_names() -> None:
     assert other.train_labels is not None
     assert other.test_labels is not None
     assert (other.train_labels.tolist(), other.test_labels.tolist()) == ([2, 0, 3], [0])
+    numbered = make(**labelled).with_classes(["cat", "dog", "owl"])  # called by their indices
+    assert numbered.class_names == ("cat", "dog", "owl")
     with pytest.raises(ValueError, match="example has the classes dog, expected those of cat, owl"):
         data.with_classes(["cat", "owl"])
     with pytest.raises(ValueError, match="example has no labels, expected the classes cat"):
