@@ -184,7 +184,7 @@ def _field_picture(run: Run, model: NetworkScore, data: Data) -> None:
     cond, title = {}, "Score at σ/α = 0.3"
     if has_classes(model):
         cond["labels"] = torch.zeros(len(points), dtype=torch.int64, device=model.device)
-        title += ", class 0"
+        title += f", class {data.class_names[0] if data.class_names else 0}"
     score = model.score(alpha * points.to(model.device), t, **cond).cpu()
     figure = _plots().vector_field(points, score * alpha, samples=test[:1000], title=title)
     _save(

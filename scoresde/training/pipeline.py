@@ -336,19 +336,18 @@ def sample(
         arrays[_NOTE] = np.array(json.dumps(cost))
         np.savez_compressed(buffer, **arrays)
         write_atomically(path, lambda file: file.write(buffer.getvalue()))
-        caption = f"{n} samples{_of_classes(data, settings, cond)} by {sampler!r}, {out.nfe} evaluations each."
+        classes = _of_classes(model, data.class_names, settings["label"])
+        caption = f"{n} samples{classes} by {sampler!r}, {out.nfe} evaluations each."
         picture_of_samples(run, data, raw, name, caption)
         return raw, cost
 
 
-def _of_classes(data: Data | DataInfo, settings: dict[str, Any], cond: dict[str, Tensor]) -> str:
+def _of_classes(model: NetworkScore, names: Sequence[str] | None, index: int | None) -> str:
     """The classes of samples, for a caption."""
-    names = data.class_names
-    if not cond or names is None:
+    if not has_classes(model):
         return ""
-    if settings["label"] is not None:
-        return f" of class {names[settings['label']]}"
-    return f" of the classes {listed(names)} in turn"
+    names = _class_names(model, names)
+    return f" of the classes {listed(names)} in turn" if index is None else f" of class {names[index]}"
 
 
 _NOTE = "note"  # the array of a file of samples that says how they were drawn, as JSON
@@ -404,10 +403,13 @@ def label_index(model: NetworkScore, label: int | str | None, names: Sequence[st
         return None
     if not has_classes(model):
         raise ValueError("this model was trained without labels: leave out label, or train with network.num_classes")
+    return class_index(label, _class_names(model, names))
+
+
+def _class_names(model: NetworkScore, names: Sequence[str] | None) -> Sequence[str]:
+    """Names of the model's classes; their indices where there are no others."""
     classes = int(model.network.num_classes)  # type: ignore[arg-type]
-    if names is None or len(names) != classes:
-        names = [str(i) for i in range(classes)]
-    return class_index(label, names)
+    return names if names is not None and len(names) == classes else [str(i) for i in range(classes)]
 
 
 def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: DictConfig) -> tuple[TunedSteps, Path]:

@@ -216,6 +216,19 @@ def test_samples_of_a_class(copied: Run, trained: SimpleNamespace) -> None:
     assert not np.array_equal(threes["x"], in_turn["x"])
 
 
+def test_samples_of_a_class_by_its_name(copied: Run, trained: SimpleNamespace) -> None:
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    named = replace(trained.data, class_names=names)
+    assert draw(copied, named, 5, label="three")["labels"].tolist() == [3] * 5
+    assert draw(copied, named, 5, label=3)["labels"].tolist() == [3] * 5  # the same, and there already
+    draw(copied, named, 5, name="turns")
+    captions = {p["file"]: p["caption"] for p in copied.pictures()}
+    assert captions["samples/drawn.png"].startswith("5 samples of class three by")
+    assert captions["samples/turns.png"].startswith("5 samples of the classes zero, one, two, three, ")
+    with pytest.raises(ValueError, match="label is 'tree', expected one of the classes zero, one"):
+        draw(copied, named, 5, label="tree")
+
+
 def test_samples_do_not_depend_on_the_batch_size(copied: Run, trained: SimpleNamespace) -> None:
     whole = draw(copied, trained.data, 6)["x"]
     parts = draw(copied, trained.data, 6, batch_size=4, name="parts")["x"]
