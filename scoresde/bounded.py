@@ -368,8 +368,8 @@ def read_tensor_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]
 
     Raises:
         FileNotFoundError: No such file.
-        DamagedFile: Truncated, of another format, or with declared sizes that are not those of the file.
-        ValueError: Tensors of more memory than `scoresde.limits` allows.
+        DamagedFile: Truncated, of another format, with declared sizes that are not those of the file, or of more
+            memory than `scoresde.limits` allows.
     """
     check_regular(path)
     whole = path.stat().st_size
@@ -397,10 +397,11 @@ def read_tensor_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]
             raise DamagedFile(f"{foreign} (what it says of the tensor {name[:80]!r})")
         tensors[name], total = (dtype, shape), total + size
     if total != whole - 8 - length:
-        raise DamagedFile(
-            f"{path} is damaged: its tensors take {total:,} bytes and the file has {whole - 8 - length:,}"
-        )
-    check_memory(total, str(path))
+        raise DamagedFile(f"{foreign} (its tensors take {total:,} bytes and it has {whole - 8 - length:,})")
+    try:
+        check_memory(total, str(path))
+    except ValueError as error:
+        raise DamagedFile(str(error)) from error
     return tensors, metadata
 
 

@@ -211,8 +211,8 @@ def test_declared_types_and_shapes(tmp_path: Path) -> None:
         (header({"x": entry([1], 0, 4, "F128")}, data=4), "what it says of the tensor 'x'"),
         (header({"x": entry([1] * 9, 0, 4)}, data=4), "what it says of the tensor 'x'"),
         (header({"x": entry([2**61], 0, 2**63)}), "what it says of the tensor 'x'"),
-        (header({"x": entry([10**6], 0, 4 * 10**6)}, data=8), "its tensors take 4,000,000 bytes and the file has 8"),
-        (header({"x": entry([1], 0, 4)}, data=5), "its tensors take 4 bytes and the file has 5"),
+        (header({"x": entry([10**6], 0, 4 * 10**6)}, data=8), "its tensors take 4,000,000 bytes and it has 8"),
+        (header({"x": entry([1], 0, 4)}, data=5), "its tensors take 4 bytes and it has 5"),
         (header({"__metadata__": {"a": 1}}), "truncated, or of another format"),
         (header({"x": [[[[]]]] * 300_000}, data=1), "more than 1,000,000 values, the limit"),
         (

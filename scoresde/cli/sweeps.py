@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from scoresde.cli.output import UsageError, print_table
 from scoresde.cli.overrides import is_sweep, parsed, quoted
@@ -273,6 +273,8 @@ def conclude(sweep: Path, status: int, asked: int | None = None, hint: str = "")
     Returns:
         The status to exit with: 0 if every job is finished.
     """
+    from scoresde.bounded import read_yaml
+
     jobs = read_jobs(sweep)
     if not jobs:
         return status
@@ -302,10 +304,10 @@ def conclude(sweep: Path, status: int, asked: int | None = None, hint: str = "")
     print(f"\n{done} of {asked} jobs finished: {sweep}")
     results = sweep / "optimization_results.yaml"  # written by Optuna's sweeper
     if results.is_file():
-        best = OmegaConf.load(results)
+        best = read_yaml(results)
         if "best_value" in best:
-            found = " ".join(f"{key}={value}" for key, value in best.best_params.items())
-            print(f"best: {best.best_value:.6g} with {found}")
+            found = " ".join(f"{key}={value}" for key, value in best["best_params"].items())
+            print(f"best: {best['best_value']:.6g} with {found}")
     for job in failed:
         log = f" ({sweep / 'jobs' / job['log']})" if job["log"] else ""
         print(f"scoresde: job {job['number']} {job['status']}: {job['error']}{log}", file=sys.stderr)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from scoresde.bounded import parse_json, read_tensor_header
 from scoresde.digests import is_intact
 
 __all__ = ["CellFlow"]
@@ -126,12 +127,13 @@ class CellFlow(nn.Module):
             raise ValueError(f"there is no file {file}: make it by `scoresde dequantise run={file.parent}`")
         foreign = f"{file} is not a file that `scoresde dequantise` wrote"
         try:
+            read_tensor_header(file)  # what it declares is checked before any of it is read
             with safe_open(file, framework="pt") as content:
                 known = content.metadata() or {}
                 if known.get("format") != _FORMAT:
                     raise ValueError(foreign)
                 tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
-            options = json.loads(known["flow"])
+            options = parse_json(known["flow"].encode(), file)
             options["shape"] = tuple(options["shape"])
             if max(options[name] for name in ("couplings", "blocks", "bins")) > _MOST:
                 raise ValueError(foreign)

@@ -38,7 +38,8 @@ class FourierFeatures(nn.Module):
         self.dim = dim
         self.max_frequency = max_frequency
         half = dim // 2
-        frequencies = max_frequency / half * torch.arange(1, half + 1)
+        # Not on the default device, so that an outline of the network on the meta device has them, too.
+        frequencies = max_frequency / half * torch.arange(1, half + 1, device="cpu")
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, c_noise: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ class PositionalFeatures(nn.Module):
             raise ValueError(f"max_period and scale must be positive, got {max_period} and {scale}")
         self.dim = dim
         half = dim // 2
-        frequencies = scale * max_period ** (-torch.arange(half) / (half - 1))
+        frequencies = scale * max_period ** (-torch.arange(half, device="cpu") / (half - 1))
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, c_noise: Tensor) -> Tensor:

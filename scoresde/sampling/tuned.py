@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.bounded import read_json
 from scoresde.sampling.coordinates import Angle
 from scoresde.sampling.grids import ExplicitTimes, Grid
 from scoresde.sampling.multistep import gaussian_prediction
@@ -82,7 +83,7 @@ class TunedSteps:
         if not file.is_file():
             raise ValueError(f"there is no file {file}: make it by `scoresde tune run=DIR steps=N`")
         try:
-            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            content: dict[str, Any] = read_json(file, dict)
             if content.pop("format") != _FORMAT:
                 raise ValueError
             content["times"] = tuple(float(t) for t in content["times"])

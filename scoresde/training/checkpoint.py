@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from scoresde.bounded import CheckpointError, DamagedFile, check_regular
+from scoresde.bounded import CheckpointError, DamagedFile, check_regular, read_tensor_header
 from scoresde.digests import DIGEST, digest, is_intact
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "checkpoints",
     "latest_checkpoint",
     "load_checkpoint",
+    "load_header",
     "load_metadata",
     "load_tensors",
     "remove_leftovers",
@@ -210,11 +211,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, a truncated or foreign one, or tensors that are not those that were written.
     """
-    check_regular(path)
-    if not path.exists():
-        raise CheckpointError(
-            f"{path} is missing: the run has no trained model yet; `scoresde train run={path.parent}`"
-        )
+    load_header(path)  # what it declares is checked before any of it is read
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -235,3 +232,18 @@ def load_metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError):
         return {}
+
+
+def load_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes of the tensors of a safetensors file by name, and its metadata; nothing else of the file is read.
+
+    Raises:
+        CheckpointError: no such file, a truncated or foreign one, or one of more memory than is allowed.
+    """
+    try:
+        tensors, metadata = read_tensor_header(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is missing: the run has no trained model yet; `scoresde train run={path.parent}`"
+        ) from error
+    return {name: shape for name, (_, shape) in tensors.items()}, metadata

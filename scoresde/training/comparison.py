@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from scoresde import plots
+from scoresde.bounded import read_file
 from scoresde.compare import Comparison, Trial, ignores_steps
 from scoresde.comparisons import COLUMNS, to_frame
 from scoresde.data import Data
@@ -88,7 +89,7 @@ class Presets:
         """A text that is the same exactly when the sampler is."""
         text = f"{OmegaConf.to_yaml(OmegaConf.load(self.files[name]))}{steps}"
         if steps is not None and "TunedTimes" in text and self._tuned(steps).is_file():
-            text += self._tuned(steps).read_text(encoding="utf-8")
+            text += read_file(self._tuned(steps)).decode(errors="replace")
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _tuned(self, steps: int) -> Path:

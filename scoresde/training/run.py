@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from scoresde.score import NetworkScore
 from scoresde.statistics import Statistics
 from scoresde.training.checkpoint import (
     CheckpointError,
+    load_header,
     load_metadata,
     load_tensors,
     remove_leftovers,
@@ -36,6 +38,7 @@ from scoresde.training.checkpoint import (
     write_atomically,
 )
 from scoresde.training.config import ConfigError, check_local, check_plain, check_targets, instantiate
+from scoresde.training.outline import differences, filled, outline
 from scoresde.training.provenance import TRAINED_WITH, check_fit, check_provenance, provenance
 
 __all__ = ["Run", "build_model", "check_name", "config_hash", "load"]
@@ -206,20 +209,29 @@ class Run:
             CheckpointError: no model yet, a truncated or foreign file, or one of another configuration.
             ConfigError: a configuration that is not the one that the weights were trained with.
         """
-        tensors = load_tensors(self.model_path)
+        shapes, metadata = load_header(self.model_path)
         # Older files do not say what they were trained with.
-        then = parse_json(load_metadata(self.model_path).get(TRAINED_WITH, "{}").encode(), self.model_path)
+        then = parse_json(metadata.get(TRAINED_WITH, "{}").encode(), self.model_path)
+        if not isinstance(then, dict):
+            raise CheckpointError(f"{self.model_path} is damaged: what it was trained with is no mapping")
         check_provenance(str(self.model_path), then, self.provenance(), self.accept)
-        prefix = "statistics."
         try:
-            known = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            make = partial(self.make, "network", shape=shapes["statistics.mean"])
+            own = _part(shapes, "network.")
+            network = outline(make, sum(map(math.prod, own.values())), self.model_path)
+            if network is not None:
+                for difference in differences(network, own):
+                    raise ValueError(f"network.{difference}")
+            tensors = load_tensors(self.model_path)
+            known = _part(tensors, "statistics.")
             # Which are there depends on the data's size and on the version that wrote the file.
             optional = (known.get(name) for name in ("covariance", "variance", "dct_variance"))
             statistics = Statistics(known["mean"], known["std"], *optional)
-            model = build_model(self, tuple(known["mean"].shape), statistics)
+            network = filled(network, make, _part(tensors, "network."))
+            model = NetworkScore(network, self.make("sde"), self.make("preconditioning"), statistics)
             model.load_state_dict(tensors)
         except (KeyError, RuntimeError, ValueError) as error:
-            if isinstance(error, ConfigError):
+            if isinstance(error, ConfigError | CheckpointError):
                 raise
             raise CheckpointError(
                 f"{self.model_path} does not hold the model that {self.directory / 'config.yaml'} describes: "
@@ -387,9 +399,23 @@ def _classes_before(run: Run, data: Data) -> tuple[str, ...] | None:
     return numbers if len(names) < classes and set(names) <= set(numbers) else names
 
 
+def _part(named: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Entries whose names have the prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+
+
 def build_model(run: Run, shape: tuple[int, ...], statistics: Statistics) -> NetworkScore:
-    """A new model as the configuration says, for samples of `shape`."""
-    network = run.make("network", shape=shape)
+    """A new model as the configuration says, for samples of `shape`.
+
+    Raises:
+        ConfigError: as for `Run.make`, or a network that is too large to be trained.
+    """
+    make = partial(run.make, "network", shape=shape)
+    try:
+        outline(make)  # refused before memory is taken for it
+    except ValueError as error:
+        raise ConfigError(f"network: {error}") from error
+    network = make()
     return NetworkScore(network, run.make("sde"), run.make("preconditioning"), statistics)
 
 
