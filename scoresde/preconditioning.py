@@ -149,14 +149,15 @@ class EDMPreconditioning(Preconditioning):
     def with_data_std(self, std: float) -> "EDMPreconditioning":
         return self if self.sigma_data is not None else EDMPreconditioning(std, self.noise_input)
 
-    def _scales(self, sde: SDE, t: Tensor) -> tuple[Tensor, float, Tensor]:
+    def _scales(self, sde: SDE, t: Tensor) -> tuple[float, Tensor, Tensor, Tensor]:
+        """σ_d, α σ_d, σ and √(α² σ_d² + σ²): not over α, which may leave nothing of the square of σ/α."""
         data = 0.5 if self.sigma_data is None else self.sigma_data  # 0.5: Karras et al.'s default
-        relative = (-sde.log_snr(t)).exp()
-        return relative, data, torch.sqrt(relative**2 + data**2)
+        signal, sigma = data * sde.alpha(t), sde.sigma(t)
+        return data, signal, sigma, torch.hypot(signal, sigma)
 
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
-        relative, data, norm = self._scales(sde, t)
-        return relative / (norm * data), -data / norm
+        data, signal, sigma, norm = self._scales(sde, t)
+        return sigma / (norm * data), -signal / norm
 
     def c_in(self, sde: SDE, t: Tensor) -> Tensor:
-        return 1 / (sde.alpha(t) * self._scales(sde, t)[2])
+        return 1 / self._scales(sde, t)[3]

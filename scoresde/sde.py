@@ -100,6 +100,17 @@ class SDE(metaclass=_Checked):
                 f"got t_min={t_min}, t_min_sampling={self.t_min_sampling}, t_max={t_max}"
             )
 
+    def t_noise(self, std: float | None = None) -> float:
+        """Where solves begin unless told otherwise: t_max, or the earlier time from which nothing is left but noise.
+
+        That is where σ/α is 2²⁴ times the standard deviation of the data, as much as float32 can tell, or 2⁵³ if that
+        is not known. Beyond it all kernels are the same, and steps would be spent on nothing.
+        """
+        most = 53 * math.log(2) if std is None else 24 * math.log(2) + math.log(std)
+        if float(self.log_snr(torch.tensor(self.t_max, dtype=torch.float64))) >= -most:
+            return self.t_max
+        return float(self.time(torch.tensor(-most, dtype=torch.float64)))
+
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
         """Signal scale α(t), of the shape of `t`."""

@@ -38,7 +38,7 @@ from scoresde.preconditioning import (
     VelocityPreconditioning,
 )
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
-from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE
+from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE, SubVPSDE
 from scoresde.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -702,3 +702,25 @@ def test_objectives_say_what_they_are() -> None:
         "SlicedScoreMatching(weighting=MinSNR(gamma=3.0), times=LogNormalSigma(mean=-1.2, std=1.2, "
         "importance=False), stratified=False, projections=2, kind='rademacher', variance_reduced=True)"
     )
+
+
+# The weight (r/σ_d)² belongs to EDM's own output; for others it is as large as it says.
+@pytest.mark.parametrize(
+    ("preconditioning", "weighting"),
+    [
+        (p, w)
+        for p in (EDMPreconditioning(0.7), NoisePreconditioning(), ScorePreconditioning(), VelocityPreconditioning())
+        for w in WEIGHTINGS
+        if isinstance(p, EDMPreconditioning) or not isinstance(w, EDMWeighting)
+    ],
+    ids=repr,
+)
+def test_losses_where_nothing_is_left_of_the_data(preconditioning: Preconditioning, weighting: Weighting) -> None:
+    for sde in (VPSDE(0.1, 20.0, t_max=10.0), VPSDE(1e-4, 0.02, t_max=1000.0), SubVPSDE(1e-4, 0.02, t_max=1000.0)):
+        network = Network(2)
+        model = NetworkScore(network, sde, preconditioning)
+        objective = DenoisingScoreMatching(weighting)
+        loss = objective(model, torch.ones(9, 2), u=torch.linspace(0, 1, 9, dtype=F64), noise=torch.ones(9, 2))
+        assert bool(loss.per_sample.isfinite().all() & loss.value.isfinite())
+        loss.value.backward()
+        assert all(bool(p.grad.isfinite().all()) for p in network.parameters() if p.grad is not None)

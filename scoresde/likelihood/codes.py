@@ -118,7 +118,7 @@ def interpolate(model: ScoreModel, a: Tensor, b: Tensor, steps: int = 8, **optio
     u, v = encode(model, torch.cat((a.double(), b.double())), **_repeated(options, count, 2)).flatten(1).split(count)
     centre = torch.zeros_like(u[0])
     if model.statistics is not None:
-        alpha = model.sde.alpha(torch.tensor(model.sde.t_max if t_max is None else t_max, dtype=torch.float64))
+        alpha = model.sde.alpha(torch.tensor(model.sde.t_noise() if t_max is None else t_max, dtype=torch.float64))
         centre = (alpha * model.statistics.mean.double().cpu()).flatten().to(u)
     share = torch.linspace(0, 1, steps, dtype=torch.float64, device=u.device)
     codes = (centre + _between(u - centre, v - centre, share)).flatten(0, 1).reshape(-1, *shape)

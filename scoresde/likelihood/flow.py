@@ -80,7 +80,7 @@ class Flow:
         shape: of all samples, `(B, ...)`.
         cond: conditions; tensors of length B are one for each sample.
         t_min: where the data are; the SDE's `t_min` if not given.
-        t_max: where the codes are; the SDE's `t_max` if not given.
+        t_max: where the codes are; the SDE's `t_noise` if not given.
         variable: whose variable is the time: by default log σ̃ for networks, the angle for exact scores.
         scaling: of the state.
         device: of the samples.
@@ -107,7 +107,7 @@ class Flow:
             )
         self.model, self.shape, self.cond = model, shape, cond
         self.t_min = sde.t_min if t_min is None else t_min
-        self.t_max = sde.t_max if t_max is None else t_max
+        self.t_max = sde.t_noise() if t_max is None else t_max
         if not self.t_min < self.t_max:
             raise ValueError(f"t_min is {self.t_min}, expected less than t_max = {self.t_max}")
         self.device = torch.device(device)

@@ -21,6 +21,11 @@ from scoresde.sde import SDE
 __all__ = ["EDMWeighting", "Likelihood", "MinSNR", "SigmaSquared", "Weighting"]
 
 
+def _squared_level(sde: SDE, t: Tensor) -> Tensor:
+    """(σ/α)², at most 1e300: the error that an infinite weight multiplies may be 0."""
+    return (-2 * sde.log_snr(t)).exp().clamp(max=1e300)
+
+
 class Weighting(ABC):
     """The weight w(t) of ‖ε̂ − ε‖²."""
 
@@ -92,7 +97,7 @@ class EDMWeighting(Weighting):
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
         if self.sigma_data is None:
             raise ValueError("EDMWeighting has no sigma_data: give it, or use for_model(model)")
-        return 1 + (-2 * sde.log_snr(t)).exp() / self.sigma_data**2
+        return 1 + _squared_level(sde, t) / self.sigma_data**2
 
 
 @dataclass(frozen=True)
@@ -114,4 +119,4 @@ class MinSNR(Weighting):
             raise ValueError(f"gamma is {self.gamma}, expected a positive number")
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
-        return (self.gamma * (-2 * sde.log_snr(t)).exp()).clamp(max=1)
+        return (self.gamma * _squared_level(sde, t)).clamp(max=1)

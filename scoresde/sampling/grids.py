@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, Straight, Time
 from scoresde.sde import SDE, VPSDE
@@ -38,7 +39,7 @@ class Grid(ABC):
     Args:
         steps: number of intervals, at least 1.
         t_min: where the grid ends; the SDE's `t_min_sampling` if not given.
-        t_max: where the grid begins; the SDE's `t_max` if not given.
+        t_max: where the grid begins; the SDE's `t_noise` if not given.
     """
 
     def __init__(self, steps: int, t_min: float | None = None, t_max: float | None = None) -> None:
@@ -62,7 +63,8 @@ class Grid(ABC):
             ValueError: a time outside the SDE's interval, or times that do not decrease.
         """
         t_min = sde.t_min_sampling if self.t_min is None else self.t_min
-        t_max = sde.t_max if self.t_max is None else self.t_max
+        std = None if statistics is None else float(statistics.std)
+        t_max = sde.t_noise(std) if self.t_max is None else self.t_max
         _check(self, sde, torch.tensor([t_max, t_min], dtype=torch.float64), ["t_max", "t_min"])
         times = self.places(sde, t_min, t_max).double()
         _check(self, sde, times, [f"time {i}" for i in range(len(times))])
@@ -225,7 +227,7 @@ class DataStraight(Grid):
     def __call__(self, sde: SDE, statistics: Statistics | None = None, exact: bool = False) -> Tensor:
         grid = copy.copy(self)
         grid._known, grid._exact = statistics, exact
-        return super(DataStraight, grid).__call__(sde)
+        return super(DataStraight, grid).__call__(sde, statistics)
 
     def _choices(self) -> tuple[float, float, float]:
         """fraction, top and bend."""
@@ -245,16 +247,15 @@ class DataStraight(Grid):
         coordinate = Straight(scale)
         if top == bend == 0:
             return _uniform(coordinate, self.steps, sde, t_min, t_max)
-        first, last = coordinate.variable(sde, torch.tensor([t_max, t_min], dtype=torch.float64)).tolist()
-        return _pinned(coordinate.time(sde, _blend(self.steps, first, last, top, bend)), t_min, t_max)
+        levels = -sde.log_snr(torch.tensor([t_min, t_max], dtype=torch.float64)) - math.log(scale)
+        return _pinned(coordinate.time(sde, _blend(self.steps, softplus(levels), top, bend)), t_min, t_max)
 
 
-def _blend(steps: int, first: float, last: float, top: float, bend: float) -> Tensor:
-    """u from `first` to `last`, evenly spread in a mean of u, arctan(u/(1 − u)) and −log(1 − u).
+def _blend(steps: int, ends: Tensor, top: float, bend: float) -> Tensor:
+    """u, evenly spread in a mean of u, arctan(u/(1 − u)) and y = −log(1 − u), between the smallest y and the largest.
 
     The weights are (1 − top)(1 − bend), (1 − top) bend and top, of variables that go from 0 to 1.
     """
-    ends = torch.tensor([last, first], dtype=torch.float64).neg().log1p().neg()
 
     def variables(y: Tensor) -> Iterator[tuple[float, Tensor]]:
         yield (1 - top) * (1 - bend), -torch.expm1(-y)

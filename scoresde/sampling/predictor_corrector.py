@@ -44,6 +44,12 @@ class Predictor(_Described, ABC):
     def coefficients(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(c_x, c_s, c_z), each `(n,)`, for the steps from times[i] to times[i + 1]."""
 
+    def target(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
+        """(p, q), each `(n,)`, with c_x x + c_s score = p x₀ + q ε for x = α x₀ + σ ε and score = −ε/σ."""
+        c_x, c_s, _ = self.coefficients(sde, times)
+        alpha, sigma = sde.alpha(times[:-1]), sde.sigma(times[:-1])
+        return c_x * alpha, c_x * sigma - c_s / sigma
+
 
 class Corrector(_Described, ABC):
     """Steps of Langevin dynamics at a fixed time, x ← x + ε score + √(2ε) z.
@@ -101,6 +107,12 @@ class Ancestral(Predictor):
         a, b = sde.transition(times[:-1], times[1:])
         spread = b * sde.sigma(times[1:]) / sde.sigma(times[:-1]) if self.variance == "posterior" else b
         return 1 / a, b**2 / a, spread
+
+    def target(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
+        # σ/a − b²/(a σ) with nothing subtracted, and without the inverse of a, of which a long step leaves nothing.
+        start, stop = times[:-1], times[1:]
+        a = sde.transition(start, stop)[0]
+        return sde.alpha(stop), a * sde.sigma(stop) ** 2 / sde.sigma(start)
 
 
 class NoPredictor(Predictor):
@@ -164,10 +176,8 @@ class PredictorCorrector(Solver):
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         sde, new = model.sde, times[1:]
-        c_x, c_s, c_z = self.predictor.coefficients(sde, times)
-        alpha, sigma = sde.alpha(times[:-1]), sde.sigma(times[:-1])
-        # x = α x₀ + σ ε and score = −ε/σ, so that c_x x + c_s score is one prediction
-        mean = model.prediction(times[:-1], c_x * alpha, c_x * sigma - c_s / sigma)
+        *_, c_z = self.predictor.coefficients(sde, times)
+        mean = model.prediction(times[:-1], *self.predictor.target(sde, times))
         score = model.prediction(new, torch.zeros_like(new), -1 / sde.sigma(new))
         # 1/s², the variance of the martingale in x/(σ s); strong order 1 needs no other clock, as all are smooth in it
         clock = (2 * sde.log_snr(times)).exp().tolist()

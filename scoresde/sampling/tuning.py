@@ -120,7 +120,7 @@ def _affordable(
     """As many starts as leave time for some iterations of each search."""
     size = math.prod(shape)
     rows = min(max(2**16 // size, 16), 1024, batch_size)
-    ends = model.sde.log_snr(torch.tensor([model.sde.t_max, model.sde.t_min_sampling], dtype=torch.float64))
+    ends = model.sde.log_snr(torch.tensor([model.sde.t_noise(), model.sde.t_min_sampling], dtype=torch.float64))
     t = model.sde.time(ends.mean())
     x = torch.randn(rows, *shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
     for _ in range(2):  # the first warms up

@@ -77,7 +77,7 @@ def fit(
         ArithmeticError: a gradient that is not finite.
     """
     sde, device = model.sde, model.device
-    first, last = torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)
+    first, last = torch.tensor([sde.t_min, sde.t_noise()], dtype=torch.float64)
     least = (-sde.log_snr(first)).exp()
     far, middle = (
         float(torch.acosh((noise / least).clamp(min=1.0)))

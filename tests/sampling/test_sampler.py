@@ -1,6 +1,7 @@
 """The loop around every solver."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,12 +15,16 @@ from scoresde.sampling import (
     SEEDS,
     Ancestral,
     AnnealedLangevin,
+    DataStraight,
     Euler,
     EulerMaruyama,
+    ExplicitTimes,
     Heun,
+    KarrasGrid,
     Langevin,
     Multistep,
     NoCorrector,
+    NoiseLevel,
     NonFiniteError,
     NoPredictor,
     PredictorCorrector,
@@ -33,7 +38,7 @@ from scoresde.sampling import (
     UniformTime,
 )
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
-from scoresde.sde import SDE, VESDE, VPSDE
+from scoresde.sde import SDE, VESDE, VPSDE, SubVPSDE
 
 F64 = torch.float64
 SOLVERS = [
@@ -354,3 +359,32 @@ def test_a_finer_grid_refines_the_same_trajectory(solver: Solver) -> None:
 def test_unknown_noise_is_refused() -> None:
     with pytest.raises(ValueError, match="noise is 'pink', expected 'white' or 'brownian'"):
         Sampler(Euler(), UniformTime(3), noise="pink")  # type: ignore[arg-type]
+
+
+# SDEs on which nothing is left of the data long before t_max
+
+
+@pytest.mark.parametrize("make", [VPSDE, SubVPSDE])
+@pytest.mark.parametrize(("beta_min", "beta_max", "t_max"), [(0.1, 20.0, 10.0), (1e-4, 0.02, 1000.0)])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Sampler(PredictorCorrector(Ancestral()), UniformTime(500)),
+        Sampler(PredictorCorrector(Ancestral()), ExplicitTimes([1.0, 0.5])),
+        Sampler(Multistep(order=2), DataStraight(30)),
+        Sampler(Heun(NoiseLevel()), KarrasGrid(60)),
+    ],
+    ids=["ancestral", "ancestral from t_max", "multistep", "heun"],
+)
+def test_much_more_noise_than_needed(make, beta_min, beta_max, t_max, sampler):
+    sde = make(beta_min, beta_max, t_max=t_max)
+    model = GaussianMixtureScore([1.0], [[1.0, -1.0]], [0.04], sde).float()
+    if isinstance(sampler.grid, ExplicitTimes):
+        # One long step from t_max to where the grids begin.
+        times = UniformTime(500)(sde, model.statistics).tolist()
+        sampler = Sampler(sampler.solver, ExplicitTimes([sde.t_max, *times]))
+    x = sampler(model, (2000, 2), seed=3).x
+    assert x.dtype == torch.float32
+    # Four standard errors, and what steps of this length leave.
+    assert ((x.mean(0) - torch.tensor([1.0, -1.0])).abs() < 4 * 0.2 / math.sqrt(2000) + 0.01).all()
+    assert ((x.std(0) / 0.2 - 1).abs() < 4 / math.sqrt(4000) + 0.05).all()
