@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,10 @@ __all__ = [
     "with_sde",
 ]
 
+
+# Standard deviations from the model's data, or this part of one, beyond which data are in other units, it seems; and
+# of how many samples to say the latter.
+_FAR, _SEVERAL = 5.0, 16
 
 Prediction = Callable[..., Tensor]
 
@@ -125,9 +130,25 @@ class ScoreModel(nn.Module, ABC):
         self._transform = Identity() if transform is None else transform
 
     def to_model_space(self, x: Tensor) -> Tensor:
-        """Data `(B, ...)` as the model knows them; x itself where there is no transform."""
+        """Data `(B, ...)` as the model knows them; x itself where there is no transform.
+
+        With a warning where they are far from the data that the model is of.
+        """
         transform = self.transform
-        return x if transform is None else transform.encode(x, dtype=torch.promote_types(x.dtype, torch.float32))
+        if transform is None:
+            return x
+        encoded = transform.encode(x, dtype=torch.promote_types(x.dtype, torch.float32))
+        if self.statistics is not None and x.device.type == "cpu" and x.numel():
+            spread = (encoded.detach().double() - self.statistics.mean.cpu()).square().mean().sqrt()
+            apart = float(spread / self.statistics.std.cpu())
+            if apart > _FAR or (len(x) >= _SEVERAL and apart < 1 / _FAR):
+                warnings.warn(
+                    f"the root mean square distance of x from the mean of the model's data is {apart:.2g} of their "
+                    f"standard deviations: x is expected in the data's units, not as {transform!r} encodes them",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        return encoded
 
     def to_data_space(self, x: Tensor) -> Tensor:
         """The inverse of `to_model_space`."""

@@ -27,6 +27,8 @@ Standardisation = Literal["auto", "none", "all", "channel", "value"]
 
 # Of data that are worked on at once: 128 MiB in float64.
 _VALUES = 2**24
+# Root mean squares, and parts of 1, beyond which so many values are not standardised data, it seems.
+_FAR, _SEVERAL = 20.0, 16
 # Numbers of a transform that are written out.
 _SHOWN = 8
 
@@ -353,6 +355,19 @@ class Standardise(_Continuous):
             )
             std = torch.where(constant, torch.ones_like(std), std)
         return cls(mean, std)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Raw values, as for every continuous transform; with a warning where x is not of the size of model space."""
+        if x.device.type == "cpu" and len(x) >= _SEVERAL:
+            size = float(x.detach().double().square().mean().sqrt())
+            if size > _FAR or size < 1 / _FAR:
+                warnings.warn(
+                    f"values of root mean square {size:.2g} are decoded, where standardised data have 1: samples of a "
+                    "model that has this transform are decoded already",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        return super().decode(x)
 
     def __repr__(self) -> str:
         if self._scale.numel() <= _SHOWN and self._shift.numel() <= _SHOWN:

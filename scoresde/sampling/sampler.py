@@ -420,10 +420,14 @@ def _in_data_space(model: ScoreModel, samples: Samples) -> Samples:
     if model.transform is None:
         return samples
     track, log_prob = samples.trajectory, samples.log_prob
+    if track is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # noise is of another size than data
+            track = model.to_data_space(track.flatten(0, 1)).reshape(track.shape)
     return replace(
         samples,
         x=model.to_data_space(samples.x),
-        trajectory=None if track is None else model.to_data_space(track.flatten(0, 1)).reshape(track.shape),
+        trajectory=track,
         log_prob=None if log_prob is None else log_prob + model.log_det(samples.x.shape[1:]),
     )
 

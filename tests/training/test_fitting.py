@@ -3,6 +3,7 @@
 import functools
 import math
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,24 @@ def test_the_transform_is_in_the_state_dict(x: Tensor) -> None:
     assert math.isfinite(other.log_det((2,)))
     fresh = _model()
     assert not any(key.startswith("transform") for key in fresh.state_dict())
+
+
+def test_data_in_other_units_than_the_models_are_told_of(x: Tensor) -> None:
+    model = _model()
+    raw = 1000 + 20 * (x - 3)
+    fit(model, raw, 1, progress=False)
+    assert model.transform is not None
+    sampler = Sampler(Heun(), KarrasGrid(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        log_likelihood(model, raw[:20])
+        samples = sampler(model, (20, 2), trajectory=True).x
+    with pytest.warns(UserWarning, match=r"distance of x from the mean .* is 98 of their standard deviations: x is"):
+        log_likelihood(model, model.transform.encode(raw[:20]))
+    with pytest.warns(UserWarning, match="are decoded, where standardised data have 1"):
+        model.transform.decode(samples)
+    small = _model()
+    fit(small, 1e-3 * x, 1, progress=False)
+    assert small.transform is not None
+    with pytest.warns(UserWarning, match="of their standard deviations: x is expected in the data's units"):
+        encode(small, small.transform.encode(1e-3 * x[:20]))
