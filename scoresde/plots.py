@@ -440,7 +440,9 @@ def save(figure: Figure, path: str | Path, dpi: int = DPI) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        draft.write_bytes(content)
+        draft.unlink(missing_ok=True)  # of a process that was killed
+        with draft.open("xb") as file:  # nothing that is there, and no link, is written to
+            file.write(content)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -49,6 +49,8 @@ _log = logging.getLogger(__name__)
 _IDENTITY = (
     "data", "sde", "network", "preconditioning", "objective", "optimizer", "training", "sampler", "evaluation",
 )  # fmt: skip
+# What is written in place; other files are replaced as a whole, a link by a file.
+_WRITTEN = ("checkpoints", "metrics.jsonl", "samples", "tensorboard", "wandb")
 _FREE = ("training.log_every", "training.checkpoint_every", "training.keep")
 _DATED = re.compile(r"Of the weights after \d+ steps\.$")
 
@@ -272,9 +274,17 @@ class Run:
     def check_writable(self, *folders: str) -> None:
         """Refuse a directory that cannot be written to, or one of these folders in it; what is not there yet is fine.
 
+        Neither are symbolic links in it followed, by which a stranger's run could have other files changed. The
+        directory itself may be one: it is the user who names it.
+
         Raises:
             ConfigError: naming it.
         """
+        for path in self.directory.glob("*") if self.directory.is_dir() else ():
+            if path.is_symlink() and (path.name in _WRITTEN or path.suffix in (".csv", ".lock")):
+                raise ConfigError(
+                    f"{path} is a symbolic link, which is not followed for writing: put what it points to in its place"
+                )
         for path in (self.directory, *(self.directory / name for name in folders)):
             if path.exists() and not path.is_dir():
                 raise ConfigError(f"{path} is a file, expected a folder: move it away")

@@ -278,6 +278,39 @@ def test_a_configuration_that_was_changed(directory: Path) -> None:
         scoresde.load(directory, accept=["network"])
 
 
+@pytest.mark.parametrize(
+    "name", ["checkpoints", "samples", "tensorboard", "wandb", "metrics.jsonl", "likelihood-test.csv", "summary.lock"]
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_links_in_a_run_are_not_followed_for_writing(directory: Path, tmp_path: Path, name: str, there: bool) -> None:
+    outside = tmp_path / "outside"
+    if there:
+        outside.write_text("kept") if "." in name else outside.mkdir()
+    (directory / name).symlink_to(outside)
+    run = Run.open(directory)
+    with pytest.raises(ConfigError, match=f"{name} is a symbolic link, which is not followed for writing") as error:
+        run.add_to_summary(a=1)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="symbolic link"), run.alone("training"):
+        pass
+    assert outside.exists() == there
+    assert not there or outside.is_dir() or outside.read_text() == "kept"
+    assert run.model() is not None  # it can still be read
+
+
+def test_a_link_to_a_run_is_the_users_own(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(directory)
+    (tmp_path / "notes").write_text("kept")
+    (directory / "summary.json").symlink_to(tmp_path / "notes")
+    Run.open(tmp_path / "link").add_picture("samples/a.png", "A", "")
+    (directory / "summary.json").unlink()
+    (directory / "summary.json").symlink_to(tmp_path / "summary")
+    Run.open(tmp_path / "link").add_to_summary(a=1)
+    assert not (directory / "summary.json").is_symlink()
+    assert not (tmp_path / "summary").exists()
+    assert (tmp_path / "notes").read_text() == "kept"
+
+
 # -- identity -------------------------------------------------------------------------------------------
 
 
