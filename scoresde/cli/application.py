@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scoresde.cli import sweeps
 from scoresde.cli.choices import check_extras, conf_dir
 from scoresde.cli.output import UsageError, Verbosity, configure, fail
-from scoresde.cli.overrides import check_overrides, count_jobs, follow_sweeps, is_sweep, name_directory
+from scoresde.cli.overrides import check_overrides, count_jobs, edit_own, follow_sweeps, is_sweep, name_directory
 from scoresde.cli.studies import with_study
 
 __all__ = ["run"]
@@ -36,6 +36,7 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         check_extras(arguments)
         arguments = sweeps.expand_repeats(command, arguments)
         sweeps.check_sweep(command, arguments)
+        arguments = edit_own(command, arguments)
         check_overrides(command, arguments)
         arguments = follow_sweeps(arguments)
         if (

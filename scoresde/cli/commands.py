@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from scoresde.cli.choices import conf_dir, groups
 from scoresde.cli.output import UsageError, nearest, print_table
 from scoresde.cli.overrides import parsed
+from scoresde.cli.settings import apply_changes, declared, with_own
 from scoresde.cli.sweeps import Outcome, note_run
 
 __all__ = ["TASKS"]
@@ -64,12 +65,6 @@ def _train_one(config: DictConfig) -> Outcome:
     _print_summary(run, time.perf_counter() - began)
     value, unit = _value(run, config.metric)
     return Outcome([run.directory], value, unit)
-
-
-# What belongs to the command line, not to the run.
-_COMMAND_KEYS = (
-    "run", "resume", "restart", "runs", "name", "allow", "accept", "progress", "repeats", "metric", "fail_fast"
-)  # fmt: skip
 
 
 def _in_sweep() -> bool:
@@ -144,10 +139,11 @@ def _run_to_train(config: DictConfig) -> Any:
     if config.run is not None:
         run = Run.open(str(config.run), allow, list(config.accept))
         _fill_evaluation(run.config)
-        _apply_changes(run.config)
+        apply_changes(run.config, config, parsed(HydraConfig.get().overrides.task))
         return run
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    body = OmegaConf.create({k: v for k, v in plain.items() if k not in _COMMAND_KEYS})
+    settings, _ = declared("train")  # belong to the command line, not to the run
+    body = OmegaConf.create({k: v for k, v in plain.items() if k not in settings})
     identity = config_hash(body)
     name = str(config.name or f"{_choices()}-{identity}")
     check_name(name)
@@ -178,28 +174,6 @@ def _choices() -> str:
     chosen = {o.lstrip("+~").partition("=")[0] for o in HydraConfig.get().overrides.task}
     parts += [str(choices[g]) for g in choices if g in chosen and g not in ("experiment", "data")]
     return "-".join(parts)[:80]
-
-
-def _apply_changes(config: DictConfig) -> None:
-    """Overrides on top of a run that is continued: how long to train and what to do after, not what to train."""
-    from scoresde.training.config import ConfigError
-
-    for override in parsed(HydraConfig.get().overrides.task):
-        key = override.key_or_group
-        if key in _COMMAND_KEYS:
-            continue
-        if key in HydraConfig.get().runtime.choices:
-            if key not in ("logger", "sampler"):
-                raise ConfigError(
-                    f"{override.input_line}: a run that is continued keeps its {key}; start a new run to change it"
-                )
-            config[key] = OmegaConf.load(conf_dir() / key / f"{override.value()}.yaml")
-        elif key.split(".")[0] in ("training", "evaluation", "sampler", "logger") and key != "training.seed":
-            OmegaConf.update(config, key, override.value(), merge=True)
-        else:
-            raise ConfigError(
-                f"{override.input_line}: a run that is continued keeps its {key}; start a new run instead"
-            )
 
 
 def _open(config: DictConfig) -> Any:
@@ -265,6 +239,8 @@ def _sampler(run: Any, config: DictConfig) -> Any:
 
     if config.get("sampler") is None:
         return run.make("sampler")
+    if HydraConfig.get().runtime.choices.get("sampler") is None:
+        config.sampler = with_own(run.config, "sampler", config)
     for part in ("solver", "grid"):
         # A tuned file is the run's own if none is given.
         if OmegaConf.select(config, f"sampler.{part}.path", default=0) is None:

@@ -4,21 +4,30 @@ import math
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scoresde.cli.choices import conf_dir, groups, options
 from scoresde.cli.output import UsageError, nearest
+from scoresde.cli.settings import check_settings, declared, edited, unread
 
-__all__ = ["check_overrides", "count_jobs", "follow_sweeps", "is_sweep", "name_directory", "parsed", "quoted"]
+__all__ = [
+    "check_overrides",
+    "count_jobs",
+    "edit_own",
+    "follow_sweeps",
+    "is_sweep",
+    "name_directory",
+    "parsed",
+    "quoted",
+]
 
 
 def parsed(arguments: Sequence[str]) -> list[Override]:
@@ -54,60 +63,100 @@ def name_directory(command: str, arguments: Sequence[str]) -> list[str]:
     return [f"run={quoted(a)}" if a == places[0] else a for a in arguments]
 
 
-def check_overrides(command: str, arguments: Sequence[str]) -> None:
-    """Compose the configuration once before Hydra does, to answer a wrong name with the nearest right one."""
-    flags = [a for a in arguments if a.startswith("-")]
-    if any(f.startswith(("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")) for f in flags):
-        return
+def edit_own(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments with `sampler.KEY=VALUE`, where no sampler is chosen, as an addition to none.
+
+    The command changes the run's own sampler by it; so with every group that it takes from the run.
+    """
+    texts = without_flags(arguments)
     overrides = parsed(arguments)
-    known_groups = set(groups())
-    settings = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text(encoding="utf-8"))
-    optional = {k for d in settings["defaults"] if isinstance(d, dict) for k, v in d.items() if v is None}
+    own = edited(command, overrides)
+    added = {
+        text: "++" + text.lstrip("+")
+        for text, override in zip(texts, overrides, strict=True)
+        if str(override.key_or_group).partition(".")[0] in own and not override.is_delete()
+    }
+    return [added.get(argument, argument) for argument in arguments]
+
+
+def check_overrides(command: str, arguments: Sequence[str]) -> None:
+    """Compose the configuration once before Hydra does, and refuse what the command does not take.
+
+    Raises:
+        UsageError: naming the key or choice and the nearest that exists.
+    """
+    overrides = parsed(arguments)
+    _, read = declared(command)
     plain: list[str] = []
     sweeps: list[list[str]] = []
     for override in overrides:
         if override.is_hydra_override():
             continue
-        if not override.key_or_group:
-            raise UsageError(f"{override.input_line!r} has no key: write key=value")
-        wrong = not (override.is_delete() or override.is_sweep_override() or isinstance(override.value(), str | list))
-        wrong = wrong and not (override.value() is None and override.key_or_group in optional)
-        if override.key_or_group in known_groups and wrong:
-            known = ", ".join(options(override.key_or_group))
-            raise UsageError(f"{override.input_line!r}: expected one of {known}")
+        _check_form(override, read, is_sweep(arguments))
         if override.is_sweep_override():
-            if not is_sweep(arguments):
-                raise UsageError(
-                    f"{override.input_line!r} is a list of choices: add --multirun to run each, "
-                    f"or quote it if it is one value: {override.key_or_group}=\\'...\\'"
-                )
             key = str(override.input_line).split("=", 1)[0]
             sweeps.append([f"{key}={choice}" for choice in _choices(override)])
         else:
-            _check_type(override, settings.get(override.key_or_group))
             plain.append(str(override.input_line))
+    folder, name, found = _sources(command, arguments, overrides)
     longest = max((len(s) for s in sweeps), default=1)
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+    with initialize_config_dir(version_base="1.3", config_dir=folder):
         for i in range(longest):
             chosen = plain + [s[min(i, len(s) - 1)] for s in sweeps]
             try:
-                compose(config_name=command, overrides=chosen)
+                check_settings(command, compose(config_name=name, overrides=chosen + found), parsed(chosen))
             except HydraException as error:
-                raise UsageError(_explain(command, error, chosen)) from error
+                raise UsageError(_explain(command, name, error, chosen, found)) from error
+            except UsageError:
+                raise
             except (OmegaConfBaseException, ValueError) as error:
                 raise UsageError(" ".join(str(error).split())) from error
     GlobalHydra.instance().clear()
 
 
-def _check_type(override: Override, default: Any) -> None:
-    """Refuse a value of another kind than a setting of the command has: its code would say something obscure."""
-    if override.is_delete():
+def _check_form(override: Override, read: dict[str, str | None], sweep: bool) -> None:
+    """Refuse what can be seen to be wrong without the configuration."""
+    if not override.key_or_group:
+        raise UsageError(f"{override.input_line!r} has no key: write key=value")
+    group = str(override.key_or_group)
+    if override.is_sweep_override():
+        if not sweep:
+            raise UsageError(
+                f"{override.input_line!r} is a list of choices: add --multirun to run each, "
+                f"or quote it if it is one value: {group}=\\'...\\'"
+            )
+        return
+    if override.is_delete() or group not in groups():
         return
     value = override.value()
-    kinds = {bool: ("true or false", bool), int: ("a whole number", int)}
-    text, kind = kinds.get(type(default), ("", None))
-    if kind is not None and type(value) is not kind:
-        raise UsageError(f"{override.key_or_group} is {value!r}, expected {text}")
+    if not isinstance(value, str | list) and not (value is None and read.get(group) is None):
+        raise UsageError(f"{override.input_line!r}: expected one of {', '.join(options(group))}")
+    if override.is_add() and group in read:
+        raise UsageError(f"{override.input_line!r}: {group} is chosen without +: {group}={value}")
+
+
+def _sources(command: str, arguments: Sequence[str], overrides: Sequence[Override]) -> tuple[str, str, list[str]]:
+    """The folder and name of the configuration, and the override that adds the user's own folders."""
+    given = _flag(arguments, "--config-path", "-cp")
+    folder = Path(given).absolute() if given else conf_dir()
+    name = _flag(arguments, "--config-name", "-cn") or command
+    own = _flag(arguments, "--config-dir", "-cd")
+    if own and (Path(own) / f"{name}.yaml").is_file():  # a search path has groups alone
+        folder, own = Path(own).absolute(), str(folder)
+    given_too: list[Any] = [o.value() for o in overrides if o.key_or_group == "hydra.searchpath"]
+    found = [str(path) for paths in given_too for path in paths or []]
+    found += [f"file://{Path(own).absolute()}"] if own else []
+    more = [f"hydra.searchpath=[{','.join(map(quoted, found))}]"] if found else []
+    return str(folder), name, more
+
+
+def _flag(arguments: Sequence[str], *names: str) -> str | None:
+    """The value of a flag, written as the next argument or after an equals sign."""
+    for argument, after in zip(arguments, [*arguments, None][1:], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            return value if equals else after
+    return None
 
 
 def _choices(override: Override) -> list[str]:
@@ -167,39 +216,38 @@ def without_flags(arguments: Sequence[str]) -> list[str]:
     return texts
 
 
-def _explain(command: str, error: Exception, overrides: Sequence[str]) -> str:
+def _explain(command: str, name: str, error: Exception, overrides: Sequence[str], found: Sequence[str]) -> str:
+    """What to say of an override that Hydra does not take."""
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
         names = error.options or options(group)
-        return f"{group or command} has no choice {name!r}{nearest(name, names)}; expected one of {', '.join(names)}"
-    known_groups = set(groups())
-    chosen = {o.split("=", 1)[0]: o for o in overrides if o.split("=", 1)[0] in known_groups}
-    keys = _known_keys(command, list(chosen.values()))
-    for override in overrides:
-        key = override.split("=", 1)[0].lstrip("+~")
-        group = key.split(".")[0]
-        if "." in key and group in known_groups and not any(k.startswith(f"{group}.") for k in keys):
-            return f"{override}: no {group} is chosen: add {group}=NAME, one of {', '.join(options(group))}"
-        if key in text and key.split("@")[0] not in keys:
-            return f"unknown key {key!r}{nearest(key, keys)} ({text})"
-    return text
-
-
-def _known_keys(command: str, choices: list[str]) -> set[str]:
-    """Every key of the configuration with these choices of groups, and the groups."""
+        return (
+            f"{group or command} has no choice {choice!r}{nearest(choice, names)}; expected one of {', '.join(names)}"
+        )
+    # With every key added, the check finds the one that nothing reads.
+    added = [o if o.startswith(("+", "~")) or _is_group(o) else f"++{o}" for o in overrides]
     try:
-        composed = compose(config_name=command, overrides=choices)
-    except (HydraException, OmegaConfBaseException):
-        composed = compose(config_name=command)
-    config = OmegaConf.to_container(composed, resolve=False)
-    keys = set(groups())
+        check_settings(command, compose(config_name=name, overrides=[*added, *found]), parsed(overrides))
+    except UsageError as problem:
+        return str(problem)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        pass
+    keys = {o: o.split("=", 1)[0].lstrip("+~") for o in overrides}
+    for override, key in keys.items():
+        if f"'{key}'" not in text:
+            continue
+        if "already at" in text:
+            return f"{override!r}: {key} is there already, leave out the +"
+        if _is_group(override):
+            return str(unread(command, key, parsed(overrides)))
+        if "override" in text:
+            return f"{override!r}: {key} has a default that the configuration leaves out: write +{override}"
+        if override.startswith("~") and key.split(".")[0] in groups():
+            group = key.split(".")[0]
+            return f"{override!r}: there is no {key}; choose {group}=NAME first if it is in another {group}"
+    return re.sub(r"[.,]? To (append|override) .*$", "", text)
 
-    def walk(node: Any, prefix: str) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                keys.add(f"{prefix}{key}")
-                walk(value, f"{prefix}{key}.")
 
-    walk(config, "")
-    return keys
+def _is_group(override: str) -> bool:
+    return override.lstrip("+~").partition("=")[0].partition("@")[0] in groups()

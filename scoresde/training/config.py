@@ -21,7 +21,7 @@ from scoresde.data import Data
 from scoresde.limits import check_steps
 from scoresde.training.signatures import problems
 
-__all__ = ["ConfigError", "check_local", "check_plain", "check_targets", "instantiate"]
+__all__ = ["ConfigError", "check_arguments", "check_local", "check_plain", "check_targets", "instantiate"]
 
 ALLOWED = (
     "scoresde.data",
@@ -143,6 +143,23 @@ def check_targets(node: Any, allow: Sequence[str] = ()) -> None:
             check_targets(value, allow)
 
 
+def check_arguments(node: Any, key: str, allow: Sequence[str] = (), given: Sequence[str] | None = None) -> None:
+    """Refuse targets that are not allowed, and arguments that they do not take.
+
+    Args:
+        node: plain containers.
+        key: dotted name of the node.
+        allow: further packages, trusted by the user.
+        given: parameters of the node's own target that the program adds; None if they are not known.
+
+    Raises:
+        ConfigError: naming the target, or the key with what is expected.
+    """
+    check_targets(node, allow)
+    for problem in problems(node, key, lambda target: _find_target(target, allow), given):
+        raise ConfigError(problem)
+
+
 # Of Hydra's keys: by position, a partial, arguments built or left as they are, containers always plain.
 _SPECIAL = {"_target_": str, "_args_": list, "_partial_": bool, "_recursive_": bool, "_convert_": str}
 
@@ -239,9 +256,7 @@ def instantiate(config: DictConfig, key: str, allow: Sequence[str] = (), **argum
         raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
     if not isinstance(plain, dict) or "_target_" not in plain:
         raise ConfigError(f"{key} has no _target_: expected the class that makes it, and its arguments")
-    check_targets(plain, allow)
-    for problem in problems(plain, key, tuple(arguments)):
-        raise ConfigError(problem)
+    check_arguments(plain, key, allow, tuple(arguments))
     try:
         return _build(plain, allow, arguments)
     except MemoryError as error:

@@ -11,8 +11,7 @@ import inspect
 import os
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Union
 
 __all__ = ["expected", "fits", "nearest", "problems"]
@@ -31,31 +30,30 @@ def nearest(name: str, names: Iterable[object]) -> str:
     return f", did you mean {found[0]!r}?" if found else ""
 
 
-def problems(node: Any, key: str, given: Sequence[str] | None = None) -> Iterator[str]:
+def problems(node: Any, key: str, find: Callable[[Any], Any], given: Sequence[str] | None = None) -> Iterator[str]:
     """Messages about arguments that their targets do not take, each in one line.
 
     Args:
-        node: plain containers; every `_target_` in them is imported, so check first that they are allowed.
+        node: plain containers.
         key: dotted name of the node.
+        find: from a `_target_` to the class or function.
         given: parameters of the node's own target that the program adds; None if they are not known, in which case
             none of its parameters is reported as missing.
     """
     if isinstance(node, list):
         for i, value in enumerate(node):
-            yield from problems(value, f"{key}[{i}]", ())
+            yield from problems(value, f"{key}[{i}]", find, ())
     elif isinstance(node, dict) and "_target_" in node:
-        yield from _of_target(node, key, given)
+        yield from _of_target(node, key, find, given)
     elif isinstance(node, dict):
         for name, value in node.items():
-            yield from problems(value, f"{key}.{name}", ())
+            yield from problems(value, f"{key}.{name}", find, ())
 
 
-def _of_target(node: dict[str, Any], key: str, given: Sequence[str] | None) -> Iterator[str]:
-    try:
-        target = _find(node["_target_"])
-    except Exception as error:  # whatever the user's own module raises
-        yield f"{key}: _target_ {node['_target_']!r} cannot be imported: {' '.join(str(error).split())}"
-        return
+def _of_target(
+    node: dict[str, Any], key: str, find: Callable[[Any], Any], given: Sequence[str] | None
+) -> Iterator[str]:
+    target = find(node["_target_"])
     parameters, hints = _signature(target)
     if parameters is None:
         return
@@ -70,14 +68,16 @@ def _of_target(node: dict[str, Any], key: str, given: Sequence[str] | None) -> I
         if name not in names:
             if not anything:
                 takes = ", ".join(n for n in names if n not in (given or ())) or "no arguments"
-                yield f"{where}: {what} has no {name!r}{nearest(str(name), names)}; it takes {takes}"
+                near = difflib.get_close_matches(str(name), names, 1, 0.5)
+                hint = f", did you mean {key}.{near[0]}?" if near else ""
+                yield f"{where}: {what} has no {name!r}{hint}; it takes {takes}"
             continue
         annotation = hints.get(name, Any)
         if name not in hints and isinstance(parameters[name].default, bool):
             annotation = bool
-        if not fits(value, annotation):
+        if not fits(value, annotation, find):
             yield f"{where} is {_shown(value)}, expected {expected(annotation)}"
-        yield from problems(value, where, ())
+        yield from problems(value, where, find, ())
     for name in given or ():
         if name not in names and not anything:
             yield f"{key}: {what} does not take {name!r}, which is given to it{nearest(name, names)}"
@@ -89,40 +89,41 @@ def _of_target(node: dict[str, Any], key: str, given: Sequence[str] | None) -> I
             yield f"{key}.{name} is missing: {what} needs {expected(hints.get(name, Any))}"
 
 
-@cache
-def _find(target: str) -> Any:
-    from hydra.utils import get_object
-
-    return get_object(target)
-
-
 def _signature(target: Any) -> tuple[Any, dict[str, Any]]:
     """Parameters by name, None if they are not known, and those annotations that can be evaluated."""
+    function = target.__init__ if inspect.isclass(target) else target
     try:
-        parameters = inspect.signature(target).parameters
+        # Not the signature of a class, where a metaclass with a `__call__` of any arguments has the word.
+        own = inspect.isfunction(function) and inspect.isclass(target)
+        found = inspect.signature(function if own else target).parameters
     except (TypeError, ValueError):
         return None, {}
-    function = target.__init__ if inspect.isclass(target) else target
+    parameters = dict(list(found.items())[1:]) if own else dict(found)
     try:
         return parameters, typing.get_type_hints(function)
     except Exception:  # names that only a type checker imports
         return parameters, {}
 
 
-def fits(value: Any, annotation: Any) -> bool:
+def fits(value: Any, annotation: Any, find: Callable[[Any], Any] = str) -> bool:
     """Whether a value of a configuration, a plain one or a mapping with `_target_`, is of the annotated type.
 
     True for annotations that say nothing about values of a configuration.
+
+    Args:
+        value: the value.
+        annotation: the type.
+        find: from a `_target_` to the class or function, which is compared with the type; any will do if not given.
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any or isinstance(annotation, typing.TypeVar | str):
         return True
     if origin is typing.Annotated:
-        return fits(value, args[0])
+        return fits(value, args[0], find)
     if origin in (Union, types.UnionType):
-        return any(fits(value, arg) for arg in args)
+        return any(fits(value, arg, find) for arg in args)
     if isinstance(value, dict) and "_target_" in value:
-        return _makes(value, origin or annotation)
+        return _makes(value, origin or annotation, find)
     if origin is Literal:
         return any(type(value) is type(arg) and value == arg for arg in args)
     if annotation in (None, type(None)):
@@ -141,29 +142,26 @@ def fits(value: Any, annotation: Any) -> bool:
     if issubclass(kind, collections.abc.Mapping):
         return isinstance(value, dict)
     if issubclass(kind, collections.abc.Iterable) and kind.__module__ in ("builtins", "collections.abc"):
-        return isinstance(value, list) and _elements_fit(value, kind, args)
+        return isinstance(value, list) and _elements_fit(value, kind, args, find)
     if kind is collections.abc.Callable or value is None:
         return False
     # A class, which a mapping with _target_ makes; one of a user may be made of anything.
     return not (kind.__module__.startswith("scoresde.") or kind.__name__ in _UNWRITABLE)
 
 
-def _elements_fit(value: list[Any], kind: type, args: tuple[Any, ...]) -> bool:
+def _elements_fit(value: list[Any], kind: type, args: tuple[Any, ...], find: Callable[[Any], Any]) -> bool:
     if not args:
         return True
     if issubclass(kind, tuple) and args[-1] is not Ellipsis:
-        return len(value) == len(args) and all(map(fits, value, args))
-    return all(fits(v, args[0]) for v in value)
+        return len(value) == len(args) and all(fits(v, arg, find) for v, arg in zip(value, args, strict=True))
+    return all(fits(v, args[0], find) for v in value)
 
 
-def _makes(node: dict[str, Any], kind: Any) -> bool:
+def _makes(node: dict[str, Any], kind: Any, find: Callable[[Any], Any]) -> bool:
     """Whether what the node makes may be of the class."""
     if kind in (bool, int, float, str, type(None), Literal):
         return False
-    try:
-        target = _find(node["_target_"])
-    except Exception:  # reported where the node itself is looked at
-        return True
+    target = find(node["_target_"])
     ours = inspect.isclass(target) and target.__module__.startswith("scoresde.")
     if not ours or node.get("_partial_") or not inspect.isclass(kind):
         return True

@@ -62,7 +62,10 @@ def test_every_choice_can_be_made(group: str) -> None:
     for name in of(group):
         if group == "logger" and name != "local":
             pytest.importorskip(name)
-        assert instantiate(load(group, name), group) is not None
+        config = load(group, name)
+        for key in OmegaConf.missing_keys(config):  # a table of β or of noise levels
+            OmegaConf.update(config, key, [0.1, 0.2, 0.3])
+        assert instantiate(config, group) is not None
 
 
 def test_every_network_and_optimizer_can_be_made() -> None:
@@ -349,7 +352,7 @@ def test_a_target_that_does_not_exist() -> None:
         (
             "sde",
             {"_target_": "scoresde.sde.VPSDE", "betamin": 1},
-            "^sde.betamin: VPSDE has no 'betamin', did you mean 'beta_min'",
+            "^sde.betamin: VPSDE has no 'betamin', did you mean sde.beta_min",
         ),
         ("network", {"_target_": "scoresde.networks.MLP", "shape": [2], "width": 0}, "^network: width and blocks"),
         ("training", {"_target_": "scoresde.training.loop.Training", "steps": 0}, "^training: .*steps is 0"),

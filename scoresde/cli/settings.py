@@ -1,0 +1,257 @@
+"""What a command takes: its settings, and in its groups the arguments of what they name; anything else is refused.
+
+Hydra takes any key that is added with `+`, and any key of a configuration file. A key that nothing reads would leave a
+figure that is not of what was asked for.
+"""
+
+import copy
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from scoresde.cli.choices import conf_dir
+from scoresde.cli.output import UsageError, nearest
+from scoresde.training.signatures import expected, fits
+
+__all__ = ["apply_changes", "check_settings", "declared", "edited", "unread", "with_own"]
+
+# Settings whose default does not show what they may be.
+_KINDS: dict[str, Any] = {
+    "resume": bool | None,
+    "name": str | None,
+    "device": str | None,
+    "split": str | None,
+    "n": int | None,
+    "label": int | str | None,
+    "pca": int | None,
+    "tol": float | None,
+    "starts": int | None,
+    "seconds": float,
+    "max_nfe": int | None,
+    "samplers": str | list[str] | None,
+    "allow": list[str],
+    "accept": list[str],
+    "samples": int | None,
+    "likelihood": int | None,
+}
+
+# Groups that a command takes from the run if none is chosen: overrides inside them change the run's own.
+_OWN = {
+    "train": ("training", "evaluation", "sampler", "logger"),
+    "sample": ("sampler",),
+    "evaluate": ("sampler",),
+}
+
+
+def declared(command: str) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """The settings of a command with their defaults, and the groups that it reads with the choices in them."""
+    settings = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text(encoding="utf-8"))
+    defaults = settings.pop("defaults")
+    settings.pop("hydra", None)
+    chosen = {key: value for d in defaults if isinstance(d, dict) for key, value in d.items()}
+    return settings, {k: v for k, v in chosen.items() if not k.startswith("override ") and k != "experiment"}
+
+
+# -- groups of a run ------------------------------------------------------------------------------------
+
+
+def edited(command: str, overrides: Sequence[Override]) -> tuple[str, ...]:
+    """Groups in which overrides change what the run has, as none is chosen."""
+    chosen = {str(o.key_or_group): o for o in overrides}
+    if command == "train" and ("run" not in chosen or chosen["run"].value() is None):
+        return ()
+    return tuple(group for group in _OWN.get(command, ()) if group not in chosen)
+
+
+def with_own(own: DictConfig, group: str, config: DictConfig) -> DictConfig:
+    """The run's own group, with the changes of this configuration.
+
+    Raises:
+        UsageError: the run has no such group.
+    """
+    if own.get(group) is None:
+        raise UsageError(f"the run has no {group} to change: choose one by {group}=NAME")
+    return OmegaConf.merge(own[group], config[group])  # type: ignore[return-value]
+
+
+def apply_changes(own: DictConfig, config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Bring overrides into the configuration of a run that is continued.
+
+    How long to train and what to do afterwards may change, not what is trained.
+
+    Args:
+        own: the configuration of the run; changed in place.
+        config: the composed configuration, with whole groups that are chosen anew.
+        overrides: of the command line.
+
+    Raises:
+        UsageError: an override of something else.
+    """
+    settings, _ = declared("train")
+    for override in overrides:
+        key = str(override.key_or_group)
+        group = key.split(".")[0]
+        if key in settings:  # of the command line, not of the run
+            continue
+        if key in ("logger", "sampler") and not override.is_delete():
+            own[key] = config[key]
+        elif "." in key and group in _OWN["train"] and key != "training.seed":
+            with open_dict(own):
+                if override.is_delete():
+                    parent, _, name = key.rpartition(".")
+                    OmegaConf.select(own, parent).pop(name, None)
+                else:
+                    OmegaConf.update(own, key, override.value(), merge=True)
+        else:
+            change = str(override.input_line).lstrip("+")
+            raise UsageError(f"{change}: a run that is continued keeps its {key}; start a new run to change it")
+
+
+# -- the check ------------------------------------------------------------------------------------------
+
+
+def check_settings(command: str, config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Refuse what nothing reads, and values of another type than what reads them takes.
+
+    Args:
+        command: the command.
+        config: its composed configuration.
+        overrides: of the command line.
+
+    Raises:
+        UsageError: naming the key, the nearest that is read, or the expected type.
+    """
+    settings, groups = declared(command)
+    raw: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+    referred = set(_referred(raw))
+    for key in raw:
+        if key not in settings and key not in groups and key not in referred:
+            raise unread(command, key, overrides)
+    _check_values(config, settings, "")
+    for key in settings:
+        if key not in raw:
+            raise UsageError(f"~{key} takes away what `scoresde {command}` reads: leave it out")
+    config = _of_run(command, config, overrides)
+    for group in groups:
+        if config.get(group) is not None:
+            _check_group(config, group, list(config.allow))
+
+
+def unread(where: str, key: str, overrides: Sequence[Override] = ()) -> UsageError:
+    """The refusal of a key that nothing reads, with the nearest that is read."""
+    settings, groups = (_evaluation(), {}) if where == "evaluation" else declared(where)
+    known = [*settings, *groups]
+    hint = nearest(key, known)
+    override = next((o for o in overrides if str(o.key_or_group).partition(".")[0] == key), None)
+    if hint and override is not None:
+        (near,) = difflib.get_close_matches(key, known, 1, 0.5)
+        _, _, value = str(override.input_line).partition("=")
+        listed = fits([], _kind(near, settings.get(near, ""))) and not value.startswith("[")
+        hint = f", did you mean {near}{str(override.key_or_group)[len(key) :]}={f'[{value}]' if listed else value}?"
+    return UsageError(f"{where} has no {key!r}{hint}; it takes {', '.join(known)}")
+
+
+def _check_values(node: DictConfig, settings: dict[str, Any], prefix: str) -> None:
+    for key, default in settings.items():
+        if key not in node or OmegaConf.is_missing(node, key):
+            continue
+        try:
+            value = node[key]
+            if OmegaConf.is_config(value):
+                value = OmegaConf.to_container(value, resolve=True)
+        except OmegaConfBaseException:  # an interpolation that only the job can resolve
+            continue
+        kind = _kind(key, default)
+        # A name may look like a number, as run=5.
+        named = fits("", kind) and isinstance(value, int | float) and not isinstance(value, bool)
+        if not (named or fits(value, kind)):
+            raise UsageError(f"{prefix}{key} is {value!r}, expected {expected(kind)}")
+
+
+def _kind(key: str, default: Any) -> Any:
+    """The type of a setting: that of its default, if nothing else is known."""
+    if key in _KINDS:
+        return _KINDS[key]
+    if default is None or isinstance(default, dict):
+        return Any
+    if isinstance(default, list):
+        element: Any = type(default[0]) if default else Any
+        return element | list[element]
+    return type(default)
+
+
+def _evaluation() -> dict[str, Any]:
+    """The settings of what happens after training, with their defaults: a group without a target."""
+    text = (conf_dir() / "evaluation" / "default.yaml").read_text(encoding="utf-8")
+    settings: dict[str, Any] = yaml.safe_load(text)
+    return settings
+
+
+def _check_group(config: DictConfig, group: str, allow: Sequence[str]) -> None:
+    from scoresde.training.config import ConfigError, check_arguments
+
+    if group == "evaluation":
+        settings = _evaluation()
+        for key in config[group]:
+            if key not in settings:
+                raise unread(group, str(key))
+        _check_values(config[group], settings, f"{group}.")
+    try:
+        node = OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = getattr(error, "full_key", None) or group
+        raise UsageError(f"{key} is missing: give {key}=VALUE") from error
+    except OmegaConfBaseException:  # an interpolation that only the job can resolve, and reports
+        return
+    try:
+        check_arguments(node, group, allow)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+
+
+def _of_run(command: str, config: DictConfig, overrides: Sequence[Override]) -> DictConfig:
+    """The configuration with the groups that are the run's own, where one run is given."""
+    groups = [g for g in edited(command, overrides) if any(str(o.key_or_group).startswith(f"{g}.") for o in overrides)]
+    continued = command == "train" and config.run is not None
+    if not (groups or continued) or OmegaConf.is_missing(config, "run"):
+        return config
+    from scoresde.training.config import ConfigError
+    from scoresde.training.run import Run
+
+    try:
+        own = Run.open(Path(str(config.run)), list(config.allow)).config
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    if continued:
+        # What another version wrote is not the user's mistake.
+        for key in set(own.get("evaluation", {})) - set(_evaluation()):
+            del own.evaluation[key]
+        apply_changes(own, config, overrides)
+    else:
+        for group in groups:
+            own[group] = with_own(own, group, config)
+    merged = copy.deepcopy(config)
+    with open_dict(merged):
+        for group in map(str, own) if continued else groups:
+            merged[group] = own[group]
+    return merged
+
+
+def _referred(node: Any) -> Iterator[str]:
+    """Top-level keys that interpolations read, as auxiliary values of a user's own configuration are."""
+    if isinstance(node, dict):
+        for value in node.values():
+            yield from _referred(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _referred(value)
+    elif isinstance(node, str):
+        for path in re.findall(r"\$\{([\w.\[\]-]+)\}", node):
+            yield re.split(r"[.\[]", path)[0]
