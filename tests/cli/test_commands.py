@@ -620,7 +620,7 @@ MISTAKES = [
     (["compare"], "run is missing: give run=DIR"),
     (["train", "repeats=0"], "repeats is 0, expected a whole number of at least 1"),
     (["train", "metric=bits"], "metric is 'bits'.*expected one of likelihood, frechet_distance"),
-    (["train", "sde=vpp"], "sde has no choice 'vpp', did you mean 'vp'.*cosine, edm, flow"),
+    (["train", "sde=vpp"], "sde has no choice 'vpp', did you mean 'vp'.*cosine, ddpm, edm, flow"),
     (["train", "experiment=rign"], "experiment has no choice 'rign', did you mean 'ring'"),
     (["train", "trainig.steps=3"], "train has no 'trainig', did you mean training.steps=3"),
     (["train", "training.stesp=3"], "training.stesp: Training has no 'stesp', did you mean training.steps"),
@@ -785,7 +785,7 @@ def part_missing(run: Path) -> None:
         (foreign_model, "model.safetensors cannot be read as a safetensors file"),
         (foreign_target, "_target_ 'os.mkdir' is not allowed"),
         (broken_yaml, "config.yaml cannot be read as YAML"),
-        (other_width, "does not hold the model that runs/moons/config.yaml describes"),
+        (other_width, r"network.width is 17, but .* was trained with 16"),
         (part_missing, "the configuration has no network"),
     ],
 )
@@ -824,7 +824,7 @@ GOOD = np.random.default_rng(0).normal(size=(50, 3))
         (np.where(GOOD > 2, np.nan, GOOD), [], "NaN or infinite"),
         (np.full((50, 3), 2.5), [], "constant"),
         (np.arange(150).reshape(50, 3) % 17, ["data.levels=10"], "10"),
-        (np.array([{"a": 1}] * 5), [], "pickled objects"),
+        (np.array([{"a": 1}] * 5), [], "holds objects, which are not read"),
         (GOOD[:1], [], "test_size"),
     ],
 )
@@ -907,7 +907,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     assert stop.value.code == 1
     assert error.startswith("scoresde: No space left on device")
     assert error.count("\n") == 1
-    assert sorted(os.listdir("runs/run")) == ["checkpoints", "config.yaml", "metrics.jsonl"]
+    assert sorted(os.listdir("runs/run")) == ["checkpoints", "config.yaml", "data.json", "metrics.jsonl"]
     assert os.listdir("runs/run/checkpoints") == ["step-000000010.pt"]
     latest = latest_checkpoint(Path("runs/run/checkpoints"))
     assert latest is not None
@@ -977,7 +977,7 @@ def test_interrupt_and_go_on(trained: Path, empty: Path, training_only: None) ->
     assert found, error
     step = int(found[1])
     assert 3 <= step < 20
-    assert sorted(os.listdir("runs/run")) == ["checkpoints", "config.yaml", "metrics.jsonl"]
+    assert sorted(os.listdir("runs/run")) == ["checkpoints", "config.yaml", "data.json", "metrics.jsonl"]
     assert os.listdir("runs/run/checkpoints") == [f"step-{step:09d}.pt"]
     # As the message has it, but with the local logger; it ends where a run without an interruption does.
     assert shlex.split(found[2]) == ["train", "run=runs/run", "allow=[slow_logger]"]
