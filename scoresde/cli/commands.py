@@ -213,15 +213,23 @@ def _data_to_show(run: Any) -> Any:
     return info
 
 
-def _data_for(run: Any, model: Any, config: DictConfig) -> tuple[Any, str | None]:
-    """The run's data, or those that are given in place of its test data, and where the latter are from."""
+def _data_for(run: Any, model: Any, config: DictConfig, needs_own: bool) -> tuple[Any, str | None]:
+    """The run's data, or those that are given in place of its test data, and where the latter are from.
+
+    With those the run's own data are loaded only if the command `needs_own`.
+    """
+    from scoresde.data import DataInfo
     from scoresde.training.given import given_data
     from scoresde.training.pictures import has_classes
 
+    info = None if config.get("data") is None else run.info()
+    if info is not None and not needs_own:
+        return given_data(info, config, model.statistics, has_classes(model), None, run.allow)
     data = _data(run)
     if config.get("data") is None:
         return data, None
-    return given_data(data, config, has_classes(model), run.allow)
+    own = data if needs_own else None
+    return given_data(info or DataInfo.of(data), config, model.statistics, has_classes(model), own, run.allow)
 
 
 def _model(run: Any, config: DictConfig) -> Any:
@@ -317,7 +325,7 @@ def _likelihood(config: DictConfig) -> Outcome:
     if config.device is None and processes.num_processes > 1:
         config.device = str(processes.device)
     model = _model(run, config)
-    data, source = _data_for(run, model, config)
+    data, source = _data_for(run, model, config, needs_own=False)
     split = config.split or ("test" if source is None else "all")
     entry = likelihood(
         run,
@@ -350,7 +358,7 @@ def _evaluate(config: DictConfig) -> Outcome:
 
     run = _open(config)
     sampler, model = _sampler(run, config), _model(run, config)
-    data, source = _data_for(run, model, config)
+    data, source = _data_for(run, model, config, needs_own=True)
     n = len(data.test) if config.n is None else config.n
     if not isinstance(n, int) or n < 1:
         raise UsageError(f"n is {n!r}, expected a whole number of at least 1, or null for all")
@@ -409,7 +417,7 @@ def _compare(config: DictConfig) -> None:
     run = _open(config)
     presets = Presets(conf_dir() / "sampler", run.directory, run.allow)
     model = _model(run, config)
-    data, source = _data_for(run, model, config)
+    data, source = _data_for(run, model, config, needs_own=True)
     frame, stem = compare_run(run, model, data, config, presets, config.progress, source=source, first=not _in_sweep())
     names, steps = set(frame["sampler"]), set(frame["steps"].dropna())
     short = len(names) * max(len(steps), 1) <= _FEW

@@ -170,6 +170,7 @@ def _train(
         if trainer.step < trainer.options.steps and "training" in summary:
             # What the weights will no longer give, whatever stops training before they are evaluated.
             outdate(run, summary["training"]["steps"])
+            _rewrite_report(run)
         plain: Any = OmegaConf.to_container(run.config, resolve=True)
         for each in loggers:
             each.rewind(run.directory, trainer.step)
@@ -191,10 +192,7 @@ def _train(
         )
         _after_training(run, model, data, loggers, trainer.step, progress)
         run.add_to_summary(finished=True)
-        # Late: training does not wait for what only a page needs.
-        from scoresde.training.report import write_report
-
-        write_report(run.directory)
+        _rewrite_report(run)
         for each in loggers:
             each.directory(run.directory)
         return True
@@ -202,6 +200,13 @@ def _train(
         if first:
             for each in loggers:
                 each.finish()
+
+
+def _rewrite_report(run: Run) -> None:
+    # Late: training does not wait for what only a page needs.
+    from scoresde.training.report import write_report
+
+    write_report(run.directory)
 
 
 def _check_evaluation(run: Run, model: NetworkScore, data: Data) -> None:

@@ -191,10 +191,17 @@ def set_aside(run: Run, name: str, before: Settings | None, now: Settings) -> No
 def outdate(run: Run, step: int) -> None:
     """Keep the figures and pictures of a model that is about to be trained further as those of its `step`."""
     summary = run.summary()
+    # Older versions did not say of which step results are.
+    dated = {key: {**entry, "step": step} for key, entry in summary.items() if _lacks_step(key, entry)}
+    run.add_to_summary(**dated)
     for name in _OWN:
         if key_of(name) in summary or (run.directory / f"{name}.csv").is_file():
             _rename(run, name, f"step{step}")
     run.date_pictures(step)
+
+
+def _lacks_step(key: str, entry: Any) -> bool:
+    return key.startswith(("likelihood", "samples")) and isinstance(entry, dict) and entry.get("step") is None
 
 
 def _rename(run: Run, name: str, further: str) -> None:

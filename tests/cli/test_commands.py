@@ -462,6 +462,10 @@ def test_likelihoods_of_ones_own_data(work: Path, capsys: pytest.CaptureFixture[
     path = save_points("mine.npz", points[:12])
     main(["likelihood", RUN, "data=npz", path, "tol=0.5", "progress=false"])
     assert len([key for key in summary() if key.startswith("likelihood-all-mine-")]) == 2
+    # The run's own data are not needed.
+    config = yaml.safe_load(Path(f"{RUN}/config.yaml").read_text())
+    config["data"] = {"_target_": "scoresde.data.npz", "path": "gone.npz"}
+    Path(f"{RUN}/config.yaml").write_text(yaml.safe_dump(config))
     main(["likelihood", RUN, "data=npz", path, "split=train", "tol=0.5", "progress=false"])
     assert capsys.readouterr().out.splitlines()[-2].startswith("train of mine.npz: ")
 
@@ -608,7 +612,7 @@ def test_classes_end_to_end(empty: Path, capsys: pytest.CaptureFixture[str], mon
     assert capsys.readouterr().out.startswith("all of mine.npz: ")
     assert points.train_labels is not None
     save_points("mine.npz", points.train.numpy(), y=points.train_labels + (points.train_labels == 7))
-    assert "labels of mine.npz reach 8, expected 0 to 7" in refusal(capsys, *mine, "data.label_key=y")
+    assert "mine has the classes 8, expected those of 0, 1, 2" in refusal(capsys, *mine, "data.label_key=y")
 
 
 # -- mistakes -------------------------------------------------------------------------------------------

@@ -385,6 +385,7 @@ def test_figures_of_earlier_weights_are_marked_when_training_goes_on(
     assert all(p["caption"].endswith("Of the weights after 20 steps.") for p in copied.pictures())
     for picture in copied.pictures():
         assert (copied.directory / picture["file"]).is_file()
+    assert "likelihood-test-step20" in (copied.directory / "report.html").read_text()
     # The weights are still those of step 20, and so are their figures.
     options = copied.config.evaluation
     again = likelihood(copied, copied.model(), trained.data, "test", 6, options, progress=False)
