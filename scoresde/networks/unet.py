@@ -182,7 +182,9 @@ def _group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
 
 def _check_shape(shape: tuple[int, ...], levels: int) -> None:
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"shape must be (channels, height, width), three positive sizes, got {shape}")
+        # The commonest reason, by the key of data=npz that mends it.
+        hint = ": data.channels_last=true takes (N, H, W) for pictures of one channel" if len(shape) == 2 else ""
+        raise ValueError(f"shape must be (channels, height, width), three positive sizes, got {shape}{hint}")
     if levels < 1:
         raise ValueError("multipliers must give at least one level, got none")
     height, width = shape[1:]

@@ -282,7 +282,7 @@ def test_sizes_that_cannot_be_halved() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shape": (4, 4)}, r"shape must be \(channels, height, width\).*got \(4, 4\)"),
+        ({"shape": (4, 4)}, r"shape must be \(channels, height, width\).*got \(4, 4\): data.channels_last=true takes"),
         ({"shape": (1, 0, 4)}, r"got \(1, 0, 4\)"),
         ({"multipliers": ()}, "at least one level"),
         ({"multipliers": (1, 0)}, r"at least 1, got 8, 1, 32 and \(1, 0\)"),

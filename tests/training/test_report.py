@@ -365,6 +365,25 @@ def test_only_pictures_of_the_run_are_shown(run: Path, kind: str) -> None:
     assert base64.b64encode(content).decode() not in page.source
 
 
+def test_pictures_above_the_limits_are_left_out(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = _picture(run / "samples" / "good.png")
+    (run / "samples" / "heavy.png").write_bytes(content + bytes(2**24))
+    (run / "samples" / "wide.png").write_bytes(content[:16] + (2**31 - 1).to_bytes(4, "big") + content[20:])
+    os.mkfifo(run / "samples" / "pipe.png")
+    files = [{"file": f"samples/{name}.png", "title": name} for name in ("heavy", "wide", "pipe", "good", "good")]
+    (run / "pictures.json").write_text(json.dumps(files))
+    page = Page(write_report(run))
+    assert page.values("img", "alt") == ["good", "good"]
+    assert "'samples/heavy.png' is left out: " in page.text
+    assert "the limit for such a file is 16,777,216" in page.text
+    assert "'samples/wide.png' has more than 67108864 pixels (SCORESDE_PIXELS)" in page.text
+    assert "'samples/pipe.png' is missing, not a PNG" in page.text
+    monkeypatch.setattr("scoresde.training.report.pictures._TOGETHER", len(content) + 1)
+    page = Page(write_report(run))
+    assert page.values("img", "alt") == ["good"]
+    assert "'samples/good.png' and others are left out" in page.text
+
+
 def test_log_lines_of_steps_that_were_run_again_are_replaced(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[str, Any] = {}
     real = plots.learning_curves

@@ -1,6 +1,7 @@
 """Pictures of a run directory, as data URIs."""
 
 import base64
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from scoresde import plots
+from scoresde.bounded import DamagedFile, read_file
+from scoresde.limits import most_pixels
 from scoresde.training.report.numbers import as_dict
 from scoresde.training.report.reading import natural, read_json
 
@@ -15,6 +18,8 @@ __all__ = ["Picture", "from_png", "pictures"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST = 24  # without a list, the newest so many by name
+_BYTES = 2**24  # of a picture: those of this package have a twentieth of it
+_TOGETHER = 2**27  # bytes of all pictures of a run
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,15 @@ class Picture:
 
 def from_png(content: bytes, title: str, caption: str, file: str = "") -> Picture:
     """The picture of a PNG file's content."""
-    # The IHDR chunk is always the first.
-    width, height = (int.from_bytes(content[i : i + 4], "big") * 96 / plots.DPI for i in (16, 20))
+    width, height = (n * 96 / plots.DPI for n in _size(content))
     # Base64 has no character that HTML gives a meaning, and megabytes of it are slow to escape.
     uri = Markup("data:image/png;base64," + base64.b64encode(content).decode())
     return Picture(title, caption, uri, max(round(width), 1), max(round(height), 1), file)
+
+
+def _size(content: bytes) -> tuple[int, int]:
+    """Width and height in pixels of a PNG file's content; the IHDR chunk is always the first."""
+    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
 
 
 def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Iterator[Picture]:
@@ -45,6 +54,9 @@ def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Ite
         run_dir: Pictures outside it are left out, with a note, like all that are no PNG.
         notes: To add to.
         only: The files wanted; all if empty.
+
+    A picture is embedded as it is, and the browser decodes it; so one of more than 16 MiB, or of more pixels than
+    `scoresde.limits` allows by its header, is left out, too, and so is what goes beyond 128 MiB together.
     """
     listed = read_json(run_dir, "pictures.json", notes)
     if not isinstance(listed, list):
@@ -53,17 +65,29 @@ def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Ite
             notes.append(f"samples/ has {len(found)} pictures; the last {_MOST} are shown.")
             found = found[-_MOST:]
         listed = [{"file": f"samples/{path.name}", "title": path.stem} for path in found]
-    root = run_dir.resolve()
+    root, left = run_dir.resolve(), _TOGETHER
     for entry in map(as_dict, listed):
         file = str(entry.get("file", ""))
         if only and file not in only:
             continue
         try:
             path = (root / file).resolve()
-            content = path.read_bytes() if path.is_relative_to(root) and path.is_file() else b""
+            content = read_file(path, _BYTES) if path.is_relative_to(root) else b""
+        except DamagedFile as error:
+            notes.append(f"The picture {file!r} is left out: {error}.")
+            continue
         except (OSError, ValueError):
             content = b""
         if content[:8] != _PNG or content[12:16] != b"IHDR":
             notes.append(f"The picture {file!r} is missing, not a PNG, or outside the run directory.")
             continue
+        if math.prod(_size(content)) > most_pixels():
+            notes.append(
+                f"The picture {file!r} has more than {most_pixels()} pixels (SCORESDE_PIXELS): it is left out."
+            )
+            continue
+        left -= len(content)
+        if left < 0:
+            notes.append(f"The pictures have more than {_TOGETHER:,} bytes together: {file!r} and others are left out.")
+            return
         yield from_png(content, str(entry.get("title") or path.stem), str(entry.get("caption") or ""), file)
