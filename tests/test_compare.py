@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scoresde.compare import COLUMNS, METRICS, Comparison, compare, concat, root_mean_square, summarise
 from scoresde.comparisons import check_comparable, table, to_frame
+from scoresde.data import Affine
 from scoresde.metrics import evaluate_samples
 from scoresde.sampling import (
     Adaptive,
@@ -382,3 +383,17 @@ def test_refuses_data_in_other_units(model: GaussianMixtureScore, data: Tensor, 
     both = frame(model, [3], pixels, postprocess=lambda x: (50 * x + 128).round())
     assert (both["problem"] == "").all()
     assert Comparison(model, 3 * data).floor == {}  # other data, or a poor model: not for us to judge
+
+
+def test_a_model_with_a_transform_is_compared_in_model_space() -> None:
+    sde, shift = VPSDE(), torch.tensor([1000.0, -3.0], dtype=torch.float64)
+    weights, means = torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.5]])
+    exact, moved = (GaussianMixtureScore(weights, means, torch.full((2,), 0.1), sde) for _ in range(2))
+    moved.transform = Affine(shift, 20.0)
+    data = exact.sample(64, 0.0, torch.Generator().manual_seed(0))
+    frames = [
+        compare(m, {"heun": Sampler(Heun(), KarrasGrid(5))}, [], x, postprocess=lambda v: v, progress=False)
+        for m, x in ((exact, data), (moved, shift + 20 * data))
+    ]
+    for name in ("error", "frechet_distance", "sliced_wasserstein"):
+        assert frames[1][name].tolist() == pytest.approx(frames[0][name].tolist(), rel=1e-6)

@@ -2,11 +2,13 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from scoresde.data import Affine, Discrete
 from scoresde.preconditioning import (
     EDMPreconditioning,
     FlowPreconditioning,
@@ -15,7 +17,7 @@ from scoresde.preconditioning import (
     ScorePreconditioning,
     VelocityPreconditioning,
 )
-from scoresde.score import EmpiricalScore, GaussianMixtureScore, NetworkScore, ScoreModel, with_sde
+from scoresde.score import EmpiricalScore, GaussianMixtureScore, NetworkScore, ScoreModel, in_model_space, with_sde
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE
 
 F64 = torch.float64
@@ -615,3 +617,34 @@ def test_buffers_travel_with_the_state(planar):
     other.load_state_dict(model.state_dict())
     x, t = torch.ones(1, 2, dtype=F64), torch.tensor(0.4, dtype=F64)
     assert torch.equal(other.score(x, t), model.score(x, t))
+
+
+class Around(ScoreModel):
+    """A model made of another, as a guided one is."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(model.sde, model.statistics)
+        self.model = model
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        return self.model.denoise(x, t, **cond)
+
+
+def test_a_model_made_of_another_has_its_transform() -> None:
+    inner = GaussianMixtureScore(torch.ones(1), torch.zeros(1, 2), torch.ones(1), VPSDE())
+    inner.transform = Affine([1.0, 1000.0], [2.0, 50.0])
+    x = torch.tensor([[3.0, 900.0]])
+    for model in (inner, Around(inner), Around(Around(inner)), with_sde(inner, VESDE())):
+        assert model.transform == inner.transform
+        assert model.to_model_space(x).tolist() == [[1.0, -2.0]]
+        assert torch.equal(model.to_data_space(model.to_model_space(x)), x)
+        assert model.log_det((2,)) == pytest.approx(-math.log(100))
+        bare = in_model_space(model)
+        assert bare.transform is None
+        assert bare.log_det((2,)) == 0
+        assert torch.equal(bare.to_model_space(x), x)
+    outer = Around(inner)
+    outer.transform = Affine(0.0, 2.0)
+    assert outer.transform == Affine(0.0, 2.0)
+    with pytest.raises(ValueError, match="is of discrete data"):
+        outer.transform = Discrete(17)

@@ -13,6 +13,7 @@ import torch
 
 import scoresde
 from scoresde.data import DataInfo
+from scoresde.likelihood import log_likelihood
 from scoresde.sampling import Heun, KarrasGrid, Sampler
 from scoresde.training.config import ConfigError
 from scoresde.training.run import Run
@@ -191,3 +192,15 @@ def test_checkpoints_say_what_they_were_trained_with(folder: Path) -> None:
     path = latest_checkpoint(folder / "run" / "checkpoints")
     assert path is not None
     assert load_checkpoint(path)["trained_with"] == Run.open("run").provenance()
+
+
+def test_a_loaded_model_of_continuous_data_has_their_units(folder: Path) -> None:
+    run, x = Run.open("run"), torch.from_numpy(points()).double()
+    bare, model, transform = run.model(), scoresde.load("run"), run.data().transform
+    assert model.transform == transform
+    found, expected = log_likelihood(model, x[:4]), log_likelihood(bare, transform.encode(x[:4], dtype=torch.float64))
+    assert torch.allclose(found.log_prob, expected.log_prob + transform.log_det(run.data().shape), atol=1e-9)
+    sampler = Sampler(Heun(), KarrasGrid(4))
+    assert torch.equal(sampler(model, (3, 3)).x, transform.decode(sampler(bare, (3, 3)).x))
+    (folder / "run" / "data.json").unlink()  # as in the directory of an older version
+    assert scoresde.load("run").transform is None
