@@ -48,7 +48,7 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         if is_sweep(arguments):
             arguments = with_study(command, arguments)
             asked = count_jobs(arguments)
-            arguments, sweep = sweeps.make_directory(arguments)
+            arguments, sweep, lock = sweeps.make_directory(arguments)
     except UsageError as error:
         fail(str(error), 2)
     except OSError as error:
@@ -76,6 +76,8 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         print(f"scoresde: {text}", file=sys.stderr)
     if sweep is not None:
         status = sweeps.conclude(sweep, status, asked, _how_to_go_on(command, asked))
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
     if status:
         sys.exit(status)
 

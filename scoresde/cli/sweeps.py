@@ -22,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -86,11 +87,14 @@ def expand_repeats(command: str, arguments: Sequence[str]) -> list[str]:
     return [*flags, *rest, f"training.seed={','.join(str(first + i) for i in range(count))}"]
 
 
-def make_directory(arguments: Sequence[str]) -> tuple[list[str], Path]:
-    """Make a sweep's directory: that and the arguments with it among them.
+def make_directory(arguments: Sequence[str]) -> tuple[list[str], Path, FileLock]:
+    """Make a sweep's directory, and lock it while the sweep runs.
+
+    Returns:
+        The arguments with the directory among them, the directory, and its lock, which the caller releases.
 
     Raises:
-        UsageError: a directory whose name is not plain.
+        UsageError: a directory whose name is not plain, or that another sweep is using.
     """
     values = {o.key_or_group: o.value() for o in parsed(arguments) if not o.is_sweep_override()}
     given = values.get("hydra.sweep.dir")
@@ -99,8 +103,9 @@ def make_directory(arguments: Sequence[str]) -> tuple[list[str], Path]:
         if "${" in str(given):
             raise UsageError(f"hydra.sweep.dir is {given}, expected a plain path")
         directory.mkdir(parents=True, exist_ok=True)
+        lock = _lock(directory)
         shutil.rmtree(directory / "jobs", ignore_errors=True)  # of an earlier sweep
-        return list(arguments), directory
+        return list(arguments), directory, lock
     root = Path(str(values.get("runs", "runs"))) / "sweeps"
     root.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -109,7 +114,16 @@ def make_directory(arguments: Sequence[str]) -> tuple[list[str], Path]:
         with suppress(FileExistsError):
             directory.mkdir()
             break
-    return [*arguments, f"hydra.sweep.dir={quoted(str(directory))}"], directory
+    return [*arguments, f"hydra.sweep.dir={quoted(str(directory))}"], directory, _lock(directory)
+
+
+def _lock(directory: Path) -> FileLock:
+    lock = FileLock(directory / "sweep.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(f"{directory} is in use by another sweep: let it end first, or give another folder") from error
+    return lock
 
 
 def check_sweep(command: str, arguments: Sequence[str]) -> None:

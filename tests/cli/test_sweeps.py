@@ -407,6 +407,22 @@ def test_a_directory_of_an_earlier_sweep_is_begun_anew(
     assert "2 of 2 jobs finished: here" in capsys.readouterr().out
 
 
+def test_two_sweeps_at_once_in_one_directory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+
+    def task(config: Any) -> None:
+        before = {path: path.read_bytes() for path in Path("here/jobs").iterdir()}
+        with pytest.raises(UsageError, match="^here is in use by another sweep: let it end first"):
+            sweeps.make_directory(["hydra.sweep.dir=here"])
+        assert {path: path.read_bytes() for path in Path("here/jobs").iterdir()} == before
+
+    monkeypatch.setitem(commands.TASKS, "sample", task)
+    assert status_of("sample", "run=a", "-m", "seed=0,1", "hydra.sweep.dir=here") == 0
+    assert "2 of 2 jobs finished: here" in capsys.readouterr().out
+    assert not Path("here/sweep.lock").exists()
+
+
 def test_two_sweeps_at_once_have_directories_of_their_own() -> None:
     made = [sweeps.make_directory(["runs=there"])[1] for _ in range(3)]
     assert len(set(made)) == 3
