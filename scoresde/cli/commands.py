@@ -168,10 +168,13 @@ def _place(run: Path) -> tuple[int, str]:
 
 
 def _choices() -> str:
-    """A name from what was chosen on the command line: experiment or data, then the other groups in their order."""
+    """A name from what was chosen on the command line: experiment and data, then the other groups in their order."""
     choices = HydraConfig.get().runtime.choices
-    parts = [str(choices.get("experiment") or choices["data"])]
     chosen = {o.lstrip("+~").partition("=")[0] for o in HydraConfig.get().overrides.task}
+    experiment = choices.get("experiment")
+    parts = [str(experiment)] if experiment else []
+    if not experiment or "data" in chosen:  # an experiment has data of its own
+        parts.append(str(choices["data"]))
     parts += [str(choices[g]) for g in choices if g in chosen and g not in ("experiment", "data")]
     return "-".join(parts)[:80]
 

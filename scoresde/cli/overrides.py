@@ -129,7 +129,9 @@ def _check_form(override: Override, read: dict[str, str | None], sweep: bool) ->
     if override.is_delete() or group not in groups():
         return
     value = override.value()
-    if not isinstance(value, str | list) and not (value is None and read.get(group) is None):
+    if value is None and read.get(group) is None:
+        raise UsageError(f"{override.input_line!r}: leave it out, no {group} is chosen unless you name one")
+    if not isinstance(value, str | list):
         raise UsageError(f"{override.input_line!r}: expected one of {', '.join(options(group))}")
     if override.is_add() and group in read:
         raise UsageError(f"{override.input_line!r}: {group} is chosen without +: {group}={value}")

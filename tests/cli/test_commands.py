@@ -181,6 +181,26 @@ def test_train_says_what_came_out(empty: Path, training_only: None, capsys: pyte
     assert f"runs/{directory.name}" in out
     assert "20 steps" in out
     assert "report.html" in out
+    assert not (directory / "samples").exists()
+    assert "pictures" not in out
+
+
+@pytest.mark.parametrize(
+    ("chosen", "name"),
+    [
+        (["experiment=ring"], "ring"),
+        (["experiment=ring", "data=swiss_roll"], "ring-swiss_roll"),
+        (["data=swiss_roll", "sde=ve", "network=mlp"], "swiss_roll-mlp-ve"),
+    ],
+)
+def test_names_of_runs_tell_the_data(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], chosen: list[str], name: str
+) -> None:
+    monkeypatch.setattr(pipeline, "train", lambda run, *a, **k: run.directory.mkdir(parents=True))
+    main(["train", *chosen])
+    (made,) = (empty / "runs").iterdir()
+    assert re.fullmatch(rf"{name}-[0-9a-f]{{8}}", made.name)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_second_train_makes_a_run_of_its_own_and_resume_does_not(work: Path, training_only: None) -> None:

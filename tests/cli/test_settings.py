@@ -66,6 +66,7 @@ def test_a_key_that_nothing_reads_is_refused(command: str, plus: str) -> None:
         ("compare", "step=5", "compare has no 'step', did you mean steps=[5]?"),
         ("evaluate", "++samplr.grid.steps=5", "evaluate has no 'samplr', did you mean sampler.grid.steps=5?"),
         ("sample", "+sampler=heun", "'+sampler=heun': sampler is chosen without +: sampler=heun"),
+        ("sample", "sampler=null", "'sampler=null': leave it out, no sampler is chosen unless you name one"),
         ("sample", "+n=5", "'+n=5': n is there already, leave out the +"),
         ("train", "network.dropuot=.1", "network.dropuot: UNet has no 'dropuot', did you mean network.dropout?"),
         ("train", "+network.dropuot=.1", "network.dropuot: UNet has no 'dropuot', did you mean network.dropout?"),
