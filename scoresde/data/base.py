@@ -91,6 +91,29 @@ class Data:
         order = self.rows.argsort()
         return values[order], None if labels is None else labels[order]
 
+    def of_class(self, index: int) -> "Data":
+        """The samples of one class; labels and names stay what they are.
+
+        Raises:
+            ValueError: Data without labels, or without samples of this class in either part.
+        """
+        if self.train_labels is None or self.test_labels is None or self.class_names is None:
+            raise ValueError(f"{self.name} has no labels")
+        of_train, of_test = self.train_labels == index, self.test_labels == index
+        if not (of_train.any() and of_test.any()):
+            raise ValueError(
+                f"{self.name} has {int(of_train.sum())} training and {int(of_test.sum())} test samples of class "
+                f"{self.class_names[index]}: expected some of both"
+            )
+        return replace(
+            self,
+            train=self.train[of_train],
+            test=self.test[of_test],
+            train_labels=self.train_labels[of_train],
+            test_labels=self.test_labels[of_test],
+            rows=None,
+        )
+
     def __repr__(self) -> str:
         classes = "no labels" if self.num_classes is None else f"{self.num_classes} classes"
         return (

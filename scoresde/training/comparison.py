@@ -24,7 +24,7 @@ from scoresde.sampling import Adaptive, Sampler, ScipyODE, TorchSDE, TunedTimes
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import CheckpointError, load_tensors, save_tensors, write_atomically
 from scoresde.training.config import ConfigError, instantiate
-from scoresde.training.pipeline import check_evaluation_size, labels_of
+from scoresde.training.pipeline import check_evaluation_size, label_index, labels_of
 from scoresde.training.results import choose_name, known_tables
 from scoresde.training.run import Run
 from scoresde.training.table import ResumableTable
@@ -146,9 +146,12 @@ def compare_run(
             raise ConfigError(f"{key} is {value!r}, expected a whole number of at least {least}")
     if options.tol is not None and not (isinstance(options.tol, int | float) and options.tol > 0):
         raise ConfigError(f"tol is {options.tol!r}, expected a positive number, or null")
+    label = label_index(model, options.get("label"), data.class_names)
+    if label is not None:
+        data = data.of_class(label)
     n = _count(options.n, data)
     most = options.max_nfe if options.max_nfe is not None or names is not None else max(steps) + 1
-    comparison = _comparison(run, model, data, n, options)
+    comparison = _comparison(run, model, data, n, options, label)
     settings = {
         "n": n,
         "data": data.name,
@@ -157,13 +160,16 @@ def compare_run(
         "tolerance": comparison.solver.rtol,
         "batch_size": options.batch_size,
         "device": model.device.type,
+        **({} if label is None else {"label": label}),
     }
     known = known_tables(run.directory, "comparison")
     own: dict[str, Any] | None = None
     if source is not None or not first:
         usual = {"n": min(len(data.test), MOST), "tolerance": None, "batch_size": 1024}
         own = {**settings, **({} if first else usual), **({} if source is None else {"data_hash": None})}
-    replacing = options.overwrite and source is None
+    elif label is not None:
+        own = {key: value for key, value in settings.items() if key != "label"}
+    replacing = options.overwrite and source is None and label is None
     stem = choose_name("comparison", known, settings, own, overwrite=replacing)
     with run.alone(stem):
         table = _Table(run.directory / f"{stem}.csv", settings, presets)
@@ -214,7 +220,9 @@ def _count(n: Any, data: Data) -> int:
     return n
 
 
-def _comparison(run: Run, model: NetworkScore, data: Data, n: int, options: DictConfig) -> Comparison:
+def _comparison(
+    run: Run, model: NetworkScore, data: Data, n: int, options: DictConfig, label: int | None
+) -> Comparison:
     def units(raw: Tensor) -> Tensor:
         """Values in model space, cell centres for discrete data."""
         return data.transform.encode(raw).double()
@@ -225,7 +233,7 @@ def _comparison(run: Run, model: NetworkScore, data: Data, n: int, options: Dict
         units(split[torch.randperm(len(split), generator=order)[:n]]) if len(split) >= n else None
         for split in (data.test, data.train)
     )
-    cond: dict[str, Any] = dict(labels_of(model, n, None))
+    cond: dict[str, Any] = dict(labels_of(model, n, label))
     return Comparison(
         model,
         test,

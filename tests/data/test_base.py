@@ -100,6 +100,19 @@ def test_classes_have_names() -> None:
             make(**labelled, class_names=names)
 
 
+def test_samples_of_one_class() -> None:
+    data = make(train_labels=torch.tensor([0, 1, 1]), test_labels=torch.tensor([1]), class_names=("cat", "dog"))
+    dogs = data.of_class(1)
+    assert (dogs.train.tolist(), dogs.test.tolist()) == ([[2, 3], [4, 5]], [[0, 1]])
+    assert (dogs.class_names, dogs.num_classes) == (("cat", "dog"), 2)
+    assert dogs.train_labels is not None
+    assert dogs.train_labels.tolist() == [1, 1]
+    with pytest.raises(ValueError, match="example has 1 training and 0 test samples of class cat: expected some"):
+        data.of_class(0)
+    with pytest.raises(ValueError, match="example has no labels"):
+        make().of_class(0)
+
+
 THREE = torch.tensor([0, 1, 2])
 ONE = torch.tensor([0])
 

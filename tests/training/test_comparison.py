@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from scoresde.cli import conf_dir
-from scoresde.compare import COLUMNS, METRICS, Comparison
+from scoresde.compare import COLUMNS, METRICS, Comparison, quality
 from scoresde.metrics import sliced_wasserstein
 from scoresde.sampling import Sampler, TunedSteps
 from scoresde.training import comparison as module
@@ -28,9 +29,13 @@ SMALL = ["data=two_moons", "network=mlp", "network.width=16", "network.blocks=1"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    directory = tmp_path_factory.mktemp("comparison") / "run"
+    return untrained(tmp_path_factory.mktemp("comparison") / "run")
+
+
+def untrained(directory: Path, *overrides: str) -> SimpleNamespace:
+    """A run with random weights, as training would leave it."""
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        whole = OmegaConf.to_container(compose(config_name="train", overrides=SMALL), resolve=True)
+        whole = OmegaConf.to_container(compose(config_name="train", overrides=[*SMALL, *overrides]), resolve=True)
         options = compose(config_name="compare", overrides=["run=nowhere"])
     assert isinstance(whole, dict)
     free = ("run", "resume", "runs", "name", "allow", "progress")
@@ -285,3 +290,28 @@ def test_a_run_without_a_model_is_refused(run: Run, trained: SimpleNamespace) ->
     run.model_path.unlink()
     with pytest.raises(ConfigError, match="has no model.safetensors: train it first, by scoresde train run=DIR"):
         do(run, trained)
+
+
+def test_samplers_compared_on_one_class(tmp_path: Path) -> None:
+    trained = untrained(tmp_path / "run", "network.num_classes=2")
+    run = Run.open(trained.directory)
+    named = replace(trained.data, class_names=("lower", "upper"))
+    trained.data = named
+    whole = do(run, trained, samplers=["heun"], steps=[3])
+    upper = do(run, trained, samplers=["heun"], steps=[3], label="upper")
+    notes = {path.name: json.loads(path.read_text())["settings"] for path in run.directory.glob("comparison*.json")}
+    assert {note.get("label") for note in notes.values()} == {None, 1}
+    assert "label" not in notes["comparison.json"]
+    model, units = run.model(), named.transform.encode
+    order = torch.Generator().manual_seed(0)
+    moon = named.test[named.test_labels == 1]
+    held_out = units(moon[torch.randperm(len(moon), generator=order)[:32]]).double()
+    presets = Presets(conf_dir() / "sampler", run.directory)
+    drawn = presets("heun", 3)(model, (32, 2), seed=0, labels=torch.ones(32, dtype=torch.int64)).x
+    expected = quality(units(named.transform.decode(drawn)).double(), held_out)["sliced_wasserstein"].value
+    assert upper["sliced_wasserstein"].tolist() == pytest.approx([expected], rel=1e-4)
+    assert whole["sliced_wasserstein"].tolist() != upper["sliced_wasserstein"].tolist()
+    assert len(do(run, trained, samplers=["heun"], steps=[3])) == 1
+    for label, message in (("both", "expected one of the classes lower, upper"), (2, "expected 0 to 1")):
+        with pytest.raises(ValueError, match=message):
+            do(run, trained, label=label)
