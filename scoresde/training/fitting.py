@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.data import Data, Transform, continuous
+from scoresde.data import Data, Identity, Transform, continuous
 from scoresde.data.transforms import Standardisation
 from scoresde.objectives import DenoisingScoreMatching, Likelihood, LogNormalSigma, Objective
 from scoresde.score import NetworkScore
@@ -135,9 +135,14 @@ def fit(
 
 def _transform(model: NetworkScore, samples: Tensor, standardise: Standardisation) -> Transform:
     """That of samples which come without one: the model's, if its space is settled."""
-    if model.transform is not None:
-        return model.transform
-    return continuous(samples, "none" if model.statistics is not None else standardise)
+    if model.transform is None and model.statistics is None:
+        return continuous(samples, standardise)
+    if standardise != "auto" and not (standardise == "none" and model.transform is None):
+        raise ValueError(
+            f"standardise={standardise!r} is for a new model, and the space of this one is settled by its "
+            f"{'statistics' if model.transform is None else 'transform'}: leave it out, or make the model anew"
+        )
+    return Identity() if model.transform is None else model.transform
 
 
 class _Memory(Logger):

@@ -183,6 +183,11 @@ def test_what_a_model_is_of_settles_its_space(x: Tensor) -> None:
         chosen = _model()
         fit(chosen, x, 1, standardise=standardise, progress=False)  # type: ignore[arg-type]
         assert chosen.transform == continuous(x, standardise)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="the space of this one is settled by its transform: leave it out"):
+            fit(chosen, x, 1, standardise=standardise, progress=False)  # type: ignore[arg-type]
+    fit(raw, x, 1, standardise="none", progress=False)
+    with pytest.raises(ValueError, match="settled by its statistics"):
+        fit(raw, x, 1, standardise="all", progress=False)
     toy = _model()
     fit(toy, eight_gaussians(n_train=50, n_test=5), 1, progress=False)
     assert toy.transform is None
