@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.limits import check_memory
+
 from .base import Data, check_seed
 from .transforms import Identity
 
@@ -162,6 +164,7 @@ def _toy(name: str, draw: Draw, n_train: int, n_test: int, seed: int, num_classe
     if n_train < 1 or n_test < 1:
         raise ValueError(f"{name}: n_train and n_test must be at least 1, got {n_train} and {n_test}")
     check_seed(seed, f"{name}: seed")
+    check_memory(64 * (n_train + n_test), f"{name}: {n_train} and {n_test} samples")
     points, classes = [], []
     for stream, n in enumerate((n_train, n_test)):
         x, y = draw(np.random.default_rng([seed, stream]), n)

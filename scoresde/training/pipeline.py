@@ -98,6 +98,9 @@ def train(run: Run, logger: Logger | None, progress: bool = True, restart: bool 
     info = DataInfo.of(data)
     limit_threads(data.shape)
     options = run.make("training")
+    # The least that a step takes: values of the batch, in several stages, and their numbers.
+    least = options.batch_size * (24 * math.prod(data.shape) + 64)
+    check_memory(least, f"training.batch_size={options.batch_size}")
     # The order of creation and the seed fix the initial weights.
     torch.manual_seed(options.seed)
     statistics = data_statistics(data, options.dequantise)

@@ -145,3 +145,8 @@ def test_noise_has_the_declared_width(toy: Callable[..., Data]) -> None:
     # The points' draws come first from the stream, so the same curve points return with and without noise.
     difference = toy(n_train=20_000, noise=0.3).train - toy(n_train=20_000, noise=0.0).train
     assert float(difference.std()) == pytest.approx(0.3, rel=5 / math.sqrt(2 * 40_000))
+
+
+def test_sizes_are_within_the_memory_allowed() -> None:
+    with pytest.raises(ValueError, match="two_moons: 10000000000 and 2000 samples would take .* SCORESDE_MEMORY="):
+        two_moons(n_train=10**10)
