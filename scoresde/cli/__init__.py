@@ -94,6 +94,10 @@ def _main(arguments: Sequence[str] | None) -> None:
         show_command(command)
     elif command in COMMANDS:
         configure(verbosity)
+        if "torch" not in sys.modules:
+            # They would change the type that float32 layers are computed in, and are read when torch is loaded.
+            for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
+                os.environ.pop(name, None)
         from scoresde.cli.application import run
 
         run(command, rest, verbosity)

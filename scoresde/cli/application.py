@@ -99,8 +99,10 @@ class Job:
 
     def __call__(self, config: DictConfig) -> Any:
         from scoresde.cli import commands
+        from scoresde.training.environment import own_precision
 
         configure(self.verbosity)
+        own_precision()
         task = commands.TASKS[self.command]
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return sweeps.run_job(task, config, explanation, said=self.verbosity is not Verbosity.QUIET)

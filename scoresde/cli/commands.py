@@ -318,15 +318,13 @@ def _chosen(keys: tuple[str, ...]) -> str:
 
 
 def _likelihood(config: DictConfig) -> Outcome:
-    import torch
-    from accelerate import PartialState
-
+    from scoresde.training.environment import processes
     from scoresde.training.pipeline import likelihood
 
     run = _open(config)
-    processes = PartialState(cpu=not torch.cuda.is_available())
-    if config.device is None and processes.num_processes > 1:
-        config.device = str(processes.device)
+    sharing = processes()
+    if config.device is None and sharing.num_processes > 1:
+        config.device = str(sharing.device)
     model = _model(run, config)
     data, source = _data_for(run, model, config, needs_own=False)
     split = config.split or ("test" if source is None else "all")
@@ -338,13 +336,13 @@ def _likelihood(config: DictConfig) -> Outcome:
         config.n,
         config,
         config.progress,
-        processes,
+        sharing,
         str(config.name or ""),
         source=source,
         overwrite=config.overwrite,
         first=not _in_sweep(),
     )
-    if processes.is_main_process:
+    if sharing.is_main_process:
         print(_likelihood_line(entry))
         print(f"per sample: {run.directory / entry['file']}")
     return Outcome([run.directory], *_figure(entry))

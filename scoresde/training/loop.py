@@ -18,8 +18,10 @@ from types import FrameType
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
+from accelerate.utils import gather, reduce
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from scoresde.data import Data, batch_indices
@@ -38,6 +40,7 @@ from scoresde.training.checkpoint import (
     set_aside,
 )
 from scoresde.training.ema import EMA, PowerFunction, Profile
+from scoresde.training.environment import processes
 from scoresde.training.loggers import Logger
 from scoresde.training.noise_range import warn_of_scale
 from scoresde.training.provenance import TRAINED_WITH, check_provenance
@@ -183,7 +186,7 @@ class Trainer:
         options: how to train.
         run_dir: where checkpoints go.
         loggers: where numbers go.
-        accelerator: devices and processes; one is made if not given.
+        accelerator: this process's device and the processes that share the work; those of the program if not given.
         progress: show a progress bar.
         trained_with: what the weights depend on in use, as `scoresde.training.provenance` has it; kept in checkpoints,
             and compared with theirs.
@@ -199,13 +202,13 @@ class Trainer:
         options: Training,
         run_dir: Path,
         loggers: list[Logger],
-        accelerator: Accelerator | None = None,
+        accelerator: PartialState | None = None,
         progress: bool = True,
         trained_with: Mapping[str, Any] | None = None,
         accept: Sequence[str] = (),
     ) -> None:
         self.trained_with, self.accept = dict(trained_with or {}), accept
-        self.accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
+        self.accelerator = accelerator or processes()
         if options.batch_size % self.accelerator.num_processes:
             raise ValueError(
                 f"training.batch_size is {options.batch_size}, "
@@ -228,10 +231,11 @@ class Trainer:
         if options.compile:
             # In place, so that the parameters keep their names.
             self.bare.compile()
-        # Only the network is wrapped: gradients are averaged in its backward pass, and the model around it
-        # stays what it is.
-        model.network, self.optimizer = self.accelerator.prepare(self.bare, optimizer)
-        # Only now: moving a module to its device, as `prepare` may, gives its parameters other memory.
+        if self.accelerator.num_processes > 1:
+            # Only the network is wrapped: gradients are averaged in its backward pass, and the model around it
+            # stays what it is.
+            devices = None if device.type == "cpu" else [device]
+            model.network = DistributedDataParallel(self.bare, device_ids=devices)
         self.ema = EMA(self.bare, options.ema)
         # Fused optimisers skip a step on the device, by the interface that gradient scalers use.
         self._skips_on_device = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
@@ -295,10 +299,9 @@ class Trainer:
         for group, peak in zip(self._inner.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
         x0, u, epsilon, cond, generator = self._batch(self.step)
-        # Not by accelerate, whose precision is one for the process and stays on the network after training.
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=options.bf16):
             loss = self.objective(self.model, x0, generator, u=u, noise=epsilon, **cond)
-        self.accelerator.backward(loss.value)
+        loss.value.backward()
         parameters = [p for p in self.bare.parameters() if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if options.clip is None else options.clip)
         bad = ~(norm.isfinite() & self._everywhere(loss.value.detach()).isfinite())
@@ -319,7 +322,7 @@ class Trainer:
 
     def _everywhere(self, value: Tensor) -> Tensor:
         """The sum over processes, so that all skip the step that one must skip."""
-        return value if self.accelerator.num_processes == 1 else self.accelerator.reduce(value)
+        return value if self.accelerator.num_processes == 1 else reduce(value, "sum")
 
     # -- the loop ---------------------------------------------------------------------------------------
 
@@ -545,7 +548,7 @@ class Trainer:
         if self.step % 10:
             return None
         flag = torch.tensor(self._signal or 0, device=self.accelerator.device)
-        return int(self.accelerator.gather(flag[None]).max()) or None
+        return int(gather(flag[None]).max()) or None
 
 
 def _mix(seed: int, step: int) -> int:

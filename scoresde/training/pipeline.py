@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from scoresde.sampling import Sampler, TunedSteps, tune
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import CheckpointError, remove_leftovers, write_atomically
 from scoresde.training.config import ConfigError
+from scoresde.training.environment import processes
 from scoresde.training.likelihoods import likelihood
 from scoresde.training.loggers import LocalLogger, Logger
 from scoresde.training.loop import Trainer
@@ -107,8 +107,7 @@ def train(run: Run, logger: Logger | None, progress: bool = True, restart: bool 
     model = build_model(run, data.shape, statistics)
     check_labels(model.network, data)
     _check_evaluation(run, model, data)
-    # Not by its own choice, which may be a device without float64.
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = processes()
     loggers: list[Logger] = [LocalLogger()]
     if logger is not None and not isinstance(logger, LocalLogger):
         loggers.append(logger)

@@ -38,6 +38,7 @@ from scoresde.training.checkpoint import (
     write_atomically,
 )
 from scoresde.training.config import ConfigError, check_local, check_plain, check_targets, instantiate
+from scoresde.training.environment import default_types
 from scoresde.training.outline import differences, filled, outline
 from scoresde.training.provenance import TRAINED_WITH, check_fit, check_provenance, provenance
 
@@ -220,7 +221,8 @@ class Run:
         try:
             make = partial(self.make, "network", shape=shapes["statistics.mean"])
             own = _part(shapes, "network.")
-            network = outline(make, sum(map(math.prod, own.values())), self.model_path)
+            with default_types():
+                network = outline(make, sum(map(math.prod, own.values())), self.model_path)
             if network is not None:
                 for difference in differences(network, own):
                     raise ValueError(f"network.{difference}")
@@ -229,8 +231,9 @@ class Run:
             # Which are there depends on the data's size and on the version that wrote the file.
             optional = (known.get(name) for name in ("covariance", "variance", "dct_variance"))
             statistics = Statistics(known["mean"], known["std"], *optional)
-            network = filled(network, make, _part(tensors, "network."))
-            model = NetworkScore(network, self.make("sde"), self.make("preconditioning"), statistics)
+            with default_types():
+                network = filled(network, make, _part(tensors, "network."))
+                model = NetworkScore(network, self.make("sde"), self.make("preconditioning"), statistics)
             model.load_state_dict(tensors)
         except (KeyError, RuntimeError, ValueError) as error:
             if isinstance(error, ConfigError | CheckpointError):
