@@ -33,6 +33,10 @@ __all__ = [
 ]
 
 
+# Standard deviations from where noised data are expected beyond which a state is in other units, it seems.
+_FAR = 5.0
+
+
 class Noise(Protocol):
     """Draws of standard normal noise of the shape of the state.
 
@@ -328,6 +332,8 @@ class Sampler:
         denoise = self.denoise and not log_prob
         times = self.grid(model.sde, model.statistics, model.exact)
         device = model.device if x_init is None else x_init.device
+        if x_init is not None and model.transform is not None:
+            _warn_of_units(model, x_init, times[0])
         if dtype is None:
             dtype = x_init.dtype if x_init is not None and x_init.is_floating_point() else model.dtype
         chunks = range(0, shape[0], batch_size)
@@ -404,6 +410,23 @@ class Sampler:
                 "take more steps, another grid or another solver, or check the model",
                 x,
             )
+
+
+def _warn_of_units(model: ScoreModel, x: Tensor, t: Tensor) -> None:
+    """Warn of a state that is far from the model's noised data, as data in their own units are."""
+    known = model.statistics
+    if known is None or x.device.type != "cpu":  # elsewhere a look would wait for the device
+        return
+    alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))
+    centred = x.double() - alpha * known.mean.cpu().reshape(x.shape[1:])
+    apart = float(centred.square().mean().sqrt()) / math.hypot(alpha * float(known.std), sigma)
+    if apart > _FAR:
+        warnings.warn(
+            f"x_init is {apart:.2g} standard deviations from what the model expects at t = {float(t):.3g}: it is a "
+            "state in model space, where noise is; model.to_model_space takes data there",
+            UserWarning,
+            stacklevel=4,  # past the call and the wrapper of no_grad
+        )
 
 
 def _prior(model: ScoreModel, noise: Tensor, t: Tensor) -> Tensor:

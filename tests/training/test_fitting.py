@@ -13,10 +13,10 @@ from torch import Tensor
 from scoresde.data import Affine, Data, Identity, Standardise, continuous, digits, eight_gaussians
 from scoresde.likelihood import decode, elbo, encode, log_likelihood
 from scoresde.networks import MLP
-from scoresde.preconditioning import EDMPreconditioning
+from scoresde.preconditioning import EDMPreconditioning, NoisePreconditioning, Preconditioning
 from scoresde.sampling import Heun, KarrasGrid, Sampler
 from scoresde.score import NetworkScore
-from scoresde.sde import VPSDE
+from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.statistics import Statistics
 from scoresde.training import Fit, fit
 from scoresde.training.loop import Trainer
@@ -151,6 +151,24 @@ def test_data_of_any_scale_and_offset_give_the_same_model(scale: list[float], of
     assert torch.allclose((back - shift) / factor, x, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "sde", [SubVPSDE(), VESDE(), CosineSDE(), EDMSDE(), FlowSDE()], ids=lambda sde: type(sde).__name__
+)
+@pytest.mark.parametrize("preconditioning", [EDMPreconditioning(), NoisePreconditioning()], ids=["edm", "noise"])
+def test_every_sde_is_indifferent_to_scale_and_offset(x: Tensor, sde: SDE, preconditioning: Preconditioning) -> None:
+    found = []
+    for scale, offset in ((1.0, 0.0), (1e-6, 1e-3), (1e6, 1e9)):
+        torch.manual_seed(0)
+        model = NetworkScore(MLP((2,), width=8, blocks=1), sde, preconditioning)
+        raw = offset + scale * x.double()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fit(model, raw, 5, batch_size=32, progress=False)
+        found.append(log_likelihood(model, raw[:3]).log_prob + 2 * math.log(scale))
+    assert torch.allclose(found[1], found[0], atol=1e-3)
+    assert torch.allclose(found[2], found[0], atol=1e-3)
+
+
 def test_samples_come_with_the_log_density_in_their_own_units(x: Tensor) -> None:
     model = _model()
     fit(model, 1000 * x, 5, progress=False)
@@ -222,6 +240,9 @@ def test_data_in_other_units_than_the_models_are_told_of(x: Tensor) -> None:
         warnings.simplefilter("error")
         log_likelihood(model, raw[:20])
         samples = sampler(model, (20, 2), trajectory=True).x
+        sampler(model, x_init=model.sde.prior_sample((20, 2), torch.Generator().manual_seed(0)))
+    with pytest.warns(UserWarning, match=r"x_init is 1e.03 standard deviations from what the model expects at t = 1: "):
+        sampler(model, x_init=raw[:20])
     with pytest.warns(UserWarning, match=r"distance of x from the mean .* is 98 of their standard deviations: x is"):
         log_likelihood(model, model.transform.encode(raw[:20]))
     with pytest.warns(UserWarning, match="are decoded, where standardised data have 1"):
