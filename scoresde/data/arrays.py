@@ -38,11 +38,18 @@ def read_arrays(path: str, keys: Sequence[str]) -> list[np.ndarray]:
         if magic == np.lib.format.MAGIC_PREFIX:
             return _single(file, keys)
         if magic[:2] == b"PK":
-            with zipfile.ZipFile(file) as archive:
+            with _archive(file) as archive:
                 return _members(archive, path, keys)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged or cannot be read: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     raise ValueError(f"{path} is not an .npz archive or .npy file that numpy can read without pickle")
+
+
+def _archive(file: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except Exception as error:  # whatever a damaged list of members makes zipfile raise
+        raise ValueError(f"{file} is damaged: {' '.join(str(error).split())}") from error
 
 
 def _single(file: Path, keys: Sequence[str]) -> list[np.ndarray]:

@@ -133,7 +133,7 @@ def _read(
             f"the image {name} has more than {most} pixels, the limit for one: if it is what it should be, raise the "
             "limit by the environment variable SCORESDE_PIXELS"
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, MemoryError) as error:
+    except Exception as error:  # whatever a damaged file makes the reader of its format raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"cannot read the image {name}: {reason}") from error
     finally:

@@ -147,8 +147,10 @@ def compare_run(
     if options.tol is not None and not (isinstance(options.tol, int | float) and options.tol > 0):
         raise ConfigError(f"tol is {options.tol!r}, expected a positive number, or null")
     label = label_index(model, options.get("label"), data.class_names)
+    chosen = {}
     if label is not None:
         data = data.of_class(label)
+        chosen = {"label": data.class_names[label] if data.class_names is not None else label}
     n = _count(options.n, data)
     most = options.max_nfe if options.max_nfe is not None or names is not None else max(steps) + 1
     comparison = _comparison(run, model, data, n, options, label)
@@ -160,7 +162,7 @@ def compare_run(
         "tolerance": comparison.solver.rtol,
         "batch_size": options.batch_size,
         "device": model.device.type,
-        **({} if label is None else {"label": label}),
+        **chosen,
     }
     known = known_tables(run.directory, "comparison")
     own: dict[str, Any] | None = None

@@ -507,3 +507,59 @@ def test_npz_standardises_as_asked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="standardise=channel is for continuous values, and the 256 levels of array"):
         npz(path, standardise="channel")
     assert npz(path, standardise="all").transform == Discrete(256)
+
+
+def damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    """The content cut off, or with bytes changed, added or taken away."""
+    changed, place = bytearray(content), int(rng.integers(len(content)))
+    match rng.integers(4):
+        case 0:
+            return content[:place]
+        case 1:
+            changed[place:place] = rng.bytes(8)
+        case 2:
+            del changed[place : place + 8]
+        case _:
+            for i in rng.integers(len(content), size=4):
+                changed[i] = rng.integers(256)
+    return bytes(changed)
+
+
+def test_damaged_arrays_are_refused_in_one_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    whole = Path(save(tmp_path, x=FLOATS, y=np.arange(20) % 3)).read_bytes()
+    single = io.BytesIO()
+    np.save(single, FLOATS)
+    said = []
+    for i in range(400):
+        path = tmp_path / ("a.npz" if i % 2 else "a.npy")
+        path.write_bytes(damaged(whole if i % 2 else single.getvalue(), rng))
+        try:
+            npz(str(path), label_key="y" if i % 2 else None)
+        except ValueError as error:
+            said.append((path.name, str(error)))
+    assert len(said) > 300
+    assert all("\n" not in line and (line.startswith("a: ") or name in line) for name, line in said)
+
+
+def test_damaged_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    for name in ("0.png", "1.png"):
+        picture.save(tmp_path / name)
+    Image.init()
+    said = []
+    for name in ("m.png", "m.jpg", "m.webp", "m.bmp", "m.gif", "m.tif", "m.ppm", "m.jp2", "m.avif", "m.tga"):
+        if Image.EXTENSION.get(Path(name).suffix) not in Image.SAVE:
+            continue
+        picture.save(tmp_path / name)
+        whole = (tmp_path / name).read_bytes()
+        for _ in range(30):
+            (tmp_path / name).write_bytes(damaged(whole, rng))
+            try:
+                image_folder(str(tmp_path), test_size=1)
+            except ValueError as error:
+                said.append((name, str(error)))
+        (tmp_path / name).unlink()
+    assert len(said) > 100
+    assert all("\n" not in line and name in line for name, line in said)

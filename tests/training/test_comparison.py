@@ -300,7 +300,7 @@ def test_samplers_compared_on_one_class(tmp_path: Path) -> None:
     whole = do(run, trained, samplers=["heun"], steps=[3])
     upper = do(run, trained, samplers=["heun"], steps=[3], label="upper")
     notes = {path.name: json.loads(path.read_text())["settings"] for path in run.directory.glob("comparison*.json")}
-    assert {note.get("label") for note in notes.values()} == {None, 1}
+    assert {note.get("label") for note in notes.values()} == {None, "upper"}
     assert "label" not in notes["comparison.json"]
     model, units = run.model(), named.transform.encode
     order = torch.Generator().manual_seed(0)
