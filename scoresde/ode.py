@@ -39,7 +39,7 @@ class Status(IntEnum):
     UNDERFLOW = 1
     #: It used up its attempts.
     TOO_MANY_STEPS = 2
-    #: The field is not finite however small the step.
+    #: The field is not finite there, or however small the step.
     NOT_FINITE = 3
 
 
@@ -169,6 +169,8 @@ def follow(
             # A field may give the same memory again.
             slope = field(prepare(t[new][None])[0], y, new).clone()
             step = _first_step(field, prepare, y, slope, times[0], times[-1], error_norm, tableau, new)
+            # Where the field is not finite at the start, no step is small enough.
+            step = step.masked_fill(~slope.isfinite().all(1), 0.0)
             nfe[new] += 2
         return y, slope, step, previous
 
@@ -281,6 +283,8 @@ def _first_step(
     size = error_norm(slope, y, y, slope).double()
     # It moves y by a hundredth of y, or of the tolerance if that is more: less is lost in round-off.
     trial = (0.01 * error_norm(y, y, y, slope).double().clamp_min(1) / size.clamp_min(1e-10)).clamp_max(0.1 * span)
+    # A field that is not finite for one sample must not give the others a time that is not.
+    trial = torch.where(trial.isfinite(), trial, 1e-6 * span)
     signed = (sign * trial).to(y.dtype)[:, None]
     ahead = field(prepare((start + sign * trial)[None])[0], torch.addcmul(y, signed, slope), rows)
     bend = error_norm(ahead - slope, y, y, slope).double() / trial

@@ -32,8 +32,9 @@ from torch import Tensor
 
 from scoresde import reprs
 from scoresde.likelihood.density import check, mean_and_error
-from scoresde.likelihood.flow import Flow
+from scoresde.likelihood.flow import Flow, LikelihoodError
 from scoresde.likelihood.scaling import CovarianceScaling, ScalarScaling, Scaling, Spread
+from scoresde.ode import Status
 from scoresde.sampling.coordinates import LogSNR
 from scoresde.sampling.noise import SampleNoise
 from scoresde.score import ScoreModel
@@ -125,7 +126,7 @@ def elbo(
 
     Raises:
         ValueError: samples that are not finite, numbers below 1, or a time outside the SDE's interval.
-        ArithmeticError: a bound that is not finite.
+        LikelihoodError: a bound that is not finite; it holds those of the others.
     """
     path = _Path(model, x, cond, t_min, t_max, prior, scaling, draws, draws, seed, first, batch_size)
     uniform = SampleNoise(seed, path.indices, (), torch.float64, x.device, stream=_STREAM + 1)
@@ -329,14 +330,20 @@ class _Path:
         return -0.5 * (square + spread.trace(total.log()) + self.size * math.log(2 * math.pi))
 
     def bound(self, value: Tensor, stderr: Tensor) -> Bound:
-        """ArithmeticError where a value is not finite."""
+        """LikelihoodError where a value is not finite."""
         broken = (~value.isfinite()).nonzero()[:, 0]
+        total = value.index_fill(0, broken, math.nan) + self.flow.log_det
+        found = Bound(total, stderr, self.draws, self.flow.t_min, self.evaluations)
         if len(broken):
-            raise ArithmeticError(
+            start = self.flow.spread.apply(1 / self.flow.at_ends[:1].norm, self.centred[broken[:1]])
+            raise LikelihoodError(
                 f"the bound is not finite for {len(broken)} of {len(value)} samples, the first of them sample "
-                f"{self.first + int(broken[0])}: raise t_min, or check the model for values that are not finite"
+                f"{self.first + int(broken[0])}{self.flow.remedy(start)}",
+                [self.first + i for i in broken.tolist()],
+                torch.zeros_like(value, dtype=torch.int64).index_fill(0, broken, int(Status.NOT_FINITE)),
+                found,
             )
-        return Bound(value + self.flow.log_det, stderr, self.draws, self.flow.t_min, self.evaluations)
+        return found
 
 
 def _spaced(uniform: Tensor, end: float, near: float) -> tuple[Tensor, Tensor]:

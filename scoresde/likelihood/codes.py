@@ -1,11 +1,12 @@
 """Codes: the two ends of the probability flow, which it maps onto each other (Song et al. 2021, section D.3)."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scoresde.likelihood.density import check, tolerance_of
+from scoresde.likelihood.density import check, state_dtype, tolerance_of
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.scaling import Scaling
 from scoresde.sampling.coordinates import Coordinate
@@ -37,7 +38,7 @@ def encode(
 
     x is in the data's units, as for `log_likelihood`, and the code in model space.
 
-    Args, and errors raised, are those of `log_likelihood`.
+    In the dtype of x, float32 at least. Args, and errors raised, are those of `log_likelihood`.
     """
     check(x, cond)
     flow = Flow(model, x.shape, cond, t_min, t_max, variable, scaling, x.device)
@@ -123,7 +124,7 @@ def interpolate(model: ScoreModel, a: Tensor, b: Tensor, steps: int = 8, **optio
     share = torch.linspace(0, 1, steps, dtype=torch.float64, device=u.device)
     codes = (centre + _between(u - centre, v - centre, share)).flatten(0, 1).reshape(-1, *shape)
     x = decode(model, codes, **_repeated(options, count, steps, each=True))
-    return x.reshape(count, steps, *shape).to(torch.promote_types(a.dtype, b.dtype))
+    return x.reshape(count, steps, *shape).to(torch.promote_types(state_dtype(a), b.dtype))
 
 
 def _repeated(options: dict[str, Any], count: int, times: int, each: bool = False) -> dict[str, Any]:
@@ -157,4 +158,9 @@ def _carried(flow: Flow, x: Tensor, rtol: float, atol: float, method: Tableau, b
         start, stop = stop, start
     y = flow.to_y(start, x.flatten(1))
     solution = flow.run(y, tolerance_of(None, rtol, atol, flow.size), method, back, width=batch_size)
-    return flow.to_x(stop, solution.y).reshape(x.shape).to(x.dtype)
+    ends = torch.where(solution.arrived[:, None], flow.to_x(stop, solution.y), math.nan)
+    found = ends.reshape(x.shape).to(state_dtype(x))
+    error = flow.lost(solution, y, 0, found)
+    if error is not None:
+        raise error
+    return found

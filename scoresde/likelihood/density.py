@@ -21,9 +21,9 @@ from tqdm.auto import tqdm
 
 from scoresde import reprs
 from scoresde.divergence import Auto, Divergence, Exact, Hutchinson, Traces
-from scoresde.likelihood.flow import Flow, Tolerance
+from scoresde.likelihood.flow import Flow, LikelihoodError, Tolerance
 from scoresde.likelihood.scaling import CovarianceScaling, Scaling
-from scoresde.ode import Steps
+from scoresde.ode import Status, Steps
 from scoresde.sampling.coordinates import Coordinate
 from scoresde.score import ScoreModel
 from scoresde.tableaus import DORMAND_PRINCE, Tableau
@@ -109,8 +109,8 @@ def log_likelihood(
 ) -> LogLikelihood:
     """Log-density of x at t_min, in the units of x.
 
-    The state is float64 and the model is called in its own dtype. A sample's result depends on `seed` and on
-    its index, not on its batch mates.
+    The state is float64 and the model is called in its own dtype, float32 at least, without autocast. A sample's
+    result depends on `seed` and on its index, not on its batch mates.
 
     Args:
         model: the score model.
@@ -139,8 +139,8 @@ def log_likelihood(
 
     Raises:
         ValueError: samples that are not finite, tolerances that are not positive, or a time outside the SDE's interval.
-        LikelihoodError: the path of a sample could not be followed.
-        ArithmeticError: a divergence that is not finite.
+        LikelihoodError: the path of a sample could not be followed, or its divergence is not finite. It holds the
+            results of the others.
     """
     check(x, cond, prior)
     tolerance = tolerance_of(tol, rtol, atol, x[0].numel())
@@ -163,12 +163,12 @@ def log_likelihood(
         integral = _Integral(flow, method, divergence, nodes, batch_size, seed, first, prior, done)
         y = flow.to_y(flow.at_ends[:1], model.to_model_space(x).flatten(1))
         longest = flow.longest_step(tolerance, nodes)
-        solution = flow.run(y, tolerance, method, width=batch_size, on_steps=integral.add, first=first, longest=longest)
+        solution = flow.run(y, tolerance, method, width=batch_size, on_steps=integral.add, longest=longest)
         integral.finish()
-    return LogLikelihood(
+    found = LogLikelihood(
         log_prob=integral.value,
         stderr=integral.variance.sqrt(),
-        latent=integral.latent.reshape(x.shape).to(x.dtype),
+        latent=integral.latent.reshape(x.shape).to(state_dtype(x)),
         nfe=solution.nfe + integral.forwards,
         divergences=integral.traces,
         products=integral.products,
@@ -176,6 +176,24 @@ def log_likelihood(
         rejected=solution.rejected,
         t_min=flow.t_min,
     )
+    error = flow.lost(solution, y, first, found)
+    broken = (integral.arrived & ~found.log_prob.isfinite()).nonzero()[:, 0]
+    if error is None and len(broken):
+        error = LikelihoodError(
+            f"the divergence is not finite for {len(broken)} of {len(x)} samples, the first of them sample "
+            f"{first + int(broken[0])}{flow.remedy(y[broken[0]])}",
+            [first + i for i in broken.tolist()],
+            solution.status.index_fill(0, broken, int(Status.NOT_FINITE)),
+            found,
+        )
+    if error is not None:
+        raise error
+    return found
+
+
+def state_dtype(x: Tensor) -> torch.dtype:
+    """That of codes and data: as of x, but float32 at least, for half precision is too coarse for them."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def tolerance_of(tol: float | None, rtol: float | None, atol: float | None, size: int) -> Tolerance:
@@ -252,8 +270,9 @@ class _Integral:
         self.node_weights = torch.from_numpy(0.5 * weights).to(device)
         self.within = method.within(torch.cat((self.places.cpu(), torch.ones(1, dtype=torch.float64)))).to(device)
         count = flow.shape[0]
-        self.latent = torch.zeros(count, flow.size, dtype=torch.float64, device=device)
-        self.value, self.variance = (torch.zeros(count, dtype=torch.float64, device=device) for _ in range(2))
+        # NaN until a sample has arrived.
+        self.latent = torch.full((count, flow.size), math.nan, dtype=torch.float64, device=device)
+        self.value, self.variance = torch.full((2, count), math.nan, dtype=torch.float64, device=device)
         self.order, self.forwards, self.traces, self.products = (
             torch.zeros(count, dtype=torch.int64, device=device) for _ in range(4)
         )
@@ -312,14 +331,10 @@ class _Integral:
         owner = torch.arange(len(rows), device=rows.device).repeat_interleave(each)
         value, variance = self._sums(block, owner, len(rows))
         total = value + prior_log_prob(self.flow, self.latent[rows], self.prior) + self.flow.log_scale()
-        broken = (~total.isfinite()).nonzero()[:, 0]
-        if len(broken):
-            raise ArithmeticError(
-                f"the divergence is not finite for {len(broken)} of {len(rows)} samples, the first of them sample "
-                f"{self.first + int(rows[broken[0]])}: raise t_min, or check the model for values that are not finite"
-            )
-        self.value[rows], self.variance[rows] = total, variance
-        self.done(rows, total, variance.sqrt())
+        good = total.isfinite()
+        self.value[rows], self.variance[rows] = (torch.where(good, v, math.nan) for v in (total, variance))
+        if bool(good.any()):
+            self.done(rows[good], total[good], variance[good].sqrt())
 
     def _sums(self, block: _Block, owner: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The integral of each sample and its variance, `(count,)`."""

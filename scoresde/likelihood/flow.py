@@ -28,16 +28,25 @@ from scoresde.tableaus import Tableau
 __all__ = ["Flow", "LikelihoodError", "Tolerance"]
 
 
+# Standard deviations from the mean beyond which a sample that fails is said to be too far from the data.
+_FAR = 100.0
+
+
 class LikelihoodError(ArithmeticError):
-    """Samples whose path could not be followed.
+    """Samples whose path could not be followed, or whose value is not finite; the others are not lost.
 
     Attributes:
         samples: their indices.
+        status: `(B,)` int64 of `scoresde.ode.Status`, of every sample.
+        result: what was found, NaN for these samples: a `LogLikelihood`, a `Bound`, or the other end of the paths
+            `(B, ...)`.
     """
 
-    def __init__(self, message: str, samples: list[int]) -> None:
+    def __init__(self, message: str, samples: list[int], status: Tensor, result: Any) -> None:
         super().__init__(message)
         self.samples = samples
+        self.status = status
+        self.result = result
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,10 @@ class Tolerance:
 
     An error e of the state at some time moves the log-density that is found by ∇ log p · e, whatever comes after. A
     step may move it by `nats`, measured by the root of Σ (1 + s²) e² with s the score of y.
+
+    No step is asked for more than the dtype of the model can tell: what rounding its input x and its output ε to one
+    part in 1/eps moves the log-density by, or the state. Such errors do not fall with the step, so that a sample far
+    from the data, or data in a narrow band far from 0, would else be followed in ever smaller steps.
     """
 
     nats: float | None = None
@@ -152,17 +165,21 @@ class Flow:
         }
 
         def noise(x: Tensor) -> Tensor:
+            # Autocast rounds far above the tolerance, and its casts have no place between derivatives.
+            if torch.is_autocast_enabled(x.device.type):
+                with torch.autocast(x.device.type, enabled=False):
+                    return self.model.noise(x, place.t, **cond)
             return self.model.noise(x, place.t, **cond)
 
         return noise
 
     def field(self, place: _Place, y: Tensor, rows: Tensor) -> Tensor:
         """dy/dw, `(b, D)` float64."""
-        x = self.to_x(place, y).to(self.dtype).reshape(-1, *self.shape[1:])
-        eps = self.noise(place, rows)(x).double().flatten(1)
+        x = self.to_x(place, y)
+        eps = self.noise(place, rows)(x.to(self.dtype).reshape(-1, *self.shape[1:])).double().flatten(1)
         rate, level = place.rate[:, None], place.level[:, None]
         gain, shrink = rate * level / place.norm, -rate * (level / place.norm) ** 2
-        self._latest = place, eps
+        self._latest = place, x, eps
         return self.spread.apply(gain, eps) + self.spread.apply(shrink, y)
 
     def known(self, place: _Place) -> Known:
@@ -177,20 +194,30 @@ class Flow:
 
     def error_norm(self, tolerance: Tolerance) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
         """Of a local error, in units of what is allowed."""
-        allowed = tolerance.nats
+        allowed, unit = tolerance.nats, torch.finfo(self.dtype).eps
+
+        # The last evaluation was at the end of the step.
+        def rounding() -> Tensor:
+            """What ε may be wrong by as its input and itself are rounded, where ε is as steep as 1/σ."""
+            place, x, eps = self._latest
+            return unit * (x.abs() / (place.alpha * place.level)[:, None] + eps.abs())
+
         if allowed is None:
 
             def relative(error: Tensor, before: Tensor, after: Tensor, slope: Tensor) -> Tensor:
+                place = self._latest[0]
                 scale = tolerance.atol + tolerance.rtol * torch.maximum(before.abs(), after.abs())
-                return (error / scale).square().mean(1).sqrt()
+                least = self.spread.apply(place.level[:, None] / place.norm, rounding()).abs()
+                return (error / torch.maximum(scale, least)).square().mean(1).sqrt()
 
             return relative
 
         def nats(error: Tensor, before: Tensor, after: Tensor, slope: Tensor) -> Tensor:
-            # The last evaluation was at the end of the step: the score of y is −(Σ + σ̃²)^(1/2) ε/σ̃.
-            place, eps = self._latest
+            place, _, eps = self._latest
+            # The score of y is −(Σ + σ̃²)^(1/2) ε/σ̃.
             score = self.spread.apply(place.norm / place.level[:, None], eps)
-            return (error.square() * (1 + score.square())).sum(1).sqrt() / allowed
+            least = (eps * rounding()).square().sum(1).sqrt()
+            return (error.square() * (1 + score.square())).sum(1).sqrt() / least.clamp_min(allowed)
 
         return nats
 
@@ -202,17 +229,12 @@ class Flow:
         back: bool = False,
         width: int | None = None,
         on_steps: Callable[[Steps], None] | None = None,
-        first: int = 0,
         longest: float = math.inf,
     ) -> Solution:
-        """From data to codes, or back.
-
-        Raises:
-            LikelihoodError: a sample's path could not be followed.
-        """
+        """From data to codes, or back; each sample's status says whether it arrived."""
         start, stop = reversed(self.ends) if back else self.ends
         with self.model.evaluating():
-            solution = integrate(
+            return integrate(
                 self.field,
                 y,
                 start,
@@ -224,16 +246,38 @@ class Flow:
                 on_steps=on_steps,
                 longest=longest,
             )
-        lost = (~solution.arrived).nonzero()[:, 0]
-        if len(lost):
-            at = float(self.place(solution.t[lost[:1]]).t)
-            raise LikelihoodError(
-                f"the probability-flow ODE could not be followed for {len(lost)} of {len(y)} samples, the first of "
-                f"them sample {first + int(lost[0])} at t = {at:.3g}: loosen the tolerance, raise t_min, or check the "
-                "model for values that are not finite",
-                [first + i for i in lost.tolist()],
+
+    def lost(self, solution: Solution, y: Tensor, first: int, result: Any) -> LikelihoodError | None:
+        """The error for samples that did not arrive; None if all did.
+
+        Args:
+            solution: how each ended.
+            y: `(B, D)`, where they started.
+            first: index of the first sample.
+            result: what was found.
+        """
+        which = (~solution.arrived).nonzero()[:, 0]
+        if not len(which):
+            return None
+        at = float(self.place(solution.t[which[:1]]).t)
+        return LikelihoodError(
+            f"the probability-flow ODE could not be followed for {len(which)} of {len(y)} samples, the first of them "
+            f"sample {first + int(which[0])} at t = {at:.3g}{self.remedy(y[which[0]], 'loosen the tolerance, ')}",
+            [first + i for i in which.tolist()],
+            solution.status,
+            result,
+        )
+
+    @staticmethod
+    def remedy(y: Tensor, others: str = "") -> str:
+        """What to do about a sample that failed, whose scaled state was y `(D,)`; for the end of a message."""
+        distance = float(y.abs().max())
+        if distance > _FAR:
+            return (
+                f", which lies {distance:.3g} standard deviations from the data's mean, too far for the model: leave "
+                "out samples that far from the data, or bring them to the data's units"
             )
-        return solution
+        return f": {others}raise t_min, or check the model for values that are not finite"
 
     def longest_step(self, tolerance: Tolerance, nodes: int) -> float:
         """The longest step that a Gauss-Legendre rule of some nodes is good for.
