@@ -387,3 +387,22 @@ def test_float32_states_have_float64_times() -> None:
     exact = y.double() @ torch.linalg.matrix_exp(MATRIX * 3).T
     assert out.t.dtype == F64
     torch.testing.assert_close(out.y.double(), exact, rtol=0, atol=1e-4)
+
+
+def test_times_stay_finite_where_a_slope_is_not() -> None:
+    times = []
+
+    def prepare(t: Tensor) -> Tensor:
+        times.append(t)
+        return t
+
+    def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        return torch.where((rows == 1)[:, None], torch.tensor([torch.nan, torch.inf])[rows[:, None] % 2], -y)
+
+    out = integrate(field, torch.ones(3, 2, dtype=F64), 0.0, 1.0, rms(1e-6), prepare=prepare)
+    assert all(bool(t.isfinite().all()) for t in times)
+    assert out.status.tolist() == [Status.ARRIVED, Status.NOT_FINITE, Status.ARRIVED]
+    # One attempt tells: no step is small enough.
+    assert (out.accepted + out.rejected).tolist()[1] == 1
+    alone = integrate(field, torch.ones(1, 2, dtype=F64), 0.0, 1.0, rms(1e-6))
+    assert torch.equal(out.y[0], alone.y[0])

@@ -42,7 +42,7 @@ def encode(
     """
     check(x, cond)
     flow = Flow(model, x.shape, cond, t_min, t_max, variable, scaling, x.device)
-    return _carried(flow, model.to_model_space(x), rtol, atol, method, batch_size, back=False).to(x.dtype)
+    return _carried(flow, model.to_model_space(x), rtol, atol, method, batch_size, back=False)
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def decode(
     """The data `(B, ...)` at t_min of a code z `(B, ...)` at t_max; the inverse of `encode` to the tolerance."""
     check(z, cond)
     flow = Flow(model, z.shape, cond, t_min, t_max, variable, scaling, z.device)
-    return model.to_data_space(_carried(flow, z, rtol, atol, method, batch_size, back=True))
+    return _carried(flow, z, rtol, atol, method, batch_size, back=True)
 
 
 def round_trip_error(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
@@ -160,6 +160,8 @@ def _carried(flow: Flow, x: Tensor, rtol: float, atol: float, method: Tableau, b
     solution = flow.run(y, tolerance_of(None, rtol, atol, flow.size), method, back, width=batch_size)
     ends = torch.where(solution.arrived[:, None], flow.to_x(stop, solution.y), math.nan)
     found = ends.reshape(x.shape).to(state_dtype(x))
+    if back:
+        found = flow.model.to_data_space(found)
     error = flow.lost(solution, y, 0, found)
     if error is not None:
         raise error

@@ -3,8 +3,9 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -35,6 +36,8 @@ __all__ = [
 
 # Standard deviations from where noised data are expected beyond which a state is in other units, it seems.
 _FAR = 5.0
+# Standard deviations from the prior's mean beyond which a start is what a sample fails by.
+_TOO_FAR = 100.0
 
 
 class Noise(Protocol):
@@ -369,10 +372,11 @@ class Sampler:
                 nfe = max(nfe, bound.nfe)
         x = torch.cat(parts)
         joined = torch.cat([t for t in tracks if t is not None], dim=1) if trajectory else None
+        far = None if x_init is None else partial(_distance, model, x_init, times[0])
         if reports:
-            samples = self._reported(x, times, joined, reports, denoise)
+            samples = self._reported(x, times, joined, reports, denoise, far)
         else:
-            self._check(x, None)
+            self._check(x, None, far)
             samples = Samples(x, nfe, times, joined)
         if not log_prob:
             return _in_data_space(model, samples)
@@ -381,10 +385,16 @@ class Sampler:
         return _in_data_space(model, found)
 
     def _reported(
-        self, x: Tensor, times: Tensor, trajectory: Tensor | None, reports: list[Report], denoise: bool
+        self,
+        x: Tensor,
+        times: Tensor,
+        trajectory: Tensor | None,
+        reports: list[Report],
+        denoise: bool,
+        far: Callable[[int], float] | None,
     ) -> Samples:
         whole = Report(*(_join([getattr(r, f.name) for r in reports]) for f in fields(Report)))
-        self._check(x, whole.status)
+        self._check(x, whole.status, far)
         each = whole.nfe + 1 if denoise else whole.nfe
         stopped = whole.stopped()
         if stopped:
@@ -395,7 +405,7 @@ class Sampler:
             )
         return Samples(x, int(each.max()), times, trajectory, each, whole.status, whole.reached, whole.sweeps)
 
-    def _check(self, x: Tensor, status: Tensor | None) -> None:
+    def _check(self, x: Tensor, status: Tensor | None, far: Callable[[int], float] | None) -> None:
         # Once, at the end: a value that is not finite stays so, and looking at each step would wait for the device.
         if status is None and bool(x.sum().isfinite()):
             return
@@ -403,13 +413,18 @@ class Sampler:
         if status is not None:
             # A solver that adapts its steps keeps the last finite state.
             broken = broken | (status == Status.NOT_FINITE)
-        bad = int(broken.sum())
-        if bad:
-            raise NonFiniteError(
-                f"{bad} of {len(x)} samples are not finite after {self!r}: "
-                "take more steps, another grid or another solver, or check the model",
-                x,
+        bad = broken.nonzero()[:, 0].tolist()
+        if not bad:
+            return
+        remedy = ": take more steps, another grid or another solver, or check the model"
+        distance = 0.0 if far is None else far(bad[0])
+        # Also where it is NaN.
+        if not distance <= _TOO_FAR:
+            remedy = (
+                f"; the first of them is sample {bad[0]} of x_init, which lies {distance:.3g} standard deviations from "
+                "the prior's mean: give states at the grid's first time, in model space"
             )
+        raise NonFiniteError(f"{len(bad)} of {len(x)} samples are not finite after {self!r}{remedy}", x)
 
 
 def _warn_of_units(model: ScoreModel, x: Tensor, t: Tensor) -> None:
@@ -436,6 +451,14 @@ def _prior(model: ScoreModel, noise: Tensor, t: Tensor) -> Tensor:
         return sigma * noise
     std = float(model.statistics.std)
     return math.hypot(alpha * std, sigma) * noise + alpha * model.statistics.mean.to(noise).reshape(noise.shape[1:])
+
+
+def _distance(model: ScoreModel, x: Tensor, t: Tensor, index: int) -> float:
+    """How far a sample of `x` `(B, ...)` lies from the mean of the prior at t, in its standard deviations."""
+    state = x[index : index + 1].double()
+    zero = torch.zeros_like(state)
+    mean = _prior(model, zero, t)
+    return float(((state - mean) / (_prior(model, zero + 1, t) - mean)).abs().max())
 
 
 def _in_data_space(model: ScoreModel, samples: Samples) -> Samples:

@@ -65,6 +65,8 @@ def _histogram(run: Run, data: Data, conditional: bool) -> None:
     histograms = {s: run.directory / f"likelihood-{s}.csv" for s in ("train", "test")}
     columns = {s: _column(path) for s, path in histograms.items()}
     if all(columns.values()):
+        # Exact traces have no standard error.
+        probed = any(error > 0 for path in histograms.values() for error in _column(path, 2))
         unit = "nats" if data.transform.levels is None else "bits/dim"
         _save(
             run,
@@ -72,7 +74,7 @@ def _histogram(run: Run, data: Data, conditional: bool) -> None:
             "samples/likelihood.png",
             "Likelihood of training and held-out data",
             f"{'Log-density' if unit == 'nats' else 'Bits per dimension'} of each sample"
-            f"{', given its label' if conditional else ''}; random probes widen both.",
+            f"{', given its label' if conditional else ''}{'; random probes widen both' if probed else ''}.",
         )
 
 
@@ -218,12 +220,12 @@ def read_log(run: Run) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry.get("step"), int)]
 
 
-def _column(path: Path) -> list[float]:
-    """The values of a file of likelihoods, up to a line that is damaged."""
+def _column(path: Path, place: int = 1) -> list[float]:
+    """A column of a file of likelihoods, up to a line that is damaged: 1 holds the values, 2 their standard errors."""
     values: list[float] = []
     for row in (read_csv(path) if path.exists() else [])[1:]:
         try:
-            values.append(float(row[1]))
+            values.append(float(row[place]))
         except (ValueError, IndexError):
             break
     return values

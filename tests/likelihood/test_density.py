@@ -11,14 +11,20 @@ from scoresde.divergence import Auto, Divergence, Exact, Hutchinson, Probing
 from scoresde.likelihood import (
     CovarianceScaling,
     DiagonalScaling,
+    LikelihoodError,
     LogLikelihood,
     ScalarScaling,
+    decode,
+    discrete_elbo,
+    elbo,
+    encode,
+    interpolate,
     log_likelihood,
     solver_error,
 )
 from scoresde.likelihood.scaling import Scaling, log_determinant
 from scoresde.networks import MLP
-from scoresde.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5
+from scoresde.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Status
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.sampling.coordinates import Angle, LogSNR, Straight
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
@@ -342,3 +348,113 @@ def test_bad_arguments() -> None:
         log_likelihood(model, x, nodes=0)
     with pytest.raises(ValueError, match="rank is 0, expected at least 1"):
         CovarianceScaling(0)
+
+
+class Rejecting(torch.nn.Module):
+    """A network that is not finite for samples far from 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = MLP((2,), width=8)
+
+    def forward(self, x: Tensor, level: Tensor, **cond: Any) -> Tensor:
+        out: Tensor = self.network(x, level)
+        return torch.where(x.abs().amax(1, keepdim=True) > 5, torch.nan, out)
+
+
+def rejecting() -> NetworkScore:
+    return NetworkScore(Rejecting(), VPSDE(), EDMPreconditioning(), Statistics.standard((2,)))
+
+
+LOST = torch.tensor([[0.3, -1.0], [9.0, 0.0], [1.0, 0.5]])
+
+
+@pytest.mark.parametrize("batch_size", [1, 512])
+def test_a_sample_that_is_not_finite_ends_alone(batch_size: int) -> None:
+    model, told = rejecting(), []
+    with pytest.raises(
+        LikelihoodError, match=r"for 1 of 3 samples, the first of them sample 11 at t = 1e-05: "
+    ) as error:
+        log_likelihood(
+            model, LOST, first=10, batch_size=batch_size, on_done=lambda rows, *_: told.extend(rows.tolist())
+        )
+    assert error.value.samples == [11]
+    assert error.value.status.tolist() == [0, int(Status.NOT_FINITE), 0]
+    assert sorted(told) == [0, 2]
+    alone = log_likelihood(model, LOST[[0, 2]])
+    found = error.value.result
+    assert bool(found.log_prob[1].isnan())
+    torch.testing.assert_close(found.log_prob[[0, 2]], alone.log_prob, rtol=0, atol=1e-3)
+    torch.testing.assert_close(found.latent[[0, 2]], alone.latent, rtol=0, atol=1e-3)
+
+
+def test_codes_and_bounds_of_the_others_are_kept() -> None:
+    model = rejecting()
+    for way in (encode, decode):
+        with pytest.raises(LikelihoodError, match="for 1 of 3 samples, the first of them sample 1") as error:
+            way(model, LOST)
+        assert error.value.result.isnan().any(1).tolist() == [False, True, False]
+        torch.testing.assert_close(error.value.result[[0, 2]], way(model, LOST[[0, 2]]), rtol=0, atol=1e-4)
+    for bound in (elbo, discrete_elbo):
+        with pytest.raises(LikelihoodError, match="the bound is not finite for 1 of 3 samples") as error:
+            bound(model, LOST)
+        assert error.value.result.value.isnan().tolist() == [False, True, False]
+
+
+def test_a_sample_that_is_too_far_is_named() -> None:
+    model = rejecting()
+    far = LOST.clone()
+    far[1, 0] = 1e20
+    for ask in (log_likelihood, encode, decode, elbo):
+        with pytest.raises(LikelihoodError) as error:
+            ask(model, far)
+        text = str(error.value)
+        assert "sample 1" in text
+        assert "which lies 1e+20 standard deviations from the data's mean" in text
+        assert "leave out samples that far from the data" in text
+
+
+def test_a_tolerance_below_the_rounding_of_the_model_is_not_chased() -> None:
+    torch.manual_seed(0)
+    model = NetworkScore(MLP((2,), width=8), VPSDE(), EDMPreconditioning(), Statistics.standard((2,)))
+    # The log-density is about −5e7 nats and float32 tells 8 digits: 1e-4 nats cannot be had, however small the steps.
+    x = torch.tensor([[1e4, 0.0]])
+    out, double = log_likelihood(model, x), log_likelihood(model.double(), x)
+    assert int(out.nfe) < 200
+    assert float((out.log_prob / double.log_prob - 1).abs()) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_data(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = NetworkScore(MLP((2,), width=8), EDMSDE(), EDMPreconditioning(), Statistics.standard((2,)))
+    half = torch.randn(3, 2).to(dtype)
+    x = half.float()
+    out, same = log_likelihood(model, half), log_likelihood(model, x)
+    assert torch.equal(out.log_prob, same.log_prob)
+    for found, wanted in (
+        (out.latent, same.latent),
+        (encode(model, half), encode(model, x)),
+        (decode(model, half), decode(model, x)),
+        (interpolate(model, half, half.flip(0)), interpolate(model, x, x.flip(0))),
+        (elbo(model, half).value, elbo(model, x).value),
+    ):
+        assert found.dtype == wanted.dtype
+        assert found.dtype in (torch.float32, F64)
+        assert torch.equal(found, wanted)
+
+
+def test_autocast_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = NetworkScore(MLP((5,), width=8), VPSDE(), EDMPreconditioning(), Statistics.standard((5,)))
+    x = torch.randn(3, 5)
+
+    def every() -> list[Tensor]:
+        exact, probed = (log_likelihood(model, x, divergence=d).log_prob for d in (Exact(), Hutchinson(2)))
+        return [exact, probed, encode(model, x), decode(model, x), elbo(model, x).value]
+
+    plain = every()
+    with torch.autocast("cpu", torch.bfloat16):
+        for found, wanted in zip(every(), plain, strict=True):
+            assert torch.equal(found, wanted)

@@ -13,6 +13,7 @@ from scoresde.preconditioning import EDMPreconditioning
 from scoresde.sampling import (
     ERSDE,
     SEEDS,
+    Adaptive,
     Ancestral,
     AnnealedLangevin,
     DataStraight,
@@ -251,6 +252,14 @@ def test_non_finite() -> None:
     # What is finite is not lost.
     assert error.value.x is not None
     assert error.value.x.isfinite().all(1).tolist().count(True) == 2
+
+
+def test_a_start_that_is_too_far_is_named() -> None:
+    z = torch.zeros(3, 3, dtype=F64)
+    z[2] = 1e200
+    for solver in (Euler(), Adaptive()):
+        with pytest.raises(NonFiniteError, match="sample 2 of x_init, which lies .*e.2.. standard deviations from the"):
+            Sampler(solver, UniformTime(3))(mixture(), x_init=z)
 
 
 def test_a_non_finite_sample_does_not_touch_its_mates() -> None:
