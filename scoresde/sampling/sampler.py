@@ -36,7 +36,7 @@ __all__ = [
 
 # Standard deviations from where noised data are expected beyond which a state is in other units, it seems.
 _FAR = 5.0
-# Standard deviations from the prior's mean beyond which a start is what a sample fails by.
+# Likewise, beyond which that is why a sample that started there is not finite.
 _TOO_FAR = 100.0
 
 
