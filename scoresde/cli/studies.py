@@ -43,6 +43,7 @@ def _check(command: str, overrides: Sequence[Override]) -> None:
     import optuna
     from hydra import compose, initialize_config_dir
     from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
+    from sqlalchemy.exc import SQLAlchemyError  # type: ignore[import-untyped]
 
     texts = [str(o.input_line) for o in overrides]
     plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
@@ -56,7 +57,13 @@ def _check(command: str, overrides: Sequence[Override]) -> None:
     if sweeper.storage is None or sweeper.study_name is None:
         return
     _make_folder(sweeper.storage)
-    names = {s.study_name for s in optuna.study.get_all_study_summaries(sweeper.storage)}
+    try:
+        names = {s.study_name for s in optuna.study.get_all_study_summaries(sweeper.storage)}
+    except SQLAlchemyError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise UsageError(
+            f"{sweeper.storage} cannot be read as a study ({reason}): move it away, or give hydra.sweeper.storage"
+        ) from error
     if sweeper.study_name not in names:
         return
     trials = optuna.load_study(study_name=sweeper.study_name, storage=sweeper.storage).get_trials(deepcopy=False)

@@ -7,11 +7,12 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from scoresde.bounded import DamagedFile, check_regular, read_csv, read_json
-from scoresde.training.checkpoint import write_atomically
+from scoresde.training.checkpoint import remove_leftovers, write_atomically
 
 __all__ = ["ResumableTable"]
 
@@ -54,8 +55,13 @@ class ResumableTable:
             return {}
 
     def begin(self, rows: Iterable[Sequence[str]], **further: Any) -> None:
-        """Write both files anew, with these rows; a note of other settings only once its rows are gone."""
+        """Write both files anew, with these rows; a note of other settings only once its rows are gone.
+
+        Only the process that holds the run's lock may, as with `append`.
+        """
         self.begun = True
+        for path in (self.path, self.note_path):
+            remove_leftovers(path.parent, escape(path.name))
         text = _text([self.columns, *rows])
         write_atomically(self.path, lambda file: file.write(text.encode()))
         self.write_note(**further)

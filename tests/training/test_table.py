@@ -87,3 +87,11 @@ def test_a_pipe_or_a_folder_is_refused(written: Path, name: str) -> None:
     (written / name).mkdir()
     with pytest.raises(CheckpointError, match=f"{name} is a directory, expected a file"):
         table(written)
+
+
+def test_leftovers_of_killed_writes_are_removed(written: Path) -> None:
+    for name in (".table.csv.abcd1234", ".table.json.abcd1234", ".other.csv.abcd1234"):
+        (written / name).write_text("x")
+    again = table(written)
+    again.begin(again.lines)
+    assert sorted(os.listdir(written)) == [".other.csv.abcd1234", "table.csv", "table.json"]
