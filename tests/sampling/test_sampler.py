@@ -381,7 +381,7 @@ def test_unknown_noise_is_refused() -> None:
         Sampler(PredictorCorrector(Ancestral()), UniformTime(500)),
         Sampler(PredictorCorrector(Ancestral()), ExplicitTimes([1.0, 0.5])),
         Sampler(Multistep(order=2), DataStraight(30)),
-        Sampler(Heun(NoiseLevel()), KarrasGrid(60)),
+        Sampler(Heun(NoiseLevel()), KarrasGrid(200)),
     ],
     ids=["ancestral", "ancestral from t_max", "multistep", "heun"],
 )
