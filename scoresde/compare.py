@@ -33,7 +33,7 @@ from scoresde.metrics.evaluate import FEWEST
 from scoresde.metrics.features import FeatureMap, as_features, paired_features
 from scoresde.metrics.units import require_same_units
 from scoresde.sampling import Adaptive, ExplicitTimes, Noise, Sampler, Solver
-from scoresde.score import ScoreModel, in_model_space
+from scoresde.score import ScoreModel, as_conditions, in_model_space
 
 __all__ = [
     "COLUMNS",
@@ -158,10 +158,8 @@ class Comparison:
         method, tolerance = ("dop853", 1e-8) if model.dtype == torch.float64 else ("tsit5", 1e-6)
         self.solver = Adaptive(method, rtol=tolerance, atol=tolerance) if reference is None else reference
         self.batch_size = batch_size
-        for name, value in cond.items():
-            if isinstance(value, Tensor) and value.ndim and len(value) != self.n:
-                raise ValueError(f"{name} has {len(value)} entries, expected one for each of the {self.n} samples")
-        self.cond = cond
+        model.check_shape((self.n, *self.shape))
+        self.cond = as_conditions(cond, self.n, model.device)
         self.floor: dict[str, Estimate] = {}
         if self.data is not None and floor is not None:
             self.floor = quality(floor[: self.n].double(), self.data, features)

@@ -181,6 +181,7 @@ class Exact(Divergence):
 
     def _diagonal(self, function: Function, x: Tensor, units: Tensor | None = None) -> Tensor:
         """`(D, n)`, or the entries with the numbers `units` `(k,)` alone."""
+        _refuse_autocast(x)
         places = torch.arange(x[0].numel(), device=x.device)
 
         # Made where it is needed, since all of them are a D × D matrix.
@@ -255,6 +256,15 @@ def _kept(result: Tensor) -> Tensor:
     return result if torch.is_grad_enabled() else result.detach()
 
 
+def _refuse_autocast(x: Tensor) -> None:
+    """ValueError under autocast, in which batched derivatives of normalisation layers mix dtypes."""
+    if torch.is_autocast_enabled(x.device.type):
+        raise ValueError(
+            "batched derivatives cannot be taken under torch.autocast: leave its block, or convert the network, for "
+            "example by model.bfloat16()"
+        )
+
+
 def _products(function: Function, x: Tensor, probes: Tensor) -> Tensor:
     """Jᵀu `(n, K, D)` for probes `(n, K, D)`."""
     count = probes.shape[1]
@@ -262,6 +272,7 @@ def _products(function: Function, x: Tensor, probes: Tensor) -> Tensor:
     if count == 1:
         _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
         return _kept(pull(shaped[:, 0])[0].flatten(1)[:, None])
+    _refuse_autocast(x)
     with sdpa_kernel(SDPBackend.MATH):
         _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
         (products,) = torch.func.vmap(pull, in_dims=1, out_dims=1)(shaped)

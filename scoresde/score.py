@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from scoresde.data.transforms import Identity, Transform
 from scoresde.preconditioning import Preconditioning
 from scoresde.sde import SDE, expand_to
-from scoresde.statistics import Statistics
+from scoresde.statistics import Statistics, at_least_float32
 
 __all__ = [
     "EmpiricalScore",
@@ -23,6 +24,7 @@ __all__ = [
     "NetworkScore",
     "Prediction",
     "ScoreModel",
+    "as_conditions",
     "in_model_space",
     "with_sde",
 ]
@@ -70,12 +72,13 @@ class ScoreModel(nn.Module, ABC):
 
     def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         """E[ε | x_t = x] = (x − α D)/σ, of the shape of x."""
-        alpha, sigma = expand_to(self.sde.alpha(t), x), expand_to(self.sde.sigma(t), x)
+        fine = torch.as_tensor(t, dtype=torch.float64)
+        alpha, sigma = expand_to(self.sde.alpha(fine), x), expand_to(self.sde.sigma(fine), x)
         return (x - alpha * self.denoise(x, t, **cond)) / sigma
 
     def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         """∇ₓ log p_t(x) = −ε/σ, of the shape of x."""
-        return self.noise(x, t, **cond) / expand_to(-self.sde.sigma(t), x)
+        return self.noise(x, t, **cond) / expand_to(-self.sde.sigma(torch.as_tensor(t, dtype=torch.float64)), x)
 
     def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         """Drift of the probability-flow ODE dx/dt = f x − ½ g² score (Song et al. 2021, eq. 13)."""
@@ -185,6 +188,29 @@ class ScoreModel(nn.Module, ABC):
         return torch.float64 if first == torch.float64 else torch.float32
 
     @property
+    def event_shape(self) -> tuple[int, ...] | None:
+        """Shape of one sample in model space, as the network, a model inside or the statistics say; None if unknown."""
+        own = (getattr(part, "shape", None) for part in (self, *self.children()) if not isinstance(part, Statistics))
+        shape = next((s for s in own if isinstance(s, tuple)), None)
+        if shape is not None:
+            return tuple(shape)
+        within = (child.event_shape for child in self.children() if isinstance(child, ScoreModel))
+        found = next((s for s in within if s is not None), None)
+        return self.statistics.shape if found is None and self.statistics is not None else found
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """ValueError unless a batch of this shape, `(B, ...)`, is one of the model's samples, where that is known."""
+        event = self.event_shape
+        if event is None or tuple(shape[1:]) == event:
+            return
+        if self.exact and tuple(shape[1:]) == (math.prod(event),):
+            return
+        raise ValueError(
+            f"shape is {tuple(shape)}, but a sample of this model has shape {event}: "
+            f"expected ({', '.join(map(str, (shape[0], *event)))})"
+        )
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters (or the exact density's numbers) are."""
         return next((v.device for v in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
@@ -218,7 +244,34 @@ class ScoreModel(nn.Module, ABC):
 
     def _flow(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """f and g²/(2σ): the velocity is f x + g²/(2σ) ε."""
+        t = torch.as_tensor(t, dtype=torch.float64)
         return self.sde.drift_coefficient(t), self.sde.diffusion(t) ** 2 / (2 * self.sde.sigma(t))
+
+
+def as_conditions(cond: dict[str, Any], count: int, device: torch.device) -> dict[str, Any]:
+    """Conditions with NumPy arrays and lists of numbers as tensors on `device`, integers as int64; others as they are.
+
+    Raises:
+        ValueError: a tensor that has not one entry for each of `count` samples.
+    """
+    found = {}
+    for name, value in cond.items():
+        if isinstance(value, np.ndarray | list):
+            array = np.asarray(value, dtype=None if _regular(value) else object)
+            if array.dtype.kind in "iu":
+                value = torch.from_numpy(array.astype(np.int64)).to(device)
+            elif array.dtype.kind in "bf":
+                value = torch.from_numpy(array.copy()).to(device)
+                value = value.to(torch.get_default_dtype()) if value.is_floating_point() else value
+        if isinstance(value, Tensor) and value.ndim and len(value) != count:
+            raise ValueError(f"{name} has {len(value)} entries, expected one for each of the {count} samples")
+        found[name] = value
+    return found
+
+
+def _regular(value: Any) -> bool:
+    """Whether NumPy makes an array of numbers of it."""
+    return isinstance(value, np.ndarray) or all(isinstance(v, int | float | np.number | np.ndarray) for v in value)
 
 
 class NetworkScore(ScoreModel):
@@ -332,6 +385,10 @@ class _ExactScore(ScoreModel):
     """What is known of p₀ itself: every noise level may be asked for, under any SDE."""
 
     shape: tuple[int, ...]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_ExactScore":
+        # Half precision is for networks.
+        return super()._apply(at_least_float32(fn), recurse)
 
     @property
     def exact(self) -> bool:

@@ -8,10 +8,20 @@ from torch import Tensor, nn
 
 from scoresde.dct import DCT
 
-__all__ = ["Statistics"]
+__all__ = ["Statistics", "at_least_float32"]
 
 # Of a batch that are worked on at once: 128 MiB.
 _VALUES = 2**24
+
+
+def at_least_float32(move: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A move of tensors, for `Module._apply`, that changes the device alone where it would give half precision."""
+
+    def kept(value: Tensor) -> Tensor:
+        moved = move(value)
+        return value.to(moved.device) if moved.is_floating_point() and moved.dtype.itemsize < 4 else moved
+
+    return kept
 
 
 class Statistics(nn.Module):
@@ -24,7 +34,8 @@ class Statistics(nn.Module):
         variance: Of every value, `(*shape)`, where there is no covariance to tell it.
         dct_variance: Of every coefficient of the `DCT`, `(*shape)`, likewise.
 
-    All are kept in float64; moving the module to another dtype moves them too.
+    All are kept in float64; moving the module to another dtype moves them too, but none below float32, since a network
+    in half precision leaves the state and what is known of the data as they are.
 
     Raises:
         ValueError: Shapes that do not fit, numbers that are not finite, variances that are negative or beside a
@@ -227,6 +238,9 @@ class Statistics(nn.Module):
                 if known != (getattr(self, name) is not None) and self.covariance is None:
                     setattr(self, name, torch.zeros_like(self.mean) if known else None)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Statistics":
+        return super()._apply(at_least_float32(fn), recurse)
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}, std={float(self.std):.4g}, covariance={self.covariance is not None}"

@@ -25,7 +25,7 @@ from scoresde.likelihood.flow import Flow, LikelihoodError, Tolerance
 from scoresde.likelihood.scaling import CovarianceScaling, Scaling
 from scoresde.ode import Status, Steps
 from scoresde.sampling.coordinates import Coordinate
-from scoresde.score import ScoreModel
+from scoresde.score import ScoreModel, as_conditions
 from scoresde.tableaus import DORMAND_PRINCE, Tableau
 
 __all__ = ["LogLikelihood", "log_likelihood", "mean_and_error"]
@@ -206,7 +206,10 @@ def tolerance_of(tol: float | None, rtol: float | None, atol: float | None, size
 
 
 def check(x: Tensor, cond: dict[str, Any], prior: str = "matched") -> None:
-    """ValueError for what is not a batch of finite numbers, conditions of another length, or an unknown prior."""
+    """ValueError for what is not a batch of finite numbers, conditions of another length, or an unknown prior.
+
+    Arrays and lists among the conditions become tensors in place.
+    """
     if prior not in ("matched", "plain"):
         raise ValueError(f"prior is {prior!r}, expected 'matched' or 'plain'")
     if not x.is_floating_point():
@@ -219,9 +222,7 @@ def check(x: Tensor, cond: dict[str, Any], prior: str = "matched") -> None:
             f"x has values that are not finite in {len(broken)} of {len(x)} samples, the first of them sample "
             f"{int(broken[0])}: remove those first"
         )
-    for name, value in cond.items():
-        if isinstance(value, Tensor) and value.ndim and len(value) != len(x):
-            raise ValueError(f"{name} has {len(value)} entries, expected one for each of the {len(x)} samples")
+    cond.update(as_conditions(cond, len(x), x.device))
 
 
 @dataclass

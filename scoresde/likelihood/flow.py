@@ -111,6 +111,7 @@ class Flow:
         device: torch.device | str = "cpu",
     ) -> None:
         sde, known = model.sde, model.statistics
+        model.check_shape(shape)
         if known is None:
             warnings.warn(
                 "the model does not know the mean and standard deviation of its data, which are taken as 0 and 1: "

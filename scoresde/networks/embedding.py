@@ -200,6 +200,8 @@ class Conditioning(nn.Module):
                     f"or build it with label_dropout > 0 to have an unconditional class"
                 )
             return self.unconditional
+        if not isinstance(labels, Tensor):
+            raise TypeError(f"labels must be a tensor, got {type(labels).__name__}: use torch.as_tensor(labels)")
         if labels.dtype != torch.int64:
             raise TypeError(f"labels must be int64, got {labels.dtype}: use labels.long()")
         if labels.shape != c_noise.shape:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from scoresde.objectives import times as times_module
 from scoresde.objectives.times import Times, UniformTime, low_discrepancy
 from scoresde.objectives.weightings import SigmaSquared, Weighting
 from scoresde.score import ScoreModel
-from scoresde.sde import SDE
 
 __all__ = ["Loss", "Objective", "loss_by_noise_level"]
 
@@ -42,6 +42,14 @@ class Objective(ABC):
     def __init__(
         self, weighting: Weighting | None = None, times: Times | None = None, stratified: bool = False
     ) -> None:
+        if times is not None and not isinstance(times, Times):
+            name = type(times).__name__ if type(times).__name__ in times_module.__all__ else "UniformTime"
+            raise TypeError(
+                f"times is {times!r} of {type(times).__module__}, expected a distribution of times, such as "
+                f"scoresde.objectives.{name}()"
+            )
+        if weighting is not None and not isinstance(weighting, Weighting):
+            raise TypeError(f"weighting is {weighting!r}, expected a Weighting, such as SigmaSquared()")
         self.weighting = SigmaSquared() if weighting is None else weighting
         self.times = UniformTime() if times is None else times
         self.stratified = stratified
@@ -69,6 +77,9 @@ class Objective(ABC):
 
         Raises:
             ValueError: shapes that do not fit, or u outside [0, 1] (looked at on the CPU only).
+
+        Data in half precision are taken in float32, and so is the noise; arrays and lists among the conditions become
+        tensors.
         """
 
     def __repr__(self) -> str:
@@ -76,11 +87,12 @@ class Objective(ABC):
         return f"{type(self).__name__}({values})"
 
     def _draw(
-        self, sde: SDE, x0: Tensor, generator: torch.Generator | None, u: Tensor | None, noise: Tensor | None
+        self, model: ScoreModel, x0: Tensor, generator: torch.Generator | None, u: Tensor | None, noise: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Times `(B,)` float64, corrections `(B,)` and noise of the shape of x₀."""
         if x0.ndim < 2 or x0.shape[0] == 0:
             raise ValueError(f"x0 has shape {tuple(x0.shape)}, expected (B, ...) with at least one sample")
+        model.check_shape(x0.shape)
         size = x0.shape[0]
         if u is None:
             device = x0.device if generator is None else generator.device
@@ -95,7 +107,7 @@ class Objective(ABC):
             noise = _normal(x0.shape, x0, generator)
         elif noise.shape != x0.shape:
             raise ValueError(f"noise has shape {tuple(noise.shape)}, expected that of x0, {tuple(x0.shape)}")
-        return *self.times.sample(sde, u), noise
+        return *self.times.sample(model.sde, u), noise
 
     def _loss(
         self, model: ScoreModel, t: Tensor, correction: Tensor, error: Tensor, gain: Tensor | None = None

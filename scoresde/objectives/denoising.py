@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scoresde.objectives.base import Loss, Objective, _at_least_float32
-from scoresde.score import NetworkScore, ScoreModel
+from scoresde.score import NetworkScore, ScoreModel, as_conditions
 from scoresde.sde import expand_to
 
 __all__ = ["DenoisingScoreMatching"]
@@ -41,7 +41,8 @@ class DenoisingScoreMatching(Objective):
         **cond: Any,
     ) -> Loss:
         sde = model.sde
-        t, correction, noise = self._draw(sde, x0, generator, u, noise)
+        x0, cond = _at_least_float32(x0), as_conditions(cond, len(x0), x0.device)
+        t, correction, noise = self._draw(model, x0, generator, u, noise)
         x = sde.perturb(x0, t, noise)
         if not isinstance(model, NetworkScore):
             return self._loss(model, t, correction, _mean_square(model.noise(x, t, **cond) - noise))

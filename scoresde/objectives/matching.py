@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from scoresde.objectives.base import Loss, Objective, _at_least_float32, _normal
 from scoresde.objectives.times import Times
 from scoresde.objectives.weightings import Weighting
-from scoresde.score import ScoreModel
+from scoresde.score import ScoreModel, as_conditions
 from scoresde.sde import expand_to
 
 __all__ = ["ImplicitScoreMatching", "SlicedScoreMatching"]
@@ -63,7 +63,8 @@ class ImplicitScoreMatching(Objective):
         noise: Tensor | None = None,
         **cond: Any,
     ) -> Loss:
-        t, correction, noise = self._draw(model.sde, x0, generator, u, noise)
+        x0, cond = _at_least_float32(x0), as_conditions(cond, len(x0), x0.device)
+        t, correction, noise = self._draw(model, x0, generator, u, noise)
         x = model.sde.perturb(x0, t, noise)
         value, pull = _linearise(model, x, t, cond)
         size = x0[0].numel()
@@ -130,7 +131,8 @@ class SlicedScoreMatching(Objective):
         Raises:
             ValueError: shapes that do not fit.
         """
-        t, correction, noise = self._draw(model.sde, x0, generator, u, noise)
+        x0, cond = _at_least_float32(x0), as_conditions(cond, len(x0), x0.device)
+        t, correction, noise = self._draw(model, x0, generator, u, noise)
         if probes is None:
             probes = _normal((self.projections, *x0.shape), x0, generator)
             if self.kind == "rademacher":

@@ -14,10 +14,11 @@ from tqdm.auto import tqdm
 
 from scoresde import reprs
 from scoresde.ode import Status
+from scoresde.sampling import grids
 from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.grids import Grid
 from scoresde.sampling.noise import SampleNoise
-from scoresde.score import Prediction, ScoreModel, in_model_space
+from scoresde.score import Prediction, ScoreModel, as_conditions, in_model_space
 
 if TYPE_CHECKING:
     from scoresde.divergence import Divergence
@@ -249,6 +250,7 @@ class Sampler:
 
     Raises:
         ValueError: noise of another name.
+        TypeError: a solver that is no `Solver`, or a grid that is no `Grid`, such as a distribution of times.
     """
 
     def __init__(
@@ -256,6 +258,14 @@ class Sampler:
     ) -> None:
         if noise not in ("white", "brownian"):
             raise ValueError(f"noise is {noise!r}, expected 'white' or 'brownian'")
+        if not isinstance(solver, Solver):
+            raise TypeError(f"solver is {solver!r}, expected a Solver, such as scoresde.sampling.Heun()")
+        if not isinstance(grid, Grid):
+            name = type(grid).__name__ if type(grid).__name__ in grids.__all__ else "UniformTime"
+            raise TypeError(
+                f"grid is {grid!r} of {type(grid).__module__}, expected a time grid, such as "
+                f"scoresde.sampling.{name}(50)"
+            )
         self.solver = solver
         self.grid = grid
         self.denoise = denoise
@@ -299,15 +309,17 @@ class Sampler:
             batch_size: how many samples to work on at once; all if not given.
             trajectory: keep the state at every time.
             progress: show a progress bar.
-            dtype: of the state; that of `x_init`, or else of the model, if not given.
+            dtype: of the state, float32 or float64; that of `x_init`, or else of the model, and float32 at least, if
+                not given. A network in half precision is called in its own.
             log_prob: give log-densities, by more evaluations than `nfe` counts; for a solver that adds no noise.
             divergence: for the log-densities, as for `log_likelihood`, and `seed` is that of its probes.
             tol: of the log-densities, in nats, as for `log_likelihood`.
-            **cond: conditions for the model; tensors of length B are split with the batch.
+            **cond: conditions for the model; tensors, arrays and lists of length B are split with the batch.
 
         Raises:
-            ValueError: zero samples, neither or both of shape and x_init, a grid outside the SDE's interval,
-                log-densities with a solver that adds noise, or options for them where they are not asked for.
+            ValueError: zero samples, neither or both of shape and x_init, a shape that is not the model's, a dtype
+                below float32, a grid outside the SDE's interval, log-densities with a solver that adds noise, or
+                options for them where they are not asked for.
             LikelihoodError: a sample's path back could not be followed.
             NonFiniteError: a sample that is not finite.
             StoppedError: a sample stopped on the way, and the solver is strict; otherwise a warning says so.
@@ -317,9 +329,8 @@ class Sampler:
         shape = tuple(shape) if shape is not None else tuple(x_init.shape)  # type: ignore[union-attr]
         if len(shape) < 2 or min(shape) < 1:
             raise ValueError(f"shape is {shape}, expected (B, ...) with at least one sample of at least one element")
-        for name, value in cond.items():
-            if isinstance(value, Tensor) and value.ndim and len(value) != shape[0]:
-                raise ValueError(f"{name} has {len(value)} entries, expected one for each of the {shape[0]} samples")
+        model.check_shape(shape)
+        cond = as_conditions(cond, shape[0], model.device)
         batch_size = shape[0] if batch_size is None else batch_size
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
@@ -338,7 +349,13 @@ class Sampler:
         if x_init is not None and model.transform is not None:
             _warn_of_units(model, x_init, times[0])
         if dtype is None:
-            dtype = x_init.dtype if x_init is not None and x_init.is_floating_point() else model.dtype
+            given = x_init is not None and x_init.is_floating_point()
+            dtype = torch.promote_types(x_init.dtype, torch.float32) if given else model.dtype  # type: ignore[union-attr]
+        elif dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"dtype is {dtype}, expected float32 or float64, which the state needs: convert the network alone, by "
+                "model.bfloat16()"
+            )
         chunks = range(0, shape[0], batch_size)
         bar = tqdm(total=len(chunks) * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
         parts, tracks, reports, nfe = [], [], [], 0

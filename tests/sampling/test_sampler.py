@@ -2,13 +2,19 @@
 
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from scoresde import objectives
+from scoresde.likelihood import decode, encode, log_likelihood
+from scoresde.networks import MLP
+from scoresde.objectives import DenoisingScoreMatching
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.sampling import (
     ERSDE,
@@ -38,8 +44,9 @@ from scoresde.sampling import (
     UniformLogSNR,
     UniformTime,
 )
-from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
+from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel, with_sde
 from scoresde.sde import SDE, VESDE, VPSDE, SubVPSDE
+from scoresde.statistics import Statistics
 
 F64 = torch.float64
 SOLVERS = [
@@ -397,3 +404,97 @@ def test_much_more_noise_than_needed(make, beta_min, beta_max, t_max, sampler):
     # Four standard errors, and what steps of this length leave.
     assert ((x.mean(0) - torch.tensor([1.0, -1.0])).abs() < 4 * 0.2 / math.sqrt(2000) + 0.01).all()
     assert ((x.std(0) / 0.2 - 1).abs() < 4 / math.sqrt(4000) + 0.05).all()
+
+
+# The state is float32 at least, the network alone may be half
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_start_in_half_precision_is_followed_in_float32(dtype):
+    model = GaussianMixtureScore([1.0], [[0.0, 0.0]], [0.25], VESDE(sigma_max=1e4))
+    sampler = Sampler(Heun(NoiseLevel()), KarrasGrid(200))
+    x_init = (1e4 * torch.randn(4000, 2, generator=torch.Generator().manual_seed(1))).to(dtype)
+    out = sampler(model, x_init=x_init)
+    assert out.x.dtype == torch.float32
+    torch.testing.assert_close(out.x, sampler(model, x_init=x_init.float()).x, rtol=0, atol=0)
+    # Four standard errors, and half a percent of the method's.
+    assert ((out.x.std(0) / 0.5 - 1).abs() < 4 / math.sqrt(8000) + 0.005).all()
+    with pytest.raises(ValueError, match=f"dtype is {dtype}, expected float32 or float64"):
+        sampler(model, (2, 2), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_in_half_precision_has_a_state_in_float32(dtype):
+    statistics = Statistics.estimate(1e6 + 0.5 * torch.randn(100, 2, dtype=F64))
+    network = MLP((2,), width=16)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(0))
+    model = NetworkScore(network, VPSDE(), EDMPreconditioning(), statistics)
+    mean = statistics.mean.clone()
+    sampler = Sampler(Multistep(order=2), UniformLogSNR(10))
+    fine = sampler(model, (8, 2)).x - mean
+    model.to(dtype)
+    assert next(model.parameters()).dtype == dtype
+    # Its mean is no number of float16.
+    assert torch.equal(model.statistics.mean, mean)
+    half = sampler(model, (8, 2)).x
+    assert half.dtype == torch.float32
+    assert ((half - mean - fine).abs() < 0.01 * mean).all()
+
+
+# What it is called with
+
+
+def conditional() -> NetworkScore:
+    network = MLP((2,), width=16, num_classes=4)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(0))
+    return NetworkScore(network, VPSDE(), EDMPreconditioning(0.5))
+
+
+@pytest.mark.parametrize(
+    "labels", [np.array([0, 1, 3]), np.array([0, 1, 3], dtype=np.uint8), [0, 1, 3], [np.int64(0), 1, 3]], ids=repr
+)
+def test_labels_may_be_arrays_and_lists(labels):
+    model, sampler = conditional(), Sampler(Heun(), UniformTime(3))
+    wanted = sampler(model, (3, 2), labels=torch.tensor([0, 1, 3]))
+    torch.testing.assert_close(sampler(model, (3, 2), labels=labels, batch_size=2).x, wanted.x)
+    x = torch.zeros(3, 2)
+    exact = log_likelihood(model, x, labels=torch.tensor([0, 1, 3])).log_prob
+    assert torch.equal(log_likelihood(model, x, labels=labels).log_prob, exact)
+    loss = DenoisingScoreMatching()(model, x, u=torch.full((3,), 0.5), noise=x + 1, labels=labels)
+    assert loss.value.isfinite()
+    with pytest.raises(ValueError, match="labels has 3 entries, expected one for each of the 4 samples"):
+        sampler(model, (4, 2), labels=labels)
+    with pytest.raises(ValueError, match="this network needs labels|labels"):
+        sampler(model, (4, 2))
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 64), (4, 1, 8, 9)])
+def test_a_shape_that_is_not_the_model_s_is_refused(shape):
+    wanted = rf"shape is {re.escape(str(shape))}, but a sample of this model has shape \(1, 8, 8\): expected \(4, 1, 8"
+    network = NetworkScore(MLP((1, 8, 8), width=8), VPSDE(), EDMPreconditioning(0.5))
+    known = NetworkScore(nn.Identity(), VPSDE(), EDMPreconditioning(), Statistics.standard((1, 8, 8)))
+    for model in (network, known, with_sde(network, VESDE())):
+        with pytest.raises(ValueError, match=wanted):
+            Sampler(Heun(), UniformTime(2))(model, shape)
+        with pytest.raises(ValueError, match=wanted):
+            Sampler(Heun(), UniformTime(2))(model, x_init=torch.zeros(shape))
+        for function in (log_likelihood, encode, decode):
+            with pytest.raises(ValueError, match=wanted):
+                function(model, torch.zeros(shape))
+        with pytest.raises(ValueError, match=wanted):
+            DenoisingScoreMatching()(model, torch.zeros(shape))
+
+
+def test_a_distribution_of_times_is_no_grid_and_a_grid_no_distribution():
+    with pytest.raises(TypeError, match=r"grid is UniformLogSNR\(.*\) of scoresde.objectives.times, .*sampling.Unif"):
+        Sampler(Heun(), objectives.UniformLogSNR())
+    with pytest.raises(TypeError, match=r"grid is Heun\(.*such as scoresde.sampling.UniformTime\(50\)"):
+        Sampler(Heun(), Heun())
+    with pytest.raises(TypeError, match=r"solver is UniformTime\(steps=3\), expected a Solver"):
+        Sampler(UniformTime(3), Heun())
+    with pytest.raises(TypeError, match=r"times is UniformTime\(steps=5\) of scoresde.sampling.grids,.*objectives.U"):
+        DenoisingScoreMatching(times=UniformTime(5))
+    with pytest.raises(TypeError, match="weighting is UniformTime"):
+        DenoisingScoreMatching(objectives.UniformTime())
