@@ -83,8 +83,10 @@ class Transform(ABC):
             raise ValueError(f"{name} is described by {', '.join(expected) or 'its name alone'}, got {sorted(values)}")
         try:
             return chosen(**values)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        except ValueError as error:
             raise ValueError(f"{name} of {', '.join(expected)}: {' '.join(str(error).split())[:200]}") from error
+        except (TypeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"{name} of {', '.join(expected)}: expected numbers, got {str(values)[:100]}") from error
 
 
 @dataclass(frozen=True)

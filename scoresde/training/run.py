@@ -19,13 +19,17 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde import reprs
 from scoresde.bounded import DamagedFile, parse_json, read_json, read_yaml
 from scoresde.data import Data, DataInfo
 from scoresde.digests import digest
+from scoresde.objectives import Objective
+from scoresde.preconditioning import Preconditioning
+from scoresde.sampling import Sampler
 from scoresde.score import NetworkScore
+from scoresde.sde import SDE
 from scoresde.statistics import Statistics
 from scoresde.training.checkpoint import (
     CheckpointError,
@@ -50,6 +54,14 @@ _log = logging.getLogger(__name__)
 _IDENTITY = (
     "data", "sde", "network", "preconditioning", "objective", "optimizer", "training", "sampler", "evaluation",
 )  # fmt: skip
+_KINDS: dict[str, type] = {
+    "data": Data,
+    "network": nn.Module,
+    "objective": Objective,
+    "preconditioning": Preconditioning,
+    "sampler": Sampler,
+    "sde": SDE,
+}
 # What is written in place; other files are replaced as a whole, a link by a file.
 _WRITTEN = ("checkpoints", "metrics.jsonl", "samples", "tensorboard", "wandb")
 _FREE = ("training.log_every", "training.checkpoint_every", "training.keep")
@@ -134,8 +146,16 @@ class Run:
         write_atomically(self.directory / "config.yaml", lambda file: file.write(text.encode()))
 
     def make(self, key: str, **arguments: Any) -> Any:
-        """The object that the configuration's `key` describes."""
-        return instantiate(self.config, key, self.allow, **arguments)
+        """The object that the configuration's `key` describes.
+
+        Raises:
+            ConfigError: as for `instantiate`, or an object of another kind.
+        """
+        made = instantiate(self.config, key, self.allow, **arguments)
+        kind = _KINDS.get(key, object)
+        if not isinstance(made, kind):
+            raise ConfigError(f"{key} is a {type(made).__name__}, expected a {kind.__name__}")
+        return made
 
     def data(self) -> Data:
         """Load the data set, with the transform that the run was trained with.

@@ -298,6 +298,18 @@ def test_links_in_a_run_are_not_followed_for_writing(directory: Path, tmp_path: 
     assert run.model() is not None  # it can still be read
 
 
+@pytest.mark.parametrize("key", ["data", "network", "objective", "preconditioning", "sampler", "sde"])
+def test_what_a_configuration_makes_is_of_its_kind(key: str) -> None:
+    run = Run(Path("x"), config())
+    run.config[key] = {"_target_": "scoresde.training.ema.PowerFunction", "relative_std": 0.05}
+    given = {"shape": (2,)} if key == "network" else {}
+    with pytest.raises(ConfigError, match=f"^{key}"):
+        run.make(key, **given)
+    run.config[key]._partial_ = True
+    with pytest.raises(ConfigError, match=f"^{key}.*"):
+        run.make(key)
+
+
 def test_a_link_to_a_run_is_the_users_own(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(directory)
     (tmp_path / "notes").write_text("kept")
