@@ -7,9 +7,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from scoresde.data import Data
+from scoresde.data import Data, DataInfo
 from scoresde.training.config import ConfigError
 from scoresde.training.given import given_data
+from scoresde.training.run import data_statistics
 
 
 def points(n: int) -> torch.Tensor:
@@ -30,14 +31,15 @@ def test_labels_are_found_by_name(
     own = Data(
         "own", points(6), points(3), train_labels=torch.arange(6) % 3, test_labels=torch.arange(3), class_names=names
     )
+    info, statistics = DataInfo.of(own), data_statistics(own, dequantise=False)
     np.savez(tmp_path / "a.npz", x=points(4), y=np.array(labels))
     node = {"_target_": "scoresde.data.npz", "path": str(tmp_path / "a.npz"), "label_key": "y", "test_size": 1}
-    data, _ = given_data(own, OmegaConf.create({"data": node}), conditional=True)
+    data, _ = given_data(info, OmegaConf.create({"data": node}), statistics, True, own)
     assert data.test_labels is not None
     assert (data.test_labels.tolist(), data.class_names) == (expected, names)
     assert torch.equal(data.test, points(4))
     np.savez(tmp_path / "a.npz", x=points(4), y=np.array([7, 7, 1, 1]))
     with pytest.raises(ConfigError, match=r"labels of .*a.npz: a has the classes 7, expected those of"):
-        given_data(own, OmegaConf.create({"data": node}), conditional=True)
-    data, _ = given_data(own, OmegaConf.create({"data": node}), conditional=False)
+        given_data(info, OmegaConf.create({"data": node}), statistics, True, own)
+    data, _ = given_data(info, OmegaConf.create({"data": node}), statistics, False, own)
     assert data.test_labels is None
