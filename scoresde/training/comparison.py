@@ -167,7 +167,8 @@ def compare_run(
     known = known_tables(run.directory, "comparison")
     own: dict[str, Any] | None = None
     if source is not None or not first:
-        usual = {"n": min(len(data.test), MOST), "tolerance": None, "batch_size": 1024}
+        tolerance = settings["tolerance"] if options.tol is None else None
+        usual = {"n": min(len(data.test), MOST), "tolerance": tolerance, "batch_size": 1024}
         own = {**settings, **({} if first else usual), **({} if source is None else {"data_hash": None})}
     elif label is not None:
         own = {key: value for key, value in settings.items() if key != "label"}

@@ -207,18 +207,15 @@ def _lacks_step(key: str, entry: Any) -> bool:
 def _rename(run: Run, name: str, further: str) -> None:
     """Give a result, with its files, its picture and its entry in the summary, a further name.
 
-    Should there be one of that name, a number is added.
+    Should there be one of that name, a number is added; a renaming that was interrupted is completed.
     """
-    folders, summary = (run.directory, run.directory / "samples"), run.summary()
+    summary, files = run.summary(), _files(run, name)
     target, number = f"{name}-{further}", 1
-    while target in summary or any(list(folder.glob(f"{target}.*")) for folder in folders):
+    while target in summary or files.keys() & _files(run, target).keys():
         number += 1
         target = f"{name}-{further}-{number}"
-    for folder in folders:
-        # The file that is looked for comes last, so that an interruption leaves a result that can be found.
-        for path in sorted(folder.glob(f"{name}.*"), key=lambda p: p.suffix in (".csv", ".npz")):
-            if path.suffix != ".lock":
-                path.rename(folder / f"{target}{path.suffix}")
+    for (_, suffix), path in files.items():
+        path.rename(path.with_name(f"{target}{suffix}"))
     run.rename_picture(f"samples/{name}.png", f"samples/{target}.png")
     entry = summary.get(key_of(name))
     if entry is None:
@@ -229,3 +226,10 @@ def _rename(run: Run, name: str, further: str) -> None:
     if name == "samples":
         moved = {**moved, target: {**entry, "reference": summary.get("reference")}, "reference": None}
     run.add_to_summary(**moved)
+
+
+def _files(run: Run, name: str) -> dict[tuple[str, str], Path]:
+    """The files of a result, by their folder and suffix."""
+    folders = (run.directory, run.directory / "samples")
+    found = [path for folder in folders for path in folder.glob(f"{name}.*") if path.suffix != ".lock"]
+    return {(path.parent.name, path.suffix): path for path in sorted(found)}

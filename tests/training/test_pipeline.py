@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,9 +25,11 @@ from scoresde.likelihood import bits_per_dim
 from scoresde.sampling import Euler, Sampler
 from scoresde.score import NetworkScore
 from scoresde.training import pipeline
+from scoresde.training import run as run_module
 from scoresde.training.config import ConfigError
 from scoresde.training.loggers import LocalLogger, Logger
 from scoresde.training.pipeline import check_labels, evaluate, likelihood, sample, sample_quality, train
+from scoresde.training.results import outdate
 from scoresde.training.run import Run
 
 SMALL = [
@@ -400,6 +403,45 @@ def test_figures_of_earlier_weights_are_marked_when_training_goes_on(
     old = [p["file"] for p in listed if p["caption"].endswith("Of the weights after 20 steps.")]
     assert old == [f"samples/{name}-step20.png" for name in ("samples", "likelihood-test", "likelihood-train")]
     assert [p["file"] for p in listed[-3:]] == old
+
+
+def test_figures_that_are_set_aside_survive_an_interruption(
+    copied: Run, trained: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at any file that is renamed or written, it is completed by the next command."""
+    base = copied.directory.parent / "base"
+    shutil.copytree(copied.directory, base)
+    whole: dict[str, Any] = {}
+    for stop in range(100):
+        shutil.rmtree(copied.directory)
+        shutil.copytree(base, copied.directory)
+        left = [stop]
+
+        def interrupted(real: Any, left: list[int] = left) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
+                if left[0] == 0:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+                return real(*arguments, **options)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", interrupted(Path.rename))
+            patch.setattr(run_module, "write_atomically", interrupted(run_module.write_atomically))
+            with suppress(KeyboardInterrupt):
+                outdate(copied, 20)
+        outdate(copied, 20)
+        found = {str(p.relative_to(copied.directory)): p.read_bytes() for p in copied.directory.rglob("*.*")
+                 if p.is_file() and p.name not in ("summary.json", "pictures.json")}  # fmt: skip
+        found |= {"summary": copied.summary(), "pictures": sorted(map(str, copied.pictures()))}
+        whole = whole or {**found}
+        if left[0]:
+            break
+        assert found.keys() == whole.keys()
+    assert 5 < stop < 99
+    assert found == whole
+    assert set(found["summary"]) >= {"likelihood-test-step20", "likelihood-train-step20", "samples-step20"}
 
 
 def rows(path: Path) -> list[list[str]]:
