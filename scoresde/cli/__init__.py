@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from scoresde.cli.choices import conf_dir
 from scoresde.cli.output import Verbosity, configure, fail, nearest, without_verbosity
+from scoresde.cli.processes import leave_at_once
 
 __all__ = ["conf_dir", "main"]
 
@@ -56,7 +57,8 @@ _MAIN = ("experiment", "data", "sde", "network", "objective", "sampler", "logger
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with `arguments`, those of the process if not given; exits with its status."""
     try:
-        _main(arguments)
+        with leave_at_once():
+            _main(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # of `scoresde list samplers | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

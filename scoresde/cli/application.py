@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from scoresde.cli import sweeps
 from scoresde.cli.choices import check_extras, conf_dir
 from scoresde.cli.output import UsageError, Verbosity, configure, fail
 from scoresde.cli.overrides import check_overrides, count_jobs, edit_own, follow_sweeps, is_sweep, name_directory
+from scoresde.cli.processes import SHARED, interruptible, lost, rank, wait_for_first, world_size
 from scoresde.cli.studies import with_study
 
 __all__ = ["run"]
@@ -27,6 +29,8 @@ __all__ = ["run"]
 
 def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     """Run a command; exits if it does not do what was asked."""
+    if rank() > 0 and command not in SHARED:
+        return
     sweep: Path | None = None
     asked: int | None = None
     # Its errors come here, to be told in one line, instead of being printed by Hydra.
@@ -36,6 +40,11 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         check_extras(arguments)
         arguments = sweeps.expand_repeats(command, arguments)
         sweeps.check_sweep(command, arguments)
+        if is_sweep(arguments) and world_size() > 1 and command in SHARED:
+            raise UsageError(
+                f"--multirun is for one process, and there are {world_size()}: start each job by itself, or leave out "
+                "torchrun and share the jobs out by hydra/launcher=joblib"
+            )
         arguments = edit_own(command, arguments)
         check_overrides(command, arguments)
         arguments = follow_sweeps(arguments)
@@ -50,6 +59,8 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
             asked = count_jobs(arguments)
             arguments, sweep, lock = sweeps.make_directory(arguments)
     except UsageError as error:
+        if rank() > 0:
+            wait_for_first(2)
         fail(str(error), 2)
     except OSError as error:
         fail(explanation(error) or str(error))
@@ -103,6 +114,9 @@ class Job:
 
         configure(self.verbosity)
         own_precision()
+        # Here, where an interruption still ends the process at once.
+        import_module("scoresde.training.report" if self.command == "report" else "scoresde.training.pipeline")
+        interruptible()
         task = commands.TASKS[self.command]
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return sweeps.run_job(task, config, explanation, said=self.verbosity is not Verbosity.QUIET)
@@ -117,14 +131,27 @@ def _alone(task: Any, config: DictConfig) -> None:
     except Interrupted as stop:
         again = [f"run={config.run}"] + ([f"allow=[{','.join(config.allow)}]"] if config.allow else [])
         how = f"scoresde train {shlex.join(again)}"
+        if rank() > 0:
+            sys.exit(128 + stop.signum)
         print(f"\nstopped at step {stop.step} with a checkpoint written; to go on: {how}", file=sys.stderr)
         sys.exit(128 + stop.signum)
     except KeyboardInterrupt:
         hint = f"; to go on: scoresde train run={config.run}" if "training" in config and config.run else ""
-        print(f"\nscoresde: interrupted{hint}", file=sys.stderr)
+        if rank() == 0:
+            print(f"\nscoresde: interrupted{hint}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
+        from scoresde.training.config import ConfigError
+
+        gone = lost(error)
+        if gone is not None:
+            if gone:
+                print(f"scoresde: {gone}", file=sys.stderr, flush=True)
+            os._exit(1)  # what is left of the communication would wait for those that are gone
+        if rank() > 0 and isinstance(error, UsageError | ConfigError):
+            wait_for_first(2 if isinstance(error, UsageError) else 1)
         text = explanation(error)
+        text = f"process {rank()}: {text}" if text and rank() > 0 else text
         # With SCORESDE_TRACEBACK set, the traceback of any error: for those who work on the code.
         if text is None or os.environ.get("SCORESDE_TRACEBACK"):
             raise

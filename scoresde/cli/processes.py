@@ -1,0 +1,108 @@
+"""Several processes of one command, as torchrun, accelerate and MPI start them: who speaks, and who is gone."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+__all__ = ["SHARED", "interruptible", "leave_at_once", "lost", "rank", "wait_for_first", "world_size"]
+
+# Commands whose work the processes share; others are done by the first alone.
+SHARED = ("train", "likelihood")
+# As Accelerate reads them.
+_RANK = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+_SIZE = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def _from_environment(names: tuple[str, ...], default: int) -> int:
+    return next((int(os.environ[n]) for n in names if os.environ.get(n, "").isdecimal()), default)
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return _from_environment(_RANK, 0)
+
+
+def world_size() -> int:
+    """The number of processes."""
+    return _from_environment(_SIZE, 1)
+
+
+def wait_for_first(status: int) -> NoReturn:
+    """Exit with a status that the first process has, too, without repeating what it says.
+
+    A launcher ends all processes once one has failed, so this one fails later.
+    """
+    time.sleep(5)
+    sys.exit(status)
+
+
+def lost(error: BaseException) -> str | None:
+    """What to say of an error of communication: which process is gone.
+
+    Returns:
+        None for another error, or if there is one process. An empty text in all processes but one of those left.
+    """
+    import torch.distributed as dist
+
+    if not isinstance(error, RuntimeError) or not dist.is_available() or not dist.is_initialized():
+        return None
+    signs = ("gloo", "nccl", "connection", "socket", "peer", "store")
+    if not isinstance(error, dist.DistError) and not any(sign in str(error).lower() for sign in signs):
+        return None
+    with suppress(ValueError):  # the launcher's, which has seen it, too: this process ends by itself
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    own, ranks = dist.get_rank(), range(dist.get_world_size())
+    try:
+        # A roll-call: whoever does not answer in time is gone.
+        store = dist.PrefixStore("scoresde-alive", dist.distributed_c10d._get_default_store())
+        store.set(str(own), "here")
+        time.sleep(1)
+        left = [r for r in ranks if r == own or store.check([str(r)])]
+    except RuntimeError:  # the first process keeps the store, unless a launcher does
+        left = [own]
+    gone = ", ".join(str(r) for r in ranks if r not in left)
+    if own != left[0]:
+        return ""
+    if not gone:
+        return f"the processes lost their connection: {' '.join(str(error).split())[:120]}"
+    return f"process {gone} of {len(ranks)} has ended, so the others end, too: the newest checkpoint is kept"
+
+
+# -- interruptions before the work begins ---------------------------------------------------------------
+
+
+@contextmanager
+def leave_at_once() -> Iterator[None]:
+    """Within, an interruption ends the process at once, with status 130 and without a traceback.
+
+    For the time of imports, in which an exception can come out of any library as another. Until `interruptible` is
+    called, as there is work to be ended in order.
+    """
+    try:
+        before = signal.getsignal(signal.SIGINT)
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _leave)
+    except ValueError:  # not in the main thread, where Python delivers signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def interruptible() -> None:
+    """From now on an interruption is an exception."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    if rank() == 0:
+        print("\nscoresde: interrupted", file=sys.stderr, flush=True)
+    os._exit(128 + signum)
