@@ -375,3 +375,12 @@ def test_bad_arguments() -> None:
         Auto(0)
     assert repr(Hutchinson(3)) == "Hutchinson(probes=3, kind='rademacher')"
     assert repr(Auto(0.5)) == "Auto(stderr=0.5)"
+
+
+def test_batched_derivatives_under_autocast_are_refused() -> None:
+    x, indices = torch.zeros(2, 3), torch.arange(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        for divergence in (Exact(), Hutchinson(2)):
+            with pytest.raises(ValueError, match=r"cannot be taken under torch.autocast: .*model.bfloat16\(\)"):
+                divergence.traces(lambda y: y**2, x, 0, indices)
+    assert torch.equal(Exact().traces(lambda y: y**2, x, 0, indices).value, torch.zeros(2, dtype=torch.float64))
