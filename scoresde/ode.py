@@ -2,7 +2,10 @@
 
 The batch shares calls of the field, not step sizes: each sample has its own time, its own error estimate and
 its own controller, and leaves the batch when it arrives, for another one to take its place if there are more than
-are worked on at once. So its result does not depend on its batch mates.
+are worked on at once. So its result does not depend on its batch mates, but for what the field does: in float32 the
+rounding of a network's products depends on the size of the batch. With `grid`, step sizes are those of a grid. A
+decision at its border, or between accepting and rejecting, can still differ, which moves a result by about the
+tolerance.
 """
 
 import itertools
@@ -107,9 +110,12 @@ def integrate(
     width: int | None = None,
     on_steps: Callable[[Steps], None] | None = None,
     longest: float = math.inf,
+    grid: float = 0.0,
 ) -> Solution:
     """Integrate dy/dt = field from `start` to `stop`, forwards or backwards; see `follow`."""
-    (solution,) = follow(field, y, (start, stop), error_norm, tableau, max_steps, prepare, width, on_steps, longest)
+    (solution,) = follow(
+        field, y, (start, stop), error_norm, tableau, max_steps, prepare, width, on_steps, longest, grid
+    )
     return solution
 
 
@@ -124,6 +130,7 @@ def follow(
     width: int | None = None,
     on_steps: Callable[[Steps], None] | None = None,
     longest: float = math.inf,
+    grid: float = 0.0,
 ) -> Iterator[Solution]:
     """Integrate dy/dt = field along monotone `times` and yield the solution at times[1], times[2], ...
 
@@ -147,6 +154,7 @@ def follow(
         width: samples to work on at once; all if not given. Others take the places of those that have arrived.
         on_steps: is given the steps that are accepted.
         longest: no step is longer.
+        grid: between the logarithms of neighbouring step sizes, for fields in float32; 0 for steps of any size.
     """
     device, stages = y.device, len(tableau.stages)
     width = len(y) if width is None else width
@@ -170,7 +178,7 @@ def follow(
             slope = field(prepare(t[new][None])[0], y, new).clone()
             step = _first_step(field, prepare, y, slope, times[0], times[-1], error_norm, tableau, new)
             # Where the field is not finite at the start, no step is small enough.
-            step = step.masked_fill(~slope.isfinite().all(1), 0.0)
+            step = _on_grid(step, grid).masked_fill(~slope.isfinite().all(1), 0.0)
             nfe[new] += 2
         return y, slope, step, previous
 
@@ -218,7 +226,7 @@ def follow(
             previous = torch.where(ok, error.clamp_min(1e-4), previous)
             steps += ok
             # A step cut short at the end says little about the next.
-            step = torch.where(finished, torch.maximum(step, size * factor), size * factor)
+            step = _on_grid(torch.where(finished, torch.maximum(step, size * factor), size * factor), grid)
             stuck = ~finished & (step < smallest)
             leave = finished | stuck | (tries >= max_steps)
             if bool(leave.any()):
@@ -256,6 +264,16 @@ def _weighted(weights: Sequence[float], slopes: list[Tensor]) -> Tensor:
     for w, k in rest:
         total = total.add_(k, alpha=w)
     return total
+
+
+def _on_grid(step: Tensor, grid: float) -> Tensor:
+    """The nearest of the step sizes e^(k grid), k an integer.
+
+    The rounding of a float32 field depends on how many samples share a call, and so do its error estimates. Steps that
+    follow them exactly would differ by as much, relatively, and results by that share of the solver's error. Between
+    the borders of this grid they are the same.
+    """
+    return (grid * (step.log() / grid).round()).exp() if grid else step
 
 
 def _control(error: Tensor, previous: Tensor, order: int) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,10 @@ from scoresde.tableaus import Tableau
 __all__ = ["Flow", "LikelihoodError", "Tolerance"]
 
 
+# Between the logarithms of step sizes: a tenth of a step, and half of its error at order 5.
+_GRID = 0.1
+# The share of what rounding moves a result by at most that is taken off error estimates.
+_NOISE = 0.01
 # Standard deviations from the mean beyond which a sample that fails is said to be too far from the data.
 _FAR = 100.0
 
@@ -58,7 +62,9 @@ class Tolerance:
 
     No step is asked for more than the dtype of the model can tell: what rounding its input x and its output ε to one
     part in 1/eps moves the log-density by, or the state. Such errors do not fall with the step, so that a sample far
-    from the data, or data in a narrow band far from 0, would else be followed in ever smaller steps.
+    from the data, or data in a narrow band far from 0, would else be followed in ever smaller steps. A hundredth of it
+    is taken off every error estimate: where less is left, as in noise that is small against the data, the estimate is
+    made of rounding, which depends on the size of the batch, and must not choose the next step.
     """
 
     nats: float | None = None
@@ -209,7 +215,9 @@ class Flow:
                 place = self._latest[0]
                 scale = tolerance.atol + tolerance.rtol * torch.maximum(before.abs(), after.abs())
                 least = self.spread.apply(place.level[:, None] / place.norm, rounding()).abs()
-                return (error / torch.maximum(scale, least)).square().mean(1).sqrt()
+                scale = torch.maximum(scale, least)
+                total, noise = ((v / scale).square().mean(1).sqrt() for v in (error, least))
+                return (total - _NOISE * noise).clamp_min(0)
 
             return relative
 
@@ -218,7 +226,8 @@ class Flow:
             # The score of y is −(Σ + σ̃²)^(1/2) ε/σ̃.
             score = self.spread.apply(place.norm / place.level[:, None], eps)
             least = (eps * rounding()).square().sum(1).sqrt()
-            return (error.square() * (1 + score.square())).sum(1).sqrt() / least.clamp_min(allowed)
+            total = (error.square() * (1 + score.square())).sum(1).sqrt()
+            return (total - _NOISE * least).clamp_min(0) / least.clamp_min(allowed)
 
         return nats
 
@@ -246,6 +255,7 @@ class Flow:
                 width=width,
                 on_steps=on_steps,
                 longest=longest,
+                grid=0.0 if self.dtype == torch.float64 else _GRID,
             )
 
     def lost(self, solution: Solution, y: Tensor, first: int, result: Any) -> LikelihoodError | None:
