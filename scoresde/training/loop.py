@@ -448,19 +448,22 @@ class Trainer:
         """
         if self._resumed:
             return True
-        found = checkpoints(self.checkpoints)
-        for path, older in zip(found, [*found[1:], None], strict=False):
+        damaged: list[tuple[Path, CheckpointError]] = []
+        for path in checkpoints(self.checkpoints):
             try:
                 state = load_checkpoint(path)
             except CheckpointError as error:
                 if path.exists() and not isinstance(error, DamagedFile):
                     raise
-                if older is None:
-                    raise CheckpointError(f"{error}, and there is no other: restore one from a copy") from error
-                self._set_aside(path, older)
+                damaged.append((path, error))
                 continue
             self._take_up(path, state)
+            for bad, _ in damaged:
+                self._set_aside(bad, path)
             return True
+        if damaged:
+            newest = damaged[0][1]
+            raise CheckpointError(f"{newest}, and there is no other: restore one from a copy") from newest
         return False
 
     def set_aside_checkpoints(self) -> None:

@@ -829,7 +829,8 @@ def test_other_commands_on_a_strangers_run(work: Path, capsys: pytest.CaptureFix
 def test_training_does_not_go_on_from_a_damaged_run(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = work / RUN / "checkpoints" / "step-000000020.pt"
     content = path.read_bytes()
-    path.write_bytes(content[:1000])
+    for each in path.parent.iterdir():
+        each.write_bytes(content[:1000])
     more = ["train", f"run={RUN}", "training.steps=30", "progress=false"]
     assert "step-000000020.pt cannot be read as a checkpoint" in refusal(capsys, *more)
     torch.save({"format": "another"}, path)
