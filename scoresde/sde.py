@@ -9,6 +9,7 @@ References: Song et al. 2021 (arXiv:2011.13456) for VP, sub-VP and VE; Nichol & 
 """
 
 import copy
+import inspect
 import math
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterable
@@ -74,6 +75,12 @@ class _Checked(ABCMeta):
         sde = super().__call__(*args, **kwargs)
         sde._check_ends()
         return sde
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The constructor's, for help and tooltips, which would show that of `__call__`."""
+        whole = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return whole.replace(parameters=list(whole.parameters.values())[1:])
 
 
 class SDE(metaclass=_Checked):

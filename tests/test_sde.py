@@ -1,6 +1,7 @@
 """Every forward SDE against its definition at 50 digits, quadrature, simulation and the base class."""
 
 import functools
+import inspect
 import itertools
 import math
 
@@ -728,3 +729,9 @@ def test_reverse_in_float32_stays_inside_the_interval(sde):
     reverse = part.reverse(Strict([1.0], [[1.0, -0.5]], [[0.25, 0.04]], part))
     for s in (0.0, part.t_max - part.t_min):
         assert reverse.f(torch.tensor(s), torch.zeros(1, 2)).isfinite().all()
+
+
+def test_help_shows_the_arguments_of_the_constructor(sde: SDE) -> None:
+    shown = inspect.signature(type(sde))
+    assert list(shown.parameters) == list(inspect.signature(type(sde).__init__).parameters)[1:]
+    assert "args" not in shown.parameters
