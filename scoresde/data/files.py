@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ __all__ = ["image_folder", "npz"]
 
 _log = logging.getLogger(__name__)
 
+_PIXEL_LEVELS = 256  # more are standardised: counts and detector readings fill a part of their range
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing", "val", "valid", "validation")
 """Names of folders that are parts of a data set, in lower case; of those to test on, the first that is there."""
@@ -35,8 +36,8 @@ def npz(
     seed: int = 0,
     channels_last: bool | None = None,
     standardise: Standardisation = "auto",
-    low: float = -1.0,
-    high: float = 1.0,
+    low: float | None = None,
+    high: float | None = None,
     test_key: str | None = None,
     test_label_key: str | None = None,
 ) -> Data:
@@ -56,9 +57,10 @@ def npz(
         channels_last: Whether the array is `(N, H, W, C)` or `(N, H, W)`, and becomes `(N, C, H, W)`. None: as its
             shape says, where only one reading makes sense.
         standardise: What has a mean and a standard deviation of its own, where the array is continuous: `"all"`,
-            `"channel"`, `"value"`, `"none"` or `"auto"`; see `scoresde.data.continuous`.
-        low: Lower end of the range of the model that the levels are mapped to.
-        high: Upper end of that range.
+            `"channel"`, `"value"`, `"none"` or `"auto"`; see `scoresde.data.continuous`. More than 256 levels, which
+            need not fill their range as 8-bit pixels do, have one for all, unless it is `"none"`.
+        low: Lower end of the range of the model that the levels are mapped to. None: -1, or what standardises them.
+        high: Upper end of that range. None: 1, or what standardises the levels.
         test_key: Name of an array `(M, *shape)` to test on, instead of a part of the other.
         test_label_key: Name of its classes `(M,)`.
 
@@ -88,7 +90,9 @@ def npz(
             f"standardise={standardise} is for continuous values, and the {levels} levels of {_where(key, path)} have "
             "one scale"
         )
-    if levels is None and (low, high) != (-1.0, 1.0):
+    if (low is None) != (high is None):
+        raise ValueError(f"low is {low} and high is {high}: give both ends of the model's range, or neither")
+    if levels is None and low is not None:
         raise ValueError(f"low={low} and high={high} are of discrete data: give levels=, or leave them out")
     parts = [x] if test_key is None else [x, arrays[test_key]]
     if test_key is not None and (parts[1].dtype.kind not in "uif" or parts[1].shape[1:] != x.shape[1:]):
@@ -108,8 +112,20 @@ def npz(
                     f"dtype {target.dtype}"
                 )
         labels, names = index_classes(*targets)
-    discrete = None if levels is None else Discrete(levels, low, high)
-    return _data_of(Path(path).stem, values, labels, names, discrete, test_size, seed, standardise)
+    transform: Callable[[Tensor], Transform]
+    if levels is None:
+        transform = partial(continuous, standardise=standardise)
+    elif low is not None and high is not None:
+        transform = _always(Discrete(levels, low, high))
+    elif levels <= _PIXEL_LEVELS or standardise == "none":
+        transform = _always(Discrete(levels))
+    else:
+        transform = partial(Discrete.standardised, levels=levels)
+    return _data_of(Path(path).stem, values, labels, names, transform, test_size, seed)
+
+
+def _always(transform: Transform) -> Callable[[Tensor], Transform]:
+    return lambda _: transform
 
 
 def _where(key: str, path: str) -> str:
@@ -190,7 +206,7 @@ def image_folder(
         values.split(bounds),
         [] if targets is None else targets.split(bounds),
         names,
-        Discrete(256),
+        _always(Discrete(256)),
         test_size,
         seed,
     )
@@ -256,38 +272,33 @@ def _data_of(
     values: Sequence[Tensor],
     labels: Sequence[Tensor],
     class_names: tuple[str, ...] | None,
-    discrete: Discrete | None,
+    transform: Callable[[Tensor], Transform],
     test_size: int | float,
     seed: int,
-    standardise: Standardisation = "auto",
 ) -> Data:
-    """The data set of two parts, or of a single one that is split; without `discrete` its values are continuous."""
+    """The data set of two parts, or of a single one that is split, with the transform of its training part."""
     rows = None
     if len(values) == 1:
         places = split_indices(len(values[0]), test_size, seed)
         values, labels = [values[0][i] for i in places], [y[i] for y in labels for i in places]
         rows = torch.cat(places)
-    transform: Transform = discrete if discrete is not None else _fit(name, values[0], standardise)
+    bad = int((~values[0].isfinite()).sum())
+    if bad:
+        raise ValueError(f"{name}: values must be finite, {bad} of {values[0].numel()} are NaN or infinite")
+    try:
+        fitted = transform(values[0])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     return Data(
         name=name,
         train=values[0],
         test=values[1],
-        transform=transform,
+        transform=fitted,
         train_labels=labels[0] if labels else None,
         test_labels=labels[1] if labels else None,
         class_names=class_names,
         rows=rows,
     )
-
-
-def _fit(name: str, values: Tensor, standardise: Standardisation) -> Transform:
-    bad = int((~values.isfinite()).sum())
-    if bad:
-        raise ValueError(f"{name}: values must be finite, {bad} of {values.numel()} are NaN or infinite")
-    try:
-        return continuous(values, standardise)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
 
 
 def _native(x: np.ndarray) -> np.ndarray:

@@ -415,7 +415,8 @@ def _caption(picture: dict[str, str]) -> str:
 def _as_before(node: dict[str, Any]) -> dict[str, Any]:
     """Arguments that the data of an older run, which keeps nothing of them, were read with before there were others."""
     then: dict[str, dict[str, Any]] = {
-        "scoresde.data.npz": {"standardise": "all", "channels_last": False},
+        # Levels, of any number, were mapped to [-1, 1], and continuous values had one scale.
+        "scoresde.data.npz": {"standardise": "all" if node.get("levels") is None else "none", "channels_last": False},
         "scoresde.data.image_folder": {"split_folders": False},
     }
     return {key: value for key, value in then.get(str(node.get("_target_")), {}).items() if key not in node}

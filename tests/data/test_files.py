@@ -216,6 +216,25 @@ def test_npz_of_many_levels_and_a_range(tmp_path: Path) -> None:
         npz(save(tmp_path, x=np.minimum(x, 4095)))
     with pytest.raises(ValueError, match=r"low=0.0 and high=1.0 are of discrete data"):
         npz(save(tmp_path, x=FLOATS), low=0.0, high=1.0)
+    with pytest.raises(ValueError, match=r"low is 0.0 and high is None: give both ends"):
+        npz(save(tmp_path, x=x), levels=2**16, low=0.0)
+
+
+def test_many_levels_are_standardised_and_pixels_are_not(tmp_path: Path) -> None:
+    # Counts of a detector: a band of a thousandth of the range of their type, far from its middle.
+    counts = np.random.default_rng(0).poisson(40.0, (500, 6)).astype(np.uint16)
+    data = npz(save(tmp_path, x=counts), levels=2**16)
+    noise = torch.rand(data.train.shape, generator=torch.Generator().manual_seed(0))
+    x = data.transform.encode(data.train, noise, torch.float64)
+    assert abs(float(x.mean())) < 0.02
+    assert float(x.std()) == pytest.approx(1, abs=0.01)
+    assert torch.equal(data.transform.decode(data.transform.encode(data.train, noise)), data.train)
+    # The density of a level changes by the width of its cell.
+    scale = float((data.train.double().var() + 1 / 12).sqrt())
+    assert data.transform.log_det((6,)) == pytest.approx(-6 * np.log(scale))
+    assert npz(save(tmp_path, x=counts), levels=2**16, standardise="none").transform == Discrete(2**16)
+    assert npz(save(tmp_path, x=counts), levels=256).transform == Discrete(256)
+    assert npz(save(tmp_path, x=counts.astype(np.uint8))).transform == Discrete(256)
 
 
 def test_npy(tmp_path: Path) -> None:
