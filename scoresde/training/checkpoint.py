@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from scoresde.bounded import CheckpointError, DamagedFile, check_regular, read_tensor_header
 from scoresde.digests import DIGEST, digest, is_intact
+from scoresde.limits import check_memory
 
 __all__ = [
     "CheckpointError",
@@ -134,9 +136,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         DamagedFile: a truncated file, or values that are not those that were written.
-        CheckpointError: no such file, or a foreign one.
+        CheckpointError: no such file, a foreign one, or one above the limit of memory.
     """
     check_regular(path)
+    _check_declared(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -146,18 +149,43 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") not in (_FORMAT, _WITHOUT_DIGEST):
         raise CheckpointError(f"{path} is no checkpoint of scoresde: expected a file written by `scoresde train`")
     known = state.pop(DIGEST, None)
-    if state["format"] == _FORMAT and known != _digest_of_state(state):
+    try:
+        found = _digest_of_state(state)
+    except ValueError as error:
+        raise DamagedFile(f"{path} is damaged: {error}") from error
+    if state["format"] == _FORMAT and known != found:
         raise DamagedFile(f"{path} is damaged: its values are not those that were written")
     return state
 
 
+def _check_declared(path: Path) -> None:
+    """Hold what an archive says that it unpacks to, to the limit of memory, before any of it is unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            declared = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch says what is wrong with it
+    try:
+        check_memory(declared, f"checkpoint {path}")
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
 def _digest_of_state(state: dict[str, Any]) -> str:
-    """Digest of the tensors and plain values in nested containers."""
+    """Digest of the tensors and plain values in nested containers.
+
+    Raises:
+        ValueError: a tensor of which not every element is stored.
+    """
     tensors: dict[str, Tensor] = {}
     others: list[tuple[str, str]] = []
 
     def walk(node: Any, name: str) -> None:
         if isinstance(node, Tensor):
+            # One that repeats its elements, or has none, could be of any size.
+            stored = node.layout is torch.strided and node.device.type != "meta"
+            if not stored or node.numel() * node.element_size() > node.untyped_storage().nbytes():
+                raise ValueError(f"the elements of tensor {name} are not stored one by one")
             tensors[name] = node
         elif isinstance(node, dict):
             for key, value in node.items():

@@ -287,6 +287,24 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
         assert not mark.exists()
 
 
+def test_a_checkpoint_above_the_limit_of_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_checkpoint(tmp_path, 1, {"x": torch.zeros(300_000)}, keep=1)
+    monkeypatch.setenv("SCORESDE_MEMORY", "0.001")
+    with pytest.raises(CheckpointError, match=r"would take .* the limit is 0.001 GiB: .*SCORESDE_MEMORY=1") as error:
+        load_checkpoint(path)
+    assert "\n" not in str(error.value)
+    monkeypatch.setenv("SCORESDE_MEMORY", "1")
+    assert load_checkpoint(path)["x"].shape == (300_000,)
+
+
+def test_a_tensor_that_repeats_its_elements_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "step-000000001.pt"
+    for repeated in (torch.zeros(1).expand(1000), torch.zeros(3, device="meta"), torch.zeros(3).to_sparse()):
+        torch.save({"format": "scoresde-checkpoint-1", "step": 1, "x": repeated}, path)
+        with pytest.raises(DamagedFile, match="the elements of tensor /'x' are not stored one by one"):
+            load_checkpoint(path)
+
+
 def test_foreign_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "step-000000001.pt"
     for content in ({"state_dict": {"w": torch.ones(2)}}, torch.ones(3), [1, 2], {"format": "other"}):
