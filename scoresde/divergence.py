@@ -11,6 +11,7 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -181,7 +182,6 @@ class Exact(Divergence):
 
     def _diagonal(self, function: Function, x: Tensor, units: Tensor | None = None) -> Tensor:
         """`(D, n)`, or the entries with the numbers `units` `(k,)` alone."""
-        _refuse_autocast(x)
         places = torch.arange(x[0].numel(), device=x.device)
 
         # Made where it is needed, since all of them are a D × D matrix.
@@ -189,7 +189,7 @@ class Exact(Divergence):
             return (places == i).to(x.dtype).reshape(x.shape[1:])
 
         # The fused attention kernels have no batching rule for their derivative.
-        with sdpa_kernel(SDPBackend.MATH):
+        with _without_autocast(x), sdpa_kernel(SDPBackend.MATH):
             if self.mode == "forward":
 
                 def entry(i: Tensor) -> Tensor:
@@ -256,13 +256,11 @@ def _kept(result: Tensor) -> Tensor:
     return result if torch.is_grad_enabled() else result.detach()
 
 
-def _refuse_autocast(x: Tensor) -> None:
-    """ValueError under autocast, in which batched derivatives of normalisation layers mix dtypes."""
+def _without_autocast(x: Tensor) -> AbstractContextManager[None]:
+    """Leave torch.autocast, in which batched derivatives of normalisation layers mix dtypes."""
     if torch.is_autocast_enabled(x.device.type):
-        raise ValueError(
-            "batched derivatives cannot be taken under torch.autocast: leave its block, or convert the network, for "
-            "example by model.bfloat16()"
-        )
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()
 
 
 def _products(function: Function, x: Tensor, probes: Tensor) -> Tensor:
@@ -270,10 +268,10 @@ def _products(function: Function, x: Tensor, probes: Tensor) -> Tensor:
     count = probes.shape[1]
     shaped = probes.reshape(*probes.shape[:2], *x.shape[1:])
     if count == 1:
-        _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
-        return _kept(pull(shaped[:, 0])[0].flatten(1)[:, None])
-    _refuse_autocast(x)
-    with sdpa_kernel(SDPBackend.MATH):
+        with _without_autocast(x):
+            _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
+            return _kept(pull(shaped[:, 0])[0].flatten(1)[:, None])
+    with _without_autocast(x), sdpa_kernel(SDPBackend.MATH):
         _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
         (products,) = torch.func.vmap(pull, in_dims=1, out_dims=1)(shaped)
     return _kept(products.flatten(2))

@@ -981,8 +981,9 @@ def command(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_interrupt_and_go_on(trained: Path, empty: Path, training_only: None) -> None:
+def test_interrupt_and_go_on(trained: Path, empty: Path, training_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
     (empty / "slow_logger.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(empty)
     often = ["training.log_every=1", "training.checkpoint_every=null"]
     process = command(
         empty, "train", *TOY, *often, "name=run", "logger._target_=slow_logger.Slow", "allow=[slow_logger]"

@@ -73,6 +73,8 @@ def test_an_interruption_of_imports_ends_without_a_traceback(module: str, tmp_pa
     (tmp_path / "sitecustomize.py").write_text(f"""
 import os, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a parent in the background has set to be ignored
+
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:

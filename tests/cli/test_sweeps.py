@@ -382,7 +382,7 @@ def test_what_is_not_installed(
         (["train", "hydra/launcher=joblib"], "hydra/launcher=joblib is for several jobs: add --multirun"),
         (["train", "-m", "sde=vp,ve", "hydra.sweep.dir='a_${now:%H}'"], "hydra.sweep.dir is .*, expected a plain path"),
         (["train", "-m", "sde=vp,ve", "hydra.launcher.n_job=2"], "n_job"),
-        (["sample", "somewhere", "seed=x"], "seed is 'x', expected a whole number"),
+        (["sample", "somewhere", "seed=x"], "seed is 'x', expected an integer"),
         (["report", "somewhere", "pictures=maybe"], "pictures is 'maybe', expected true or false"),
         (["report", "nowhere"], "nowhere does not exist"),
     ],

@@ -130,12 +130,12 @@ def test_options_that_are_refused(run: Run, change: str, message: str) -> None:
         made(run, change)
 
 
-def test_data_that_are_refused(run: Run) -> None:
+def test_data_that_are_refused(run: Run, tmp_path: Path) -> None:
     options = config("dequantise", "run=x", *QUICK)
     model = run.model()
     continuous = config("train", "data=two_moons", *SMALL)
     with pytest.raises(ConfigError, match="two_moons is continuous: only discrete data are dequantised"):
-        dequantise(run, model, Run(run.directory, continuous).data(), options)
+        dequantise(run, model, Run(tmp_path, continuous).data(), options)
     few = run.data()
     object.__setattr__(few, "train", few.train[:30])
     with pytest.raises(ConfigError, match="has 30 training samples, expected at least 40"):

@@ -1,0 +1,11 @@
+"""Solvers are tested on smooth SDEs; `test_sde.py` has what solvers make of a table of β."""
+
+import pytest
+
+from scoresde.sde import SDE
+from tests.conftest import SMOOTH
+
+
+@pytest.fixture(params=list(SMOOTH.values()), ids=list(SMOOTH))
+def sde(request: pytest.FixtureRequest) -> SDE:
+    return request.param
