@@ -125,10 +125,15 @@ def test_six_steps(name: str, sde: SDE) -> None:
     assert torch.equal(sampler(model, (COUNT, 2), dtype=torch.float32).x, out.x)
     if name == "torchsde":  # the path is the batch's
         return
-    some = sampler(model, (60, 2), batch_size=25, dtype=torch.float32).x
     # scipy's steps are the batch's; the others' are a sample's own, up to the order in which a batch is summed.
     tolerance = 3e-3 if name == "scipy" else 1e-4
-    torch.testing.assert_close(some, out.x[:60], rtol=tolerance, atol=tolerance * float(out.x.std()))
+    some = sampler(model, (60, 2), batch_size=25, dtype=torch.float32).x
+    close = torch.isclose(some, out.x[:60], rtol=tolerance, atol=tolerance * float(out.x.std())).all(1)
+    # Between two components of the mixture a path may move by a thousand times the rounding of float32.
+    assert int(close.sum()) >= 58
+    if name != "scipy":
+        one, many = (sampler(model, (60, 2), batch_size=size, dtype=torch.float64).x for size in (25, 60))
+        torch.testing.assert_close(one, many, rtol=1e-7, atol=1e-7 * float(out.x.std()))
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
