@@ -1,7 +1,6 @@
 """Samplers compared on a run's model: a line for each cell, in a file that an interrupted command goes on from."""
 
 import contextlib
-import difflib
 import hashlib
 import math
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from scoresde.training.config import ConfigError, instantiate
 from scoresde.training.pipeline import check_evaluation_size, label_index, labels_of
 from scoresde.training.results import choose_name, known_tables
 from scoresde.training.run import Run
+from scoresde.training.signatures import nearest
 from scoresde.training.table import ResumableTable
 
 __all__ = ["Presets", "compare_run"]
@@ -63,9 +63,10 @@ class Presets:
         """ConfigError for the first name that is no file's."""
         for name in names:
             if name not in self.files:
-                near = difflib.get_close_matches(str(name), self.files, 1, 0.5)
-                hint = f", did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(f"unknown sampler {name!r}{hint}; expected names of {', '.join(self.files)}")
+                raise ConfigError(
+                    f"unknown sampler {name!r}{nearest(str(name), self.files)}; "
+                    f"expected names of {', '.join(self.files)}"
+                )
 
     def cells(self, names: Sequence[str] | None, steps: Sequence[int]) -> list[tuple[str, int | None]]:
         """Samplers and numbers of steps: a sampler whose tolerance decides comes once, with None.

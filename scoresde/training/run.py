@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from scoresde import reprs
 from scoresde.bounded import DamagedFile, parse_json, read_json, read_yaml
 from scoresde.data import Data, DataInfo
-from scoresde.digests import digest
+from scoresde.digests import DIGEST, digest
 from scoresde.objectives import Objective
 from scoresde.preconditioning import Preconditioning
 from scoresde.sampling import Sampler
@@ -213,7 +213,9 @@ class Run:
         Raises:
             CheckpointError: as for `model`.
         """
-        return digest(load_tensors(self.model_path))[:16]
+        tensors = load_tensors(self.model_path)
+        # It was compared with the tensors as they were read; older files have none.
+        return (load_metadata(self.model_path).get(DIGEST) or digest(tensors))[:16]
 
     def step(self) -> int | None:
         """The training step of the model's weights; None if its file does not say."""
