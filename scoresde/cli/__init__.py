@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from scoresde.cli.choices import conf_dir
-from scoresde.cli.output import Verbosity, configure, fail, nearest, without_verbosity
+from scoresde.cli.output import Verbosity, configure, fail, nearest, tolerate_encoding, without_verbosity
 from scoresde.cli.processes import leave_at_once
 
 __all__ = ["conf_dir", "main"]
@@ -56,6 +56,7 @@ _MAIN = ("experiment", "data", "sde", "network", "objective", "sampler", "logger
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with `arguments`, those of the process if not given; exits with its status."""
+    tolerate_encoding()
     try:
         with leave_at_once():
             _main(arguments)

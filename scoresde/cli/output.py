@@ -1,5 +1,7 @@
 """What the command says: errors in one line, warnings, tables that fit the terminal, more or less of it."""
 
+import codecs
+import io
 import logging
 import os
 import shutil
@@ -13,7 +15,7 @@ from typing import NoReturn
 
 from scoresde.training.signatures import nearest
 
-__all__ = ["UsageError", "Verbosity", "configure", "fail", "nearest", "print_table", "wrapped"]
+__all__ = ["UsageError", "Verbosity", "configure", "fail", "nearest", "print_table", "tolerate_encoding", "wrapped"]
 
 
 class UsageError(ValueError):
@@ -42,8 +44,33 @@ def without_verbosity(arguments: Iterable[str]) -> list[str]:
     return [a for a in arguments if a not in _FLAGS]
 
 
+_NOISY = (
+    "accelerate", "alembic", "fsspec", "hydra", "hydra_plugins", "matplotlib", "optuna", "submitit", "torch", "wandb",
+)  # fmt: skip
+
+# What the command itself prints, in characters that every encoding has.
+_ASCII = {"–": "-", "—": "-", "−": "-", "±": "+-", "×": "x", "≤": "<=", "≥": ">=", "↓": "v", "↑": "^", "…": "..."}
+
+
+def _substitute(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_ASCII.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("scoresde", _substitute)
+
+
+def tolerate_encoding() -> None:
+    """Print a character that stdout or stderr cannot encode as one or two that it can, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="scoresde")
+
+
 def configure(verbosity: Verbosity) -> None:
-    """Set up logging and warnings of this process, which may be one that a launcher has made."""
+    """Set up streams, logging and warnings of this process, which may be one that a launcher has made."""
+    tolerate_encoding()
     levels = {Verbosity.QUIET: logging.ERROR, Verbosity.NORMAL: logging.INFO, Verbosity.VERBOSE: logging.DEBUG}
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("scoresde").setLevel(levels[verbosity])
@@ -51,7 +78,7 @@ def configure(verbosity: Verbosity) -> None:
         # An environment variable reaches the processes of a launcher, too.
         os.environ["SCORESDE_TRACEBACK"] = "1"
     # Libraries say at INFO what only their authors want to know.
-    for noisy in ("accelerate", "matplotlib", "torch", "wandb", "hydra", "submitit", "optuna", "alembic", "fsspec"):
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     warnings.formatwarning = format_warning
 

@@ -72,7 +72,7 @@ class LocalLogger(Logger):
     def numbers(self, step: int, values: dict[str, Any]) -> None:
         # Opened for each line: a line is on disk before training goes on, whatever stops it.
         line = json.dumps({"step": step, **{k: _plain(v) for k, v in values.items()}}, allow_nan=False)
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
 
