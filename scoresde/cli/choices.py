@@ -3,21 +3,14 @@
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 from scoresde.cli.output import UsageError, fail, nearest, print_table, wrapped
+from scoresde.training.words import conf_dir
 
 __all__ = ["check_extras", "conf_dir", "description", "groups", "options", "show", "show_command"]
 
 # Where an s does not make it, as one word for the shell.
 _PLURALS = {"data": "data_sets", "training": "training", "evaluation": "evaluation"}
-
-
-def conf_dir() -> Path:
-    """Where the configuration is: in the wheel beside the package's modules, in a checkout one folder up."""
-    package = Path(__file__).parent.parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def groups() -> list[str]:

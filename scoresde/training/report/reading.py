@@ -4,7 +4,6 @@ Nothing here is executed, files are read only where they lie inside their run di
 is left out with a note.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 from scoresde import bounded
 from scoresde.bounded import CheckpointError, DamagedFile
 from scoresde.training.report.numbers import as_dict, is_number
+from scoresde.training.words import in_words, leaves
 
 __all__ = ["Job", "Run", "Sweep", "find_runs", "natural", "read_json", "read_run", "read_sweep"]
 
@@ -23,8 +23,9 @@ __all__ = ["Job", "Run", "Sweep", "find_runs", "natural", "read_json", "read_run
 class Run:
     """A run directory's text.
 
-    `config` has the leaves of the configuration by their dotted names; `coloured` the samplers that the picture of the
-    comparison colours, in the order of the colours; `comparisons` the settings of further comparisons by their names.
+    `config` has the leaves of the configuration by their dotted names, `words` what they are on a command line;
+    `coloured` the samplers that the picture of the comparison colours, in the order of the colours; `comparisons` the
+    settings of further comparisons by their names.
     """
 
     directory: Path
@@ -37,6 +38,7 @@ class Run:
     coloured: list[str]
     notes: list[str]
     comparisons: dict[str, dict[str, Any]] = field(default_factory=dict)
+    words: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def read_run(directory: Path) -> Run:
             f"Training has gone on to step {log[-1]['step']} since; the model and its figures are of {trained}."
         )
     comparisons = _read_comparisons(directory, notes)
-    return Run(directory, name, text, config, summary, log, comparison, coloured, notes, comparisons)
+    return Run(directory, name, text, config, summary, log, comparison, coloured, notes, comparisons, in_words(config))
 
 
 def _mark_conditional(summary: dict[str, Any], config: dict[str, Any]) -> None:
@@ -146,27 +148,12 @@ def _read_comparisons(directory: Path, notes: list[str]) -> dict[str, dict[str, 
 
 
 def _flatten(content: bytes, notes: list[str]) -> dict[str, Any]:
-    """The leaves of a YAML mapping by dotted names; lists of plain values are leaves, as text."""
-    leaves: dict[str, Any] = {}
-
-    def walk(node: Any, prefix: str) -> None:
-        if isinstance(node, dict) and node:
-            for key, value in node.items():
-                walk(value, f"{prefix}.{key}" if prefix else str(key))
-        elif isinstance(node, list) and any(isinstance(item, (dict, list)) for item in node):
-            for index, value in enumerate(node):
-                walk(value, f"{prefix}.{index}")
-        elif isinstance(node, (dict, list)):
-            leaves[prefix] = json.dumps(node, default=str, ensure_ascii=False)
-        else:
-            leaves[prefix] = node
-
+    """The leaves of a YAML mapping by dotted names."""
     problem = "config.yaml holds no mapping"
     try:
         plain = bounded.parse_yaml(content, Path("config.yaml"))
         if isinstance(plain, dict):
-            walk(plain, "")
-            return leaves
+            return leaves(plain)
     except DamagedFile as error:
         problem = str(error)
     notes.append(f"{problem}: what differs from other runs is not known.")

@@ -1,0 +1,59 @@
+"""Configurations in the words of the command line."""
+
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from scoresde.training.words import conf_dir, in_words, leaves
+
+GROUPS = ("data", "sde", "network", "preconditioning", "objective", "optimizer", "sampler", "logger")
+CHOICES = [
+    (group, path.stem)
+    for group in GROUPS
+    for path in sorted((conf_dir() / group).glob("*.yaml"))
+    if path.stem not in ("tuned", "variational")  # made from a run, not chosen for one
+]
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return leaves(OmegaConf.to_container(compose("train", list(overrides))))
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_is_known_by_its_configuration(group: str, name: str) -> None:
+    if (group, name) in (("data", "npz"), ("data", "image_folder"), ("data", "huggingface")):
+        words = in_words(composed(f"{group}={name}", "data.path=x"))
+        assert words.pop("data.path") == "x"
+    else:
+        words = in_words(composed(f"{group}={name}"))
+    assert words[group] == name
+    assert not [key for key in words if key.startswith(f"{group}.")]
+
+
+def test_what_was_changed_in_a_choice_stands_beside_it() -> None:
+    words = in_words(composed("sde=ve", "sde.sigma_max=10", "network.multipliers=[1,2,4]", "training.steps=7"))
+    assert words["sde"] == "ve"
+    assert words["sde.sigma_max"] == 10
+    assert "sde.sigma_min" not in words
+    assert words["network"] == "unet"
+    assert words["network.multipliers"] == "[1, 2, 4]"
+    assert words["training.steps"] == 7
+    assert "training.batch_size" not in words
+    assert words["evaluation.divergence"] == "hutchinson"
+
+
+def test_a_class_of_ones_own_has_its_own_name_and_all_its_settings() -> None:
+    words = in_words({"sde._target_": "mine.sde.Polynomial", "sde.power": 2, "note": "x"})
+    assert words == {"sde": "Polynomial", "sde.power": 2, "note": "x"}
+
+
+def test_a_part_of_another_class_stays_with_its_choice() -> None:
+    # A weighting that no choice of `objective` has: the class is named, its settings are all shown.
+    own = composed("objective=denoising")
+    own["objective.weighting._target_"] = "mine.Weighting"
+    words = in_words(own)
+    assert words["objective"] == "DenoisingScoreMatching"
+    assert words["objective.weighting._target_"] == "mine.Weighting"
