@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from scoresde.cli.choices import conf_dir
 from scoresde.cli.output import Verbosity, configure, fail, nearest, tolerate_encoding, without_verbosity
 from scoresde.cli.processes import leave_at_once
+from scoresde.cli.streams import end_of_output, outlive_readers
 
 __all__ = ["conf_dir", "main"]
 
@@ -56,13 +57,10 @@ _MAIN = ("experiment", "data", "sde", "network", "objective", "sampler", "logger
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with `arguments`, those of the process if not given; exits with its status."""
+    outlive_readers()
     tolerate_encoding()
-    try:
-        with leave_at_once():
-            _main(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # of `scoresde list samplers | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with leave_at_once():
+        _main(arguments)
 
 
 def _main(arguments: Sequence[str] | None) -> None:
@@ -74,27 +72,32 @@ def _main(arguments: Sequence[str] | None) -> None:
         return
     verbosity = Verbosity.of(arguments)
     arguments = without_verbosity(arguments)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if command in ("", "-h", "--help", "help"):
         print(_usage())
-        sys.exit(0 if arguments else 2)
-    if arguments[0] == "--version":
+        end_of_output()
+        sys.exit(0 if command else 2)
+    elif command == "--version":
         from scoresde import __version__
 
         print(__version__)
+        end_of_output()
         sys.exit(0)
-    command, rest = arguments[0], arguments[1:]
-    if command == "list":
+    elif command == "list":
         from scoresde.cli.choices import show
 
         show(rest)
+        end_of_output()
     elif command == "completion":
         from scoresde.cli.completion import script
 
         print(script(rest))
+        end_of_output()
     elif command in COMMANDS and {"-h", "--help"} & set(rest):
         from scoresde.cli.choices import show_command
 
         show_command(command)
+        end_of_output()
     elif command in COMMANDS:
         configure(verbosity)
         if "torch" not in sys.modules:

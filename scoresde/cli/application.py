@@ -22,6 +22,7 @@ from scoresde.cli.choices import check_extras, conf_dir
 from scoresde.cli.output import UsageError, Verbosity, configure, fail
 from scoresde.cli.overrides import check_overrides, count_jobs, edit_own, follow_sweeps, is_sweep, name_directory
 from scoresde.cli.processes import SHARED, interruptible, lost, rank, wait_for_first, world_size
+from scoresde.cli.streams import end_of_output, outlive_readers
 from scoresde.cli.studies import with_study
 
 __all__ = ["run"]
@@ -75,8 +76,6 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         status = 128 + signal.SIGINT
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BrokenPipeError:
-        raise
     except Exception as error:
         status = 1
         text = explanation(error)
@@ -91,6 +90,8 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         lock.release()
     if status:
         sys.exit(status)
+    if {"--cfg", "-c", "--info", "-i", "--hydra-help"} & {a.partition("=")[0] for a in arguments}:
+        end_of_output()
 
 
 def _how_to_go_on(command: str, asked: int | None) -> str:
@@ -112,6 +113,7 @@ class Job:
         from scoresde.cli import commands
         from scoresde.training.environment import own_precision
 
+        outlive_readers()  # in a launcher's process, too
         configure(self.verbosity)
         own_precision()
         # Here, where an interruption still ends the process at once.
