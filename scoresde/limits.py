@@ -7,7 +7,7 @@ variables, which no file can set.
 
 import os
 
-__all__ = ["check_memory", "check_steps", "gib", "most_pixels"]
+__all__ = ["check_memory", "check_steps", "gib", "memory_limit", "most_pixels"]
 
 _GIB = 2**30
 _LIMITS = {"SCORESDE_MEMORY": 8.0, "SCORESDE_STEPS": 100_000.0, "SCORESDE_PIXELS": float(2**26)}
@@ -29,6 +29,15 @@ def check_memory(needed: float, what: str) -> None:
             f"{what} would take {gib(needed)} of memory, the limit is {most:g} GiB: ask for less, or raise the limit "
             f"by the environment variable SCORESDE_MEMORY={max(1, -(-int(needed) // _GIB))}"
         )
+
+
+def memory_limit() -> int:
+    """Bytes that are taken at most, `SCORESDE_MEMORY` GiB; 8 GiB if that is not set.
+
+    Raises:
+        ValueError: A limit that is not a positive number.
+    """
+    return int(_limit("SCORESDE_MEMORY") * _GIB)
 
 
 def check_steps(steps: int, what: str) -> None:

@@ -1,8 +1,9 @@
 """Data sets in memory, and the transforms between their values and model space."""
 
+from .array_data import arrays, npz
 from .base import Data
 from .bundled import digits, mnist5k
-from .files import image_folder, npz
+from .folders import image_folder
 from .hub import huggingface
 from .info import DataInfo
 from .labels import class_index
@@ -26,6 +27,7 @@ __all__ = [
     "Identity",
     "Standardise",
     "Transform",
+    "arrays",
     "batch_indices",
     "checkerboard",
     "class_index",

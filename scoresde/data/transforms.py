@@ -221,7 +221,7 @@ class _Continuous(Transform):
 
     def check(self, raw: Tensor) -> None:
         """Raise ValueError unless every value of `raw` is finite."""
-        bad = int((~raw.isfinite()).sum())
+        bad = _not_finite(raw)
         if bad:
             raise ValueError(f"values must be finite, {bad} of {raw.numel()} are NaN or infinite")
 
@@ -353,7 +353,7 @@ class Standardise(_Continuous):
             raise ValueError(f"per is {per!r}, expected one of {', '.join(names)}")
         if raw.ndim < 2:
             raise ValueError(f"data to standardise must be (N, *shape), got shape {tuple(raw.shape)}")
-        bad = int((~raw.isfinite()).sum())
+        bad = _not_finite(raw)
         if bad:
             raise ValueError(f"values must be finite, {bad} of {raw.numel()} are NaN or infinite")
         if per == "auto":
@@ -437,6 +437,13 @@ def continuous(raw: Tensor, standardise: Standardisation = "auto") -> Transform:
     if standardise not in get_args(Standardisation):
         raise ValueError(f"standardise is {standardise!r}, expected one of {', '.join(get_args(Standardisation))}")
     return Identity() if standardise == "none" else Standardise.fit(raw, standardise)
+
+
+def _not_finite(raw: Tensor) -> int:
+    """How many values are NaN or infinite, without a copy of data that may be on disk."""
+    if raw.ndim == 0 or raw.numel() <= _VALUES:
+        return int((~raw.isfinite()).sum())
+    return sum(int((~part.isfinite()).sum()) for part in raw.split(max(1, _VALUES // raw[0].numel())))
 
 
 def _channels_differ(mean: Tensor, std: Tensor) -> bool:

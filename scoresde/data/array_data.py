@@ -1,0 +1,242 @@
+"""Data sets from files of arrays: .npz, .npy, .mat, HDF5, PyTorch and safetensors files."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .array_files import ArrayFile, read_arrays
+from .array_names import Found, find_arrays
+from .assembling import Levels, Split, array_data, as_labels
+from .base import Data
+from .hdf5 import HDF5File, Mat73File
+from .layout import channels_first, reshaped, samples_first
+from .matlab import MatFile
+from .numpy_files import NpyFile, NpyFolder, NpzFile
+from .tensor_files import SafetensorsFile, TorchFile
+from .transforms import Standardisation
+
+__all__ = ["array_file", "arrays", "npz"]
+
+_log = logging.getLogger(__name__)
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def arrays(
+    path: str,
+    key: str | None = None,
+    label_key: str | None = None,
+    test_size: int | float = 0.1,
+    levels: int | None = None,
+    seed: int = 0,
+    channels_last: bool | None = None,
+    standardise: Standardisation = "auto",
+    low: float | None = None,
+    high: float | None = None,
+    test_key: str | None = None,
+    test_label_key: str | None = None,
+    test_path: str | None = None,
+    labels: bool | None = None,
+    shape: Sequence[int] | None = None,
+    samples_last: bool | None = None,
+    split: Split = "random",
+) -> Data:
+    """An array `(N, *shape)` of a file, with its labels and test samples if the file has them.
+
+    Read are .npz and .npy files and folders of .npy files, .mat files, HDF5 (with the extra `hdf5`), and what
+    `torch.save` and safetensors wrote; which one is told from the content. Pickled objects are never read.
+
+    uint8 arrays are discrete with 256 levels, other integers with the `levels` given; floating-point arrays are
+    continuous and standardised by the moments of the training part, unless `levels` says that they hold integers.
+
+    An array that takes more than the limit of memory (`SCORESDE_MEMORY`) stays on disk if it is an .npy file or an
+    HDF5 data set that is stored in one piece, its type is one that torch has, and no random split would copy it.
+
+    Args:
+        path: The file, or a folder of .npy files.
+        key: Name of the array. None: the one with a usual name (`x`, `x_train`, `train_images`, ...) or the only one,
+            with labels and test samples by theirs.
+        label_key: Name of an array `(N,)` of classes: integers or strings, or rows of zeros and a one. None: without a
+            `key` the one with a usual name, with one none.
+        test_size: Test samples, as a count (int) or a fraction (float), where there is no test array.
+        levels: Number of integer values, 0 .. levels-1.
+        seed: Seed of the random split.
+        channels_last: Whether the array is `(N, H, W, C)` or `(N, H, W)`, and becomes `(N, C, H, W)`. None: as its
+            shape says, where only one reading makes sense.
+        standardise: What has a mean and a standard deviation of its own, where the array is continuous: `"all"`,
+            `"channel"`, `"value"`, `"none"` or `"auto"`; see `scoresde.data.continuous`. More than 256 levels, which
+            need not fill their range as 8-bit pixels do, have one for all, unless it is `"none"`.
+        low: Lower end of the range of the model that the levels are mapped to. None: -1, or what standardises them.
+        high: Upper end of that range. None: 1, or what standardises the levels.
+        test_key: Name of an array `(M, *shape)` to test on, instead of a part of the other.
+        test_label_key: Name of its classes `(M,)`.
+        test_path: A second file that holds the test samples.
+        labels: Whether there are labels. None: if they are found.
+        shape: Shape of a sample whose values are stored as a flat row.
+        samples_last: Whether the last axis is that of the samples, as in MATLAB. None: in .mat files, as the shape and
+            the labels say.
+        split: Which samples are held out: `"random"`, or `"last"`, the last ones.
+
+    Raises:
+        ImportError: A file that needs a package which is not installed.
+        ValueError: A file or key that is not there, a damaged file, one above the limit of memory, an array of objects
+            or of another unusable type or shape, labels that do not fit, or values that fail the checks of `Data`.
+    """
+    kind = Levels(levels, low, high, standardise)
+    file = array_file(path)
+    found = _chosen(file, key, label_key, test_key, test_label_key, labels, test_path is not None)
+    parts = [_Part(file, found.samples, found.labels, found.class_names)]
+    if test_path is not None:
+        other = array_file(test_path)
+        if key is None and test_key is None:
+            its = find_arrays(other.names(), test_path)
+            parts.append(_Part(other, its.samples, its.labels if found.labels else None, None))
+        else:
+            own_labels = None if found.labels is None else test_label_key or found.labels
+            parts.append(_Part(other, test_key or found.samples, own_labels, None))
+    elif found.test is not None:
+        parts.append(_Part(file, found.test, found.test_labels, None))
+    if found.left:
+        _log.warning("%s: %s left out", path, ", ".join(found.left))
+    kind = kind.of(parts[0].x, parts[0].where)
+    targets = _labels(parts, required=labels is True or label_key is not None)
+    values = []
+    for i, part in enumerate(parts):
+        count = None if part.y is None or not targets else len(targets[i])
+        last = samples_last if samples_last is not None or part.file.samples_last else False
+        x = reshaped(samples_first(part.x, last, count, part.where), shape, part.where)
+        x = channels_first(x, channels_last, kind.levels is not None, part.where)
+        if x.ndim < 2:
+            raise ValueError(f"{part.where} must be (N, *shape), got shape {x.shape}")
+        values.append(x)
+    if len(parts) > 1 and (parts[1].x.dtype.kind not in "uif" or values[1].shape[1:] != values[0].shape[1:]):
+        raise ValueError(
+            f"{parts[1].where} has shape {parts[1].x.shape} and dtype {parts[1].x.dtype}, expected samples like those "
+            f"of {found.samples!r}, shape {parts[0].x.shape} and dtype {parts[0].x.dtype}"
+        )
+    checked = [as_labels(y, len(x), p.label_where) for y, x, p in zip(targets, values, parts, strict=False)]
+    names = parts[0].class_names if checked and checked[0].dtype.kind in "ui" else None
+    return array_data(Path(path).stem, values, checked, names, kind, test_size, seed, split)
+
+
+npz = arrays
+"""`arrays` by the name that it had when it read .npz and .npy files alone; run directories have it."""
+
+
+class _Part:
+    """Samples of one part of a data set, and their labels, as their file has them."""
+
+    def __init__(self, file: ArrayFile, key: str, label_key: str | None, names_key: str | None) -> None:
+        keys = [key, *(k for k in (label_key, names_key) if k is not None)]
+        found = dict(zip(keys, read_arrays(file, keys), strict=True))
+        self.file, self.x, self.where = file, found[key], file.where(key)
+        self.y = None if label_key is None else found[label_key]
+        self.label_where = f"labels {label_key!r} of {file.path}"
+        text = None if names_key is None else found[names_key].ravel()
+        if text is not None and text.dtype.kind == "S":
+            text = np.char.decode(text, "utf-8")
+        self.class_names = text.tolist() if text is not None and text.dtype.kind == "U" else None
+
+
+def _chosen(
+    file: ArrayFile,
+    key: str | None,
+    label_key: str | None,
+    test_key: str | None,
+    test_label_key: str | None,
+    labels: bool | None,
+    own_test: bool,
+) -> Found:
+    """The arrays that were named, with those that are found by their names where none was."""
+    if file.single:
+        names = [k for k in (label_key, test_key, test_label_key) if k is not None]
+        if names:
+            listed = ", ".join(f"{k}=..." for k in [key or "x", *names])
+            raise ValueError(
+                f"{file.path} holds a single array; save several in an .npz archive: numpy.savez(path, {listed}), or "
+                "give the folder of several .npy files"
+            )
+        if labels:
+            raise ValueError(
+                f"labels=true, but {file.path} holds a single array: give the folder of several .npy files"
+            )
+        return Found(file.names()[0])
+    if labels is False and label_key is not None:
+        raise ValueError(f"labels=false and label_key={label_key}: give one of them")
+    if not own_test and (test_label_key is None) != (label_key is None or test_key is None) and (key or test_key):
+        raise ValueError(
+            f"label_key={label_key}, test_key={test_key} and test_label_key={test_label_key}: a test array has labels "
+            "exactly if the other has, and test_label_key needs test_key"
+        )
+    if key is not None:
+        found = Found(key, label_key, test_key, test_label_key)
+    else:
+        found = find_arrays(file.names(), str(file.path))
+        y = label_key or (found.labels if test_key is None or own_test else None)
+        if test_key is not None:
+            found = Found(found.samples, y, test_key, test_label_key, found.class_names)
+        elif label_key is not None and found.test is not None and found.test_labels is None:
+            raise ValueError(
+                f"{file.path} has a test array {found.test!r}: give its labels, too, by test_key={found.test} and "
+                "test_label_key=NAME"
+            )
+        else:
+            found = Found(found.samples, y, found.test, found.test_labels, found.class_names, found.left)
+    if labels and found.labels is None:
+        raise ValueError(
+            f"labels=true, but {file.path} has none by a usual name; available: {', '.join(file.names())}: say which "
+            "by label_key=NAME"
+        )
+    if labels is False or found.labels is None:
+        found = Found(found.samples, None, found.test, None, None, found.left)
+    return found
+
+
+def _labels(parts: Sequence[_Part], required: bool) -> list[np.ndarray]:
+    """Labels of all parts, or none: quantities that nobody asked for are left out, which is said."""
+    targets = [part.y for part in parts if part.y is not None]
+    for part in parts:
+        y = part.y
+        if not required and y is not None and y.dtype.kind == "f" and bool((y != y.round()).any()):
+            _log.warning("%s are no classes but quantities of dtype %s: left out", part.label_where, y.dtype)
+            return []
+    return [y.reshape(-1) if y.ndim == 2 and 1 in y.shape else y for y in targets]
+
+
+def array_file(path: str) -> ArrayFile:
+    """The file behind a path, opened by what it contains.
+
+    Raises:
+        ImportError: HDF5, while h5py is not installed.
+        ValueError: No such file, or one of another kind.
+    """
+    file = Path(path)
+    if file.is_dir() and any(file.glob("*.npy")):
+        return NpyFolder(file)
+    if not file.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(1024)
+        if head.startswith(np.lib.format.MAGIC_PREFIX):
+            return NpyFile(file)
+        if head.startswith(_HDF5):
+            return HDF5File(file)
+        if head.startswith(b"MATLAB 7.3") or head[512:520] == _HDF5:
+            return Mat73File(file)
+        if file.suffix.lower() in (".pt", ".pth", ".ckpt"):
+            return TorchFile(file)
+        if head.startswith(b"PK"):
+            return NpzFile(file)
+        if head.startswith(b"MATLAB 5.0") or file.suffix.lower() == ".mat":
+            return MatFile(file)
+        if file.suffix.lower() == ".safetensors":
+            return SafetensorsFile(file)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    raise ValueError(
+        f"{path} is not an .npz archive or .npy file that numpy can read without pickle, nor a .mat, HDF5, PyTorch or "
+        "safetensors file: numpy.savez(path, x=x, y=y) writes one"
+    )

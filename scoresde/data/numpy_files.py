@@ -1,0 +1,119 @@
+"""Arrays that numpy has saved: .npz archives, .npy files, and folders of .npy files. Pickled objects are never read."""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from .array_files import ArrayFile, Header, one_line
+from .labels import natural_order
+
+__all__ = ["NpyFile", "NpyFolder", "NpzFile"]
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+class NpzFile(ArrayFile):
+    """An .npz archive, as `numpy.savez` writes it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            self._archive = zipfile.ZipFile(path)
+            members = self._archive.infolist()
+        except Exception as error:  # whatever a damaged list of members makes zipfile raise
+            raise ValueError(f"{path} is damaged: {one_line(error)}") from error
+        self._members = {m.filename.removesuffix(".npy"): m for m in members if not m.is_dir()}
+
+    def names(self) -> list[str]:
+        """Names of the arrays."""
+        return list(self._members)
+
+    def header(self, name: str) -> Header:
+        """Shape and type of one array, which fills its member exactly."""
+        with self._open(name) as stream:
+            return _header(stream, self._members[name].file_size, self, name)
+
+    def read(self, name: str) -> np.ndarray:
+        """One array."""
+        with self._open(name) as stream:
+            return _array(stream, self, name)
+
+    def _open(self, name: str) -> BinaryIO:
+        try:
+            return self._archive.open(self._members[name])  # type: ignore[return-value]
+        except Exception as error:  # encrypted, or compressed by a method that Python lacks
+            raise self.refusal(name) from error
+
+
+class NpyFile(ArrayFile):
+    """An .npy file, as `numpy.save` writes it: one array, which may stay on disk."""
+
+    single = True
+
+    def names(self) -> list[str]:
+        """The name of the file, without its suffix."""
+        return [self.path.stem]
+
+    def header(self, name: str) -> Header:
+        """Shape and type of the array, which fills the file exactly."""
+        with self.path.open("rb") as stream:
+            return _header(stream, self.path.stat().st_size, self, name)
+
+    def read(self, name: str) -> np.ndarray:
+        """The array."""
+        with self.path.open("rb") as stream:
+            return _array(stream, self, name)
+
+    def mapped(self, name: str) -> np.ndarray | None:
+        """The array as a view of the file, which writing to the view leaves as it is."""
+        return np.asarray(np.load(self.path, mmap_mode="c", allow_pickle=False))
+
+
+class NpyFolder(ArrayFile):
+    """A folder of .npy files, whose names without the suffix are those of the arrays."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        files = sorted(path.glob("*.npy"), key=lambda p: natural_order(p.name))
+        self._files = {file.stem: NpyFile(file) for file in files if not file.name.startswith(".")}
+
+    def names(self) -> list[str]:
+        """Names of the arrays."""
+        return list(self._files)
+
+    def header(self, name: str) -> Header:
+        """Shape and type of one array."""
+        return self._files[name].header(name)
+
+    def read(self, name: str) -> np.ndarray:
+        """One array."""
+        return self._files[name].read(name)
+
+    def mapped(self, name: str) -> np.ndarray | None:
+        """One array as a view of its file."""
+        return self._files[name].mapped(name)
+
+
+def _header(stream: BinaryIO, size: int, file: ArrayFile, name: str) -> Header:
+    """The header of a stream of `size` bytes, held to what follows it."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        shape, _, dtype = _HEADERS[version](stream)
+    except Exception as error:  # whatever a damaged header makes numpy and zipfile raise
+        raise file.refusal(name) from error
+    if dtype.hasobject or dtype.names is not None:
+        raise file.refusal(name)
+    needed = math.prod(shape) * dtype.itemsize
+    if needed != size - stream.tell():
+        raise ValueError(f"{file.where(name)} is damaged: it declares {needed} bytes and holds {size - stream.tell()}")
+    return Header(shape, dtype)
+
+
+def _array(stream: BinaryIO, file: ArrayFile, name: str) -> np.ndarray:
+    try:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:  # whatever a damaged file makes numpy, zipfile and its methods raise
+        raise file.refusal(name) from error
