@@ -25,13 +25,13 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from scoresde.comparisons import COLUMNS, METRICS, concat, summarise, to_frame
 from scoresde.metrics import PCA, Estimate, frechet_distance, manifold_metrics, sliced_wasserstein
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.metrics.features import FeatureMap, as_features, paired_features
 from scoresde.metrics.units import require_same_units
+from scoresde.progress import Progress
 from scoresde.sampling import Adaptive, ExplicitTimes, Noise, Sampler, Solver
 from scoresde.score import ScoreModel, as_conditions, in_model_space
 
@@ -442,11 +442,11 @@ def compare(
         else:
             cells += [(name, make, count) for count in steps]
     rows = []
-    with tqdm(total=len(cells) * len(seeds), disable=not progress, desc="comparing", unit="cell") as bar:
+    with Progress(len(cells) * len(seeds), "comparing", "cell", shown=progress) as bar:
         for name, make, count in cells:
             sampler = _made(make, count)
             for seed in seeds:
-                bar.set_postfix_str(name if count is None else f"{name}, {count} steps")
+                bar.note(name if count is None else f"{name}, {count} steps")
                 rows.append(base.row(name, sampler, count, seed))
                 bar.update()
     return to_frame(rows, base.attrs())

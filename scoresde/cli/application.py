@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from scoresde import progress
 from scoresde.cli import sweeps
 from scoresde.cli.choices import check_extras, conf_dir
 from scoresde.cli.output import UsageError, Verbosity, configure, fail
@@ -115,6 +116,7 @@ class Job:
 
         outlive_readers()  # in a launcher's process, too
         configure(self.verbosity)
+        _show_progress(config, self.verbosity)
         own_precision()
         # Here, where an interruption still ends the process at once.
         import_module("scoresde.training.report" if self.command == "report" else "scoresde.training.pipeline")
@@ -123,6 +125,19 @@ class Job:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return sweeps.run_job(task, config, explanation, said=self.verbosity is not Verbosity.QUIET)
         return _alone(task, config)
+
+
+def _show_progress(config: DictConfig, verbosity: Verbosity) -> None:
+    """Have progress shown in bars, or with `progress=false` and for jobs that run side by side in lines.
+
+    Thereafter the setting says whether there is any: there is unless `-q` is given.
+    """
+    if "progress" not in config:
+        return
+    hydra = HydraConfig.get()
+    alone = hydra.mode != RunMode.MULTIRUN or hydra.launcher._target_.endswith("BasicLauncher")
+    progress.show(bars=bool(config.progress) and alone, prefix="" if alone else f"job {hydra.job.num}: ")
+    config.progress = bool(config.progress) or verbosity is not Verbosity.QUIET
 
 
 def _alone(task: Any, config: DictConfig) -> None:

@@ -28,6 +28,7 @@ from omegaconf import DictConfig
 
 from scoresde.cli.output import UsageError, print_table
 from scoresde.cli.overrides import is_sweep, parsed, quoted
+from scoresde.progress import log_beside_bars
 
 __all__ = ["Outcome", "check_sweep", "conclude", "expand_repeats", "make_directory", "note_run", "run_job"]
 
@@ -241,10 +242,12 @@ class _Record:
         handler = logging.FileHandler(self.path(".log"), mode="w", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logging.getLogger("scoresde").addHandler(handler)
+        log_beside_bars(handler)
         try:
             yield
         finally:
             logging.getLogger("scoresde").removeHandler(handler)
+            log_beside_bars(handler, add=False)
             handler.close()
 
 

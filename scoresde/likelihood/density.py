@@ -17,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from scoresde import reprs
 from scoresde.divergence import Auto, Divergence, Exact, Hutchinson, Traces
 from scoresde.likelihood.flow import Flow, LikelihoodError, Tolerance
 from scoresde.likelihood.scaling import CovarianceScaling, Scaling
 from scoresde.ode import Status, Steps
+from scoresde.progress import Progress
 from scoresde.sampling.coordinates import Coordinate
 from scoresde.score import ScoreModel, as_conditions
 from scoresde.tableaus import DORMAND_PRINCE, Tableau
@@ -153,7 +153,7 @@ def log_likelihood(
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
     divergence = (Hutchinson() if divergence is None else divergence).for_shape(tuple(x.shape[1:]))
     flow = Flow(model, x.shape, cond, t_min, t_max, variable, scaling, x.device)
-    with tqdm(total=len(x), disable=not progress, desc="likelihood", unit="sample") as bar:
+    with Progress(len(x), "likelihood", "sample", shown=progress) as bar:
 
         def done(rows: Tensor, values: Tensor, stderr: Tensor) -> None:
             bar.update(len(rows))

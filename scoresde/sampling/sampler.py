@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from scoresde import reprs
 from scoresde.ode import Status
+from scoresde.progress import Progress
 from scoresde.sampling import grids
 from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.grids import Grid
@@ -357,7 +357,7 @@ class Sampler:
                 "model.bfloat16()"
             )
         chunks = range(0, shape[0], batch_size)
-        bar = tqdm(total=len(chunks) * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
+        bar = Progress(len(chunks) * (len(times) - 1), "sampling", "step", shown=progress)
         parts, tracks, reports, nfe = [], [], [], 0
         with model.evaluating(), bar:
             for start in chunks:

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from scoresde.progress import Progress
 from scoresde.sampling.grids import DataStraight
 from scoresde.sampling.tuned import TunedSteps
 from scoresde.sampling.tuning_steps import PATH, State, Steps, repeated
@@ -97,21 +97,20 @@ class _Clock:
 
     def __init__(self, seconds: float, progress: bool) -> None:
         self.start, self.seconds = time.perf_counter(), seconds
-        self.bar = tqdm(total=round(seconds), disable=not progress, unit="s", desc="tuning", leave=False)
+        self.bar = Progress(round(seconds), "tuning", "second", shown=progress)
 
     def __enter__(self) -> "_Clock":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
+    def __exit__(self, *error: Any) -> None:
+        self.bar.__exit__(*error)
 
     def left(self) -> float:
         return self.seconds - (time.perf_counter() - self.start)
 
     def show(self, text: str) -> None:
-        self.bar.set_postfix_str(text)
-        self.bar.n = min(round(self.seconds - self.left()), self.bar.total)
-        self.bar.refresh()
+        self.bar.note(text)
+        self.bar.update(min(round(self.seconds - self.left()), self.bar.total) - self.bar.done)
 
 
 def _affordable(

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from scoresde import plots
 from scoresde.bounded import read_file
@@ -19,6 +18,7 @@ from scoresde.compare import Comparison, Trial, ignores_steps
 from scoresde.comparisons import COLUMNS, to_frame
 from scoresde.data import Data
 from scoresde.frontiers import coloured, frontiers
+from scoresde.progress import Progress
 from scoresde.sampling import Adaptive, Sampler, ScipyODE, TorchSDE, TunedTimes
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import CheckpointError, load_tensors, save_tensors, write_atomically
@@ -190,10 +190,10 @@ def _fill(table: "_Table", comparison: Comparison, cells: Sequence[Cell], most: 
     comparison.ends |= {key: x.to(comparison.model.device) for key, x in table.ends.items()}
     missing = [cell for cell in cells if table.lacks(cell, most)]
     trials: dict[tuple[str, int | None], Trial] = {}
-    with tqdm(total=len(cells), initial=len(cells) - len(missing), disable=not progress, unit="cell") as bar:
+    with Progress(len(cells), "comparing", "cell", len(cells) - len(missing), shown=progress) as bar:
         for cell in missing:
             name, count, _ = cell
-            bar.set_description(name if count is None else f"{name}, {count} steps")
+            bar.note(name if count is None else f"{name}, {count} steps")
             table.add(_row(comparison, table.presets, cell, most, trials), comparison, missing)
             bar.update()
 

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from scoresde.data import Data, batch_indices
 from scoresde.likelihood import CellFlow, Variational, bits_per_dim
 from scoresde.likelihood.density import mean_and_error, tolerance_of
 from scoresde.likelihood.dequantisation import DiscreteTransform
 from scoresde.objectives.times import low_discrepancy
+from scoresde.progress import Progress
 from scoresde.sampling.noise import SampleNoise
 from scoresde.score import NetworkScore, ScoreModel
 from scoresde.sde import expand_to
@@ -88,7 +88,7 @@ def fit(
     optimiser = torch.optim.Adam(parameters, lr)
     warmup = max(1, steps // 20)
     place = torch.arange(batch_size)
-    with model.evaluating(), tqdm(total=steps, disable=not progress, desc="dequantisation", unit="step") as bar:
+    with model.evaluating(), Progress(steps, "dequantisation", "step", shown=progress) as bar:
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = lr * min(1, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -118,7 +118,7 @@ def fit(
             bar.update()
             if step % 20 == 0:
                 # 0 for uniform dequantisation.
-                bar.set_postfix_str(f"entropy {float(log_det.detach().mean()):.2f} nats")
+                bar.note(f"entropy {float(log_det.detach().mean()):.2f} nats")
 
 
 def _evenly(seed: int, step: int, count: int) -> Tensor:
@@ -208,7 +208,7 @@ def _judge(
     cond = {} if labels is None else {"labels": labels[kept].to(model.device)}
     pixels = data.train[kept].to(model.device)
     common: dict[str, Any] = {"seed": options.seed, "tol": options.tol, **cond}
-    with tqdm(total=2, disable=not options.progress, desc="judging", unit="likelihood") as bar:
+    with Progress(2, "judging", "likelihood", shown=options.progress) as bar:
         uniform = bits_per_dim(model, pixels, data.transform, dequantisation="uniform", **common)
         bar.update()
         learned = bits_per_dim(model, pixels, data.transform, dequantisation=Variational(flow), **common)

@@ -15,9 +15,10 @@ from torch import Tensor
 from scoresde.data import Data, Identity, Transform, continuous
 from scoresde.data.transforms import Standardisation
 from scoresde.objectives import DenoisingScoreMatching, Likelihood, LogNormalSigma, Objective
+from scoresde.progress import say
 from scoresde.score import NetworkScore
 from scoresde.training.loggers import Logger
-from scoresde.training.loop import Interrupted, Trainer, Training
+from scoresde.training.loop import Interrupted, Trainer, Training, opening
 from scoresde.training.pipeline import limit_threads
 from scoresde.training.run import data_statistics
 
@@ -80,7 +81,7 @@ def fit(
         standardise: what of the samples has a mean and a standard deviation of its own, or `"none"`; see
             `scoresde.data.continuous`. For samples that are no data set.
         run_dir: where checkpoints go; a call with the same directory goes on from the newest. None for none.
-        progress: show a progress bar.
+        progress: show what is trained and how far it is: a bar on a terminal and in a notebook, lines elsewhere.
         **options: others of `Training`, such as `batch_size`, `seed`, `ema`.
 
     Raises:
@@ -119,7 +120,10 @@ def fit(
             Path(scratch) if run_dir is None else Path(run_dir),
             [memory],
             progress=progress,
+            held_out=False,
         )
+        if progress:
+            say(opening(model, data, training, trainer.accelerator.device, None if run_dir is None else Path(run_dir)))
         try:
             trainer.fit()
         except Interrupted as interruption:

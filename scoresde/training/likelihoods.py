@@ -11,12 +11,12 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from scoresde.data import Data
 from scoresde.likelihood import bits_per_dim, log_likelihood, solver_error
 from scoresde.likelihood.density import mean_and_error, tolerance_of
 from scoresde.likelihood.dequantisation import Dequantisation, Uniform
+from scoresde.progress import Progress
 from scoresde.score import NetworkScore
 from scoresde.training.config import ConfigError, instantiate
 from scoresde.training.dequantising import FILE
@@ -112,7 +112,7 @@ def likelihood(
         began, here = time.perf_counter(), len(table.rows)
         size_of_turn = count * options.batch_size
         silent = not progress or rank > 0
-        with tqdm(total=n, initial=min(here, n), disable=silent, desc=f"likelihood, {split}", unit="sample") as bar:
+        with Progress(n, f"likelihood, {split}", "sample", min(here, n), shown=not silent) as bar:
             for turn in range(here, n, size_of_turn):
                 start = min(turn + rank * options.batch_size, n)
                 stop = min(start + options.batch_size, n)
@@ -126,7 +126,7 @@ def likelihood(
                 table.add(rows, write=rank == 0)
                 bar.update(len(rows))
                 mean, error = mean_and_error(table.column(unit, n))
-                bar.set_postfix_str(f"{mean:.4f} ± {error:.4f} {unit.replace('_per_', '/')}")
+                bar.note(f"{mean:.4f} ± {error:.4f} {unit.replace('_per_', '/')}")
         values, probes, draws = (table.column(column, n) for column in (unit, "stderr", "stderr_dequantisation"))
         mean, error = mean_and_error(values)
         plain = {key: value for key, value in settings.items() if key != "unit"}

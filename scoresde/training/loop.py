@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,10 +23,10 @@ from accelerate import PartialState
 from accelerate.utils import gather, reduce
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm.auto import tqdm
 
 from scoresde.data import Data, batch_indices
 from scoresde.objectives import Objective, loss_by_noise_level
+from scoresde.progress import Progress
 from scoresde.sampling.noise import SampleNoise
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import (
@@ -46,12 +47,14 @@ from scoresde.training.noise_range import warn_of_scale
 from scoresde.training.provenance import TRAINED_WITH, check_provenance
 from scoresde.training.resuming import check_counts, load_optimizer, without_state
 
-__all__ = ["Interrupted", "NoiseLevels", "Trainer", "Training", "TrainingFailed"]
+__all__ = ["Interrupted", "NoiseLevels", "Trainer", "Training", "TrainingFailed", "opening"]
 
 _log = logging.getLogger(__name__)
 
 # Streams of SampleNoise that training uses; 0 to 2 belong to sampling and likelihoods.
 _STREAM = 3
+# Steps between evaluations of the held-out loss, and its samples in batches: about a hundredth of the time of training.
+_HELD_OUT_EVERY, _HELD_OUT_BATCHES = 50, 2
 
 
 class Interrupted(Exception):
@@ -187,10 +190,11 @@ class Trainer:
         run_dir: where checkpoints go.
         loggers: where numbers go.
         accelerator: this process's device and the processes that share the work; those of the program if not given.
-        progress: show a progress bar.
+        progress: show progress: a bar on a terminal, else a line for each entry of the log.
         trained_with: what the weights depend on in use, as `scoresde.training.provenance` has it; kept in checkpoints,
             and compared with theirs.
         accept: keys of it whose difference is accepted.
+        held_out: log the loss on test data, too.
     """
 
     def __init__(
@@ -206,13 +210,20 @@ class Trainer:
         progress: bool = True,
         trained_with: Mapping[str, Any] | None = None,
         accept: Sequence[str] = (),
+        held_out: bool = True,
     ) -> None:
-        self.trained_with, self.accept = dict(trained_with or {}), accept
+        self.trained_with, self.accept, self.held_out = dict(trained_with or {}), accept, held_out
         self.accelerator = accelerator or processes()
         if options.batch_size % self.accelerator.num_processes:
             raise ValueError(
                 f"training.batch_size is {options.batch_size}, "
                 f"expected a multiple of the {self.accelerator.num_processes} processes"
+            )
+        if options.batch_size > len(data.train) and self.accelerator.is_main_process:
+            _log.warning(
+                "training.batch_size is %d and there are %d training samples: each step takes all of them %.3g times, "
+                "with other noise; training.batch_size=%d takes them once",
+                *(options.batch_size, len(data.train), options.batch_size / len(data.train), len(data.train)),
             )
         self.model, self.objective, self.data, self.options = model, objective, data, options
         self.checkpoints = run_dir / "checkpoints"
@@ -283,14 +294,17 @@ class Trainer:
             u = SampleNoise(
                 options.seed, step * options.batch_size + place, (1,), torch.float64, stream=_STREAM + 1
             ).uniform()[:, 0]
-        cond = {}
-        if getattr(self.bare, "num_classes", None) is not None:
-            assert self.data.train_labels is not None
-            cond["labels"] = self.data.train_labels[chosen].to(device)
+        cond = self._conditions(self.data.train_labels, chosen)
         # For dropout, and for objectives that draw projections.
         torch.manual_seed(mixed + rank)
         generator = torch.Generator(device).manual_seed(mixed + rank)
         return x0, u.to(device), epsilon, cond, generator
+
+    def _conditions(self, labels: Tensor | None, chosen: Tensor) -> dict[str, Tensor]:
+        if getattr(self.bare, "num_classes", None) is None:
+            return {}
+        assert labels is not None
+        return {"labels": labels[chosen].to(self.accelerator.device)}
 
     def _advance(self) -> tuple[Tensor, Tensor]:
         """One optimiser step; (loss, gradient norm), on the device."""
@@ -336,14 +350,8 @@ class Trainer:
         self.resume()
         self.model.train()
         began, base = time.perf_counter(), self.seconds
-        bar = tqdm(
-            total=self.options.steps,
-            initial=self.step,
-            disable=not (self.progress and self.accelerator.is_main_process),
-            desc="training",
-            unit="step",
-            dynamic_ncols=True,
-        )
+        shown = self.progress and self.accelerator.is_main_process
+        bar = Progress(self.options.steps, "training", "step", self.step, shown)
         # On a CPU a look at a number costs nothing; elsewhere it waits for the device.
         look_every = 1 if self.accelerator.device.type == "cpu" else self.options.log_every
         with self._signals(), bar:
@@ -365,18 +373,19 @@ class Trainer:
                     )
                     self.levels.gather(self._everywhere)
                     centres, curve = self.levels.curve()
-                    bar.set_postfix(loss=f"{mean:.4f}")
-                    self._log(
-                        {
-                            "loss": mean,
-                            "grad_norm": float(norm),
-                            "lr": self._inner.param_groups[0]["lr"],
-                            "steps_per_second": self.step / self.seconds,
-                            "skipped": self.skipped,
-                            "log_snr": centres,
-                            "loss_by_log_snr": curve,
-                        }
-                    )
+                    entry = {
+                        "loss": mean,
+                        **self._held_out_loss(done),
+                        "grad_norm": float(norm),
+                        "lr": self._inner.param_groups[0]["lr"],
+                        "steps_per_second": self.step / self.seconds,
+                        "skipped": self.skipped,
+                        "log_snr": centres,
+                        "loss_by_log_snr": curve,
+                    }
+                    bar.note(f"loss {mean:.4f}")
+                    bar.line(_line(entry, self.skipped - self._skipped_since))
+                    self._log(entry)
                     self.levels.reset()
                     self._total = torch.zeros_like(self._total)
                     self._since, self._skipped_since = self.step, self.skipped
@@ -394,6 +403,46 @@ class Trainer:
         self.bare._compiled_call_impl = None
         self.ema.copy_to(self.bare)
         self.model.eval()
+
+    def _held_out_loss(self, done: bool) -> dict[str, float]:
+        """The loss on test data where it is due: of the present weights without dropout, always at the same noise."""
+        options = self.options
+        due = done or self.step // _HELD_OUT_EVERY > (self.step - options.log_every) // _HELD_OUT_EVERY
+        if not (self.held_out and due and self.accelerator.is_main_process):
+            return {}
+        device, chosen = self.accelerator.device, self._held_out_samples
+        noise = SampleNoise(options.seed, torch.arange(len(chosen)), self.data.shape, device=device, stream=_STREAM + 3)
+        # Stratified like the batches; a draw of their own would let the curve jump.
+        u = (torch.arange(len(chosen), dtype=torch.float64) + 0.5) / len(chosen)
+        u = u[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(options.seed))]
+        discrete = self.data.transform.levels is not None
+        x0 = self.data.transform.encode(
+            self.data.test[chosen].to(device), noise.uniform() if discrete and options.dequantise else None
+        )
+        labels = self._conditions(self.data.test_labels, chosen)
+        epsilon, sums = noise(), 0.0
+        # Neither the copies for several processes, of which this is one, nor a network compiled for training.
+        wrapped, self.model.network = self.model.network, self.bare
+        compiled, self.bare._compiled_call_impl = self.bare._compiled_call_impl, None
+        try:
+            with self.model.evaluating(), torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
+                for rows in torch.arange(len(chosen)).split(options.batch_size):
+                    cond = {name: value[rows.to(device)] for name, value in labels.items()}
+                    generator = torch.Generator(device).manual_seed(options.seed)
+                    where = rows.to(device)
+                    loss = self.objective(
+                        self.model, x0[where], generator, u=u[rows].to(device), noise=epsilon[where], **cond
+                    )
+                    sums += float(loss.value.detach()) * len(rows)
+        finally:
+            self.model.network, self.bare._compiled_call_impl = wrapped, compiled
+        return {"held_out_loss": sums / len(chosen)}
+
+    @cached_property
+    def _held_out_samples(self) -> Tensor:
+        """Indices of the test data that the held-out loss is of."""
+        order = torch.randperm(len(self.data.test), generator=torch.Generator().manual_seed(self.options.seed))
+        return order[: _HELD_OUT_BATCHES * self.options.batch_size]
 
     def _log(self, values: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
@@ -552,6 +601,33 @@ class Trainer:
             return None
         flag = torch.tensor(self._signal or 0, device=self.accelerator.device)
         return int(gather(flag[None]).max()) or None
+
+
+def opening(
+    model: NetworkScore, data: Data, options: Training, device: torch.device, run_dir: Path | None = None
+) -> str:
+    """One line on what is about to be trained: data, SDE, network and its size, steps, device, seed, directory."""
+    network = getattr(model.network, "module", model.network)
+    parts = [
+        f"training on {data.name} ({len(data.train)} samples of shape {data.shape})",
+        type(model.sde).__name__,
+        f"{type(network).__name__} of {sum(p.numel() for p in network.parameters()):,} parameters",
+        f"{options.steps} steps of {options.batch_size} samples",
+        str(device),
+        f"seed {options.seed}",
+        *([] if run_dir is None else [str(run_dir)]),
+    ]
+    return ", ".join(parts)
+
+
+def _line(entry: Mapping[str, Any], skipped: int) -> str:
+    """An entry of the log in one line, with the steps skipped since the one before."""
+    held_out = f", held-out loss {entry['held_out_loss']:.4f}" if "held_out_loss" in entry else ""
+    lost = f", {skipped} skipped (NaN or infinite)" if skipped else ""
+    return (
+        f"loss {entry['loss']:.4f}{held_out}, lr {entry['lr']:.3g}, grad norm {entry['grad_norm']:.3g}{lost}, "
+        f"{entry['steps_per_second']:.3g} steps/s"
+    )
 
 
 def _mix(seed: int, step: int) -> int:

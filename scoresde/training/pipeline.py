@@ -23,6 +23,7 @@ from scoresde.data.labels import listed
 from scoresde.limits import check_memory
 from scoresde.metrics import PCA, evaluate_samples
 from scoresde.metrics.evaluate import FEWEST
+from scoresde.progress import say
 from scoresde.sampling import Sampler, TunedSteps, tune
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import CheckpointError, remove_leftovers, write_atomically
@@ -30,7 +31,7 @@ from scoresde.training.config import ConfigError
 from scoresde.training.environment import processes
 from scoresde.training.likelihoods import likelihood
 from scoresde.training.loggers import LocalLogger, Logger
-from scoresde.training.loop import Trainer
+from scoresde.training.loop import Trainer, opening
 from scoresde.training.pictures import has_classes, picture_of_samples, pictures, read_log
 from scoresde.training.provenance import check_same_data, provenance
 from scoresde.training.results import choose_name, differences, identity_of, is_of, outdate, set_aside
@@ -177,6 +178,8 @@ def _train(
         for each in loggers:
             each.rewind(run.directory, trainer.step)
             each.start(run.directory, plain)
+        if progress:
+            say(opening(model, data, trainer.options, trainer.accelerator.device, run.directory))
     try:
         trainer.fit()
         if not first:

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from scoresde.statistics import Statistics
 from scoresde.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from scoresde.training.ema import HalfLife
 from scoresde.training.loggers import LocalLogger, Logger
-from scoresde.training.loop import Interrupted, NoiseLevels, Trainer, Training, TrainingFailed
+from scoresde.training.loop import Interrupted, NoiseLevels, Trainer, Training, TrainingFailed, opening
 
 DATA = two_moons(n_train=200, n_test=8)
 Optimizer = Callable[[Any], torch.optim.Optimizer]
@@ -97,6 +98,7 @@ def make(
     preconditioning: Preconditioning | None = None,
     dropout: float = 0.2,
     init: int = 0,
+    held_out: bool = True,
     **options: Any,
 ) -> Trainer:
     torch.manual_seed(init)
@@ -115,6 +117,7 @@ def make(
         run_dir,
         loggers or [],
         progress=False,
+        held_out=held_out and not isinstance(objective, Spy),
     )
 
 
@@ -843,3 +846,74 @@ def _train_in_processes(folder: Path) -> None:
 
 if __name__ == "__main__":
     _train_in_processes(Path(sys.argv[1]))
+
+
+def held_out_losses(run_dir: Path, **options: Any) -> dict[int, float]:
+    recorder = Recorder()
+    make(run_dir, loggers=[recorder], **options).fit()
+    return {line["step"]: line["held_out_loss"] for line in recorder.lines if "held_out_loss" in line}
+
+
+def test_the_held_out_loss_costs_no_bit_of_the_weights(tmp_path: Path) -> None:
+    for held_out in (True, False):
+        make(tmp_path / str(held_out), held_out=held_out, steps=6, log_every=1, dropout=0.2).fit()
+    assert_same(*(everything(make(tmp_path / str(each))) for each in (True, False)))
+
+
+@pytest.mark.parametrize(("log_every", "steps"), [(1, [50, 100, 120]), (30, [60, 120]), (200, [120])])
+def test_the_held_out_loss_comes_every_fifty_steps_at_most_and_in_the_end(
+    tmp_path: Path, log_every: int, steps: list[int]
+) -> None:
+    assert list(held_out_losses(tmp_path, steps=120, log_every=log_every)) == steps
+
+
+def test_the_held_out_loss_is_that_of_the_present_weights_on_test_data_at_the_same_noise(tmp_path: Path) -> None:
+    still = held_out_losses(tmp_path / "a", steps=100, log_every=50, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    assert still[50] == still[100]
+    # A new network gives 0, so that the loss of the default objective is that of the identity, known in the mean.
+    spy = Spy()
+    trainer = make(tmp_path / "b", objective=spy, batch_size=4)
+    trainer.held_out = True
+    loss = trainer._held_out_loss(done=True)["held_out_loss"]
+    seen = torch.cat([call.x0 for call in spy.calls])
+    assert sorted(seen.tolist()) == sorted(DATA.transform.encode(DATA.test).tolist())
+    each = [
+        float(DenoisingScoreMatching()(trainer.model, c.x0, u=c.u, noise=c.noise).value.detach()) for c in spy.calls
+    ]
+    assert loss == pytest.approx(sum(each) / 2)
+    assert trainer.model.network.training
+
+
+def test_more_samples_in_a_batch_than_there_are_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, batch_size=500)
+    assert caplog.messages == [
+        "training.batch_size is 500 and there are 200 training samples: each step takes all of them 2.5 times, with "
+        "other noise; training.batch_size=200 takes them once"
+    ]
+    caplog.clear()
+    make(tmp_path, batch_size=200)
+    assert caplog.messages == []
+
+
+def test_the_opening_line_names_what_is_trained(tmp_path: Path) -> None:
+    trainer = make(tmp_path, steps=7, batch_size=8)
+    size = sum(p.numel() for p in trainer.bare.parameters())
+    assert opening(trainer.model, DATA, trainer.options, torch.device("cpu"), Path("runs/a")) == (
+        f"training on two_moons (200 samples of shape (2,)), VPSDE, MLP of {size:,} parameters, 7 steps of 8 samples, "
+        "cpu, seed 0, runs/a"
+    )
+
+
+def test_each_entry_of_the_log_is_a_line_where_there_is_no_bar(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make(tmp_path, steps=4, log_every=2, objective=Spy(lambda step: math.nan if step == 1 else 1.0))
+    trainer.progress = True
+    trainer.fit()
+    first, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"training: step 2/4, loss [\d.]+, lr 0.00667, grad norm nan, 1 skipped \(NaN or infinite\), "
+        r"[\d.e+]+ steps/s, 0:00:00 left",
+        first,
+    )
+    assert re.fullmatch(r"training: step 4/4, loss [\d.]+, lr [\d.]+, grad norm [\d.]+, [\d.e+]+ steps/s, .*", last)

@@ -1,0 +1,154 @@
+"""Progress of what takes long: a bar on a terminal and in a notebook, lines in a log file and elsewhere.
+
+A bar rewrites its line, which fills a file with carriage returns and says nothing to `grep`. So where standard error is
+no terminal, or one that cannot move its cursor, progress is told in lines, of which each stands for itself.
+"""
+
+import logging
+import os
+import sys
+import time
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+__all__ = ["Progress", "duration", "log_beside_bars", "say", "show"]
+
+_log = logging.getLogger(__name__)
+# Lines that a bar on the terminal makes superfluous there; the log of a sweep's job has them.
+_beside = logging.getLogger(f"{__name__}.beside")
+_beside.propagate = False
+
+_FIRST = 10.0  # seconds until the first line of what says nothing by itself
+_EVERY = 30.0  # and between the lines after it
+
+_bars = True
+_prefix = ""
+
+
+def show(bars: bool, prefix: str = "") -> None:
+    """Set how progress is shown in this process.
+
+    Args:
+        bars: Show bars where they are possible; lines everywhere if not.
+        prefix: Beginning of every line, for one of several jobs that share a terminal or a file.
+    """
+    global _bars, _prefix
+    _bars, _prefix = bars, prefix
+
+
+def log_beside_bars(handler: logging.Handler, add: bool = True) -> None:
+    """Add a handler that gets the lines even while a bar is on the terminal, or remove it."""
+    (_beside.addHandler if add else _beside.removeHandler)(handler)
+
+
+def say(text: str) -> None:
+    """Print a line on standard error: by this package's log if it takes messages of level INFO."""
+    if _log.isEnabledFor(logging.INFO):
+        _log.info("%s", _prefix + text)
+    elif sys.stderr is not None:
+        with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+            print(_prefix + text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds: 0:01:30."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+class Progress:
+    """How far a number of steps has come; a context manager.
+
+    Without a bar there is a line after 10 s and then each 30 s, beside those of `line`. No device is waited for.
+
+    Args:
+        total: Number of steps.
+        what: What they are of, such as "sampling".
+        unit: What one is called.
+        done: Number of steps that are done already.
+        shown: Show anything.
+    """
+
+    def __init__(self, total: int, what: str, unit: str, done: int = 0, shown: bool = True) -> None:
+        self.total, self.what, self.unit, self.done = total, what, unit, done
+        self.shown, self._initial, self._note = shown, done, ""
+        self._began = time.perf_counter()
+        self._next = self._began + _FIRST
+        self._told, self._last = False, done
+        self._bar: Any = None
+        if shown and _bars and _has_bars():
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=total, initial=done, desc=what, unit=unit, **_size())
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._told and kind is None and self._last != self.done:
+            self._tell()
+
+    def update(self, count: int = 1) -> None:
+        """Take in that `count` more steps are done."""
+        self.done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        if self.shown and time.perf_counter() >= self._next:
+            self._tell()
+            self._told = True
+
+    def note(self, text: str) -> None:
+        """Show a text after the figures."""
+        self._note = text
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+
+    def line(self, text: str) -> None:
+        """Tell the progress now, with a text after it; where there is a bar, in the log of a job alone."""
+        if self.shown:
+            self._tell(text)
+
+    def left(self) -> float | None:
+        """Seconds until all is done, at the rate so far; None before the first step."""
+        steps = self.done - self._initial
+        return (self.total - self.done) * (time.perf_counter() - self._began) / steps if steps > 0 else None
+
+    def _tell(self, text: str | None = None) -> None:
+        now, left = time.perf_counter(), self.left()
+        self._next, self._last = now + _EVERY, self.done
+        parts = [f"{self.what}: {self.unit} {self.done}/{self.total}", self._note if text is None else text]
+        if self.done < self.total and left is not None:
+            parts.append(f"{duration(left)} left")
+        elif self.done >= self.total:
+            parts.append(f"done in {duration(now - self._began)}")
+        text = ", ".join(filter(None, parts))
+        if self._bar is None:
+            say(text)
+        else:
+            _beside.info("%s", _prefix + text)
+
+
+def _has_bars() -> bool:
+    """Whether standard error is where a line can be rewritten: a notebook, or a terminal that moves its cursor."""
+    if _in_notebook():
+        return True
+    terminal = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+    return terminal and os.environ.get("TERM") != "dumb"
+
+
+def _size() -> dict[str, Any]:
+    """Size of a bar: the terminal's, which it follows; a common one if its height is 0, where tqdm draws nothing."""
+    try:
+        columns, rows = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):  # a notebook
+        return {"dynamic_ncols": True}
+    return {"dynamic_ncols": True} if rows else {"ncols": columns or 80, "nrows": 24}
+
+
+def _in_notebook() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
