@@ -30,6 +30,12 @@ def description(group: str, name: str) -> str:
     return next(found, "")
 
 
+def settings_of(group: str, name: str) -> list[str]:
+    """The lines of a choice's file that can be changed, with their comments."""
+    text = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith(("#", "_", "defaults:", "  - "))]
+
+
 def _plural(group: str) -> str:
     return _PLURALS.get(group, f"{group}s")
 
@@ -70,6 +76,11 @@ def show_command(command: str) -> None:
             names = [default, *(name for name in options(group) if name != default)]
             print(wrapped(f"  {group:<16}", ", ".join(names)))
     print("\nsettings\n" + "\n".join(f"  {line}" for line in settings.partition("\nhydra:")[0].strip().splitlines()))
+    for group, default in chosen:
+        lines = settings_of(group, default) if default != "null" else []
+        if lines:
+            print(f"\n{group}.KEY, here of {group}={default}")
+            print("\n".join(f"  {line}" for line in lines))
     print("\n`--cfg job` prints the whole configuration, `--hydra-help` what Hydra itself can be told.")
 
 

@@ -24,6 +24,31 @@ def test_every_choice_says_what_it_is(group: str) -> None:
         assert len(text) < 160, name
 
 
+def test_every_key_says_what_it_means() -> None:
+    bare = []
+    for path in conf_dir().rglob("*.yaml"):
+        text = path.read_text(encoding="utf-8").partition("\nhydra:")[0]
+        keys = re.findall(r"^ *[a-z]\w*: +[^#\n]*$", text, re.M)
+        if path.parent.name != "experiment":  # which sets what other files explain
+            bare += [f"{path.name}: {key}" for key in keys if "${" not in key]
+    assert bare == []
+
+
+def test_help_shows_the_keys_of_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "--help"])
+    shown = capsys.readouterr().out
+    for line in (
+        "steps: 1400 ",
+        "batch_size: 64 ",
+        "lr: 3e-3 ",
+        "log_every: 50 ",
+        "checkpoint_every: 500 ",
+        "samples: null ",
+    ):
+        assert re.search(rf"^  {re.escape(line)} *# \w+", shown, re.M), line
+    assert "training.KEY" in shown
+
+
 @pytest.mark.parametrize("group", ["sampler", "sde", "objective", "preconditioning", "divergence", "dequantisation"])
 def test_methods_name_their_paper_or_say_that_they_are_the_packages_own(group: str) -> None:
     own = {"default", "default_sde", "angle", "straight", "euler", "scipy", "torchsde"}
