@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from scoresde.bounded import DamagedFile, read_file
 from scoresde.limits import most_pixels
 from scoresde.training.report.numbers import as_dict
 from scoresde.training.report.reading import natural, read_json
+from scoresde.training.report.wording import sampler_in_words
 
-__all__ = ["Picture", "from_png", "pictures"]
+__all__ = ["KINDS", "Picture", "from_png", "pictures"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST = 24  # without a list, the newest so many by name
@@ -24,7 +26,11 @@ _TOGETHER = 2**27  # bytes of all pictures of a run
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG as a data URI, `width` CSS pixels wide where there is room; `file` as the run directory names it."""
+    """A PNG as a data URI, `width` CSS pixels wide where there is room; `file` as the run directory names it.
+
+    `kind` is "chart" for one drawn on no ground, which dark pages invert, "pixels" for a mosaic of images whose pixels
+    are whole ones of the screen, and empty for others. `columns` are the names of a mosaic's columns.
+    """
 
     title: str
     caption: str
@@ -32,14 +38,32 @@ class Picture:
     width: int
     height: int
     file: str = ""
+    kind: str = ""
+    columns: tuple[str, ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Whether the picture needs no white ground."""
+        return self.kind in KINDS
 
 
-def from_png(content: bytes, title: str, caption: str, file: str = "") -> Picture:
+KINDS = ("chart", "pixels", "dark")
+
+
+def from_png(
+    content: bytes, title: str, caption: str, file: str = "", kind: str = "", columns: tuple[str, ...] = ()
+) -> Picture:
     """The picture of a PNG file's content."""
-    width, height = (n * 96 / plots.DPI for n in _size(content))
+    dpi = 96 if kind == "pixels" else plots.DPI
+    width, height = (n * 96 / dpi for n in _size(content))
     # Base64 has no character that HTML gives a meaning, and megabytes of it are slow to escape.
     uri = Markup("data:image/png;base64," + base64.b64encode(content).decode())
-    return Picture(title, caption, uri, max(round(width), 1), max(round(height), 1), file)
+    return Picture(title, caption, uri, max(round(width), 1), max(round(height), 1), file, kind, columns)
+
+
+def _plain_words(caption: str) -> str:
+    """A caption of an older version, which has the sampler's repr, in the words of the shell."""
+    return re.sub(r"Sampler\(.*\)(?=, \d)", lambda found: sampler_in_words(found[0]), caption)
 
 
 def _size(content: bytes) -> tuple[int, int]:
@@ -90,4 +114,12 @@ def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Ite
         if left < 0:
             notes.append(f"The pictures have more than {_TOGETHER:,} bytes together: {file!r} and others are left out.")
             return
-        yield from_png(content, str(entry.get("title") or path.stem), str(entry.get("caption") or ""), file)
+        kind, columns = str(entry.get("kind") or ""), entry.get("columns")
+        yield from_png(
+            content,
+            str(entry.get("title") or path.stem),
+            _plain_words(str(entry.get("caption") or "")),
+            file,
+            kind if kind in KINDS else "",
+            tuple(map(str, columns[:_MOST])) if isinstance(columns, list) else (),
+        )

@@ -25,7 +25,7 @@ class Run:
 
     `config` has the leaves of the configuration by their dotted names, `words` what they are on a command line;
     `coloured` the samplers that the picture of the comparison colours, in the order of the colours; `comparisons` the
-    settings of further comparisons by their names.
+    settings of further comparisons by their names; `data` the facts of `data.json`.
     """
 
     directory: Path
@@ -39,6 +39,7 @@ class Run:
     notes: list[str]
     comparisons: dict[str, dict[str, Any]] = field(default_factory=dict)
     words: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def read_run(directory: Path) -> Run:
             f"Training has gone on to step {log[-1]['step']} since; the model and its figures are of {trained}."
         )
     comparisons = _read_comparisons(directory, notes)
-    return Run(directory, name, text, config, summary, log, comparison, coloured, notes, comparisons, in_words(config))
+    data, words = as_dict(read_json(directory, "data.json", notes)), in_words(config)
+    return Run(directory, name, text, config, summary, log, comparison, coloured, notes, comparisons, words, data)
 
 
 def _mark_conditional(summary: dict[str, Any], config: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The page of one run: numbers with their error bars, charts, pictures, the configuration."""
+"""The page of one run: what it is, samples beside data, four numbers; charts, and the rest folded."""
 
 import re
 import shlex
@@ -8,15 +8,18 @@ from pathlib import Path
 from scoresde import plots
 from scoresde.training.report import charts
 from scoresde.training.report.charts import Chart
-from scoresde.training.report.numbers import is_number
+from scoresde.training.report.numbers import as_dict, is_number
 from scoresde.training.report.page import render
 from scoresde.training.report.pictures import Picture, from_png, pictures
 from scoresde.training.report.reading import Run, read_run
-from scoresde.training.report.tables import Table, headline, tables
+from scoresde.training.report.sentence import Part, dimensions, sentence
+from scoresde.training.report.tables import Number, Table, numbers, tables
 
 __all__ = ["run_page"]
 
 _NOISE_LEVELS = "samples/loss_by_noise_level.png"
+# At the top, the first of these that are there: held-out data beside samples, or else samples alone.
+_TOP = (("samples/beside-data.png", "samples/beside-samples.png"), ("samples/densities.png",), ("samples/samples.png",))
 
 
 @dataclass
@@ -26,12 +29,20 @@ class _Page:
     name: str
     directory: str
     config: str
-    headline: list[tuple[str, str, str]]
+    sentence: list[Part]
+    numbers: list[Number]
     tables: list[Table]
     commands: list[tuple[str, str]]
     charts: list[Chart] = field(default_factory=list)
+    hero: list[Picture] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def config_count(self) -> str:
+        """The number of lines of the configuration."""
+        lines = len(self.config.splitlines())
+        return f"{lines} line{'s' * (lines != 1)}"
 
 
 def run_page(directory: Path) -> str:
@@ -45,12 +56,16 @@ def run_page(directory: Path) -> str:
         run.name,
         str(directory),
         run.text,
-        list(headline(run.summary)),
+        sentence(run),
+        numbers(run.summary, dimensions(run), _levels(run)),
         tables(run.summary, run.comparisons),
         _commands(directory),
         notes=run.notes,
     )
-    page.pictures = list(pictures(directory, run.notes))
+    every = list(pictures(directory, run.notes))
+    top = next((files for files in _TOP if set(files) <= {picture.file for picture in every}), ())
+    page.hero = [picture for picture in every if picture.file in top]
+    page.pictures = [picture for picture in every if picture.file not in top]
     series = [charts.Series(run.name, 0, run.log, run.summary, run.comparison, coloured=run.coloured)]
     noise = next((p for p in page.pictures if p.file == _NOISE_LEVELS), None)
     unit = "bits/dim" if _in_bits(run) else "nats"
@@ -63,12 +78,16 @@ def run_page(directory: Path) -> str:
     page.charts = [chart for chart in made if chart is not None]
     if any(chart.fallback is noise for chart in page.charts if noise is not None):
         page.pictures = [p for p in page.pictures if p is not noise]
-    return render("run.html.j2", page.charts, scripts=False, page=page)
+    return render("run.html.j2", page.charts, scripts=True, page=page)
+
+
+def _levels(run: Run) -> int | None:
+    levels = as_dict(run.data.get("transform")).get("levels")
+    return levels if isinstance(levels, int) and 1 < levels < 2**32 else None
 
 
 def _in_bits(run: Run) -> bool:
-    entry = run.summary.get("likelihood")
-    return isinstance(entry, dict) and entry.get("bits_per_dim") is not None
+    return as_dict(run.summary.get("likelihood")).get("bits_per_dim") is not None
 
 
 def _curve(run: Run) -> Picture | None:

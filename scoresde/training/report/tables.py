@@ -1,9 +1,11 @@
-"""The tables of one run: likelihood, training, sample quality."""
+"""The numbers and the tables of one run: likelihood, training, sample quality."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scoresde.metrics.evaluate import LOWER_IS_BETTER
 from scoresde.training.report.numbers import (
     as_dict,
     directed_title,
@@ -18,8 +20,9 @@ from scoresde.training.report.numbers import (
     split_name,
     text,
 )
+from scoresde.training.report.wording import repr_in_words, sampler_in_words
 
-__all__ = ["Table", "headline", "tables"]
+__all__ = ["Number", "Table", "numbers", "tables"]
 
 
 @dataclass(frozen=True)
@@ -31,25 +34,95 @@ class Table:
     rows: list[tuple[str, ...]]
     note: str = ""
 
+    @property
+    def count(self) -> str:
+        """The number of rows, for where the table is folded."""
+        return f"{len(self.rows)} row{'s' * (len(self.rows) != 1)}" if self.rows else ""
 
-def headline(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Name, value and small print of the numbers at the top."""
-    held_out = as_dict(summary.get("likelihood"))
-    if held_out:
-        in_bits = held_out.get("bits_per_dim") is not None
-        name, key = ("bits/dim", "bits_per_dim") if in_bits else ("log-likelihood, nats", "nats")
-        value = estimate(held_out.get(key), held_out.get("stderr"))
-        yield f"{of_labels(name, held_out)}, {split_name(held_out)}", value, facts(held_out)
-    samples = as_dict(summary.get("samples"))
-    for key, entry in list(as_dict(samples.get("metrics")).items())[:1]:
-        small = {k: v for k, v in samples.items() if k in ("nfe", "seconds")}
-        yield metric_title(key), metric(entry), facts({"n": as_dict(entry).get("n"), **small})
-    training = as_dict(summary.get("training"))
+
+@dataclass(frozen=True)
+class Number:
+    """A number at the top of a page: its name, its value, its error or unit, and lines that say what it means."""
+
+    name: str
+    value: str
+    unit: str = ""
+    lines: tuple[str, ...] = ()
+
+
+def numbers(summary: dict[str, Any], dimensions: int | None = None, levels: int | None = None) -> list[Number]:
+    """The held-out likelihood, the quality and the cost of samples, and the time of training, as far as known.
+
+    Args:
+        summary: of the run.
+        dimensions: values of a sample. Up to 16 of them, quality is coverage, which sees where samples lie; the
+            Fréchet distance compares means and covariances alone, and takes a ring for eight points on it.
+        levels: of discrete data, None of continuous ones.
+    """
+    made = (_likelihood_number(summary, levels), _quality_number(summary, dimensions), *_cost_numbers(summary))
+    return [number for number in made if number is not None]
+
+
+def _number(name: str, value: str, lines: Iterable[str], unit: str = "") -> Number:
+    """A number from `value ± error`."""
+    value, sign, error = value.partition(" ± ")
+    return Number(name, value, f"{sign.strip()} {error} {unit}".strip(), tuple(filter(None, lines)))
+
+
+def _likelihood_number(summary: dict[str, Any], levels: int | None) -> Number | None:
+    held_out, train = as_dict(summary.get("likelihood")), as_dict(summary.get("likelihood_train"))
+    if not held_out:
+        return None
+    bits = held_out.get("bits_per_dim") is not None
+    key = "bits_per_dim" if bits else "nats"
+    name = f"{of_labels('Bits/dim' if bits else 'Log-density', held_out)}, {split_name(held_out)}"
+    of = f"; mean of {text(held_out['n'])} samples" if "n" in held_out else ""
+    lines = [f"{'lower' if bits else 'higher'} is better{of}"]
+    if is_number(train.get(key)):
+        lines.append(f"training data: {estimate(train[key], train.get('stderr'))}")
+    if bits and levels is not None:
+        lines.append(f"uniform noise of {levels} levels: {text(math.log2(levels))}")
+    return _number(name, estimate(held_out.get(key), held_out.get("stderr")), lines, "" if bits else "nats")
+
+
+_FEW_DIMENSIONS = 16
+
+
+def _quality_number(summary: dict[str, Any], dimensions: int | None) -> Number | None:
+    metrics, reference = as_dict(as_dict(summary.get("samples")).get("metrics")), as_dict(summary.get("reference"))
+    if not metrics:
+        return None
+    few = dimensions is not None and dimensions <= _FEW_DIMENSIONS
+    key = "coverage" if few and "coverage" in metrics else next(iter(metrics))
+    if key == "coverage":
+        title, meaning = "Coverage of held-out data", "share with a sample among their neighbours"
+    else:
+        title, meaning = directed_title(key), f"at n = {text(as_dict(metrics[key]).get('n'))}"
+    better = {True: "1 is best", False: "lower is better" if key in LOWER_IS_BETTER else "higher is better"}
+    lines = [f"{better[key == 'coverage']}; {meaning}"]
+    if key in reference:
+        lines.append(f"training data: {metric(reference[key])}")
+    return _number(title if key == "coverage" else metric_title(key), metric(metrics[key]), lines)
+
+
+def _cost_numbers(summary: dict[str, Any]) -> Iterator[Number]:
+    samples, training = as_dict(summary.get("samples")), as_dict(summary.get("training"))
+    if "nfe" in samples:
+        time = ""
+        if "seconds" in samples and "n" in samples:
+            time = f"{duration(samples['seconds'])} for {text(samples['n'])} samples"
+        sampler = f"sampler {sampler_in_words(samples['sampler'])}" if "sampler" in samples else ""
+        yield Number("Evaluations per sample", text(samples["nfe"]), "", tuple(filter(None, (sampler, time))))
     if "seconds" in training:
-        steps = f"{text(training['steps'])} steps" if "steps" in training else ""
-        yield "training", duration(training["seconds"]), steps
-    if "parameters" in summary:
-        yield "parameters", text(summary["parameters"]), ""
+        value, _, unit = duration(training["seconds"]).partition(" ")
+        lines = [f"{text(training['steps'])} steps" if "steps" in training else "", _rate(training)]
+        yield Number("Training", value, unit, tuple(filter(None, lines)))
+
+
+def _rate(training: dict[str, Any]) -> str:
+    steps, seconds = training.get("steps"), training.get("seconds")
+    known = is_number(steps) and is_number(seconds) and seconds > 0
+    return f"{text(steps / seconds)} steps a second" if known else ""
 
 
 def tables(summary: dict[str, Any], comparisons: Mapping[str, dict[str, Any]] | None = None) -> list[Table]:
@@ -100,7 +173,7 @@ def _likelihood(summary: dict[str, Any]) -> Table | None:
     }
     for key, title in plain.items():
         if any(key in e for e in entries):
-            rows.append((title, *(text(e.get(key)) for e in entries)))
+            rows.append((title, *(text(repr_in_words(e.get(key))) for e in entries)))
     if any("seconds" in e for e in entries):
         rows.append(("time", *(duration(e.get("seconds")) for e in entries)))
     note = "Means over samples of the probability-flow ODE's likelihood, ± standard error."
@@ -120,7 +193,7 @@ def _quality(summary: dict[str, Any]) -> Table | None:
         n = next((as_dict(side[key]).get("n") for _, side in sides if key in side), None)
         rows.append((directed_title(key), *(metric(side.get(key)) for _, side in sides), text(n)))
     head = ("against held-out data", *(name for name, _ in sides), "n")
-    note = facts(samples)
+    note = facts({**samples, **({"sampler": sampler_in_words(samples["sampler"])} if "sampler" in samples else {})})
     if rows:
         note += ". " if note else ""
         note += "± standard error; ↓ lower is better, ↑ higher is better."
@@ -159,7 +232,7 @@ def _further(summary: dict[str, Any], comparisons: Mapping[str, dict[str, Any]])
 
 def _apart(entry: dict[str, Any], own: dict[str, Any], keys: tuple[str, ...]) -> str:
     """The settings of a result that are not those of the run's own, the data, and the step of the weights."""
-    parts = [f"{key} {text(entry[key])}" for key in keys if key in entry and entry[key] != own.get(key)]
+    parts = [f"{key} {text(_words(key, entry[key]))}" for key in keys if key in entry and entry[key] != own.get(key)]
     if entry.get("source") is not None:
         parts.insert(0, f"data {text(entry['source'])}")
     elif entry.get("data_hash") != own.get("data_hash") and own:
@@ -167,6 +240,10 @@ def _apart(entry: dict[str, Any], own: dict[str, Any], keys: tuple[str, ...]) ->
     if entry.get("step") is not None and entry["step"] != own.get("step"):
         parts.append(f"step {text(entry['step'])}")
     return ", ".join(parts) or "–"
+
+
+def _words(key: str, value: Any) -> Any:
+    return sampler_in_words(value) if key == "sampler" else repr_in_words(value)
 
 
 def _training(summary: dict[str, Any]) -> Table | None:

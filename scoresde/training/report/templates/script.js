@@ -29,6 +29,49 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
   });
 }
 
+// Commands: a button copies one; from a file, too, where a browser may refuse the clipboard.
+function copied(text) {
+  const field = document.createElement("textarea");
+  field.value = text;
+  field.setAttribute("aria-hidden", "true");
+  document.body.append(field);
+  field.select();
+  const done = document.execCommand("copy");
+  field.remove();
+  return done;
+}
+
+for (const command of document.querySelectorAll(".command")) {
+  const text = command.querySelector("pre").textContent;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Copy";
+  button.setAttribute("aria-label", `Copy: ${text}`);
+  const said = document.createElement("span");
+  said.className = "hidden";
+  said.setAttribute("role", "status");
+  command.append(button, said);
+  button.addEventListener("click", async () => {
+    const done = await navigator.clipboard?.writeText(text).then(() => true, () => false) || copied(text);
+    button.textContent = said.textContent = done ? "Copied" : "Select it by hand";
+    button.classList.toggle("done", done);
+    button.focus();
+    setTimeout(() => {
+      button.textContent = "Copy";
+      said.textContent = "";
+      button.classList.remove("done");
+    }, 2000);
+  });
+}
+
+// What is folded is printed unfolded.
+addEventListener("beforeprint", () => {
+  for (const fold of document.querySelectorAll("details.fold:not([open])")) {
+    fold.open = true;
+    addEventListener("afterprint", () => { fold.open = false; }, { once: true });
+  }
+});
+
 // A link to a run opens its part.
 const open = () => {
   const target = location.hash && document.getElementById(location.hash.slice(1));

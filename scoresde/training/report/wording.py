@@ -1,0 +1,68 @@
+"""Reprs that summaries hold, of samplers and other objects, in the words of the shell."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from scoresde.bounded import parse_yaml
+from scoresde.training.report.numbers import text
+from scoresde.training.words import conf_dir
+
+__all__ = ["repr_in_words", "sampler_in_words"]
+
+
+def sampler_in_words(shown: Any) -> str:
+    """The name and the number of steps of a sampler, from its repr in a summary; other text as `repr_in_words` has it."""
+    shown = str(shown)
+    steps = re.findall(r"\bsteps=(\d+)", shown)
+    name = _samplers().get(_any_steps(shown))
+    if name is None:
+        inner = re.fullmatch(r"Sampler\((\w+).*", shown)
+        if inner is None:
+            return repr_in_words(shown)
+        name = _spaced(inner[1])
+    return f"{name}, {text(int(steps[-1]))} steps" if steps else name
+
+
+@cache
+def _samplers() -> dict[str, str]:
+    """The choices of samplers by their repr, whatever their number of steps."""
+    # Late: a page without samples does not need them.
+    from hydra.utils import instantiate
+
+    found: dict[str, str] = {}
+    for path in sorted((conf_dir() / "sampler").glob("*.yaml")):
+        plain = parse_yaml(path.read_bytes(), Path(path))
+        if path.stem == "tuned":  # it has no repr without the run that it was tuned for
+            continue
+        try:
+            shown = repr(instantiate(plain))
+        except Exception:  # of an extra that is not installed
+            continue
+        found.setdefault(_any_steps(shown), path.stem)
+    return found
+
+
+def _any_steps(shown: str) -> str:
+    """The repr without the number of steps of the grid, which is the last."""
+    return re.sub(r"\bsteps=\d+(?!.*\bsteps=\d)", "steps=N", shown)
+
+
+def repr_in_words(shown: Any) -> Any:
+    """`Name(key=value, ...)` as "name, key value, ...", without what is not set; anything else as it is."""
+    found = re.fullmatch(r"([A-Z]\w*)\(([^()]*)\)", shown) if isinstance(shown, str) else None
+    if found is None:
+        return shown
+    arguments = [part.strip() for part in found[2].split(",") if part.strip()]
+    told = [part.replace("=", " ", 1).replace("'", "") for part in arguments if part.partition("=")[2] not in _UNSET]
+    return ", ".join((_spaced(found[1]), *told))
+
+
+_UNSET = ("None", "'auto'")
+
+
+def _spaced(name: str) -> str:
+    """`TruncatedNormal` as "truncated normal"; capitals in a row stay, as in `VPSDE`."""
+    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])|_", " ", name).split()
+    return " ".join(part if part[1:2].isupper() else part.lower() for part in parts)
