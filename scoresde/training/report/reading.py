@@ -14,6 +14,7 @@ from typing import Any
 from scoresde import bounded
 from scoresde.bounded import CheckpointError, DamagedFile
 from scoresde.training.report.numbers import as_dict, is_number
+from scoresde.training.report.wording import own_sampler
 from scoresde.training.words import in_words, leaves
 
 __all__ = ["Job", "Run", "Sweep", "find_runs", "natural", "read_json", "read_run", "read_sweep"]
@@ -126,6 +127,8 @@ def read_run(directory: Path) -> Run:
         )
     comparisons = _read_comparisons(directory, notes)
     data, words = as_dict(read_json(directory, "data.json", notes)), in_words(config)
+    if "sampler" in (samples := as_dict(summary.get("samples"))):
+        summary["samples"] = {**samples, "sampler": own_sampler(samples["sampler"], config, words)}
     return Run(directory, name, text, config, summary, log, comparison, coloured, notes, comparisons, words, data)
 
 

@@ -1,6 +1,7 @@
 """Reprs that summaries hold, of samplers and other objects, in the words of the shell."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,40 @@ from scoresde.bounded import parse_yaml
 from scoresde.training.report.numbers import text
 from scoresde.training.words import conf_dir
 
-__all__ = ["repr_in_words", "sampler_in_words"]
+__all__ = ["own_sampler", "repr_in_words", "sampler_in_words"]
 
 
 def sampler_in_words(shown: Any) -> str:
-    """The name and the number of steps of a sampler, from its repr in a summary; other text as `repr_in_words` has it."""
+    """The name and the number of steps of a sampler, from its repr in a summary.
+
+    Other text is returned as `repr_in_words` has it.
+    """
     shown = str(shown)
+    if not shown.startswith("Sampler("):
+        return str(repr_in_words(shown))
     steps = re.findall(r"\bsteps=(\d+)", shown)
     name = _samplers().get(_any_steps(shown))
     if name is None:
-        inner = re.fullmatch(r"Sampler\((\w+).*", shown)
-        if inner is None:
-            return repr_in_words(shown)
-        name = _spaced(inner[1])
+        name = _spaced(re.split(r"\W", shown)[1])
     return f"{name}, {text(int(steps[-1]))} steps" if steps else name
+
+
+def own_sampler(shown: Any, config: Mapping[str, Any], words: Mapping[str, Any]) -> Any:
+    """The same for the sampler of the run's configuration, which needs no look at all others; others as they are.
+
+    Args:
+        shown: repr of a sampler.
+        config: leaves of the configuration by their dotted names.
+        words: the configuration in the words of the command line.
+    """
+    classes = [str(config.get(f"sampler.{part}._target_")).rpartition(".")[2] for part in ("solver", "grid")]
+    if not isinstance(shown, str) or not re.match(r"Sampler\({}\b.*, {}\(".format(*map(re.escape, classes)), shown):
+        return shown
+    further = {key.rpartition(".")[2]: value for key, value in words.items() if key.startswith("sampler.")}
+    further = {"steps": config.get("sampler.grid.steps")} | further
+    steps = further.pop("steps")
+    parts = [f"{key} {text(value)}" for key, value in further.items()]
+    return ", ".join([str(words.get("sampler")), *parts, *([f"{text(steps)} steps"] if steps is not None else [])])
 
 
 @cache
