@@ -120,9 +120,10 @@ def _cost_numbers(summary: dict[str, Any]) -> Iterator[Number]:
 
 
 def _rate(training: dict[str, Any]) -> str:
-    steps, seconds = training.get("steps"), training.get("seconds")
-    known = is_number(steps) and is_number(seconds) and seconds > 0
-    return f"{text(steps / seconds)} steps a second" if known else ""
+    steps, seconds = (training.get(key) for key in ("steps", "seconds"))
+    if not (is_number(steps) and is_number(seconds)) or seconds <= 0:  # type: ignore[operator]
+        return ""
+    return f"{text(float(steps) / float(seconds))} steps a second"  # type: ignore[arg-type]
 
 
 def tables(summary: dict[str, Any], comparisons: Mapping[str, dict[str, Any]] | None = None) -> list[Table]:
