@@ -5,7 +5,9 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,18 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from scoresde import progress
-from scoresde.cli import sweeps
+from scoresde.cli import launchers, sweeps
 from scoresde.cli.choices import check_extras, conf_dir
 from scoresde.cli.output import UsageError, Verbosity, configure, fail
-from scoresde.cli.overrides import check_overrides, count_jobs, edit_own, follow_sweeps, is_sweep, name_directory
+from scoresde.cli.overrides import (
+    check_overrides,
+    edit_own,
+    follow_sweeps,
+    is_sweep,
+    name_directory,
+    parsed,
+    planned_jobs,
+)
 from scoresde.cli.processes import SHARED, interruptible, lost, rank, wait_for_first, world_size
 from scoresde.cli.streams import end_of_output, outlive_readers
 from scoresde.cli.studies import with_study
@@ -58,8 +68,10 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
             arguments = [*arguments, "progress=false"]
         if is_sweep(arguments):
             arguments = with_study(command, arguments)
-            asked = count_jobs(arguments)
+            planned = planned_jobs(arguments)
+            asked = None if planned is None else len(planned)
             arguments, sweep, lock = sweeps.make_directory(arguments)
+            sweeps.announce(sweep, planned or [])
     except UsageError as error:
         if rank() > 0:
             wait_for_first(2)
@@ -70,9 +82,14 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     application: Any = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     if sweep is not None and verbosity is not Verbosity.QUIET:
         print(f"sweep {sweep}", flush=True)
-    status = 0
+    status, mistaken = 0, False
+    deaths: Sequence[set[int]] = ()
     try:
-        application(Job(command, verbosity))()
+        if sweep is None:
+            application(Job(command, verbosity))()
+        else:
+            with launchers.tended(_launcher(arguments), partial(sweeps.note_lost, sweep)) as deaths:
+                application(Job(command, verbosity))()
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except SystemExit as stop:
@@ -80,19 +97,29 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     except Exception as error:
         status = 1
         text = explanation(error)
-        if text is None or os.environ.get("SCORESDE_TRACEBACK"):
+        if sweep is None and (text is None or os.environ.get("SCORESDE_TRACEBACK")):
             raise
+        if os.environ.get("SCORESDE_TRACEBACK"):
+            traceback.print_exc()
+        mistaken = text is not None
+        text = launchers.reason(error) if text is None else text
         # Optuna's, where every trial failed or has no value.
         text = "no trial has a value: see the jobs" if text == "Record does not exist." else text
         print(f"scoresde: {text}", file=sys.stderr)
     if sweep is not None:
-        status = sweeps.conclude(sweep, status, asked, _how_to_go_on(command, asked))
+        if not (mistaken and sweeps.none_began(sweep)):
+            status = sweeps.conclude(sweep, status, asked, _how_to_go_on(command, asked), deaths)
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
     if status:
         sys.exit(status)
     if {"--cfg", "-c", "--info", "-i", "--hydra-help"} & {a.partition("=")[0] for a in arguments}:
         end_of_output()
+
+
+def _launcher(arguments: Sequence[str]) -> str:
+    chosen = [o.value() for o in parsed(arguments) if o.key_or_group == "hydra/launcher"]
+    return str(chosen[-1]) if chosen else "basic"
 
 
 def _how_to_go_on(command: str, asked: int | None) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from scoresde.cli.choices import conf_dir, groups
 from scoresde.cli.output import UsageError, nearest, print_table
 from scoresde.cli.overrides import parsed
 from scoresde.cli.settings import apply_changes, declared, with_own
-from scoresde.cli.sweeps import Outcome, note_run
+from scoresde.cli.sweeps import Outcome, note_run, unfinished
 
 __all__ = ["TASKS"]
 
@@ -465,7 +466,10 @@ def _report(config: DictConfig) -> None:
             pictures(run, _model(run, config), _data(run))
     elif config.pictures:
         raise UsageError(f"pictures=true is for one run, {directory} is none")
-    print(write_report(directory))
+    page = write_report(directory)
+    for line in unfinished(directory):
+        print(f"scoresde: {line}", file=sys.stderr)
+    print(page)
 
 
 TASKS: dict[str, Callable[[DictConfig], Outcome | None]] = {

@@ -1,6 +1,6 @@
 """Overrides on the command line: checked before Hydra sees them, and brought into the form that it wants."""
 
-import math
+import itertools
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -20,12 +20,12 @@ from scoresde.cli.settings import check_settings, declared, edited, unread
 
 __all__ = [
     "check_overrides",
-    "count_jobs",
     "edit_own",
     "follow_sweeps",
     "is_sweep",
     "name_directory",
     "parsed",
+    "planned_jobs",
     "quoted",
 ]
 
@@ -176,12 +176,18 @@ def _matches(name: str, glob: Glob) -> bool:
     return any(fnmatch(name, g) for g in glob.include) and not any(fnmatch(name, g) for g in glob.exclude)
 
 
-def count_jobs(arguments: Sequence[str]) -> int | None:
-    """How many jobs a grid has; None where a sweeper decides."""
+def planned_jobs(arguments: Sequence[str]) -> list[list[str]] | None:
+    """The overrides of every job of a grid, in their order; None where a sweeper decides."""
     overrides = parsed(arguments)
     if any(o.key_or_group == "hydra/sweeper" and o.value() != "basic" for o in overrides):
         return None
-    return math.prod(len(_choices(o)) for o in overrides if o.is_sweep_override())
+    rows: dict[str, list[str]] = {}
+    for override in overrides:
+        if not override.is_hydra_override():
+            key = override.get_key_element()
+            choices = _choices(override) if override.is_sweep_override() else [override.get_value_element_as_str()]
+            rows[key] = [f"{key}={choice}" for choice in choices]
+    return [list(job) for job in itertools.product(*rows.values())]
 
 
 def follow_sweeps(arguments: Sequence[str]) -> list[str]:

@@ -30,7 +30,20 @@ from scoresde.cli.output import UsageError, print_table
 from scoresde.cli.overrides import is_sweep, parsed, quoted
 from scoresde.progress import log_beside_bars
 
-__all__ = ["Outcome", "check_sweep", "conclude", "expand_repeats", "make_directory", "note_run", "run_job"]
+__all__ = [
+    "Outcome",
+    "announce",
+    "check_sweep",
+    "conclude",
+    "expand_repeats",
+    "make_directory",
+    "none_began",
+    "note_lost",
+    "note_run",
+    "read_jobs",
+    "run_job",
+    "unfinished",
+]
 
 
 @dataclass(frozen=True)
@@ -146,6 +159,14 @@ def check_sweep(command: str, arguments: Sequence[str]) -> None:
             raise UsageError(f"{o.input_line} would be the name of every job: leave it out, each gets one of its own")
 
 
+def announce(sweep: Path, jobs: Sequence[list[str]]) -> None:
+    """Write down the jobs of a sweep, given by their overrides, before the first begins."""
+    for number, overrides in enumerate(jobs):
+        record = _Record(sweep, number, overrides)
+        # Not synced, as the others are: there may be thousands, and each is written again.
+        record.path(".json").write_text(json.dumps(record.entry("waiting"), indent=1))
+
+
 # -- a job ----------------------------------------------------------------------------------------------
 
 
@@ -169,10 +190,10 @@ def run_job(
     if config.get("fail_fast", False) and record.others_failed():
         record.write("not started")
         return None
-    record.write("running")
     if said:
         print(f"job {record.number}: {' '.join(record.overrides)}", flush=True)
     with record.log():
+        record.write("running")
         try:
             outcome = task(config) or Outcome([Path(str(config.run))] if config.get("run") else [])
         except (Interrupted, KeyboardInterrupt) as stop:
@@ -200,6 +221,20 @@ def note_run(run: Path) -> None:
         _current.write("running", run=str(run))
 
 
+def note_lost(sweep: Path, number: int, reason: str, log: Path) -> None:
+    """Write down that a job has ended, as its launcher knows, where it could not do so itself."""
+    path = sweep / "jobs" / f"{number:03d}.json"
+    job = _read_job(path)
+    if job["status"] == "running":
+        job.update(status="killed", error=_KILLED)
+    elif job["status"] == "waiting" or not path.is_file():
+        place = Path(os.path.relpath(log, path.parent)).as_posix() if log.is_file() else None
+        job.update(status="failed", error=f"it ended before it began: {reason}", log=place)
+    else:
+        return
+    _write(path, json.dumps(job, indent=1).encode())
+
+
 class _Record:
     """The file of a job."""
 
@@ -212,13 +247,22 @@ class _Record:
         return self.sweep / "jobs" / f"{self.number:03d}{suffix}"
 
     def others_failed(self) -> bool:
-        return any(job["status"] == "failed" for job in read_jobs(self.sweep))
+        from scoresde.training.jobs import settled
+
+        return any(settled(job)["status"] in ("failed", "killed") for job in read_jobs(self.sweep))
 
     def write(
         self, status: str, run: str | None = None, error: str | None = None, outcome: Outcome | None = None
     ) -> None:
-        runs = outcome.runs if outcome is not None else [Path(run)] if run and Path(run).is_dir() else []
-        entry = {
+        _write(self.path(".json"), json.dumps(self.entry(status, run, error, outcome), indent=1).encode())
+
+    def entry(
+        self, status: str, run: str | None = None, error: str | None = None, outcome: Outcome | None = None
+    ) -> dict[str, Any]:
+        from scoresde.training.jobs import this_process
+
+        runs = outcome.runs if outcome is not None else [Path(run)] if run else []
+        return {
             "number": self.number,
             "overrides": self.overrides,
             "status": status,
@@ -229,8 +273,8 @@ class _Record:
             "seconds": time.time() - self.began,
             "value": None if outcome is None else outcome.value,
             "unit": "" if outcome is None else outcome.unit,
+            "process": this_process(),
         }
-        _write(self.path(".json"), json.dumps(entry, indent=1).encode())
 
     def _relative(self, run: Path) -> str:
         # So that a folder of runs can be moved as a whole.
@@ -275,10 +319,17 @@ def _read_job(path: Path) -> dict[str, Any]:
     return job if unknown.keys() <= job.keys() else unknown | {"error": f"{path} is no record of a job"}
 
 
+def none_began(sweep: Path) -> bool:
+    """Whether all jobs are still to begin."""
+    return all(job["status"] == "waiting" for job in read_jobs(sweep))
+
+
 # -- after ----------------------------------------------------------------------------------------------
 
 
-def conclude(sweep: Path, status: int, asked: int | None = None, hint: str = "") -> int:
+def conclude(
+    sweep: Path, status: int, asked: int | None = None, hint: str = "", deaths: Sequence[set[int]] = ()
+) -> int:
     """Say how the jobs of a sweep ended.
 
     Args:
@@ -286,6 +337,7 @@ def conclude(sweep: Path, status: int, asked: int | None = None, hint: str = "")
         status: with which the launcher ended.
         asked: number of jobs that were asked for, where it is known.
         hint: what to say if they are not all finished.
+        deaths: the numbers of processes that have ended, in their order.
 
     Returns:
         The status to exit with: 0 if every job is finished.
@@ -295,10 +347,7 @@ def conclude(sweep: Path, status: int, asked: int | None = None, hint: str = "")
     jobs = read_jobs(sweep)
     if not jobs:
         return status
-    for job in jobs:
-        if job["status"] == "running":  # and is no more: its process was killed
-            how = "interrupted" if status >= 128 else "killed"
-            job.update(status=how, error="its process ended without a word")
+    _close(sweep, jobs, status, deaths)
     common = set.intersection(*(set(job["overrides"]) for job in jobs))
     unit = next((job["unit"] for job in jobs if job["unit"]), "")
     rows = [
@@ -306,17 +355,16 @@ def conclude(sweep: Path, status: int, asked: int | None = None, hint: str = "")
             str(job["number"]),
             " ".join(o for o in job["overrides"] if o not in common) or "–",
             job["status"],
-            f"{job['seconds']:.0f} s",
+            # A job that could not write down its end has not written when it was.
+            "–" if job["status"] in (*_SILENT, "not started", "running") else f"{job['seconds']:.0f} s",
             *(["–" if job["value"] is None else f"{job['value']:.4g}"] if unit else []),
-            os.path.normpath(sweep / job["run"]) if job["run"] else "–",
+            os.path.normpath(sweep / job["run"]) if job["run"] and (sweep / job["run"]).is_dir() else "–",
         ]
         for job in jobs
     ]
     print()
     print_table(["job", "overrides", "status", "time", *([unit] if unit else []), "run"], rows)
-    failed = [job for job in jobs if job["status"] in ("failed", "killed")]
-    left = [job for job in jobs if job["status"] in ("interrupted", "not started")]
-    done = len(jobs) - len(failed) - len(left)
+    done = sum(job["status"] in ("finished", "skipped") for job in jobs)
     asked = max(asked or 0, len(jobs))
     print(f"\n{done} of {asked} jobs finished: {sweep}")
     results = sweep / "optimization_results.yaml"  # written by Optuna's sweeper
@@ -325,14 +373,87 @@ def conclude(sweep: Path, status: int, asked: int | None = None, hint: str = "")
         if "best_value" in best:
             found = " ".join(f"{key}={value}" for key, value in best["best_params"].items())
             print(f"best: {best['best_value']:.6g} with {found}")
-    for job in failed:
-        log = f" ({sweep / 'jobs' / job['log']})" if job["log"] else ""
-        print(f"scoresde: job {job['number']} {job['status']}: {job['error']}{log}", file=sys.stderr)
-    unfinished = bool(failed or left or done < asked)
-    if hint and (unfinished or status):
+    for line in unfinished(sweep, jobs):
+        print(f"scoresde: {line}", file=sys.stderr)
+    if hint and (done < asked or status):
         print(hint, file=sys.stderr)
     _report(sweep, jobs)
-    return status or int(unfinished)
+    return status or int(done < asked)
+
+
+_KILLED = "its process ended without a word, as when memory runs out"
+# How jobs end that do not write it down themselves.
+_SILENT = ("killed", "stopped")
+
+
+def _close(sweep: Path, jobs: Sequence[dict[str, Any]], status: int, deaths: Sequence[set[int]]) -> None:
+    """Bring records, and their files, up to date of jobs that could not do so, now that the launcher has ended."""
+    from scoresde.training.jobs import has_ended
+
+    running = [job for job in jobs if job["status"] == "running"]
+    if status < 128:
+        _wait_for([job.get("process") for job in running])
+    numbers = {process["pid"] for job in running if isinstance(process := job.get("process"), dict)}
+    first = next((some & numbers for some in deaths if some & numbers), numbers)
+    for job in jobs:
+        process = job.get("process")
+        ended = has_ended(process)
+        if job["status"] == "waiting":
+            job.update(status="not started", error="the sweep ended before its turn")
+        elif job["status"] != "running":
+            continue
+        elif status >= 128:
+            job.update(status="interrupted", error="interrupted")
+            if not ended:  # it may still say more
+                continue
+        elif not ended and isinstance(process, dict):
+            continue
+        elif not isinstance(process, dict) or process["pid"] in first:
+            job.update(status="killed", error=_KILLED)
+        else:
+            job.update(status="stopped", error="the launcher ends all its processes once one is gone")
+        _write(sweep / "jobs" / f"{job['number']:03d}.json", json.dumps(job, indent=1).encode())
+
+
+def _wait_for(processes: Sequence[Any]) -> None:
+    """Wait for processes that are being ended by their launcher, but not for ever."""
+    from scoresde.training.jobs import has_ended
+
+    give_up = time.monotonic() + 5
+    while any(has_ended(process) is False for process in processes) and time.monotonic() < give_up:
+        time.sleep(0.05)
+
+
+def unfinished(sweep: Path, jobs: Sequence[dict[str, Any]] | None = None) -> list[str]:
+    """What there is to say of jobs without a result: a line for each that failed, and one for all others of a kind.
+
+    Args:
+        sweep: its directory.
+        jobs: their records; as they are now if not given.
+    """
+    from scoresde.training.jobs import settled
+
+    if jobs is None:
+        jobs = [settled(job) for job in read_jobs(sweep)]
+    lines = []
+    for job in jobs:
+        if job["status"] in ("failed", "killed"):
+            log = f" ({os.path.normpath(sweep / 'jobs' / job['log'])})" if job["log"] else ""
+            lines.append(f"job {job['number']} {job['status']}: {job['error']}{log}")
+    for status in ("stopped", "interrupted", "running", "waiting", "not started"):
+        alike = [job for job in jobs if job["status"] == status]
+        if alike:
+            why = {job["error"] for job in alike if job["error"]}
+            reason = f": {why.pop()}" if len(why) == 1 else ""
+            lines.append(f"job{'s' * (len(alike) > 1)} {_ranges([job['number'] for job in alike])} {status}{reason}")
+    return lines
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Numbers in order, neighbours as a range: 0, 2-5."""
+    groups = itertools.groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])
+    runs = [[number for _, number in group] for _, group in groups]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def _report(sweep: Path, jobs: Sequence[dict[str, Any]]) -> None:

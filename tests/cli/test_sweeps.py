@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from joblib.externals.loky import get_reusable_executor
 
-from scoresde.cli import commands, main, sweeps
+from scoresde.cli import commands, launchers, main, sweeps
 from scoresde.cli.output import UsageError
 from scoresde.training.checkpoint import load_checkpoint
 from scoresde.training.config import ConfigError
+from scoresde.training.jobs import has_ended, settled, this_process
+from scoresde.training.report.sweep_page import sweep_page
 from scoresde.training.run import Run
 
 TOY = [
@@ -256,13 +258,142 @@ def test_repeats_that_cannot_be(given: list[str], message: str) -> None:
         sweeps.expand_repeats("train", given)
 
 
-def test_a_job_whose_process_was_killed_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "jobs").mkdir()
-    entry = {"number": 0, "overrides": ["sde=vp"], "status": "running", "run": None, "runs": [], "error": None,
-             "log": None, "seconds": 3.0, "value": None, "unit": ""}  # fmt: skip
-    (tmp_path / "jobs" / "000.json").write_text(json.dumps(entry))
+KILLED = "its process ended without a word, as when memory runs out"
+
+
+def gone() -> dict[str, Any]:
+    """A process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    described = {**this_process(), "pid": process.pid}
+    process.wait()
+    return described
+
+
+def record(directory: Path, number: int, status: str, process: dict[str, Any] | None, **more: Any) -> None:
+    entry = {"number": number, "overrides": [f"seed={number}"], "status": status, "run": None, "runs": [], "log": None,
+             "error": None, "seconds": 3.0, "value": None, "unit": "", "process": process, **more}  # fmt: skip
+    (directory / "jobs").mkdir(exist_ok=True)
+    (directory / "jobs" / f"{number:03d}.json").write_text(json.dumps(entry))
+
+
+def test_what_is_said_of_jobs_whose_processes_are_gone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    dead = gone()
+    others = {**dead, "pid": dead["pid"] + 2**20}
+    record(tmp_path, 0, "finished", dead, value=0.5, unit="frechet_distance")
+    record(tmp_path, 1, "running", others)
+    record(tmp_path, 2, "running", dead, log="002.log")
+    record(tmp_path, 3, "running", others)
+    record(tmp_path, 4, "waiting", this_process())
+    record(tmp_path, 5, "waiting", this_process())
+    assert sweeps.conclude(tmp_path, 1, 6, "again", [{1}, {dead["pid"]}, {others["pid"]}]) == 1
+    said = capsys.readouterr()
+    rows = [line.split() for line in said.out.splitlines() if re.match(r" +\d  seed", line)]
+    assert [row[2] for row in rows] == ["finished", "stopped", "killed", "stopped", "not", "not"]
+    assert rows[0][2:5] == ["finished", "3", "s"]
+    assert "1 of 6 jobs finished" in said.out
+    expected = [
+        f"job 2 killed: {KILLED} ({tmp_path}/jobs/002.log)",
+        "jobs 1, 3 stopped: the launcher ends all its processes once one is gone",
+        "jobs 4-5 not started: the sweep ended before its turn",
+    ]
+    assert said.err.splitlines() == [*(f"scoresde: {line}" for line in expected), "again"]
+    assert sweeps.unfinished(tmp_path) == expected  # at any later time
+    assert status_of("report", str(tmp_path)) == 0
+    assert capsys.readouterr().err.splitlines() == [f"scoresde: {line}" for line in expected]
+
+
+def test_a_job_without_a_launcher_s_news_was_killed_if_its_process_is_gone(tmp_path: Path) -> None:
+    for number, process in enumerate((None, gone())):  # None of an earlier version
+        record(tmp_path, number, "running", process)
     assert sweeps.conclude(tmp_path, 0) == 1
-    assert "job 0 killed: its process ended without a word" in capsys.readouterr().err
+    assert [job["status"] for job in sweeps.read_jobs(tmp_path)] == ["killed", "killed"]
+
+
+def test_whether_a_job_still_runs(tmp_path: Path) -> None:
+    own = this_process()
+    assert has_ended(own) is False
+    assert has_ended({**own, "began": own["began"] - 100}) is True  # its number is used again
+    assert has_ended(gone()) is True
+    assert has_ended({**own, "host": "another"}) is None
+    for damaged in (None, {}, {**own, "pid": "x"}, {**own, "pid": -1}, {**own, "pid": 2**80}, {**own, "began": None}):
+        assert has_ended(damaged) in (None, True)
+    record(tmp_path, 0, "running", own)
+    record(tmp_path, 1, "running", {**own, "host": "another"})
+    record(tmp_path, 2, "waiting", own)
+    assert [settled(job)["status"] for job in sweeps.read_jobs(tmp_path)] == ["running", "running", "waiting"]
+    assert settled(sweeps.read_jobs(tmp_path)[1])["error"].startswith("on another: whether it still runs")
+
+
+DEADLY = """
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from scoresde.training.loggers import Logger
+
+
+class Deadly(Logger):
+    def start(self, run_dir: Path, config: dict[str, Any]) -> None:
+        self.sde = config["sde"]["_target_"].rpartition(".")[2]
+
+    def numbers(self, step: int, values: dict[str, Any]) -> None:
+        if self.sde == "VESDE":
+            while not list(Path("runs/sweeps").glob("*/jobs/002.log")):
+                time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.sde == "SubVPSDE":
+            time.sleep(60)
+"""
+
+
+def test_a_killed_process_of_joblib(
+    joblib: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("deadly.py").write_text(DEADLY)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), *sys.path]))
+    monkeypatch.syspath_prepend(os.getcwd())
+    get_reusable_executor().shutdown(wait=True)  # its processes would not see the module
+    own = ["logger._target_=deadly.Deadly", "allow=[deadly]"]
+    assert status_of("train", *TOY, "-m", "sde=vp,ve,subvp,edm", *own, *joblib) == 1
+    said = capsys.readouterr()
+    assert "Traceback" not in said.out + said.err
+    assert [job["status"] for job in jobs()] == ["finished", "killed", "stopped", "not started"]
+    assert "1 of 4 jobs finished" in said.out
+    assert f"scoresde: job 1 killed: {KILLED} ({sweep()}/jobs/001.log)\n" in said.err
+    assert "scoresde: the launcher gave up: TerminatedWorkerError: " in said.err
+    assert (sweep() / "report.html").is_file()
+    assert sweeps.unfinished(sweep())[1:] == [
+        "job 2 stopped: the launcher ends all its processes once one is gone",
+        "job 3 not started: the sweep ended before its turn",
+    ]
+
+
+def test_a_killed_process_of_submitit(tmp_path: Path) -> None:
+    import submitit
+
+    told: list[tuple[int, str, Path]] = []
+    executor = submitit.LocalExecutor(tmp_path / "%j")
+    with launchers.tended("submitit_local", lambda *news: told.append(news)):
+        dies = executor.submit(lambda *given: os.kill(os.getpid(), signal.SIGKILL), [], "", 7)
+        fails = executor.submit(lambda *given: 1 / 0, [], "", 8)
+        assert executor.submit(lambda *given: given[2], [], "", 9).results() == [9]
+        (lost,) = dies.results()
+        assert lost.return_value is None
+        fails.results()
+    assert [number for number, _, _ in told] == [7, 8]
+    assert told[1][1] == "ZeroDivisionError: division by zero"
+    with pytest.raises(submitit.core.utils.FailedJobError):
+        fails.results()
+    record(tmp_path, 7, "running", this_process())
+    record(tmp_path, 8, "waiting", this_process())
+    for news in told:
+        sweeps.note_lost(tmp_path, *news)
+    killed, failed = sweeps.unfinished(tmp_path)
+    assert killed == f"job 7 killed: {KILLED}"
+    assert failed.startswith("job 8 failed: it ended before it began: ZeroDivisionError: division by zero (")
+    assert Path(failed.rpartition("(")[2].rstrip(")")).is_file()
 
 
 SLOW = """
@@ -312,7 +443,14 @@ def test_a_sweep_that_was_stopped_goes_on_when_repeated(
         assert "1 of 3 jobs finished" in out
         assert "the same command goes on" in error
         assert "Traceback" not in out + error
-        assert [job["status"] for job in jobs()] == ["finished", "interrupted"]
+        assert [job["status"] for job in jobs()] == ["finished", "interrupted", "not started"]
+    else:  # nobody was left to say so at the end
+        assert sweeps.unfinished(sweep()) == [
+            f"job 1 killed: {KILLED} ({sweep()}/jobs/001.log)",
+            "job 2 not started: the sweep ended before its turn",
+        ]
+        page = sweep_page(sweep())
+        assert "jobs: 1 finished, 1 killed, 1 not started" in page
     model = (first / "model.safetensors").stat().st_mtime_ns
     begun = {path.name: path.stat().st_mtime_ns for path in (second / "checkpoints").iterdir()}
     assert not (second / "model.safetensors").exists()

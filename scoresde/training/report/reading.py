@@ -13,6 +13,7 @@ from typing import Any
 
 from scoresde import bounded
 from scoresde.bounded import CheckpointError, DamagedFile
+from scoresde.training.jobs import settled
 from scoresde.training.report.numbers import as_dict, is_number
 from scoresde.training.report.wording import own_sampler
 from scoresde.training.words import in_words, leaves
@@ -231,7 +232,7 @@ def read_sweep(directory: Path) -> Sweep:
     for path in sorted(directory.glob("jobs/*.json"), key=lambda path: natural(path.name)):
         entry = read_json(directory, f"jobs/{path.name}", sweep.notes)
         if isinstance(entry, dict) and "status" in entry:
-            sweep.jobs.append(_job(directory, entry, sweep.notes))
+            sweep.jobs.append(_job(directory, settled({**entry, "status": str(entry["status"])}), sweep.notes))
     if sweep.jobs:
         paths = [path for job in sweep.jobs for path in job.runs]
     else:
