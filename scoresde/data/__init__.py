@@ -3,11 +3,15 @@
 from .array_data import arrays, npz
 from .base import Data
 from .bundled import digits, mnist5k
+from .cifar import cifar
 from .folders import image_folder
 from .hub import huggingface
+from .idx import idx
+from .imagenet import imagenet
 from .info import DataInfo
 from .labels import class_index
 from .order import batch_indices, epoch_order
+from .svhn import svhn
 from .toys import (
     checkerboard,
     eight_gaussians,
@@ -30,6 +34,7 @@ __all__ = [
     "arrays",
     "batch_indices",
     "checkerboard",
+    "cifar",
     "class_index",
     "continuous",
     "digits",
@@ -39,9 +44,12 @@ __all__ = [
     "grid_gaussians",
     "grid_gaussians_mixture",
     "huggingface",
+    "idx",
     "image_folder",
+    "imagenet",
     "mnist5k",
     "npz",
+    "svhn",
     "swiss_roll",
     "two_moons",
 ]

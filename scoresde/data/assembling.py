@@ -247,4 +247,5 @@ def to_tensor(x: np.ndarray) -> Tensor:
     if x.dtype == dtype and x.nbytes > memory_limit():  # a view of a file, which stays one
         return torch.from_numpy(x)
     check_memory(x.size * dtype.itemsize, f"converting an array of shape {x.shape} from {x.dtype} to {dtype}")
-    return torch.from_numpy(np.ascontiguousarray(x, dtype=dtype))
+    made = np.ascontiguousarray(x, dtype=dtype)
+    return torch.from_numpy(made if made.flags.writeable else made.copy())

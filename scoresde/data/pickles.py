@@ -1,0 +1,264 @@
+"""Pickles of plain values, read without Python's unpickler: nothing that a pickle names is imported or called.
+
+A pickle is a program for a small machine with a stack. The one here knows the instructions that build dictionaries,
+lists, tuples, text, bytes and numbers, and recognises what numpy writes for an array; it refuses any other.
+"""
+
+import math
+import pickletools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["read_pickle"]
+
+_KINDS = "biufSU"  # of arrays: numbers and text
+
+
+class _Name:
+    """A global that a pickle names; it stands for nothing."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self.text = f"{module.replace('numpy._core', 'numpy.core')}.{name}"
+
+
+class _Blank:
+    """An array or a type that the pickle has created and not yet filled."""
+
+    def __init__(self, kind: str, code: str = "") -> None:
+        self.kind, self.code = kind, code
+        self.value: Any = None
+
+
+def read_pickle(content: bytes, where: str) -> Any:
+    """The dictionaries, lists, text, bytes, numbers and numpy arrays of a pickle of any protocol.
+
+    Text of Python 2, which may be bytes as well, is bytes.
+
+    Args:
+        content: The pickle.
+        where: Its file, for messages.
+
+    Raises:
+        ValueError: Anything else in it, or damage.
+    """
+    machine = _Machine()
+    try:
+        for code, argument, _ in pickletools.genops(content):
+            if code.name == "STOP":
+                return _filled(machine.stack[-1], {})
+            machine.run(code.name, argument)
+    except _Refused as error:
+        raise ValueError(f"{where} is a pickle with {error}: only plain values and arrays are read") from error
+    except Exception as error:  # whatever a damaged program does to the machine
+        raise ValueError(f"{where} is damaged, or no pickle") from error
+    raise ValueError(f"{where} is damaged: it ends early")
+
+
+class _Refused(Exception):
+    """What a pickle of plain values has no need of."""
+
+
+class _Machine:
+    """The stack and the memory of a pickle while it is read."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memory: dict[int, Any] = {}
+
+    def run(self, name: str, argument: Any) -> None:
+        """Do one instruction."""
+        if name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name]())
+        elif name in _VALUES:
+            self.stack.append(argument.encode("latin-1") if name in _TEXT_OF_2 else argument)
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            self.memory[argument] = self.stack[-1]
+        elif name == "MEMOIZE":
+            self.memory[len(self.memory)] = self.stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            self.stack.append(self.memory[argument])
+        elif hasattr(self, f"_{name.lower()}"):
+            getattr(self, f"_{name.lower()}")(argument)
+        elif name not in ("PROTO", "FRAME"):
+            raise _Refused(f"the instruction {name}")
+
+    def _from_mark(self) -> list[Any]:
+        """What lies on the stack above the last mark, which is taken off with it."""
+        place = self.marks.pop()
+        found = self.stack[place:]
+        del self.stack[place:]
+        return found
+
+    def _mark(self, _: Any) -> None:
+        self.marks.append(len(self.stack))
+
+    def _pop(self, _: Any) -> None:
+        self.stack.pop()
+
+    def _dup(self, _: Any) -> None:
+        self.stack.append(self.stack[-1])
+
+    def _tuple(self, _: Any) -> None:
+        self.stack.append(tuple(self._from_mark()))
+
+    def _tuple1(self, _: Any) -> None:
+        self._pack(1)
+
+    def _tuple2(self, _: Any) -> None:
+        self._pack(2)
+
+    def _tuple3(self, _: Any) -> None:
+        self._pack(3)
+
+    def _pack(self, count: int) -> None:
+        self.stack[-count:] = [tuple(self.stack[-count:])]
+
+    def _list(self, _: Any) -> None:
+        self.stack.append(self._from_mark())
+
+    def _dict(self, _: Any) -> None:
+        items = self._from_mark()
+        self.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+
+    def _append(self, _: Any) -> None:
+        value = self.stack.pop()
+        self._top(list).append(value)
+
+    def _appends(self, _: Any) -> None:
+        values = self._from_mark()
+        self._top(list).extend(values)
+
+    def _setitem(self, _: Any) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._top(dict)[key] = value
+
+    def _setitems(self, _: Any) -> None:
+        items = self._from_mark()
+        self._top(dict).update(zip(items[::2], items[1::2], strict=True))
+
+    def _top(self, kind: type) -> Any:
+        if type(self.stack[-1]) is not kind:
+            raise _Refused("an instruction for another object")
+        return self.stack[-1]
+
+    # -- numpy ------------------------------------------------------------------------------------------
+
+    def _global(self, argument: str) -> None:
+        module, _, name = argument.partition(" ")
+        self._name(module, name)
+
+    def _stack_global(self, _: Any) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self._name(str(module), str(name))
+
+    def _name(self, module: str, name: str) -> None:
+        found = _Name(module, name)
+        if found.text not in _CALLS and found.text != "numpy.ndarray":
+            raise _Refused(f"{found.text[:80]}")
+        self.stack.append(found)
+
+    def _reduce(self, _: Any) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, _Name) or function.text not in _CALLS:
+            raise _Refused("a call")
+        self.stack.append(_CALLS[function.text](*map(_own, arguments)))
+
+    def _build(self, _: Any) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if not isinstance(target, _Blank) or (target.value is not None and target.kind == "array"):
+            raise _Refused("an object's state")
+        if target.kind == "dtype":
+            # (version, byte order, subtype, names, fields, size, alignment, flags)
+            order = state[1].decode() if isinstance(state[1], bytes) else state[1]
+            if state[2] is not None or state[3] is not None or order not in ("<", ">", "|", "="):
+                raise _Refused("a structured array")
+            target.value = np.dtype(f"{order}{target.code}")
+        else:
+            _, shape, dtype, fortran, data = state
+            target.value = _array(data, _own(dtype), shape, "F" if fortran else "C")
+
+
+def _blank_array(*_: Any) -> _Blank:
+    return _Blank("array")
+
+
+def _blank_type(code: Any, *_: Any) -> _Blank:
+    code = code.decode() if isinstance(code, bytes) else code
+    if not isinstance(code, str) or code[:1] not in _KINDS or not code[1:].isdecimal():
+        raise _Refused(f"an array of type {code!r}")
+    blank = _Blank("dtype", code)
+    blank.value = np.dtype(code)
+    return blank
+
+
+def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    """An array of its bytes, of which there must be as many as the shape says."""
+    if not isinstance(data, bytes | bytearray) or not isinstance(dtype, np.dtype):
+        raise _Refused("an array of objects")
+    sizes = tuple(shape)
+    if not all(isinstance(n, int) and n >= 0 for n in sizes) or math.prod(sizes) * dtype.itemsize != len(data):
+        raise _Refused("an array whose shape is not that of its data")
+    return np.frombuffer(data, dtype).reshape(sizes, order="F" if order in ("F", b"F") else "C")
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    return _array(data, dtype, (1,), "C")[0].item()
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """Bytes as Python 3 writes them below protocol 3."""
+    if encoding not in ("latin1", b"latin1"):
+        raise _Refused("text in another encoding")
+    return str(text).encode("latin-1")
+
+
+_CALLS: dict[str, Callable[..., Any]] = {
+    "numpy.core.multiarray._reconstruct": _blank_array,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": _array,
+    "numpy.dtype": _blank_type,
+    "_codecs.encode": _encode,
+    "__builtin__.bytes": lambda: b"",  # as protocols below 3 write bytes where there are none
+}
+
+
+def _own(value: Any) -> Any:
+    """The array or type in place of the object that was filled with it."""
+    return value.value if isinstance(value, _Blank) else value
+
+
+def _filled(value: Any, done: dict[int, Any]) -> Any:
+    """The value with arrays in place of the objects that were filled; what is shared stays shared."""
+    if not isinstance(value, dict | list | tuple):
+        return bytes(value) if isinstance(value, bytearray) else _own(value)
+    if id(value) not in done:
+        done[id(value)] = None  # of a list that holds itself, which is refused
+        made: Any
+        if isinstance(value, dict):
+            made = {_filled(k, done): _filled(v, done) for k, v in value.items()}
+        else:
+            made = type(value)(_filled(v, done) for v in value)
+        done[id(value)] = made
+    if done[id(value)] is None:
+        raise _Refused("a list that holds itself")
+    return done[id(value)]
+
+
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+}
+_TEXT_OF_2 = {"STRING", "BINSTRING", "SHORT_BINSTRING"}
+_VALUES = {
+    *_TEXT_OF_2,
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+}
