@@ -1,5 +1,6 @@
 """What each command does with its configuration."""
 
+import itertools
 import math
 import re
 import sys
@@ -43,10 +44,19 @@ def _train(config: DictConfig) -> Outcome:
 
 
 def _train_one(config: DictConfig) -> Outcome:
+    run, made = _run_to_train(config)
+    try:
+        return _train_run(run, config)
+    finally:
+        for folder in made:
+            with suppress(OSError):  # unless something was written
+                folder.rmdir()
+
+
+def _train_run(run: Any, config: DictConfig) -> Outcome:
     from scoresde.training.config import instantiate
     from scoresde.training.pipeline import train
 
-    run = _run_to_train(config)
     with open_dict(config):
         config.run = str(run.directory)  # for the message after an interrupt
     if _in_sweep():
@@ -132,8 +142,8 @@ def _check_metric(config: DictConfig) -> None:
         raise UsageError(f"metric={config.metric} needs evaluation.{needed}, which is 0: leave it out")
 
 
-def _run_to_train(config: DictConfig) -> Any:
-    """The run to start or to go on with."""
+def _run_to_train(config: DictConfig) -> tuple[Any, list[Path]]:
+    """The run to start or to go on with, and the folders that were made for it."""
     from scoresde.training.run import Run, check_name, config_hash
 
     allow = list(config.allow)
@@ -141,7 +151,7 @@ def _run_to_train(config: DictConfig) -> Any:
         run = Run.open(str(config.run), allow, list(config.accept))
         _fill_evaluation(run.config)
         apply_changes(run.config, config, parsed(HydraConfig.get().overrides.task))
-        return run
+        return run, []
     plain: Any = OmegaConf.to_container(config, resolve=True)
     settings, _ = declared("train")  # belong to the command line, not to the run
     body = OmegaConf.create({k: v for k, v in plain.items() if k not in settings})
@@ -155,12 +165,33 @@ def _run_to_train(config: DictConfig) -> Any:
         same = [d for d in sorted(named, key=_place) if (d / "config.yaml").is_file()]
         same = [d for d in same if config_hash(Run.open(d, allow).config) == identity]
         if same:
-            return Run(same[-1], body, allow)
-    directory, number = runs / name, 1
-    while directory.exists():
-        number += 1
-        directory = runs / f"{name}-{number}"
-    return Run(directory, body, allow)
+            return Run(same[-1], body, allow), []
+    directory, made = _new_directory(runs, name)
+    return Run(directory, body, allow), made
+
+
+def _new_directory(runs: Path, name: str) -> tuple[Path, list[Path]]:
+    """Make the next directory of a name that is free, so that nobody else takes it, and the folders above it.
+
+    Returns:
+        The directory, the same in all processes of the command, and the folders that were made, the innermost first.
+    """
+    from scoresde.training.environment import processes
+
+    sharing = processes()
+    made = [path for path in (runs, *runs.parents) if not path.exists()]
+    found: list[Any] = [None]
+    for number in itertools.count(1) if sharing.is_main_process else ():
+        directory = runs / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            directory.mkdir(parents=True)
+            found, made = [directory], [directory, *made]
+            break
+    if sharing.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        broadcast_object_list(found)
+    return found[0], made if sharing.is_main_process else []
 
 
 def _place(run: Path) -> tuple[int, str]:

@@ -196,7 +196,7 @@ def test_train_says_what_came_out(empty: Path, training_only: None, capsys: pyte
 def test_names_of_runs_tell_the_data(
     empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], chosen: list[str], name: str
 ) -> None:
-    monkeypatch.setattr(pipeline, "train", lambda run, *a, **k: run.directory.mkdir(parents=True))
+    monkeypatch.setattr(pipeline, "train", lambda run, *a, **k: (run.directory / "samples").mkdir())
     main(["train", *chosen])
     (made,) = (empty / "runs").iterdir()
     assert re.fullmatch(rf"{name}-[0-9a-f]{{8}}", made.name)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -589,3 +590,16 @@ def test_a_pipe_that_is_closed(tmp_path: Path) -> None:
         done = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True)
         assert done.stdout.count("\n") == 1
         assert done.stderr == ""
+
+
+def test_runs_that_begin_at_once_take_the_next_free_name(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: commands._new_directory(tmp_path / "runs", "a"), range(8)))
+    assert {path.name for path, _ in made} == {"a", *(f"a-{i}" for i in range(2, 9))}
+    assert all(folders[0] == path and path.is_dir() for path, folders in made)
+
+
+def test_a_run_that_is_refused_leaves_no_directory(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("train", *TOY, "evaluation.samples=4", "runs=there/runs", "name=a") == 1
+    assert "sample quality needs at least" in capsys.readouterr().err
+    assert not Path("there").exists()
