@@ -32,9 +32,10 @@ from scoresde.cli.overrides import (
     parsed,
     planned_jobs,
 )
-from scoresde.cli.processes import SHARED, interruptible, lost, rank, wait_for_first, world_size
+from scoresde.cli.processes import SHARED, interrupted, interruptible, lost, rank, wait_for_first, world_size
 from scoresde.cli.streams import end_of_output, outlive_readers
 from scoresde.cli.studies import with_study
+from scoresde.training.interruptions import Stopped
 
 __all__ = ["run"]
 
@@ -67,7 +68,7 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         ):
             arguments = [*arguments, "progress=false"]
         if is_sweep(arguments):
-            arguments = with_study(command, arguments)
+            arguments = with_study(command, sweeps.requeue(arguments))
             planned = planned_jobs(arguments)
             asked = None if planned is None else len(planned)
             arguments, sweep, lock = sweeps.make_directory(arguments)
@@ -90,8 +91,8 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         else:
             with launchers.tended(_launcher(arguments), partial(sweeps.note_lost, sweep)) as deaths:
                 application(Job(command, verbosity))()
-    except KeyboardInterrupt:
-        status = 128 + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        status = 128 + _signum(stop)
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
@@ -173,17 +174,15 @@ def _alone(task: Any, config: DictConfig) -> None:
     try:
         task(config)
     except Interrupted as stop:
-        again = [f"run={config.run}"] + ([f"allow=[{','.join(config.allow)}]"] if config.allow else [])
-        how = f"scoresde train {shlex.join(again)}"
-        if rank() > 0:
-            sys.exit(128 + stop.signum)
-        print(f"\nstopped at step {stop.step} with a checkpoint written; to go on: {how}", file=sys.stderr)
-        sys.exit(128 + stop.signum)
-    except KeyboardInterrupt:
-        hint = f"; to go on: scoresde train run={config.run}" if "training" in config and config.run else ""
         if rank() == 0:
-            print(f"\nscoresde: interrupted{hint}", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+            print(
+                f"\nstopped at step {stop.step} with a checkpoint written; to go on: {_again(config)}", file=sys.stderr
+            )
+        sys.exit(128 + stop.signum)
+    except KeyboardInterrupt as stop:
+        if rank() == 0:
+            print(f"\nscoresde: {interrupted(_signum(stop))}{_hint(config)}", file=sys.stderr)
+        sys.exit(128 + _signum(stop))
     except Exception as error:
         from scoresde.training.config import ConfigError
 
@@ -200,6 +199,24 @@ def _alone(task: Any, config: DictConfig) -> None:
         if text is None or os.environ.get("SCORESDE_TRACEBACK"):
             raise
         fail(text, 2 if isinstance(error, UsageError) else 1)
+
+
+def _signum(stop: KeyboardInterrupt) -> int:
+    return stop.signum if isinstance(stop, Stopped) else signal.SIGINT
+
+
+def _again(config: DictConfig) -> str:
+    """The command that goes on with a run."""
+    again = [f"run={config.run}"] + ([f"allow=[{','.join(config.allow)}]"] if config.allow else [])
+    return f"scoresde train {shlex.join(again)}"
+
+
+def _hint(config: DictConfig) -> str:
+    """How to go on with what a signal has ended between two steps of it that are kept."""
+    command = HydraConfig.get().job.config_name
+    if command == "train":
+        return f"; to go on: {_again(config)}" if config.run and Path(str(config.run), "config.yaml").is_file() else ""
+    return "; what is complete is kept, and the same command goes on" if command in ("likelihood", "compare") else ""
 
 
 def explanation(error: Exception) -> str | None:

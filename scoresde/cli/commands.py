@@ -19,7 +19,7 @@ from scoresde.cli.choices import conf_dir, groups
 from scoresde.cli.output import UsageError, nearest, print_table
 from scoresde.cli.overrides import parsed
 from scoresde.cli.settings import apply_changes, declared, with_own
-from scoresde.cli.sweeps import Outcome, note_run, unfinished
+from scoresde.cli.sweeps import Outcome, note_run, started_again, unfinished
 
 __all__ = ["TASKS"]
 
@@ -159,7 +159,7 @@ def _run_to_train(config: DictConfig) -> tuple[Any, list[Path]]:
     name = str(config.name or f"{_choices()}-{identity}")
     check_name(name)
     runs = Path(str(config.runs))
-    if _in_sweep() if config.resume is None else config.resume:
+    if started_again() or (_in_sweep() if config.resume is None else config.resume):
         # Whatever the choices are called that lead to the same configuration.
         named = runs.glob(f"{name}*" if config.name else f"*-{identity}*")
         same = [d for d in sorted(named, key=_place) if (d / "config.yaml").is_file()]

@@ -9,7 +9,9 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["SHARED", "interruptible", "leave_at_once", "lost", "rank", "wait_for_first", "world_size"]
+from scoresde.training.interruptions import give_back, raise_stopped, stopping, take
+
+__all__ = ["SHARED", "interrupted", "interruptible", "leave_at_once", "lost", "rank", "wait_for_first", "world_size"]
 
 # Commands whose work the processes share; others are done by the first alone.
 SHARED = ("train", "likelihood")
@@ -78,31 +80,30 @@ def lost(error: BaseException) -> str | None:
 
 @contextmanager
 def leave_at_once() -> Iterator[None]:
-    """Within, an interruption ends the process at once, with status 130 and without a traceback.
+    """Within, a signal that asks the process to end does so at once, with status 128 + n and without a traceback.
 
     For the time of imports, in which an exception can come out of any library as another. Until `interruptible` is
     called, as there is work to be ended in order.
     """
-    try:
-        before = signal.getsignal(signal.SIGINT)
-        if before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _leave)
-    except ValueError:  # not in the main thread, where Python delivers signals
-        yield
-        return
+    stopping(None)
+    before = take(_leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        give_back(before)
 
 
 def interruptible() -> None:
-    """From now on an interruption is an exception."""
-    if signal.getsignal(signal.SIGINT) is _leave:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """From now on such a signal is an exception, `Stopped`."""
+    take(raise_stopped, instead_of=_leave)
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
     if rank() == 0:
-        print("\nscoresde: interrupted", file=sys.stderr, flush=True)
+        print(f"\nscoresde: {interrupted(signum)}", file=sys.stderr, flush=True)
     os._exit(128 + signum)
+
+
+def interrupted(signum: int) -> str:
+    """What to say of a signal."""
+    return "interrupted" + ("" if signum == signal.SIGINT else f" by {signal.Signals(signum).name}")

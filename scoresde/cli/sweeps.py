@@ -29,6 +29,7 @@ from omegaconf import DictConfig
 from scoresde.cli.output import UsageError, print_table
 from scoresde.cli.overrides import is_sweep, parsed, quoted
 from scoresde.progress import log_beside_bars
+from scoresde.training.interruptions import Stopped, is_stopping
 
 __all__ = [
     "Outcome",
@@ -41,7 +42,9 @@ __all__ = [
     "note_lost",
     "note_run",
     "read_jobs",
+    "requeue",
     "run_job",
+    "started_again",
     "unfinished",
 ]
 
@@ -99,6 +102,20 @@ def expand_repeats(command: str, arguments: Sequence[str]) -> list[str]:
     rest = [a for a in arguments if a not in dropped]
     flags = [] if is_sweep(rest) else ["--multirun"]
     return [*flags, *rest, f"training.seed={','.join(str(first + i) for i in range(count))}"]
+
+
+def requeue(arguments: Sequence[str]) -> list[str]:
+    """Have submitit's jobs started again after their time is over, as often as it takes: they go on from a checkpoint.
+
+    What is given stays as it is. On this machine, where nothing waits in a queue, jobs have a month.
+    """
+    overrides = {o.key_or_group: o for o in parsed(arguments)}
+    launcher = overrides.get("hydra/launcher")
+    key, value = {
+        "submitit_slurm": ("hydra.launcher.max_num_timeout", 1000),
+        "submitit_local": ("hydra.launcher.timeout_min", 30 * 24 * 60),
+    }.get("" if launcher is None else str(launcher.value()), ("", 0))
+    return [*arguments, f"{key}={value}"] if key and key not in overrides else list(arguments)
 
 
 def make_directory(arguments: Sequence[str]) -> tuple[list[str], Path, FileLock]:
@@ -187,7 +204,8 @@ def run_job(
     cfg = HydraConfig.get()
     global _current
     record = _current = _Record(Path(cfg.sweep.dir), cfg.job.num, list(cfg.overrides.task))
-    if config.get("fail_fast", False) and record.others_failed():
+    record.take_up()
+    if is_stopping() or (config.get("fail_fast", False) and record.others_failed()):
         record.write("not started")
         return None
     if said:
@@ -197,10 +215,13 @@ def run_job(
         try:
             outcome = task(config) or Outcome([Path(str(config.run))] if config.get("run") else [])
         except (Interrupted, KeyboardInterrupt) as stop:
-            signum = stop.signum if isinstance(stop, Interrupted) else signal.SIGINT
+            signum = stop.signum if isinstance(stop, Interrupted | Stopped) else signal.SIGINT
             where = f" at step {stop.step}, with a checkpoint" if isinstance(stop, Interrupted) else ""
             record.write("interrupted", run=config.get("run"), error=f"interrupted{where}")
             sys.exit(128 + signum)
+        except SystemExit:  # of a launcher's handler of a signal, which may have it started again
+            record.write("interrupted", run=config.get("run"), error="stopped before it was finished")
+            raise
         except Exception as error:
             text = explanation(error) or f"{type(error).__name__}: {' '.join(str(error).split())}"
             with record.path(".log").open("a", encoding="utf-8") as file:
@@ -219,6 +240,11 @@ def note_run(run: Path) -> None:
     """Write down which run the job of a sweep is about, for the case that its process is killed."""
     if _current is not None:
         _current.write("running", run=str(run))
+
+
+def started_again() -> bool:
+    """Whether a launcher has started the job that this process is at before."""
+    return _current is not None and _current.again
 
 
 def note_lost(sweep: Path, number: int, reason: str, log: Path) -> None:
@@ -240,8 +266,15 @@ class _Record:
 
     def __init__(self, sweep: Path, number: int, overrides: list[str]) -> None:
         self.sweep, self.number, self.overrides = sweep, number, overrides
-        self.began = time.time()
         self.path("").parent.mkdir(parents=True, exist_ok=True)
+        self.began, self.again = time.time(), False
+
+    def take_up(self) -> None:
+        """Go on with the record of this job if a launcher has started it before, and ended it for the time it took."""
+        if self.path(".json").is_file():
+            before = _read_job(self.path(".json"))
+            self.again = before["status"] in ("running", "interrupted")
+            self.began -= before["seconds"]
 
     def path(self, suffix: str) -> Path:
         return self.sweep / "jobs" / f"{self.number:03d}{suffix}"
@@ -283,7 +316,7 @@ class _Record:
     @contextmanager
     def log(self) -> Iterator[None]:
         """Keep what the job logs, too."""
-        handler = logging.FileHandler(self.path(".log"), mode="w", encoding="utf-8")
+        handler = logging.FileHandler(self.path(".log"), encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logging.getLogger("scoresde").addHandler(handler)
         log_beside_bars(handler)

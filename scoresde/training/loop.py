@@ -8,14 +8,11 @@ kernels are deterministic), and several processes draw the numbers that one woul
 
 import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -42,6 +39,7 @@ from scoresde.training.checkpoint import (
 )
 from scoresde.training.ema import EMA, PowerFunction, Profile
 from scoresde.training.environment import processes
+from scoresde.training.interruptions import Deferred, deferred, stopping
 from scoresde.training.loggers import Logger
 from scoresde.training.noise_range import warn_of_scale
 from scoresde.training.provenance import TRAINED_WITH, check_provenance
@@ -258,7 +256,7 @@ class Trainer:
         self._in_a_row = torch.zeros((), dtype=torch.int64, device=device)
         low, high = model.log_snr_range
         self.levels = NoiseLevels(low, high, 24, device)
-        self._signal: int | None = None
+        self._signals = Deferred()
         self._resumed = False
         # Since the last entry of the log: the sum of the losses, the step and the number of skipped steps there.
         self._total = torch.zeros((), device=device)
@@ -344,7 +342,7 @@ class Trainer:
         """Train to the last step, from the newest checkpoint if there is one.
 
         Raises:
-            Interrupted: after SIGINT or SIGTERM, with a checkpoint written.
+            Interrupted: after a signal that asks the process to end, with a checkpoint written.
             TrainingFailed: too many non-finite steps in a row; the last good checkpoint stays.
         """
         self.resume()
@@ -354,7 +352,7 @@ class Trainer:
         bar = Progress(self.options.steps, "training", "step", self.step, shown)
         # On a CPU a look at a number costs nothing; elsewhere it waits for the device.
         look_every = 1 if self.accelerator.device.type == "cpu" else self.options.log_every
-        with self._signals(), bar:
+        with deferred() as self._signals, bar:
             while self.step < self.options.steps:
                 loss, norm = self._advance()
                 self._total = self._total + loss
@@ -396,8 +394,8 @@ class Trainer:
                     # Weights that are being skipped over must not push out a good state.
                     if done or stop is not None or not int(self._in_a_row):
                         self._checkpoint()
-                if stop is not None and not done:
-                    raise Interrupted(stop, self.step)
+                if stop is not None:
+                    self._stop(stop)
         self.model.network = self.bare
         # What comes after differentiates through the network in ways that a compiled one does not take.
         self.bare._compiled_call_impl = None
@@ -571,36 +569,21 @@ class Trainer:
 
     # -- signals ----------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Within, SIGINT and SIGTERM only leave a note; a second SIGINT stops at once."""
-
-        self._signal = None
-
-        def note(signum: int, frame: FrameType | None) -> None:
-            if self._signal is not None and signum == signal.SIGINT:
-                raise KeyboardInterrupt
-            self._signal = signum
-
-        try:
-            before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread, where Python delivers signals
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _stop_requested(self) -> int | None:
+        signum = self._signals.pending[0] if self._signals.pending else None
         if self.accelerator.num_processes == 1:
-            return self._signal
+            return signum
         # The processes must agree, but need not at every step.
-        if self.step % 10:
+        if self.step % 10 and self.step < self.options.steps:
             return None
-        flag = torch.tensor(self._signal or 0, device=self.accelerator.device)
+        flag = torch.tensor(signum or 0, device=self.accelerator.device)
         return int(gather(flag[None]).max()) or None
+
+    def _stop(self, signum: int) -> None:
+        """End, now that there is a checkpoint; unless a launcher handles the signal, and lets the process go on."""
+        if not self._signals.pass_on(signum):
+            stopping(signum)
+            raise Interrupted(signum, self.step)
 
 
 def opening(

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -471,20 +471,83 @@ def test_a_good_step_starts_the_count_again(tmp_path: Path) -> None:
 # -- signals --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, number: int) -> None:
     straight = make(tmp_path / "straight")
     straight.fit()
-    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(s) for s in SIGNALS]
     trainer = make(tmp_path / "run", loggers=[Recorder(7, lambda: interrupt(number))], log_every=1)
     with pytest.raises(Interrupted, match="interrupted at step 7") as stop:
         trainer.fit()
     assert (stop.value.signum, stop.value.step) == (number, 7)
-    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(s) for s in SIGNALS] == handlers
     assert [path.name for path in trainer.checkpoints.iterdir()] == ["step-000000007.pt"]
     again = make(tmp_path / "run", init=3)
     again.fit()
     assert_same(everything(straight), everything(again))
+
+
+def test_a_signal_at_the_last_step_is_not_forgotten(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match="interrupted at step 12"):
+        make(tmp_path, loggers=[Recorder(12, lambda: interrupt(signal.SIGTERM))], log_every=1).fit()
+    again = make(tmp_path)
+    again.fit()
+    assert again.step == 12
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU])
+def test_signals_that_come_repeatedly_do_not_hasten_the_end(tmp_path: Path, number: int) -> None:
+    def some() -> None:
+        interrupt(signal.SIGINT)
+        interrupt(number)
+        interrupt(number)
+
+    with pytest.raises(Interrupted, match="interrupted at step 7") as stop:
+        make(tmp_path, loggers=[Recorder(7, some)], log_every=1).fit()
+    assert stop.value.signum == signal.SIGINT
+    assert latest_checkpoint(tmp_path / "checkpoints") is not None
+
+
+@pytest.fixture
+def handler_of() -> Iterator[Callable[[int, Any], None]]:
+    """Sets handlers for the time of a test."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield signal.signal
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_what_is_ignored_stays_ignored(tmp_path: Path, handler_of: Callable[[int, Any], None]) -> None:
+    """SIGHUP under nohup."""
+    handler_of(signal.SIGHUP, signal.SIG_IGN)
+    trainer = make(tmp_path, loggers=[Recorder(7, lambda: interrupt(signal.SIGHUP))], log_every=1)
+    trainer.fit()
+    assert trainer.step == 12
+
+
+def test_a_handler_of_somebody_else_is_called_with_a_checkpoint_written(
+    tmp_path: Path, handler_of: Callable[[int, Any], None]
+) -> None:
+    """As submitit has them: one lets a signal pass, the other has the job requeued."""
+    found: list[tuple[int, list[str]]] = []
+
+    def handler(signum: int, frame: Any) -> None:
+        found.append((signum, sorted(path.name for path in (tmp_path / "checkpoints").iterdir())))
+        if signum == signal.SIGUSR2:
+            sys.exit(144)
+
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        handler_of(number, handler)
+    at = [Recorder(5, lambda: interrupt(signal.SIGTERM)), Recorder(8, lambda: interrupt(signal.SIGUSR2))]
+    trainer = make(tmp_path, loggers=at, log_every=1)
+    with pytest.raises(SystemExit, match="144"):
+        trainer.fit()
+    five, eight = "step-000000005.pt", "step-000000008.pt"
+    assert found == [(signal.SIGTERM, [five]), (signal.SIGUSR2, [five, eight])]
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_the_same_trainer_can_go_on_after_a_signal(tmp_path: Path) -> None:
