@@ -48,7 +48,7 @@ def in_words(config: Mapping[str, Any]) -> dict[str, Any]:
         for place, group in places.items()
     }
     for key, value in config.items():
-        place = next((p for p in (*_INSIDE, key.split(".")[0]) if key.startswith(f"{p}.") and found[p]), None)
+        place = next((p for p in (*_INSIDE, key.split(".")[0]) if key.startswith(f"{p}.") and found[p][0]), None)
         if place is None:
             words[key] = value
             continue

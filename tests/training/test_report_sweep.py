@@ -19,11 +19,13 @@ from scoresde.training.report.charts import (
     COLOURS,
     Palette,
     Series,
+    _axis,
     error_budget,
     frontiers,
     learning_curves,
     loss_by_noise_level,
 )
+from scoresde.training.report.comparing import best
 from scoresde.training.report.numbers import Value, combine
 from scoresde.training.report.reading import read_run
 
@@ -90,6 +92,11 @@ def traces(page: Page) -> list[list[dict[str, Any]]]:
     return [chart["traces"] for chart in json.loads(data)]
 
 
+def learning(page: Page) -> list[list[dict[str, Any]]]:
+    """The traces of the charts of learning curves, one for each data set."""
+    return [chart for chart in traces(page) if chart[0]["x"] == list(range(10, 110, 10))]
+
+
 def test_a_folder_of_runs_becomes_one_page(tmp_path: Path) -> None:
     make_run(tmp_path / "a" / "run10", lr=1e-3, bits=2.5)
     make_run(tmp_path / "a" / "run9", lr=1e-2, bits=2.125)
@@ -115,7 +122,7 @@ def test_a_folder_of_runs_becomes_one_page(tmp_path: Path) -> None:
     anchors = page.values("details", "id")
     assert page.values("a", "href") == [f"#{anchor}" for anchor in anchors]
     assert len(set(anchors)) == 2
-    curves = traces(page)[0]
+    (curves,) = learning(page)
     assert [t["name"] for t in curves] == ["1. lr=0.01", "2. lr=0.001"]
     assert curves[0]["x"] == list(range(10, 110, 10))
     assert [t["tone"] for t in curves] == [0, 1]
@@ -127,9 +134,9 @@ def test_only_settings_that_differ_have_columns(tmp_path: Path) -> None:
     make_run(tmp_path / "c", sde={"_target_": "scoresde.sde.VPSDE", "beta_max": None}, note="5")
     page = Page(write_report(tmp_path))
     table = columns(page, "run")
-    settings = list(table)[2 : list(table).index("bits/dim ↓")]
+    settings = list(table)[1 : list(table).index("bits/dim ↓")]
     assert sorted(settings) == ["beta_max", "note", "sde"]  # VE has no beta_max: that it is VE says so
-    assert table["sde"] == ["VPSDE", "VESDE", "VPSDE"]
+    assert table["sde"] == ["vp", "ve", "vp"]
     assert table["beta_max"] == ["20.0", "–", "null"]
     assert table["note"] == ["–", "–", "5"]
     # A list that differs is one column, and text that is a number sorts as one.
@@ -151,7 +158,10 @@ def test_seeds_are_repeats_with_the_scatter_as_their_error(tmp_path: Path) -> No
     assert "One seed only" in page.text
     assert "which they share" in page.text
     # Repeats share a colour.
-    assert [t["tone"] for t in traces(page)[0]] == [0, 0, 0, 1]
+    (curves,) = learning(page)
+    assert [t["tone"] for t in curves] == [0, 0, 0, 1]
+    # A legend names repeats once.
+    assert [t["name"] for t in curves if t.get("showlegend", True)] == ["lr=0.001", "4. lr=0.1, seed=0"]
 
 
 def test_copies_of_a_run_are_no_repeats(tmp_path: Path) -> None:
@@ -184,13 +194,12 @@ def test_data_sets_are_kept_apart(tmp_path: Path) -> None:
     page = Page(write_report(tmp_path))
     assert "different data sets" in page.text
     assert "(digits: 2 runs, npz (path=x.npz): 1 run, npz (path=y.npz): 1 run)" in page.text
-    heads = [i for i, row in enumerate(page.cells) if row[0] == "run"]
+    heads = [i for i, row in enumerate(page.cells) if row[-1] == "run"]
     assert len(heads) == 3
-    names = [[row[0] for row in page.cells[i + 1 : i + 3]] for i in heads]
+    names = [[row[-1] for row in page.cells[i + 1 : i + 3]] for i in heads]
     assert names[0] == ["a", "d"]  # less training data, the same held-out data
     assert [n[0] for n in names[1:]] == ["b", "c"]
-    # A learning curve, losses and an error budget each, of their own runs alone.
-    assert [len(chart) for chart in traces(page)[::3]] == [2, 1, 1]
+    assert [len(chart) for chart in learning(page)] == [2, 1, 1]  # of their own runs alone
     make_run(tmp_path / "one" / "e")
     assert "different data sets" not in Page(write_report(tmp_path / "one")).text
 
@@ -491,4 +500,85 @@ def test_fifty_runs_take_seconds(tmp_path: Path) -> None:
     assert time.process_time() - began < 10  # about 1 s on an idle core
     assert len(columns(page, "run")["run"]) == 50
     assert len(columns(page, "runs")["runs"]) == 10
-    assert "Point at a curve for its name" in page.text
+    (curves,) = learning(page)
+    assert len(curves) == 50
+    assert sum(t["showlegend"] for t in curves) == 10
+
+
+def test_the_main_measures_are_charted_with_whiskers_the_best_first(tmp_path: Path) -> None:
+    for name, lr, seed, bits in (("a", 0.1, 0, 2.0), ("b", 0.1, 1, 2.4), ("c", 0.01, 0, 3.0), ("d", 0.001, 0, 1.9)):
+        make_run(tmp_path / name, lr=lr, seed=seed, bits=bits, stderr=0.05)
+    page = Page(write_report(tmp_path))
+    single, means = traces(page)[0]
+    assert means["text"] == ["lr=0.001", "lr=0.1", "lr=0.01"]
+    assert means["x"] == [1.9, 2.2, 3.0]
+    assert means["error_x"]["array"] == [0.05, 0.2, 0.05]
+    assert list(zip(single["x"], single["y"], strict=True)) == [(1.9, 0), (2.0, 1), (2.4, 1), (3.0, 2)]
+    (data,) = [text for kind, text in page.scripts if kind == "application/json"]
+    layout = json.loads(data)[0]["layout"]
+    assert layout["yaxis"]["ticktext"] == ["<b>lr=0.001</b>", "lr=0.1", "lr=0.01"]
+    assert layout["yaxis"]["range"] == [2.5, -0.5]
+    # A rate has three values, so that there is a chart against it, on a logarithmic axis.
+    (against,) = traces(page)[1]
+    assert list(zip(against["x"], against["y"], strict=True)) == [(0.001, 1.9), (0.01, 3.0), (0.1, 2.2)]
+    assert json.loads(data)[1]["layout"]["xaxis"]["type"] == "log"
+    assert "4 runs: lr (0.1, 0.01, 0.001), 2 training seeds each" in page.text
+    assert "Best bits/dim: 1.90 ± 0.05 with lr=0.001; 1 other within two standard errors." in page.text
+
+
+def test_one_configuration_has_no_ranking(tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(tmp_path / f"{seed}", seed=seed, bits=2.0 + seed)
+    page = Page(write_report(tmp_path))
+    assert traces(page)[0] == learning(page)[0]
+    assert "Best" not in page.text
+
+
+def test_the_best_is_bold_and_what_is_clearly_worse_is_grey(tmp_path: Path) -> None:
+    for name, bits in (("a", 2.0), ("b", 2.05), ("c", 2.2)):
+        make_run(tmp_path / name, lr=bits, bits=bits, stderr=0.03)
+    source = Page(write_report(tmp_path)).source
+    assert "<strong>2.00 ± 0.03</strong>" in source
+    assert '<td data-n="2.05">2.05 ± 0.03</td>' in source  # 0.05 apart, standard error √2 · 0.03
+    assert '<span class="muted">2.20 ± 0.03</span>' in source
+
+
+@pytest.mark.parametrize(("better", "marks"), [(1, ["", "best", "worse", ""]), (-1, ["worse", "worse", "best", ""])])
+def test_marks_follow_the_direction(better: int, marks: list[str]) -> None:
+    values = [Value(0.9, 0.1), Value(1.0, 0.1), Value(0.5, 0.1), None]
+    assert best(values, better) == marks
+
+
+def test_no_direction_no_difference_and_no_error_mean_no_marks() -> None:
+    assert best([Value(1.0, 0.1), Value(2.0, 0.1)], 0) == ["", ""]
+    assert best([Value(1.0, 0.1), Value(1.0, 0.1)], -1) == ["", ""]
+    assert best([Value(1.0), Value(2.0, 0.1)], -1) == ["best", ""]
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ((0.6, 45.0), ["1", "2", "5", "10", "20"]),
+        ((2e-5, 2.0), ["10⁻⁴", "0.001", "0.01", "0.1", "1"]),
+        ((1e-20, 1.0), ["10⁻¹⁸", "10⁻¹⁵", "10⁻¹²", "10⁻⁹", "10⁻⁶", "0.001", "1"]),
+        ((1e4, 4e5), ["10⁴", "2·10⁴", "5·10⁴", "10⁵", "2·10⁵"]),
+    ],
+)
+def test_logarithmic_axes_have_ticks_that_can_be_read(values: tuple[float, float], ticks: list[str]) -> None:
+    axis = _axis("", values)
+    assert axis["type"] == "log"
+    shown = [t for v, t in zip(axis["tickvals"], axis["ticktext"], strict=True) if values[0] <= v <= values[1]]
+    assert shown == ticks
+    assert min(axis["tickvals"]) < values[0]
+    assert max(axis["tickvals"]) > values[1]
+
+
+def test_a_choice_with_another_setting_is_told_by_both(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", sde={"_target_": "scoresde.sde.VPSDE", "beta_min": 0.1, "beta_max": 20.0})
+    make_run(tmp_path / "b", sde={"_target_": "scoresde.sde.VESDE", "sigma_min": 0.01, "sigma_max": 50.0})
+    make_run(tmp_path / "c", sde={"_target_": "scoresde.sde.VESDE", "sigma_min": 0.01, "sigma_max": 9.0})
+    table = columns(Page(write_report(tmp_path)), "run")
+    assert table["sde"] == ["vp", "ve", "ve"]
+    assert table["sigma_max"] == ["–", "50.0", "9.0"]
+    assert "sigma_min" not in table
+    assert "beta_max" not in table

@@ -46,8 +46,9 @@ def test_what_was_changed_in_a_choice_stands_beside_it() -> None:
 
 
 def test_a_class_of_ones_own_has_its_own_name_and_all_its_settings() -> None:
-    words = in_words({"sde._target_": "mine.sde.Polynomial", "sde.power": 2, "note": "x"})
-    assert words == {"sde": "Polynomial", "sde.power": 2, "note": "x"}
+    words = in_words({"sde._target_": "mine.sde.Polynomial", "sde.power": 2, "optimizer.lr": 0.1, "note": "x"})
+    # And so have settings of no class.
+    assert words == {"sde": "Polynomial", "sde.power": 2, "optimizer.lr": 0.1, "note": "x"}
 
 
 def test_a_part_of_another_class_stays_with_its_choice() -> None:

@@ -15,7 +15,18 @@ from typing import Any
 from scoresde.training.report.numbers import Value, as_dict, combine, is_number, metric_title, text
 from scoresde.training.report.pictures import Picture
 
-__all__ = ["Chart", "Palette", "Series", "error_budget", "frontiers", "learning_curves", "loss_by_noise_level"]
+__all__ = [
+    "Chart",
+    "Palette",
+    "Row",
+    "Series",
+    "against",
+    "error_budget",
+    "frontiers",
+    "learning_curves",
+    "loss_by_noise_level",
+    "ranking",
+]
 
 _MOST_POINTS = 600
 COLOURS = 7  # in the palette of `script.js`; a tone beyond it is a colour again with another dash
@@ -44,7 +55,8 @@ class Chart:
 class Series:
     """A run's part of a chart: its label, also a short one, its place in the palette, and its files' entries.
 
-    `coloured` has the samplers that the picture of its comparison colours, in the order of the colours.
+    `coloured` has the samplers that the picture of its comparison colours, in the order of the colours; `group` is the
+    label that it shares with its repeats, of which a legend names one.
     """
 
     label: str
@@ -54,6 +66,16 @@ class Series:
     comparison: list[dict[str, Any]] = field(default_factory=list)
     short: str = ""
     coloured: list[str] = field(default_factory=list)
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A configuration in a chart of results: its name, the mean over its runs, and the value of each of them."""
+
+    name: str
+    mean: Value
+    values: list[float]
 
 
 def _chart(
@@ -77,7 +99,29 @@ def _round(values: Iterable[float]) -> list[float]:
 def _axis(title: str, values: Sequence[float] = (), span: float = 30) -> dict[str, Any]:
     """An axis, logarithmic where positive values differ by more than a factor of `span`."""
     wide = bool(values) and min(values) > 0 and max(values) > span * min(values)
-    return {"title": {"text": title}, **({"type": "log"} if wide else {})}
+    return {"title": {"text": title}, **(_log_ticks(min(values), max(values)) if wide else {})}
+
+
+def _log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Ticks of a logarithmic axis that never stand in each other's way: about 4 to 8 of them from `low` to `high`.
+
+    They go on beyond both ends, for charts that are moved.
+    """
+    decades = math.log10(high / low)
+    digits = (1, 2, 3, 5) if decades < 1.5 else (1, 2, 5) if decades < 2.5 else (1,)
+    stride = max(1, math.ceil(decades / 7))
+    first, last = math.floor(math.log10(low)) - stride, math.ceil(math.log10(high)) + stride
+    ticks = [(digit, power) for power in range(first, last + 1) if power % stride == 0 for digit in digits]
+    values = [float(f"{digit}e{power}") for digit, power in ticks]
+    return {"type": "log", "tickvals": values, "ticktext": [_tick(digit, power) for digit, power in ticks]}
+
+
+def _tick(digit: int, power: int) -> str:
+    """A number from 0.001 to 9999 in full, others by a power of ten."""
+    if -3 <= power <= 3:
+        return f"{float(f'{digit}e{power}'):g}"
+    exponent = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{exponent}" if digit == 1 else f"{digit}·10{exponent}"
 
 
 def _thin(x: list[float], y: list[float]) -> tuple[list[float], list[float]]:
@@ -100,7 +144,9 @@ def losses(log: list[dict[str, Any]]) -> dict[str, tuple[list[float], list[float
 
 def learning_curves(series: Sequence[Series], fallback: Picture | None = None) -> Chart | None:
     """Loss against the training step; of one run every loss in its log, of several the training loss."""
-    traces, everything, thinned = [], [], False
+    traces: list[dict[str, Any]] = []
+    everything: list[float] = []
+    thinned = False
     for run in series:
         for place, (name, (x, y)) in enumerate(losses(run.log).items()):
             if len(series) > 1 and name != "loss":
@@ -110,7 +156,7 @@ def learning_curves(series: Sequence[Series], fallback: Picture | None = None) -
             label = run.label if len(series) > 1 else name.replace("_", " ")
             mode = "lines" if len(x) > 30 else "lines+markers"
             tone = run.tone if len(series) > 1 else place
-            traces.append(_trace(label, tone, _round(x), _round(y), mode=mode))
+            traces.append(_trace(label, tone, _round(x), _round(y), mode=mode, **_named(run, traces)))
             everything += y
     if not traces:
         return None
@@ -127,13 +173,123 @@ def _trace(label: str, tone: int | None, x: list[float], y: list[float], **optio
     return {"type": "scatter", "name": _safe(label), "tone": tone, "x": x, "y": y, **options}
 
 
+def _named(run: Series, traces: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A name in the legend for a run and its repeats; pointing at a curve still gives the run's own."""
+    if not run.group:
+        return {}
+    name = _safe(run.group)
+    own = f"%{{x:.4~g}}, %{{y:.4~g}}<extra>{_safe(run.label).replace('%', '&#37;')}</extra>"
+    shown = all(trace["name"] != name for trace in traces)
+    return {"name": name, "legendgroup": name, "showlegend": shown, "hovertemplate": own}
+
+
+def ranking(title: str, hint: str, rows: Sequence[Row], better: int, real: Value | None = None) -> Chart:
+    """What was measured of every configuration, the best at the top.
+
+    Args:
+        title: Of the measure.
+        hint: What it is of.
+        rows: One for each configuration, at least two.
+        better: 1 if higher values are better, -1 if lower ones are.
+        real: What real data score, as a line to compare with.
+    """
+    ordered = sorted(rows, key=lambda row: -better * row.mean.value)
+    shown = ordered[:_MOST_ROWS]
+    places = list(range(len(shown)))
+    means = [row.mean.value for row in shown]
+    bars = {"error_x": {**_bars([row.mean.stderr or 0.0 for row in shown])["error_y"], "thickness": 1.5, "width": 4}}
+    single = [(value, place) for place, row in zip(places, shown, strict=True) for value in row.values]
+    traces: list[dict[str, Any]] = []
+    if real is not None:
+        ends = {"mode": "lines", "hoverinfo": "name"}
+        traces.append(_trace("training data", None, _round([real.value] * 2), [-0.5, len(shown) - 0.5], **ends))
+    if len(single) > len(shown):
+        x, y = zip(*single, strict=True)
+        faint = {"mode": "markers", "opacity": 0.45, "hovertemplate": "%{x:.4~g}<extra>one run</extra>"}
+        traces.append(_trace("single runs", None, _round(x), list(map(float, y)), **faint))
+    names = [_lines(row.name) for row in shown]
+    point = "%{x:.4~g}<extra>%{text}</extra>"
+    options = {"mode": "markers", "marker": {"size": 9}, "text": names, "hovertemplate": point, **bars}
+    traces.append(
+        _trace("mean" if len(single) > len(shown) else "run", 0, _round(means), list(map(float, places)), **options)
+    )
+    ticks = [f"<b>{names[0]}</b>", *names[1:]]
+    caption = f"{hint[0].upper()}{hint[1:]}, best first; whiskers: ± standard error"
+    caption += ", of the scatter over training seeds where there are several." if len(single) > len(shown) else "."
+    if len(shown) < len(ordered):
+        caption += f" The best {len(shown)} of {len(ordered)}."
+    tall = max(1, max(name.count("<br>") + 1 for name in names))
+    layout = {
+        "height": 150 + len(shown) * (12 + 16 * tall),
+        "xaxis": {"title": {"text": title}},
+        "yaxis": {
+            "title": {"text": ""},
+            "tickvals": places,
+            "ticktext": ticks,
+            "range": [len(shown) - 0.5, -0.5],
+            "showgrid": False,
+        },
+    }
+    return _chart(f"{title[0].upper()}{title[1:]}", caption, traces, layout)
+
+
+_MOST_ROWS = 24
+
+
+def _lines(name: str) -> str:
+    """A name in lines that leave the chart its room, broken after commas."""
+    made = [""]
+    for part in _safe(name).split(", "):
+        if made[-1] and len(made[-1]) + len(part) > 26:
+            made[-1] += ","
+            made.append(part)
+        else:
+            made[-1] += f"{', ' if made[-1] else ''}{part}"
+    return "<br>".join(made)
+
+
+def against(title: str, key: str, better: int, lines: Sequence[tuple[str, Sequence[tuple[float, Value]]]]) -> Chart:
+    """What was measured against a setting that is a number.
+
+    Args:
+        title: Of the measure.
+        key: The setting.
+        better: 1 if higher values are better, -1 if lower ones are.
+        lines: Configurations that differ in this setting alone, by what they share, as pairs of setting and value.
+    """
+    joined = len(lines) <= COLOURS and any(len(points) > 1 for _, points in lines)
+    traces: list[dict[str, Any]] = []
+    if joined:
+        for tone, (name, points) in enumerate(lines):
+            ordered = sorted(points, key=lambda point: point[0])
+            bars = _bars([value.stderr or 0.0 for _, value in ordered])
+            x, y = _round(p[0] for p in ordered), _round(p[1].value for p in ordered)
+            traces.append(_trace(name or title, tone, x, y, mode="lines+markers", **bars))
+    else:
+        every = [(x, value, name) for name, points in lines for x, value in points]
+        bars = _bars([value.stderr or 0.0 for _, value, _ in every])
+        text = {
+            "text": [_safe(name) for *_, name in every],
+            "hovertemplate": "%{x:.4~g}, %{y:.4~g}<extra>%{text}</extra>",
+        }
+        x, y = _round(p[0] for p in every), _round(p[1].value for p in every)
+        traces.append(_trace(title, 0, x, y, mode="markers", **text, **bars))
+    settings = [x for _, points in lines for x, _ in points]
+    values = [value.value for _, points in lines for _, value in points]
+    layout = {"xaxis": _axis(key, settings, 15), "yaxis": _axis(title, values)}
+    way = {1: "higher", -1: "lower"}[better]
+    caption = f"Means over training seeds where there are several, ± standard error; {way} is better."
+    return _chart(f"{title[0].upper()}{title[1:]} against {key}", caption, traces, layout)
+
+
 def _bars(errors: list[float]) -> dict[str, Any]:
     return {"error_y": {"type": "data", "array": _round(errors), "thickness": 1, "width": 2}}
 
 
 def loss_by_noise_level(series: Sequence[Series], fallback: Picture | None = None) -> Chart | None:
     """Mean squared error of the predicted noise against log(σ/α), over the last ten lines of the log."""
-    traces, everything = [], []
+    traces: list[dict[str, Any]] = []
+    everything: list[float] = []
     for run in series:
         bins: dict[float, list[float]] = {}
         lines = [
@@ -148,7 +304,7 @@ def loss_by_noise_level(series: Sequence[Series], fallback: Picture | None = Non
         x = sorted(bins)
         means = [combine([Value(v) for v in bins[level]]) for level in x]
         y = [m.value for m in means]
-        bars = _bars([m.stderr or 0.0 for m in means])
+        bars = {**_bars([m.stderr or 0.0 for m in means]), **_named(run, traces)}
         traces.append(_trace(run.label, run.tone, _round(x), _round(y), mode="lines+markers", **bars))
         everything += y
     if not traces:

@@ -1,10 +1,12 @@
 """Runs beside each other: what differs, which are repeats of one another, and tables that can be sorted."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scoresde.metrics.evaluate import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from scoresde.training.report.numbers import (
     Value,
     as_dict,
@@ -19,7 +21,22 @@ from scoresde.training.report.numbers import (
 )
 from scoresde.training.report.reading import Run
 
-__all__ = ["SEED", "Cell", "Column", "data_set", "differing", "label", "measured", "repeats", "setting"]
+__all__ = [
+    "SEED",
+    "Cell",
+    "Column",
+    "Measure",
+    "best",
+    "conditions",
+    "data_set",
+    "differing",
+    "label",
+    "measured",
+    "measures",
+    "number_of",
+    "repeats",
+    "setting",
+]
 
 SEED = "training.seed"
 # How many training data there are, and what comes with them, does not change what is held out.
@@ -30,10 +47,14 @@ _CONDITIONS = ("n", "split", "dequantisation", "draws", "bound", "decoder", "div
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, and what to sort it by: a number, text, or None to come last."""
+    """Text, and what to sort it by: a number, text, or None to come last.
+
+    `mark` is "best" of the best in its column, "worse" of what is worse by more than two standard errors.
+    """
 
     text: str
     key: float | str | None
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,27 +68,39 @@ class Column:
 
 def data_set(run: Run) -> str:
     """The data set of a run, so that two runs with the same one can be compared."""
-    entries = {k: v for k, v in run.config.items() if k.split(".")[0] == "data" and k not in _SAME_DATA}
-    name = str(entries.pop("data._target_", "unknown data")).rpartition(".")[2]
+    entries = {k: v for k, v in run.words.items() if k.split(".")[0] == "data" and k not in _SAME_DATA}
+    name = str(entries.pop("data", "unknown data"))
     rest = ", ".join(f"{k.removeprefix('data.')}={v}" for k, v in sorted(entries.items()) if v is not None)
     return f"{name} ({rest})" if rest else name
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """The configuration's keys whose values are not the same in all runs, in the order of the configurations.
+    """The settings whose values are not the same in all runs, in the words of the command line.
 
-    A key that some runs lack because their class at that place is another is no difference of its own: the class is.
+    A setting that some runs lack because their choice at that place is another is no difference of its own, unless it
+    was given a value that is not the choice's: the choice is.
     """
-    keys = dict.fromkeys(key for run in runs for key in run.config)
-    classes = [key for key in keys if key.endswith("_target_") and _differs([run.config.get(key) for run in runs])]
-    places = tuple(key.removesuffix("_target_") for key in classes)
+    keys = dict.fromkeys(key for run in runs for key in run.words)
+    inner = {key.rpartition(".")[0] for run in runs for key in run.config}
+    chosen = [key for key in keys if key in inner or key.endswith("._target_")]
+    chosen = [key for key in chosen if _differs([_value(run, key) for run in runs])]
+    places = tuple(f"{key.removesuffix('._target_')}." for key in chosen)
 
-    def values(key: str) -> list[Any]:
-        found = [run.config.get(key, _NONE) for run in runs]
-        explained = key.startswith(places) and key not in classes
-        return [value for value in found if value is not _NONE] if explained else found
+    def differs(key: str) -> bool:
+        values = [_value(run, key) for run in runs]
+        if key.startswith(places) and key not in chosen and _NONE in values:
+            place = max((place for place in places if key.startswith(place)), key=len)
+            values = [value for value in values if value is not _NONE]
+            return _differs(values) or any(key in run.words and _is_choice(run, place) for run in runs)
+        return _differs(values)
 
-    return [key for key in keys if _differs(values(key))]
+    return [key for key in keys if differs(key)]
+
+
+def _is_choice(run: Run, place: str) -> bool:
+    """Whether what stands at a place is a choice by name, and not a class of somebody's own."""
+    own = str(run.config.get(f"{place}_target_", "")).rpartition(".")[2]
+    return run.words.get(place[:-1], own) != own
 
 
 def _differs(values: Sequence[Any]) -> bool:
@@ -100,17 +133,22 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _value(run: Run, key: str) -> Any:
+    """A setting's value, also where it is the choice's own and so needs no word."""
+    return run.words.get(key, run.config.get(key, _NONE))
+
+
 def _value_of(run: Run, key: str) -> str:
-    """A configuration's value; of a class its own name."""
-    value = _plain(run.config.get(key, _NONE))
+    """A setting's value as text; of a class its own name."""
+    value = _plain(_value(run, key))
     return value.rpartition(".")[2] if key.endswith("_target_") else value
 
 
 def label(run: Run, keys: Sequence[str]) -> str:
     """The run by what sets it apart, if that is short, else by its name."""
-    parts = [f"{_short(key, keys)}={_value_of(run, key)}" for key in keys if key in run.config]
+    parts = [f"{_short(key, keys)}={_value_of(run, key)}" for key in keys if _value(run, key) is not _NONE]
     made = ", ".join(parts)
-    return made if parts and len(made) <= 48 else run.name
+    return made if parts and len(made) <= 60 else run.name
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
@@ -122,24 +160,54 @@ def _short(key: str, keys: Sequence[str]) -> str:
 
 
 def setting(runs: Sequence[Run], key: str, keys: Sequence[str]) -> Column:
-    """The column of one of the configuration's `keys`."""
+    """The column of one of the settings, `keys`."""
 
     def cell(run: Run) -> Cell:
-        value = run.config.get(key, _NONE)
-        if value is _NONE:
+        if _value(run, key) is _NONE:
             return Cell("–", None)
-        shown = _value_of(run, key)
-        try:
-            number = float(shown)  # YAML 1.1 takes 1e-5 for text
-        except ValueError:
-            return Cell(shown, shown)
-        return Cell(shown, number if is_number(number) else shown)
+        shown, number = _value_of(run, key), number_of(run, key)
+        return Cell(shown, shown if number is None else number)
 
     return Column(_short(key, keys), [cell(run) for run in runs], key)
 
 
+def number_of(run: Run, key: str) -> float | None:
+    """A setting's value as a number, if it is one: YAML 1.1 takes 1e-5 for text, and truth values are none."""
+    try:
+        number = float(_value_of(run, key))
+    except ValueError:
+        return None
+    return number if is_number(number) else None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that was measured of every run.
+
+    Attributes:
+        title: Of its column, with an arrow where one direction is better.
+        hint: The title in full.
+        read: The value of a run; None where it has none.
+        show: A value as text.
+        better: 1 if higher values are better, -1 if lower ones are, 0 if neither.
+        reference: What real data score in a run's evaluation; None where there is no such thing.
+    """
+
+    title: str
+    hint: str
+    read: Callable[[Run], Value | None]
+    show: Callable[[Value], str]
+    better: int = 0
+    reference: Callable[[Run], Value | None] = lambda run: None
+
+    def mean(self, runs: Sequence[Run]) -> Value | None:
+        """The mean over repeats, with their scatter as its error; None if no run has a value."""
+        values = [value for value in map(self.read, runs) if value is not None]
+        return combine(values) if values else None
+
+
 def measured(runs: Sequence[Run], groups: Sequence[Sequence[int]], mark: bool = False) -> list[Column]:
-    """The columns of what was measured, for groups of runs: their means with errors.
+    """The columns of what was measured, for groups of runs: their means with errors, the best marked.
 
     Args:
         runs: All of them.
@@ -147,27 +215,42 @@ def measured(runs: Sequence[Run], groups: Sequence[Sequence[int]], mark: bool = 
         mark: Mark means over a single run, or over fewer runs than the group has.
     """
     made = []
-    for title, hint, read, show in _measures(runs):
-        found = [[v for v in (read(runs[place]) for place in group) if v is not None] for group in groups]
-        if not any(found):
+    for measure in measures(runs):
+        means = [measure.mean([runs[place] for place in group]) for group in groups]
+        if not any(means):
             continue
+        marks = best(means, measure.better)
         cells = []
-        for group, values in zip(groups, found, strict=True):
-            if not values:
+        for group, mean, ranked in zip(groups, means, marks, strict=True):
+            if mean is None:
                 cells.append(Cell("–", None))
                 continue
-            mean = combine(values)
             note = ""
+            counted = sum(measure.read(runs[place]) is not None for place in group)
             if mark and len(group) == 1 and mean.stderr is not None:
                 note = " †"
-            elif mark and len(values) < len(group):
-                note = f" ({len(values)} of {len(group)})"
-            cells.append(Cell(show(mean) + note, mean.value))
-        made.append(Column(title, cells, hint))
+            elif mark and counted < len(group):
+                note = f" ({counted} of {len(group)})"
+            cells.append(Cell(measure.show(mean) + note, mean.value, ranked))
+        made.append(Column(measure.title, cells, measure.hint))
     return made
 
 
-_Measure = tuple[str, str, Callable[[Run], Value | None], Callable[[Value], str]]
+def best(means: Sequence[Value | None], better: int) -> list[str]:
+    """For each value "best", "worse" if it is by more than two standard errors of the difference, or nothing."""
+    known = [mean for mean in means if mean is not None]
+    if not better or len({mean.value for mean in known}) < 2:
+        return [""] * len(means)
+    first = max(known, key=lambda mean: better * mean.value)
+
+    def ranked(mean: Value | None) -> str:
+        if mean is None or mean.value == first.value:
+            return "" if mean is None else "best"
+        if mean.stderr is None or first.stderr is None:
+            return ""
+        return "worse" if abs(mean.value - first.value) > 2 * math.hypot(mean.stderr, first.stderr) else ""
+
+    return [ranked(mean) for mean in means]
 
 
 def _shown(value: Value) -> str:
@@ -185,16 +268,16 @@ def _count(value: Value) -> str:
     return text(int(value.value)) if whole else _shown(value)
 
 
-def _measures(runs: Sequence[Run]) -> list[_Measure]:
-    """Title, explanation, reader and printer of all that can be measured of these runs."""
+def measures(runs: Sequence[Run]) -> list[Measure]:
+    """All that can be measured of these runs, likelihoods first, then the quality of samples."""
 
-    def of(*path: str, error: str = "") -> Callable[[Run], Value | None]:
+    def entry(*path: str, error: str = "") -> Callable[[Run], Value | None]:
         def read(run: Run) -> Value | None:
-            entry: Any = run.summary
+            found: Any = run.summary
             for part in path[:-1]:
-                entry = as_dict(entry).get(part)
-            entry = as_dict(entry)
-            return _value(entry.get(path[-1]), entry.get(error))
+                found = as_dict(found).get(part)
+            found = as_dict(found)
+            return _value_and_error(found.get(path[-1]), found.get(error))
 
         return read
 
@@ -202,17 +285,21 @@ def _measures(runs: Sequence[Run]) -> list[_Measure]:
     made = [measure for conditional in (False, True) for measure in _likelihoods(conditional, in_bits)]
     names = dict.fromkeys(k for run in runs for k in as_dict(as_dict(run.summary.get("samples")).get("metrics")))
     for name in names:
-        read = of("samples", "metrics", name, "value", error="stderr")
-        made.append((directed_title(name), "samples against held-out data", read, _shown))
+        better = -1 if name in LOWER_IS_BETTER else 1 if name in HIGHER_IS_BETTER else 0
+        read = entry("samples", "metrics", name, "value", error="stderr")
+        real = entry("reference", name, "value", error="stderr")
+        made.append(
+            Measure(directed_title(name), "samples against held-out data", read, _shown, better, reference=real)
+        )
     made += [
-        ("last loss", "the last training loss in the log", of("training", "loss"), _shown),
-        ("training", "time of training", of("training", "seconds"), _shown_time),
-        ("parameters", "of the network", of("parameters"), _count),
+        Measure("last loss", "the last training loss in the log", entry("training", "loss"), _shown),
+        Measure("training", "time of training", entry("training", "seconds"), _shown_time),
+        Measure("parameters", "of the network", entry("parameters"), _count),
     ]
     return made
 
 
-def _likelihoods(conditional: bool, in_bits: bool) -> list[_Measure]:
+def _likelihoods(conditional: bool, in_bits: bool) -> list[Measure]:
     """The measures of held-out likelihoods that are `conditional` on labels, or of those that are not."""
 
     def read(key: str, error: str) -> Callable[[Run], Value | None]:
@@ -220,21 +307,24 @@ def _likelihoods(conditional: bool, in_bits: bool) -> list[_Measure]:
             entry = as_dict(run.summary.get("likelihood"))
             if (entry.get("conditional") is True) != conditional:
                 return None
-            return _value(entry.get(key), entry.get(error)) if in_bits else _value(*nats(entry))
+            return _value_and_error(entry.get(key), entry.get(error)) if in_bits else _value_and_error(*nats(entry))
 
         return found
 
     kind = {"conditional": conditional}
     what = "of held-out data given their labels" if conditional else "of held-out data"
     if not in_bits:
-        return [(f"{of_labels('log-likelihood', kind)} ↑", f"nats {what}", read("nats", "stderr"), _shown)]
+        title = f"{of_labels('log-likelihood', kind)} ↑"
+        return [Measure(title, f"nats {what}", read("nats", "stderr"), _shown, 1)]
     return [
-        (f"{of_labels('bits/dim', kind)} ↓", f"bits/dim {what}", read("bits_per_dim", "stderr"), _shown),
-        (f"{of_labels('ELBO', kind)} ↓", f"bits/dim {what} by the ELBO", read("elbo", "stderr_elbo"), _shown),
+        Measure(f"{of_labels('bits/dim', kind)} ↓", f"bits/dim {what}", read("bits_per_dim", "stderr"), _shown, -1),
+        Measure(
+            f"{of_labels('ELBO', kind)} ↓", f"bits/dim {what} by the ELBO", read("elbo", "stderr_elbo"), _shown, -1
+        ),
     ]
 
 
-def _value(value: Any, stderr: Any) -> Value | None:
+def _value_and_error(value: Any, stderr: Any) -> Value | None:
     if not is_number(value):
         return None
     return Value(float(value), float(stderr) if is_number(stderr) and stderr >= 0 else None)

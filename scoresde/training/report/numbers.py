@@ -58,6 +58,8 @@ def combine(values: Sequence[Value]) -> Value:
         raise ValueError("values is empty; give at least one repeat")
     if len(values) == 1:
         return values[0]
+    if len({v.value for v in values}) == 1:  # whose scatter is 0, and not what rounding leaves
+        return Value(values[0].value, 0.0, len(values))
     mean = math.fsum(v.value for v in values) / len(values)
     variance = math.fsum((v.value - mean) ** 2 for v in values) / (len(values) - 1)
     return Value(mean, math.sqrt(variance / len(values)), len(values))

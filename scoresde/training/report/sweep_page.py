@@ -7,8 +7,8 @@ from pathlib import Path
 
 from scoresde.training.report import charts, comparing
 from scoresde.training.report.charts import Chart, Palette
-from scoresde.training.report.comparing import SEED, Cell, Column
-from scoresde.training.report.numbers import as_dict
+from scoresde.training.report.comparing import SEED, Cell, Column, Measure
+from scoresde.training.report.numbers import Value, as_dict
 from scoresde.training.report.page import render
 from scoresde.training.report.pictures import Picture, pictures
 from scoresde.training.report.reading import Job, Run, read_sweep
@@ -54,8 +54,10 @@ class Section:
     """The runs of one data set."""
 
     data: str
+    sentence: str
     runs: list[RunView]
     grids: list[Grid]
+    results: list[tuple[int, Chart]] = field(default_factory=list)
     charts: list[tuple[int, Chart]] = field(default_factory=list)
     pictures: list[tuple[str, list[tuple[RunView, Picture]]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -110,36 +112,138 @@ def _section(data: str, runs: list[Run], directory: Path, number: int, made: lis
     views = []
     for place, run in enumerate(runs):
         views.append(_view(run, keys, directory, f"run-{number}-{place}", f"{place + 1}. "))
-    section = Section(data, views, [], notes=comparing.conditions(runs))
+    configurations = _configurations(runs, groups, keys)
+    section = Section(data, _sentence(runs, groups, keys, configurations), views, [], notes=comparing.conditions(runs))
     if any(len(group) > 1 for group in groups):
         section.grids.append(_averages(runs, groups, keys, views))
     section.grids.append(_every_run(runs, keys, views))
     if sum(map(len, groups)) < len(runs):
         section.notes.append("Runs with the configuration and seed of another are no repeats: one of each is averaged.")
+    shared = {
+        place: configuration.name
+        for configuration, group in zip(configurations, groups, strict=True)
+        for place in group
+        if len(group) > 1
+    }
     series = [
         # Copies of a run have no tone of their own.
         charts.Series(
-            view.label, tones.get(place, place), run.log, run.summary, run.comparison, str(place + 1), run.coloured
+            view.label,
+            tones.get(place, place),
+            run.log,
+            run.summary,
+            run.comparison,
+            str(place + 1),
+            run.coloured,
+            shared.get(place, ""),
         )
         for place, (run, view) in enumerate(zip(runs, views, strict=True))
     ]
     bits = any(as_dict(run.summary.get("likelihood")).get("bits_per_dim") is not None for run in runs)
-    drawn = [
-        charts.learning_curves(series),
-        charts.loss_by_noise_level(series),
-        charts.error_budget(series, "bits/dim" if bits else "nats"),
-        *charts.frontiers(series, palette),
-    ]
-    for chart in drawn:
-        if chart is not None:
-            section.charts.append((len(made), chart))
-            made.append(chart)
+    for drawn, into in (
+        (_results(runs, configurations, keys), section.results),
+        (
+            [
+                *charts.frontiers(series, palette),
+                charts.learning_curves(series),
+                charts.loss_by_noise_level(series),
+                charts.error_budget(series, "bits/dim" if bits else "nats"),
+            ],
+            section.charts,
+        ),
+    ):
+        for chart in drawn:
+            if chart is not None:
+                into.append((len(made), chart))
+                made.append(chart)
     found: dict[str, list[tuple[RunView, Picture]]] = {file: [] for file in _SIDE_BY_SIDE}
     for run, view in zip(runs, views, strict=True):
         for picture in pictures(run.directory, view.notes, tuple(_SIDE_BY_SIDE)):
             found[picture.file].append((view, picture))
     section.pictures = [(_SIDE_BY_SIDE[file], some) for file, some in found.items() if some]
     return section
+
+
+@dataclass(frozen=True)
+class _Configuration:
+    """Runs that differ in their seed alone: what sets them apart from others, and the settings in which they do."""
+
+    name: str
+    runs: list[Run]
+
+
+def _configurations(runs: list[Run], groups: list[list[int]], keys: list[str]) -> list[_Configuration]:
+    keys = [key for key in keys if key != SEED]
+    return [_Configuration(comparing.label(runs[group[0]], keys), [runs[place] for place in group]) for group in groups]
+
+
+def _main(runs: list[Run]) -> list[Measure]:
+    """The measures that a sweep is judged by: the held-out likelihood, and the quality of samples."""
+    directed = [m for m in comparing.measures(runs) if m.better and any(m.read(run) is not None for run in runs)]
+    likelihoods = [m for m in directed if all(m.reference(run) is None for run in runs)]
+    samples = [m for m in directed if m not in likelihoods]
+    return [*likelihoods[:1], *samples[:1]]
+
+
+def _results(runs: list[Run], configurations: list[_Configuration], keys: list[str]) -> list[Chart]:
+    """Charts of the main measures: every configuration, and against each setting that is a number."""
+    made = []
+    numeric = [key for key in keys if key != SEED and _is_scale([c.runs[0] for c in configurations], key)]
+    for measure in _main(runs):
+        means = [(c, measure.mean(c.runs)) for c in configurations]
+        known = [(c, mean) for c, mean in means if mean is not None]
+        if len(known) < 2:
+            continue
+        rows = [
+            charts.Row(c.name, mean, [v.value for v in map(measure.read, c.runs) if v is not None]) for c, mean in known
+        ]
+        real = [value for value in map(measure.reference, runs) if value is not None]
+        made.append(charts.ranking(measure.title, measure.hint, rows, measure.better, real[0] if real else None))
+        for key in numeric[:_MOST_SCALES]:
+            rest = [other for other in keys if other not in (key, SEED)]
+            lines: dict[str, list[tuple[float, Value]]] = {}
+            for c, mean in known:
+                number = comparing.number_of(c.runs[0], key)
+                if number is not None:
+                    lines.setdefault(comparing.label(c.runs[0], rest) if rest else "", []).append((number, mean))
+            made.append(charts.against(measure.title, key, measure.better, list(lines.items())))
+    return made
+
+
+_MOST_SCALES = 3
+
+
+def _is_scale(runs: list[Run], key: str) -> bool:
+    """Whether a setting has three different values at least, all of them numbers."""
+    found = [comparing.number_of(run, key) for run in runs]
+    return None not in found and len(set(found)) > 2
+
+
+def _sentence(runs: list[Run], groups: list[list[int]], keys: list[str], configurations: list[_Configuration]) -> str:
+    """What was run, and which was best, for people who read no further."""
+    firsts = [c.runs[0] for c in configurations]
+    parts = []
+    for key in (key for key in keys if key != SEED):
+        column = comparing.setting(firsts, key, keys)
+        values = list(dict.fromkeys(cell.text for cell in column.cells if cell.text != "–"))
+        parts.append(
+            f"{column.title} ({', '.join(values)})" if len(values) <= 6 else f"{len(values)} values of {column.title}"
+        )
+    most = max(map(len, groups))
+    seeds = f", {most} training seeds each" if most > 1 else ""
+    count = f"{len(runs)} run{'s' * (len(runs) != 1)}"
+    made = f"{count}{': ' + ', '.join(parts[:5]) if parts else ''}{' and more' if len(parts) > 5 else ''}{seeds}."
+    for measure in _main(runs)[:1]:
+        means = [(measure.mean(c.runs), c) for c in configurations]
+        known = [(mean, c) for mean, c in means if mean is not None]
+        if len(known) > 1:
+            mean, first = max(known, key=lambda pair: measure.better * pair[0].value)
+            errors = all(mean.stderr is not None for mean, _ in known)
+            near = comparing.best([mean for mean, _ in known], measure.better).count("") if errors else 0
+            title = measure.title.rstrip(" ↑↓")
+            made += f" Best {title}: {measure.show(mean)} with {first.name}"
+            made += f"; {near} other{'s' * (near > 1)} within two standard errors." if near else "."
+    return made
 
 
 def _view(run: Run, keys: list[str], directory: Path, anchor: str, prefix: str) -> RunView:
@@ -151,15 +255,18 @@ def _view(run: Run, keys: list[str], directory: Path, anchor: str, prefix: str) 
 
 
 def _every_run(runs: list[Run], keys: list[str], views: list[RunView]) -> Grid:
-    first = Column("run", [Cell(view.name, view.name) for view in views])
     number = Column("no.", [Cell(str(place + 1), place + 1) for place in range(len(runs))])
+    name = Column("run", [Cell(view.name, view.name) for view in views])
     singles = [[place] for place in range(len(runs))]
     settings = [comparing.setting(runs, key, keys) for key in keys]
-    note = "± the estimate's own standard error; ↓ lower is better, ↑ higher is better."
+    note = f"± the estimate's own standard error; ↓ lower is better, ↑ higher is better. {_MARKS}"
     if not keys and len(runs) > 1:
         note += " The configurations do not differ."
     links = [view.anchor for view in views]
-    return Grid("Runs", [first, number, *settings, *comparing.measured(runs, singles)], links, note)
+    return Grid("Runs", [number, *settings, *comparing.measured(runs, singles), name], links, note)
+
+
+_MARKS = "Bold: the best. Grey: worse, by more than two standard errors of the difference."
 
 
 def _averages(runs: list[Run], groups: list[list[int]], keys: list[str], views: list[RunView]) -> Grid:
@@ -177,7 +284,7 @@ def _averages(runs: list[Run], groups: list[list[int]], keys: list[str], views: 
     ]
     note = (
         "Means over R training seeds, ± the scatter between them / √R: that holds chance in training, but not the "
-        "choice of held-out data, which they share."
+        f"choice of held-out data, which they share. {_MARKS}"
     )
     if any(len(group) == 1 for group in groups):
         note += " † One seed only: the estimate's own error, which holds no chance in training."

@@ -98,7 +98,7 @@ function dressed(chart, width) {
   const traces = chart.traces.map(({ tone, ...trace }) => {
     const own = tone === null ? colour("--muted") : palette[tone % palette.length];
     const made = { ...trace, marker: { size: 6, ...trace.marker, color: own } };
-    if (trace.error_y) made.error_y = { ...trace.error_y, color: own };
+    for (const bars of ["error_x", "error_y"]) if (trace[bars]) made[bars] = { ...trace[bars], color: own };
     if (trace.type === "scatter") {
       const turn = tone === null ? 0 : Math.floor(tone / palette.length);
       made.line = { color: own, width: tone === null ? 1 : 2, dash: DASHES[turn % DASHES.length] };
@@ -108,7 +108,7 @@ function dressed(chart, width) {
   });
   const axis = (given) => ({
     gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, automargin: true,
-    ...(given.type === "log" ? { tickformat: "~g" } : {}), ...given, title: { ...given.title, standoff: 10 },
+    ...given, title: { ...given.title, standoff: 10 },
   });
   const { xaxis, yaxis, reversed, showlegend: shown, ...rest } = chart.layout;
   const named = traces.filter((trace) => trace.showlegend !== false);
