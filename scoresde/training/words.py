@@ -68,9 +68,11 @@ def _choice(group: str, own: dict[str, Any]) -> tuple[str, set[str]]:
             changed = {key for key, value in own.items() if not _is_choices_own(key, value, choice)}
             if not changed & targets:
                 absent = sum(key not in own for key in choice)
-                fitting.append((len(changed), absent, name, changed))
+                # Formats of files may have one reader, and so the same settings.
+                other = not str(own.get("path")).endswith(f".{name}")
+                fitting.append((len(changed), absent, other, name, changed))
     if fitting:
-        *_, name, changed = min(fitting, key=lambda fit: fit[:3])
+        *_, name, changed = min(fitting, key=lambda fit: fit[:4])
         return name, changed
     target = own.get("_target_")
     return (str(target).rpartition(".")[2], set(own) - {"_target_"}) if target else ("", set())

@@ -52,6 +52,12 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(folder)
 
 
+# The first chart with a title.
+CHART = (
+    "[...document.querySelectorAll('figure.chart')].find((f) => f.querySelector('h3, h4').textContent === arguments[0])"
+)
+
+
 def load(browser: Any, page: Path, width: int = 1280, scheme: str = "light") -> None:
     """Open the page and wait for its charts."""
     for log in ("browser", "performance"):
@@ -100,7 +106,9 @@ def test_a_sweep_shows_everything_and_asks_for_nothing(browser: Any, sweep: Path
     elements = "return document.querySelectorAll('[onclick], a[href^=\"javascript\"], .plot a, .plot b').length"
     assert browser.execute_script(elements) == 0
     assert browser.execute_script("return document.scripts.length") == 4  # data, library, script; library unpacked
-    legend = browser.execute_script("return document.querySelector('#chart-3 .legend').textContent")
+    legend = browser.execute_script(
+        f"return {CHART}.querySelector('.legend').textContent", "Samplers: error of the endpoint"
+    )
     assert f"<b onclick=alert(1)>{EVIL[:9]}</b>0" in legend
     check_nothing_left_the_page(browser, sweep)
 
@@ -161,12 +169,12 @@ def test_a_runs_name_opens_its_part(browser: Any, sweep: Path) -> None:
 
 def test_charts_follow_the_colour_scheme(browser: Any, sweep: Path) -> None:
     load(browser, sweep)
-    colour = "return document.querySelector('#chart-0 .js-line').style.stroke"
-    before = browser.execute_script(colour)
+    colour = f"return {CHART}.querySelector('.js-line').style.stroke"
+    before = browser.execute_script(colour, "Learning curves")
     media = [{"name": "prefers-color-scheme", "value": "dark"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
     deadline = time.monotonic() + 10
-    while browser.execute_script(colour) == before:
+    while browser.execute_script(colour, "Learning curves") == before:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
