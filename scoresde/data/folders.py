@@ -1,17 +1,26 @@
-"""Data sets from folders of pictures."""
+"""Data sets from folders of pictures, and from zip and tar archives of them."""
 
+import json
 import logging
-import os
+import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+
+from scoresde.bounded import TABLE, DamagedFile, parse_json
 
 from .assembling import assembled, discrete
 from .base import Data
-from .images import SUFFIXES, Resample, images_to_tensor, open_image
-from .labels import natural_order
+from .images import SUFFIXES, Fit, Frames, Reading, Resample, images_to_tensor, open_image
+from .labels import index_classes, natural_order
+from .trees import Tree, check_inside, open_tree
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["image_folder"]
 
@@ -21,122 +30,216 @@ _TRAIN = ("train", "training")
 _TEST = ("test", "testing", "val", "valid", "validation")
 """Names of folders that are parts of a data set, in lower case; of those to test on, the first that is there."""
 
+_LIST = "dataset.json"  # of EDM and StyleGAN: {"labels": [[file, label], ...]}, or null
+_CLASS = ".cls"  # of WebDataset: the class of the picture of the same name
+
 
 def image_folder(
     path: str,
-    size: int | None = None,
+    size: int | Sequence[int] | None = None,
     channels: int = 3,
     test_size: int | float = 0.1,
-    labels: bool = False,
+    labels: bool | None = False,
     seed: int = 0,
     resample: Resample = "lanczos",
     split_folders: bool = True,
+    fit: Fit = "crop",
+    background: str | None = None,
+    bits: int | None = None,
+    frames: Frames = "first",
 ) -> Data:
-    """All pictures in a folder and its sub-folders, in memory as 8-bit values `(C, H, W)`, 256 levels.
+    """All pictures in a folder and its sub-folders, or in a zip or tar archive, in memory as values `(C, H, W)`.
 
-    Symbolic links are followed. What is passed over is logged, in one line with counts by suffix.
+    In a folder, symbolic links are followed. What is passed over is logged, in one line with counts by suffix. Classes
+    are those of a `dataset.json`, as EDM and StyleGAN write it, of files `.cls`, as in WebDataset, or else the names of
+    sub-folders, in natural order.
 
     Args:
-        path: The folder. Files that are hidden or have no image suffix are passed over.
-        size: Side to which every picture is centre-cropped and resized; None if all have one size already.
-        channels: 3 for RGB, 1 for grey. Transparency is dropped.
+        path: The folder or archive. Files that are hidden or have no image suffix are passed over.
+        size: Side, or height and width, to which every picture is resized; None if all have one size already.
+        channels: 3 for RGB, 1 for grey; 4 or 2 with opacity as a further channel.
         test_size: Test samples, as a count (int) or a fraction (float).
-        labels: The names of the sub-folders, in natural order, are the classes 0, 1, ...
+        labels: Whether there are labels. None: if there are any, and every picture has one.
         seed: Seed of the random split.
         resample: Filter used for resizing, "lanczos" or "box".
         split_folders: Whether `train` and `test` (or `val`) as the only sub-folders are the parts of the data set.
             `test_size` and `seed` then have no effect, and classes are the folders below.
+        fit: "crop" to cut the middle of the wanted proportions out before resizing, or "stretch", which distorts.
+        background: Colour that transparent pictures are put on; None drops transparency if `channels` has none.
+        bits: Bits of a channel, 8 or 16 (65536 levels); None: 8, and grey pictures of more are refused.
+        frames: "first" to take the first frame of an animation, or "refuse".
 
     Raises:
-        ValueError: A folder that is not there or holds no pictures, a link that leads nowhere or round in a circle, a
-            picture that cannot be read, sizes that differ while `size` is None, more than the limits
-            of memory and pixels, or with `labels`
-            a picture outside any sub-folder.
+        ValueError: A folder that is not there or holds no pictures, a link that leads nowhere or round in a circle, an
+            entry that leads out of its archive, a picture that cannot be read, sizes that differ while `size` is None,
+            more than the limits of memory and pixels, or with `labels` a picture without one.
     """
-    root = Path(path)
-    if not root.is_dir():
-        raise ValueError(f"there is no folder {path}")
-    files, others = _pictures_below(root)
+    reading = Reading(size, channels, resample, fit, background, bits, frames)
+    tree = open_tree(path)
+    everything = tree.files()
+    files = [file for file in everything if file.suffix.lower() in SUFFIXES]
+    others = tree.passed + Counter(
+        file.suffix.lower() or "without a suffix"
+        for file in everything
+        if file.suffix.lower() not in (*SUFFIXES, _CLASS) and file.name != _LIST
+    )
     if not files:
         found = f"; there are {_counts(others)}" if others else ""
-        raise ValueError(f"there are no images in {path}; known suffixes are {' '.join(sorted(SUFFIXES))}{found}")
+        raise ValueError(
+            f"there are no images in {path}; known suffixes are {' '.join(sorted(SUFFIXES))}{found}{_way_out(others)}"
+        )
     if others:
         _log.warning("%s: %d pictures; passed over: %s", path, len(files), _counts(others))
     parts = _split_by_folder(path, files) if split_folders else None
-    depth = 0 if parts is None else 1
     if parts is not None:
-        files = [p for part in parts for p in part]
+        files = [file for part in parts for file in part]
     targets, names = None, None
-    if labels:
-        loose = next((p for p in files if len(p.parts) == depth + 1), None)
-        if loose is not None:
-            raise ValueError(f"labels=true takes classes from sub-folders, but {root / loose} is in none")
-        names = tuple(sorted({p.parts[depth] for p in files}, key=natural_order))
-        targets = torch.tensor([names.index(p.parts[depth]) for p in files])
-    sources = ((str(root / p), partial(open_image, root / p, p.suffix)) for p in files)
-    values = images_to_tensor(sources, len(files), size, channels, resample)
+    if labels is not False:
+        found_labels = _labels(tree, everything, files, parts is not None, required=labels is True)
+        if found_labels is not None:
+            (targets,), names = index_classes(found_labels)
+    sources = [(tree.where(file), partial(_open, tree, file)) for file in files]
+    values = images_to_tensor(sources, reading, sorted(range(len(files)), key=lambda i: tree.place(files[i])))
     bounds = [len(files)] if parts is None or not parts[1] else [len(part) for part in parts]
     return assembled(
-        root.resolve().name,
+        re.sub(r"\.(zip|tar|tgz|tar\.\w+)$", "", tree.path.resolve().name),
         values.split(bounds),
         [] if targets is None else targets.split(bounds),
         names,
-        discrete(256),
+        discrete(reading.levels),
         test_size,
         seed,
     )
 
 
-def _pictures_below(root: Path) -> tuple[list[Path], Counter[str]]:
-    """The pictures below a folder, relative to it and in order, and what else is there, counted by suffix."""
-    pictures, others = [], Counter[str]()
-
-    def refuse(error: OSError) -> None:
-        raise ValueError(f"cannot read the folder {error.filename}: {error.strerror}") from error
-
-    for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        here = Path(folder)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in folders:
-            _refuse_circle(root, here / name)
-        for name in files:
-            file = here / name
-            if name.startswith("."):
-                continue
-            if not file.exists():
-                raise ValueError(f"{file} is a link to what is not there: mend it, or remove it")
-            if file.suffix.lower() in SUFFIXES and file.is_file():
-                pictures.append(file.relative_to(root))
-            else:
-                others[file.suffix.lower() or "without a suffix"] += 1
-    return sorted(pictures, key=lambda p: p.as_posix()), others
-
-
-def _refuse_circle(root: Path, folder: Path) -> None:
-    """Refuse a link to a folder that it lies in, by whatever way."""
-    if folder.is_symlink():
-        target, above = folder.resolve(), folder.parent
-        while target != above.resolve():
-            if above == root:
-                return
-            above = above.parent
-        raise ValueError(f"{folder} is a link to {above}, in which it lies itself: remove it")
+def _open(tree: Tree, file: PurePosixPath) -> "Image":
+    return open_image(tree.source(file), file.suffix)
 
 
 def _counts(others: Counter[str]) -> str:
     return ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
 
 
-def _split_by_folder(path: str, files: list[Path]) -> tuple[list[Path], list[Path]] | None:
+def _way_out(others: Counter[str]) -> str:
+    """What to do with a folder of something else."""
+    if others[".npy"] or others[".npz"]:
+        return ": data=npy reads a folder of .npy files, and data=npz one .npz file"
+    if others[".tar"]:
+        return ": give one .tar file, or data=huggingface data.path=webdataset data.data_files=... for all of them"
+    if others[".parquet"]:
+        return ": data=huggingface data.path=parquet data.data_files=... reads those"
+    return ""
+
+
+def _split_by_folder(path: str, files: list[PurePosixPath]) -> tuple[list[PurePosixPath], list[PurePosixPath]] | None:
     """The pictures of the training and of the test folder, the latter possibly none; None without such folders."""
-    tops = {p.parts[0] if len(p.parts) > 1 else "" for p in files}
+    depth = _common_depth(files)
+    tops = {p.parts[depth] if len(p.parts) > depth + 1 else "" for p in files}
+    if len(tops) == 1 and depth > 0 and files[0].parts[depth - 1].lower() in _TRAIN:
+        depth, tops = depth - 1, {files[0].parts[depth - 1]}  # no other than the training folder
     known = {top.lower(): top for top in tops}
     train = [known[name] for name in _TRAIN if name in known]
     test = [known[name] for name in _TEST if name in known]
     if len(train) != 1 or len(known) < len(tops) or len(train) + len(test) < len(tops):
         return None
-    parts = [p for p in files if p.parts[0] == train[0]], [p for p in files if test and p.parts[0] == test[0]]
+    parts = (
+        [p for p in files if p.parts[depth] == train[0]],
+        [p for p in files if test and p.parts[depth] == test[0]],
+    )
     left = f", {', '.join(test[1:])} left out" if test[1:] else ""
     to_test = f"{len(parts[1])} pictures of {test[0]}/ to test on" if test else "test samples are drawn from them"
     _log.warning("%s: %d pictures of %s/ to train on, %s%s", path, len(parts[0]), train[0], to_test, left)
     return parts
+
+
+def _common_depth(files: Sequence[PurePosixPath]) -> int:
+    """How many folders all files have in common at the beginning of their paths."""
+    folders = [file.parts[:-1] for file in (min(files), max(files))]
+    return next((i for i, (a, b) in enumerate(zip(*folders, strict=False)) if a != b), min(map(len, folders)))
+
+
+# -- labels ---------------------------------------------------------------------------------------------
+
+
+def _labels(
+    tree: Tree, everything: Sequence[PurePosixPath], files: Sequence[PurePosixPath], split: bool, required: bool
+) -> np.ndarray | None:
+    """The class of every picture, or None where there are none and none are required."""
+    lists = [file for file in everything if file.name == _LIST]
+    if lists:
+        return _listed_labels(tree, lists, files, required)
+    if any(file.suffix.lower() == _CLASS for file in everything):
+        return _beside(tree, set(everything), files)
+    depth = _split_depth(files) if split else _depth_of_classes(files)
+    loose = next((file for file in files if len(file.parts) <= depth + 1), None)
+    names = [file.parts[depth] for file in files]
+    if required and loose is not None:
+        raise ValueError(f"labels=true takes classes from sub-folders, but {tree.where(loose)} is in none")
+    # Folders of thousands of files each, as of FFHQ and EDM, are called by numbers, and are no classes.
+    if not required and (loose is not None or len(set(names)) < 2 or all(re.fullmatch(r"\d{5}", n) for n in names)):
+        return None
+    order = sorted(set(names), key=natural_order)
+    return np.array(names) if order else None
+
+
+def _split_depth(files: Sequence[PurePosixPath]) -> int:
+    """The number of folders down to those of classes, below the folders that are parts."""
+    return next(i for i, part in enumerate(files[0].parts) if part.lower() in _TRAIN) + 1
+
+
+def _depth_of_classes(files: Sequence[PurePosixPath]) -> int:
+    """The number of folders around those of classes: none, unless all of these lie in one folder."""
+    depth = _common_depth(files)
+    return depth if all(len(file.parts) > depth + 1 for file in files) else 0
+
+
+def _listed_labels(
+    tree: Tree, lists: Sequence[PurePosixPath], files: Sequence[PurePosixPath], required: bool
+) -> np.ndarray | None:
+    """Classes of the pictures as `dataset.json` lists them, by paths that are relative to its own folder."""
+    found: dict[PurePosixPath, int] = {}
+    for file in lists:
+        where = tree.where(file)
+        try:
+            content = parse_json(tree.read(file), tree.path / file, TABLE)
+        except DamagedFile as error:
+            raise ValueError(str(error)) from error
+        entries: Any = content.get("labels") if isinstance(content, dict) else content
+        if entries is None:
+            continue
+        if not isinstance(entries, list | dict):
+            raise ValueError(f'{where} has no list of labels, expected {{"labels": [["file.png", 3], ...]}} or null')
+        for entry in entries.items() if isinstance(entries, dict) else entries:
+            if not (isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[0], str)):
+                raise ValueError(f'{where} has the entry {json.dumps(entry)[:100]}, expected ["file.png", 3]')
+            name = file.parent / check_inside(entry[0], where)
+            if type(entry[1]) is not int:
+                raise ValueError(f"{where} gives {entry[0]} the label {json.dumps(entry[1])[:60]}, expected an integer")
+            found[name] = entry[1]
+    if not found:
+        if required:
+            raise ValueError(f"labels=true, but {tree.where(lists[0])} has none: leave it out")
+        return None
+    for picture in files:
+        if picture not in found:
+            raise ValueError(f"{tree.where(lists[0])} has no label for {picture}: add it, or give labels=false")
+        if not tree.inside(picture):
+            raise ValueError(
+                f"{tree.where(lists[0])} names {picture}, a link that leads out of {tree.path}: put the file there"
+            )
+    return np.array([found[picture] for picture in files])
+
+
+def _beside(tree: Tree, everything: set[PurePosixPath], files: Sequence[PurePosixPath]) -> np.ndarray:
+    """Classes from the text files beside the pictures: integers, or words."""
+    found = []
+    for picture in files:
+        file = picture.with_name(picture.name.partition(".")[0] + _CLASS)
+        if file not in everything:
+            raise ValueError(
+                f"{tree.where(picture)} has no class beside it ({file.name}): add it, or give labels=false"
+            )
+        found.append(tree.read(file)[:1000].decode("utf-8", "replace").strip())
+    if all(re.fullmatch(r"-?\d{1,18}", text) for text in found):
+        return np.array([int(text) for text in found])
+    return np.array(found)

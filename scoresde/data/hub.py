@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .assembling import discrete
 from .base import Data, split_indices
-from .images import Resample, images_to_tensor, open_image
+from .images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
 from .labels import index_classes, listed
-from .transforms import Discrete
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,7 +29,7 @@ def huggingface(
     split_train: str = "train",
     split_test: str | None = None,
     test_size: int | float = 0.1,
-    size: int | None = None,
+    size: int | Sequence[int] | None = None,
     channels: int = 3,
     seed: int = 0,
     resample: Resample = "lanczos",
@@ -38,6 +38,10 @@ def huggingface(
     data_dir: str | None = None,
     revision: str | None = None,
     cache_dir: str | None = None,
+    fit: Fit = "crop",
+    background: str | None = None,
+    bits: int | None = None,
+    frames: Frames = "first",
 ) -> Data:
     """Pictures from `datasets.load_dataset`, in memory as 8-bit values `(C, H, W)`, 256 levels.
 
@@ -52,8 +56,8 @@ def huggingface(
         split_train: Split to train on.
         split_test: Split to test on; None takes `test_size` samples out of the training split.
         test_size: Test samples, as a count (int) or a fraction (float).
-        size: Side to which every picture is centre-cropped and resized; None if all have one size already.
-        channels: 3 for RGB, 1 for grey. Transparency is dropped.
+        size: Side, or height and width, to which every picture is resized; None if all have one size already.
+        channels: 3 for RGB, 1 for grey; 4 or 2 with opacity.
         seed: Of the random split.
         resample: Filter used for resizing, "lanczos" or "box".
         config: Name of the data set's configuration, where it has several.
@@ -61,6 +65,10 @@ def huggingface(
         data_dir: Folder to read.
         revision: Branch, tag or commit on the hub.
         cache_dir: Where the library keeps its files; None for its default.
+        fit: "crop" to cut out the middle before resizing, or "stretch".
+        background: Colour that transparent pictures are put on; None drops transparency if `channels` has none.
+        bits: Bits of a channel, 8 or 16; None: 8, and grey pictures of more are refused.
+        frames: "first" or "refuse", for animations.
 
     Raises:
         ImportError: `datasets` is not installed.
@@ -92,6 +100,7 @@ def huggingface(
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"cannot load split {split!r} of data set {path!r}: {reason}") from error
 
+    reading = Reading(size, channels, resample, fit, background, bits, frames)
     folders = [*_folders(path, data_files, data_dir), *_caches(cache_dir)]
 
     def read(split: str) -> tuple[Tensor, np.ndarray | None, tuple[str, ...] | None]:
@@ -99,7 +108,7 @@ def huggingface(
         where = f"split {split!r} of {path}"
         labels, names = _labels(dataset, label_column, where)
         sources = _sources(dataset, image_column, where, folders)
-        return images_to_tensor(sources, len(dataset), size, channels, resample), labels, names
+        return images_to_tensor(sources, reading), labels, names
 
     found = [read(split) for split in (split_train, split_test) if split is not None]
     values = [x for x, _, _ in found]
@@ -114,7 +123,7 @@ def huggingface(
         name=f"{path}/{config}" if config else path,
         train=values[0],
         test=values[1],
-        transform=Discrete(256),
+        transform=discrete(reading.levels)(values[0]),
         train_labels=labels[0] if labels else None,
         test_labels=labels[1] if labels else None,
         class_names=names,

@@ -1,7 +1,10 @@
-"""Pictures into one array of 8-bit values; shared by every reader of image files."""
+"""Pictures into one array of 8-bit or 16-bit values; shared by every reader of image files."""
 
+import logging
 import warnings
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
@@ -14,10 +17,20 @@ from scoresde.limits import check_memory, most_pixels
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SUFFIXES", "Resample", "images_to_tensor", "open_image"]
+__all__ = ["SUFFIXES", "Fit", "Frames", "Reading", "Resample", "images_to_tensor", "open_image"]
+
+_log = logging.getLogger(__name__)
 
 Resample = Literal["lanczos", "box"]
 """Lanczos is the sharper; box averages whole pixels, which is how low-resolution conditions are made."""
+
+Fit = Literal["crop", "stretch"]
+"""How a picture gets another size: the middle is cut out first, or its sides are scaled each by its own factor."""
+
+Frames = Literal["first", "refuse"]
+"""What of an animation, or a file of several pages, is read."""
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 _FORMATS = {
     "PNG": (".png", ".apng"),
@@ -58,42 +71,106 @@ def open_image(source: Path | IO[bytes], suffix: str = "") -> "Image":
         raise ValueError(f"its content is none of {', '.join(formats)}") from None
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are read.
+
+    Args:
+        size: Side of the result, or height and width. None keeps the pictures as they are, and they must then agree
+            in size.
+        channels: 1 for grey, 2 for grey and opacity, 3 for RGB, 4 for RGB and opacity.
+        resample: Filter used for resizing.
+        fit: `"crop"` cuts the largest piece of the wanted proportions out of the middle; `"stretch"` distorts.
+        background: Colour that pictures with transparency are put on, as "white" or "#ff8800". None: with 1 or 3
+            channels transparency is dropped, which leaves the colours that the file has below it.
+        bits: Bits of a channel: 8 or 16. None: 8, and grey pictures of more are refused, as converting loses some.
+        frames: What of an animation is read.
+
+    Raises:
+        ValueError: A value that is none of these.
+    """
+
+    size: int | Sequence[int] | None = None
+    channels: int = 3
+    resample: Resample = "lanczos"
+    fit: Fit = "crop"
+    background: str | None = None
+    bits: int | None = None
+    frames: Frames = "first"
+
+    def __post_init__(self) -> None:
+        if self.channels not in _MODES or isinstance(self.channels, bool):
+            raise ValueError(f"channels must be 1 (grey) or 3 (RGB), or with transparency 2 or 4, got {self.channels}")
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in self.sides or ()):
+            raise ValueError(f"size must be at least 1 pixel, got {self.size}")
+        if self.sides is not None and len(self.sides) != 2:
+            raise ValueError(f"size must be one number, or a height and a width, got {self.size}")
+        if self.resample not in ("lanczos", "box"):
+            raise ValueError(f"resample must be 'lanczos' or 'box', got {self.resample!r}")
+        if self.fit not in ("crop", "stretch"):
+            raise ValueError(f"fit must be 'crop' or 'stretch', got {self.fit!r}")
+        if self.bits not in (None, 8, 16):
+            raise ValueError(f"bits must be 8, 16 or null, got {self.bits!r}")
+        if self.bits == 16 and self.channels != 1:
+            raise ValueError(
+                f"bits=16 needs channels=1, got {self.channels}: Pillow reads colour pictures with 8 bits; save the "
+                "others as an .npz file, and give levels=65536"
+            )
+        if self.frames not in ("first", "refuse"):
+            raise ValueError(f"frames must be 'first' or 'refuse', got {self.frames!r}")
+        if self.background is not None:
+            self.colour()
+
+    @property
+    def sides(self) -> tuple[int, ...] | None:
+        """Height and width of the result, or None."""
+        if self.size is None:
+            return None
+        return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+
+    def colour(self) -> tuple[int, ...] | None:
+        """The background in red, green and blue."""
+        from PIL import ImageColor
+
+        if self.background is None:
+            return None
+        try:
+            return ImageColor.getrgb(self.background)[:3]
+        except ValueError as error:
+            raise ValueError(f"background is {self.background!r}, expected a colour as white or '#ff8800'") from error
+
+    @property
+    def levels(self) -> int:
+        """Number of values of a channel."""
+        return 2 ** (self.bits or 8)
+
+
 def images_to_tensor(
-    sources: Iterable[tuple[str, Callable[[], "Image"]]],
-    count: int,
-    size: int | None,
-    channels: int,
-    resample: Resample,
+    sources: Sequence[tuple[str, Callable[[], "Image"]]], reading: Reading, order: Sequence[int] | None = None
 ) -> Tensor:
-    """Open `count` pictures one by one; uint8, `(count, channels, H, W)`.
+    """Open pictures one by one; `(N, channels, H, W)`, uint8, or int32 for 16 bits.
 
     Args:
         sources: A name for messages and a function that opens the picture, such as by `open_image`.
-        count: How many there are.
-        size: Side of the result: the largest centred square is cut out and resized. None keeps the pictures
-            as they are, and they must then agree in size.
-        channels: 3 for RGB, 1 for grey. Transparency is dropped.
-        resample: Filter used for resizing.
+        reading: How they are read.
+        order: The order in which they are opened; as they come, if not given.
 
     Raises:
-        ValueError: No pictures, one that cannot be read or has more than 8 bits a channel, sizes that differ
-            while `size` is None, more pixels or memory than `scoresde.limits` allows by what headers declare, or an
-            unusable argument.
+        ValueError: No pictures, one that cannot be read or has more bits than `reading` allows, sizes that differ
+            while there is no size, or more pixels or memory than `scoresde.limits` allows by what headers declare.
     """
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
-    if size is not None and size < 1:
-        raise ValueError(f"size must be at least 1 pixel, got {size}")
-    if resample not in ("lanczos", "box"):
-        raise ValueError(f"resample must be 'lanczos' or 'box', got {resample!r}")
     out: np.ndarray | None = None
     first = ""
-    for i, (name, opener) in enumerate(sources):
-        pixels = _read(name, opener, size, channels, resample)
+    notes: Counter[str] = Counter()
+    for i in order if order is not None else range(len(sources)):
+        name, opener = sources[i]
+        pixels = _read(name, opener, reading, notes)
         if out is None:
-            first = name
-            check_memory(count * pixels.size, f"reading {count} images of {_size(pixels.shape)} (or give size=)")
-            out = np.empty((count, *pixels.shape), dtype=np.uint8)
+            first, count = name, len(sources)
+            dtype = np.dtype(np.int32 if reading.levels > 256 else np.uint8)
+            needed = count * pixels.size * dtype.itemsize
+            check_memory(needed, f"reading {count} images of {_size(pixels.shape)} (or give size=)")
+            out = np.empty((count, *pixels.shape), dtype)
         if pixels.shape != out.shape[1:]:
             raise ValueError(
                 f"images differ in size: {first} is {_size(out.shape[1:])}, {name} is {_size(pixels.shape)}; "
@@ -102,16 +179,12 @@ def images_to_tensor(
         out[i] = pixels
     if out is None:
         raise ValueError("there are no images to read")
+    for note, number in notes.items():
+        _log.warning("%d of %d images %s", number, len(sources), note)
     return torch.from_numpy(out)
 
 
-def _read(
-    name: str,
-    opener: Callable[[], "Image"],
-    size: int | None,
-    channels: int,
-    resample: Resample,
-) -> np.ndarray:
+def _read(name: str, opener: Callable[[], "Image"], reading: Reading, notes: Counter[str]) -> np.ndarray:
     from PIL import Image, ImageOps
 
     most, pillows = most_pixels(), Image.MAX_IMAGE_PIXELS
@@ -122,12 +195,26 @@ def _read(
             warnings.simplefilter("ignore")  # of a format's oddities, without a word on which picture has them
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with opener() as opened:
-                # More than 8 bits a channel: converting would clip, not scale.
+                if getattr(opened, "is_animated", False):
+                    if reading.frames == "refuse":
+                        raise ValueError(
+                            f"it has {opened.n_frames} frames: frames=first takes the first"  # type: ignore[attr-defined]
+                        )
+                    notes["have several frames: the first is read (data.frames=refuse: none)"] += 1
+                # More than 8 bits a channel: Pillow's own conversion would clip, not scale.
                 deep = opened.mode == "F" or opened.mode.startswith("I")
                 mode = opened.mode
-                image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
-                if size is not None:
-                    image = _square(image, size, resample)
+                if _cut_to_8_bits(opened):
+                    notes["have colours of 16 bits, of which the upper 8 are read"] += 1
+                image = ImageOps.exif_transpose(opened)
+                if not deep:
+                    image = _in_mode(image, reading, notes)
+                elif reading.bits is not None and mode != "F":
+                    # Resizing knows floating point, and not 16 bits.
+                    image = image.convert("F")
+                if reading.sides is not None and not (deep and image.mode != "F"):
+                    image = _resized(image, reading)
+                pixels = np.asarray(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(
             f"the image {name} has more than {most} pixels, the limit for one: if it is what it should be, raise the "
@@ -139,24 +226,75 @@ def _read(
     finally:
         Image.MAX_IMAGE_PIXELS = pillows
     if deep:
-        raise ValueError(
-            f"the image {name} has mode {mode}, more than 8 bits a channel; convert it to 8 bits, or use an "
-            ".npz file with levels="
+        pixels = _scaled(pixels, mode, name, reading)
+    elif reading.levels > 256:
+        pixels = pixels.astype(np.int32) * 257
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _cut_to_8_bits(opened: "Image") -> bool:
+    """Whether the file has 16 bits a channel in colour, which Pillow reads with 8."""
+    tiles = getattr(opened, "tile", [])
+    return any(";16" in str(tile[3]) for tile in tiles) and not opened.mode.startswith("I")
+
+
+def _in_mode(image: "Image", reading: Reading, notes: Counter[str]) -> "Image":
+    """The picture in the mode of so many channels, on the background if there is one."""
+    from PIL import Image
+
+    mode = _MODES[reading.channels]
+    transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    colour = reading.colour()
+    if transparent and colour is not None:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (*colour, 255)), image).convert(mode)
+    if transparent and "A" not in mode:
+        notes[
+            "have transparency, which is dropped (data.background=white puts them on a colour, data.channels=4 "
+            "keeps it)"
+        ] += 1
+    if transparent and mode == "LA":
+        return image.convert("RGBA").convert("LA")
+    return image.convert(mode)
+
+
+def _scaled(pixels: np.ndarray, mode: str, name: str, reading: Reading) -> np.ndarray:
+    """A grey picture of more than 8 bits with the bits that are wanted, in three channels if so many are."""
+    if reading.bits is None or mode == "F":
+        how = (
+            "save it as an .npy file"
+            if mode == "F"
+            else "data.bits=8 converts it, data.bits=16 (with channels=1) keeps 65536 levels"
         )
-    pixels = np.asarray(image)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+        raise ValueError(f"the image {name} has mode {mode}, more than 8 bits a channel: {how}")
+    values = np.clip(np.rint(pixels), 0, None).astype(np.int64)
+    if values.max(initial=0) >= 2**16:
+        raise ValueError(
+            f"the image {name} has values up to {values.max()}, more than 16 bits: save it as an .npy file"
+        )
+    if reading.bits == 8:
+        values = np.rint(values / 257).astype(np.int64)
+    values = values.astype(np.int32 if reading.levels > 256 else np.uint8)
+    if reading.channels == 1:
+        return values
+    opaque = [np.full_like(values, 255)] if reading.channels in (2, 4) else []
+    return np.stack([values] * (reading.channels - len(opaque)) + opaque, -1)
 
 
-def _square(image: "Image", size: int, resample: Resample) -> "Image":
-    """The largest centred square, `size` pixels wide."""
+def _resized(image: "Image", reading: Reading) -> "Image":
+    """The picture in the wanted size, of which its largest centred part of the same proportions is kept."""
     from PIL.Image import Resampling
 
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    if side == size:
+    assert reading.sides is not None
+    height, width = reading.sides
+    if reading.fit == "crop":
+        scale = min(image.width / width, image.height / height)
+        across, down = max(1, round(width * scale)), max(1, round(height * scale))
+        left, top = (image.width - across) // 2, (image.height - down) // 2
+        image = image.crop((left, top, left + across, top + down))
+    if image.size == (width, height):
         return image
-    return image.resize((size, size), Resampling.LANCZOS if resample == "lanczos" else Resampling.BOX)
+    return image.resize((width, height), Resampling.LANCZOS if reading.resample == "lanczos" else Resampling.BOX)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -1,12 +1,14 @@
 """Many files in one place: a folder, or a zip or tar archive, which is read without being unpacked."""
 
 import gzip
+import io
 import os
 import tarfile
 import zipfile
 from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from scoresde.limits import check_memory
 
@@ -40,6 +42,10 @@ class Tree(ABC):
         Raises:
             ValueError: A damaged file, or one above the limit of memory.
         """
+
+    def source(self, file: PurePosixPath) -> Path | IO[bytes]:
+        """One file as what it can be opened from: its path, or a stream of its content."""
+        return io.BytesIO(self.read(file))
 
     def place(self, file: PurePosixPath) -> int:
         """A number by which files are read fastest if in its order."""
@@ -138,6 +144,9 @@ class _Folder(Tree):
         path = self.path / file
         check_memory(path.stat().st_size, str(path))
         return path.read_bytes()
+
+    def source(self, file: PurePosixPath) -> Path | IO[bytes]:
+        return self.path / file
 
     def inside(self, file: PurePosixPath) -> bool:
         return (self.path / file).resolve().is_relative_to(self.path.resolve())

@@ -353,8 +353,8 @@ def test_folder_refusals(tmp_path: Path) -> None:
         image_folder(str(tmp_path))
     pictures(tmp_path)
     path = str(tmp_path)
-    with pytest.raises(ValueError, match=r"channels must be 1 .grey. or 3 .RGB., got 4"):
-        image_folder(path, channels=4)
+    with pytest.raises(ValueError, match=r"channels must be 1 .grey. or 3 .RGB., .* got 5"):
+        image_folder(path, channels=5)
     with pytest.raises(ValueError, match="size must be at least 1 pixel, got 0"):
         image_folder(path, size=0)
     with pytest.raises(ValueError, match="resample must be 'lanczos' or 'box', got 'cubic'"):
