@@ -27,8 +27,6 @@ __all__ = ["TASKS"]
 def _train(config: DictConfig) -> Outcome:
     """Train a run, or `repeats` of them one after the other with seeds that follow each other."""
     repeats = config.repeats
-    if not isinstance(repeats, int) or repeats < 1:
-        raise UsageError(f"repeats is {repeats!r}, expected a whole number of at least 1")
     if repeats > 1 and config.run is not None:
         raise UsageError("repeats are of new runs: leave out run")
     outcomes = []
@@ -393,8 +391,6 @@ def _evaluate(config: DictConfig) -> Outcome:
     sampler, model = _sampler(run, config), _model(run, config)
     data, source = _data_for(run, model, config, needs_own=True)
     n = len(data.test) if config.n is None else config.n
-    if not isinstance(n, int) or n < 1:
-        raise UsageError(f"n is {n!r}, expected a whole number of at least 1, or null for all")
     if n > len(data.test):
         what = "held-out samples" if source is None else f"samples in {source}"
         raise UsageError(f"n is {n} but there are {len(data.test)} {what}: give n={len(data.test)} or less")

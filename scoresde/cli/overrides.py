@@ -12,11 +12,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from scoresde.cli.choices import conf_dir, groups, options
 from scoresde.cli.output import UsageError, nearest
-from scoresde.cli.settings import check_settings, declared, edited, unread
+from scoresde.cli.settings import check_groups, check_settings, declared, edited, unread
 
 __all__ = [
     "check_overrides",
@@ -100,11 +101,13 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
             plain.append(str(override.input_line))
     folder, name, found = _sources(command, arguments, overrides)
     longest = max((len(s) for s in sweeps), default=1)
+    composed: list[tuple[DictConfig, list[Override]]] = []
     with initialize_config_dir(version_base="1.3", config_dir=folder):
         for i in range(longest):
             chosen = plain + [s[min(i, len(s) - 1)] for s in sweeps]
             try:
-                check_settings(command, compose(config_name=name, overrides=chosen + found), parsed(chosen))
+                composed.append((compose(config_name=name, overrides=chosen + found), parsed(chosen)))
+                check_settings(command, *composed[-1])
             except HydraException as error:
                 raise UsageError(_explain(command, name, error, chosen, found)) from error
             except UsageError:
@@ -112,6 +115,9 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
             except (OmegaConfBaseException, ValueError) as error:
                 raise UsageError(" ".join(str(error).split())) from error
     GlobalHydra.instance().clear()
+    # Last, as this imports what they name.
+    for config, given in composed:
+        check_groups(command, config, given)
 
 
 def _check_form(override: Override, read: dict[str, str | None], sweep: bool) -> None:
@@ -131,7 +137,7 @@ def _check_form(override: Override, read: dict[str, str | None], sweep: bool) ->
     value = override.value()
     if value is None and read.get(group) is None:
         raise UsageError(f"{override.input_line!r}: leave it out, no {group} is chosen unless you name one")
-    if not isinstance(value, str | list):
+    if not isinstance(value, str) and not (isinstance(value, list) and group == "experiment"):
         raise UsageError(f"{override.input_line!r}: expected one of {', '.join(options(group))}")
     if override.is_add() and group in read:
         raise UsageError(f"{override.input_line!r}: {group} is chosen without +: {group}={value}")
@@ -233,10 +239,16 @@ def _explain(command: str, name: str, error: Exception, overrides: Sequence[str]
         return (
             f"{group or command} has no choice {choice!r}{nearest(choice, names)}; expected one of {', '.join(names)}"
         )
+    merging = re.match(r"Error merging override (.+?=.*)", text)
+    if merging is not None:
+        key = merging[1].partition("=")[0].lstrip("+")
+        return f"{merging[1]!r}: {key} is a mapping, of which {key}.NAME=VALUE changes a value"
     # With every key added, the check finds the one that nothing reads.
     added = [o if o.startswith(("+", "~")) or _is_group(o) else f"++{o}" for o in overrides]
     try:
-        check_settings(command, compose(config_name=name, overrides=[*added, *found]), parsed(overrides))
+        config = compose(config_name=name, overrides=[*added, *found])
+        check_settings(command, config, parsed(overrides))
+        check_groups(command, config, parsed(overrides))
     except UsageError as problem:
         return str(problem)
     except (HydraException, OmegaConfBaseException, ValueError):

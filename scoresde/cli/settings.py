@@ -6,8 +6,10 @@ figure that is not of what was asked for.
 
 import copy
 import difflib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +20,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from scoresde.cli.choices import conf_dir
 from scoresde.cli.output import UsageError, nearest
-from scoresde.training.signatures import expected, fits
+from scoresde.training.declarations import declaration
+from scoresde.training.options import kind_of, option_problems
+from scoresde.training.signatures import fits, problems
 
-__all__ = ["apply_changes", "check_settings", "declared", "edited", "unread", "with_own"]
-
-# Settings whose default does not show what they may be.
-_KINDS: dict[str, Any] = {
-    "resume": bool | None,
-    "name": str | None,
-    "device": str | None,
-    "split": str | None,
-    "n": int | None,
-    "label": int | str | None,
-    "pca": int | None,
-    "tol": float | None,
-    "starts": int | None,
-    "seconds": float,
-    "max_nfe": int | None,
-    "samplers": str | list[str] | None,
-    "allow": list[str],
-    "accept": list[str],
-    "samples": int | None,
-    "likelihood": int | None,
-}
+__all__ = ["apply_changes", "check_groups", "check_settings", "declared", "edited", "unread", "with_own"]
 
 # Groups that a command takes from the run if none is chosen: overrides inside them change the run's own.
 _OWN = {
@@ -120,6 +104,8 @@ def apply_changes(own: DictConfig, config: DictConfig, overrides: Sequence[Overr
 def check_settings(command: str, config: DictConfig, overrides: Sequence[Override]) -> None:
     """Refuse what nothing reads, and values of another type than what reads them takes.
 
+    Nothing is imported for it that takes long: what is in the groups is compared with the source of what they name.
+
     Args:
         command: the command.
         config: its composed configuration.
@@ -134,14 +120,42 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
     for key in raw:
         if key not in settings and key not in groups and key not in referred:
             raise unread(command, key, overrides)
-    _check_values(config, settings, "")
+    _check_values(command, config, settings)
     for key in settings:
         if key not in raw:
             raise UsageError(f"~{key} takes away what `scoresde {command}` reads: leave it out")
-    config = _of_run(command, config, overrides)
+    # Parts of what a run has are checked together with it.
+    own = groups if command == "train" and config.run is not None else edited(command, overrides)
     for group in groups:
+        if config.get(group) is not None and group not in own:
+            node = _group(config, group)
+            checks = [problems(node, group, declaration)]
+            if group in ("training", "optimizer") and isinstance(node, dict):
+                checks.append(option_problems(group, node, prefix=f"{group}."))
+            for problem in itertools.chain(*checks):
+                raise UsageError(problem)
+
+
+def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Refuse targets that are not allowed and arguments that they do not take, by importing what is named.
+
+    Args:
+        command: the command.
+        config: its composed configuration, for which `check_settings` has nothing to say.
+        overrides: of the command line.
+
+    Raises:
+        UsageError: naming the target, or the key with what is expected.
+    """
+    from scoresde.training.config import ConfigError, check_arguments
+
+    config = _of_run(command, config, overrides)
+    for group in declared(command)[1]:
         if config.get(group) is not None:
-            _check_group(config, group, list(config.allow))
+            try:
+                check_arguments(_group(config, group), group, list(config.allow))
+            except ConfigError as error:
+                raise UsageError(str(error)) from error
 
 
 def unread(where: str, key: str, overrides: Sequence[Override] = ()) -> UsageError:
@@ -153,38 +167,21 @@ def unread(where: str, key: str, overrides: Sequence[Override] = ()) -> UsageErr
     if hint and override is not None:
         (near,) = difflib.get_close_matches(key, known, 1, 0.5)
         _, _, value = str(override.input_line).partition("=")
-        listed = fits([], _kind(near, settings.get(near, ""))) and not value.startswith("[")
+        listed = fits([], kind_of(where, near, settings.get(near, ""))) and not value.startswith("[")
         hint = f", did you mean {near}{str(override.key_or_group)[len(key) :]}={f'[{value}]' if listed else value}?"
     return UsageError(f"{where} has no {key!r}{hint}; it takes {', '.join(known)}")
 
 
-def _check_values(node: DictConfig, settings: dict[str, Any], prefix: str) -> None:
-    for key, default in settings.items():
+def _check_values(where: str, node: DictConfig, settings: dict[str, Any], prefix: str = "") -> None:
+    values = {}
+    for key in settings:
         if key not in node or OmegaConf.is_missing(node, key):
             continue
-        try:
+        with suppress(OmegaConfBaseException):  # an interpolation that only the job can resolve
             value = node[key]
-            if OmegaConf.is_config(value):
-                value = OmegaConf.to_container(value, resolve=True)
-        except OmegaConfBaseException:  # an interpolation that only the job can resolve
-            continue
-        kind = _kind(key, default)
-        # A name may look like a number, as run=5.
-        named = fits("", kind) and isinstance(value, int | float) and not isinstance(value, bool)
-        if not (named or fits(value, kind)):
-            raise UsageError(f"{prefix}{key} is {value!r}, expected {expected(kind)}")
-
-
-def _kind(key: str, default: Any) -> Any:
-    """The type of a setting: that of its default, if nothing else is known."""
-    if key in _KINDS:
-        return _KINDS[key]
-    if default is None or isinstance(default, dict):
-        return Any
-    if isinstance(default, list):
-        element: Any = type(default[0]) if default else Any
-        return element | list[element]
-    return type(default)
+            values[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    for problem in option_problems(where, values, settings, prefix):
+        raise UsageError(problem)
 
 
 def _evaluation() -> dict[str, Any]:
@@ -194,26 +191,21 @@ def _evaluation() -> dict[str, Any]:
     return settings
 
 
-def _check_group(config: DictConfig, group: str, allow: Sequence[str]) -> None:
-    from scoresde.training.config import ConfigError, check_arguments
-
+def _group(config: DictConfig, group: str) -> Any:
+    """A group as plain containers; None where it has an interpolation that only the job can resolve, and reports."""
     if group == "evaluation":
         settings = _evaluation()
         for key in config[group]:
             if key not in settings:
                 raise unread(group, str(key))
-        _check_values(config[group], settings, f"{group}.")
+        _check_values(group, config[group], settings, f"{group}.")
     try:
-        node = OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = getattr(error, "full_key", None) or group
         raise UsageError(f"{key} is missing: give {key}=VALUE") from error
-    except OmegaConfBaseException:  # an interpolation that only the job can resolve, and reports
-        return
-    try:
-        check_arguments(node, group, allow)
-    except ConfigError as error:
-        raise UsageError(str(error)) from error
+    except OmegaConfBaseException:
+        return None
 
 
 def _of_run(command: str, config: DictConfig, overrides: Sequence[Override]) -> DictConfig:

@@ -63,6 +63,13 @@ class Dequantisation(ABC):
         """Of what was learned, to tell one from another; empty where nothing was."""
         return ""
 
+    def check(self, shape: tuple[int, ...], levels: int | None) -> None:
+        """Refuse data of a shape or a number of levels that this is not for.
+
+        Raises:
+            ValueError: naming both.
+        """
+
     @abstractmethod
     def draw(
         self, pixels: Tensor, transform: DiscreteTransform, noise: SampleNoise, alpha: float, sigma: float
@@ -180,6 +187,9 @@ class Variational(Dequantisation):
             found.update(parameter.cpu().numpy().tobytes())
         return found.hexdigest()[:16]
 
+    def check(self, shape: tuple[int, ...], levels: int | None) -> None:
+        self.flow.check(shape, levels)
+
     def __repr__(self) -> str:
         return f"Variational({self.digest}, shape={self.flow.shape}, levels={self.flow.levels})"
 
@@ -188,7 +198,7 @@ class Variational(Dequantisation):
         self, pixels: Tensor, transform: DiscreteTransform, noise: SampleNoise, alpha: float, sigma: float
     ) -> tuple[Tensor, Tensor]:
         shape = tuple(pixels.shape[1:])
-        self.flow.check(shape, transform.levels)
+        self.check(shape, transform.levels)
         u, log_det = self.flow.to(pixels.device)(pixels, noise.uniform())
         # Rounding must not leave the cell.
         u = u.clamp(max=math.nextafter(1, 0))

@@ -23,6 +23,7 @@ from scoresde.sampling import Adaptive, Sampler, ScipyODE, TorchSDE, TunedTimes
 from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import CheckpointError, load_tensors, save_tensors, write_atomically
 from scoresde.training.config import ConfigError, instantiate
+from scoresde.training.options import option_problems
 from scoresde.training.pipeline import check_evaluation_size, label_index, labels_of
 from scoresde.training.results import choose_name, known_tables
 from scoresde.training.run import Run
@@ -135,18 +136,13 @@ def compare_run(
     """
     if not run.model_path.is_file():
         raise ConfigError(f"{run.directory} has no model.safetensors: train it first, by scoresde train run=DIR")
-    names = _listed(options.samplers, "samplers", str)
+    plain: Any = OmegaConf.to_container(options, resolve=True)
+    for problem in option_problems("compare", plain):
+        raise ConfigError(problem)
+    names = None if options.samplers is None else _listed(options.samplers)
     if names is not None:
         presets.check(names)
-    steps, seeds = (_listed(options[key], key, int) or [] for key in ("steps", "seeds"))
-    if min(steps, default=0) < 1 or not seeds:
-        raise ConfigError(f"steps is {steps} and seeds is {seeds}, expected lists such as [5,10,20] and [0]")
-    for key, least in (("max_nfe", 1), ("batch_size", 1)):
-        value = options[key]
-        if not (value is None and key == "max_nfe") and (not isinstance(value, int) or value < least):
-            raise ConfigError(f"{key} is {value!r}, expected a whole number of at least {least}")
-    if options.tol is not None and not (isinstance(options.tol, int | float) and options.tol > 0):
-        raise ConfigError(f"tol is {options.tol!r}, expected a positive number, or null")
+    steps, seeds = _listed(options.steps), _listed(options.seeds)
     label = label_index(model, options.get("label"), data.class_names)
     chosen = {}
     if label is not None:
@@ -198,23 +194,14 @@ def _fill(table: "_Table", comparison: Comparison, cells: Sequence[Cell], most: 
             bar.update()
 
 
-def _listed(value: Any, name: str, kind: type) -> list[Any] | None:
-    """A list of an option that may be a single value, or null."""
-    if value is None:
-        return None
-    values = [value] if isinstance(value, str | int) else list(value)
-    wrong = [v for v in values if not isinstance(v, kind) or isinstance(v, bool)]
-    if wrong or not values:
-        what = "a name" if kind is str else "a whole number"
-        raise ConfigError(f"{name} is {values!r}, expected a list of which each is {what}, or null")
-    return list(dict.fromkeys(values))
+def _listed(value: Any) -> list[Any]:
+    """Each once of an option that may be a single value or a list."""
+    return list(dict.fromkeys([value] if isinstance(value, str | int) else value))
 
 
 def _count(n: Any, data: Data) -> int:
     if n is None:
         n = min(len(data.test), MOST)
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ConfigError(f"n is {n!r}, expected a whole number of at least 1, or null")
     if n > len(data.test):
         raise ConfigError(
             f"n is {n} but there are {len(data.test)} held-out samples, and metrics are of equally many on both sides: "

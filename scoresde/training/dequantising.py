@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from scoresde.data import Data, batch_indices
@@ -30,6 +30,7 @@ from scoresde.score import NetworkScore, ScoreModel
 from scoresde.sde import expand_to
 from scoresde.training.checkpoint import save_tensors
 from scoresde.training.config import ConfigError
+from scoresde.training.options import option_problems
 from scoresde.training.pictures import has_classes
 from scoresde.training.run import Run
 
@@ -152,15 +153,10 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
     """
     if data.transform.levels is None:
         raise ConfigError(f"{data.name} is continuous: only discrete data are dequantised")
-    for name, least in (("steps", 1), ("batch_size", 1), ("judge", _LEAST), ("seed", 0)):
-        if not isinstance(options[name], int) or options[name] < least:
-            raise ConfigError(f"{name} is {options[name]!r}, expected a whole number of at least {least}")
-    for name in ("lr", "level"):
-        if not isinstance(options[name], int | float) or not 0 < options[name] < math.inf:
-            raise ConfigError(f"{name} is {options[name]!r}, expected a positive number")
+    plain: Any = OmegaConf.to_container(options, resolve=True)
+    for problem in option_problems("dequantise", plain):
+        raise ConfigError(problem)
     tol = options.tol
-    if tol is not None and not (isinstance(tol, int | float) and tol > 0):
-        raise ConfigError(f"tol is {tol!r}, expected a positive number of nats, or null for 1e-4 per dimension")
     count = min(options.judge, len(data.train) // 5)
     if count < _LEAST:
         raise ConfigError(f"{data.name} has {len(data.train)} training samples, expected at least {5 * _LEAST}")

@@ -16,16 +16,18 @@ from scoresde.data import Data
 from scoresde.likelihood import bits_per_dim, log_likelihood, solver_error
 from scoresde.likelihood.density import mean_and_error, tolerance_of
 from scoresde.likelihood.dequantisation import Dequantisation, Uniform
+from scoresde.limits import check_steps
 from scoresde.progress import Progress
 from scoresde.score import NetworkScore
 from scoresde.training.config import ConfigError, instantiate
 from scoresde.training.dequantising import FILE
+from scoresde.training.options import option_problems
 from scoresde.training.pictures import has_classes, picture_of_likelihoods
 from scoresde.training.results import choose_name, is_of, key_of, known_tables, set_aside
 from scoresde.training.run import Run
 from scoresde.training.table import ResumableTable
 
-__all__ = ["likelihood"]
+__all__ = ["check_likelihood", "likelihood"]
 
 _CHECKED = 16  # samples, the first, of which the solver's error is measured
 _COLUMNS = ("stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo", "solver_error")
@@ -75,8 +77,8 @@ def likelihood(
     if split not in (("train", "test") if source is None else ("train", "test", "all")):
         raise ConfigError(f"split is {split!r}, expected train or test{', or all' if source else ''}")
     raw, labels = (data.train, data.train_labels) if split == "train" else (data.test, data.test_labels)
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
-        raise ConfigError(f"n is {n!r}, expected a whole number of at least 1, or null for all")
+    for problem in option_problems("likelihood", {"n": n}):
+        raise ConfigError(problem)
     n = len(raw) if n is None else min(n, len(raw))
     conditional = has_classes(model)
     if conditional and labels is None:
@@ -162,31 +164,57 @@ def likelihood(
         return entry
 
 
-class _Settings:
-    """What likelihoods depend on, checked.
+class _Options:
+    """The options of likelihoods, checked: each by itself, and against the data.
 
     Raises:
         ConfigError: a wrong option.
     """
 
-    def __init__(self, run: Run, model: NetworkScore, data: Data, split: str, options: DictConfig) -> None:
-        if options.tol is not None and not (isinstance(options.tol, int | float) and options.tol > 0):
-            raise ConfigError(
-                f"tol is {options.tol!r}, expected a positive number of nats, or null for 1e-4 per dimension"
-            )
-        for option, least in (("draws", 1), ("batch_size", 1), ("elbo_draws", 0)):
-            if not isinstance(options[option], int) or options[option] < least:
-                raise ConfigError(f"{option} is {options[option]!r}, expected a whole number of at least {least}")
-        self.divergence = _made(run, options, "divergence")
-        self.dequantisation: Dequantisation = _made(run, options, "dequantisation")
+    def __init__(self, run: Run, data: Data, options: DictConfig, prefix: str = "") -> None:
+        plain: Any = OmegaConf.to_container(options, resolve=True)
+        for problem in option_problems("likelihood", plain, prefix=prefix):
+            raise ConfigError(problem)
+        self.divergence = _made(run, options, "divergence", prefix)
+        self.dequantisation: Dequantisation = _made(run, options, "dequantisation", prefix)
         self.discrete = data.transform.levels is not None
+        quantisation = f"{prefix}dequantisation is {self.dequantisation.name}"
         if not self.discrete and not isinstance(self.dequantisation, Uniform):
+            raise ConfigError(f"{quantisation}, but {data.name} is continuous: leave it out")
+        if options.decoder == "rounding" and not self.dequantisation.within:
             raise ConfigError(
-                f"dequantisation is {self.dequantisation.name}, but {data.name} is continuous: leave it out"
+                f"{quantisation}, which leaves the cell of a value, as {prefix}decoder=rounding does not allow: "
+                f"take {prefix}decoder=gaussian"
             )
-        for option, known in (("decoder", ("rounding", "gaussian")), ("bound", ("average", "importance"))):
-            if options[option] not in known:
-                raise ConfigError(f"{option} is {options[option]!r}, expected {' or '.join(map(repr, known))}")
+        try:
+            self.dequantisation.check(data.shape, data.transform.levels)
+            self.divergence.for_shape(data.shape)
+            for name in ("draws", "elbo_draws"):
+                check_steps(options[name], f"{prefix}{name}")
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+
+def check_likelihood(run: Run, data: Data, options: DictConfig, prefix: str = "") -> None:
+    """Refuse what `likelihood` would refuse, for data of the run, before there is a model.
+
+    Args:
+        run: the run.
+        data: its data.
+        options: as for `likelihood`.
+        prefix: of the names of options in messages.
+
+    Raises:
+        ConfigError: a wrong option.
+    """
+    _Options(run, data, options, prefix)
+
+
+class _Settings(_Options):
+    """What likelihoods depend on."""
+
+    def __init__(self, run: Run, model: NetworkScore, data: Data, split: str, options: DictConfig) -> None:
+        super().__init__(run, data, options)
         self.unit = "bits_per_dim" if self.discrete else "nats"
         self.settings: dict[str, Any] = {
             "split": split,
@@ -216,9 +244,9 @@ def _own_settings(run: Run, model: NetworkScore, data: Data, split: str, options
         return {}
 
 
-def _made(run: Run, options: DictConfig, key: str) -> Any:
+def _made(run: Run, options: DictConfig, key: str, prefix: str) -> Any:
     """The object of an option, or of the run's evaluation; a trained dequantisation is the run's own without a file."""
-    config, path = (options, key) if key in options else (run.config, f"evaluation.{key}")
+    config, path = (options, key) if key in options and not prefix else (run.config, f"evaluation.{key}")
     own = OmegaConf.select(config, f"{path}.path", default="") is None
     return instantiate(config, path, run.allow, **({"path": str(run.directory / FILE)} if own else {}))
 

@@ -42,6 +42,7 @@ from scoresde.training.environment import processes
 from scoresde.training.interruptions import Deferred, deferred, stopping
 from scoresde.training.loggers import Logger
 from scoresde.training.noise_range import warn_of_scale
+from scoresde.training.options import option_problems
 from scoresde.training.provenance import TRAINED_WITH, check_provenance
 from scoresde.training.resuming import check_counts, load_optimizer, without_state
 
@@ -109,18 +110,8 @@ class Training:
     max_skipped: int = 20
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("steps", "batch_size", "log_every", "keep", "max_skipped"), 1)
-        least |= {"warmup": 0, "seed": 0}
-        if self.checkpoint_every is not None:
-            least["checkpoint_every"] = 1
-        for name, low in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise ValueError(f"training.{name} is {value!r}, expected a whole number of at least {low}")
-        if self.clip is not None and not (_is_number(self.clip) and self.clip > 0):
-            raise ValueError(f"training.clip is {self.clip!r}, expected a positive norm or null")
-        if not (_is_number(self.final_lr) and 0 <= self.final_lr <= 1):
-            raise ValueError(f"training.final_lr is {self.final_lr!r}, expected a part between 0 and 1")
+        for problem in option_problems("training", vars(self), prefix="training."):
+            raise ValueError(problem)
         if not isinstance(self.ema, Profile):
             raise ValueError(f"training.ema is {self.ema!r}, expected a profile such as HalfLife")
 
@@ -130,10 +121,6 @@ class Training:
             return (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class NoiseLevels:

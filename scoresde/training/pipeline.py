@@ -29,9 +29,10 @@ from scoresde.score import NetworkScore
 from scoresde.training.checkpoint import CheckpointError, remove_leftovers, write_atomically
 from scoresde.training.config import ConfigError
 from scoresde.training.environment import processes
-from scoresde.training.likelihoods import likelihood
+from scoresde.training.likelihoods import check_likelihood, likelihood
 from scoresde.training.loggers import LocalLogger, Logger
 from scoresde.training.loop import Trainer, opening
+from scoresde.training.options import option_problems
 from scoresde.training.pictures import has_classes, picture_of_samples, pictures, read_log
 from scoresde.training.provenance import check_same_data, provenance
 from scoresde.training.results import choose_name, differences, identity_of, is_of, outdate, set_aside
@@ -217,23 +218,13 @@ def _rewrite_report(run: Run) -> None:
 def _check_evaluation(run: Run, model: NetworkScore, data: Data) -> None:
     """Refuse before training what would be refused after it."""
     evaluation = run.config.evaluation
-    for name, low, free in (
-        ("samples", 0, True),
-        ("likelihood", 0, True),
-        ("draws", 1, False),
-        ("batch_size", 1, False),
-    ):
-        value = evaluation[name]
-        if not (value is None and free) and (not isinstance(value, int) or value < low):
-            raise ConfigError(f"evaluation.{name} is {value!r}, expected a whole number of at least {low}")
-    tol = evaluation.tol
-    if tol is not None and (not isinstance(tol, (int, float)) or not tol > 0):
-        raise ConfigError(f"evaluation.tol is {tol!r}, expected a positive number of nats, or null")
+    plain: Any = OmegaConf.to_container(evaluation, resolve=True)
+    for problem in option_problems("evaluation", plain, prefix="evaluation."):
+        raise ConfigError(problem)
     n = len(data.test) if evaluation.samples is None else min(evaluation.samples, len(data.test))
     if n:
         check_evaluation_size(min(n, len(data.train)))
-    run.make("evaluation.divergence")
-    run.make("evaluation.dequantisation")
+    check_likelihood(run, data, evaluation, "evaluation.")
     run.make("sampler").grid(model.sde)
 
 
@@ -317,8 +308,8 @@ def sample(
     Raises:
         ConfigError: there are samples of this name with other settings.
     """
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"n is {n!r}, expected a whole number of at least 1")
+    for problem in option_problems("sample", {"n": n, "seed": seed, "batch_size": batch_size}):
+        raise ConfigError(problem)
     check_name(name)
     run.check_writable("samples")
     cond = labels_of(model, n, label, data.class_names)
@@ -423,7 +414,14 @@ def _class_names(model: NetworkScore, names: Sequence[str] | None) -> Sequence[s
 
 
 def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: DictConfig) -> tuple[TunedSteps, Path]:
-    """Tune steps for the run's model and write them into its directory; the steps and the file."""
+    """Tune steps for the run's model and write them into its directory; the steps and the file.
+
+    Raises:
+        ConfigError: a wrong option.
+    """
+    plain: Any = OmegaConf.to_container(options, resolve=True)
+    for problem in option_problems("tune", plain):
+        raise ConfigError(problem)
     count = options.starts if isinstance(options.starts, int) else 16384
     made = tune(
         model,

@@ -8,13 +8,17 @@ a word of the shell is a string, which Python takes for true: `training.compile=
 import collections.abc
 import difflib
 import inspect
+import math
 import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-__all__ = ["expected", "fits", "nearest", "problems"]
+from scoresde.training.declarations import Declaration
+
+__all__ = ["Range", "expected", "fits", "nearest", "problems", "shown"]
 
 # Keys of a node that Hydra reads itself.
 _HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
@@ -22,6 +26,33 @@ _HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 _UNWRITABLE = ("Tensor", "ndarray", "Generator", "dtype", "device", "Module")
 _NAMES: dict[Any, str] = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "null"}
 _PATHS = (os.PathLike,)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an annotation allows, as in `Annotated[int, Range(1)]`.
+
+    Args:
+        low: The least.
+        above: `low` itself is not allowed, and neither is infinity.
+        most: The most.
+        bits: Numbers are below 2**bits; no limit if not given.
+    """
+
+    low: float
+    above: bool = False
+    most: float = math.inf
+    bits: int | None = None
+
+    def __contains__(self, value: float) -> bool:
+        inside = self.low < value < math.inf if self.above else value >= self.low
+        return inside and value <= self.most and (self.bits is None or value < 2**self.bits)
+
+    def __str__(self) -> str:
+        if self.most < math.inf:
+            return f"from {self.low:g} to {self.most:g}"
+        least = f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
+        return least if self.bits is None else f"{least} and below 2**{self.bits}"
 
 
 def nearest(name: str, names: Iterable[object]) -> str:
@@ -76,7 +107,7 @@ def _of_target(
         if name not in hints and isinstance(parameters[name].default, bool):
             annotation = bool
         if not fits(value, annotation, find):
-            yield f"{where} is {_shown(value)}, expected {expected(annotation)}"
+            yield f"{where} is {shown(value)}, expected {expected(annotation)}"
         yield from problems(value, where, find, ())
     for name in given or ():
         if name not in names and not anything:
@@ -91,6 +122,8 @@ def _of_target(
 
 def _signature(target: Any) -> tuple[Any, dict[str, Any]]:
     """Parameters by name, None if they are not known, and those annotations that can be evaluated."""
+    if isinstance(target, Declaration):
+        return target.parameters, target.hints
     function = target.__init__ if inspect.isclass(target) else target
     try:
         # Not the signature of a class, where a metaclass with a `__call__` of any arguments has the word.
@@ -119,7 +152,8 @@ def fits(value: Any, annotation: Any, find: Callable[[Any], Any] = str) -> bool:
     if annotation is Any or isinstance(annotation, typing.TypeVar | str):
         return True
     if origin is typing.Annotated:
-        return fits(value, args[0], find)
+        ranges = [r for r in args[1:] if isinstance(r, Range)]
+        return fits(value, args[0], find) and all(value in r for r in ranges)
     if origin in (Union, types.UnionType):
         return any(fits(value, arg, find) for arg in args)
     if isinstance(value, dict) and "_target_" in value:
@@ -133,7 +167,7 @@ def fits(value: Any, annotation: Any, find: Callable[[Any], Any] = str) -> bool:
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
     kind = origin or annotation
     if not inspect.isclass(kind):
         return True
@@ -162,8 +196,10 @@ def _makes(node: dict[str, Any], kind: Any, find: Callable[[Any], Any]) -> bool:
     if kind in (bool, int, float, str, type(None), Literal):
         return False
     target = find(node["_target_"])
-    ours = inspect.isclass(target) and target.__module__.startswith("scoresde.")
-    if not ours or node.get("_partial_") or not inspect.isclass(kind):
+    target = target.kind if isinstance(target, Declaration) else target
+    if not inspect.isclass(target) or not target.__module__.startswith("scoresde."):
+        return True
+    if node.get("_partial_") or not inspect.isclass(kind):
         return True
     return issubclass(target, kind) or not kind.__module__.startswith("scoresde.")
 
@@ -174,8 +210,13 @@ def expected(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         known = [a for a in args if getattr(a, "__name__", "") not in _UNWRITABLE]
         return " or ".join(dict.fromkeys(expected(a) for a in known or args))
+    if origin is typing.Annotated:
+        ranges = [r for r in args[1:] if isinstance(r, Range)]
+        if ranges == [Range(0, above=True)]:
+            return expected(args[0]).replace("a number", "a positive number")
+        return " ".join([expected(args[0]), *map(str, ranges)])
     if origin is Literal:
-        return " or ".join(map(_shown, args))
+        return " or ".join(map(shown, args))
     if annotation in _NAMES:
         return _NAMES[annotation]
     kind = origin or annotation
@@ -194,7 +235,7 @@ def expected(annotation: Any) -> str:
     return f"a {kind.__name__}, as a mapping with _target_"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as a configuration writes it; one of a class by its name."""
     if isinstance(value, dict) and "_target_" in value:
         return str(value["_target_"])

@@ -116,13 +116,13 @@ def test_an_interrupted_one_leaves_what_was_there(run: Run, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("steps=0", "steps is 0, expected a whole number of at least 1"),
-        ("judge=3", "judge is 3, expected a whole number of at least 8"),
+        ("steps=0", "steps is 0, expected an integer of at least 1"),
+        ("judge=3", "judge is 3, expected an integer of at least 8"),
         ("lr=0", "lr is 0, expected a positive number"),
         ("level=nan", "level is nan, expected a positive number"),
-        ("tol=-1", "tol is -1, expected a positive number of nats"),
-        ("width=0", "width is 0, expected a whole number of at least 1"),
-        ("bins=1.5", "bins is 1.5, expected a whole number"),
+        ("tol=-1", "tol is -1, expected a positive number or null"),
+        ("width=0", "width is 0, expected an integer of at least 1"),
+        ("bins=1.5", "bins is 1.5, expected an integer of at least 1"),
     ],
 )
 def test_options_that_are_refused(run: Run, change: str, message: str) -> None:

@@ -277,10 +277,10 @@ def test_errors_have_their_parts(run: Run, trained: SimpleNamespace) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tol": 0}, "tol is 0, expected a positive number of nats"),
-        ({"draws": 0}, "draws is 0, expected a whole number"),
-        ({"batch_size": 0}, "batch_size is 0, expected a whole number"),
-        ({"elbo_draws": -1}, "elbo_draws is -1, expected a whole number"),
+        ({"tol": 0}, "tol is 0, expected a positive number or null"),
+        ({"draws": 0}, "draws is 0, expected an integer"),
+        ({"batch_size": 0}, "batch_size is 0, expected an integer"),
+        ({"elbo_draws": -1}, "elbo_draws is -1, expected an integer"),
         ({"bound": "elbo"}, "bound is 'elbo', expected 'average' or 'importance'"),
         ({"decoder": "sharp"}, "decoder is 'sharp', expected 'rounding' or 'gaussian'"),
     ],

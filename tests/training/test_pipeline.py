@@ -264,11 +264,11 @@ def test_samples_are_not_replaced_by_others(copied: Run, trained: SimpleNamespac
     [
         (0, {}, "n is 0, expected"),
         (-2, {}, "n is -2, expected"),
-        (2.5, {}, "n is 2.5, expected a whole number"),
-        ("abc", {}, "n is 'abc', expected a whole number"),
+        (2.5, {}, "n is 2.5, expected an integer of at least 1"),
+        ("abc", {}, "n is 'abc', expected an integer of at least 1"),
         (2, {"label": 10}, "label is 10, expected 0 to 9"),
         (2, {"label": -1}, "label is -1, expected 0 to 9"),
-        (2, {"batch_size": 0}, "batch_size is 0, expected at least 1"),
+        (2, {"batch_size": 0}, "batch_size is 0, expected an integer of at least 1"),
         (2, {"name": "../../elsewhere"}, "name is '../../elsewhere', expected a name without slashes"),
     ],
 )
@@ -476,7 +476,7 @@ def test_likelihood_of_discrete_data(copied: Run, trained: SimpleNamespace) -> N
         ("validation", 3, "split is 'validation', expected train or test"),
         ("test", 0, "n is 0, expected"),
         ("test", -1, "n is -1, expected"),
-        ("train", 1.5, "n is 1.5, expected a whole number"),
+        ("train", 1.5, "n is 1.5, expected an integer of at least 1"),
     ],
 )
 def test_likelihoods_that_cannot_be_had(
