@@ -11,7 +11,9 @@ from .imagenet import imagenet
 from .info import DataInfo
 from .labels import class_index
 from .order import batch_indices, epoch_order
+from .parquet import parquet
 from .svhn import svhn
+from .tables import table
 from .toys import (
     checkerboard,
     eight_gaussians,
@@ -49,7 +51,9 @@ __all__ = [
     "imagenet",
     "mnist5k",
     "npz",
+    "parquet",
     "svhn",
     "swiss_roll",
+    "table",
     "two_moons",
 ]

@@ -1,0 +1,187 @@
+"""Pictures in parquet files, as data sets of Hugging Face are stored, read without their library."""
+
+import io
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.bounded import DamagedFile, parse_json
+from scoresde.limits import check_memory
+
+from .array_files import one_line
+from .assembling import as_labels, assembled, discrete
+from .base import Data
+from .images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
+from .labels import index_classes, listed, natural_order
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from pyarrow import Table
+
+__all__ = ["image_columns", "parquet"]
+
+
+def parquet(
+    path: str,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    labels: bool | None = None,
+    size: int | Sequence[int] | None = None,
+    channels: int = 3,
+    test_size: int | float = 0.1,
+    seed: int = 0,
+    resample: Resample = "lanczos",
+    fit: Fit = "crop",
+    background: str | None = None,
+    bits: int | None = None,
+    frames: Frames = "first",
+) -> Data:
+    """The pictures in a column of a parquet file, or of a folder of them, such as a copy of a data set from the hub.
+
+    In a folder, files `train-...` are to train on, and files `test-...` (or `validation-...`) to test on. A row that
+    holds no picture but the path of one is refused, since it may come from a stranger.
+
+    Args:
+        path: The file, or the folder.
+        image_column: Column of encoded pictures; None: the only one.
+        label_column: Column of classes, integers or strings. None: `label`, if there is one.
+        labels: Whether there are labels. None: if their column is found.
+        size: Side, or height and width, to which every picture is resized; None if all have one size already.
+        channels: 3 for RGB, 1 for grey; 4 or 2 with opacity.
+        test_size: Test samples where there are no files of them, as a count (int) or a fraction (float).
+        seed: Seed of the random split.
+        resample: Filter used for resizing, "lanczos" or "box".
+        fit: "crop" to cut out the middle before resizing, or "stretch".
+        background: Colour that transparent pictures are put on; None drops transparency if `channels` has none.
+        bits: Bits of a channel, 8 or 16; None: 8, and grey pictures of more are refused.
+        frames: "first" or "refuse", for animations.
+
+    Raises:
+        ValueError: A file or column that is not there, damage, more than the limit of memory, or a picture that cannot
+            be read.
+    """
+    reading = Reading(size, channels, resample, fit, background, bits, frames)
+    place = Path(path)
+    names: tuple[str, ...] | None = None
+    values, targets = [], []
+    for files in _parts(place):
+        tables = [_opened(file) for file in files]
+        schema = tables[0].schema_arrow
+        column = _image_column(schema, image_column, files[0])
+        label = None if labels is False else label_column or next((n for n in schema.names if n == "label"), None)
+        if labels and label is None:
+            raise ValueError(f"labels=true, but {files[0]} has no column 'label': name it by label_column=")
+        if label is not None and label not in schema.names:
+            raise ValueError(f"{files[0]} has no column {label!r}; available: {listed(schema.names)}")
+        names = _declared_names(schema, label, files[0]) or names
+        sources, own = [], []
+        for file, opened in zip(files, tables, strict=True):
+            read = _read(opened, file, [column] if label is None else [column, label])
+            sources += [(f"{i} of {file}", partial(_open, read[column], i)) for i in range(len(read))]
+            if label is not None:
+                own.append(_labels(read[label], label, file))
+        values.append(images_to_tensor(sources, reading))
+        if label is not None:
+            targets.append(np.concatenate(own))
+    indices: list[Tensor] = []
+    if targets and names is not None:
+        indices = [torch.from_numpy(y.astype(np.int64)) for y in targets]
+    elif targets:
+        indices, names = index_classes(*targets)
+    return assembled(place.stem, values, indices, names if targets else None, discrete(reading.levels), test_size, seed)
+
+
+def image_columns(schema: Any) -> list[str]:
+    """Columns of a parquet file that may hold encoded pictures: bytes, or structures that have some."""
+    import pyarrow as pa
+
+    def holds(kind: Any) -> bool:
+        if pa.types.is_struct(kind):
+            return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    return [field.name for field in schema if holds(field.type)]
+
+
+def _parts(place: Path) -> list[list[Path]]:
+    """The files to train on, and those to test on, if there are any."""
+    if place.is_file():
+        return [[place]]
+    found = sorted(place.rglob("*.parquet"), key=lambda p: natural_order(p.name)) if place.is_dir() else []
+    if not found:
+        raise ValueError(f"there is no parquet file {place}" if not place.is_dir() else f"{place} has no parquet files")
+    parts = {word: [p for p in found if re.match(word, p.name)] for word in ("train", "test", "val")}
+    if not parts["train"]:
+        return [found]
+    test = parts["test"] or parts["val"]
+    return [parts["train"], test] if test else [parts["train"]]
+
+
+def _opened(file: Path) -> Any:
+    from pyarrow import parquet as pq
+
+    try:
+        return pq.ParquetFile(file)
+    except Exception as error:  # whatever a damaged file makes the library raise
+        raise ValueError(f"{file} cannot be read as parquet: {one_line(error)}") from error
+
+
+def _read(opened: Any, file: Path, columns: list[str]) -> "Table":
+    meta = opened.metadata
+    check_memory(sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)), str(file))
+    try:
+        return opened.read(columns)
+    except Exception as error:  # of damage
+        raise ValueError(f"{file} cannot be read as parquet: {one_line(error)}") from error
+
+
+def _image_column(schema: Any, name: str | None, file: Path) -> str:
+    found = image_columns(schema)
+    if name is None and len(found) == 1:
+        return found[0]
+    if name in found:
+        return str(name)
+    if name is not None and name in schema.names:
+        raise ValueError(f"column {name!r} of {file} holds {schema.field(name).type}, expected encoded pictures")
+    what = f"has no column {name!r}" if name is not None else f"has {len(found)} columns of pictures"
+    raise ValueError(f"{file} {what}; available: {listed(schema.names)}: say which by image_column=")
+
+
+def _open(column: Any, i: int) -> "Image":
+    row = column[i].as_py()
+    path = row.get("path") if isinstance(row, dict) else None
+    content = row.get("bytes") if isinstance(row, dict) else row
+    if content is None and path:
+        raise ValueError(f"the row holds no picture but a path, {path!r}, which is not opened: store the bytes")
+    if content is None:
+        raise ValueError("the row is empty")
+    return open_image(io.BytesIO(content), PurePosixPath(path or "").suffix)
+
+
+def _labels(column: Any, name: str, file: Path) -> np.ndarray:
+    where = f"labels in column {name!r} of {file}"
+    values = column.to_pylist()
+    kinds = {type(v) for v in values}
+    if len(kinds) != 1 or not kinds <= {int, str}:
+        missing = sum(v is None for v in values)
+        raise ValueError(f"{where} must be integers or strings" + (f", {missing} are missing" if missing else ""))
+    return as_labels(np.array(values), len(values), where)
+
+
+def _declared_names(schema: Any, label: str | None, file: Path) -> tuple[str, ...] | None:
+    """Names of the classes that the library of Hugging Face has noted in the file."""
+    note = (schema.metadata or {}).get(b"huggingface") if label is not None else None
+    if note is None:
+        return None
+    try:
+        features = parse_json(note, file)["info"]["features"]
+        names = features[label].get("names")
+    except (DamagedFile, KeyError, TypeError, AttributeError):
+        return None
+    return tuple(map(str, names)) if isinstance(names, list) else None
