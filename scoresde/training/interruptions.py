@@ -106,14 +106,19 @@ class Deferred:
     def pass_on(self, signum: int) -> bool:
         """Call the handler that somebody else has set, such as a launcher's; whether there is one, and it has returned.
 
-        One that requeues the job raises SystemExit; one that lets the signal pass returns.
+        One that requeues the job raises SystemExit; one that lets the signal pass returns. Others that are pending and
+        have such handlers follow.
         """
-        handler = self.before.get(signum)
-        if signum == signal.SIGINT or handler in (signal.SIG_DFL, raise_stopped) or not callable(handler):
+        if not self._is_foreign(signum):
             return False
-        self.pending = [number for number in self.pending if number != signum]
-        handler(signum, None)
+        for number in [signum, *(n for n in self.pending if n != signum and self._is_foreign(n))]:
+            self.pending = [n for n in self.pending if n != number]
+            self.before[number](number, None)
         return True
+
+    def _is_foreign(self, signum: int) -> bool:
+        handler = self.before.get(signum)
+        return signum != signal.SIGINT and callable(handler) and handler not in (signal.SIG_DFL, raise_stopped)
 
 
 @contextmanager

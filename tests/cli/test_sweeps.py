@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,7 +91,7 @@ def runs() -> list[Path]:
     return sorted(path for path in Path("runs").iterdir() if (path / "config.yaml").is_file())
 
 
-def check(number: int = 4) -> None:
+def check(number: int = 4, allow: Sequence[str] = ()) -> None:
     """So many jobs have trained so many runs."""
     assert [job["status"] for job in jobs()] == ["finished"] * number
     assert [job["number"] for job in jobs()] == list(range(number))
@@ -99,7 +99,7 @@ def check(number: int = 4) -> None:
     assert made == {path.resolve() for path in runs()}
     assert len(made) == number
     for job in jobs():
-        summary = Run.open(sweep() / job["run"]).summary()
+        summary = Run.open(sweep() / job["run"], allow).summary()
         assert summary["training"]["steps"] == 4
         assert job["value"] == -summary["likelihood"]["nats"]
     assert (sweep() / "report.html").is_file()
@@ -174,10 +174,42 @@ def test_likelihoods_of_a_sweep_are_kept_apart(joblib: list[str]) -> None:
     assert Run.open("runs/one").summary()["likelihood"] == before
 
 
-def test_submitit() -> None:
+PREEMPTED = """
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from scoresde.training.loggers import Logger
+
+
+class Preempted(Logger):
+    def start(self, run_dir: Path, config: dict[str, Any]) -> None:
+        pass
+
+    def numbers(self, step: int, values: dict[str, Any]) -> None:
+        if step == 2 and not Path("preempted").exists():
+            Path("preempted").touch()
+            os.kill(os.getpid(), signal.SIGTERM)  # as Slurm sends them to a job that submitit watches over
+            os.kill(os.getpid(), signal.SIGUSR2)
+"""
+
+
+def test_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of two jobs is to make room: it is requeued, and goes on from its checkpoint."""
+    (tmp_path / "preempted_job.py").write_text(PREEMPTED)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.syspath_prepend(tmp_path)
+    logger = ["logger._target_=preempted_job.Preempted", "allow=[preempted_job]"]
+    often = ["training.checkpoint_every=null", "resume=false"]
     # Each job is a process of its own, so that more of them would show no more.
-    assert status_of("train", *TOY, "-m", "sde=vp,ve", "hydra/launcher=submitit_local") == 0
-    check(2)
+    assert status_of("train", *TOY, *logger, *often, "-m", "sde=vp,ve", "hydra/launcher=submitit_local") == 0
+    check(2, allow=["preempted_job"])
+    said = [(sweep() / "jobs" / job["log"]).read_text() for job in jobs()]
+    (first,) = (number for number, text in enumerate(said) if "going on from" in text)
+    run = sweep() / jobs()[first]["run"]
+    assert re.search(r"going on from .*/step-000000002\.pt", said[first])
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 4]
 
 
 @pytest.mark.skipif(find_spec("hydra_plugins.hydra_ray_launcher") is None, reason="pip install 'scoresde[ray]'")

@@ -541,12 +541,17 @@ def test_a_handler_of_somebody_else_is_called_with_a_checkpoint_written(
 
     for number in (signal.SIGTERM, signal.SIGUSR2):
         handler_of(number, handler)
-    at = [Recorder(5, lambda: interrupt(signal.SIGTERM)), Recorder(8, lambda: interrupt(signal.SIGUSR2))]
+
+    def both() -> None:
+        interrupt(signal.SIGTERM)
+        interrupt(signal.SIGUSR2)
+
+    at = [Recorder(5, lambda: interrupt(signal.SIGTERM)), Recorder(8, both)]
     trainer = make(tmp_path, loggers=at, log_every=1)
     with pytest.raises(SystemExit, match="144"):
         trainer.fit()
     five, eight = "step-000000005.pt", "step-000000008.pt"
-    assert found == [(signal.SIGTERM, [five]), (signal.SIGUSR2, [five, eight])]
+    assert found == [(signal.SIGTERM, [five]), (signal.SIGTERM, [five, eight]), (signal.SIGUSR2, [five, eight])]
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
