@@ -115,10 +115,8 @@ def test_a_folder_of_runs_becomes_one_page(tmp_path: Path) -> None:
     assert table["parameters"] == ["1\u202f000"] * 2
     assert "seed" not in table  # only what differs
     assert "Averages" not in page.text
-    # Samples and denoising of each, and nothing else.
-    assert page.values("img", "alt") == [
-        f"{title} of {n}. lr={lr}" for title in ("Samples", "Denoising") for n, lr in ((1, 0.01), (2, 0.001))
-    ]
+    # Samples of each, the better first, and nothing else.
+    assert page.values("img", "alt") == ["Samples of 1. lr=0.01", "Samples of 2. lr=0.001"]
     anchors = page.values("details", "id")
     assert page.values("a", "href") == [f"#{anchor}" for anchor in anchors]
     assert len(set(anchors)) == 2
@@ -522,7 +520,7 @@ def test_the_main_measures_are_charted_with_whiskers_the_best_first(tmp_path: Pa
     (against,) = traces(page)[1]
     assert list(zip(against["x"], against["y"], strict=True)) == [(0.001, 1.9), (0.01, 3.0), (0.1, 2.2)]
     assert json.loads(data)[1]["layout"]["xaxis"]["type"] == "log"
-    assert "4 runs: lr (0.1, 0.01, 0.001), 2 training seeds each" in page.text
+    assert "4 runs: lr (0.001, 0.01, 0.1), up to 2 training seeds each" in page.text
     assert "Best bits/dim: 1.90 ± 0.05 with lr=0.001; 1 other within two standard errors." in page.text
 
 
@@ -582,3 +580,14 @@ def test_a_choice_with_another_setting_is_told_by_both(tmp_path: Path) -> None:
     assert table["sigma_max"] == ["–", "50.0", "9.0"]
     assert "sigma_min" not in table
     assert "beta_max" not in table
+
+
+def test_samples_of_configurations_stand_beside_data_the_best_first_and_many_are_folded(tmp_path: Path) -> None:
+    for number in range(14):
+        run = make_run(tmp_path / f"r{number:02}", lr=number / 10, bits=3 - number / 10)
+        for name in ("beside-data", "beside-samples"):
+            (run / "samples" / f"{name}.png").write_bytes(png())
+    page = Page(write_report(tmp_path))
+    best_first = [f"Samples of {n + 1}. lr={n / 10}" for n in range(13, -1, -1)]
+    assert page.values("img", "alt") == ["Held-out data", *best_first]
+    assert "3 more configurations" in page.text

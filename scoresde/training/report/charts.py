@@ -276,7 +276,7 @@ def against(title: str, key: str, better: int, lines: Sequence[tuple[str, Sequen
         traces.append(_trace(title, 0, x, y, mode="markers", **text, **bars))
     settings = [x for _, points in lines for x, _ in points]
     values = [value.value for _, points in lines for _, value in points]
-    layout = {"xaxis": _axis(key, settings, 15), "yaxis": _axis(title, values)}
+    layout = {"xaxis": _axis(key, settings, 8), "yaxis": _axis(title, values)}
     way = {1: "higher", -1: "lower"}[better]
     caption = f"Means over training seeds where there are several, ± standard error; {way} is better."
     return _chart(f"{title[0].upper()}{title[1:]} against {key}", caption, traces, layout)

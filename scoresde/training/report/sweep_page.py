@@ -8,15 +8,19 @@ from pathlib import Path
 from scoresde.training.report import charts, comparing
 from scoresde.training.report.charts import Chart, Palette
 from scoresde.training.report.comparing import SEED, Cell, Column, Measure
-from scoresde.training.report.numbers import Value, as_dict
+from scoresde.training.report.numbers import Value, as_dict, directed_title
 from scoresde.training.report.page import render
 from scoresde.training.report.pictures import Picture, pictures
 from scoresde.training.report.reading import Job, Run, read_sweep
-from scoresde.training.report.tables import Table, tables
+from scoresde.training.report.sentence import dimensions
+from scoresde.training.report.tables import Table, main_metric, tables
 
 __all__ = ["sweep_page"]
 
-_SIDE_BY_SIDE = {"samples/samples.png": "Samples", "samples/trajectory.png": "Denoising"}
+# Of each configuration the first of these that is there.
+_SAMPLES = ("samples/beside-samples.png", "samples/densities.png", "samples/samples.png")
+_DATA = "samples/beside-data.png"
+_MOST_SHOWN = 12  # pictures that are not folded
 _DONE = ("finished", "skipped")
 
 
@@ -59,8 +63,18 @@ class Section:
     grids: list[Grid]
     results: list[tuple[int, Chart]] = field(default_factory=list)
     charts: list[tuple[int, Chart]] = field(default_factory=list)
-    pictures: list[tuple[str, list[tuple[RunView, Picture]]]] = field(default_factory=list)
+    pictures: list[tuple[str, Picture]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def folded(self) -> list[tuple[str, Picture]]:
+        """Pictures beyond those that are shown at once."""
+        return self.pictures[_MOST_SHOWN:]
+
+    @property
+    def shown(self) -> list[tuple[str, Picture]]:
+        """Pictures that are shown at once."""
+        return self.pictures[:_MOST_SHOWN]
 
 
 @dataclass
@@ -156,12 +170,30 @@ def _section(data: str, runs: list[Run], directory: Path, number: int, made: lis
             if chart is not None:
                 into.append((len(made), chart))
                 made.append(chart)
-    found: dict[str, list[tuple[RunView, Picture]]] = {file: [] for file in _SIDE_BY_SIDE}
-    for run, view in zip(runs, views, strict=True):
-        for picture in pictures(run.directory, view.notes, tuple(_SIDE_BY_SIDE)):
-            found[picture.file].append((view, picture))
-    section.pictures = [(_SIDE_BY_SIDE[file], some) for file, some in found.items() if some]
+    firsts = [group[0] for group in groups]
+    order = _order(runs, configurations)
+    for place in (firsts[number] for number in order):
+        found = {
+            picture.file: picture for picture in pictures(runs[place].directory, views[place].notes, (_DATA, *_SAMPLES))
+        }
+        shown = next((found[file] for file in _SAMPLES if file in found), None)
+        if shown is None:
+            continue
+        if _DATA in found and not section.pictures and shown.file == _SAMPLES[0]:
+            section.pictures.append(("held-out data", found[_DATA]))
+        section.pictures.append((shared.get(place, views[place].label), shown))
     return section
+
+
+def _order(runs: list[Run], configurations: list["_Configuration"]) -> list[int]:
+    """The configurations by the first main measure, the best first; those without it at the end, as they come."""
+    places = list(range(len(configurations)))
+    for measure in _main(runs)[:1]:
+        means = [measure.mean(c.runs) for c in configurations]
+        known = [p for p in places if means[p] is not None]
+        known.sort(key=lambda p: -measure.better * means[p].value)  # type: ignore[union-attr]
+        return known + [p for p in places if means[p] is None]
+    return places
 
 
 @dataclass(frozen=True)
@@ -179,10 +211,11 @@ def _configurations(runs: list[Run], groups: list[list[int]], keys: list[str]) -
 
 def _main(runs: list[Run]) -> list[Measure]:
     """The measures that a sweep is judged by: the held-out likelihood, and the quality of samples."""
-    directed = [m for m in comparing.measures(runs) if m.better and any(m.read(run) is not None for run in runs)]
-    likelihoods = [m for m in directed if all(m.reference(run) is None for run in runs)]
-    samples = [m for m in directed if m not in likelihoods]
-    return [*likelihoods[:1], *samples[:1]]
+    known = [m for m in comparing.measures(runs) if m.better and any(m.read(run) is not None for run in runs)]
+    metrics = dict.fromkeys(k for run in runs for k in as_dict(as_dict(run.summary.get("samples")).get("metrics")))
+    quality = directed_title(main_metric(metrics, dimensions(runs[0]))) if metrics else ""
+    likelihoods = [m for m in known if m.title not in map(directed_title, metrics)]
+    return [*likelihoods[:1], *(m for m in known if m.title == quality)]
 
 
 def _results(runs: list[Run], configurations: list[_Configuration], keys: list[str]) -> list[Chart]:
@@ -210,6 +243,11 @@ def _results(runs: list[Run], configurations: list[_Configuration], keys: list[s
     return made
 
 
+def _by_number(cell: Cell) -> float:
+    """Numbers by their size; names, all alike, stay as they come."""
+    return cell.key if isinstance(cell.key, (int, float)) else 0.0
+
+
 _MOST_SCALES = 3
 
 
@@ -225,12 +263,13 @@ def _sentence(runs: list[Run], groups: list[list[int]], keys: list[str], configu
     parts = []
     for key in (key for key in keys if key != SEED):
         column = comparing.setting(firsts, key, keys)
-        values = list(dict.fromkeys(cell.text for cell in column.cells if cell.text != "–"))
+        cells = sorted(column.cells, key=_by_number)
+        values = list(dict.fromkeys(cell.text for cell in cells if cell.text != "–"))
         parts.append(
             f"{column.title} ({', '.join(values)})" if len(values) <= 6 else f"{len(values)} values of {column.title}"
         )
-    most = max(map(len, groups))
-    seeds = f", {most} training seeds each" if most > 1 else ""
+    fewest, most = min(map(len, groups)), max(map(len, groups))
+    seeds = f", {'up to ' if fewest < most else ''}{most} training seeds each" if most > 1 else ""
     count = f"{len(runs)} run{'s' * (len(runs) != 1)}"
     made = f"{count}{': ' + ', '.join(parts[:5]) if parts else ''}{' and more' if len(parts) > 5 else ''}{seeds}."
     for measure in _main(runs)[:1]:

@@ -22,7 +22,7 @@ from scoresde.training.report.numbers import (
 )
 from scoresde.training.report.wording import repr_in_words, sampler_in_words
 
-__all__ = ["Number", "Table", "numbers", "tables"]
+__all__ = ["Number", "Table", "main_metric", "numbers", "tables"]
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,18 @@ def _likelihood_number(summary: dict[str, Any], levels: int | None) -> Number | 
 _FEW_DIMENSIONS = 16
 
 
+def main_metric(metrics: Iterable[str], dimensions: int | None) -> str:
+    """The metric, of those that there are, that tells most of the quality of samples: see `numbers`."""
+    names = list(metrics)
+    few = dimensions is not None and dimensions <= _FEW_DIMENSIONS
+    return "coverage" if few and "coverage" in names else names[0]
+
+
 def _quality_number(summary: dict[str, Any], dimensions: int | None) -> Number | None:
     metrics, reference = as_dict(as_dict(summary.get("samples")).get("metrics")), as_dict(summary.get("reference"))
     if not metrics:
         return None
-    few = dimensions is not None and dimensions <= _FEW_DIMENSIONS
-    key = "coverage" if few and "coverage" in metrics else next(iter(metrics))
+    key = main_metric(metrics, dimensions)
     if key == "coverage":
         title, meaning = "Coverage of held-out data", "share with a sample among their neighbours"
     else:
