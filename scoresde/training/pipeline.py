@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from datetime import datetime, timezone
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from scoresde import __version__
 from scoresde.data import Data, DataInfo, class_index
 from scoresde.data.labels import listed
 from scoresde.limits import check_memory
@@ -194,6 +196,7 @@ def _train(
                 "seconds": trainer.seconds,
                 "skipped": trainer.skipped,
                 "loss": _last_loss(run),
+                **_circumstances(run, trainer, data),
             },
         )
         _after_training(run, model, data, loggers, trainer.step, progress)
@@ -206,6 +209,25 @@ def _train(
         if first:
             for each in loggers:
                 each.finish()
+
+
+def _circumstances(run: Run, trainer: Trainer, data: Data) -> dict[str, Any]:
+    """When, where and with what training came to its last step; what is known of that already stays."""
+    now = {
+        "samples": len(data.train),
+        "device": _device_name(trainer.accelerator.device),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "version": __version__,
+    }
+    known = run.summary().get("training", {})
+    return {key: known.get(key) for key in now if key in known} if known.get("steps") == trainer.step else now
+
+
+def _device_name(device: torch.device) -> str:
+    """A device as a reader knows it: "a CPU", or the name of a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "a CPU" if device.type == "cpu" else device.type
 
 
 def _rewrite_report(run: Run) -> None:
@@ -338,8 +360,9 @@ def sample(
         np.savez_compressed(buffer, **arrays)
         write_atomically(path, lambda file: file.write(buffer.getvalue()))
         classes = _of_classes(model, data.class_names, settings["label"])
-        caption = f"{n} samples{classes} by {sampler!r}, {out.nfe} evaluations each."
-        picture_of_samples(run, data, raw, name, caption)
+        caption = f"{n} samples{classes}, {out.nfe} evaluations of the network each, seed {seed}."
+        in_turn = _class_names(model, data.class_names) if has_classes(model) and settings["label"] is None else ()
+        picture_of_samples(run, data, raw, name, caption, in_turn)
         return raw, cost
 
 

@@ -365,9 +365,16 @@ class Run:
         listed = self._stored("pictures.json", list, locked)
         return [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("file"), str)]
 
-    def add_picture(self, file: str, title: str, caption: str) -> None:
-        """List a picture for the report; one of the same file is replaced. Those of earlier weights stay the last."""
-        entry = {"file": file, "title": title, "caption": caption}
+    def add_picture(self, file: str, title: str, caption: str, **facts: Any) -> None:
+        """List a picture for the report; one of the same file is replaced. Those of earlier weights stay the last.
+
+        Args:
+            file: as the run directory names it.
+            title: of the picture.
+            caption: one or two sentences.
+            facts: further entries for the report, such as `kind`.
+        """
+        entry = {"file": file, "title": title, "caption": caption, **facts}
 
         def add(pictures: list[dict[str, str]]) -> None:
             places = [i for i, p in enumerate(pictures) if p["file"] == file]

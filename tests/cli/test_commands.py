@@ -154,7 +154,7 @@ def test_train_writes_a_run_directory(trained: Path) -> None:
         "checkpoints/step-000000020.pt",
         "samples/samples.npz",
         "samples/samples.png",
-        "samples/score_field.png",
+        "samples/filmstrip.png",
     ):
         assert (run / file).is_file(), file
     assert [str(path) for path in trained.iterdir()] == [str(trained / "runs")]
@@ -447,7 +447,7 @@ def test_a_finished_run_with_other_figures(work: Path, capsys: pytest.CaptureFix
     assert "n = 9, 8 of them there already" in capsys.readouterr().out
     after = summary()
     assert {key for key in after if after[key] != own[key]} == {"likelihood", "likelihood_train"}
-    kept = ("samples.npz", "samples.png", "score_field.png")
+    kept = ("samples.npz", "samples.png", "filmstrip.png")
     assert all(content == files()[path] for path, content in before.items() if path.endswith(kept))
 
 

@@ -46,6 +46,11 @@ class Picture:
         """Whether the picture needs no white ground."""
         return self.kind in KINDS
 
+    @property
+    def wide(self) -> bool:
+        """Whether the picture takes the page's whole width."""
+        return self.width > 620
+
 
 KINDS = ("chart", "pixels", "dark")
 
@@ -54,8 +59,7 @@ def from_png(
     content: bytes, title: str, caption: str, file: str = "", kind: str = "", columns: tuple[str, ...] = ()
 ) -> Picture:
     """The picture of a PNG file's content."""
-    dpi = 96 if kind == "pixels" else plots.DPI
-    width, height = (n * 96 / dpi for n in _size(content))
+    width, height = (n * 96 / _dpi(content) for n in _size(content))
     # Base64 has no character that HTML gives a meaning, and megabytes of it are slow to escape.
     uri = Markup("data:image/png;base64," + base64.b64encode(content).decode())
     return Picture(title, caption, uri, max(round(width), 1), max(round(height), 1), file, kind, columns)
@@ -69,6 +73,17 @@ def _plain_words(caption: str) -> str:
 def _size(content: bytes) -> tuple[int, int]:
     """Width and height in pixels of a PNG file's content; the IHDR chunk is always the first."""
     return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+
+
+def _dpi(content: bytes) -> float:
+    """Dots per inch of a PNG file's content, from the pHYs chunk before its data; those of this package without one."""
+    place = 8
+    while place + 17 <= len(content) and content[place + 4 : place + 8] != b"IDAT":
+        if content[place + 4 : place + 8] == b"pHYs":
+            dpi = int.from_bytes(content[place + 8 : place + 12], "big") * 0.0254
+            return dpi if 20 <= dpi <= 2000 else plots.DPI
+        place += 12 + int.from_bytes(content[place : place + 4], "big")
+    return plots.DPI
 
 
 def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Iterator[Picture]:

@@ -18,8 +18,9 @@ from scoresde.training.report.tables import Number, Table, numbers, tables
 __all__ = ["run_page"]
 
 _NOISE_LEVELS = "samples/loss_by_noise_level.png"
+_DENSITIES, _POINTS = "samples/densities.png", "samples/samples.png"
 # At the top, the first of these that are there: held-out data beside samples, or else samples alone.
-_TOP = (("samples/beside-data.png", "samples/beside-samples.png"), ("samples/densities.png",), ("samples/samples.png",))
+_TOP = (("samples/beside-data.png", "samples/beside-samples.png"), (_DENSITIES,), (_POINTS,))
 
 
 @dataclass
@@ -65,7 +66,9 @@ def run_page(directory: Path) -> str:
     every = list(pictures(directory, run.notes))
     top = next((files for files in _TOP if set(files) <= {picture.file for picture in every}), ())
     page.hero = [picture for picture in every if picture.file in top]
-    page.pictures = [picture for picture in every if picture.file not in top]
+    # Points say less than their density above them; wide pictures come first, and the others follow in columns.
+    shown = {*top, _POINTS} if _DENSITIES in top else set(top)
+    page.pictures = sorted((picture for picture in every if picture.file not in shown), key=lambda p: not p.wide)
     series = [charts.Series(run.name, 0, run.log, run.summary, run.comparison, coloured=run.coloured)]
     noise = next((p for p in page.pictures if p.file == _NOISE_LEVELS), None)
     unit = "bits/dim" if _in_bits(run) else "nats"
