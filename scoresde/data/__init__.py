@@ -1,5 +1,6 @@
 """Data sets in memory, and the transforms between their values and model space."""
 
+from .any_file import file
 from .array_data import arrays, npz
 from .base import Data
 from .bundled import digits, mnist5k
@@ -43,6 +44,7 @@ __all__ = [
     "eight_gaussians",
     "eight_gaussians_mixture",
     "epoch_order",
+    "file",
     "grid_gaussians",
     "grid_gaussians_mixture",
     "huggingface",

@@ -16,6 +16,7 @@ from .matlab import MatFile
 from .numpy_files import NpyFile, NpyFolder, NpzFile
 from .tensor_files import SafetensorsFile, TorchFile
 from .transforms import Standardisation
+from .ways_out import way_out
 
 __all__ = ["array_file", "arrays", "npz"]
 
@@ -238,5 +239,5 @@ def array_file(path: str) -> ArrayFile:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     raise ValueError(
         f"{path} is not an .npz archive or .npy file that numpy can read without pickle, nor a .mat, HDF5, PyTorch or "
-        "safetensors file: numpy.savez(path, x=x, y=y) writes one"
+        f"safetensors file: {way_out(path) or 'numpy.savez(path, x=x, y=y) writes one'}"
     )
