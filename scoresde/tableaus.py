@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["BOSH3", "DOP853", "DORMAND_PRINCE", "TSIT5", "Tableau"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tableau:
     """An explicit embedded pair, written so that its last stage is the first of the next step.
 
@@ -26,6 +26,7 @@ class Tableau:
         coarse: weights of a second estimate, which the first is combined with as in DOP853.
         dense: y(t + c h) = y + h Σ_j k_j Σ_m dense_jm c^m within a step, m from 1.
         extra: rows of A of stages that only `dense` needs, after the others.
+        name: shown in place of the numbers.
     """
 
     nodes: tuple[float, ...]
@@ -35,6 +36,10 @@ class Tableau:
     coarse: tuple[float, ...] | None = None
     dense: tuple[tuple[float, ...], ...] | None = None
     extra: tuple[tuple[float, ...], ...] = ()
+    name: str = ""
+
+    def __repr__(self) -> str:
+        return self.name or f"Tableau({len(self.nodes)} nodes, order {self.order})"
 
     @property
     def extra_nodes(self) -> tuple[float, ...]:
@@ -51,6 +56,7 @@ class Tableau:
 
 # Bogacki & Shampine 1989; dense: the cubic of Hermite
 BOSH3 = Tableau(
+    name="BOSH3",
     nodes=(0, 1 / 2, 3 / 4, 1),
     stages=((1 / 2,), (0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
     error=(2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8),
@@ -60,6 +66,7 @@ BOSH3 = Tableau(
 
 # Dormand & Prince 1980; dense: Shampine 1986, of order 4
 DORMAND_PRINCE = Tableau(
+    name="DORMAND_PRINCE",
     nodes=(0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1),
     stages=(
         (1 / 5,),
@@ -98,6 +105,7 @@ def _quartic(scale: float, a: float, b: float) -> tuple[float, ...]:
 
 # Tsitouras 2011, table 1 and section 5: an interpolant of order 4
 TSIT5 = Tableau(
+    name="TSIT5",
     nodes=(0, 0.161, 0.327, 0.9, 0.9800255409045097, 1, 1),
     stages=(
         (0.161,),
@@ -172,6 +180,7 @@ _DENSE_853 = (
      -39.17726167561544, -149.72683625798564),
 )
 DOP853 = Tableau(
+    name="DOP853",
     nodes=(0, 0.05260015195876773, 0.0789002279381516, 0.1183503419072274, 0.2816496580927726, 0.3333333333333333, 0.25,
            0.3076923076923077, 0.6512820512820513, 0.6, 0.8571428571428571, 1.0, 1.0),
     stages=(
