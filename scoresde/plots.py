@@ -9,6 +9,7 @@ import io
 import math
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -21,12 +22,15 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.tri import Triangulation, UniformTriRefiner
 from torch import Tensor
 
+from scoresde.arguments import checked
+
 __all__ = [
     "forward_process",
     "image_grid",
     "learning_curves",
     "likelihood_histogram",
     "loss_by_noise_level",
+    "samples",
     "samples_2d",
     "save",
     "to_png",
@@ -45,20 +49,38 @@ CYCLE = (BLUE, VERMILION, GREEN, PURPLE, MUTED)
 TEXT, SMALL = 9.0, 8.0
 
 
-def image_grid(images: Array, columns: int | None = None, titles: Sequence[str] | None = None) -> Figure:
+@checked
+def image_grid(
+    images: Array, columns: int | None = None, titles: Sequence[str] | None = None, levels: int | None = None
+) -> Figure:
     """Images side by side, each pixel a sharp square.
 
+    The samples of a model of pixels are in model space: `Samples.plot()` draws them, and
+    `image_grid(model.decode(out.x), levels=256)` does the same by hand.
+
     Args:
-        images: `(N, C, H, W)` in [0, 1]; C is 1 (grey) or 3 (RGB).
+        images: `(N, C, H, W)` in [0, 1], or integers 0 .. levels-1; C is 1 (grey) or 3 (RGB).
         columns: Images in a row; about √N if None.
         titles: One for each image, written above it.
+        levels: How many values a pixel may have, 256 for bytes; for integers.
 
     Raises:
-        ValueError: A wrong shape, values not finite or not in [0, 1], or not one title for each image.
+        ValueError: A wrong shape, values not finite or not in [0, 1], integers without their number of levels, or not
+            one title for each image.
     """
     x = _images(images, "images", 4)
+    if levels is not None:
+        if isinstance(levels, bool) or not isinstance(levels, Integral) or levels < 2:
+            raise ValueError(f"levels is {levels!r}, expected an integer of at least 2, such as 256 for bytes")
+        x = x / (levels - 1)
     if x.min() < -1e-4 or x.max() > 1 + 1e-4:  # round-off of a decoder passes
-        raise ValueError(f"images must lie in [0, 1], got {x.min():.4g} to {x.max():.4g}; decode them first")
+        raise ValueError(
+            f"images must lie in [0, 1], got {x.min():.4g} to {x.max():.4g}: draw samples by their own plot(), as in "
+            "out.plot(), and integers by image_grid(model.decode(out.x), levels=256)"
+            if levels is None
+            else f"images of {levels} levels must be integers 0 to {levels - 1}, got {x.min() * (levels - 1):.4g} to "
+            f"{x.max() * (levels - 1):.4g}"
+        )
     columns = min(math.ceil(math.sqrt(len(x))), 16) if columns is None else min(columns, len(x))
     if columns < 1:
         raise ValueError(f"columns must be at least 1, got {columns}")
@@ -79,6 +101,170 @@ def image_grid(images: Array, columns: int | None = None, titles: Sequence[str] 
     return mosaic.figure
 
 
+@checked
+def samples(
+    samples: Array,
+    data: Array | None = None,
+    *,
+    levels: int | None = None,
+    titles: Sequence[str] | None = None,
+    n: int = 100,
+) -> Figure:
+    """Samples of any shape, drawn as it allows; what `Samples.plot` calls.
+
+    - `(N, C, H, W)`: images side by side, as many of the data to the right of them. With 1 or 3 channels they are grey
+      or RGB, else every sample is a row with an image for each channel. Values that are neither integers of `levels`
+      nor in [0, 1] are shown over their own range, the same for all images of a channel, but for 1 % at both ends.
+    - `(N, 1)`, `(N, 3)`, `(N, 4)`: a histogram of each value, with scatter plots of every two.
+    - `(N, 2)`: points in the plane, as `samples_2d`.
+    - `(N, D)` and `(N, C, L)`: curves against the index, a panel for each of at most 8 channels, with the median and
+      the band that holds 90 % of the samples.
+
+    Args:
+        samples: Of one of these shapes.
+        data: `(M, ...)` of the same shape, to compare with.
+        levels: How many integers a value may be, for images; None for values that are none.
+        titles: One for each of the first samples, written above images.
+        n: The most images or curves; histograms, scatter plots and bands are of all samples.
+
+    Raises:
+        ValueError: Another shape, values that are not finite, or n below 1.
+    """
+    shape = tuple(getattr(samples, "shape", None) or np.shape(samples))
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"n is {n!r}, expected an integer of at least 1")
+    if len(shape) not in (2, 3, 4):
+        raise ValueError(f"samples have shape {shape}, expected (N, D), (N, C, L) or (N, C, H, W)")
+    x = _numbers(samples, "samples", len(shape))
+    y = None if data is None else _numbers(data, "data", len(shape))
+    if y is not None and y.shape[1:] != x.shape[1:]:
+        raise ValueError(f"data has shape {y.shape}, expected {('M', *x.shape[1:])} as the samples have")
+    if x.ndim == 4:
+        return _image_samples(x[:n], None if y is None else y[: min(n, len(x))], levels, titles)
+    if x.ndim == 2 and x.shape[1] == 2:
+        return samples_2d(x, y)
+    if x.ndim == 2 and x.shape[1] <= 4:
+        return _marginals(x, y)
+    return _curves(x, y, n)
+
+
+def _image_samples(x: np.ndarray, y: np.ndarray | None, levels: int | None, titles: Sequence[str] | None) -> Figure:
+    both = x if y is None else np.concatenate((x, y))
+    low, high = np.zeros((1, x.shape[1], 1, 1)), np.ones((1, x.shape[1], 1, 1))
+    if levels is not None:
+        high = high * (levels - 1)
+    elif both.min() < 0 or both.max() > 1:
+        low, high = np.quantile(both, (0.01, 0.99), axis=(0, 2, 3), keepdims=True)
+        high = np.where(high > low, high, low + 1)
+    x, y = ((x - low) / (high - low)).clip(0, 1), None if y is None else ((y - low) / (high - low)).clip(0, 1)
+    if x.shape[1] not in (1, 3):
+        channels = x.shape[1]
+        names = [f"channel {k}" for k in range(channels)]
+        return _blocks([_rows_of_channels(v) for v in (x, y) if v is not None], channels, names)
+    if y is None:
+        return image_grid(x, titles=None if titles is None else list(titles)[: len(x)])
+    columns = min(math.ceil(math.sqrt(max(len(x), len(y)))), 8)
+    return _blocks([x, y], columns)
+
+
+def _rows_of_channels(x: np.ndarray) -> np.ndarray:
+    """Every channel `(N C, 1, H, W)` an image of its own."""
+    return x.reshape(-1, 1, *x.shape[2:])
+
+
+def _blocks(parts: list[np.ndarray], columns: int, names: Sequence[str] = ()) -> Figure:
+    """Blocks of images `(N, C, H, W)` beside each other, samples and then data, each of so many columns."""
+    rows = max(math.ceil(len(x) / columns) for x in parts)
+    cells = np.full((rows, len(parts) * (columns + 1) - 1, *parts[0].shape[1:]), np.nan)
+    heads: list[tuple[int, str]] = []
+    for k, (part, name) in enumerate(zip(parts, ("samples", "data"), strict=False)):
+        first = k * (columns + 1)
+        for i, image in enumerate(part):
+            cells[i // columns, first + i % columns] = image
+        heads += [(first + i, text) for i, text in enumerate(names)] if names else [(first, name)]
+    widest = max(map(_text_width, names)) if names else 0.0
+    mosaic = _Mosaic(cells, head=TEXT * 1.6, widest=widest)
+    for column, text in heads:
+        if names:
+            mosaic.over(0, column, text)
+        else:
+            mosaic.above(column, text)
+    return mosaic.figure
+
+
+def _marginals(x: np.ndarray, y: np.ndarray | None) -> Figure:
+    """Histograms on the diagonal and scatter plots below it, of `(N, D)` for a small D."""
+    d = x.shape[1]
+    given = [("data", y, MUTED), ("samples", x, BLUE)]
+    sets = [(name, v, colour) for name, v, colour in given if v is not None]
+    figure = _figure(*CHART) if d == 1 else _figure(WIDTH, WIDTH)
+    panels = figure.subplots(d, d, squeeze=False)
+    pooled = np.concatenate([v for _, v, _ in sets])
+    centre, half = _window(pooled, coverage=0.998, flattest=0.0)
+    half = np.where(half > 0, half, 1.0)
+    for i, row in enumerate(panels):
+        for j, ax in enumerate(row):
+            if j > i:
+                ax.remove()
+                continue
+            ax.set_xlim(centre[j] - half[j], centre[j] + half[j])
+            if i == j:
+                edges = np.linspace(centre[i] - half[i], centre[i] + half[i], 41).tolist()
+                for name, v, colour in sets:
+                    style: dict[str, Any] = {"color": colour, "density": True}
+                    ax.hist(v[:, i], edges, histtype="stepfilled", alpha=0.18, **style)
+                    ax.hist(v[:, i], edges, histtype="step", linewidth=1.2, label=f"{name}, n = {len(v)}", **style)
+            else:
+                ax.set_ylim(centre[i] - half[i], centre[i] + half[i])
+                for _, v, colour in sets:
+                    size, alpha = _dots(len(v))
+                    points: dict[str, Any] = {"s": size, "alpha": alpha, "color": colour, "linewidths": 0}
+                    ax.scatter(v[:, j], v[:, i], rasterized=True, **points)
+            left = "density" if i == j else f"x{_subscript(i)}"
+            _finish(ax, f"x{_subscript(j)}" if i == d - 1 else "", left if j == 0 else "")
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    if d == 1:
+        _legend(panels[0, 0], outside=True)
+    else:  # in the corner that is empty
+        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="upper right", frameon=False, fontsize=SMALL)
+    return figure
+
+
+def _curves(x: np.ndarray, y: np.ndarray | None, n: int) -> Figure:
+    """Samples `(N, D)` or `(N, C, L)` against the index of a value."""
+    if x.ndim == 2:
+        x, y = x[:, None], None if y is None else y[:, None]
+    channels = min(x.shape[1], 8)
+    index = np.arange(x.shape[2])
+    figure = _figure(WIDTH, 1.2 + 1.6 * channels)
+    panels = figure.subplots(channels, 1, squeeze=False, sharex=True)[:, 0]
+    for k, ax in enumerate(panels):
+        for name, v, colour in (("data", y, VERMILION), ("samples", x, BLUE)):
+            if v is None:
+                continue
+            low, middle, high = np.quantile(v[:, k], (0.05, 0.5, 0.95), axis=0)
+            ax.fill_between(index, low, high, color=colour, alpha=0.15, linewidth=0)
+            dashes = "solid" if name == "samples" else (0, (4, 2))
+            label = f"{name}: median and 90 %, n = {len(v)}"
+            ax.plot(index, middle, color=colour, linewidth=1.5, linestyle=dashes, label=label)
+        shown = min(n, len(x))
+        alpha = float(np.clip(3 / shown, 0.08, 0.6))
+        ax.plot(index, x[:n, k].T, color=INK, linewidth=0.5, alpha=alpha)
+        name = "value" if x.shape[1] == 1 else f"channel {k}"
+        _finish(ax, "index" if k == channels - 1 else "", name, grid=True)
+        ax.margins(x=0.01)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    _legend(panels[0], outside=True)
+    return figure
+
+
+def _subscript(i: int) -> str:
+    """The index that is shown for value i, from 1."""
+    return str(i + 1).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
+@checked
 def forward_process(rows: Array, times: Array, symbol: str = "t") -> Figure:
     """Data turning into noise: a row of images, or a panel of points, for each time.
 
@@ -123,6 +309,7 @@ def forward_process(rows: Array, times: Array, symbol: str = "t") -> Figure:
     return figure
 
 
+@checked
 def vector_field(
     points: Array,
     vectors: Array,
@@ -198,6 +385,7 @@ def vector_field(
     return figure
 
 
+@checked
 def trajectory(states: Array, times: Array, columns: int = 10, symbol: str = "t") -> Figure:
     """Samples on their way from noise to data.
 
@@ -250,6 +438,7 @@ def trajectory(states: Array, times: Array, columns: int = 10, symbol: str = "t"
     return figure
 
 
+@checked
 def loss_by_noise_level(
     centres: Array,
     mean: Array,
@@ -312,6 +501,7 @@ def loss_by_noise_level(
     return figure
 
 
+@checked
 def learning_curves(steps: Array, series: Mapping[str, Array], ylabel: str = "loss") -> Figure:
     """Values against the training step; with more than 200 of them also a running mean, and the values pale.
 
@@ -358,6 +548,7 @@ def learning_curves(steps: Array, series: Mapping[str, Array], ylabel: str = "lo
     return figure
 
 
+@checked
 def likelihood_histogram(train: Array, held_out: Array, unit: str = "bits/dim") -> Figure:
     """Likelihoods of training and held-out samples, with their means.
 
@@ -394,6 +585,7 @@ def likelihood_histogram(train: Array, held_out: Array, unit: str = "bits/dim") 
     return figure
 
 
+@checked
 def samples_2d(samples: Array, data: Array | None = None) -> Figure:
     """Data and samples in the plane side by side, on the same axes.
 
@@ -418,6 +610,7 @@ def samples_2d(samples: Array, data: Array | None = None) -> Figure:
     return figure
 
 
+@checked
 def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
@@ -427,6 +620,7 @@ def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     return buffer.getvalue()
 
 
+@checked
 def save(figure: Figure, path: str | Path, dpi: int = DPI) -> Path:
     """Write a PNG, whole or not at all: under another name first, then renamed. Folders are made as needed.
 
@@ -525,6 +719,11 @@ class _Mosaic:
         """Text centred above an image."""
         y, x = self._corner(row, column)
         self._text(x + self.cell[1] / 2, y - 0.45 * self.head, text, ha="center", va="center")
+
+    def above(self, column: int, text: str) -> None:
+        """Text above the first row that begins with the image of a column."""
+        y, x = self._corner(0, column)
+        self._text(x, y - 0.45 * self.head, text, ha="left", va="center")
 
     def before(self, row: int, text: str) -> None:
         """Text to the left of a row."""
