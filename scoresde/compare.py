@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.comparisons import COLUMNS, METRICS, concat, summarise, to_frame
 from scoresde.metrics import PCA, Estimate, frechet_distance, manifold_metrics, sliced_wasserstein
 from scoresde.metrics.evaluate import FEWEST
@@ -53,6 +54,7 @@ SamplerOf = Sampler | Callable[[int], Sampler]
 _CHECKED = 32  # starts, the first, of which the reference's own error is measured
 
 
+@checked
 def quality(
     samples: Tensor, data: Tensor, features: PCA | FeatureMap | None = None, same_units: bool = False
 ) -> dict[str, Estimate]:
@@ -62,6 +64,7 @@ def quality(
     return {e.name: e for e in distances} | manifold_metrics(x, y, features=as_features)
 
 
+@checked
 def root_mean_square(x: Tensor, true: Tensor) -> tuple[float, float]:
     """√(mean d²) of the distances d of samples `(n, ...)` to the true ones, and its standard error.
 
@@ -74,6 +77,7 @@ def root_mean_square(x: Tensor, true: Tensor) -> tuple[float, float]:
     return root, float(squares.std()) / (2 * math.sqrt(len(squares)) * root)
 
 
+@checked
 def ignores_steps(sampler: Sampler) -> bool:
     """Whether a tolerance decides on the steps, and not the grid."""
     return hasattr(sampler.solver, "rtol") and bool(getattr(sampler.solver, "adaptive", True))
@@ -100,6 +104,7 @@ class Trial:
     deterministic: bool
 
 
+@checked
 class Comparison:
     """What all samplers are compared on: a model, held-out data and the true endpoints of common starts.
 
@@ -159,7 +164,7 @@ class Comparison:
         self.solver = Adaptive(method, rtol=tolerance, atol=tolerance) if reference is None else reference
         self.batch_size = batch_size
         model.check_shape((self.n, *self.shape))
-        self.cond = as_conditions(cond, self.n, model.device)
+        self.cond = as_conditions(cond, self.n, model.device, model.info)
         self.floor: dict[str, Estimate] = {}
         if self.data is not None and floor is not None:
             self.floor = quality(floor[: self.n].double(), self.data, features)
@@ -380,11 +385,12 @@ def fingerprint(x: Tensor) -> str:
     return hashlib.sha256(str(tuple(values.shape)).encode() + values.numpy().tobytes()).hexdigest()[:16]
 
 
+@checked
 def compare(
     model: ScoreModel,
     samplers: Mapping[str, SamplerOf],
-    steps: Sequence[int],
-    data: Tensor | None,
+    steps: int | Sequence[int],
+    data: Tensor | None = None,
     *,
     n: int | None = None,
     seeds: Sequence[int] = (0,),
@@ -405,7 +411,7 @@ def compare(
         model: the score model.
         samplers: by name; either a function of the number of steps, or a `Sampler` as it is, which comes once for
             each seed: with `steps` missing if its tolerance decides on them, and with its grid's otherwise.
-        steps: numbers of steps.
+        steps: numbers of steps, or one.
         data: `(N, ...)`; this and the rest as for `Comparison`.
         seeds: of starts and noise.
         progress: show a progress bar.
@@ -419,6 +425,13 @@ def compare(
         ValueError: nothing to compare, or as `Comparison`.
         ArithmeticError: the reference cannot be solved.
     """
+    steps = [steps] if isinstance(steps, int) else steps
+    for name, make in samplers.items():
+        if not isinstance(make, Sampler) and (isinstance(make, type) or not callable(make)):
+            raise ArgumentError(
+                f"samplers[{name!r}] is {shown(make)}, expected a Sampler or a function that makes one of a number of "
+                "steps: write lambda n: Sampler(Heun(), KarrasGrid(n))"
+            )
     if not samplers or not seeds:
         raise ValueError(f"nothing to compare: {len(samplers)} samplers, {len(seeds)} seeds")
     if not steps and not all(isinstance(s, Sampler) for s in samplers.values()):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scoresde.arguments import checked
 from scoresde.metrics import Estimate
 from scoresde.metrics.evaluate import HIGHER_IS_BETTER, TITLES
 
@@ -47,6 +48,7 @@ def to_frame(rows: Sequence[Mapping[str, Any]], attrs: dict[str, Any]) -> pd.Dat
     return frame
 
 
+@checked
 def check_comparable(frame: pd.DataFrame) -> None:
     """Refuse a frame that is none of `compare`, or of different n.
 
@@ -64,6 +66,7 @@ def check_comparable(frame: pd.DataFrame) -> None:
         raise ValueError(f"lines of different n, {listed}: metrics are biased in n; compare at one n")
 
 
+@checked
 def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Frames of `compare` below each other, of the same n and the same data.
 
@@ -90,6 +93,7 @@ def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return to_frame([row for frame in frames for row in frame[list(COLUMNS)].to_dict("records")], attrs)
 
 
+@checked
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """The mean over the seeds S of each sampler and number of steps, with standard errors; failed lines left out.
 
@@ -154,6 +158,7 @@ def _averaged(metric: str, values: pd.Series, stderrs: pd.Series) -> dict[str, f
     return dict(zip(names, (float(values.mean()), stderr, math.sqrt(scatter)), strict=True))
 
 
+@checked
 def table(frame: pd.DataFrame) -> list[list[str]]:
     """Which sampler to take at each number of evaluations: a header and rows of text.
 
@@ -188,6 +193,7 @@ def table(frame: pd.DataFrame) -> list[list[str]]:
     return rows
 
 
+@checked
 def listing(frame: pd.DataFrame) -> list[list[str]]:
     """Every sampler at every number of steps, means over seeds: a header and rows of text.
 

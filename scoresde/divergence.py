@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from scoresde.arguments import checked
 from scoresde.sampling.noise import SampleNoise
 
 __all__ = ["Auto", "Divergence", "Exact", "Hutchinson", "Known", "Probing", "Traces"]
@@ -118,6 +119,7 @@ class Divergence(ABC):
         return f"{type(self).__name__}({values})"
 
 
+@checked
 class Exact(Divergence):
     """The exact trace: D products with the unit vectors, batched.
 
@@ -283,6 +285,7 @@ def _probed(function: Function, x: Tensor, probes: Tensor, known: Known | None) 
     return products if known is None else products - known.product(flat), flat
 
 
+@checked
 class Hutchinson(Divergence):
     """The mean of uᵀJu over independent probes.
 
@@ -338,6 +341,7 @@ class Hutchinson(Divergence):
         return Traces(value, variance, terms.mean(1) if variance is None else None, count)
 
 
+@checked
 class Probing(Divergence):
     """Rademacher probes on the pixels of one colour at a time, so that only pairs of a colour disturb the estimate.
 
@@ -380,6 +384,7 @@ class Probing(Divergence):
         return Traces(value if known is None else value + known.trace, None, terms, self.colours)
 
 
+@checked
 class Auto(Divergence):
     """Rademacher probes where the variance is, until the log-likelihood of a sample has the asked standard error.
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
+from scoresde.arguments import checked
 from scoresde.comparisons import LABELS, summarise
 from scoresde.metrics.evaluate import HIGHER_IS_BETTER
 from scoresde.plots import BLUE, FAINT, GREEN, INK, MUTED, PURPLE, SMALL, TEXT, VERMILION, ShownFigure
@@ -30,6 +31,7 @@ OTHERS = "#c4c4c4"
 _TICKS = (1, 2, 5)
 
 
+@checked
 def pareto(x: Sequence[float], y: Sequence[float], higher: bool = False) -> list[int]:
     """Places of the points that none of at most their x is as good as, by ascending x."""
     sign = -1 if higher else 1
@@ -41,6 +43,7 @@ def pareto(x: Sequence[float], y: Sequence[float], higher: bool = False) -> list
     return kept
 
 
+@checked
 def frontier(
     frame: pd.DataFrame,
     y: str = "error",
@@ -69,6 +72,7 @@ def frontier(
     return frontiers(frame, (y,), (x,), best=best, highlight=highlight)
 
 
+@checked
 def frontiers(
     frame: pd.DataFrame,
     ys: Sequence[str] = ("error", "frechet_distance"),
@@ -100,6 +104,7 @@ def frontiers(
     return figure
 
 
+@checked
 def coloured(
     frame: pd.DataFrame,
     ys: Sequence[str] = ("error", "frechet_distance"),

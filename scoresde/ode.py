@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.tableaus import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Tableau
 
 __all__ = [
@@ -98,6 +99,7 @@ class Steps:
     arrived: Tensor
 
 
+@checked
 def integrate(
     field: Field,
     y: Tensor,
@@ -119,6 +121,7 @@ def integrate(
     return solution
 
 
+@checked
 def follow(
     field: Field,
     y: Tensor,

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.sde import SDE
 
 __all__ = [
@@ -37,6 +38,7 @@ class Coefficients(NamedTuple):
     c_noise: Tensor
 
 
+@checked
 class Preconditioning(ABC):
     """Base class.
 
@@ -78,7 +80,7 @@ class Preconditioning(ABC):
         return Coefficients(self.c_in(sde, t), q / det, -sigma / det, self.c_noise(sde, t))
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v!r}" for k, v in vars(self).items())
+        values = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v!r}" for k, v in vars(self).items())
         return f"{type(self).__name__}({values})"
 
 
@@ -129,6 +131,7 @@ class FlowPreconditioning(Preconditioning):
         return torch.ones_like(t)
 
 
+@checked
 class EDMPreconditioning(Preconditioning):
     """Unit-variance input and target (Karras et al. 2022, table 1), for x/α and σ/α under any SDE.
 

@@ -7,12 +7,16 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scoresde.arguments import checked, shown
+from scoresde.data.info import DataInfo
+from scoresde.data.labels import class_index, listed
 from scoresde.data.transforms import Identity, Transform
 from scoresde.preconditioning import Preconditioning
 from scoresde.sde import SDE, expand_to
@@ -50,8 +54,17 @@ class ScoreModel(nn.Module, ABC):
     A subclass gives `denoise`; the other predictions follow from it (Tweedie's formula, Efron 2011), and a
     subclass that knows one of them more accurately overrides it. x is `(B, ...)`; t is a scalar or `(B,)`.
 
-    The methods of a model, its SDE and its statistics are in model space. Where the model has a `transform`, whatever
-    takes data or gives samples (samplers, likelihoods, codes, comparisons) does so in the data's own units.
+    The methods of a model, its SDE and its statistics are in model space, where the noise is. What takes data or gives
+    samples does so in one of two ways:
+
+    - Continuous data, with a `transform` or without: samplers, likelihoods, codes and comparisons are in the data's
+      own units.
+    - Discrete data such as pixels: samplers give, and `log_likelihood` and codes take, values of model space;
+      `bits_per_dim` takes the integers themselves.
+
+    Either way `model.decode(x)` turns samples into values as the data have them, and `Samples.decoded` has done so.
+    (`scoresde.likelihood.encode` and `decode` are something else: the probability flow from data to codes at t_max and
+    back.)
 
     Attributes:
         sde: the forward SDE.
@@ -60,6 +73,7 @@ class ScoreModel(nn.Module, ABC):
     """
 
     _transform: Transform | None = None
+    _info: DataInfo | None = None
 
     def __init__(self, sde: SDE, statistics: Statistics | None = None) -> None:
         super().__init__()
@@ -132,6 +146,44 @@ class ScoreModel(nn.Module, ABC):
             raise ValueError(f"{transform!r} is of discrete data, which bits_per_dim and Transform.decode are for")
         self._transform = Identity() if transform is None else transform
 
+    @property
+    def info(self) -> DataInfo | None:
+        """Facts about the data that the model is of, such as their transform and classes; None if not known.
+
+        `scoresde.load` and `scoresde.training.fit` set it, and a model made of another has the other's. It is no part
+        of the state dict.
+        """
+        if self._info is not None:
+            return self._info
+        within = (child.info for child in self.children() if isinstance(child, ScoreModel))
+        return next((i for i in within if i is not None), None)
+
+    @info.setter
+    def info(self, info: DataInfo | None) -> None:
+        if info is not None and info.transform.levels is None:
+            self.transform = info.transform
+        self._info = info
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Samples `(B, ...)`, as a sampler gives them, as values of the data.
+
+        Of discrete data these are the integers, such as pixels: uint8 for up to 256 levels, int32 above. Of continuous
+        data they are x itself, which is in their units already.
+
+        Raises:
+            ValueError: a model that does not know what its data are, such as that of a run by an older version, or
+                samples of discrete data that hold NaN.
+        """
+        info = self.info
+        if info is None:
+            if self.exact or self.transform is not None:
+                return x
+            raise ValueError(
+                "this model does not know what its data are (its info is None): use the transform of the data, as by "
+                "scoresde.data.digits().transform.decode(x), or set model.info = scoresde.data.DataInfo.of(data)"
+            )
+        return x if info.transform.levels is None else info.transform.decode(x)
+
     def to_model_space(self, x: Tensor) -> Tensor:
         """Data `(B, ...)` as the model knows them; x itself where there is no transform.
 
@@ -198,6 +250,25 @@ class ScoreModel(nn.Module, ABC):
         found = next((s for s in within if s is not None), None)
         return self.statistics.shape if found is None and self.statistics is not None else found
 
+    def batch_shape(self, shape: int | Sequence[int]) -> tuple[int, ...]:
+        """`(B, ...)` as it is, or of B alone with the shape of the model's samples.
+
+        Raises:
+            ValueError: B alone, and the model does not know the shape of its samples.
+        """
+        if not isinstance(shape, int):
+            return tuple(shape)
+        if self.event_shape is None:
+            raise ValueError(
+                f"shape is {shape}, and the model does not know the shape of a sample: give ({shape}, ...), or the "
+                "network an attribute shape"
+            )
+        return (shape, *self.event_shape)
+
+    def on_device(self, x: Tensor) -> Tensor:
+        """x on the device of the model's network; where it is, for an exact score, which follows it."""
+        return x if self.exact else x.to(self.device)
+
     def check_shape(self, shape: Sequence[int]) -> None:
         """ValueError unless a batch of this shape, `(B, ...)`, is one of the model's samples, where that is known."""
         event = self.event_shape
@@ -205,9 +276,11 @@ class ScoreModel(nn.Module, ABC):
             return
         if self.exact and tuple(shape[1:]) == (math.prod(event),):
             return
+        batch = "B" if tuple(shape) == event else shape[0]
         raise ValueError(
             f"shape is {tuple(shape)}, but a sample of this model has shape {event}: "
-            f"expected ({', '.join(map(str, (shape[0], *event)))})"
+            f"expected ({', '.join(map(str, (batch, *event)))})"
+            f"{', with B samples' if tuple(shape) == event else ''}"
         )
 
     @property
@@ -242,20 +315,55 @@ class ScoreModel(nn.Module, ABC):
             for module, mode in modes.items():
                 module.training = mode
 
+    def __repr__(self) -> str:
+        """What the model is made of and what its samples are; the parts' own trees are those of its children."""
+        lines = [self._head()]
+        shape, info = self.event_shape, self.info
+        transform = self.transform if info is None else info.transform
+        if transform is None:
+            of = "" if self.exact else ", of data that it does not know"
+        else:
+            by = "" if isinstance(transform, Identity) else f", by {transform!r}"
+            of = (
+                f" in the data's units{by}"
+                if transform.levels is None
+                else f" in model space, decoded by {transform!r}"
+            )
+        if shape is not None:
+            lines.append(f"  samples of shape {tuple(shape)}{of}{'' if info is None else f'; data: {info.name}'}")
+        conditional = any(getattr(module, "num_classes", None) is not None for module in self.modules())
+        if conditional and info is not None and info.num_classes is not None:
+            names = info.class_names or tuple(map(str, range(info.num_classes)))
+            lines.append(f"  {info.num_classes} classes: {listed(names)}")
+        return "\n".join(lines)
+
+    def _head(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._parts())})"
+
+    def _parts(self) -> list[str]:
+        """What the first line of `repr` shows in brackets."""
+        return [*(c._head() for c in self.children() if isinstance(c, ScoreModel)), repr(self.sde)]
+
     def _flow(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """f and g²/(2σ): the velocity is f x + g²/(2σ) ε."""
         t = torch.as_tensor(t, dtype=torch.float64)
         return self.sde.drift_coefficient(t), self.sde.diffusion(t) ** 2 / (2 * self.sde.sigma(t))
 
 
-def as_conditions(cond: dict[str, Any], count: int, device: torch.device) -> dict[str, Any]:
+def as_conditions(
+    cond: dict[str, Any], count: int, device: torch.device, info: DataInfo | None = None
+) -> dict[str, Any]:
     """Conditions with NumPy arrays and lists of numbers as tensors on `device`, integers as int64; others as they are.
 
+    `labels` may also be a single class, which all samples are then of, and names of the classes of `info`.
+
     Raises:
-        ValueError: a tensor that has not one entry for each of `count` samples.
+        ValueError: a tensor that has not one entry for each of `count` samples, or labels that are no classes.
     """
     found = {}
     for name, value in cond.items():
+        if name == "labels":
+            value = _as_labels(value, count, device, info)
         if isinstance(value, np.ndarray | list):
             array = np.asarray(value, dtype=None if _regular(value) else object)
             if array.dtype.kind in "iu":
@@ -269,11 +377,39 @@ def as_conditions(cond: dict[str, Any], count: int, device: torch.device) -> dic
     return found
 
 
+def _as_labels(labels: Any, count: int, device: torch.device, info: DataInfo | None) -> Any:
+    """Class indices `(count,)` int64 of names and of one class for all; what is no class as it is."""
+    if isinstance(labels, list | tuple) and labels and all(isinstance(v, str) for v in labels):
+        labels = np.asarray(labels)
+    if isinstance(labels, str) or (isinstance(labels, np.ndarray) and labels.dtype.kind in "US"):
+        if info is None or info.class_names is None:
+            raise ValueError(
+                f"labels are {shown(labels)}, and the model knows no names of classes: give indices from 0"
+            )
+        found = [class_index(str(v), info.class_names) for v in np.ravel(labels)]
+        labels = found[0] if isinstance(labels, str) else np.asarray(found).reshape(labels.shape)
+    integer = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.dtype == torch.bool)
+    if (isinstance(labels, int | np.integer) and not isinstance(labels, bool)) or (integer and labels.ndim == 0):
+        labels = torch.full((count,), int(labels), dtype=torch.int64, device=device)
+    elif integer:
+        labels = labels.to(device, torch.int64)
+    elif isinstance(labels, list | tuple | np.ndarray) and _regular(labels):
+        array = np.asarray(labels)
+        labels = torch.from_numpy(array.astype(np.int64)).to(device) if array.dtype.kind in "iu" else array
+    known = None if info is None else info.num_classes
+    if known is not None and isinstance(labels, Tensor) and labels.device.type == "cpu" and labels.ndim == 1:
+        wrong = labels[(labels < 0) | (labels >= known)]
+        if len(wrong):
+            raise ValueError(f"labels hold {wrong[0].item()}, expected 0 to {known - 1}")
+    return labels
+
+
 def _regular(value: Any) -> bool:
     """Whether NumPy makes an array of numbers of it."""
     return isinstance(value, np.ndarray) or all(isinstance(v, int | float | np.number | np.ndarray) for v in value)
 
 
+@checked
 class NetworkScore(ScoreModel):
     """A network under a preconditioning.
 
@@ -300,6 +436,10 @@ class NetworkScore(ScoreModel):
         self.preconditioning = (
             preconditioning if statistics is None else preconditioning.with_data_std(float(statistics.std))
         )
+
+    def _parts(self) -> list[str]:
+        count = sum(p.numel() for p in self.network.parameters())
+        return [f"{type(self.network).__name__} of {count:,} parameters", repr(self.sde), repr(self.preconditioning)]
 
     def raw(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         """The network's output F, of the shape and dtype of x."""
@@ -407,6 +547,7 @@ class _ExactScore(ScoreModel):
         return t
 
 
+@checked
 class GaussianMixtureScore(_ExactScore):
     """The exact score, density and samples of a Gaussian mixture at every t: ground truth for tests.
 
@@ -472,6 +613,9 @@ class GaussianMixtureScore(_ExactScore):
         self.register_buffer("variances", variances)
         self.register_buffer("rotations", rotations)
 
+    def _parts(self) -> list[str]:
+        return [f"{len(self.weights)} components", repr(self.sde)]
+
     def _posterior(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Per component, in its own eigenbasis: log joint `(B, K)`, z, variances `(B, K, D)`, α, σ² `(B, 1, 1)`."""
         t = self._check(x, t)
@@ -491,10 +635,12 @@ class GaussianMixtureScore(_ExactScore):
             return z.sum(1).reshape(x.shape)
         return torch.einsum("bkj,kij->bi", z, self.rotations.to(z)).reshape(x.shape)
 
+    @checked
     def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
         """log p_t(x) in nats, `(B,)`."""
         return self._posterior(x, t)[0].logsumexp(1)
 
+    @checked
     def sample(self, n: int, t: Tensor | float, generator: torch.Generator | None = None) -> Tensor:
         """n draws `(n, ...)` of p_t in float64."""
         if n < 1:
@@ -526,6 +672,7 @@ class GaussianMixtureScore(_ExactScore):
         return self._mix(log_joint, sigma * z / variance, x)
 
 
+@checked
 class EmpiricalScore(_ExactScore):
     """The exact score of a finite data set: p₀ puts weight 1/N on each sample.
 
@@ -548,6 +695,9 @@ class EmpiricalScore(_ExactScore):
         self.chunk = chunk
         self.register_buffer("data", data.flatten(1))
 
+    def _parts(self) -> list[str]:
+        return [f"{len(self.data)} samples", repr(self.sde)]
+
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         t = self._check(x, t)
         data = self.data.to(x)
@@ -568,6 +718,9 @@ class _UnderSDE(ScoreModel):
     def __init__(self, model: ScoreModel, sde: SDE) -> None:
         super().__init__(sde, model.statistics)
         self.model = model
+
+    def _head(self) -> str:
+        return f"with_sde({self.model._head()}, {self.sde!r})"
 
     @property
     def exact(self) -> bool:
@@ -603,11 +756,14 @@ def in_model_space(model: ScoreModel) -> ScoreModel:
     """`model` without its transform: what takes data or gives samples does so in model space."""
     if model.transform is None:
         return model
-    bare = copy.copy(model)
+    bare, info = copy.copy(model), model.info
     bare.transform = None
+    if info is not None:
+        bare._info = replace(info, transform=Identity())
     return bare
 
 
+@checked
 def with_sde(model: ScoreModel, sde: SDE) -> ScoreModel:
     """`model` integrated under another SDE, by matching the signal-to-noise ratio.
 

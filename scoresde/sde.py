@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
+
 if TYPE_CHECKING:
     from scoresde.score import ScoreModel
 
@@ -83,6 +85,7 @@ class _Checked(ABCMeta):
         return whole.replace(parameters=list(whole.parameters.values())[1:])
 
 
+@checked
 class SDE(metaclass=_Checked):
     """A forward SDE that is affine in x, on `[t_min, t_max]`; λ = log(α/σ) decreases with t.
 
@@ -358,6 +361,7 @@ class _Beta(SDE):
         return -0.5 * self.beta(t)
 
 
+@checked
 class _LinearBeta(_Beta):
     """β(t) = β_min + t (β_max − β_min)."""
 
@@ -452,6 +456,7 @@ class SubVPSDE(_LinearBeta):
         return (-0.5 * added).exp(), (torch.expm1(-added) * torch.expm1(-both)).sqrt()
 
 
+@checked
 class DiscreteVPSDE(_Preserving):
     """A table of β, as a discrete-time model is trained with (Ho et al. 2020), as an SDE.
 
@@ -493,6 +498,7 @@ class DiscreteVPSDE(_Preserving):
         return self._table.inverse(integral)
 
 
+@checked
 class DDPMSDE(DiscreteVPSDE):
     """`DiscreteVPSDE` with β linear in i, as in Ho et al. 2020, section 4.
 
@@ -509,6 +515,7 @@ class DDPMSDE(DiscreteVPSDE):
         super().__init__(torch.linspace(beta_min, beta_max, train_steps, dtype=torch.float64).tolist(), t_min)
 
 
+@checked
 class VESDE(SDE):
     """Variance exploding: α = 1, σ = σ_min (σ_max/σ_min)^t (Song et al. 2021, eq. 9 and 30)."""
 
@@ -544,6 +551,7 @@ class VESDE(SDE):
         return self.sigma(t) * math.sqrt(2 * self._log_ratio)
 
 
+@checked
 class DiscreteVESDE(SDE):
     """A table of noise levels σ_1 < ... < σ_N (Song & Ermon 2019) as an SDE: α = 1.
 
@@ -591,6 +599,7 @@ class DiscreteVESDE(SDE):
         return self.sigma(t) * (2 * self._table.slope(_as_time(t))).sqrt()
 
 
+@checked
 class NCSNSDE(DiscreteVESDE):
     """`DiscreteVESDE` with levels in a geometric sequence, as in Song & Ermon 2019, section 4.
 
@@ -610,6 +619,7 @@ class NCSNSDE(DiscreteVESDE):
         super().__init__(torch.linspace(*ends, levels, dtype=torch.float64).exp().tolist(), t_min)
 
 
+@checked
 class CosineSDE(SDE):
     """Cosine schedule: α = cos θ(t) / cos θ(0), θ = (π/2) (t + s)/(1 + s), σ² = 1 − α².
 
@@ -681,6 +691,7 @@ class CosineSDE(SDE):
         return (-2 * self.drift_coefficient(t)).sqrt()
 
 
+@checked
 class EDMSDE(SDE):
     """α = 1, σ = t, with t from `sigma_min` to `sigma_max` (Karras et al. 2022, table 1)."""
 
@@ -708,6 +719,7 @@ class EDMSDE(SDE):
         return (2 * _as_time(t)).sqrt()
 
 
+@checked
 class FlowSDE(SDE):
     """Straight interpolant of rectified flow: α = 1 − t, σ = t (Liu et al. 2022; Lipman et al. 2023).
 
@@ -740,6 +752,7 @@ class FlowSDE(SDE):
         return (2 * t / (1 - t)).sqrt()
 
 
+@checked
 class ReverseSDE(torch.nn.Module):
     """The reverse-time SDE (Anderson 1982; Song et al. 2021, eq. 6) in the form that torchsde integrates.
 

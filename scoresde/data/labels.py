@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
+
 __all__ = ["class_index", "index_classes", "listed", "natural_order"]
 
 _SHOWN = 20  # names in a message
@@ -56,6 +58,7 @@ def _plain(labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.int64)
 
 
+@checked
 def class_index(label: int | str, names: Sequence[str]) -> int:
     """The index of a class that is given by its name, or by its index where no name is an integer.
 

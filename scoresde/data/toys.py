@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.limits import check_memory
 
 from .base import Data, check_seed
@@ -32,6 +33,7 @@ Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray | None]
 """Points `(n, 2)` and, where there are classes, labels `(n,)`."""
 
 
+@checked
 def eight_gaussians_mixture(std: float = 0.05) -> tuple[Tensor, Tensor, Tensor]:
     """Weights `(8,)`, means `(8, 2)` and covariances `(8, 2, 2)` of `eight_gaussians`, exact, in float64.
 
@@ -44,6 +46,7 @@ def eight_gaussians_mixture(std: float = 0.05) -> tuple[Tensor, Tensor, Tensor]:
     return _equal_mixture(torch.stack([angles.cos(), angles.sin()], dim=1), std)
 
 
+@checked
 def grid_gaussians_mixture(std: float = 0.05) -> tuple[Tensor, Tensor, Tensor]:
     """Weights `(25,)`, means `(25, 2)` and covariances `(25, 2, 2)` of `grid_gaussians`, exact, in float64.
 
@@ -56,6 +59,7 @@ def grid_gaussians_mixture(std: float = 0.05) -> tuple[Tensor, Tensor, Tensor]:
     return _equal_mixture(torch.cartesian_prod(ticks, ticks), std)
 
 
+@checked
 def eight_gaussians(
     n_train: int = 10_000, n_test: int = 2_000, seed: int = 0, std: float = 0.05, labels: bool = True
 ) -> Data:
@@ -68,6 +72,7 @@ def eight_gaussians(
     return _toy("eight_gaussians", draw, n_train, n_test, seed, 8 if labels else None)
 
 
+@checked
 def grid_gaussians(
     n_train: int = 10_000, n_test: int = 2_000, seed: int = 0, std: float = 0.05, labels: bool = True
 ) -> Data:
@@ -80,6 +85,7 @@ def grid_gaussians(
     return _toy("grid_gaussians", draw, n_train, n_test, seed, 25 if labels else None)
 
 
+@checked
 def checkerboard(n_train: int = 10_000, n_test: int = 2_000, seed: int = 0) -> Data:
     """Uniform on the eight dark squares of a 4×4 board over [-1, 1]²: density 1/2 there, 0 elsewhere.
 
@@ -97,6 +103,7 @@ def checkerboard(n_train: int = 10_000, n_test: int = 2_000, seed: int = 0) -> D
     return _toy("checkerboard", draw, n_train, n_test, seed, None)
 
 
+@checked
 def two_moons(
     n_train: int = 10_000, n_test: int = 2_000, seed: int = 0, noise: float = 0.05, labels: bool = True
 ) -> Data:
@@ -118,6 +125,7 @@ def two_moons(
     return _toy("two_moons", draw, n_train, n_test, seed, 2 if labels else None)
 
 
+@checked
 def swiss_roll(n_train: int = 10_000, n_test: int = 2_000, seed: int = 0, noise: float = 0.02) -> Data:
     """A spiral of one and a half turns from radius 1/3 to 1, with Gaussian noise.
 

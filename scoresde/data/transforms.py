@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
+
 __all__ = ["Affine", "Discrete", "Identity", "Standardisation", "Standardise", "Transform", "continuous"]
 
 Standardisation = Literal["auto", "none", "all", "channel", "value"]
@@ -284,6 +286,7 @@ def _plain(value: Values, name: str) -> Any:
     return freeze(tensor.tolist())
 
 
+@checked
 @dataclass(frozen=True)
 class Affine(_Continuous):
     """Continuous data, `x = (raw - shift) / scale`.
@@ -314,6 +317,7 @@ class Affine(_Continuous):
         return torch.as_tensor(self.scale, dtype=torch.float64)
 
 
+@checked
 @dataclass(frozen=True, repr=False)
 class Standardise(_Continuous):
     """Continuous data, centred and scaled to unit variance: `x = (raw - mean) / std`.
@@ -417,6 +421,7 @@ class Identity(_Continuous):
         return x
 
 
+@checked
 def continuous(raw: Tensor, standardise: Standardisation = "auto") -> Transform:
     """The transform of continuous data `(N, *shape)` into model space: standardised, unless that is not wanted.
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.divergence import Function as Function
 from scoresde.divergence import Hutchinson, Known, Traces
 from scoresde.likelihood.density import SHIFT, check, log_likelihood, tolerance_of
@@ -27,6 +28,7 @@ class _OneProbe(Hutchinson):
         return super().traces(function, x, seed, indices >> SHIFT, known)
 
 
+@checked
 def solver_error(
     model: ScoreModel, x: Tensor, *, tol: float | None = None, ratio: float = 0.03, **options: Any
 ) -> Tensor:
@@ -46,7 +48,7 @@ def solver_error(
     """
     if not 0 < ratio < 1:
         raise ValueError(f"ratio is {ratio}, expected a number between 0 and 1")
-    check(x, {})
+    x = check(model, x, {})
     allowed = tolerance_of(tol, None, None, x[0].numel()).nats
     assert allowed is not None
     found, truth = (

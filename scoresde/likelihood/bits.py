@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde import reprs
+from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.likelihood.bounds import elbo
 from scoresde.likelihood.density import log_likelihood, mean_and_error
 from scoresde.likelihood.dequantisation import Dequantisation, DiscreteTransform, Uniform, gaussian_decoder
@@ -72,10 +73,11 @@ _DRAWS = 2**40
 _ALONE = ("tol", "rtol", "atol", "divergence", "method", "variable", "nodes", "progress", "on_done", "scaling")
 
 
+@checked
 def bits_per_dim(
     model: ScoreModel,
     pixels: Tensor,
-    transform: DiscreteTransform,
+    transform: DiscreteTransform | None = None,
     *,
     dequantisation: Dequantisation | Literal["uniform"] = "uniform",
     decoder: Literal["rounding", "gaussian"] = "rounding",
@@ -94,7 +96,8 @@ def bits_per_dim(
     Args:
         model: the score model.
         pixels: `(B, ...)`, the transform's integers.
-        transform: the data's transform, which knows its levels and its log-determinant.
+        transform: the data's transform, which knows its levels and its log-determinant; that of `model.info` if not
+            given.
         dequantisation: `"uniform"`, or `Uniform()`, `TruncatedNormal(std)`, `Posterior()`.
         decoder: `"rounding"` to the cell that a value lies in, where values beyond the outer cells are no data; or
             `"gaussian"`, by the noise at t_min, whose probabilities sum to 1.
@@ -110,9 +113,17 @@ def bits_per_dim(
         **options: of `log_likelihood`, conditions of the model included.
 
     Raises:
-        ValueError: continuous data, which has a density in nats (`log_likelihood`) but no bits per dimension; pixels
-            that are not integers of the transform's levels.
+        ValueError: no transform, and a model that does not know its data's; continuous data, which has a density in
+            nats (`log_likelihood`) but no bits per dimension; pixels that are not integers of the transform's levels.
     """
+    if transform is None:
+        if model.info is None:
+            raise ValueError(
+                "this model does not know the transform of its data: give it, as by scoresde.data.digits().transform"
+            )
+        transform = model.info.transform
+    if not isinstance(transform, DiscreteTransform):
+        raise ArgumentError(f"transform is {shown(transform)}, expected that of the data, such as Discrete(256)")
     if transform.levels is None:
         raise ValueError(f"bits/dim is for discrete data and {transform!r} is continuous: use log_likelihood, in nats")
     if model.transform is not None:
@@ -130,6 +141,7 @@ def bits_per_dim(
         raise ValueError(f"draws is {draws}, expected at least 1")
     if pixels.ndim < 2 or len(pixels) < 1:
         raise ValueError(f"pixels has shape {tuple(pixels.shape)}, expected (B, ...) with at least one sample")
+    pixels = model.on_device(pixels)
     shape = tuple(pixels.shape[1:])
     t = torch.tensor(model.sde.t_min if t_min is None else t_min, dtype=torch.float64)
     alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))

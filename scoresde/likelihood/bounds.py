@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from scoresde import reprs
+from scoresde.arguments import checked
 from scoresde.likelihood.density import check, mean_and_error
 from scoresde.likelihood.flow import Flow, LikelihoodError
 from scoresde.likelihood.scaling import CovarianceScaling, ScalarScaling, Scaling, Spread
@@ -80,6 +81,7 @@ class Bound:
         return reprs.bound_html(self)
 
 
+@checked
 @torch.no_grad()
 def elbo(
     model: ScoreModel,
@@ -128,6 +130,7 @@ def elbo(
         ValueError: samples that are not finite, numbers below 1, or a time outside the SDE's interval.
         LikelihoodError: a bound that is not finite; it holds those of the others.
     """
+    x = model.on_device(x)
     path = _Path(model, x, cond, t_min, t_max, prior, scaling, draws, draws, seed, first, batch_size)
     uniform = SampleNoise(seed, path.indices, (), torch.float64, x.device, stream=_STREAM + 1)
     strata = torch.stack([(j + uniform.uniform()) / draws for j in range(draws)], 1)
@@ -137,6 +140,7 @@ def elbo(
     return path.bound(value, _variance(terms).sqrt())
 
 
+@checked
 @torch.no_grad()
 def discrete_elbo(
     model: ScoreModel,
@@ -199,6 +203,7 @@ def discrete_elbo(
     steps = 100 if steps is None else steps
     if steps < 1:
         raise ValueError(f"steps is {steps}, expected at least 1")
+    x = model.on_device(x)
     path = _Path(model, x, cond, t_min, t_max, prior, scaling, draws, draws * steps, seed, first, batch_size)
     if grid is None:
         w = path.end * torch.arange(1, steps + 1, dtype=torch.float64) / steps
@@ -237,7 +242,7 @@ class _Path:
         first: int,
         batch_size: int | None,
     ) -> None:
-        check(x, cond, prior)
+        x = check(model, x, cond, prior)
         if draws < 1:
             raise ValueError(f"draws is {draws}, expected at least 1")
         if evaluations >= _TERMS:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.likelihood.density import check, state_dtype, tolerance_of
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.scaling import Scaling
@@ -19,6 +20,7 @@ __all__ = ["decode", "encode", "interpolate", "round_trip_error"]
 _PARALLEL = 1e-6
 
 
+@checked
 @torch.no_grad()
 def encode(
     model: ScoreModel,
@@ -40,11 +42,12 @@ def encode(
 
     In the dtype of x, float32 at least. Args, and errors raised, are those of `log_likelihood`.
     """
-    check(x, cond)
+    x = check(model, x, cond)
     flow = Flow(model, x.shape, cond, t_min, t_max, variable, scaling, x.device)
     return _carried(flow, model.to_model_space(x), rtol, atol, method, batch_size, back=False)
 
 
+@checked
 @torch.no_grad()
 def decode(
     model: ScoreModel,
@@ -61,11 +64,12 @@ def decode(
     **cond: Any,
 ) -> Tensor:
     """The data `(B, ...)` at t_min of a code z `(B, ...)` at t_max; the inverse of `encode` to the tolerance."""
-    check(z, cond)
+    z = check(model, z, cond)
     flow = Flow(model, z.shape, cond, t_min, t_max, variable, scaling, z.device)
     return _carried(flow, z, rtol, atol, method, batch_size, back=True)
 
 
+@checked
 def round_trip_error(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
     """Root mean square over the elements of decode(encode(x)) − x, `(B,)` float64 in units of x.
 
@@ -80,10 +84,12 @@ def round_trip_error(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
     Raises:
         ValueError, LikelihoodError: as `log_likelihood`.
     """
+    x = model.on_device(x)
     back = decode(model, encode(model, x, **options), **options)
     return (back.double() - x.double()).flatten(1).square().mean(1).sqrt()
 
 
+@checked
 @torch.no_grad()
 def interpolate(model: ScoreModel, a: Tensor, b: Tensor, steps: int = 8, **options: Any) -> Tensor:
     """Data `(B, steps, ...)` on the way from a to b, each `(B, ...)`, by their codes.
@@ -112,8 +118,7 @@ def interpolate(model: ScoreModel, a: Tensor, b: Tensor, steps: int = 8, **optio
         raise ValueError(f"a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}, expected the same")
     if steps < 2:
         raise ValueError(f"steps is {steps}, expected at least 2, the ends")
-    check(a, options)
-    check(b, options)
+    a, b = check(model, a, options), check(model, b, options)
     count, shape, t_max = len(a), a.shape[1:], options.get("t_max")
     # In float64, so that no code is rounded.
     u, v = encode(model, torch.cat((a.double(), b.double())), **_repeated(options, count, 2)).flatten(1).split(count)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from scoresde import reprs
+from scoresde.arguments import checked
 from scoresde.divergence import Auto, Divergence, Exact, Hutchinson, Traces
 from scoresde.likelihood.flow import Flow, LikelihoodError, Tolerance
 from scoresde.likelihood.scaling import CovarianceScaling, Scaling
@@ -84,6 +85,7 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     return values.mean().item(), error
 
 
+@checked
 @torch.no_grad()
 def log_likelihood(
     model: ScoreModel,
@@ -142,7 +144,7 @@ def log_likelihood(
         LikelihoodError: the path of a sample could not be followed, or its divergence is not finite. It holds the
             results of the others.
     """
-    check(x, cond, prior)
+    x = check(model, x, cond, prior)
     tolerance = tolerance_of(tol, rtol, atol, x[0].numel())
     if nodes is None:
         nodes = 3 if tolerance.nats is not None and tolerance.nats >= 2e-4 * x[0].numel() else 4
@@ -205,15 +207,19 @@ def tolerance_of(tol: float | None, rtol: float | None, atol: float | None, size
     return Tolerance(None, 1e-5 if rtol is None else rtol, 1e-5 if atol is None else atol)
 
 
-def check(x: Tensor, cond: dict[str, Any], prior: str = "matched") -> None:
-    """ValueError for what is not a batch of finite numbers, conditions of another length, or an unknown prior.
+def check(model: ScoreModel, x: Tensor, cond: dict[str, Any], prior: str = "matched") -> Tensor:
+    """x on the model's device; arrays and lists among the conditions become tensors in place.
 
-    Arrays and lists among the conditions become tensors in place.
+    Raises:
+        ValueError: what is not a batch of finite numbers, conditions of another length, or an unknown prior.
     """
     if prior not in ("matched", "plain"):
         raise ValueError(f"prior is {prior!r}, expected 'matched' or 'plain'")
     if not x.is_floating_point():
-        raise ValueError(f"x has dtype {x.dtype}, expected floating point in model space; see Transform.encode")
+        raise ValueError(
+            f"x has dtype {x.dtype}, expected floating point in model space: bits_per_dim takes pixels, and "
+            "model.info.transform.encode(pixels) their place there"
+        )
     if x.ndim < 2 or x.shape[0] < 1:
         raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, ...) with at least one sample")
     broken = (~x.flatten(1).isfinite().all(1)).nonzero()[:, 0]
@@ -222,7 +228,9 @@ def check(x: Tensor, cond: dict[str, Any], prior: str = "matched") -> None:
             f"x has values that are not finite in {len(broken)} of {len(x)} samples, the first of them sample "
             f"{int(broken[0])}: remove those first"
         )
-    cond.update(as_conditions(cond, len(x), x.device))
+    x = model.on_device(x)
+    cond.update(as_conditions(cond, len(x), x.device, model.info))
+    return x
 
 
 @dataclass

@@ -15,11 +15,12 @@ import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.likelihood.variational import CellFlow
 from scoresde.sampling.noise import SampleNoise
 
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class DiscreteTransform(Protocol):
     """What is asked of a transform; `scoresde.data.Discrete` has it."""
 
@@ -114,6 +116,7 @@ class Uniform(_InCell):
         return uniform, uniform.new_zeros(len(uniform))
 
 
+@checked
 class TruncatedNormal(_InCell):
     """A normal density about the middle of the cell, cut off at its edges (Zheng et al. 2023, section 4.2).
 
@@ -158,6 +161,7 @@ class Posterior(Dequantisation):
         return alpha * transform.encode(pixels).double() + sigma * eps, log_q.flatten(1).sum(1)
 
 
+@checked
 class Variational(Dequantisation):
     """A flow in the cell that was trained for the model (Ho et al. 2019, Flow++, section 3.1).
 

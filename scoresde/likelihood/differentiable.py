@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.divergence import Divergence, Exact, Hutchinson
 from scoresde.likelihood.density import check, prior_log_prob
 from scoresde.likelihood.flow import Flow
@@ -44,6 +45,7 @@ class _Again(torch.autograd.Function):
         return None, next(found), *(next(found) if p.requires_grad else None for p in parameters)
 
 
+@checked
 def differentiable_log_prob(
     model: ScoreModel,
     x: Tensor,
@@ -81,7 +83,8 @@ def differentiable_log_prob(
     Raises:
         ValueError: as `log_likelihood`, fewer than 1 step, or a forward-mode divergence.
     """
-    check(x.detach(), cond, prior)
+    x = model.on_device(x)
+    check(model, x.detach(), cond, prior)
     if steps < 1:
         raise ValueError(f"steps is {steps}, expected at least 1")
     if isinstance(divergence, Exact) and divergence.mode == "forward":

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.dct import DCT
 from scoresde.statistics import Statistics
 
@@ -111,6 +112,7 @@ class DCTScaling(Scaling):
         return DCTSpread(variances, DCT(statistics.shape, variances.device))
 
 
+@checked
 class CovarianceScaling(Scaling):
     """The covariance matrix; `DCTScaling` where the model does not know it.
 

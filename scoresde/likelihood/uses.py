@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.likelihood.density import log_likelihood
 from scoresde.score import ScoreModel
 
 __all__ = ["auroc", "bayes_classify", "class_log_prob", "typicality"]
 
 
+@checked
 def typicality(values: Tensor, reference: Tensor) -> Tensor:
     """Distance `(N,)` float64 of each value from the reference's mean, in units of the reference's standard deviation.
 
@@ -39,6 +41,7 @@ def typicality(values: Tensor, reference: Tensor) -> Tensor:
     return (values - reference.mean()).abs() / std
 
 
+@checked
 def auroc(inside: Tensor, outside: Tensor) -> tuple[float, float]:
     """The probability that a score of `outside` exceeds one of `inside`, ties counting half, and its standard error.
 
@@ -68,6 +71,7 @@ def auroc(inside: Tensor, outside: Tensor) -> tuple[float, float]:
     return above.mean().item(), math.sqrt(float(above.var() / len(outside) + below.var() / len(inside)))
 
 
+@checked
 def class_log_prob(
     model: ScoreModel, x: Tensor, classes: int, *, seed: int, name: str = "labels", **options: Any
 ) -> Tensor:
@@ -101,6 +105,7 @@ def class_log_prob(
     return torch.stack(columns, 1)
 
 
+@checked
 def bayes_classify(log_prob: Tensor, log_prior: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The most probable class `(B,)` int64 of each sample, and the probabilities `(B, K)` float64 of all.
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from scoresde.arguments import checked
 from scoresde.bounded import parse_json, read_tensor_header
 from scoresde.digests import is_intact
 
@@ -28,6 +29,7 @@ _MOST = 64  # couplings, blocks or bins that a file may ask for
 _NUMBERS = 2**25  # of splines' parameters at once
 
 
+@checked
 class CellFlow(nn.Module):
     """An invertible map of the unit cube onto itself, given integers of the same shape.
 

@@ -1,5 +1,6 @@
 """All sample-quality metrics of one pair of sample sets."""
 
+from scoresde.arguments import checked
 from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import PCA, FeatureMap, Samples, as_features, paired_features
 from scoresde.metrics.frechet import frechet_distance
@@ -20,6 +21,7 @@ METRICS = LOWER_IS_BETTER + HIGHER_IS_BETTER
 FEWEST = 7  # samples on each side: 5 neighbours and a jackknife
 
 
+@checked
 def evaluate_samples(
     a: Samples, b: Samples, features: PCA | FeatureMap | None = None, seed: int = 0, same_units: bool = False
 ) -> dict[str, Estimate]:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.metrics.units import require_same_units
 
 Samples = Tensor | np.ndarray
@@ -15,6 +16,7 @@ FeatureMap = Callable[[Tensor], Samples]
 _BATCH = 512
 
 
+@checked
 @dataclass(frozen=True)
 class PCA:
     """Projection on the leading principal components of the reference set (scikit-learn's, not whitened).

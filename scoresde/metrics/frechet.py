@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import PCA, FeatureMap, Samples, paired_features
 
 
+@checked
 def frechet_distance(
     a: Samples, b: Samples, features: PCA | FeatureMap | None = None, resamples: int = 50, seed: int = 0
 ) -> Estimate:
@@ -43,6 +45,7 @@ def frechet_distance(
     return Estimate(value, replicates.std().item(), n, "frechet_distance")
 
 
+@checked
 def frechet_from_moments(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
     """Squared Fréchet distance between N(mean_a, cov_a) and N(mean_b, cov_b): means (F,), covariances (F, F).
 

@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.metrics.distances import row_blocks, squared_distances
 from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import PCA, FeatureMap, Samples, paired_features
@@ -25,6 +26,7 @@ _GROUPS = 20
 _PAIRS = 2**18
 
 
+@checked
 def precision_recall(
     a: Samples, b: Samples, k: int = 5, features: PCA | FeatureMap | None = None, seed: int = 0
 ) -> dict[str, Estimate]:
@@ -54,6 +56,7 @@ def precision_recall(
     return _precision_recall(sets, sets.memberships(sets.a, sets.b, sets.radii(sets.b)))
 
 
+@checked
 def density_coverage(
     a: Samples, b: Samples, k: int = 5, features: PCA | FeatureMap | None = None, seed: int = 0
 ) -> dict[str, Estimate]:
@@ -79,6 +82,7 @@ def density_coverage(
     return _density_coverage(sets, radii, sets.memberships(sets.a, sets.b, radii))
 
 
+@checked
 def manifold_metrics(
     a: Samples, b: Samples, k: int = 5, features: PCA | FeatureMap | None = None, seed: int = 0
 ) -> dict[str, Estimate]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.metrics.distances import row_blocks, squared_distances
 from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import PCA, FeatureMap, Samples, paired_features
@@ -15,6 +16,7 @@ from scoresde.metrics.features import PCA, FeatureMap, Samples, paired_features
 _MEDIAN_SAMPLES = 2000
 
 
+@checked
 @dataclass(frozen=True)
 class PolynomialKernel:
     """k(x, y) = (x·y / F + 1)^degree, the kernel of KID at degree 3 (Bińkowski et al. 2018, eq. 4)."""
@@ -27,6 +29,7 @@ class PolynomialKernel:
         return (x @ y.T).div_(x.shape[1]).add_(1).pow_(self.degree)
 
 
+@checked
 @dataclass(frozen=True)
 class GaussianKernel:
     """k(x, y) = mean over scales s of exp(−‖x − y‖² / (2 s² h²)), h the bandwidth.
@@ -71,6 +74,7 @@ class GaussianKernel:
 Kernel = PolynomialKernel | GaussianKernel | Callable[[Tensor, Tensor], Tensor]
 
 
+@checked
 def mmd(a: Samples, b: Samples, kernel: Kernel | None = None, features: PCA | FeatureMap | None = None) -> Estimate:
     """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3); it can be negative.
 

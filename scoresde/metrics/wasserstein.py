@@ -5,11 +5,13 @@ import math
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.metrics.distances import BLOCK
 from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import PCA, FeatureMap, Samples, paired_features
 
 
+@checked
 def sliced_wasserstein(
     a: Samples,
     b: Samples,

@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoresde.arguments import checked
 
+
+@checked
 class FourierFeatures(nn.Module):
     r"""Cosines and sines of the noise level at evenly spaced frequencies.
 
@@ -47,6 +50,7 @@ class FourierFeatures(nn.Module):
         return math.sqrt(2) * torch.cat((phase.cos(), phase.sin()), dim=1)
 
 
+@checked
 class GaussianFourierFeatures(nn.Module):
     r"""Sines and cosines of the noise level at random frequencies (Song et al. 2021, appendix C.1).
 
@@ -82,6 +86,7 @@ class GaussianFourierFeatures(nn.Module):
         return torch.cat((phase.sin(), phase.cos()), dim=1)
 
 
+@checked
 class PositionalFeatures(nn.Module):
     r"""The transformer's position encoding of the noise level, as in DDPM and DDPM++ (Ho et al. 2020).
 
@@ -117,6 +122,7 @@ class PositionalFeatures(nn.Module):
         return torch.cat((phase.sin(), phase.cos()), dim=1)
 
 
+@checked
 class Conditioning(nn.Module):
     """One vector for each sample from its noise level and its class label.
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoresde.arguments import checked
 from scoresde.networks.embedding import Conditioning, Modulation, check_inputs
 
 
+@checked
 class MLP(nn.Module):
     """A residual perceptron for events of any shape, flattened inside.
 

@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoresde.arguments import checked
 from scoresde.networks.embedding import Conditioning, Modulation, check_inputs
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
+@checked
 class UNet(nn.Module):
     """U-Net of residual blocks (Dhariwal & Nichol 2021, as in Karras et al. 2022).
 

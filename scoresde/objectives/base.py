@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde.objectives import times as times_module
+from scoresde.arguments import checked
 from scoresde.objectives.times import Times, UniformTime, low_discrepancy
 from scoresde.objectives.weightings import SigmaSquared, Weighting
 from scoresde.score import ScoreModel
@@ -29,6 +29,7 @@ class Loss(NamedTuple):
     log_snr: Tensor
 
 
+@checked
 class Objective(ABC):
     """A score-matching loss.
 
@@ -42,14 +43,6 @@ class Objective(ABC):
     def __init__(
         self, weighting: Weighting | None = None, times: Times | None = None, stratified: bool = False
     ) -> None:
-        if times is not None and not isinstance(times, Times):
-            name = type(times).__name__ if type(times).__name__ in times_module.__all__ else "UniformTime"
-            raise TypeError(
-                f"times is {times!r} of {type(times).__module__}, expected a distribution of times, such as "
-                f"scoresde.objectives.{name}()"
-            )
-        if weighting is not None and not isinstance(weighting, Weighting):
-            raise TypeError(f"weighting is {weighting!r}, expected a Weighting, such as SigmaSquared()")
         self.weighting = SigmaSquared() if weighting is None else weighting
         self.times = UniformTime() if times is None else times
         self.stratified = stratified

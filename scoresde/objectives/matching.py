@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from scoresde.arguments import checked
 from scoresde.objectives.base import Loss, Objective, _at_least_float32, _normal
 from scoresde.objectives.times import Times
 from scoresde.objectives.weightings import Weighting
@@ -78,6 +79,7 @@ class ImplicitScoreMatching(Objective):
         return self._loss(model, t, correction, (_dot(value, value) - 2 * sigma * trace) / size)
 
 
+@checked
 class SlicedScoreMatching(Objective):
     """Implicit score matching with random projections v, E[v vᵀ] = I, in place of the trace.
 

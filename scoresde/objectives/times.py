@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.objectives.weightings import Weighting
 from scoresde.sde import SDE
 
@@ -63,6 +64,7 @@ class UniformTime(Times):
         return t, torch.full_like(t, length)
 
 
+@checked
 @dataclass(frozen=True)
 class LogNormalSigma(Times):
     """log(σ/α) normal, cut off at the ends of the SDE's interval (Karras et al. 2022, table 1).
@@ -103,6 +105,7 @@ class LogNormalSigma(Times):
         return t, 1 / (density * _rate(sde, t))
 
 
+@checked
 @dataclass(frozen=True)
 class UniformLogSNR(Times):
     """λ = log(α/σ) uniform between its values at the ends of the interval.
@@ -124,6 +127,7 @@ class UniformLogSNR(Times):
         return t, (high - low) / _rate(sde, t) if self.importance else torch.ones_like(t)
 
 
+@checked
 class ImportanceSampled(Times):
     """t with density proportional to a weighting, corrected by 1/p(t): weight times correction is flat.
 

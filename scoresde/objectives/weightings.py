@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.score import NetworkScore, ScoreModel
 from scoresde.sde import SDE
@@ -59,6 +60,7 @@ class Likelihood(Weighting):
         return (sde.diffusion(t) / sde.sigma(t)) ** 2
 
 
+@checked
 @dataclass(frozen=True)
 class EDMWeighting(Weighting):
     """(r² + σ_d²)/(r σ_d)² on the denoiser error at r = σ/α, so 1 + (r/σ_d)² on ε.
@@ -100,6 +102,7 @@ class EDMWeighting(Weighting):
         return 1 + _squared_level(sde, t) / self.sigma_data**2
 
 
+@checked
 @dataclass(frozen=True)
 class MinSNR(Weighting):
     """min(SNR, γ) on the denoiser error with SNR = (α/σ)², so min(1, γ/SNR) on ε (Hang et al. 2023,

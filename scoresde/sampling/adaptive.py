@@ -5,6 +5,7 @@ from collections.abc import Generator
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Status, Tableau, follow
 from scoresde.sampling.coordinates import Angle, Coordinate
 from scoresde.sampling.sampler import Noise, NonFiniteError, Report, Solver, StoppedError, for_rows
@@ -16,6 +17,7 @@ __all__ = ["Adaptive", "slope_terms"]
 TABLEAUS = {"bosh3": BOSH3, "dopri5": DORMAND_PRINCE, "tsit5": TSIT5, "dop853": DOP853}
 
 
+@checked
 class Adaptive(Solver):
     """An embedded Runge-Kutta pair on dy/dw = P, each sample with its own steps, in a coordinate (y, w).
 

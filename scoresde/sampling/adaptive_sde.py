@@ -5,6 +5,7 @@ from collections.abc import Generator
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.ode import Status
 from scoresde.sampling.adaptive import check_tolerances, refuse
 from scoresde.sampling.sampler import Noise, Report, Solver, for_rows
@@ -13,6 +14,7 @@ from scoresde.score import ScoreModel
 __all__ = ["AdaptiveSDE"]
 
 
+@checked
 class AdaptiveSDE(Solver):
     """Euler-Maruyama to x', and the mean of it and of a second step with the slope at x' to x'', which is kept.
 

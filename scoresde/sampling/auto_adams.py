@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.sampling.coordinates import Angle, Straight
 from scoresde.sampling.multistep import Multistep, Stochasticity
 from scoresde.sampling.sampler import Noise, Solver
@@ -14,6 +15,7 @@ from scoresde.statistics import Statistics
 __all__ = ["AutoAdams"]
 
 
+@checked
 class AutoAdams(Solver):
     """`Multistep` on the velocity, of order 2 below 12 steps and 4 from there; for networks 2, 3 from 16, 4 from 25.
 

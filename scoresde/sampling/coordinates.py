@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.sde import SDE
 
 __all__ = ["Angle", "Coordinate", "LogSNR", "NoiseLevel", "SignalLevel", "Straight", "Time"]
@@ -129,6 +130,7 @@ class SignalLevel(Coordinate):
         return torch.ones_like(t), torch.zeros_like(t)
 
 
+@checked
 class Angle(Coordinate):
     """x/(α √(d² + s²)) in θ = arctan(s/d); P = (d ε − (s/d) x₀)/√(d² + s²).
 
@@ -160,6 +162,7 @@ class Angle(Coordinate):
         return -angle.sin() / self.std, angle.cos()
 
 
+@checked
 class Straight(Coordinate):
     """x/(d α + σ) in u = s/(d + s); P = ε − x₀/d, the velocity of the straight interpolant (Liu et al. 2022).
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.sampling.sampler import Noise, Solver
 from scoresde.score import ScoreModel
 
@@ -33,6 +34,7 @@ class NoiseScale(ABC):
         """φ of float64 noise levels s = σ/α of any shape."""
 
 
+@checked
 @dataclass(frozen=True)
 class PowerScale(NoiseScale):
     """φ = s^p: the ODE for p = 1, the reverse SDE for 2, the paper's ER SDE 2 and 3 for 1.5 and 2.5.
@@ -75,6 +77,7 @@ class ERSDE5(NoiseScale):
         return s * ((s**0.3).exp() + 10)
 
 
+@checked
 class ERSDE(Solver):
     """ER-SDE-Solver-1, 2 and 3 (Cui et al. 2023), under any SDE; one evaluation a step.
 

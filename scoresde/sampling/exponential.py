@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.sampling.coordinates import LogSNR
 from scoresde.sampling.phi import phi
 from scoresde.sampling.runge_kutta import advance, stage_times
@@ -89,6 +90,7 @@ def _check_nodes(**nodes: float) -> None:
         raise ValueError(f"{', '.join(f'{k} is {v}' for k, v in nodes.items())}, expected 0 < {' < '.join(nodes)} <= 1")
 
 
+@checked
 class ExponentialRungeKutta(Solver):
     """The reverse SDE or the probability-flow ODE by an exponential Runge-Kutta method in λ.
 
@@ -159,6 +161,7 @@ class ExponentialRungeKutta(Solver):
             yield x
 
 
+@checked
 class DPMSolverSinglestep(ExponentialRungeKutta):
     """DPM-Solver-2 and -3 (Lu et al. 2022a), with data prediction DPM-Solver++ 2S and 3S (Lu et al. 2022b).
 
@@ -179,6 +182,7 @@ class DPMSolverSinglestep(ExponentialRungeKutta):
         self.order = order
 
 
+@checked
 class RES(ExponentialRungeKutta):
     """RES 2S and 3S (Zhang et al. 2023): the weights satisfy the stiff order conditions, Σ b_k c_k = φ₂(z).
 
@@ -207,6 +211,7 @@ class RES(ExponentialRungeKutta):
         self.order = order
 
 
+@checked
 class SEEDS(DPMSolverSinglestep):
     """SEEDS-1, -2 and -3 (Gonzalez et al. 2023): the reverse SDE by the stages of DPM-Solver-1, -2 and -3.
 

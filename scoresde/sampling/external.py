@@ -8,6 +8,7 @@ import torchsde
 from scipy.integrate import OdeSolver, solve_ivp
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.sampling.sampler import Noise, NonFiniteError, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE, ReverseSDE
@@ -15,6 +16,7 @@ from scoresde.sde import SDE, ReverseSDE
 __all__ = ["ScipyODE", "TorchSDE"]
 
 
+@checked
 class ScipyODE(Solver):
     """The probability-flow ODE by `scipy.integrate.solve_ivp`: a black box in float64 on the CPU.
 
@@ -96,6 +98,7 @@ class _Remembering(ReverseSDE):
         return self._last[2]
 
 
+@checked
 class TorchSDE(Solver):
     """The reverse SDE by torchsde (Li et al. 2020).
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from scoresde.arguments import checked
 from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, Straight, Time
 from scoresde.sde import SDE, VPSDE
 from scoresde.statistics import Statistics
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 
+@checked
 class Grid(ABC):
     """A rule for the times of a solve.
 
@@ -106,6 +108,7 @@ def _uniform(coordinate: Coordinate, steps: int, sde: SDE, t_min: float, t_max: 
     return _pinned(coordinate.time(sde, _spread(steps, first, last)), t_min, t_max)
 
 
+@checked
 class UniformVariable(Grid):
     """Uniform in the time variable of any coordinate.
 
@@ -144,6 +147,7 @@ class UniformLogSNR(Grid):
         return _uniform(LogSNR(), self.steps, sde, t_min, t_max)
 
 
+@checked
 class UniformAngle(Grid):
     """Uniform in the angle θ = arctan(s/d), s = σ/α, in which the state turns from noise to data (Salimans & Ho 2022).
 
@@ -160,6 +164,7 @@ class UniformAngle(Grid):
         return _uniform(self._coordinate, self.steps, sde, t_min, t_max)
 
 
+@checked
 class UniformStraight(Grid):
     """Uniform in the straight interpolant's time u = s/(d + s), s = σ/α (Liu et al. 2022).
 
@@ -181,6 +186,7 @@ _FOR_EXACT_SCORES = ((40, 0.2, 0.04, 0.5), (25, 0.27, 0.04, 0.5), (12, 0.3, 0.0,
 _FOR_NETWORKS = ((25, 0.25, 0.4, 0.0), (0, 1 / 3, 0.1, 0.0))
 
 
+@checked
 class DataStraight(Grid):
     """Uniform in u = s/(d + s), with d a part of the largest standard deviation of the data in any direction.
 
@@ -284,6 +290,7 @@ class VEGrid(UniformLogSNR):
     """Geometric in σ²/α²: EDM's discretisation of VE (Karras et al. 2022, table 1), the same as uniform λ."""
 
 
+@checked
 class VPGrid(Grid):
     """Uniform in the t at which the VP SDE has the same σ/α: EDM's discretisation of VP (Karras et al. 2022, table 1).
 
@@ -313,6 +320,7 @@ class VPGrid(Grid):
         return _pinned(sde.time(self._vp.log_snr(_spread(self.steps, first, last))), t_min, t_max)
 
 
+@checked
 class KarrasGrid(Grid):
     """Uniform in (σ/α)^(1/ρ) (Karras et al. 2022, eq. 5).
 
@@ -332,6 +340,7 @@ class KarrasGrid(Grid):
         return _pinned(sde.time(-self.rho * _spread(self.steps, first, last).log()), t_min, t_max)
 
 
+@checked
 class DiscreteTime(Grid):
     """Some of the times t_k = k t_max/train_steps, k = 1 ... train_steps, of a discrete-time model, each at most once.
 
@@ -383,6 +392,7 @@ class DiscreteTime(Grid):
         return (unit * level).clamp(t_min, t_max)
 
 
+@checked
 class ExplicitTimes(Grid):
     """The given times, decreasing.
 

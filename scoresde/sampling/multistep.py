@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.sampling.coordinates import Angle, Coordinate
 from scoresde.sampling.sampler import Noise, Solver
 from scoresde.score import ScoreModel
@@ -55,6 +56,7 @@ class Stochasticity(ABC):
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
 
 
+@checked
 class ConstantTau(Stochasticity):
     """The same τ everywhere."""
 
@@ -65,6 +67,7 @@ class ConstantTau(Stochasticity):
         return self.tau**2 * (stop - start)
 
 
+@checked
 class IntervalTau(Stochasticity):
     """τ where s_min ≤ σ/α ≤ s_max, 0 elsewhere (Xue et al. 2023, section 6; Karras et al. 2022, algorithm 2)."""
 
@@ -80,6 +83,7 @@ class IntervalTau(Stochasticity):
         return self.tau**2 * (stop.clamp(low, high) - start.clamp(low, high))
 
 
+@checked
 class Eta(Stochasticity):
     """DDIM's η (Song, Meng & Ermon 2021, eq. 16): 0 is DDIM, 1 is DDPM's ancestral sampling, at order 1.
 
@@ -118,6 +122,7 @@ class Step:
     corrector: tuple[list[float], float] | None
 
 
+@checked
 class Multistep(Solver):
     """Predictor of order 1 to 4, corrector of order 0 to 4, in any coordinate, for the ODE or the SDE.
 

@@ -16,6 +16,7 @@ from collections.abc import Generator
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.sampling.adaptive import data_std, slope_terms
 from scoresde.sampling.coordinates import Angle, Coordinate, NoiseLevel
 from scoresde.sampling.multistep import Multistep, Step
@@ -26,6 +27,7 @@ from scoresde.sde import SDE
 __all__ = ["Picard"]
 
 
+@checked
 class Picard(Solver):
     """The steps of a `Multistep` method, many at once (ParaDiGMS; Shih et al. 2023, algorithm 1).
 

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.sampling.sampler import Noise, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
@@ -51,6 +52,7 @@ class Predictor(_Described, ABC):
         return c_x * alpha, c_x * sigma - c_s / sigma
 
 
+@checked
 class Corrector(_Described, ABC):
     """Steps of Langevin dynamics at a fixed time, x ← x + ε score + √(2ε) z.
 
@@ -89,6 +91,7 @@ class ReverseDiffusion(Predictor):
         return 2 - a, b**2, b
 
 
+@checked
 class Ancestral(Predictor):
     """x ← (x + b² score)/a + c z: the posterior of a Markov chain (Ho et al. 2020, algorithm 2; Song et al.
     2021, eq. 4 and 47).
@@ -157,6 +160,7 @@ class NoCorrector(Corrector):
         return 0.0
 
 
+@checked
 class PredictorCorrector(Solver):
     """A predictor step, then the corrector's steps at the new time (Song et al. 2021, algorithm 1).
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.sampling.coordinates import NoiseLevel
 from scoresde.sampling.grids import KarrasGrid
 from scoresde.sampling.runge_kutta import Heun
@@ -20,6 +21,7 @@ from scoresde.sde import SDE
 __all__ = ["Restart", "RestartInterval"]
 
 
+@checked
 @dataclass(frozen=True)
 class RestartInterval:
     """Where to restart, in noise levels s = σ/α of x/α (σ of Xu et al. 2023), and how often.
@@ -76,6 +78,7 @@ def _log(level: float) -> Tensor:
     return torch.tensor(max(level, 1e-300), dtype=torch.float64).log()
 
 
+@checked
 class Restart(Solver):
     """An ODE solver on the grid, with restarts (Xu et al. 2023, section 3.1).
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.sampling.coordinates import Coordinate, Time
 from scoresde.sampling.sampler import Noise, Solver
 from scoresde.score import ScoreModel
@@ -82,6 +83,7 @@ TABLEAUS = {
 }
 
 
+@checked
 @dataclass(frozen=True)
 class Churn:
     """Noise added before a step, which then starts from the higher level (Karras et al. 2022, algorithm 2).
@@ -144,6 +146,7 @@ def advance(scale: float, x: Tensor, weights: list[float], slopes: list[Tensor])
     return out
 
 
+@checked
 class RungeKutta(Solver):
     """The probability-flow ODE by an explicit Runge-Kutta method, in a coordinate of choice.
 
@@ -200,6 +203,7 @@ class RungeKutta(Solver):
             yield x
 
 
+@checked
 class Euler(RungeKutta):
     """y ← y + h P: first order, one evaluation a step (Song et al. 2021, eq. 13, if in t).
 
@@ -214,6 +218,7 @@ class Euler(RungeKutta):
         super().__init__("euler", coordinate, churn)
 
 
+@checked
 class Heun(RungeKutta):
     """The trapezoidal rule with an Euler predictor: second order, two evaluations a step.
 

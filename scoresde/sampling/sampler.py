@@ -3,7 +3,7 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 
 from scoresde import reprs
+from scoresde.arguments import checked
+from scoresde.data.info import DataInfo
 from scoresde.ode import Status
 from scoresde.progress import Progress
-from scoresde.sampling import grids
 from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.grids import Grid
 from scoresde.sampling.noise import SampleNoise
 from scoresde.score import Prediction, ScoreModel, as_conditions, in_model_space
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from scoresde.divergence import Divergence
 
 __all__ = [
@@ -144,6 +147,8 @@ class Samples:
         log_prob: `(B,)` float64, nats, the log-density of `x` at the last of `times` under the probability-flow ODE, if
             it was asked for; not a number for a sample that did not arrive.
         stderr: `(B,)` float64, standard error of `log_prob` from random probes; 0 for an exact divergence.
+        labels: `(B,)` int64, the classes that were asked for, if any.
+        info: facts about the data that the model is of, where they are known; see `ScoreModel.info`.
     """
 
     x: Tensor
@@ -156,6 +161,39 @@ class Samples:
     sweeps: Tensor | None = None
     log_prob: Tensor | None = None
     stderr: Tensor | None = None
+    labels: Tensor | None = None
+    info: DataInfo | None = None
+
+    @property
+    def decoded(self) -> Tensor:
+        """The samples as values of the data: integers such as pixels (uint8 for up to 256 levels), or `x` as it is.
+
+        Raises:
+            ValueError: samples of discrete data that hold NaN.
+        """
+        return self.x if self.info is None or self.info.transform.levels is None else self.info.transform.decode(self.x)
+
+    def plot(self, data: Any = None, n: int = 100) -> "Figure":
+        """The samples as their shape allows: pictures side by side, points in the plane, histograms or curves.
+
+        Args:
+            data: `(M, ...)` values of the data, to be drawn beside the samples.
+            n: the most pictures or curves.
+
+        Returns:
+            A matplotlib figure, which a notebook shows by itself; see `scoresde.plots.samples`.
+
+        Raises:
+            ValueError: samples that are not finite, or data of another shape.
+        """
+        from scoresde import plots  # late: matplotlib takes a second to load
+
+        info, titles = self.info, None
+        if self.labels is not None and self.labels.ndim == 1:
+            names = None if info is None else info.class_names
+            titles = [str(k) if names is None else names[k] for k in self.labels[:n].tolist()]
+        levels = None if info is None else info.transform.levels
+        return plots.samples(self.decoded, data, levels=levels, titles=titles, n=n)
 
     def __repr__(self) -> str:
         return f"Samples(x={tuple(self.x.shape)}, nfe={self.nfe}, steps={len(self.times) - 1})"
@@ -253,19 +291,12 @@ class Sampler:
         TypeError: a solver that is no `Solver`, or a grid that is no `Grid`, such as a distribution of times.
     """
 
+    @checked
     def __init__(
         self, solver: Solver, grid: Grid, denoise: bool = True, noise: Literal["white", "brownian"] = "white"
     ) -> None:
         if noise not in ("white", "brownian"):
             raise ValueError(f"noise is {noise!r}, expected 'white' or 'brownian'")
-        if not isinstance(solver, Solver):
-            raise TypeError(f"solver is {solver!r}, expected a Solver, such as scoresde.sampling.Heun()")
-        if not isinstance(grid, Grid):
-            name = type(grid).__name__ if type(grid).__name__ in grids.__all__ else "UniformTime"
-            raise TypeError(
-                f"grid is {grid!r} of {type(grid).__module__}, expected a time grid, such as "
-                f"scoresde.sampling.{name}(50)"
-            )
         self.solver = solver
         self.grid = grid
         self.denoise = denoise
@@ -276,10 +307,11 @@ class Sampler:
         return f"Sampler({self.solver!r}, {self.grid!r}, denoise={self.denoise}{noise})"
 
     @torch.no_grad()
+    @checked
     def __call__(
         self,
         model: ScoreModel,
-        shape: tuple[int, ...] | None = None,
+        shape: int | Sequence[int] | None = None,
         *,
         x_init: Tensor | None = None,
         seed: int = 0,
@@ -301,7 +333,8 @@ class Sampler:
 
         Args:
             model: the score model.
-            shape: `(B, ...)`, the number of samples and their event shape; or give `x_init`.
+            shape: `(B, ...)`, the number of samples and the shape of one, or B alone where the model knows the latter;
+                or give `x_init`.
             x_init: `(B, ...)`, the state at the grid's first time, instead of a draw from the prior; in model space,
                 where noise is (`ScoreModel.to_model_space` takes data there).
             seed: sample i is a function of the seed and of i alone.
@@ -326,11 +359,12 @@ class Sampler:
         """
         if (shape is None) == (x_init is None):
             raise ValueError("give either shape=(B, ...) or x_init, not both or neither")
-        shape = tuple(shape) if shape is not None else tuple(x_init.shape)  # type: ignore[union-attr]
+        shape = model.batch_shape(shape) if shape is not None else tuple(x_init.shape)  # type: ignore[union-attr]
         if len(shape) < 2 or min(shape) < 1:
             raise ValueError(f"shape is {shape}, expected (B, ...) with at least one sample of at least one element")
         model.check_shape(shape)
-        cond = as_conditions(cond, shape[0], model.device)
+        cond = as_conditions(cond, shape[0], model.device, model.info)
+        x_init = None if x_init is None else model.on_device(x_init)
         batch_size = shape[0] if batch_size is None else batch_size
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
@@ -395,6 +429,7 @@ class Sampler:
         else:
             self._check(x, None, far)
             samples = Samples(x, nfe, times, joined)
+        samples = replace(samples, labels=cond.get("labels"), info=model.info)
         if not log_prob:
             return _in_data_space(model, samples)
         options = {"divergence": divergence, "tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress}
@@ -418,7 +453,7 @@ class Sampler:
             warnings.warn(
                 f"{stopped} and are left there: see status and reached; loosen the tolerances or allow more steps",
                 RuntimeWarning,
-                stacklevel=4,  # past the call and the wrapper of no_grad
+                stacklevel=5,  # past the call, the checks of its arguments and the wrapper of no_grad
             )
         return Samples(x, int(each.max()), times, trajectory, each, whole.status, whole.reached, whole.sweeps)
 
@@ -457,7 +492,7 @@ def _warn_of_units(model: ScoreModel, x: Tensor, t: Tensor) -> None:
             f"x_init is {apart:.2g} standard deviations from what the model expects at t = {float(t):.3g}: it is a "
             "state in model space, where noise is; model.to_model_space takes data there",
             UserWarning,
-            stacklevel=4,  # past the call and the wrapper of no_grad
+            stacklevel=5,  # past the call, the checks of its arguments and the wrapper of no_grad
         )
 
 

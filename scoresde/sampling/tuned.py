@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.bounded import read_json
 from scoresde.sampling.coordinates import Angle
 from scoresde.sampling.grids import ExplicitTimes, Grid
@@ -32,6 +33,7 @@ __all__ = ["Tuned", "TunedSteps", "TunedTimes"]
 _FORMAT = "scoresde-tuned-1"
 
 
+@checked
 @dataclass(frozen=True)
 class TunedSteps:
     """Times and coefficients of a solver, and how well they do.
@@ -120,6 +122,7 @@ def _find(path: str | Path | None, steps: int) -> TunedSteps:
     return made
 
 
+@checked
 class TunedTimes(Grid):
     """The times of a tuned file.
 
@@ -150,6 +153,7 @@ class TunedTimes(Grid):
         return torch.tensor(self.tuned().times, dtype=torch.float64)
 
 
+@checked
 class Tuned(Solver):
     """The steps of a tuned file, on its `TunedTimes`; one evaluation a step.
 

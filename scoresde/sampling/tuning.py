@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.arguments import checked
 from scoresde.progress import Progress
 from scoresde.sampling.grids import DataStraight
 from scoresde.sampling.tuned import TunedSteps
@@ -35,6 +36,7 @@ _MOST = 2**21  # numbers in all starts together
 _FEW = 1024  # starts that the search from several grids has at least, and an eighth of all at least
 
 
+@checked
 @torch.no_grad()
 def tune(
     model: ScoreModel,

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch.utils.data import DataLoader
 
-from scoresde.data import Data, Identity, Transform, continuous
+from scoresde.arguments import checked
+from scoresde.data import Data, DataInfo
 from scoresde.data.transforms import Standardisation
 from scoresde.objectives import DenoisingScoreMatching, Likelihood, LogNormalSigma, Objective
 from scoresde.progress import say
 from scoresde.score import NetworkScore
+from scoresde.training.intake import as_data
 from scoresde.training.loggers import Logger
 from scoresde.training.loop import Interrupted, Trainer, Training, opening
 from scoresde.training.pipeline import limit_threads
@@ -50,9 +52,10 @@ class Fit:
         return f"Fit({self.steps[-1] if self.steps else 0} steps, {last}, {self.seconds:.1f} s)"
 
 
+@checked
 def fit(
     model: NetworkScore,
-    data: Data | Tensor,
+    data: Any,
     steps: int,
     *,
     objective: Objective | None = None,
@@ -66,13 +69,19 @@ def fit(
     """Train a model in place; it holds the averaged weights afterwards and is in evaluation mode.
 
     Data of any scale and offset do: the model is given the `transform` that standardises them, and samples, codes and
-    log-densities are in the data's units. A model without `statistics` is given those of the training data in model
-    space, and its preconditioning their standard deviation. A model that has statistics keeps its space. The initial
-    weights are the network's own: seed them where it is made.
+    log-densities are in the data's units. `model.info` holds what is known of them, such as the names of classes. A
+    model without `statistics` is given those of the training data in model space, and its preconditioning their
+    standard deviation. A model that has statistics keeps its space. The initial weights are the network's own: seed
+    them where it is made.
 
     Args:
         model: to train.
-        data: samples `(N, ...)` of continuous values, or a data set, whose own transform is taken.
+        data: samples `(N, ...)` as a tensor, array, data frame or list of arrays; a pair `(samples, labels)` of these,
+            where labels may be integers or names; a torch data set of x or (x, label), or a loader of one, whose batch
+            size is taken; or a `scoresde.data.Data`, whose own transform is taken. All are held in memory. Floating
+            point is continuous, uint8 are pixels of 256 levels, and pictures may be `(N, H, W, C)` or `(N, H, W)` where
+            the network takes `(C, H, W)`. All samples are trained on (of a `Data`, its `train`): keep some back to
+            judge the model by.
         steps: optimiser steps in all.
         objective: the default experiment's likelihood-weighted denoising score matching if not given.
         optimizer: from parameters to an optimiser, such as `functools.partial(torch.optim.SGD, lr=0.1)`; AdamW with
@@ -85,23 +94,23 @@ def fit(
         **options: others of `Training`, such as `batch_size`, `seed`, `ema`.
 
     Raises:
-        ValueError: an option that makes no sense, data that are not a data set or have another transform than the
-            model, or checkpoints of another model.
+        ValueError: an option that makes no sense, data of another kind, shape or transform than the model's, labels
+            that are not the network's, or checkpoints of another model.
         KeyboardInterrupt: interrupted; the model holds the average so far.
         TrainingFailed: too many steps in a row whose loss was not finite.
     """
-    if isinstance(data, Tensor):
-        data = Data("data", data, data[:1], _transform(model, data, standardise))
-    elif standardise != "auto":
+    if isinstance(data, Data) and standardise != "auto":
         raise ValueError(f"standardise={standardise!r} is for samples, and {data.name} is a data set with a transform")
-    elif model.transform not in (None, data.transform):
+    if isinstance(data, DataLoader) and data.batch_size is not None:
+        options.setdefault("batch_size", data.batch_size)
+    data = as_data(model, data, standardise)
+    if model.transform not in (None, data.transform):
         raise ValueError(
             f"the model is of data under {model.transform!r} and {data.name} has {data.transform!r}: give its samples "
             "as a tensor, or the data set the model's transform"
         )
     training = Training(**{"steps": steps, **({"checkpoint_every": None} if run_dir is None else {}), **options})
-    if data.transform.levels is None:
-        model.transform = data.transform
+    model.info = DataInfo(data.name, data.shape, data.transform, data.num_classes, data.class_names)
     if model.statistics is None:
         model.statistics = data_statistics(data, training.dequantise)
         model.preconditioning = model.preconditioning.with_data_std(float(model.statistics.std))
@@ -135,18 +144,6 @@ def fit(
             torch.set_num_threads(threads)
     centres, curve = memory.curve()
     return Fit(memory.steps, memory.losses, centres, curve, trainer.skipped, trainer.seconds)
-
-
-def _transform(model: NetworkScore, samples: Tensor, standardise: Standardisation) -> Transform:
-    """That of samples which come without one: the model's, if its space is settled."""
-    if model.transform is None and model.statistics is None:
-        return continuous(samples, standardise)
-    if standardise != "auto" and not (standardise == "none" and model.transform is None):
-        raise ValueError(
-            f"standardise={standardise!r} is for a new model, and the space of this one is settled by its "
-            f"{'statistics' if model.transform is None else 'transform'}: leave it out, or make the model anew"
-        )
-    return Identity() if model.transform is None else model.transform
 
 
 class _Memory(Logger):

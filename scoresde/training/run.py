@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from scoresde import reprs
+from scoresde.arguments import checked
 from scoresde.bounded import DamagedFile, parse_json, read_json, read_yaml
 from scoresde.data import Data, DataInfo
 from scoresde.digests import DIGEST, digest
@@ -476,10 +477,12 @@ def data_statistics(data: Data, dequantise: bool, seed: int = 0) -> Statistics:
     return Statistics.estimate(batch(raw) for raw in data.train.split(at_once))
 
 
+@checked
 def load(directory: str | Path, allow: Sequence[str] = (), accept: Sequence[str] = ()) -> NetworkScore:
     """The trained score model of a run directory, in evaluation mode.
 
-    A model of continuous data has the run's `transform`: it samples, and gives log-densities, in the data's units.
+    The model knows its data (`model.info`): of continuous data it gives samples and log-densities in their units, and
+    `model.decode(out.x)` are the pixels of discrete data; `print(model)` says what it is of.
 
     No code of the directory is run: tensors come from safetensors, and the configuration may only name classes
     in an allow-list.
@@ -496,7 +499,6 @@ def load(directory: str | Path, allow: Sequence[str] = (), accept: Sequence[str]
         CheckpointError: a missing, truncated or foreign model file.
     """
     run = Run.open(directory, allow, accept)
-    model, info = run.model(), run.info()
-    if info is not None and info.transform.levels is None:
-        model.transform = info.transform
+    model = run.model()
+    model.info = run.info()
     return model

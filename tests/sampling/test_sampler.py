@@ -488,13 +488,13 @@ def test_a_shape_that_is_not_the_model_s_is_refused(shape):
 
 
 def test_a_distribution_of_times_is_no_grid_and_a_grid_no_distribution():
-    with pytest.raises(TypeError, match=r"grid is UniformLogSNR\(.*\) of scoresde.objectives.times, .*sampling.Unif"):
+    with pytest.raises(TypeError, match=r"grid is UniformLogSNR\(.*: write UniformLogSNR.* of scoresde.sampling, not"):
         Sampler(Heun(), objectives.UniformLogSNR())
-    with pytest.raises(TypeError, match=r"grid is Heun\(.*such as scoresde.sampling.UniformTime\(50\)"):
+    with pytest.raises(TypeError, match=r"grid is Heun\(.*such as scoresde.sampling.KarrasGrid\(32\)"):
         Sampler(Heun(), Heun())
     with pytest.raises(TypeError, match=r"solver is UniformTime\(steps=3\), expected a Solver"):
         Sampler(UniformTime(3), Heun())
-    with pytest.raises(TypeError, match=r"times is UniformTime\(steps=5\) of scoresde.sampling.grids,.*objectives.U"):
+    with pytest.raises(TypeError, match=r"times is UniformTime\(steps=5\).*of scoresde.objectives, not"):
         DenoisingScoreMatching(times=UniformTime(5))
     with pytest.raises(TypeError, match="weighting is UniformTime"):
         DenoisingScoreMatching(objectives.UniformTime())

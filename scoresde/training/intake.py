@@ -1,0 +1,204 @@
+"""Data for training from Python: arrays, data frames, data sets and loaders as a `Data`."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, default_collate
+
+from scoresde.arguments import ArgumentError, as_tensor, shown
+from scoresde.data import Data, Discrete, Identity, Transform, class_index, continuous
+from scoresde.data.labels import index_classes
+from scoresde.data.transforms import Standardisation
+from scoresde.limits import check_memory
+from scoresde.score import NetworkScore
+
+__all__ = ["TAKEN", "as_data"]
+
+TAKEN = (
+    "an array, tensor or data frame (N, ...), a pair (samples, labels), a torch data set or loader of x or (x, label), "
+    "or a scoresde.data.Data"
+)
+"""What training takes, for messages."""
+
+
+def as_data(model: NetworkScore, given: Any, standardise: Standardisation) -> Data:
+    """`given` as a data set in memory, whose samples have the shape of the model's.
+
+    Args:
+        model: To be trained; its network says which shape samples have and how many classes there are.
+        given: As `TAKEN` lists. uint8 are pixels of 256 levels, floating point is continuous. Pictures may be
+            `(N, H, W, C)` or `(N, H, W)` where the network takes `(C, H, W)`.
+        standardise: As for `scoresde.training.fit`.
+
+    Raises:
+        ValueError: Anything else, samples of another shape or type, or labels that are not the network's.
+    """
+    if isinstance(given, Data):
+        _check_classes(model, given.num_classes, given.name)
+        return given
+    samples, labels = _collected(given)
+    samples = _shaped(samples, model.event_shape)
+    transform = _transform(model, samples, standardise)
+    if getattr(model.network, "num_classes", None) is None:
+        labels = None  # as of a data set that has some where the network takes none
+    _check_classes(model, None if labels is None else 0, "data")
+    if labels is None:
+        return Data("data", samples, samples[:1], transform)
+    indices, names = _indexed(model, labels)
+    return Data("data", samples, samples[:1], transform, indices, indices[:1], class_names=names)
+
+
+def _check_classes(model: NetworkScore, classes: int | None, name: str) -> None:
+    expected = getattr(model.network, "num_classes", None)
+    if expected is not None and classes is None:
+        raise ValueError(
+            f"the network has num_classes={expected} and {name} has no labels: give (samples, labels), or make the "
+            "network without classes"
+        )
+    if expected is not None and classes is not None and classes > expected:
+        raise ValueError(f"the network has num_classes={expected} and {name} has {classes} classes")
+
+
+def _collected(given: Any) -> tuple[Tensor, np.ndarray | None]:
+    """Samples `(N, ...)` and labels `(N,)`, if there are any."""
+    if isinstance(given, str | os.PathLike):
+        raise ValueError(
+            f"data is {shown(given)}, expected {TAKEN}: a file is read by scoresde.data.npz(path) or image_folder(path)"
+        )
+    if isinstance(given, tuple) and len(given) == 2 and np.ndim(given[1]) <= 1 < np.ndim(given[0]):
+        labels = given[1].detach().cpu().numpy() if isinstance(given[1], Tensor) else np.asarray(given[1])
+        samples = _tensor(given[0])
+        if labels.shape != (len(samples),):
+            raise ValueError(f"data has {len(samples)} samples and labels of shape {labels.shape}, expected one each")
+        return samples, labels
+    if isinstance(given, DataLoader):
+        plain = isinstance(given.sampler, SequentialSampler | RandomSampler) and given.collate_fn is default_collate
+        if not plain or isinstance(given.dataset, IterableDataset):
+            # Whatever order and whatever else its own sampler makes.
+            return _joined([item for batch in given for item in _items(batch)])
+        given = given.dataset
+    if isinstance(given, IterableDataset):
+        raise ValueError(f"data is {shown(given)} without a length, expected {TAKEN}: make a list of its items first")
+    if _is_dataset(given):
+        return _joined([given[i] for i in range(len(given))])
+    return _tensor(given), None
+
+
+def _is_dataset(given: Any) -> bool:
+    """Whether its items are samples, or samples with labels, which are asked for one by one."""
+    if isinstance(given, Tensor | np.ndarray | Mapping) or hasattr(given, "to_numpy") or not len(_sized(given)):
+        return False
+    # A list of pictures of Pillow, which has a mode and may be of several sizes, is one, and a list of arrays is not.
+    return not isinstance(given, list | tuple) or isinstance(given[0], tuple | Mapping) or hasattr(given[0], "mode")
+
+
+def _sized(given: Any) -> Sequence[Any]:
+    return given if hasattr(given, "__len__") and hasattr(given, "__getitem__") else ()
+
+
+def _items(batch: Any) -> Iterable[Any]:
+    """The items of a loader's batch."""
+    return zip(*batch, strict=True) if isinstance(batch, list | tuple) else batch
+
+
+def _joined(items: list[Any]) -> tuple[Tensor, np.ndarray | None]:
+    if not items:
+        raise ValueError("data is empty")
+    first = items[0]
+    if isinstance(first, Mapping):
+        keys = ", ".join(map(str, first))
+        raise ValueError(
+            f"items of data are mappings with {keys}, expected x or (x, label): give [(d[...], d[...]) for d in data]"
+        )
+    if isinstance(first, tuple | list) and len(first) == 1:
+        items = [item[0] for item in items]
+        first = items[0]
+    pairs = isinstance(first, tuple | list)
+    if pairs and (len(first) == 0 or np.ndim(first[1]) != 0):
+        raise ValueError(f"items of data are {shown(first)}, expected x or (x, label)")
+    head = _tensor([first[0] if pairs else first])
+    check_memory(head.numel() * head.element_size() * len(items), "data")
+    samples = [np.asarray(item[0] if pairs else item) for item in items]
+    shapes = {s.shape for s in samples}
+    if len(shapes) > 1:
+        few = ", ".join(map(str, sorted(shapes)[:3]))
+        raise ValueError(f"samples of data have the shapes {few}{', ...' if len(shapes) > 3 else ''}, expected one")
+    labels = np.asarray([np.asarray(item[1]).item() for item in items]) if pairs else None
+    return _tensor(np.stack(samples)), labels
+
+
+def _tensor(given: Any) -> Tensor:
+    try:
+        return as_tensor("data", given)
+    except ArgumentError as error:
+        if "parts have different shapes" in str(error) or "dtype" in str(error):
+            raise ValueError(str(error)) from error
+        raise ValueError(f"data is {shown(given)}, expected {TAKEN}") from error
+
+
+def _shaped(x: Tensor, event: tuple[int, ...] | None) -> Tensor:
+    """`(N, *event)`: pictures with their channels before the rows, and single numbers as vectors."""
+    if x.ndim == 0:
+        raise ValueError(f"data is a single number, expected {TAKEN}")
+    own = tuple(x.shape[1:])
+    if event is None or own == event:
+        return x
+    if own == () and event == (1,):
+        return x[:, None]
+    if len(event) == 3:
+        channels, height, width = event
+        if own == (height, width, channels):
+            return x.permute(0, 3, 1, 2).contiguous()
+        if channels == 1 and own in ((height, width), (height * width,)):
+            return x.reshape(len(x), *event)
+    raise ValueError(f"samples of data have shape {own}, and the network is made for {event}")
+
+
+def _transform(model: NetworkScore, samples: Tensor, standardise: Standardisation) -> Transform:
+    """That of samples which come without one: the model's, if its space is settled."""
+    info = model.info
+    if not samples.is_floating_point():
+        if standardise != "auto":
+            raise ValueError(f"standardise={standardise!r} is for continuous values, and data has {samples.dtype}")
+        if info is not None and info.transform.levels is not None:
+            return info.transform
+        if samples.dtype != torch.uint8:
+            raise ValueError(
+                f"data has dtype {str(samples.dtype).removeprefix('torch.')}, and only uint8 is taken for pixels, of "
+                "256 levels: give Data(name, train, test, Discrete(levels)) for other integers, or floating point for "
+                "measurements"
+            )
+        return Discrete(256)
+    if info is not None and info.transform.levels is not None:
+        raise ValueError(f"the model is of integers under {info.transform!r}, and data has {samples.dtype}")
+    if model.transform is None and model.statistics is None:
+        return continuous(samples, standardise)
+    if standardise != "auto" and not (standardise == "none" and model.transform is None):
+        raise ValueError(
+            f"standardise={standardise!r} is for a new model, and the space of this one is settled by its "
+            f"{'statistics' if model.transform is None else 'transform'}: leave it out, or make the model anew"
+        )
+    return Identity() if model.transform is None else model.transform
+
+
+def _indexed(model: NetworkScore, labels: np.ndarray) -> tuple[Tensor, tuple[str, ...]]:
+    """Labels of any kind as indices of the network's classes, and the names of these."""
+    count = int(model.network.num_classes)  # type: ignore[arg-type]
+    if labels.dtype.kind == "f" and bool((labels == labels.round()).all()):  # as of a data frame
+        labels = labels.astype(np.int64)
+    if model.info is not None and model.info.class_names is not None:
+        names = model.info.class_names
+        if labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < count:
+            return torch.from_numpy(labels.astype(np.int64)), names
+        return torch.tensor([class_index(v, names) for v in labels.tolist()]), names
+    if labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < count:
+        return torch.from_numpy(labels.astype(np.int64)), tuple(map(str, range(count)))
+    (indices,), names = index_classes(labels)
+    if len(names) > count:
+        raise ValueError(f"the network has num_classes={count} and data has {len(names)} classes")
+    spare = (f"class {i}" for i in range(len(names), count))
+    return indices, (*names, *spare)
