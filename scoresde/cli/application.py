@@ -16,7 +16,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scoresde import progress
@@ -141,11 +141,16 @@ class Job:
     def __call__(self, config: DictConfig) -> Any:
         from scoresde.cli import commands
         from scoresde.training.environment import own_precision
+        from scoresde.training.start import from_start, set_start
 
         outlive_readers()  # in a launcher's process, too
         configure(self.verbosity)
         _show_progress(config, self.verbosity)
         own_precision()
+        set_start(HydraConfig.get().runtime.cwd)
+        for key in ("run", "runs"):
+            if config.get(key) is not None and not OmegaConf.is_missing(config, key):
+                config[key] = from_start(str(config[key]))
         # Here, where an interruption still ends the process at once.
         import_module("scoresde.training.report" if self.command == "report" else "scoresde.training.pipeline")
         interruptible()

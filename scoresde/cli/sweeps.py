@@ -203,7 +203,8 @@ def run_job(
 
     cfg = HydraConfig.get()
     global _current
-    record = _current = _Record(Path(cfg.sweep.dir), cfg.job.num, list(cfg.overrides.task))
+    # The job may have been moved to another directory than the one that the sweep's is relative to.
+    record = _current = _Record(Path(cfg.runtime.cwd, cfg.sweep.dir), cfg.job.num, list(cfg.overrides.task))
     record.take_up()
     if is_stopping() or (config.get("fail_fast", False) and record.others_failed()):
         record.write("not started")

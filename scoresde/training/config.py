@@ -9,6 +9,7 @@ is imported, let alone called.
 import functools
 import importlib
 import inspect
+import os
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scoresde.data import Data
 from scoresde.limits import check_steps
 from scoresde.training.signatures import problems
+from scoresde.training.start import from_start
 
 __all__ = ["ConfigError", "check_arguments", "check_local", "check_plain", "check_targets", "instantiate"]
 
@@ -276,10 +278,23 @@ def _build(node: Any, allow: Sequence[str], arguments: dict[str, Any] | None = N
     if "_target_" not in node:
         return {key: _build(value, allow) for key, value in node.items()}
     target = _find_target(node["_target_"], allow)
-    named = {key: value for key, value in node.items() if key not in _SPECIAL}
+    named = {key: _placed(key, value) for key, value in node.items() if key not in _SPECIAL}
     given = node.get("_args_", [])
     if node.get("_recursive_", True):
         named, given = {key: _build(value, allow) for key, value in named.items()}, _build(given, allow)
     named |= arguments or {}
     _check_counts(target, named)
     return functools.partial(target, *given, **named) if node.get("_partial_") else target(*given, **named)
+
+
+def _placed(key: str, value: Any) -> Any:
+    """The value of an argument; the path of a file that exists, as it is from where the command was started."""
+    if key in ("path", "test_path", "data_dir", "data_files"):
+        if isinstance(value, str):
+            place = from_start(value)
+            return place if os.path.exists(place) else value  # also names on a hub are paths of data
+        if isinstance(value, list):
+            return [_placed(key, each) for each in value]
+        if isinstance(value, dict):
+            return {name: _placed(key, each) for name, each in value.items()}
+    return value

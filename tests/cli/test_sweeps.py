@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from joblib.externals.loky import get_reusable_executor
 
@@ -635,3 +636,25 @@ def test_a_run_that_is_refused_leaves_no_directory(capsys: pytest.CaptureFixture
     assert status_of("train", *TOY, "evaluation.samples=4", "runs=there/runs", "name=a") == 1
     assert "sample quality needs at least" in capsys.readouterr().err
     assert not Path("there").exists()
+
+
+def test_relative_paths_are_of_where_the_command_was_started(capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("mine.npz", x=np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32))
+    own = ["data=npz", "data.path=mine.npz", *(o for o in TOY if "data" not in o), "hydra.job.chdir=true"]
+    swept = ["-m", "network.num_classes=null,5", "hydra.sweep.subdir='job${hydra.job.num}'"]
+    assert status_of("train", *own, *swept) == 1
+    assert [job["status"] for job in jobs()] == ["finished", "failed"]
+    out = capsys.readouterr().out
+    assert f"1 of 2 jobs finished: {sweep()}" in out
+    (run,) = runs()
+    assert f"{run}\n" in out  # of the table
+    assert (sweep() / "report.html").is_file()
+    assert (sweep() / "job1").is_dir()
+    assert Run.open(run).config.data.path == "mine.npz"
+    moved = ["hydra.job.chdir=true", "hydra.run.dir=out", "progress=false"]
+    assert status_of("likelihood", str(run), "data=npz", "data.path=mine.npz", "n=2", "tol=1", *moved) == 0
+    assert len(list(run.glob("likelihood-*-mine-*.csv"))) == 1
+    assert status_of("sample", str(run), "n=2", "sampler.grid.steps=3", *moved) == 0
+    assert status_of("report", str(run), *moved[:2]) == 0
+    assert (run / "report.html").is_file()
+    assert list(Path("out").iterdir()) == []
