@@ -96,7 +96,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     elif command in COMMANDS and {"-h", "--help"} & set(rest):
         from scoresde.cli.choices import show_command
 
-        show_command(command)
+        show_command(command, rest)
         end_of_output()
     elif command in COMMANDS:
         configure(verbosity)

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -19,13 +18,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from scoresde import progress
+from scoresde import progress, shell
 from scoresde.cli import launchers, sweeps
 from scoresde.cli.choices import check_extras, conf_dir
+from scoresde.cli.flags import flags_first, show_info
 from scoresde.cli.output import UsageError, Verbosity, configure, fail
 from scoresde.cli.overrides import (
     check_overrides,
     edit_own,
+    expand_paths,
     follow_sweeps,
     is_sweep,
     name_directory,
@@ -33,8 +34,10 @@ from scoresde.cli.overrides import (
     planned_jobs,
 )
 from scoresde.cli.processes import SHARED, interrupted, interruptible, lost, rank, wait_for_first, world_size
+from scoresde.cli.settings import settle_paths
 from scoresde.cli.streams import end_of_output, outlive_readers
 from scoresde.cli.studies import with_study
+from scoresde.shell import override
 from scoresde.training.interruptions import Stopped
 
 __all__ = ["run"]
@@ -49,7 +52,8 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     # Its errors come here, to be told in one line, instead of being printed by Hydra.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        arguments = name_directory(command, arguments)
+        arguments = flags_first(command, arguments)
+        arguments = expand_paths(name_directory(command, arguments))
         check_extras(arguments)
         arguments = sweeps.expand_repeats(command, arguments)
         sweeps.check_sweep(command, arguments)
@@ -85,6 +89,8 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         print(f"sweep {sweep}", flush=True)
     status, mistaken = 0, False
     deaths: Sequence[set[int]] = ()
+    if "--info" in arguments:
+        show_info()
     try:
         if sweep is None:
             application(Job(command, verbosity))()
@@ -154,7 +160,11 @@ class Job:
         # Here, where an interruption still ends the process at once.
         import_module("scoresde.training.report" if self.command == "report" else "scoresde.training.pipeline")
         interruptible()
-        task = commands.TASKS[self.command]
+
+        def task(config: DictConfig) -> Any:
+            settle_paths(config)
+            return commands.TASKS[self.command](config)
+
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return sweeps.run_job(task, config, explanation, said=self.verbosity is not Verbosity.QUIET)
         return _alone(task, config)
@@ -212,8 +222,8 @@ def _signum(stop: KeyboardInterrupt) -> int:
 
 def _again(config: DictConfig) -> str:
     """The command that goes on with a run."""
-    again = [f"run={config.run}"] + ([f"allow=[{','.join(config.allow)}]"] if config.allow else [])
-    return f"scoresde train {shlex.join(again)}"
+    allow = [override("allow", list(config.allow))] if config.allow else []
+    return shell.command("train", override("run", config.run), *allow)
 
 
 def _hint(config: DictConfig) -> str:

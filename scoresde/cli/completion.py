@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scoresde.cli.choices import conf_dir, groups, options
-from scoresde.cli.output import fail, without_verbosity
+from scoresde.cli.choices import conf_dir, further_folders, groups, options
+from scoresde.cli.output import UsageError, fail, without_verbosity
+from scoresde.shell import override
 
 __all__ = ["complete", "script"]
 
 _BASH = """_scoresde() {
-    local line word IFS=$'\\n'
+    local line word i IFS=$'\\n'
     line=("${COMP_LINE:0:COMP_POINT}")
     # Bash splits at = and :, so the words are taken from the line.
     IFS=' ' read -r -a words <<< "$line"
@@ -22,6 +23,10 @@ _BASH = """_scoresde() {
     [[ $kept == = ]] && kept=""
     local cut="${word%"$kept"}"
     COMPREPLY=("${COMPREPLY[@]#"$cut"}")
+    # Quotes are for Hydra, so they must reach it.
+    for i in "${!COMPREPLY[@]}"; do
+        [[ ${COMPREPLY[i]} == *'"'* ]] && printf -v "COMPREPLY[$i]" %q "${COMPREPLY[i]}"
+    done
     [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=.] ]] && compopt -o nospace
     return 0
 }
@@ -65,7 +70,7 @@ def complete(words: Sequence[str]) -> list[str]:
     if not before:
         found: Iterator[str] = iter([*COMMANDS, *OTHERS])
     elif before[0] == "list":
-        found = iter(groups())
+        found = iter(groups(_folders(before)))
     elif before[0] == "completion":
         found = iter(_SCRIPTS)
     elif before[0] in COMMANDS:
@@ -77,17 +82,18 @@ def complete(words: Sequence[str]) -> list[str]:
 
 def _overrides(command: str, before: Sequence[str], word: str) -> Iterator[str]:
     key, equals, value = word.partition("=")
+    folders = _folders(before)
     done, comma, _ = value.rpartition(",")
     if word.startswith("-"):
-        yield from ("--multirun", "--cfg", "--help", "--quiet", "--verbose")
-    elif equals and key.lstrip("+") in groups():
-        yield from (f"{key}={done}{comma}{name}" for name in options(key.lstrip("+")))
+        yield from ("--multirun", "--cfg", "--info", "--config-dir", "--config-name", "--help", "--quiet", "--verbose")
+    elif equals and key.lstrip("+") in groups(folders):
+        yield from (f"{key}={done}{comma}{name}" for name in options(key.lstrip("+"), folders))
     elif equals and key == "run":
-        yield from (f"run={path.parent}" for path in sorted(Path().glob("runs/*/config.yaml")))
+        yield from (override("run", path.parent) for path in sorted(Path().glob("runs/*/config.yaml")))
     elif equals and key in _PLUGINS:
         yield from (f"{key}={name}" for name in _PLUGINS[key])
     elif not equals:
-        yield from (f"{key}=" for key in _keys(command, before))
+        yield from (f"{key}=" for key in _keys(command, before, folders))
         if command != "train" and word:
             yield from (str(path.parent) for path in sorted(Path().glob("runs/*/config.yaml")))
         if "--multirun" in before or "-m" in before:
@@ -100,7 +106,15 @@ _PLUGINS = {
 }
 
 
-def _keys(command: str, before: Sequence[str]) -> Iterator[str]:
+def _folders(before: Sequence[str]) -> list[Path]:
+    """Further folders of configurations; none while one is still being typed."""
+    try:
+        return further_folders(before)
+    except UsageError:
+        return []
+
+
+def _keys(command: str, before: Sequence[str], folders: Sequence[Path]) -> Iterator[str]:
     """Keys of the command's configuration, and of the choices that it names or that the words before name."""
     top = _read(conf_dir() / f"{command}.yaml")
     chosen: dict[str, str] = {}
@@ -112,8 +126,9 @@ def _keys(command: str, before: Sequence[str]) -> Iterator[str]:
     chosen |= {k: v for k, _, v in (w.partition("=") for w in before) if k in chosen}
     for group, name in chosen.items():
         yield group
-        path = conf_dir() / group / f"{name}.yaml"
-        if group != "experiment" and path.is_file():
+        paths = [folder / group / f"{name}.yaml" for folder in (conf_dir(), *folders)]
+        path = next((path for path in paths if path.is_file()), None)
+        if group != "experiment" and path is not None:
             yield from _flat(_read(path), f"{group}.")
 
 

@@ -2,32 +2,40 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from scoresde.cli.choices import conf_dir, groups, options
+from scoresde.cli.choices import conf_dir, flag_value, further_folders, groups, options
+from scoresde.cli.files import check_files, file_with_key
 from scoresde.cli.output import UsageError, nearest
-from scoresde.cli.settings import check_groups, check_settings, declared, edited, unread
+from scoresde.cli.settings import UnreadKey, check_groups, check_settings, declared, edited, is_path, unread, with_home
+from scoresde.shell import override as as_override
+from scoresde.shell import quoted
 
 __all__ = [
     "check_overrides",
     "edit_own",
+    "expand_paths",
     "follow_sweeps",
     "is_sweep",
     "name_directory",
     "parsed",
     "planned_jobs",
-    "quoted",
 ]
 
 
@@ -35,12 +43,39 @@ def parsed(arguments: Sequence[str]) -> list[Override]:
     """The overrides among the arguments.
 
     Raises:
-        UsageError: one that does not follow Hydra's grammar.
+        UsageError: one that does not follow Hydra's grammar, with the quoting that makes its value a text.
     """
-    try:
-        return OverridesParser.create().parse_overrides(without_flags(arguments))
-    except (OverrideParseException, HydraException) as error:
-        raise UsageError(" ".join(str(error).split())) from error
+    parser = OverridesParser.create()
+    found: list[Override] = []
+    for text in without_flags(arguments):
+        try:
+            found += parser.parse_overrides([text])
+        except (OverrideParseException, HydraException) as error:
+            raise UsageError(_not_understood(text, str(error))) from error
+    return found
+
+
+def _not_understood(text: str, reason: str) -> str:
+    """What to say of an override that does not follow Hydra's grammar."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        return f"{text!r} is no key=value: write that, in quotes where the value has blanks, as in 'name=my run'"
+    if not re.fullmatch(r"(\+\+?|~)?[\w./@:-]+", key, re.ASCII):
+        return f"{text!r}: {key!r} is no key, expected words with dots between them"
+    as_text = f"as one text it is {_as_text(text)}"
+    if re.match(r"\w+\(.*\)$", value) and value.count("(") == value.count(")"):  # a function of Hydra's
+        found = re.search(r"while evaluating .*?: (.*)", " ".join(reason.partition("See https")[0].split()))
+        return f"{text!r}: {found[1] if found else 'its arguments are not understood'}; {as_text}"
+    special = sorted(set(re.findall(r"[^\w/\\+.$%*@?|:,\s-]|[^\x00-\x7f]", value)))
+    which = " and ".join(repr(c) for c in special[:3])
+    lists = "; a list is [a,b], a mapping {a: 1}" if value[:1] in ("[", "{") else ""
+    return f"{text!r} is not understood, as {which or 'its value'} has a meaning of its own there{lists}; {as_text}"
+
+
+def _as_text(override: str) -> str:
+    """An override whose value is taken as a text, as a shell takes it."""
+    key, _, value = override.partition("=")
+    return shlex.quote(f"{key}={quoted(value)}")
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
@@ -48,20 +83,49 @@ def is_sweep(arguments: Sequence[str]) -> bool:
     return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
 
 
-def quoted(text: str) -> str:
-    """A value as Hydra's grammar wants it."""
-    if re.fullmatch(r"[\w./@+-]+", text, re.ASCII):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 def name_directory(command: str, arguments: Sequence[str]) -> list[str]:
     """The arguments with one that is no override as `run=`; training has no such, as it makes its own."""
     texts = without_flags(arguments)
-    places = [t for t in texts if "=" not in t and not t.startswith(("+", "~"))]
+    plain = [t for t in texts if "=" not in t and (t[:1] not in ("+", "~") or t.startswith("~/"))]
+    places = plain or [t for t in texts if "/" in t and _is_folder(t)]
     if command == "train" or len(places) != 1:
         return list(arguments)
-    return [f"run={quoted(a)}" if a == places[0] else a for a in arguments]
+    return [as_override("run", a) if a == places[0] else a for a in arguments]
+
+
+def _is_folder(text: str) -> bool:
+    with suppress(OSError, RuntimeError):  # a name that is too long, an unknown ~user
+        return Path(text).expanduser().is_dir()
+    return False
+
+
+# -- paths ----------------------------------------------------------------------------------------------
+
+
+def expand_paths(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `~` and `~user` at the beginning of paths replaced, which a shell leaves after `=`.
+
+    Names of files and runs stay texts, though they look like numbers (`run=007`).
+
+    Raises:
+        UsageError: a value that is empty, as one from a shell variable that is not set.
+    """
+    texts = without_flags(arguments)
+    return [_expand(argument) if argument in texts else argument for argument in arguments]
+
+
+def _expand(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    plain = key.lstrip("+")
+    if not equals or plain.startswith("~"):
+        return argument
+    if not value.strip():
+        raise UsageError(f"{argument} has no value: is the shell variable in it set? ({key}=null for none)")
+    if is_path(plain):  # lists and sweeps by their elements
+        value = re.sub(r"(^|[,\[(:]\s*)(~[^,\[\](){}]*)", lambda m: m[1] + quoted(with_home(plain, m[2])), value)
+    if (plain == "name" or is_path(plain)) and re.fullmatch(r"[\w.+-]+", value, re.ASCII) and value.lower() != "null":
+        value = quoted(value)
+    return f"{key}={value}"
 
 
 def edit_own(command: str, arguments: Sequence[str]) -> list[str]:
@@ -87,40 +151,78 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
         UsageError: naming the key or choice and the nearest that exists.
     """
     overrides = parsed(arguments)
+    folders = further_folders(arguments)
     _, read = declared(command)
     plain: list[str] = []
     sweeps: list[list[str]] = []
+    search_path: list[str] = []
     for override in overrides:
         if override.is_hydra_override():
+            if override.key_or_group == "hydra.searchpath":
+                search_path = [str(override.input_line)]
             continue
-        _check_form(override, read, is_sweep(arguments))
+        _check_form(override, read, is_sweep(arguments), folders)
         if override.is_sweep_override():
             key = str(override.input_line).split("=", 1)[0]
-            sweeps.append([f"{key}={choice}" for choice in _choices(override)])
+            sweeps.append([f"{key}={choice}" for choice in _choices(override, folders)])
         else:
             plain.append(str(override.input_line))
-    folder, name, found = _sources(command, arguments, overrides)
+    name = flag_value(arguments, "--config-name", "-cn") or command
     longest = max((len(s) for s in sweeps), default=1)
     composed: list[tuple[DictConfig, list[Override]]] = []
-    with initialize_config_dir(version_base="1.3", config_dir=folder):
+    with _composing(arguments):
         for i in range(longest):
             chosen = plain + [s[min(i, len(s) - 1)] for s in sweeps]
             try:
-                composed.append((compose(config_name=name, overrides=chosen + found), parsed(chosen)))
+                check_files(command, parsed(chosen), folders)
+                composed.append((compose(name, [*chosen, *search_path]), parsed(chosen)))
                 check_settings(command, *composed[-1])
+            except UnreadKey as error:
+                file = file_with_key(error.key, parsed(chosen), folders)
+                raise UsageError(f"{file}: {error}" if file else str(error)) from error
             except HydraException as error:
-                raise UsageError(_explain(command, name, error, chosen, found)) from error
-            except UsageError:
-                raise
-            except (OmegaConfBaseException, ValueError) as error:
-                raise UsageError(" ".join(str(error).split())) from error
-    GlobalHydra.instance().clear()
+                raise UsageError(_explain(command, name, error, chosen, search_path, folders)) from error
+            except UsageError as error:
+                raise UsageError(f"{error}{_hint(str(error), chosen)}") from error
+            except (OmegaConfBaseException, ValueError, YAMLError) as error:
+                text = " ".join(str(error).split())
+                raise UsageError(f"{text}{_hint(text, chosen)}") from error
     # Last, as this imports what they name.
     for config, given in composed:
-        check_groups(command, config, given)
+        try:
+            check_groups(command, config, given)
+        except UsageError as error:
+            raise UsageError(f"{error}{_hint(str(error), [str(o.input_line) for o in given])}") from error
 
 
-def _check_form(override: Override, read: dict[str, str | None], sweep: bool) -> None:
+@contextmanager
+def _composing(arguments: Sequence[str]) -> Iterator[None]:
+    """Let `compose` look up what Hydra's command would, with the same arguments."""
+    folder = flag_value(arguments, "--config-path", "-cp")
+    own = flag_value(arguments, "--config-dir", "-cd")
+    main = folder if folder is None or "://" in folder else str(Path(folder).absolute())
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        search_path = create_config_search_path(main or str(conf_dir()))
+        if own is not None:
+            where = SearchPathQuery(provider="schema")
+            search_path.prepend("command-line", f"file://{Path(own).absolute()}", where)
+        GlobalHydra.instance().clear()
+        Hydra.create_main_hydra2("scoresde", search_path)
+        yield
+    GlobalHydra.instance().clear()
+
+
+def _hint(message: str, overrides: Sequence[str]) -> str:
+    """How to write a value as text that Hydra has read as a list, a mapping or an interpolation."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        listed = value[:1] in ("[", "{") and message.startswith(f"{key.lstrip('+')} is ") and "expected text" in message
+        if listed or ("${" in value and "nterpolation" in message):
+            return f"; as one text: {_as_text(override)}"
+    return ""
+
+
+def _check_form(override: Override, read: dict[str, str | None], sweep: bool, folders: Sequence[Path]) -> None:
     """Refuse what can be seen to be wrong without the configuration."""
     if not override.key_or_group:
         raise UsageError(f"{override.input_line!r} has no key: write key=value")
@@ -129,51 +231,27 @@ def _check_form(override: Override, read: dict[str, str | None], sweep: bool) ->
         if not sweep:
             raise UsageError(
                 f"{override.input_line!r} is a list of choices: add --multirun to run each, "
-                f"or quote it if it is one value: {group}=\\'...\\'"
+                f"or, if it is one text: {_as_text(str(override.input_line))}"
             )
         return
-    if override.is_delete() or group not in groups():
+    if override.is_delete() or group not in groups(folders):
         return
     value = override.value()
     if value is None and read.get(group) is None:
         raise UsageError(f"{override.input_line!r}: leave it out, no {group} is chosen unless you name one")
     if not isinstance(value, str) and not (isinstance(value, list) and group == "experiment"):
-        raise UsageError(f"{override.input_line!r}: expected one of {', '.join(options(group))}")
+        raise UsageError(f"{override.input_line!r}: expected one of {', '.join(options(group, folders))}")
     if override.is_add() and group in read:
         raise UsageError(f"{override.input_line!r}: {group} is chosen without +: {group}={value}")
 
 
-def _sources(command: str, arguments: Sequence[str], overrides: Sequence[Override]) -> tuple[str, str, list[str]]:
-    """The folder and name of the configuration, and the override that adds the user's own folders."""
-    given = _flag(arguments, "--config-path", "-cp")
-    folder = Path(given).absolute() if given else conf_dir()
-    name = _flag(arguments, "--config-name", "-cn") or command
-    own = _flag(arguments, "--config-dir", "-cd")
-    if own and (Path(own) / f"{name}.yaml").is_file():  # a search path has groups alone
-        folder, own = Path(own).absolute(), str(folder)
-    given_too: list[Any] = [o.value() for o in overrides if o.key_or_group == "hydra.searchpath"]
-    found = [str(path) for paths in given_too for path in paths or []]
-    found += [f"file://{Path(own).absolute()}"] if own else []
-    more = [f"hydra.searchpath=[{','.join(map(quoted, found))}]"] if found else []
-    return str(folder), name, more
-
-
-def _flag(arguments: Sequence[str], *names: str) -> str | None:
-    """The value of a flag, written as the next argument or after an equals sign."""
-    for argument, after in zip(arguments, [*arguments, None][1:], strict=True):
-        name, equals, value = argument.partition("=")
-        if name in names:
-            return value if equals else after
-    return None
-
-
-def _choices(override: Override) -> list[str]:
+def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
     """What a sweep goes through; of an interval, one end."""
     value = override.value()
     if isinstance(value, IntervalSweep):
         return [str(value.start)]
     if isinstance(value, Glob):
-        return [name for name in options(str(override.key_or_group)) if _matches(name, value)]
+        return [name for name in options(str(override.key_or_group), folders) if _matches(name, value)]
     return [str(choice) for choice in override.sweep_string_iterator()]
 
 
@@ -191,7 +269,11 @@ def planned_jobs(arguments: Sequence[str]) -> list[list[str]] | None:
     for override in overrides:
         if not override.is_hydra_override():
             key = override.get_key_element()
-            choices = _choices(override) if override.is_sweep_override() else [override.get_value_element_as_str()]
+            choices = (
+                _choices(override, further_folders(arguments))
+                if override.is_sweep_override()
+                else [override.get_value_element_as_str()]
+            )
             rows[key] = [f"{key}={choice}" for choice in choices]
     return [list(job) for job in itertools.product(*rows.values())]
 
@@ -230,21 +312,25 @@ def without_flags(arguments: Sequence[str]) -> list[str]:
     return texts
 
 
-def _explain(command: str, name: str, error: Exception, overrides: Sequence[str], found: Sequence[str]) -> str:
+def _explain(
+    command: str, name: str, error: Exception, overrides: Sequence[str], found: Sequence[str], folders: Sequence[Path]
+) -> str:
     """What to say of an override that Hydra does not take."""
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        names = error.options or options(group)
-        return (
-            f"{group or command} has no choice {choice!r}{nearest(choice, names)}; expected one of {', '.join(names)}"
-        )
+        names = error.options or options(group, folders)
+        if not group:
+            return (
+                f"--config-name {choice}: there is no such file{nearest(choice, names)}; there are {', '.join(names)}"
+            )
+        return f"{group} has no choice {choice!r}{nearest(choice, names)}; expected one of {', '.join(names)}"
     merging = re.match(r"Error merging override (.+?=.*)", text)
     if merging is not None:
         key = merging[1].partition("=")[0].lstrip("+")
         return f"{merging[1]!r}: {key} is a mapping, of which {key}.NAME=VALUE changes a value"
     # With every key added, the check finds the one that nothing reads.
-    added = [o if o.startswith(("+", "~")) or _is_group(o) else f"++{o}" for o in overrides]
+    added = [o if o.startswith(("+", "~")) or _is_group(o, folders) else f"++{o}" for o in overrides]
     try:
         config = compose(config_name=name, overrides=[*added, *found])
         check_settings(command, config, parsed(overrides))
@@ -259,15 +345,15 @@ def _explain(command: str, name: str, error: Exception, overrides: Sequence[str]
             continue
         if "already at" in text:
             return f"{override!r}: {key} is there already, leave out the +"
-        if _is_group(override):
+        if _is_group(override, folders):
             return str(unread(command, key, parsed(overrides)))
         if "override" in text:
             return f"{override!r}: {key} has a default that the configuration leaves out: write +{override}"
-        if override.startswith("~") and key.split(".")[0] in groups():
+        if override.startswith("~") and key.split(".")[0] in groups(folders):
             group = key.split(".")[0]
             return f"{override!r}: there is no {key}; choose {group}=NAME first if it is in another {group}"
     return re.sub(r"[.,]? To (append|override) .*$", "", text)
 
 
-def _is_group(override: str) -> bool:
-    return override.lstrip("+~").partition("=")[0].partition("@")[0] in groups()
+def _is_group(override: str, folders: Sequence[Path]) -> bool:
+    return override.lstrip("+~").partition("=")[0].partition("@")[0] in groups(folders)

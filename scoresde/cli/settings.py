@@ -8,15 +8,14 @@ import copy
 import difflib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from scoresde.cli.choices import conf_dir
 from scoresde.cli.output import UsageError, nearest
@@ -24,7 +23,25 @@ from scoresde.training.declarations import declaration
 from scoresde.training.options import kind_of, option_problems
 from scoresde.training.signatures import fits, problems
 
-__all__ = ["apply_changes", "check_groups", "check_settings", "declared", "edited", "unread", "with_own"]
+__all__ = [
+    "UnreadKey",
+    "apply_changes",
+    "check_groups",
+    "check_settings",
+    "declared",
+    "edited",
+    "is_path",
+    "settle_paths",
+    "unread",
+    "with_home",
+    "with_own",
+]
+
+
+# Last parts of keys whose values are files or folders.
+_PATHS = (
+    "path", "paths", "root", "folder", "dir", "out", "data_dir", "cache_dir", "data_files", "run", "runs", "searchpath",
+)  # fmt: skip
 
 # Groups that a command takes from the run if none is chosen: overrides inside them change the run's own.
 _OWN = {
@@ -98,6 +115,53 @@ def apply_changes(own: DictConfig, config: DictConfig, overrides: Sequence[Overr
             raise UsageError(f"{change}: a run that is continued keeps its {key}; start a new run to change it")
 
 
+# -- paths ----------------------------------------------------------------------------------------------
+
+
+def is_path(key: str) -> bool:
+    """Whether the values of a key, dotted, are files or folders."""
+    return key.rpartition(".")[2] in _PATHS
+
+
+def with_home(key: str, text: str) -> str:
+    """A path with `~` or `~user` at its beginning replaced.
+
+    Raises:
+        UsageError: an empty path, or no such user; naming the key.
+    """
+    if not text.strip():
+        raise UsageError(f"{key} is empty, expected a path: is the variable that it comes from set?")
+    try:
+        return str(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError as error:
+        raise UsageError(f"{key}: {text.split('/')[0]} has no home folder") from error
+
+
+def settle_paths(node: Any, prefix: str = "", within: bool = False) -> None:
+    """Replace `~` in paths of a configuration, in place, from wherever they come.
+
+    Raises:
+        UsageError: an empty path, as one made of a variable that is not set.
+    """
+    if isinstance(node, DictConfig):
+        keys: Iterable[Any] = list(node)
+    else:
+        keys = range(len(node))
+    for key in keys:
+        where = f"{prefix}{key}" if isinstance(node, DictConfig) else prefix.rstrip(".")
+        path = within or is_path(where)
+        try:
+            value = None if OmegaConf.is_missing(node, key) else node[key]
+        except OmegaConfBaseException:  # an interpolation that only the job can resolve
+            continue
+        if isinstance(value, DictConfig | ListConfig):
+            settle_paths(value, f"{where}.", path)
+        elif path and isinstance(value, str):
+            settled = with_home(where, value)
+            if settled != value:
+                node[key] = settled
+
+
 # -- the check ------------------------------------------------------------------------------------------
 
 
@@ -114,6 +178,7 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
     Raises:
         UsageError: naming the key, the nearest that is read, or the expected type.
     """
+    settle_paths(config)
     settings, groups = declared(command)
     raw: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
     referred = set(_referred(raw))
@@ -158,7 +223,15 @@ def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]
                 raise UsageError(str(error)) from error
 
 
-def unread(where: str, key: str, overrides: Sequence[Override] = ()) -> UsageError:
+class UnreadKey(UsageError):
+    """A key that nothing reads."""
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def unread(where: str, key: str, overrides: Sequence[Override] = ()) -> UnreadKey:
     """The refusal of a key that nothing reads, with the nearest that is read."""
     settings, groups = (_evaluation(), {}) if where == "evaluation" else declared(where)
     known = [*settings, *groups]
@@ -169,7 +242,7 @@ def unread(where: str, key: str, overrides: Sequence[Override] = ()) -> UsageErr
         _, _, value = str(override.input_line).partition("=")
         listed = fits([], kind_of(where, near, settings.get(near, ""))) and not value.startswith("[")
         hint = f", did you mean {near}{str(override.key_or_group)[len(key) :]}={f'[{value}]' if listed else value}?"
-    return UsageError(f"{where} has no {key!r}{hint}; it takes {', '.join(known)}")
+    return UnreadKey(f"{where} has no {key!r}{hint}; it takes {', '.join(known)}", key)
 
 
 def _check_values(where: str, node: DictConfig, settings: dict[str, Any], prefix: str = "") -> None:
@@ -177,9 +250,13 @@ def _check_values(where: str, node: DictConfig, settings: dict[str, Any], prefix
     for key in settings:
         if key not in node or OmegaConf.is_missing(node, key):
             continue
-        with suppress(OmegaConfBaseException):  # an interpolation that only the job can resolve
+        try:
             value = node[key]
             values[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        except InterpolationKeyError as error:
+            raise UsageError(f"{prefix}{key}: {str(error).splitlines()[0]}") from error
+        except OmegaConfBaseException:  # an interpolation that only the job can resolve
+            continue
     for problem in option_problems(where, values, settings, prefix):
         raise UsageError(problem)
 
@@ -204,6 +281,8 @@ def _group(config: DictConfig, group: str) -> Any:
     except MissingMandatoryValue as error:
         key = getattr(error, "full_key", None) or group
         raise UsageError(f"{key} is missing: give {key}=VALUE") from error
+    except InterpolationKeyError as error:
+        raise UsageError(f"{group}: {str(error).splitlines()[0]}") from error
     except OmegaConfBaseException:
         return None
 

@@ -9,7 +9,8 @@ from hydra.core.override_parser.types import Override
 
 from scoresde.cli.choices import conf_dir
 from scoresde.cli.output import UsageError
-from scoresde.cli.overrides import parsed, quoted
+from scoresde.cli.overrides import parsed
+from scoresde.shell import quoted
 
 __all__ = ["with_study"]
 

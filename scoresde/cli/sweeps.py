@@ -27,8 +27,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from scoresde.cli.output import UsageError, print_table
-from scoresde.cli.overrides import is_sweep, parsed, quoted
+from scoresde.cli.overrides import is_sweep, parsed
 from scoresde.progress import log_beside_bars
+from scoresde.shell import override
 from scoresde.training.interruptions import Stopped, is_stopping
 
 __all__ = [
@@ -145,7 +146,7 @@ def make_directory(arguments: Sequence[str]) -> tuple[list[str], Path, FileLock]
         with suppress(FileExistsError):
             directory.mkdir()
             break
-    return [*arguments, f"hydra.sweep.dir={quoted(str(directory))}"], directory, _lock(directory)
+    return [*arguments, override("hydra.sweep.dir", directory)], directory, _lock(directory)
 
 
 def _lock(directory: Path) -> FileLock:

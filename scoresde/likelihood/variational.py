@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from scoresde import shell
 from scoresde.arguments import checked
 from scoresde.bounded import parse_json, read_tensor_header
 from scoresde.digests import is_intact
@@ -27,6 +28,10 @@ _FORMAT = "scoresde-dequantisation-1"
 _BIN, _SLOPE = 1e-3, 1e-3
 _MOST = 64  # couplings, blocks or bins that a file may ask for
 _NUMBERS = 2**25  # of splines' parameters at once
+
+
+def _command(file: Path) -> str:
+    return shell.command("dequantise", shell.override("run", file.parent))
 
 
 @checked
@@ -126,7 +131,7 @@ class CellFlow(nn.Module):
         """
         file = Path(path)
         if not file.is_file():
-            raise ValueError(f"there is no file {file}: make it by `scoresde dequantise run={file.parent}`")
+            raise ValueError(f"there is no file {file}: make it by `{_command(file)}`")
         foreign = f"{file} is not a file that `scoresde dequantise` wrote"
         try:
             read_tensor_header(file)  # what it declares is checked before any of it is read
@@ -146,7 +151,7 @@ class CellFlow(nn.Module):
         except (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise ValueError(foreign) from error
         if not is_intact(tensors, known):
-            raise ValueError(f"{file} is damaged: make it again by `scoresde dequantise run={file.parent}`")
+            raise ValueError(f"{file} is damaged: make it again by `{_command(file)}`")
         return flow.eval()
 
     def _in_parts(self, pixels: Tensor, u: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:

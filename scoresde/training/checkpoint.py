@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from scoresde import shell
 from scoresde.bounded import CheckpointError, DamagedFile, check_regular, read_tensor_header
 from scoresde.digests import DIGEST, digest, is_intact
 from scoresde.limits import check_memory
@@ -272,6 +273,7 @@ def load_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]
         tensors, metadata = read_tensor_header(path)
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path} is missing: the run has no trained model yet; `scoresde train run={path.parent}`"
+            f"{path} is missing: the run has no trained model yet; "
+            f"`{shell.command('train', shell.override('run', path.parent))}`"
         ) from error
     return {name: shape for name, (_, shape) in tensors.items()}, metadata

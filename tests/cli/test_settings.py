@@ -208,7 +208,7 @@ def test_a_folder_of_a_users_own(own: Path, how: str) -> None:
     assert "network has no choice 'mien', did you mean 'mine'" in refused("train", *where, "network=mien")
     assert refused("train", *where, "training=wrong") == "training.compile is 'no', expected true or false"
     assert refused("train", *where, "evaluation=none").startswith("evaluation has no 'picturse', did you mean")
-    assert refused("train", *where, "+extra=unread").startswith("train has no 'widht'")
+    assert refused("train", *where, "+extra=unread").startswith(f"{own}/extra/unread.yaml: train has no 'widht'")
     assert refused("train", *where, "+foo=3").startswith("train has no 'foo'")
 
 
