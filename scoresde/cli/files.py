@@ -31,16 +31,15 @@ def check_files(command: str, overrides: Sequence[Override], folders: Sequence[P
         content, package, line = _read(path)
         if group == "experiment":
             _check_experiment(path, content, package, line, groups)
-        elif group in groups and package is not None and package not in (group, "_group_"):
+        elif group in groups and package not in (None, group):
             keys = [key for key in content if key != "defaults"]
-            landing = [package.partition(".")[0]] if package != "_global_" else keys
-            lost = [key for key in landing if key != group and (key in groups or key not in settings)]
-            if lost and keys:
-                raise UsageError(
-                    f"{path}:{line}: '# @package {package}' puts {keys[0]} "
-                    f"{'at the top' if package == '_global_' else f'under {package}'} instead of under {group}: take "
-                    "the line out"
-                )
+            if package == "_global_" and (group in keys or all(key in settings or key in groups for key in keys)):
+                continue
+            raise UsageError(
+                f"{path}:{line}: '# @package {package}' puts {keys[0] if keys else 'its keys'} "
+                f"{'at the top' if package == '_global_' else f'under {package}'} instead of under {group}: take the "
+                "line out"
+            )
 
 
 def file_with_key(key: str, overrides: Sequence[Override], folders: Sequence[Path]) -> Path | None:
@@ -111,10 +110,10 @@ def _check_experiment(
     path: Path, content: dict[Any, Any], package: str | None, line: int, groups: dict[str, str | None]
 ) -> None:
     keys = [key for key in content if key != "defaults"]
-    if keys and package is None:
+    if package is None:
         raise UsageError(
-            f"{path} has no line '# @package _global_' at its top: without it {keys[0]} lands under experiment, where "
-            "nothing reads it"
+            f"{path} has no line '# @package _global_' at its top: without it {keys[0] if keys else 'all'} lands under "
+            "experiment, where nothing reads it"
         )
     if keys and package != "_global_" and package not in groups:
         raise UsageError(

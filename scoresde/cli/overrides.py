@@ -120,7 +120,7 @@ def _expand(argument: str) -> str:
     if not equals or plain.startswith("~"):
         return argument
     if not value.strip():
-        raise UsageError(f"{argument} has no value: is the shell variable in it set? ({key}=null for none)")
+        raise UsageError(f"{argument} has no value: is the shell variable in it set?")
     if is_path(plain):  # lists and sweeps by their elements
         value = re.sub(r"(^|[,\[(:]\s*)(~[^,\[\](){}]*)", lambda m: m[1] + quoted(with_home(plain, m[2])), value)
     if (plain == "name" or is_path(plain)) and re.fullmatch(r"[\w.+-]+", value, re.ASCII) and value.lower() != "null":

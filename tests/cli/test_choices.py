@@ -197,3 +197,42 @@ def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> 
     assert all(name in out for group in groups_of for name in options(group))
     assert ("sampler " in out) == ("sampler" in groups_of)
     assert "hydra:" not in out
+
+
+@pytest.mark.parametrize("how", ["--config-dir", "hydra.searchpath", "file", "--config-name"])
+def test_choices_of_further_folders(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lists, completion and help know what `--config-dir` and `hydra.searchpath` add, from a file's hydra block too."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "network").mkdir(parents=True)
+    (tmp_path / "my" / "network" / "mine.yaml").write_text("# My own.\n_target_: scoresde.networks.MLP\ngain: 2\n")
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top" / "own.yaml").write_text("defaults: [train, _self_]\nhydra: {searchpath: [my]}\n")
+    where = {
+        "--config-dir": ["--config-dir", "my"],
+        "hydra.searchpath": ["hydra.searchpath=[my]"],
+        "file": [f"hydra.searchpath=[file://{tmp_path}/my]"],
+        "--config-name": ["--config-dir=top", "-cn", "own"],
+    }[how]
+    main(["list", *where, "networks"])
+    assert re.search(r"^network=mine +My own\.$", capsys.readouterr().out, re.M)
+    main(["train", *where, "--help"])
+    assert re.search(r"^  network +unet, mine, mlp$", capsys.readouterr().out, re.M)
+    assert complete(["train", *where, "network=m"]) == ["network=mine", "network=mlp"]
+    assert complete(["train", *where, "network=mine", "network.ga"]) == ["network.gain="]
+    with pytest.raises(SystemExit):
+        main(["train", *where, "network=mien"])
+    assert "did you mean 'mine'?; expected one of mine, mlp, unet" in capsys.readouterr().err
+    main(["train", *where, "network=mine", "~network.gain", "--cfg", "job", "--package", "network"])
+    assert "scoresde.networks.MLP" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["list", "hydra.searchpath=[nowhere]"])
+    assert "there is no folder 'nowhere' of configurations" in capsys.readouterr().err
+
+
+def test_completed_run_directories_reach_hydra_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "a=b").mkdir(parents=True)
+    (tmp_path / "runs" / "a=b" / "config.yaml").touch()
+    assert complete(["sample", "run="]) == ['run="runs/a=b"']

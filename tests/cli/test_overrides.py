@@ -1,0 +1,122 @@
+"""Values that Hydra's grammar reads in its own way, and paths."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from scoresde.cli.output import UsageError
+from scoresde.cli.overrides import check_overrides, expand_paths, name_directory, parsed
+
+
+def refused(command: str, *arguments: str) -> str:
+    with pytest.raises(UsageError) as error:
+        check_overrides(command, expand_paths(name_directory(command, arguments)))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# -- quoting --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a=b.npz", "[a.npz", "[a].npz", "(a)", "a(1).npz", "x(1)", "{a}", "it's", 'say "x"', "a#b", "a;b", "a&b", "<a>",
+        "a!", "ü", "a,b", "[a]", "{a: 1}", "${x}", "/my data/a=b/[1].npz", "`a`", "a^b",
+    ],
+)  # fmt: skip
+def test_the_quoting_that_is_shown_works(value: str) -> None:
+    """The message names the argument, and what it shows is taken as that very text."""
+    message = refused("train", "data=npz", f"data.path={value}")
+    assert "data.path" in message
+    (shown,) = re.findall(r"one text(?: it is|:) (.*)$", message)
+    (argument,) = shlex.split(shown)
+    (override,) = parsed([argument])
+    assert override.key_or_group == "data.path"
+    assert override.value() == value.replace("${", "\\${")  # which OmegaConf takes for the text
+    check_overrides("train", ["data=npz", argument])
+
+
+def test_values_that_need_no_quotes() -> None:
+    for value in ("a b", "$HOME/a", "a\\b", "-x", "a:b", "100%", "a*?|@+", ".", "a..b"):
+        check_overrides("train", ["data=npz", f"data.path={value}"])
+
+
+def test_an_argument_without_a_value_is_named() -> None:
+    assert refused("train", "name=my", "run").startswith("'run' is no key=value: write that, in quotes where")
+    assert refused("train", "da[ta=x").startswith("'da[ta=x': 'da[ta' is no key")
+    assert "its value" not in refused("train", "optimizer.lr=tag(log, interval(1,2)")
+
+
+# -- paths ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("data.path=~/a.npz", "data.path={}/a.npz"),
+        ("data.path=~", "data.path={}"),
+        ("data.path=~/a=b c.npz", 'data.path="{}/a=b c.npz"'),
+        ("+data.data_files=[~/a,~/b]", "+data.data_files=[{}/a,{}/b]"),
+        ("data.data_files={train: ~/a, test: [~/b]}", "data.data_files={{train: {}/a, test: [{}/b]}}"),
+        ("runs=~/a,~/b", "runs={}/a,{}/b"),
+        ("run=~/a", "run={}/a"),
+        ("hydra.sweep.dir=~/a", "hydra.sweep.dir={}/a"),
+        ("hydra.searchpath=[~/a]", "hydra.searchpath=[{}/a]"),
+        ("logger.dir=~/a", "logger.dir={}/a"),
+        ("name=~a", "name=~a"),
+        ("data.path=a~", "data.path=a~"),
+        ("~logger", "~logger"),
+        ("run=007", 'run="007"'),
+        ("name=1e5", 'name="1e5"'),
+        ("run=null", "run=null"),
+        ("n=007", "n=007"),
+    ],
+)
+def test_home_folders_in_paths(given: str, expected: str, home: Path) -> None:
+    assert expand_paths(["--cfg", "job", given]) == ["--cfg", "job", expected.format(home, home)]
+
+
+def test_the_home_folder_of_another_user(home: Path) -> None:
+    assert expand_paths(["run=~root/x"]) == [f"run={Path('~root').expanduser()}/x"]
+    assert refused("sample", "run=~no_such_user/x") == "run: ~no_such_user has no home folder"
+
+
+@pytest.mark.parametrize("command", ["sample", "likelihood", "compare", "evaluate", "tune", "dequantise", "report"])
+def test_an_empty_run_is_refused(command: str) -> None:
+    assert refused(command, "run=") == "run= has no value: is the shell variable in it set?"
+    assert refused(command, "").startswith("run is empty, expected a path")
+    assert refused(command, 'run=" "').startswith("run is empty, expected a path")
+
+
+@pytest.mark.parametrize("key", ["data.path", "runs", "run", "name", "training.steps"])
+def test_an_empty_value_is_refused(key: str) -> None:
+    for value in ("", " "):
+        assert refused("train", "data=npz", f"{key}={value}").endswith("has no value: is the shell variable in it set?")
+
+
+def test_an_empty_path_of_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCORESDE_TEST_DATA", "")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("_target_: scoresde.data.npz\npath: ${oc.env:SCORESDE_TEST_DATA}\n")
+    message = refused("train", "--config-dir", str(tmp_path), "data=mine")
+    assert message == "data.path is empty, expected a path: is the variable that it comes from set?"
+    assert "data.data_files.train is empty" in refused(
+        "train", "data=huggingface", 'data.data_files={train: ["a", ""]}'
+    )
+
+
+def test_a_folder_whose_name_has_an_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "sde=ve, lr=[1]").mkdir(parents=True)
+    assert name_directory("report", ["runs/sde=ve, lr=[1]"]) == ['run="runs/sde=ve, lr=[1]"']
+    assert name_directory("sample", ["~/x", "n=3"]) == ['run="~/x"', "n=3"]
+    assert name_directory("sample", ["run=a", "sde=ve"]) == ["run=a", "sde=ve"]
