@@ -1,7 +1,7 @@
 """The `scoresde` command.
 
     scoresde train | sample | likelihood | ...   [Hydra overrides]
-    scoresde list | completion
+    scoresde convert | list | completion
 
 A command is a Hydra application: `--multirun`, `--cfg job`, `--help` and overrides work as Hydra's documentation has
 them. What is added here: an override that does not exist is answered with the nearest name that does, a user's
@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "one page about a run, or about all runs of a sweep or a folder",
 }
 OTHERS = {
+    "convert": "data of other formats as an .npz file, or as pictures in a zip or folder",
     "list": "what there is to choose: scoresde list samplers",
     "completion": "tab completion for bash, zsh or fish",
 }
@@ -87,6 +88,12 @@ def _main(arguments: Sequence[str] | None) -> None:
         from scoresde.cli.choices import show
 
         show(rest)
+        end_of_output()
+    elif command == "convert":
+        from scoresde.cli.convert import convert
+
+        configure(verbosity)
+        convert(rest)
         end_of_output()
     elif command == "completion":
         from scoresde.cli.completion import script

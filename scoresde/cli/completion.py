@@ -71,6 +71,8 @@ def complete(words: Sequence[str]) -> list[str]:
         found: Iterator[str] = iter([*COMMANDS, *OTHERS])
     elif before[0] == "list":
         found = iter(groups(_folders(before)))
+    elif before[0] == "convert":
+        found = _convert(before[1:], word)
     elif before[0] == "completion":
         found = iter(_SCRIPTS)
     elif before[0] in COMMANDS:
@@ -78,6 +80,16 @@ def complete(words: Sequence[str]) -> list[str]:
     else:
         found = iter(())
     return sorted({f for f in found if f.startswith(word)})
+
+
+def _convert(before: Sequence[str], word: str) -> Iterator[str]:
+    """Keys of `scoresde convert`; files are left to the shell."""
+    from scoresde.cli.convert import keys
+
+    if word.startswith("data="):
+        yield from (f"data={name}" for name in options("data"))
+    elif len(before) >= 2:
+        yield from ("data=", *(f"{key}=" for key in keys(before)))
 
 
 def _overrides(command: str, before: Sequence[str], word: str) -> Iterator[str]:

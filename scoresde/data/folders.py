@@ -1,23 +1,18 @@
 """Data sets from folders of pictures, and from zip and tar archives of them."""
 
-import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
-from scoresde.bounded import TABLE, DamagedFile, parse_json
+from typing import TYPE_CHECKING
 
 from .assembling import assembled, discrete
 from .base import Data
+from .folder_labels import CLASS_SUFFIX, LIST, common_depth, labels_of
 from .images import SUFFIXES, Fit, Frames, Reading, Resample, images_to_tensor, open_image
-from .labels import index_classes, natural_order
-from .trees import Tree, check_inside, open_tree
+from .trees import Tree, open_tree
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,9 +24,6 @@ _log = logging.getLogger(__name__)
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing", "val", "valid", "validation")
 """Names of folders that are parts of a data set, in lower case; of those to test on, the first that is there."""
-
-_LIST = "dataset.json"  # of EDM and StyleGAN: {"labels": [[file, label], ...]}, or null
-_CLASS = ".cls"  # of WebDataset: the class of the picture of the same name
 
 
 def image_folder(
@@ -81,7 +73,7 @@ def image_folder(
     others = tree.passed + Counter(
         file.suffix.lower() or "without a suffix"
         for file in everything
-        if file.suffix.lower() not in (*SUFFIXES, _CLASS) and file.name != _LIST
+        if file.suffix.lower() not in (*SUFFIXES, CLASS_SUFFIX) and file.name != LIST
     )
     if not files:
         found = f"; there are {_counts(others)}" if others else ""
@@ -91,13 +83,15 @@ def image_folder(
     if others:
         _log.warning("%s: %d pictures; passed over: %s", path, len(files), _counts(others))
     parts = _split_by_folder(path, files) if split_folders else None
+    depth = None
     if parts is not None:
         files = [file for part in parts for file in part]
+        depth = _split_depth(files)
     targets, names = None, None
     if labels is not False:
-        found_labels = _labels(tree, everything, files, parts is not None, required=labels is True)
+        found_labels = labels_of(tree, everything, files, depth, required=labels is True)
         if found_labels is not None:
-            (targets,), names = index_classes(found_labels)
+            targets, names = found_labels
     sources = [(tree.where(file), partial(_open, tree, file)) for file in files]
     values = images_to_tensor(sources, reading, sorted(range(len(files)), key=lambda i: tree.place(files[i])))
     bounds = [len(files)] if parts is None or not parts[1] else [len(part) for part in parts]
@@ -133,7 +127,7 @@ def _way_out(others: Counter[str]) -> str:
 
 def _split_by_folder(path: str, files: list[PurePosixPath]) -> tuple[list[PurePosixPath], list[PurePosixPath]] | None:
     """The pictures of the training and of the test folder, the latter possibly none; None without such folders."""
-    depth = _common_depth(files)
+    depth = common_depth(files)
     tops = {p.parts[depth] if len(p.parts) > depth + 1 else "" for p in files}
     if len(tops) == 1 and depth > 0 and files[0].parts[depth - 1].lower() in _TRAIN:
         depth, tops = depth - 1, {files[0].parts[depth - 1]}  # no other than the training folder
@@ -152,94 +146,6 @@ def _split_by_folder(path: str, files: list[PurePosixPath]) -> tuple[list[PurePo
     return parts
 
 
-def _common_depth(files: Sequence[PurePosixPath]) -> int:
-    """How many folders all files have in common at the beginning of their paths."""
-    folders = [file.parts[:-1] for file in (min(files), max(files))]
-    return next((i for i, (a, b) in enumerate(zip(*folders, strict=False)) if a != b), min(map(len, folders)))
-
-
-# -- labels ---------------------------------------------------------------------------------------------
-
-
-def _labels(
-    tree: Tree, everything: Sequence[PurePosixPath], files: Sequence[PurePosixPath], split: bool, required: bool
-) -> np.ndarray | None:
-    """The class of every picture, or None where there are none and none are required."""
-    lists = [file for file in everything if file.name == _LIST]
-    if lists:
-        return _listed_labels(tree, lists, files, required)
-    if any(file.suffix.lower() == _CLASS for file in everything):
-        return _beside(tree, set(everything), files)
-    depth = _split_depth(files) if split else _depth_of_classes(files)
-    loose = next((file for file in files if len(file.parts) <= depth + 1), None)
-    names = [file.parts[depth] for file in files]
-    if required and loose is not None:
-        raise ValueError(f"labels=true takes classes from sub-folders, but {tree.where(loose)} is in none")
-    # Folders of thousands of files each, as of FFHQ and EDM, are called by numbers, and are no classes.
-    if not required and (loose is not None or len(set(names)) < 2 or all(re.fullmatch(r"\d{5}", n) for n in names)):
-        return None
-    order = sorted(set(names), key=natural_order)
-    return np.array(names) if order else None
-
-
 def _split_depth(files: Sequence[PurePosixPath]) -> int:
     """The number of folders down to those of classes, below the folders that are parts."""
     return next(i for i, part in enumerate(files[0].parts) if part.lower() in _TRAIN) + 1
-
-
-def _depth_of_classes(files: Sequence[PurePosixPath]) -> int:
-    """The number of folders around those of classes: none, unless all of these lie in one folder."""
-    depth = _common_depth(files)
-    return depth if all(len(file.parts) > depth + 1 for file in files) else 0
-
-
-def _listed_labels(
-    tree: Tree, lists: Sequence[PurePosixPath], files: Sequence[PurePosixPath], required: bool
-) -> np.ndarray | None:
-    """Classes of the pictures as `dataset.json` lists them, by paths that are relative to its own folder."""
-    found: dict[PurePosixPath, int] = {}
-    for file in lists:
-        where = tree.where(file)
-        try:
-            content = parse_json(tree.read(file), tree.path / file, TABLE)
-        except DamagedFile as error:
-            raise ValueError(str(error)) from error
-        entries: Any = content.get("labels") if isinstance(content, dict) else content
-        if entries is None:
-            continue
-        if not isinstance(entries, list | dict):
-            raise ValueError(f'{where} has no list of labels, expected {{"labels": [["file.png", 3], ...]}} or null')
-        for entry in entries.items() if isinstance(entries, dict) else entries:
-            if not (isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[0], str)):
-                raise ValueError(f'{where} has the entry {json.dumps(entry)[:100]}, expected ["file.png", 3]')
-            name = file.parent / check_inside(entry[0], where)
-            if type(entry[1]) is not int:
-                raise ValueError(f"{where} gives {entry[0]} the label {json.dumps(entry[1])[:60]}, expected an integer")
-            found[name] = entry[1]
-    if not found:
-        if required:
-            raise ValueError(f"labels=true, but {tree.where(lists[0])} has none: leave it out")
-        return None
-    for picture in files:
-        if picture not in found:
-            raise ValueError(f"{tree.where(lists[0])} has no label for {picture}: add it, or give labels=false")
-        if not tree.inside(picture):
-            raise ValueError(
-                f"{tree.where(lists[0])} names {picture}, a link that leads out of {tree.path}: put the file there"
-            )
-    return np.array([found[picture] for picture in files])
-
-
-def _beside(tree: Tree, everything: set[PurePosixPath], files: Sequence[PurePosixPath]) -> np.ndarray:
-    """Classes from the text files beside the pictures: integers, or words."""
-    found = []
-    for picture in files:
-        file = picture.with_name(picture.name.partition(".")[0] + _CLASS)
-        if file not in everything:
-            raise ValueError(
-                f"{tree.where(picture)} has no class beside it ({file.name}): add it, or give labels=false"
-            )
-        found.append(tree.read(file)[:1000].decode("utf-8", "replace").strip())
-    if all(re.fullmatch(r"-?\d{1,18}", text) for text in found):
-        return np.array([int(text) for text in found])
-    return np.array(found)

@@ -79,7 +79,7 @@ def test_list_of_groups_and_of_what_is_none(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([""], [*COMMANDS, "list", "completion"]),
+        ([""], [*COMMANDS, "convert", "list", "completion"]),
         (["tr"], ["train"]),
         (["list", "samp"], ["sampler"]),
         (["train", "sde=v"], ["sde=ve", "sde=vp"]),
