@@ -25,7 +25,7 @@ import scoresde
 from scoresde.cli import main
 from scoresde.cli.output import format_warning
 from scoresde.data import eight_gaussians, two_moons
-from scoresde.training import checkpoint, pipeline
+from scoresde.training import checkpoint, likelihoods, pipeline
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
 
 TOY = [
@@ -1014,6 +1014,47 @@ def test_interrupt_and_go_on(trained: Path, empty: Path, training_only: None, mo
                   for path, name in ((empty, "run"), (trained, "moons")))  # fmt: skip
     assert_same(one["network"], other["network"])
     assert_same(one["ema"], other["ema"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_a_likelihood_of_which_rows_are_kept(
+    number: signal.Signals, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, calls = likelihoods._Table, []
+    add = table.add
+
+    def then_stop(self: Any, rows: Any, write: bool) -> None:
+        add(self, rows, write)
+        calls.append(len(rows))
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+
+    again = ["likelihood", f"run={RUN}", "n=5", "batch_size=2", "tol=2", "progress=false"]
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "add", then_stop)
+        with pytest.raises(SystemExit) as stop:
+            main(again)
+    assert stop.value.code == 128 + number
+    name = "" if number == signal.SIGINT else f" by {number.name}"
+    line = f"scoresde: interrupted{name}; what is complete is kept, and the same command goes on"
+    assert capsys.readouterr().err.splitlines()[-1] == line
+    main(again)
+    assert "n = 5, 4 of them there already" in capsys.readouterr().out
+
+
+def test_a_signal_after_training_keeps_the_model(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_after_training", lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as stop:
+            main(["train", *TOY, "name=stopped"])
+    assert stop.value.code == 128 + signal.SIGTERM
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("scoresde: interrupted by SIGTERM; to go on: scoresde train ")
+    monkeypatch.setattr(pipeline.Trainer, "_advance", lambda self: pytest.fail("it is trained again"))
+    main(shlex.split(line.partition("to go on: scoresde ")[2]))
+    assert summary("runs/stopped")["finished"]
 
 
 def test_a_mistake_in_a_real_process(tmp_path: Path) -> None:
