@@ -95,7 +95,11 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         if sweep is None:
             application(Job(command, verbosity))()
         else:
-            with launchers.tended(_launcher(arguments), partial(sweeps.note_lost, sweep)) as deaths:
+            launcher = _launcher(arguments)
+            with (
+                launchers.tended(launcher, partial(sweeps.note_lost, sweep)) as deaths,
+                launchers.ending_in_order(launcher, partial(sweeps.at_work, sweep)),
+            ):
                 application(Job(command, verbosity))()
     except KeyboardInterrupt as stop:
         status = 128 + _signum(stop)

@@ -1,18 +1,24 @@
 """Launchers of which a process is killed, for want of memory, say: which one it was, and waiting for the others."""
 
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
-__all__ = ["reason", "tended"]
+from scoresde.cli.processes import leave
+from scoresde.training.interruptions import Stopped, give_back, is_stopping, stopping, take
+
+__all__ = ["ending_in_order", "reason", "tended"]
 
 
 @contextmanager
@@ -39,6 +45,37 @@ def tended(launcher: str, lost: Callable[[int, str, Path], None]) -> Iterator[li
             yield deaths
     else:
         yield deaths
+
+
+@contextmanager
+def ending_in_order(launcher: str, at_work: Callable[[], list[int]]) -> Iterator[None]:
+    """Within, a signal that asks this process to end has joblib's processes end first, with checkpoints.
+
+    joblib would kill them. A second SIGINT does not wait for them.
+
+    Args:
+        launcher: its name; other launchers' jobs are in this process, or do not end with it.
+        at_work: gives the numbers of processes that are at a job.
+    """
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if is_stopping() is None:
+            stopping(signum)
+            # Those that a terminal has told, too, are ending already, which another signal than SIGINT does not hasten.
+            for number in at_work():
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGTERM)
+            while at_work():
+                time.sleep(0.1)
+        elif signum != signal.SIGINT:
+            return
+        raise Stopped(signum)
+
+    before = take(stop, instead_of=leave) if launcher == "joblib" else {}
+    try:
+        yield
+    finally:
+        give_back(before)
 
 
 @contextmanager

@@ -11,7 +11,17 @@ from typing import NoReturn
 
 from scoresde.training.interruptions import give_back, raise_stopped, stopping, take
 
-__all__ = ["SHARED", "interrupted", "interruptible", "leave_at_once", "lost", "rank", "wait_for_first", "world_size"]
+__all__ = [
+    "SHARED",
+    "interrupted",
+    "interruptible",
+    "leave",
+    "leave_at_once",
+    "lost",
+    "rank",
+    "wait_for_first",
+    "world_size",
+]
 
 # Commands whose work the processes share; others are done by the first alone.
 SHARED = ("train", "likelihood")
@@ -86,7 +96,7 @@ def leave_at_once() -> Iterator[None]:
     called, as there is work to be ended in order.
     """
     stopping(None)
-    before = take(_leave)
+    before = take(leave)
     try:
         yield
     finally:
@@ -95,10 +105,11 @@ def leave_at_once() -> Iterator[None]:
 
 def interruptible() -> None:
     """From now on such a signal is an exception, `Stopped`."""
-    take(raise_stopped, instead_of=_leave)
+    take(raise_stopped, instead_of=leave)
 
 
-def _leave(signum: int, frame: FrameType | None) -> None:
+def leave(signum: int, frame: FrameType | None) -> None:
+    """The handler that ends the process at once."""
     if rank() == 0:
         print(f"\nscoresde: {interrupted(signum)}", file=sys.stderr, flush=True)
     os._exit(128 + signum)

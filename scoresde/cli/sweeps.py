@@ -35,6 +35,7 @@ from scoresde.training.interruptions import Stopped, is_stopping
 __all__ = [
     "Outcome",
     "announce",
+    "at_work",
     "check_sweep",
     "conclude",
     "expand_repeats",
@@ -352,6 +353,14 @@ def _read_job(path: Path) -> dict[str, Any]:
     except CheckpointError as error:
         return unknown | {"error": str(error)}
     return job if unknown.keys() <= job.keys() else unknown | {"error": f"{path} is no record of a job"}
+
+
+def at_work(sweep: Path) -> list[int]:
+    """The numbers of the processes of this machine that are at a job."""
+    from scoresde.training.jobs import has_ended
+
+    running = [job["process"] for job in read_jobs(sweep) if job["status"] == "running"]
+    return [process["pid"] for process in running if has_ended(process) is False]
 
 
 def none_began(sweep: Path) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -380,6 +381,30 @@ class Deadly(Logger):
         if self.sde == "SubVPSDE":
             time.sleep(60)
 """
+
+
+def test_a_signal_has_the_jobs_of_joblib_end_with_checkpoints(
+    joblib: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop() -> None:
+        give_up = time.monotonic() + 120
+        while len(list(Path("runs").glob("*/metrics.jsonl"))) < 2 and time.monotonic() < give_up:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    endless = ["training.steps=10000000", "training.checkpoint_every=null"]
+    assert status_of("train", *TOY, *endless, "-m", "sde=vp,ve,subvp", *joblib) == 128 + signal.SIGTERM
+    thread.join()
+    assert [job["status"] for job in jobs()] == ["interrupted", "interrupted", "not started"]
+    for job in jobs()[:2]:
+        step = re.fullmatch(r"interrupted at step (\d+), with a checkpoint", job["error"])
+        assert step, job["error"]
+        assert (sweep() / job["run"] / "checkpoints" / f"step-{int(step[1]):09d}.pt").is_file()
+    out, error = capsys.readouterr()
+    assert "0 of 3 jobs finished" in out
+    assert error.splitlines()[-1] == "the same command goes on: what is finished is not done again"
 
 
 def test_a_killed_process_of_joblib(
