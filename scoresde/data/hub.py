@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .assembling import discrete
 from .base import Data, split_indices
+from .hub_errors import explained
 from .images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
 from .labels import index_classes, listed
 
@@ -96,9 +97,8 @@ def huggingface(
                 revision=revision,
                 cache_dir=cache_dir,
             )
-        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"cannot load split {split!r} of data set {path!r}: {reason}") from error
+        except Exception as error:  # of the library, of the files, and of whatever lies between here and the hub
+            raise ValueError(f"cannot load split {split!r} of data set {path!r}: {explained(error, path)}") from error
 
     reading = Reading(size, channels, resample, fit, background, bits, frames)
     folders = [*_folders(path, data_files, data_dir), *_caches(cache_dir)]
@@ -174,6 +174,8 @@ def _sources(dataset: "Dataset", column: str, where: str, folders: Sequence[str]
         )
         if not encoded:
             raise ValueError(f"column {column!r} of {where} holds {feature}, expected images or encoded bytes")
+    # A table holds its pictures; a folder of them is read as a table of paths, into it or into a copy of it.
+    folders = folders if getattr(dataset.info, "builder_name", None) == "imagefolder" else ()
     # The library would open any format, any file and any address that a row names.
     dataset = dataset.cast_column(column, datasets.Image(decode=False)).select_columns([column])
 

@@ -1,4 +1,5 @@
 import io
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -194,3 +195,94 @@ def test_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match=r"pip install scoresde\[huggingface\]"):
         huggingface("parquet")
+
+
+def error_of(name: str, *, base: type[Exception] = Exception) -> type[Exception]:
+    """An exception of that name, as the library of the hub has them; theirs take a response of the server."""
+    return type(name, (base,), {})
+
+
+def chained(*errors: Exception) -> Exception:
+    """The first of the errors, raised from the second, and so on."""
+    for outer, inner in itertools.pairwise(errors):
+        outer.__cause__ = inner
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            chained(ConnectionError("Couldn't reach 'a/b' on the Hub (OfflineModeIsEnabled)"),
+                    error_of("OfflineModeIsEnabled")("Cannot reach https://huggingface.co: offline mode is enabled.")),
+            "on the Hub .OfflineModeIsEnabled.; Cannot reach .* .HF_HUB_OFFLINE is set, and .* not in the cache",
+        ),
+        (
+            ConnectionError("Couldn't reach 'a/b' on the Hub (LocalEntryNotFoundError)"),
+            "there is no connection to it and it is not in the cache; files on this machine .* data=file",
+        ),
+        (
+            chained(FileNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."),
+                    error_of("GatedRepoError")("401 Client Error. (Request ID: Root=1-2)\n\nAccess is restricted.")),
+            "gated dataset on the Hub.; 401 Client Error .accept its terms at https://huggingface.co/datasets/a/b",
+        ),
+        (FileNotFoundError("Dataset 'a/b' doesn't exist on the Hub or cannot be accessed."), "look for the name at"),
+        (
+            chained(FileNotFoundError("Revision 'x' doesn't exist for dataset 'a/b' on the Hub."),
+                    error_of("RevisionNotFoundError")("404 Client Error.")),
+            "Revision 'x' doesn't exist .*data.revision takes a branch, a tag or a commit",
+        ),
+        (
+            ValueError("Config name is missing.\nPlease pick one among the available configs: ['p', 'q']\n"
+                       "Example of usage:\n\t`load_dataset('a/b', 'p')`"),
+            r"Config name is missing. Please pick one .*: \['p', 'q'\] .name one by data.config=.$",
+        ),
+        (ValueError("BuilderConfig 'x' not found. Available: ['p']"), "Available: .'p'. .name one by data.config="),
+        (ValueError("Unknown split \"x\". Should be one of ['train']."), "one of .'train'. .name one by data.split_"),
+        (RuntimeError("Dataset scripts are no longer supported, but found b.py"), "data.revision=refs/convert/parquet"),
+        (
+            chained(error_of("DatasetGenerationError")("An error occurred while generating the dataset"),
+                    ValueError("column 3 of row 7\nis no number")),
+            "of data set 'a/b': column 3 of row 7 is no number$",
+        ),
+        (chained(OSError(28, "No space left on device", "/x")), r"No space left on device \(/x\) .*set HF_HOME"),
+        (KeyError(), "of data set 'a/b': KeyError$"),
+    ],
+)  # fmt: skip
+def test_the_cause_of_an_error_and_what_helps(
+    load: Load, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    with pytest.raises(ValueError, match=said) as caught:
+        load("a/b")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_names_no_file_of_the_cache(load: Load, tmp_path: Path) -> None:
+    # A picture of another data set, say, which the library has in its cache.
+    place = tmp_path / "cache" / "other" / "0.png"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(png(PIXELS[0]))
+    file = parquet(tmp_path / "a.parquet", {"image": [{"bytes": None, "path": str(place)}] * 3}, image=None)
+    for path in ("parquet", str(tmp_path / "own")):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        (tmp_path / "own" / "train.parquet").write_bytes(Path(file).read_bytes())
+        with pytest.raises(ValueError, match="cannot read the image 0 of .*: the row holds no picture but a path"):
+            load(path, data_files=file if path == "parquet" else None)
+
+
+def test_errors_of_the_library_itself(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "own.py").write_text("raise SystemExit('never run')")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
+    (tmp_path / "bad.jsonl").write_bytes(b"{")
+    for path, files, said in (
+        (str(tmp_path / "own"), None, "scripts are no longer supported.*data.revision=refs/convert/parquet"),
+        ("parquet", str(tmp_path / "bad.parquet"), "Parquet magic bytes not found"),
+        ("json", str(tmp_path / "bad.jsonl"), "JSON parse error"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            load(path, data_files=files)
