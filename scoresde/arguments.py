@@ -11,7 +11,7 @@ import inspect
 import os
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, Union
 
@@ -166,7 +166,7 @@ def _rule(annotation: Any) -> Rule | None:
         return as_tensor
     if annotation in (bool, int, float):
         return {bool: _flag, int: _integer, float: _number}[annotation]
-    if origin in (list, Sequence) or (origin is tuple and len(parts) == 2 and parts[1] is Ellipsis):
+    if origin in (list, Sequence, Iterable) or (origin is tuple and len(parts) == 2 and parts[1] is Ellipsis):
         return functools.partial(_sequence, parts[0])
     if origin is Mapping:
         return _mapping
@@ -185,7 +185,7 @@ def _union(parts: tuple[Any, ...]) -> Rule | None:
     kinds = [p for p in parts if p is not type(None)]
     rules = [_rule(p) for p in kinds]
     optional = len(kinds) < len(parts)
-    if not kinds or any(r is None for r in rules):
+    if any(r is None for r in rules) or np.ndarray in kinds:  # who takes arrays of any kind looks at them
         return None
 
     def rule(name: str, value: Any) -> Any:

@@ -34,7 +34,7 @@ from scoresde.metrics.features import FeatureMap, as_features, paired_features
 from scoresde.metrics.units import require_same_units
 from scoresde.progress import Progress
 from scoresde.sampling import Adaptive, ExplicitTimes, Noise, Sampler, Solver
-from scoresde.score import ScoreModel, as_conditions, in_model_space
+from scoresde.score import ScoreModel, in_model_space
 
 __all__ = [
     "COLUMNS",
@@ -164,7 +164,7 @@ class Comparison:
         self.solver = Adaptive(method, rtol=tolerance, atol=tolerance) if reference is None else reference
         self.batch_size = batch_size
         model.check_shape((self.n, *self.shape))
-        self.cond = as_conditions(cond, self.n, model.device, model.info)
+        self.cond = model.conditions(cond, self.n, model.device)
         self.floor: dict[str, Estimate] = {}
         if self.data is not None and floor is not None:
             self.floor = quality(floor[: self.n].double(), self.data, features)

@@ -65,7 +65,11 @@ def samples_html(out: "Samples") -> str:
         rows.append(("arrived", _arrived(out.status)))
     if out.trajectory is not None:
         rows.append(("trajectory", _shape(out.trajectory)))
-    return table("Samples, in model space", rows)
+    if out.info is None:
+        return table("Samples", rows, "plot() draws them.")
+    if out.info.transform.levels is None:
+        return table("Samples, in the data's units", rows, "plot() draws them.")
+    return table("Samples, in model space", rows, "decoded are the values of the data, and plot() draws them.")
 
 
 def log_likelihood_html(out: "LogLikelihood") -> str:

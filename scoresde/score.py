@@ -1,11 +1,12 @@
 """Score models: what a network, an exact density or a guided model all look like to a solver."""
 
 import copy
+import inspect
 import itertools
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -269,6 +270,20 @@ class ScoreModel(nn.Module, ABC):
         """x on the device of the model's network; where it is, for an exact score, which follows it."""
         return x if self.exact else x.to(self.device)
 
+    def conditions(self, cond: dict[str, Any], count: int, device: torch.device) -> dict[str, Any]:
+        """The conditions of `count` samples as the model takes them; see `as_conditions`.
+
+        Raises:
+            ValueError: one that the network does not take, such as a misspelt argument, or as `as_conditions`.
+        """
+        self._check_names(cond)
+        return as_conditions(cond, count, device, self.info)
+
+    def _check_names(self, cond: Iterable[str]) -> None:
+        for child in self.children():
+            if isinstance(child, ScoreModel):
+                child._check_names(cond)
+
     def check_shape(self, shape: Sequence[int]) -> None:
         """ValueError unless a batch of this shape, `(B, ...)`, is one of the model's samples, where that is known."""
         event = self.event_shape
@@ -436,6 +451,18 @@ class NetworkScore(ScoreModel):
         self.preconditioning = (
             preconditioning if statistics is None else preconditioning.with_data_std(float(statistics.std))
         )
+
+    def _check_names(self, cond: Iterable[str]) -> None:
+        parameters = list(inspect.signature(self.network.forward).parameters.values())
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return
+        known = [p.name for p in parameters[2:] if p.kind is not p.VAR_POSITIONAL]
+        for name in cond:
+            if name not in known:
+                raise ValueError(
+                    f"{name} is no argument of this call, and no condition of the network, which takes "
+                    f"{', '.join(known) or 'none'}"
+                )
 
     def _parts(self) -> list[str]:
         count = sum(p.numel() for p in self.network.parameters())

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.arguments import checked
+from scoresde.arguments import as_tensor, checked
 from scoresde.dct import DCT
 
 __all__ = ["Statistics", "at_least_float32"]
@@ -112,6 +112,8 @@ class Statistics(nn.Module):
             ValueError: Fewer than two samples, batches whose shapes differ, NaN or infinite values, or
                 samples that are all equal.
         """
+        if hasattr(x, "__array__") or not isinstance(x, Iterable) or isinstance(x, str):
+            x = as_tensor("x", x)
         batches = x.split(4096) if isinstance(x, Tensor) else x
         count, shape, dct = 0, torch.Size(), None
         mean, scatter, dct_scatter = (torch.zeros(0, dtype=torch.float64) for _ in range(3))

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Polygon
 from matplotlib.quiver import Quiver, QuiverKey
+from matplotlib.text import Text
 from PIL import Image
 
 from scoresde import plots
@@ -411,3 +412,42 @@ def test_bad_input_is_refused_in_one_line(draw: Callable[[], Any], message: str)
     with pytest.raises(ValueError, match=message) as caught:
         draw()
     assert "\n" not in str(caught.value)
+
+
+SHAPES = [(9, 1), (9, 2), (9, 3), (9, 4), (9, 40), (9, 2, 30), (9, 1, 4, 4), (9, 3, 4, 4), (9, 5, 4, 4)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside data"])
+def test_samples_of_any_shape_are_drawn(shape: tuple[int, ...], beside: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = 3 + 2 * torch.randn(shape, generator=generator)
+    figure = plots.samples(x, x[:7] if beside else None)
+    assert plots.to_png(figure, dpi=40).startswith(b"\x89PNG")
+    words = [t.get_text().split(",")[0].split(":")[0] for t in figure.findobj(Text)]
+    if shape[1] == 5:
+        assert words.count("channel 4") == 1 + beside
+    elif beside:
+        assert {"samples", "data"} <= set(words)
+    else:
+        assert "data" not in words
+
+
+def test_samples_keep_their_range_where_it_is_known() -> None:
+    x = torch.tensor([0, 16, 8, 4], dtype=torch.uint8).reshape(1, 1, 2, 2)
+    titled = plots.samples(x, levels=17, titles=["dog"])
+    assert _same_pixels(titled, plots.image_grid(x / 16, titles=["dog"]))
+    assert _same_pixels(plots.image_grid(x, levels=17), plots.image_grid(x / 16))
+    assert _same_pixels(plots.samples(x / 16), plots.image_grid(x / 16))
+    with pytest.raises(ValueError, match=r"draw samples by their own plot\(\), as in out.plot\(\), and int"):
+        plots.image_grid(x)
+    with pytest.raises(ValueError, match="images of 16 levels must be integers 0 to 15, got 0 to 16"):
+        plots.image_grid(x, levels=16)
+    with pytest.raises(ValueError, match=r"samples have shape \(2,\), expected \(N, D\), \(N, C, L\) or"):
+        plots.samples(torch.zeros(2))
+    with pytest.raises(ValueError, match=r"data has shape \(4, 3\), expected"):
+        plots.samples(torch.zeros(4, 2), torch.zeros(4, 3))
+
+
+def _same_pixels(a: Figure, b: Figure) -> bool:
+    return plots.to_png(a) == plots.to_png(b)

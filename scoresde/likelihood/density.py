@@ -26,7 +26,7 @@ from scoresde.likelihood.scaling import CovarianceScaling, Scaling
 from scoresde.ode import Status, Steps
 from scoresde.progress import Progress
 from scoresde.sampling.coordinates import Coordinate
-from scoresde.score import ScoreModel, as_conditions
+from scoresde.score import ScoreModel
 from scoresde.tableaus import DORMAND_PRINCE, Tableau
 
 __all__ = ["LogLikelihood", "log_likelihood", "mean_and_error"]
@@ -229,7 +229,7 @@ def check(model: ScoreModel, x: Tensor, cond: dict[str, Any], prior: str = "matc
             f"{int(broken[0])}: remove those first"
         )
     x = model.on_device(x)
-    cond.update(as_conditions(cond, len(x), x.device, model.info))
+    cond.update(model.conditions(cond, len(x), x.device))
     return x
 
 

@@ -19,7 +19,7 @@ from scoresde.progress import Progress
 from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.grids import Grid
 from scoresde.sampling.noise import SampleNoise
-from scoresde.score import Prediction, ScoreModel, as_conditions, in_model_space
+from scoresde.score import Prediction, ScoreModel, in_model_space
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -363,7 +363,7 @@ class Sampler:
         if len(shape) < 2 or min(shape) < 1:
             raise ValueError(f"shape is {shape}, expected (B, ...) with at least one sample of at least one element")
         model.check_shape(shape)
-        cond = as_conditions(cond, shape[0], model.device, model.info)
+        cond = model.conditions(cond, shape[0], model.device)
         x_init = None if x_init is None else model.on_device(x_init)
         batch_size = shape[0] if batch_size is None else batch_size
         if batch_size < 1:

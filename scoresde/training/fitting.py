@@ -99,6 +99,8 @@ def fit(
         KeyboardInterrupt: interrupted; the model holds the average so far.
         TrainingFailed: too many steps in a row whose loss was not finite.
     """
+    if not lr > 0:
+        raise ValueError(f"lr is {lr}, expected a positive learning rate")
     if isinstance(data, Data) and standardise != "auto":
         raise ValueError(f"standardise={standardise!r} is for samples, and {data.name} is a data set with a transform")
     if isinstance(data, DataLoader) and data.batch_size is not None:

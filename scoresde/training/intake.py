@@ -71,6 +71,7 @@ def _collected(given: Any) -> tuple[Tensor, np.ndarray | None]:
         )
     if isinstance(given, tuple) and len(given) == 2 and np.ndim(given[1]) <= 1 < np.ndim(given[0]):
         labels = given[1].detach().cpu().numpy() if isinstance(given[1], Tensor) else np.asarray(given[1])
+        labels = np.asarray(labels.tolist()) if labels.dtype == object else labels  # text of a data frame
         samples = _tensor(given[0])
         if labels.shape != (len(samples),):
             raise ValueError(f"data has {len(samples)} samples and labels of shape {labels.shape}, expected one each")
