@@ -23,6 +23,7 @@ __all__ = [
     "options",
     "show",
     "show_command",
+    "source",
 ]
 
 # Where an s does not make it, as one word for the shell.
@@ -48,8 +49,17 @@ def description(group: str, name: str, folders: Sequence[Path] = ()) -> str:
 
 def settings_of(group: str, name: str) -> list[str]:
     """The lines of a choice's file that can be changed, with their comments."""
-    text = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line and not line.startswith(("#", "_", "defaults:", "  - "))]
+    lines = source(group, name).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith(("#", "_"))]
+
+
+def source(group: str, name: str) -> Path:
+    """The file that has a choice's settings: its own, or that of another choice which it stands for by default."""
+    path = conf_dir() / group / f"{name}.yaml"
+    if path.is_file():
+        stands_for = re.search(r"^defaults:\n  - (\w+)$", path.read_text(encoding="utf-8"), re.M)
+        return source(group, stands_for[1]) if stands_for else path
+    return path
 
 
 def _first(folders: Iterable[Path], file: str) -> Path:

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from scoresde.cli.choices import conf_dir, groups
+from scoresde.cli.networks import DEFAULT, fit_network
 from scoresde.cli.output import UsageError, nearest, print_table
 from scoresde.cli.overrides import parsed
 from scoresde.cli.settings import apply_changes, declared, with_own
@@ -42,16 +43,16 @@ def _train(config: DictConfig) -> Outcome:
 
 
 def _train_one(config: DictConfig) -> Outcome:
-    run, made = _run_to_train(config)
+    run, made, data = _run_to_train(config)
     try:
-        return _train_run(run, config)
+        return _train_run(run, config, data)
     finally:
         for folder in made:
             with suppress(OSError):  # unless something was written
                 folder.rmdir()
 
 
-def _train_run(run: Any, config: DictConfig) -> Outcome:
+def _train_run(run: Any, config: DictConfig, data: Any) -> Outcome:
     from scoresde.training.config import instantiate
     from scoresde.training.pipeline import train
 
@@ -69,7 +70,7 @@ def _train_run(run: Any, config: DictConfig) -> Outcome:
     began = time.perf_counter()
     _name_group(run.config)
     logger = instantiate(run.config, "logger", run.allow)
-    if not train(run, logger, progress=config.progress, restart=config.restart):
+    if not train(run, [logger], progress=config.progress, restart=config.restart, data=data):
         return Outcome([run.directory])
     _print_summary(run, time.perf_counter() - began)
     value, unit = _value(run, config.metric)
@@ -140,8 +141,8 @@ def _check_metric(config: DictConfig) -> None:
         raise UsageError(f"metric={config.metric} needs evaluation.{needed}, which is 0: leave it out")
 
 
-def _run_to_train(config: DictConfig) -> tuple[Any, list[Path]]:
-    """The run to start or to go on with, and the folders that were made for it."""
+def _run_to_train(config: DictConfig) -> tuple[Any, list[Path], Any]:
+    """The run to start or to go on with, the folders made for it, and its data if loaded to choose the network."""
     from scoresde.training.run import Run, check_name, config_hash
 
     allow = list(config.allow)
@@ -149,23 +150,39 @@ def _run_to_train(config: DictConfig) -> tuple[Any, list[Path]]:
         run = Run.open(str(config.run), allow, list(config.accept))
         _fill_evaluation(run.config)
         apply_changes(run.config, config, parsed(HydraConfig.get().overrides.task))
-        return run, []
+        return run, [], None
     plain: Any = OmegaConf.to_container(config, resolve=True)
     settings, _ = declared("train")  # belong to the command line, not to the run
     body = OmegaConf.create({k: v for k, v in plain.items() if k not in settings})
+    runs, data = Path(str(config.runs)), None
+    if HydraConfig.get().runtime.choices.get("network") == DEFAULT:
+        data = _fit_network(body, Run(runs / "not yet named", body, allow))
     identity = config_hash(body)
     name = str(config.name or f"{_choices()}-{identity}")
     check_name(name)
-    runs = Path(str(config.runs))
     if started_again() or (_in_sweep() if config.resume is None else config.resume):
         # Whatever the choices are called that lead to the same configuration.
         named = runs.glob(f"{name}*" if config.name else f"*-{identity}*")
         same = [d for d in sorted(named, key=_place) if (d / "config.yaml").is_file()]
         same = [d for d in same if config_hash(Run.open(d, allow).config) == identity]
         if same:
-            return Run(same[-1], body, allow), []
+            return Run(same[-1], body, allow), [], data
     directory, made = _new_directory(runs, name)
-    return Run(directory, body, allow), made
+    return Run(directory, body, allow), made, data
+
+
+_known_shapes: dict[str, tuple[tuple[int, ...], str]] = {}  # and names of data; for the jobs of a sweep
+
+
+def _fit_network(body: DictConfig, run: Any) -> Any:
+    """Settle the default network of a new run; returns its data if they had to be loaded for that."""
+    key, data = OmegaConf.to_yaml(body.data, sort_keys=True), None
+    if key not in _known_shapes:
+        data = run.data()
+        _known_shapes[key] = data.shape, data.name
+    overrides = (str(o.key_or_group).split(".") for o in parsed(HydraConfig.get().overrides.task))
+    fit_network(body, *_known_shapes[key], {path[1] for path in overrides if path[0] == "network" and len(path) > 1})
+    return data
 
 
 def _new_directory(runs: Path, name: str) -> tuple[Path, list[Path]]:

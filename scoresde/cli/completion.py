@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scoresde.cli.choices import conf_dir, further_folders, groups, options
+from scoresde.cli.choices import conf_dir, further_folders, groups, options, source
 from scoresde.cli.output import UsageError, fail, without_verbosity
 from scoresde.shell import override
 
@@ -138,7 +138,7 @@ def _keys(command: str, before: Sequence[str], folders: Sequence[Path]) -> Itera
     chosen |= {k: v for k, _, v in (w.partition("=") for w in before) if k in chosen}
     for group, name in chosen.items():
         yield group
-        paths = [folder / group / f"{name}.yaml" for folder in (conf_dir(), *folders)]
+        paths = [source(group, name), *(folder / group / f"{name}.yaml" for folder in folders)]
         path = next((path for path in paths if path.is_file()), None)
         if group != "experiment" and path is not None:
             yield from _flat(_read(path), f"{group}.")

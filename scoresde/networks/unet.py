@@ -20,7 +20,8 @@ class UNet(nn.Module):
 
     The encoder runs ``blocks`` residual blocks at each level and halves the image between levels by
     averaging. Two blocks follow at the coarsest level. The decoder mirrors the encoder, doubles by nearest
-    neighbours, and each of its blocks reads the output of the encoder block that it mirrors. The output
+    neighbours, and each of its blocks reads the output of the encoder block that it mirrors. Images may have
+    any size: an odd one is halved to the next larger integer, its last row or column being averaged alone. The output
     convolution starts at zero: a new network returns exactly zero.
 
     With attention, forward-mode differentiation and second derivatives need the call to run inside
@@ -40,7 +41,7 @@ class UNet(nn.Module):
         label_dropout: rate at which labels are dropped in training; see `Conditioning`.
 
     Raises:
-        ValueError: if height or width cannot be halved between all levels, an ``attention`` level does not
+        ValueError: if ``shape`` is not that of an image, a level halves a single pixel, an ``attention`` level does not
             exist, a size is below 1, or a rate outside [0, 1).
     """
 
@@ -97,6 +98,16 @@ class UNet(nn.Module):
         self.norm = _group_norm(current)
         self.output = _zero(nn.Conv2d(current, self.shape[0], 3, padding=1))
 
+    @staticmethod
+    def fits(shape: Sequence[int]) -> bool:
+        """Whether samples of ``shape`` are images with something to convolve: of three sizes, and more than a pixel."""
+        return len(shape) == 3 and min(shape) >= 1 and max(shape[1:]) > 1
+
+    @staticmethod
+    def default_multipliers(shape: Sequence[int]) -> tuple[int, ...]:
+        """Multipliers for images of ``shape``: at least two, and so many that the coarsest level is 32 at most."""
+        return (1,) + (2,) * max(1, math.ceil(math.log2(max(shape[1:]) / 32)))
+
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Raw network output, of ``x``'s shape.
 
@@ -115,14 +126,15 @@ class UNet(nn.Module):
         skips = []
         for i, block in enumerate(self.encoder):
             if i > 0 and i % self.blocks == 0:
-                h = F.avg_pool2d(h, 2)
+                h = F.avg_pool2d(h, 2, ceil_mode=True)
             h = block(h, condition)
             skips.append(h)
         for block in self.middle:
             h = block(h, condition)
         for i, block in enumerate(self.decoder):
             if i > 0 and i % self.blocks == 0:
-                h = F.interpolate(h, scale_factor=2.0, mode="nearest")
+                height, width = skips[-1].shape[2:]
+                h = F.interpolate(h, scale_factor=2.0, mode="nearest")[:, :, :height, :width]
             h = block(torch.cat((h, skips.pop()), dim=1), condition)
         out: Tensor = self.output(F.silu(self.norm(h)))
         return out
@@ -185,17 +197,22 @@ def _group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
 def _check_shape(shape: tuple[int, ...], levels: int) -> None:
     if len(shape) != 3 or min(shape) < 1:
         # The commonest reason, by the key of data=npz that mends it.
-        hint = ": data.channels_last=true takes (N, H, W) for pictures of one channel" if len(shape) == 2 else ""
-        raise ValueError(f"shape must be (channels, height, width), three positive sizes, got {shape}{hint}")
+        hint = ", and data.channels_last=true (N, H, W) as images of one channel" if len(shape) == 2 else ""
+        raise ValueError(
+            "UNet takes images, whose shape is (channels, height, width), three positive sizes, and the data's is "
+            f"{shape}: MLP (network=mlp) takes any shape{hint}"
+        )
     if levels < 1:
         raise ValueError("multipliers must give at least one level, got none")
     height, width = shape[1:]
-    factor = 2 ** (levels - 1)
-    if height % factor or width % factor:
-        common = math.gcd(height, width)
-        fitting = (common & -common).bit_length()
-        padded = "x".join(str(-(-size // factor) * factor) for size in (height, width))
+    most = _most_levels(height, width)
+    if levels > most:
         raise ValueError(
-            f"{levels} levels need height and width divisible by {factor}, got {height}x{width}: "
-            f"give at most {fitting} multipliers, or pad the images to {padded}"
+            f"{levels} multipliers are {levels} levels, and images of {height}x{width} are a single pixel after "
+            f"{most - 1} halvings: give at most {most} multipliers"
         )
+
+
+def _most_levels(height: int, width: int) -> int:
+    """Number of levels after which there is nothing left to halve."""
+    return 1 + math.ceil(math.log2(max(height, width)))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import math
 import os
 import time
@@ -53,6 +54,8 @@ __all__ = [
     "tune_run",
 ]
 
+_log = logging.getLogger(__name__)
+
 
 def limit_threads(shape: tuple[int, ...]) -> None:
     """Take one CPU thread for samples of up to 256 elements, unless OMP_NUM_THREADS says otherwise.
@@ -81,10 +84,19 @@ def check_labels(network: Any, data: Data) -> None:
         )
 
 
-def train(run: Run, logger: Logger | None, progress: bool = True, restart: bool = False) -> bool:
+def train(
+    run: Run,
+    loggers: Sequence[Logger] | None = None,
+    progress: bool = True,
+    restart: bool = False,
+    data: Data | None = None,
+) -> bool:
     """Train (or go on with) the run's model, then sample, evaluate and draw pictures.
 
     Args:
+        loggers: where numbers and pictures go besides the run directory.
+        progress: show progress.
+        data: the data of a new run, if they were loaded already.
         restart: train a run anew whose checkpoints are gone or damaged, which is refused otherwise.
 
     Returns:
@@ -95,8 +107,9 @@ def train(run: Run, logger: Logger | None, progress: bool = True, restart: bool 
         CheckpointError: all its checkpoints are damaged.
     """
     run.check_writable("checkpoints", "samples")
-    data = run.data()
     known = run.info()
+    if data is None or known is not None:
+        data = run.data()
     if known is not None:
         check_same_data(str(run.info_path), known, data, run.accept)
     info = DataInfo.of(data)
@@ -112,9 +125,7 @@ def train(run: Run, logger: Logger | None, progress: bool = True, restart: bool 
     check_labels(model.network, data)
     _check_evaluation(run, model, data)
     accelerator = processes()
-    loggers: list[Logger] = [LocalLogger()]
-    if logger is not None and not isinstance(logger, LocalLogger):
-        loggers.append(logger)
+    loggers = [LocalLogger(), *(each for each in loggers or () if not isinstance(each, LocalLogger))]
     trainer = Trainer(
         model,
         run.make("objective"),
@@ -243,11 +254,22 @@ def _check_evaluation(run: Run, model: NetworkScore, data: Data) -> None:
     plain: Any = OmegaConf.to_container(evaluation, resolve=True)
     for problem in option_problems("evaluation", plain, prefix="evaluation."):
         raise ConfigError(problem)
-    n = len(data.test) if evaluation.samples is None else min(evaluation.samples, len(data.test))
-    if n:
-        check_evaluation_size(min(n, len(data.train)))
+    if evaluation.samples:
+        check_evaluation_size(min(evaluation.samples, len(data.test), len(data.train)))
+    elif evaluation.samples is None and _number_to_evaluate(evaluation, data) == 0:
+        _log.warning(
+            "%d held-out and %d training samples are fewer than the %d that sample quality needs: it is left out",
+            *(len(data.test), len(data.train), FEWEST),
+        )
     check_likelihood(run, data, evaluation, "evaluation.")
     run.make("sampler").grid(model.sde)
+
+
+def _number_to_evaluate(evaluation: DictConfig, data: Data) -> int:
+    """How many samples are drawn and compared after training."""
+    if evaluation.samples is None:
+        return len(data.test) if min(len(data.test), len(data.train)) >= FEWEST else 0
+    return min(int(evaluation.samples), len(data.test))
 
 
 def check_evaluation_size(n: int) -> None:
@@ -263,7 +285,7 @@ def _after_training(
     run: Run, model: NetworkScore, data: Data, loggers: list[Logger], step: int, progress: bool
 ) -> None:
     evaluation = run.config.evaluation
-    n = len(data.test) if evaluation.samples is None else min(evaluation.samples, len(data.test))
+    n = _number_to_evaluate(evaluation, data)
     if n > 0:
         evaluate(run, model, data, run.make("sampler"), n, seed=evaluation.seed, progress=progress, own=True)
     if evaluation.likelihood != 0:

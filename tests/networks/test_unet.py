@@ -271,19 +271,53 @@ def test_heads_have_at_least_the_asked_channels() -> None:
     assert heads == [2, 4, 4, 4, 4, 2]
 
 
-def test_sizes_that_cannot_be_halved() -> None:
-    with pytest.raises(ValueError, match=r"divisible by 8, got 28x28: give at most 3 multipliers, or pad .* 32x32"):
-        UNet((1, 28, 28), multipliers=(1, 2, 2, 2))
-    with pytest.raises(ValueError, match=r"divisible by 2, got 8x5: give at most 1 multipliers, or pad .* 8x6"):
-        UNet((1, 8, 5))
-    UNet((1, 28, 28), channels=4, multipliers=(1, 1, 1))
+@pytest.mark.parametrize(
+    ("shape", "levels"),
+    [
+        ((1, 28, 28), 4),
+        ((3, 27, 31), 3),
+        ((1, 7, 5), 3),
+        ((1, 1, 9), 2),
+        ((2, 6, 1), 3),
+        ((1, 2, 2), 2),
+        ((1, 1, 1), 1),
+    ],
+)
+def test_images_of_any_size(shape: tuple[int, ...], levels: int) -> None:
+    network = perturbed(small(shape=shape, multipliers=(1,) * levels, attention=(-1,)))
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    out = network(x, torch.zeros(2))
+    assert out.shape == x.shape
+    # Every value of the output knows of its own pixel, those of the last row and column too.
+    (gradient,) = torch.autograd.grad(out[:, :, -1, -1].sum(), x)
+    assert bool((gradient[:, :, -1, -1] != 0).all())
+
+
+def test_a_single_pixel_cannot_be_halved() -> None:
+    with pytest.raises(ValueError, match=r"images of 28x28 are a single pixel after 5 halvings: give at most 6 mult"):
+        small(shape=(1, 28, 28), multipliers=(1,) * 7)
+    with pytest.raises(ValueError, match=r"images of 1x1 are a single pixel after 0 halvings: give at most 1 mult"):
+        small(shape=(1, 1, 1))
+
+
+def test_images_that_fit_and_their_default_levels() -> None:
+    fitting = [(1, 8, 8), (3, 27, 31), (1, 1, 9)]
+    assert [UNet.fits(shape) for shape in fitting] == [True] * 3
+    assert [UNet.fits(shape) for shape in [(2,), (2, 9), (3, 1, 1), (1, 4, 4, 4), ()]] == [False] * 5
+    levels = {size: len(UNet.default_multipliers((1, 8, size))) for size in (2, 8, 28, 64, 65, 128, 256, 512)}
+    assert levels == {2: 2, 8: 2, 28: 2, 64: 2, 65: 3, 128: 3, 256: 4, 512: 5}
+    for shape in fitting:
+        small(shape=shape, multipliers=UNet.default_multipliers(shape))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shape": (4, 4)}, r"shape must be \(channels, height, width\).*got \(4, 4\): data.channels_last=true takes"),
-        ({"shape": (1, 0, 4)}, r"got \(1, 0, 4\)"),
+        (
+            {"shape": (4, 4)},
+            r"\(channels, height, width\).*is \(4, 4\): MLP .network=mlp. takes any.*data.channels_last=true",
+        ),
+        ({"shape": (1, 0, 4)}, r"is \(1, 0, 4\)"),
         ({"multipliers": ()}, "at least one level"),
         ({"multipliers": (1, 0)}, r"at least 1, got 8, 1, 32 and \(1, 0\)"),
         ({"channels": 0}, "at least 1, got 0"),

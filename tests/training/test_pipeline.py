@@ -28,7 +28,15 @@ from scoresde.training import pipeline
 from scoresde.training import run as run_module
 from scoresde.training.config import ConfigError
 from scoresde.training.loggers import LocalLogger, Logger
-from scoresde.training.pipeline import check_labels, evaluate, likelihood, sample, sample_quality, train
+from scoresde.training.pipeline import (
+    _number_to_evaluate,
+    check_labels,
+    evaluate,
+    likelihood,
+    sample,
+    sample_quality,
+    train,
+)
 from scoresde.training.results import outdate
 from scoresde.training.run import Run
 
@@ -91,7 +99,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         config("network.num_classes=10", "network.label_dropout=0.1", *SMALL),
     )
     logger = Recorder()
-    train(run, logger, progress=False)
+    train(run, [logger], progress=False)
     return SimpleNamespace(run=run, directory=run.directory, logger=logger, data=run.data())
 
 
@@ -538,13 +546,28 @@ def test_refused_before_training(
     if overrides[0] == "+data.n_test=5":
         made = config(*TOY)
         made.data.n_test = 5
-        made.evaluation.samples = None
+        made.evaluation.samples = 9
     else:
         made = config(*TOY, *overrides)
     with pytest.raises((ValueError, TypeError), match=message) as error:
         train(Run(tmp_path / "run", made), None, progress=False)
     assert "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []
+
+
+def test_too_few_samples_to_compare_are_not_if_no_number_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    without_training(monkeypatch)
+    made = config(*TOY)
+    made.data.n_test, made.evaluation.samples = 5, None
+    with pytest.raises(AssertionError, match="training began"):
+        train(Run(tmp_path / "run", made), None, progress=False)
+    assert "5 held-out and 200 training samples are fewer than the 7 that sample quality needs" in caplog.text
+    assert _number_to_evaluate(made.evaluation, two_moons(n_train=20, n_test=5)) == 0
+    assert _number_to_evaluate(made.evaluation, two_moons(n_train=20, n_test=7)) == 7
+    made.evaluation.samples = 9
+    assert _number_to_evaluate(made.evaluation, two_moons(n_train=20, n_test=7)) == 7
 
 
 def test_labels_must_fit() -> None:
@@ -569,7 +592,7 @@ def test_nothing_after_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(pipeline, "pictures", lambda run, model, data, **k: drawn.append(model))
     run = Run(tmp_path / "run", config(*TOY, "evaluation.samples=0", "evaluation.likelihood=0"))
     logger = LocalLogger()
-    train(run, logger, progress=False)
+    train(run, [logger], progress=False)
     assert len(drawn) == 1
     assert set(run.summary()) == {"name", "parameters", "training", "pictures", "finished"}
     assert not (run.directory / "samples").exists()
@@ -595,7 +618,7 @@ def test_a_failure_keeps_the_last_good_checkpoint_and_closes_the_loggers(
     made = config(*TOY)
     logger = Broken()
     with pytest.raises(RuntimeError, match="crash"):
-        train(Run(tmp_path / "run", made), logger, progress=False)
+        train(Run(tmp_path / "run", made), [logger], progress=False)
     assert logger.events[-1] == ("finish",)
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert names == ["checkpoints", "config.yaml", "data.json", "metrics.jsonl"]

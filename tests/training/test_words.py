@@ -13,7 +13,8 @@ CHOICES = [
     (group, path.stem)
     for group in GROUPS
     for path in sorted((conf_dir() / group).glob("*.yaml"))
-    if path.stem not in ("tuned", "variational")  # made from a run, not chosen for one
+    if path.stem not in ("tuned", "variational")
+    and (group, path.stem) != ("network", "default")  # of a run, or of its data
 ]
 
 

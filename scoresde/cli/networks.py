@@ -1,0 +1,60 @@
+"""The default network: chosen for the data once these are known, and stored as what was chosen."""
+
+import logging
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from scoresde.cli.choices import conf_dir
+from scoresde.cli.output import UsageError
+
+__all__ = ["DEFAULT", "fit_network"]
+
+_log = logging.getLogger(__name__)
+
+DEFAULT = "default"  # the choice of the group that stands for what fits
+
+
+def fit_network(config: DictConfig, shape: Sequence[int], data: str, given: Collection[str] = ()) -> None:
+    """Replace the default network of a configuration by the one that fits samples of `shape`, and say so.
+
+    What an experiment or the command line has changed in the default stays, where the other network has it too.
+
+    Args:
+        config: Composed with the default network; its `network` is changed in place.
+        shape: Shape of one sample.
+        data: Name of the data, for messages.
+        given: Keys of the network that are given on the command line.
+
+    Raises:
+        UsageError: A key was changed that the network which fits does not have.
+    """
+    from scoresde.networks import UNet
+
+    default: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "network" / "unet.yaml"))
+    composed: Any = OmegaConf.to_container(config.network, resolve=True)
+    changed = {k: v for k, v in composed.items() if k in given or k not in default or default[k] != v}
+    if "_target_" in changed:  # a class of the user's own
+        return
+    if UNet.fits(shape):
+        multipliers = list(UNet.default_multipliers(shape))
+        if "multipliers" not in changed and multipliers != default["multipliers"]:
+            config.network.multipliers = multipliers
+            _log.info("network.multipliers=%s for images of %dx%d, as none were chosen", multipliers, *shape[1:])
+        return
+    other: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "network" / "mlp.yaml"))
+    lost = [key for key in changed if key not in other]
+    if lost:
+        raise UsageError(
+            f"network.{lost[0]} is of a U-Net, which takes images, (channels, height, width), and samples of {data} "
+            f"have shape {tuple(shape)}: leave it out for network=mlp, which has "
+            + ", ".join(key for key in other if key != "_target_")
+        )
+    config.network = {**other, **changed}
+    hint = "; data.channels_last=true takes them as images of one channel" if _may_be_images(shape) else ""
+    _log.info("network=mlp for samples of shape %s, as none was chosen%s", tuple(shape), hint)
+
+
+def _may_be_images(shape: Sequence[int]) -> bool:
+    return len(shape) == 2 and min(shape) >= 8

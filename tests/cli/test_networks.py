@@ -1,0 +1,82 @@
+"""The default network: settled by the data, with what was changed in it, under the hash of the same network by name."""
+
+import logging
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from scoresde.cli.choices import conf_dir
+from scoresde.cli.networks import fit_network
+from scoresde.cli.output import UsageError
+from scoresde.training.run import config_hash
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", list(overrides))
+    with open_dict(config):
+        config.pop("experiment", None)
+    return config
+
+
+def fitted(shape: tuple[int, ...], *overrides: str, given: tuple[str, ...] = ()) -> DictConfig:
+    config = composed(*overrides)
+    fit_network(config, shape, "these", given)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("shape", "network"),
+    [
+        ((1, 8, 8), "unet"),
+        ((3, 27, 31), "unet"),
+        ((1, 1, 9), "unet"),
+        ((2,), "mlp"),
+        ((1000,), "mlp"),
+        ((3, 100), "mlp"),
+        ((3, 1, 1), "mlp"),
+        ((2, 4, 4, 4), "mlp"),
+    ],
+)
+def test_the_network_that_fits_has_the_hash_that_it_has_by_name(shape: tuple[int, ...], network: str) -> None:
+    assert config_hash(fitted(shape)) == config_hash(composed(f"network={network}"))
+
+
+def test_large_images_have_more_levels_unless_they_are_given() -> None:
+    assert fitted((3, 64, 64)).network.multipliers == [1, 2]
+    assert fitted((3, 256, 256)).network.multipliers == [1, 2, 2, 2]
+    assert fitted((3, 256, 256), "network.multipliers=[1,4]").network.multipliers == [1, 4]
+    assert fitted((3, 256, 256), given=("multipliers",)).network.multipliers == [1, 2]
+
+
+def test_what_was_changed_stays_where_the_network_has_it() -> None:
+    network = fitted((2,), "network.blocks=2", "experiment=digits_conditional").network
+    assert network == {
+        **OmegaConf.load(conf_dir() / "network" / "mlp.yaml"), "blocks": 2, "num_classes": 10, "label_dropout": 0.1
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "given"), [(("network.channels=8",), ()), ((), ("channels",))])
+def test_what_the_network_does_not_have_is_refused(overrides: tuple[str, ...], given: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=r"network.channels is of a U-Net.* these have shape \(2,\): .* width, blocks"):
+        fitted((2,), *overrides, given=given)
+
+
+def test_a_class_of_ones_own_is_left_alone() -> None:
+    config: Any = OmegaConf.create({"network": {"_target_": "mine.Network"}})
+    fit_network(config, (2,), "these")
+    assert config == {"network": {"_target_": "mine.Network"}}
+
+
+def test_it_is_said_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "scoresde"):
+        for shape in ((1, 8, 8), (2,), (28, 28), (3, 128, 96)):
+            fitted(shape)
+    assert caplog.messages == [
+        "network=mlp for samples of shape (2,), as none was chosen",
+        "network=mlp for samples of shape (28, 28), as none was chosen; data.channels_last=true takes them as images "
+        "of one channel",
+        "network.multipliers=[1, 2, 2] for images of 128x96, as none were chosen",
+    ]
