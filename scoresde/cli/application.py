@@ -35,6 +35,7 @@ from scoresde.cli.overrides import (
 )
 from scoresde.cli.processes import SHARED, interrupted, interruptible, lost, rank, wait_for_first, world_size
 from scoresde.cli.settings import settle_paths
+from scoresde.cli.spaces import check_spaces
 from scoresde.cli.streams import end_of_output, outlive_readers
 from scoresde.cli.studies import with_study
 from scoresde.shell import override
@@ -62,6 +63,7 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
                 f"--multirun is for one process, and there are {world_size()}: start each job by itself, or leave out "
                 "torchrun and share the jobs out by hydra/launcher=joblib"
             )
+        notes = check_spaces(parsed(arguments)) if is_sweep(arguments) else []
         arguments = edit_own(command, arguments)
         check_overrides(command, arguments)
         arguments = follow_sweeps(arguments)
@@ -86,6 +88,7 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     sys.argv = [f"scoresde {command}", *arguments]
     application: Any = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     if sweep is not None and verbosity is not Verbosity.QUIET:
+        print("".join(f"scoresde: {note}\n" for note in notes), file=sys.stderr, end="")
         print(f"sweep {sweep}", flush=True)
     status, mistaken = 0, False
     deaths: Sequence[set[int]] = ()

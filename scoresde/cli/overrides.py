@@ -24,11 +24,13 @@ from scoresde.cli.choices import conf_dir, flag_value, further_folders, groups, 
 from scoresde.cli.files import check_files, file_with_key
 from scoresde.cli.output import UsageError, nearest
 from scoresde.cli.settings import UnreadKey, check_groups, check_settings, declared, edited, is_path, unread, with_home
+from scoresde.cli.spaces import integers
 from scoresde.shell import override as as_override
 from scoresde.shell import quoted
 
 __all__ = [
     "check_overrides",
+    "composing",
     "edit_own",
     "expand_paths",
     "follow_sweeps",
@@ -170,7 +172,7 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
     name = flag_value(arguments, "--config-name", "-cn") or command
     longest = max((len(s) for s in sweeps), default=1)
     composed: list[tuple[DictConfig, list[Override]]] = []
-    with _composing(arguments):
+    with composing(arguments):
         for i in range(longest):
             chosen = plain + [s[min(i, len(s) - 1)] for s in sweeps]
             try:
@@ -183,7 +185,7 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
             except HydraException as error:
                 raise UsageError(_explain(command, name, error, chosen, search_path, folders)) from error
             except UsageError as error:
-                raise UsageError(f"{error}{_hint(str(error), chosen)}") from error
+                raise UsageError(f"{error}{_hint(str(error), chosen)}{integers(str(error), overrides)}") from error
             except (OmegaConfBaseException, ValueError, YAMLError) as error:
                 text = " ".join(str(error).split())
                 raise UsageError(f"{text}{_hint(text, chosen)}") from error
@@ -192,11 +194,12 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
         try:
             check_groups(command, config, given)
         except UsageError as error:
-            raise UsageError(f"{error}{_hint(str(error), [str(o.input_line) for o in given])}") from error
+            hint = _hint(str(error), [str(o.input_line) for o in given])
+            raise UsageError(f"{error}{hint}{integers(str(error), overrides)}") from error
 
 
 @contextmanager
-def _composing(arguments: Sequence[str]) -> Iterator[None]:
+def composing(arguments: Sequence[str]) -> Iterator[None]:
     """Let `compose` look up what Hydra's command would, with the same arguments."""
     folder = flag_value(arguments, "--config-path", "-cp")
     own = flag_value(arguments, "--config-dir", "-cd")

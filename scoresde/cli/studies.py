@@ -1,21 +1,24 @@
 """Optuna as the sweeper: its study is kept in a file, and one that is gone on with must be about the same question."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
-from scoresde.cli.choices import conf_dir
+from scoresde.cli.choices import flag_value
 from scoresde.cli.output import UsageError
-from scoresde.cli.overrides import parsed
+from scoresde.cli.overrides import composing, parsed
+from scoresde.cli.spaces import check_parameters, is_optuna
 from scoresde.shell import quoted
 
 __all__ = ["with_study"]
 
 
-_DEFAULTS = {"direction": "minimize", "study_name": "scoresde", "max_failure_rate": "1.0"}
+_DEFAULTS = {"study_name": "scoresde", "max_failure_rate": "1.0"}
 
 
 def with_study(command: str, arguments: Sequence[str]) -> list[str]:
@@ -27,30 +30,62 @@ def with_study(command: str, arguments: Sequence[str]) -> list[str]:
         UsageError: nothing to search, or a study of another search space or of other fixed settings.
     """
     overrides = parsed(arguments)
-    values = {o.key_or_group: o for o in overrides}
-    if "hydra/sweeper" not in values or values["hydra/sweeper"].value() != "optuna":
+    if not is_optuna(overrides):
         return list(arguments)
+    values = {o.key_or_group: o for o in overrides}
     runs = str(values["runs"].value()) if "runs" in values else "runs"
-    defaults = {**_DEFAULTS, "storage": quoted(f"sqlite:///{runs}/optuna.db")}
+    defaults = {**_DEFAULTS, "direction": _direction(command, values), "storage": quoted(f"sqlite:///{runs}/optuna.db")}
     more = [f"hydra.sweeper.{k}={v}" for k, v in defaults.items() if f"hydra.sweeper.{k}" not in values]
     arguments = [*arguments, *more]
-    _check(command, parsed(arguments))
+    _check(command, arguments)
     return arguments
 
 
-def _check(command: str, overrides: Sequence[Override]) -> None:
+def _direction(command: str, values: Mapping[str, Override]) -> str:
+    """Whether to minimise or to maximise what the jobs return.
+
+    Raises:
+        UsageError: the direction that is given leads to the worst.
+    """
+    metric = str(values["metric"].value()) if command == "train" and "metric" in values else "likelihood"
+    best = "minimize"
+    if metric != "likelihood":
+        from scoresde.metrics.evaluate import HIGHER_IS_BETTER
+
+        best = "maximize" if metric in HIGHER_IS_BETTER else "minimize"
+    given = values.get("hydra.sweeper.direction")
+    if command == "train" and given is not None and given.value() != best:
+        better = "higher" if best == "maximize" else "lower"
+        sign = ", as the sweeper sees it," if metric == "likelihood" else ""
+        raise UsageError(f"{given.input_line}: of metric={metric}{sign} {better} is better, leave it out")
+    return best
+
+
+def _check(command: str, arguments: Sequence[str]) -> None:
+    overrides = parsed(arguments)
+    texts = [str(o.input_line) for o in overrides]
+    plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+    try:
+        with composing(arguments):
+            name = flag_value(arguments, "--config-name", "-cn") or command
+            sweeper = compose(config_name=name, overrides=plain, return_hydra_config=True).hydra.sweeper
+    except HydraException as error:
+        raise UsageError(f"Optuna's settings: {' '.join(str(error).split())}") from error
+    if sweeper.search_space:
+        raise UsageError("hydra.sweeper.search_space is not used here: give KEY=interval(a,b), KEY=a,b,c or the like")
+    params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    given = {o.get_key_element().lstrip("+") for o in overrides}
+    for parameter in parsed(params):
+        if parameter.get_key_element() in given:
+            raise UsageError(f"{parameter.key_or_group} is given twice: here, and in hydra.sweeper.params")
+        if parameter.is_sweep_override():
+            check_parameters(overrides, parameter)
     # Which SQLAlchemy Optuna 2 works with is the extra's business, not the user's.
     os.environ.setdefault("SQLALCHEMY_SILENCE_UBER_WARNING", "1")
     import optuna
-    from hydra import compose, initialize_config_dir
     from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
     from sqlalchemy.exc import SQLAlchemyError  # type: ignore[import-untyped]
 
-    texts = [str(o.input_line) for o in overrides]
-    plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        sweeper = compose(config_name=command, overrides=plain, return_hydra_config=True).hydra.sweeper
-    params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     task = [t for t in texts if not t.lstrip("+").startswith("hydra")]
     space, fixed = create_params_from_overrides(params + task)
     if not space:
@@ -67,9 +102,16 @@ def _check(command: str, overrides: Sequence[Override]) -> None:
         ) from error
     if sweeper.study_name not in names:
         return
-    trials = optuna.load_study(study_name=sweeper.study_name, storage=sweeper.storage).get_trials(deepcopy=False)
+    study = optuna.load_study(study_name=sweeper.study_name, storage=sweeper.storage)
+    trials = study.get_trials(deepcopy=False)
     if not trials:
         return
+    direction = sweeper.direction if isinstance(sweeper.direction, str) else sweeper.direction.name
+    if study.direction.name.lower() != direction:
+        raise UsageError(
+            f"study {sweeper.study_name!r} of {sweeper.storage} is to {study.direction.name.lower()}, this sweep to "
+            f"{direction}: give hydra.sweeper.study_name=NAME for a new study"
+        )
     before, now = _settings(trials[0].distributions, trials[0].user_attrs), _settings(space, fixed)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):

@@ -253,10 +253,10 @@ def started_again() -> bool:
 def note_lost(sweep: Path, number: int, reason: str, log: Path) -> None:
     """Write down that a job has ended, as its launcher knows, where it could not do so itself."""
     path = sweep / "jobs" / f"{number:03d}.json"
-    job = _read_job(path)
+    job = _read_job(path) if path.is_file() else _blank(path) | {"status": "waiting"}
     if job["status"] == "running":
         job.update(status="killed", error=_KILLED)
-    elif job["status"] == "waiting" or not path.is_file():
+    elif job["status"] == "waiting":
         place = Path(os.path.relpath(log, path.parent)).as_posix() if log.is_file() else None
         job.update(status="failed", error=f"it ended before it began: {reason}", log=place)
     else:
@@ -339,20 +339,33 @@ def _write(path: Path, content: bytes) -> None:
 
 def read_jobs(sweep: Path) -> list[dict[str, Any]]:
     """What the jobs of a sweep have written, by number."""
-    return [_read_job(path) for path in sorted((sweep / "jobs").glob("*.json"))]
+    return [_read_job(path) for path in sorted((sweep / "jobs").glob("*.json"), key=_place)]
+
+
+def _place(path: Path) -> tuple[int, str]:
+    """999 before 1000."""
+    return len(path.stem), path.stem
+
+
+def _blank(path: Path) -> dict[str, Any]:
+    """The record of a failed job of which nothing but the number is known."""
+    blank = {"number": 0, "overrides": [], "status": "failed", "run": None, "runs": [], "error": None, "log": None}
+    number = int(path.stem) if path.stem.isdecimal() else 0
+    return blank | {"number": number, "seconds": 0.0, "value": None, "unit": "", "process": None}
 
 
 def _read_job(path: Path) -> dict[str, Any]:
     """The record of a job; one that is damaged is of a failed job."""
     from scoresde.bounded import CheckpointError, read_json
 
-    unknown = {"number": 0, "overrides": [], "status": "failed", "run": None, "runs": [], "error": None, "log": None}
-    unknown |= {"number": int(path.stem) if path.stem.isdecimal() else 0, "seconds": 0.0, "value": None, "unit": ""}
+    blank = _blank(path)
     try:
         job = read_json(path, dict)
     except CheckpointError as error:
-        return unknown | {"error": str(error)}
-    return job if unknown.keys() <= job.keys() else unknown | {"error": f"{path} is no record of a job"}
+        return blank | {"error": str(error)}
+    if blank.keys() - {"process"} <= job.keys():  # earlier versions did not say which process
+        return blank | job
+    return blank | {"error": f"{path} is no record of a job"}
 
 
 def at_work(sweep: Path) -> list[int]:

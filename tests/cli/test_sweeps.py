@@ -447,6 +447,9 @@ def test_a_killed_process_of_submitit(tmp_path: Path) -> None:
         fails.results()
     record(tmp_path, 7, "running", this_process())
     record(tmp_path, 8, "waiting", this_process())
+    sweeps.note_lost(tmp_path, 9, "no node", tmp_path / "none")  # one that was not announced
+    assert sweeps.unfinished(tmp_path)[0] == "job 9 failed: it ended before it began: no node"
+    (tmp_path / "jobs" / "009.json").unlink()
     for news in told:
         sweeps.note_lost(tmp_path, *news)
     killed, failed = sweeps.unfinished(tmp_path)

@@ -1,0 +1,195 @@
+"""What a sweep goes through or searches: refused where the sweeper would ignore a part of it, or take it otherwise.
+
+Hydra's grid takes values; Optuna's sweeper takes values, ranges and intervals, ignores tags but for `log` on intervals,
+and includes both ends of a range.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
+
+from scoresde.cli.output import UsageError, nearest
+
+__all__ = ["check_parameters", "check_spaces", "integers", "is_optuna"]
+
+
+def is_optuna(overrides: Sequence[Override]) -> bool:
+    """Whether the sweeper that is chosen is Optuna's."""
+    return _chosen(overrides, "hydra/sweeper", "basic") == "optuna"
+
+
+def _chosen(overrides: Sequence[Override], key: str, default: str) -> str:
+    return next((str(o.value()) for o in reversed(overrides) if o.key_or_group == key), default)
+
+
+def check_spaces(overrides: Sequence[Override]) -> list[str]:
+    """Refuse spaces and settings of a sweeper that it would not follow.
+
+    Args:
+        overrides: those of a sweep.
+
+    Returns:
+        What to tell of a space that Optuna takes otherwise than a grid sweep does, a line each.
+
+    Raises:
+        UsageError: saying what to write.
+    """
+    optuna = is_optuna(overrides)
+    _check_sweeper(overrides, optuna)
+    swept = [o for o in overrides if o.is_sweep_override()]
+    given = Counter(o.get_key_element().lstrip("+") for o in overrides)
+    for override in swept:
+        if given[override.get_key_element().lstrip("+")] > 1:
+            raise UsageError(f"{override.key_or_group} is given twice: leave out one")
+        if override.is_hydra_override():
+            raise UsageError(f"{override.input_line!r}: expected one value, a sweep's own settings are not swept over")
+        if not optuna:
+            _check_grid(override)
+    return [note for o in swept for note in check_parameters(overrides, o)] if optuna else []
+
+
+# -- settings of a sweeper ------------------------------------------------------------------------------
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+_OPTUNA: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "n_trials": (_whole, "a whole number of at least 1"),
+    "n_jobs": (_whole, "a whole number of at least 1: that of trials side by side"),
+    "max_failure_rate": (_share, "a number from 0 to 1"),
+    "direction": (lambda value: value in ("minimize", "maximize"), "minimize or maximize"),
+    "study_name": (_text, "a name, or null"),
+    "storage": (_text, "an address such as sqlite:///runs/optuna.db, or null"),
+    "custom_search_space": (_text, "the name of a function, or null"),
+}
+_SAMPLERS = ("tpe", "random", "cmaes", "nsgaii", "motpe", "grid")
+
+
+def _check_sweeper(overrides: Sequence[Override], optuna: bool) -> None:
+    for override in overrides:
+        key, text = str(override.key_or_group), override.input_line
+        _, _, name = key.partition("hydra.sweeper.")
+        if name.partition(".")[0] in ("params", "search_space"):
+            raise UsageError(f"{text!r}: give what is searched as any other override: KEY=a,b,c")
+        if key == "hydra/sweeper/sampler" and override.value() not in _SAMPLERS:
+            hint = nearest(str(override.value()), _SAMPLERS)
+            raise UsageError(f"{text!r}: Optuna has no such sampler{hint}; expected one of {', '.join(_SAMPLERS)}")
+        if key.startswith(("hydra.sweeper.", "hydra/sweeper/")) and not optuna and name != "max_batch_size":
+            raise UsageError(f"{text!r} is a setting of Optuna: add hydra/sweeper=optuna")
+        if not (optuna and name) or override.is_sweep_override() or name.startswith("sampler."):
+            continue
+        if name not in _OPTUNA:
+            raise UsageError(f"{text!r}: Optuna's sweeper has no {name!r}{nearest(name, _OPTUNA)}")
+        fits, expected = _OPTUNA[name]
+        if not fits(override.value()):
+            raise UsageError(f"{key} is {override.value()!r}, expected {expected}")
+
+
+# -- spaces ---------------------------------------------------------------------------------------------
+
+
+def _check_grid(override: Override) -> None:
+    value, text = override.value(), override.input_line
+    if isinstance(value, IntervalSweep):
+        raise UsageError(
+            f"{text!r}: an interval has no end of values: give some, as {override.key_or_group}=a,b,c, or have Optuna "
+            "search it by hydra/sweeper=optuna"
+        )
+    if getattr(value, "tags", None):
+        raise UsageError(f"{text!r}: a tag has no effect on a grid of values, leave it out")
+
+
+def check_parameters(overrides: Sequence[Override], override: Override) -> list[str]:
+    """Refuse a space that Optuna's sweeper would not follow.
+
+    Args:
+        overrides: those of the sweep, for its sampler.
+        override: the one with the space.
+
+    Returns:
+        What to tell of it.
+
+    Raises:
+        UsageError: saying what to write.
+    """
+    value, key, text = override.value(), override.key_or_group, override.input_line
+    grid = _chosen(overrides, "hydra/sweeper/sampler", "tpe") == "grid"
+    tags = set(getattr(value, "tags", ()))
+    if isinstance(value, Glob):
+        raise UsageError(f"{text!r}: Optuna's sweeper takes no glob: name the choices, as {key}=a,b,c")
+    if getattr(value, "shuffle", False):
+        raise UsageError(f"{text!r}: Optuna chooses in an order of its own, leave out shuffle(...)")
+    if isinstance(value, IntervalSweep):
+        for tag in sorted(tags - {"log"}):
+            raise UsageError(f"{text!r}: Optuna knows no tag {tag!r}{nearest(tag.lower(), ['log'])}; it knows log")
+        _check_interval(override, value, grid)
+        return []
+    if tags:
+        log = f"; on a logarithmic scale it searches {key}=tag(log,int(interval(a,b)))"
+        log = log if "log" in map(str.lower, tags) and isinstance(value, RangeSweep) else ""
+        raise UsageError(f"{text!r}: a tag has no effect on a list of values, leave it out{log}")
+    if isinstance(value, RangeSweep):
+        return _check_range(override, value, grid)
+    assert isinstance(value, ChoiceSweep)
+    choices = [str(choice) for choice in override.sweep_string_iterator()]
+    if len(choices) == 1:
+        raise UsageError(f"{text!r} leaves nothing to choose: write {key}={choices[0]}")
+    twice = [choice for choice, count in Counter(choices).items() if count > 1]
+    if twice:
+        raise UsageError(f"{text!r} has {twice[0]} twice")
+    return []
+
+
+def _check_interval(override: Override, value: IntervalSweep, grid: bool) -> None:
+    text, low, high = override.input_line, value.start, value.end
+    if grid:
+        raise UsageError(f"{text!r}: hydra/sweeper/sampler=grid takes values, as {override.key_or_group}=a,b,c")
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        raise UsageError(f"{text!r}: expected an interval between two finite numbers")
+    if low >= high:
+        raise UsageError(f"{text!r}: expected an interval from a lower number to a higher one")
+    if "log" in value.tags and low <= 0:
+        raise UsageError(f"{text!r}: an interval on a logarithmic scale begins above 0")
+
+
+def _check_range(override: Override, value: RangeSweep, grid: bool) -> list[str]:
+    text, start, stop, step = override.input_line, value.start, value.stop, value.step
+    if start is None or stop is None or step <= 0 or stop <= start:
+        raise UsageError(f"{text!r}: expected a range from a lower number to a higher one, in steps above 0")
+    values = list(override.sweep_string_iterator())
+    if grid:
+        if (stop - start) // step != len(values):  # as the sweeper counts them
+            raise UsageError(
+                f"{text!r}: hydra/sweeper/sampler=grid would leave out the last value; write {override.key_or_group}="
+                f"{','.join(values)}"
+            )
+        return []
+    steps = (stop - start) / step
+    if abs(steps - round(steps)) > 1e-9:
+        return []
+    return [f"{text}: Optuna searches {start:g} to {stop:g} with both ends; a grid sweep leaves out {stop:g}"]
+
+
+def integers(message: str, overrides: Sequence[Override]) -> str:
+    """How to search integers, if a message is about an interval of other numbers in their place."""
+    if "an integer" not in message and "a whole number" not in message:
+        return ""
+    for override in overrides:
+        value, key = override.value(), override.key_or_group
+        if isinstance(value, IntervalSweep) and isinstance(value.start, float) and message.startswith(f"{key} is "):
+            search = f"int(interval({value.start:g},{value.end:g}))"
+            return f"; to search integers: {key}={f'tag(log,{search})' if 'log' in value.tags else search}"
+    return ""

@@ -1,0 +1,156 @@
+"""Spaces that sweepers search, and settings of theirs, that are refused before anything begins."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scoresde.cli import main
+from scoresde.cli.output import UsageError
+from scoresde.cli.overrides import parsed
+from scoresde.cli.spaces import check_spaces
+from scoresde.cli.studies import with_study
+
+OPTUNA = "hydra/sweeper=optuna"
+GRID = "hydra/sweeper/sampler=grid"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimizer.lr=tag(Log,interval(1e-4,1e-2))"], "Optuna knows no tag 'Log', did you mean 'log'"),
+        (["optimizer.lr=tag(logarithmic,interval(1e-4,1e-2))"], "Optuna knows no tag 'logarithmic'"),
+        (["optimizer.lr=tag(log,fine,interval(1e-4,1e-2))"], "Optuna knows no tag 'fine'"),
+        (["network.width=tag(log,range(8,64))"], r"a tag has no effect on a list of values.*tag\(log,int\(interval"),
+        (["sde=tag(x,choice(vp,ve))"], "a tag has no effect on a list of values, leave it out$"),
+        (["optimizer.lr=interval(1e-2,1e-4)"], "expected an interval from a lower number to a higher one"),
+        (["optimizer.lr=interval(1e-2,1e-2)"], "expected an interval from a lower number to a higher one"),
+        (["optimizer.lr=interval(0,inf)"], "expected an interval between two finite numbers"),
+        (["optimizer.lr=tag(log,interval(0,1))"], "an interval on a logarithmic scale begins above 0"),
+        (["optimizer.lr=tag(log,interval(-1,1))"], "an interval on a logarithmic scale begins above 0"),
+        (["network.width=range(64,8,-8)"], "expected a range from a lower number to a higher one"),
+        (["network.width=range(8,8)"], "expected a range from a lower number to a higher one"),
+        (["network.width=shuffle(range(8,16))"], r"leave out shuffle\(...\)"),
+        (["sde=shuffle(vp,ve)"], r"leave out shuffle\(...\)"),
+        (["sde=choice(vp)"], "leaves nothing to choose: write sde=vp"),
+        (["sde=vp,ve,vp"], "has vp twice"),
+        (["sde=glob(v*)"], "takes no glob: name the choices, as sde=a,b,c"),
+        (["sde=vp,ve", "sde=vp"], "sde is given twice"),
+        (["optimizer.lr=interval(0,1)", GRID], "hydra/sweeper/sampler=grid takes values"),
+        (["network.width=range(8,13,2)", GRID], "would leave out the last value; write network.width=8,10,12"),
+        (["sde=vp,ve", "hydra.sweeper.params.sde=vp"], "give what is searched as any other override"),
+        (["sde=vp,ve", "+hydra.sweeper.search_space.sde.type=int"], "give what is searched as any other override"),
+        (["sde=vp,ve", "hydra/sweeper/sampler=tpee"], "Optuna has no such sampler, did you mean 'tpe'"),
+        (["sde=vp,ve", "hydra.sweeper.n_trial=3"], "Optuna's sweeper has no 'n_trial', did you mean 'n_trials'"),
+        (["sde=vp,ve", "hydra.sweeper.max_batch_size=3"], "Optuna's sweeper has no 'max_batch_size'"),
+        (["sde=vp,ve", "hydra.sweeper.n_trials=0"], "n_trials is 0, expected a whole number of at least 1"),
+        (["sde=vp,ve", "hydra.sweeper.n_trials=ten"], "n_trials is 'ten', expected a whole number"),
+        (["sde=vp,ve", "hydra.sweeper.n_trials=2,3"], "expected one value"),
+        (["sde=vp,ve", "hydra.sweeper.n_jobs=-1"], "n_jobs is -1, expected a whole number of at least 1"),
+        (["sde=vp,ve", "hydra.sweeper.max_failure_rate=2"], "max_failure_rate is 2, expected a number from 0 to 1"),
+        (["sde=vp,ve", "hydra.sweeper.direction=min"], "direction is 'min', expected minimize or maximize"),
+        (["sde=vp,ve", "hydra.sweeper.direction=[minimize,maximize]"], "expected minimize or maximize"),
+    ],
+)
+def test_what_optuna_would_not_follow_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        check_spaces(parsed([*arguments, OPTUNA]))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimizer.lr=interval(1e-4,1e-2)"], "have Optuna search it by hydra/sweeper=optuna"),
+        (["optimizer.lr=tag(log,choice(1e-4,1e-2))"], "a tag has no effect on a grid of values"),
+        (["sde=vp,ve", "hydra.sweeper.n_trials=3"], "is a setting of Optuna: add hydra/sweeper=optuna"),
+        (["sde=vp,ve", GRID], "is a setting of Optuna: add hydra/sweeper=optuna"),
+        (["sde=vp,ve", "hydra.sweeper.params.sde=vp"], "give what is searched as any other override"),
+        (["sde=vp,ve", "+sde=cosine"], "sde is given twice"),
+    ],
+)
+def test_what_a_grid_would_not_follow_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_spaces(parsed(arguments))
+
+
+@pytest.mark.filterwarnings("ignore:The distribution is specified by")
+@pytest.mark.parametrize(
+    ("space", "note"),
+    [
+        ("training.seed=range(2,3)", "training.seed=range(2,3): Optuna searches 2 to 3 with both ends; a grid sweep "
+         "leaves out 3"),
+        ("optimizer.lr=range(0.1,0.5,0.2)", "optimizer.lr=range(0.1,0.5,0.2): Optuna searches 0.1 to 0.5 with both "
+         "ends; a grid sweep leaves out 0.5"),
+        ("optimizer.lr=range(0.0,0.3,0.1)", "optimizer.lr=range(0.0,0.3,0.1): Optuna searches 0 to 0.3 with both ends; "
+         "a grid sweep leaves out 0.3"),
+        ("training.seed=range(0,5,2)", None),
+        ("optimizer.lr=tag(log,interval(1e-4,1e-2))", None),
+        ("network.width=tag(log,int(interval(8,64)))", None),
+        ("sde=vp,ve", None),
+        ("network.num_classes=null,5", None),
+    ],
+)  # fmt: skip
+def test_where_optuna_differs_from_a_grid_is_said(space: str, note: str | None) -> None:
+    """As Optuna's sweeper has it, which these distributions are made by."""
+    assert check_spaces(parsed([space, OPTUNA])) == ([note] if note else [])
+    implementation = pytest.importorskip("hydra_plugins.hydra_optuna_sweeper._impl")
+    (override,) = parsed([space])
+    distribution = implementation.create_optuna_distribution_from_override(override)
+    if "range" in space:
+        grid = [float(choice) for choice in override.sweep_string_iterator()]
+        assert (distribution.high > max(grid)) == (note is not None)
+        sampled = implementation.OptunaSweeperImpl._to_grid_sampler_choices(None, distribution)
+        if len(sampled) == len(grid):
+            assert check_spaces(parsed([space, OPTUNA, GRID])) == []
+        else:
+            with pytest.raises(UsageError, match="would leave out the last value"):
+                check_spaces(parsed([space, OPTUNA, GRID]))
+
+
+def test_searching_other_numbers_than_integers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    monkeypatch.chdir(tmp_path)
+    for key in ("training.steps", "network.width"):
+        with pytest.raises(SystemExit) as stop:
+            main(["train", "network=mlp", "data=two_moons", "-m", OPTUNA, f"{key}=tag(log,interval(8,64))"])
+        assert stop.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.search(rf"{key} is 8.0, .*; to search integers: {key}=tag\(log,int\(interval\(8,64\)\)\)$", line)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:.* is experimental")
+def test_the_direction_is_that_of_the_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna = pytest.importorskip("optuna")
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    monkeypatch.chdir(tmp_path)
+    space = ["-m", OPTUNA, "sde=vp,ve"]
+
+    def direction(*more: str) -> str:
+        (found,) = {a for a in with_study("train", [*space, *more]) if a.startswith("hydra.sweeper.direction=")}
+        return found.partition("=")[2]
+
+    assert direction() == direction("metric=frechet_distance") == "minimize"
+    assert direction("metric=precision") == direction("metric=recall", "hydra.sweeper.direction=maximize") == "maximize"
+    for wrong in (["hydra.sweeper.direction=maximize"], ["metric=coverage", "hydra.sweeper.direction=minimize"]):
+        with pytest.raises(UsageError, match=r"(lower|higher) is better, leave it out"):
+            with_study("train", [*space, *wrong])
+    study = optuna.create_study(storage="sqlite:///runs/optuna.db", study_name="scoresde", direction="maximize")
+    study.add_trial(
+        optuna.trial.create_trial(
+            params={"sde": "vp"}, distributions={"sde": optuna.distributions.CategoricalDistribution(("vp", "ve"))},
+            value=1.0,
+        )
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="is to maximize, this sweep to minimize: give hydra.sweeper.study_name=NAME"):
+        with_study("train", space)
+
+
+def test_what_hydra_does_not_take_of_optuna_s_settings_is_told_in_one_line() -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    with pytest.raises(UsageError, match=r"^Optuna's settings: .*seed") as error:
+        with_study("train", ["-m", OPTUNA, "sde=vp,ve", "hydra.sweeper.sampler.seed=x"])
+    assert "\n" not in str(error.value)
