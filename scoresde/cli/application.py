@@ -154,24 +154,23 @@ class Job:
     def __call__(self, config: DictConfig) -> Any:
         from scoresde.cli import commands
         from scoresde.training.environment import own_precision
+        from scoresde.training.modules import find_in
         from scoresde.training.start import from_start, set_start
 
         outlive_readers()  # in a launcher's process, too
         configure(self.verbosity)
         _show_progress(config, self.verbosity)
         own_precision()
+        settle_paths(config)
         set_start(HydraConfig.get().runtime.cwd)
+        find_in(from_start("."), config.allow)
         for key in ("run", "runs"):
             if config.get(key) is not None and not OmegaConf.is_missing(config, key):
                 config[key] = from_start(str(config[key]))
         # Here, where an interruption still ends the process at once.
         import_module("scoresde.training.report" if self.command == "report" else "scoresde.training.pipeline")
         interruptible()
-
-        def task(config: DictConfig) -> Any:
-            settle_paths(config)
-            return commands.TASKS[self.command](config)
-
+        task = commands.TASKS[self.command]
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return sweeps.run_job(task, config, explanation, said=self.verbosity is not Verbosity.QUIET)
         return _alone(task, config)

@@ -231,7 +231,10 @@ def _open(config: DictConfig) -> Any:
 
     if OmegaConf.is_missing(config, "run"):
         raise UsageError("run is missing: give run=DIR, a directory that `scoresde train` wrote")
-    return Run.open(str(config.run), list(config.allow), list(config.accept))
+    run = Run.open(str(config.run), list(config.allow), list(config.accept))
+    if config.allow:
+        run.keep_allowed()
+    return run
 
 
 def _data(run: Any) -> Any:

@@ -20,6 +20,7 @@ from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, Omega
 from scoresde.cli.choices import conf_dir
 from scoresde.cli.output import UsageError, nearest
 from scoresde.training.declarations import declaration
+from scoresde.training.modules import find_in
 from scoresde.training.options import kind_of, option_problems
 from scoresde.training.signatures import fits, problems
 
@@ -179,6 +180,7 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
         UsageError: naming the key, the nearest that is read, or the expected type.
     """
     settle_paths(config)
+    find_in(Path.cwd(), _texts(config.get("allow")))
     settings, groups = declared(command)
     raw: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
     referred = set(_referred(raw))
@@ -213,14 +215,22 @@ def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]
         UsageError: naming the target, or the key with what is expected.
     """
     from scoresde.training.config import ConfigError, check_arguments
+    from scoresde.training.trust import allowed
 
     config = _of_run(command, config, overrides)
+    allow = list(config.allow)
+    if config.get("run") is not None and not OmegaConf.is_missing(config, "run"):
+        allow = list(allowed(Path(str(config.run)), allow))
     for group in declared(command)[1]:
         if config.get(group) is not None:
             try:
-                check_arguments(_group(config, group), group, list(config.allow))
+                check_arguments(_group(config, group), group, allow)
             except ConfigError as error:
                 raise UsageError(str(error)) from error
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, ListConfig) else []
 
 
 class UnreadKey(UsageError):

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from scoresde.data import Data
 from scoresde.limits import check_steps
+from scoresde.training.modules import folders_for, packages, top_level
 from scoresde.training.signatures import problems
 from scoresde.training.start import from_start
 
@@ -64,7 +66,7 @@ def _find_target(target: Any, allow: Sequence[str]) -> Any:
     """
     refusal = ConfigError(
         f"_target_ {target!r} is not allowed: a configuration may name classes of {', '.join(ALLOWED)}"
-        " (your own package: allow=[package] on the command line)"
+        f" (your own package: allow=[{_proposed(target)}], which is kept with the run)"
     )
     if not isinstance(target, str) or "." not in target or not all(map(str.isidentifier, target.split("."))):
         raise refusal
@@ -84,6 +86,11 @@ def _find_target(target: Any, allow: Sequence[str]) -> Any:
     if not fits or not _within(str(found.__module__), [package] if own else ALLOWED):
         raise refusal
     return found
+
+
+def _proposed(target: Any) -> str:
+    names = packages([target]) if isinstance(target, str) else []
+    return top_level(names[0]) if names and top_level(names[0]) not in ("scoresde", "torch") else "package"
 
 
 def _look_up(target: str, package: str, refusal: ConfigError) -> Any:
@@ -116,10 +123,23 @@ def _import(name: str, target: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:  # whatever the code of a user's own package raises
         if isinstance(error, ModuleNotFoundError) and error.name is not None and _within(name, [error.name]):
-            raise ConfigError(f"_target_ {target!r} does not exist: there is no module {error.name}") from error
+            places = "".join(f", nor in {folder}" for folder in folders_for(top_level(name)))
+            raise ConfigError(
+                f"_target_ {target!r} does not exist: there is no module {error.name} among the installed{places}"
+            ) from error
         raise ConfigError(
             f"_target_ {target!r}: importing {name} fails: {type(error).__name__}: {' '.join(str(error).split())}"
+            f"{_beside(name, error)}"
         ) from error
+
+
+def _beside(name: str, error: Exception) -> str:
+    """What to do if a module needs another that lies in its folder."""
+    needed = top_level(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+    folders = map(Path, folders_for(top_level(name)))
+    if needed and any((folder / f"{needed}.py").is_file() or (folder / needed).is_dir() for folder in folders):
+        return f"; {needed} lies beside it: allow=[{top_level(name)},{needed}]"
+    return ""
 
 
 def check_targets(node: Any, allow: Sequence[str] = ()) -> None:

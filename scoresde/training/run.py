@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from scoresde import reprs
+from scoresde import reprs, shell
 from scoresde.arguments import checked
 from scoresde.bounded import DamagedFile, parse_json, read_json, read_yaml
 from scoresde.data import Data, DataInfo
@@ -44,8 +44,10 @@ from scoresde.training.checkpoint import (
 )
 from scoresde.training.config import ConfigError, check_local, check_plain, check_targets, instantiate
 from scoresde.training.environment import default_types
+from scoresde.training.modules import foreign
 from scoresde.training.outline import differences, filled, outline
 from scoresde.training.provenance import TRAINED_WITH, check_fit, check_provenance, provenance
+from scoresde.training.trust import FILE, allowed, keep
 
 __all__ = ["Run", "build_model", "check_name", "config_hash", "load"]
 
@@ -95,8 +97,8 @@ class Run:
     Args:
         directory: where.
         config: its configuration.
-        allow: packages besides the allow-list that the configuration may name; from the user, never from the
-            directory itself.
+        allow: packages besides the allow-list that the configuration may name; from the user, now or when `allow.json`
+            was written with the user's key, never from the directory itself.
         accept: keys of the configuration whose difference from what the weights were trained with is accepted; from
             the user.
     """
@@ -123,7 +125,9 @@ class Run:
             ConfigError: not a run directory, a broken `config.yaml`, an interpolation, a `_target_` outside the
                 allow-list, or data on another machine.
         """
-        path = Path(directory)
+        if not str(directory).strip():
+            raise ConfigError("run is empty; give a directory that `scoresde train` wrote")
+        path = Path(directory).expanduser()
         file = path / "config.yaml"
         if not file.is_file():
             what = "does not exist" if not path.exists() else "is no run directory: it has no config.yaml"
@@ -137,14 +141,32 @@ class Run:
         # The checks are of what was parsed, and the same plain values become the configuration.
         plain = plain or {}
         check_plain(plain, file)
-        check_targets(plain, allow)
-        check_local(plain.get("data"), file, allow)
+        allow = allowed(path, allow, foreign(plain))
+        try:
+            check_targets(plain, allow)
+            check_local(plain.get("data"), file, allow)
+        except ConfigError as error:
+            if (path / FILE).is_file() and not allow:
+                raise ConfigError(
+                    f"{error}; {path / FILE} is not by you on this machine, or {file.name} was changed since"
+                ) from error
+            raise
         return cls(path, OmegaConf.create(plain), allow, accept)
 
     def write_config(self) -> None:
-        """Write `config.yaml`, resolved."""
+        """Write `config.yaml`, resolved, and what the user allows it to name."""
         text = OmegaConf.to_yaml(self.config, resolve=True)
         write_atomically(self.directory / "config.yaml", lambda file: file.write(text.encode()))
+        self.keep_allowed()
+
+    def keep_allowed(self) -> None:
+        """Keep what the user allows with the run, so that it need not be given again; warn where that is impossible."""
+        if not self.allow:
+            return
+        reason = keep(self.directory, self.allow)
+        if reason is not None:
+            allow = shell.override("allow", self.allow)
+            _log.warning("%s is not kept with the run (%s): give it again with every command", allow, reason)
 
     def make(self, key: str, **arguments: Any) -> Any:
         """The object that the configuration's `key` describes.
@@ -489,7 +511,8 @@ def load(directory: str | Path, allow: Sequence[str] = (), accept: Sequence[str]
 
     Args:
         directory: a directory that `scoresde train` wrote.
-        allow: further packages that its configuration may name, for networks of your own.
+        allow: further packages that its configuration may name, for networks of your own: installed, or in the current
+            folder. Those that you have allowed in a command are kept with the run.
         accept: keys of its configuration, such as `sde.beta_max`, that may differ from what the weights were trained
             with.
 
