@@ -1,5 +1,7 @@
 """Fixtures that the tests of SDEs, preconditionings and score models share."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -96,6 +98,14 @@ def planar() -> Mixture:
 def points() -> Mixture:
     """Three weighted points in the plane."""
     return Mixture("point", (2,))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A state folder of the tests' own, in which the key of what is allowed for runs is made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture

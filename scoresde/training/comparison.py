@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from scoresde import plots
+from scoresde import plots, shell
 from scoresde.bounded import read_file
 from scoresde.compare import Comparison, Trial, ignores_steps
 from scoresde.comparisons import COLUMNS, to_frame
@@ -135,7 +135,8 @@ def compare_run(
         ConfigError: no model, an unknown sampler, more samples than are held out, or a wrong option.
     """
     if not run.model_path.is_file():
-        raise ConfigError(f"{run.directory} has no model.safetensors: train it first, by scoresde train run=DIR")
+        how = shell.command("train", shell.override("run", run.directory))
+        raise ConfigError(f"{run.directory} has no model.safetensors: train it first, by {how}")
     plain: Any = OmegaConf.to_container(options, resolve=True)
     for problem in option_problems("compare", plain):
         raise ConfigError(problem)

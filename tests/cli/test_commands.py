@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from PIL import Image
 
 import scoresde
-from scoresde.cli import main
+from scoresde.cli import conf_dir, main
 from scoresde.cli.output import format_warning
 from scoresde.data import eight_gaussians, two_moons
-from scoresde.training import checkpoint, likelihoods, pipeline
+from scoresde.training import checkpoint, likelihoods, modules, pipeline
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
 
 TOY = [
@@ -1064,3 +1065,65 @@ def test_a_mistake_in_a_real_process(tmp_path: Path) -> None:
     assert out == ""
     assert error == "scoresde: training: training.steps is 0, expected a whole number of at least 1\n"
     assert os.listdir(tmp_path) == []
+
+
+# -- modules of the current folder ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_network(empty: Path) -> Iterator[Path]:
+    """A folder with a network in a module and a configuration that names it."""
+    (empty / "place" / "conf" / "network").mkdir(parents=True)
+    (empty / "place" / "commands_own_net.py").write_text("from scoresde.networks import MLP\nclass Net(MLP): pass\n")
+    text = OmegaConf.to_yaml(OmegaConf.load(conf_dir() / "network" / "mlp.yaml"))
+    text = text.replace("scoresde.networks.MLP", "commands_own_net.Net")
+    (empty / "place" / "conf" / "network" / "own.yaml").write_text(text)
+    yield empty
+    forget_own_network()
+
+
+def forget_own_network() -> None:
+    """As in another process."""
+    sys.modules.pop("commands_own_net", None)
+    modules._finder.folders.pop("commands_own_net", None)
+
+
+def test_a_network_of_the_current_folder_is_allowed_once(
+    own_network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is given for training; then the run is used from any folder, moved, by every command and in Python."""
+    monkeypatch.chdir(own_network / "place")
+    mine = ["--config-dir", "conf", *(a for a in TOY if a != "network=mlp"), "network=own", "evaluation.pictures=false"]
+    said = refusal(capsys, "train", *mine, "name=own")
+    assert "allow=[commands_own_net], which is kept with the run" in said
+    main(["train", *mine, "name=own", "allow=[commands_own_net]"])
+    page = (Path("runs") / "own" / "report.html").read_text()
+    assert "scoresde sample run=runs/own n=64 seed=1 &#39;allow=[commands_own_net]&#39;" in page
+    shutil.move("runs/own", own_network / "my run, moved")
+    monkeypatch.chdir(own_network)
+    run = 'run="my run, moved"'
+    for command in (["sample", "n=4"], ["likelihood", "n=4", "tol=0.5"], ["evaluate", "n=8"], ["report"]):
+        forget_own_network()
+        main([command[0], run, *command[1:], *(["progress=false"] if command != ["report"] else [])])
+    forget_own_network()
+    main(["train", run, "training.steps=22", "progress=false"])
+    assert summary("my run, moved")["training"]["steps"] == 22
+    forget_own_network()
+    assert type(scoresde.load("my run, moved").network).__name__ == "Net"
+    # Of somebody else it is as it was.
+    forget_own_network()
+    monkeypatch.setenv("XDG_STATE_HOME", str(own_network / "another"))
+    assert "'commands_own_net.Net' is not allowed" in refusal(capsys, "sample", run)
+    assert "commands_own_net" not in sys.modules
+
+
+@pytest.mark.parametrize("how", [[], ["hydra.job.chdir=true"]], ids=["here", "chdir"])
+def test_a_network_of_the_current_folder_in_a_sweep(
+    own_network: Path, monkeypatch: pytest.MonkeyPatch, training_only: None, how: list[str]
+) -> None:
+    monkeypatch.chdir(own_network / "place")
+    mine = ["--config-dir", "conf", *(a for a in TOY if a != "network=mlp"), "network=own", *how]
+    main(["train", *mine, "allow=[commands_own_net]", "training.seed=0,1", "training.steps=2", "--multirun"])
+    runs = sorted(Path("runs").glob("*/allow.json"))
+    assert len(runs) == 2
+    assert all(json.loads(run.read_text())["folders"]["commands_own_net"] == str(Path.cwd()) for run in runs)

@@ -200,7 +200,7 @@ def test_a_users_own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = OmegaConf.create({"network": {"_target_": "my_networks.Net", "width": 5}})
-    with pytest.raises(ConfigError, match=r"not allowed.*allow=\[package\]"):
+    with pytest.raises(ConfigError, match=r"not allowed.*allow=\[my_networks\]"):
         instantiate(config, "network", shape=(2,))
     assert instantiate(config, "network", allow=["my_networks"], shape=(2,)).w == 5
     for other in (["my_network"], ["my"], ["networks"]):  # no prefix of a name is the name of a package

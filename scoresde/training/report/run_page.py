@@ -1,11 +1,10 @@
 """The page of one run: what it is, samples beside data, four numbers; charts, and the rest folded."""
 
-import re
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scoresde import plots
+from scoresde import plots, shell
+from scoresde.training.modules import foreign
 from scoresde.training.report import charts
 from scoresde.training.report.charts import Chart
 from scoresde.training.report.numbers import as_dict, is_number
@@ -60,7 +59,7 @@ def run_page(directory: Path) -> str:
         sentence(run),
         numbers(run.summary, dimensions(run), _levels(run)),
         tables(run.summary, run.comparisons),
-        _commands(directory),
+        _commands(run),
         notes=run.notes,
     )
     every = list(pictures(directory, run.notes))
@@ -109,17 +108,19 @@ def _curve(run: Run) -> Picture | None:
     return from_png(plots.to_png(figure), "Learning curve", "")
 
 
-def _commands(run_dir: Path) -> list[tuple[str, str]]:
-    """What to do and the command for it."""
-    place = str(run_dir)
-    if not re.fullmatch(r"[\w./@+-]+", place, re.ASCII):  # Hydra's grammar wants the rest in quotes
-        place = '"' + place.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    run = shlex.quote(f"run={place}")
+def _commands(run: Run) -> list[tuple[str, str]]:
+    """What to do and the command for it, which also says what it takes where nothing is kept of what is allowed."""
+    own = foreign([{"_target_": value} for key, value in run.config.items() if key.rpartition(".")[2] == "_target_"])
+    allow = [shell.override("allow", own)] if own else []
+
+    def command(name: str, *further: str) -> str:
+        return shell.command(name, shell.override("run", run.directory), *further, *allow)
+
     return [
-        ("Go on with training from the last checkpoint", f"scoresde train {run}"),
-        ("Draw samples", f"scoresde sample {run} n=64 seed=1"),
-        ("Likelihood of held-out data", f"scoresde likelihood {run} split=test"),
-        ("Sample quality", f"scoresde evaluate {run}"),
-        ("This page again", f"scoresde report {run}"),
-        ("The model in Python", f"model = scoresde.load({str(run_dir)!r})"),
+        ("Go on with training from the last checkpoint", command("train")),
+        ("Draw samples", command("sample", "n=64", "seed=1")),
+        ("Likelihood of held-out data", command("likelihood", "split=test")),
+        ("Sample quality", command("evaluate")),
+        ("This page again", command("report")),
+        ("The model in Python", f"model = scoresde.load({str(run.directory)!r}{f', allow={own}' if own else ''})"),
     ]
