@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 
+from scoresde.cli.choices import groups, options
 from scoresde.cli.output import UsageError, nearest
 
 __all__ = ["check_parameters", "check_spaces", "integers", "is_optuna"]
@@ -44,6 +45,9 @@ def check_spaces(overrides: Sequence[Override]) -> list[str]:
     for override in swept:
         if given[override.get_key_element().lstrip("+")] > 1:
             raise UsageError(f"{override.key_or_group} is given twice: leave out one")
+        if isinstance(override.value(), IntervalSweep | RangeSweep) and override.key_or_group in groups():
+            names = options(str(override.key_or_group))
+            raise UsageError(f"{override.input_line!r}: expected choices of {', '.join(names)}")
         if override.is_hydra_override():
             raise UsageError(f"{override.input_line!r}: expected one value, a sweep's own settings are not swept over")
         if not optuna:
@@ -105,8 +109,8 @@ def _check_grid(override: Override) -> None:
     value, text = override.value(), override.input_line
     if isinstance(value, IntervalSweep):
         raise UsageError(
-            f"{text!r}: an interval has no end of values: give some, as {override.key_or_group}=a,b,c, or have Optuna "
-            "search it by hydra/sweeper=optuna"
+            f"{text!r}: an interval has infinitely many values: give some, as {override.key_or_group}=a,b,c, or have "
+            "Optuna search it by hydra/sweeper=optuna"
         )
     if getattr(value, "tags", None):
         raise UsageError(f"{text!r}: a tag has no effect on a grid of values, leave it out")
@@ -134,7 +138,9 @@ def check_parameters(overrides: Sequence[Override], override: Override) -> list[
         raise UsageError(f"{text!r}: Optuna chooses in an order of its own, leave out shuffle(...)")
     if isinstance(value, IntervalSweep):
         for tag in sorted(tags - {"log"}):
-            raise UsageError(f"{text!r}: Optuna knows no tag {tag!r}{nearest(tag.lower(), ['log'])}; it knows log")
+            raise UsageError(
+                f"{text!r}: Optuna knows no tag {tag!r}{nearest(tag.lower(), ['log']) or '; it knows log'}"
+            )
         _check_interval(override, value, grid)
         return []
     if tags:

@@ -86,6 +86,7 @@ def _check(command: str, arguments: Sequence[str]) -> None:
     from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
     from sqlalchemy.exc import SQLAlchemyError  # type: ignore[import-untyped]
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     task = [t for t in texts if not t.lstrip("+").startswith("hydra")]
     space, fixed = create_params_from_overrides(params + task)
     if not space:

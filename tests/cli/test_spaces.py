@@ -32,6 +32,7 @@ GRID = "hydra/sweeper/sampler=grid"
         (["network.width=range(8,8)"], "expected a range from a lower number to a higher one"),
         (["network.width=shuffle(range(8,16))"], r"leave out shuffle\(...\)"),
         (["sde=shuffle(vp,ve)"], r"leave out shuffle\(...\)"),
+        (["sde=interval(0,1)"], "expected choices of .*subvp"),
         (["sde=choice(vp)"], "leaves nothing to choose: write sde=vp"),
         (["sde=vp,ve,vp"], "has vp twice"),
         (["sde=glob(v*)"], "takes no glob: name the choices, as sde=a,b,c"),
