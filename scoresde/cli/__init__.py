@@ -7,17 +7,19 @@ A command is a Hydra application: `--multirun`, `--cfg job`, `--help` and overri
 them. What is added here: an override that does not exist is answered with the nearest name that does, a user's
 mistake ends in one line, not in a traceback, and a job of a sweep that fails does not take the others with it.
 
-Nothing that takes long to import is imported before it is known to be needed.
+Nothing that takes long to import is imported before it is known to be needed, and hardly anything before a signal
+that asks the process to end does so without a traceback.
 """
 
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from scoresde.cli.choices import conf_dir
-from scoresde.cli.output import Verbosity, configure, fail, nearest, tolerate_encoding, without_verbosity
 from scoresde.cli.processes import leave_at_once
-from scoresde.cli.streams import end_of_output, outlive_readers
+
+if TYPE_CHECKING:
+    from scoresde.cli.choices import conf_dir
 
 __all__ = ["conf_dir", "main"]
 
@@ -58,13 +60,24 @@ _MAIN = ("experiment", "data", "sde", "network", "objective", "sampler", "logger
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with `arguments`, those of the process if not given; exits with its status."""
-    outlive_readers()
-    tolerate_encoding()
     with leave_at_once():
         _main(arguments)
 
 
+def __getattr__(name: str) -> object:
+    if name == "conf_dir":
+        from scoresde.cli.choices import conf_dir
+
+        return conf_dir
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def _main(arguments: Sequence[str] | None) -> None:
+    from scoresde.cli.output import Verbosity, configure, fail, nearest, tolerate_encoding, without_verbosity
+    from scoresde.cli.streams import end_of_output, outlive_readers
+
+    outlive_readers()
+    tolerate_encoding()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["--complete"]:
         from scoresde.cli.completion import complete

@@ -101,7 +101,7 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
             launcher = _launcher(arguments)
             with (
                 launchers.tended(launcher, partial(sweeps.note_lost, sweep)) as deaths,
-                launchers.ending_in_order(launcher, partial(sweeps.at_work, sweep)),
+                launchers.ending_in_order(launcher, sweep),
             ):
                 application(Job(command, verbosity))()
     except KeyboardInterrupt as stop:

@@ -1,7 +1,9 @@
 """Launchers of which a process is killed, for want of memory, say: which one it was, and waiting for the others."""
 
 import os
+import shlex
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,8 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from scoresde.cli.processes import leave
+from scoresde.cli.processes import interrupted, leave
+from scoresde.cli.sweeps import at_work
 from scoresde.training.interruptions import Stopped, give_back, is_stopping, stopping, take
 
 __all__ = ["ending_in_order", "reason", "tended"]
@@ -48,30 +51,41 @@ def tended(launcher: str, lost: Callable[[int, str, Path], None]) -> Iterator[li
 
 
 @contextmanager
-def ending_in_order(launcher: str, at_work: Callable[[], list[int]]) -> Iterator[None]:
+def ending_in_order(launcher: str, sweep: Path) -> Iterator[None]:
     """Within, a signal that asks this process to end has joblib's processes end first, with checkpoints.
 
-    joblib would kill them. A second SIGINT does not wait for them.
+    joblib would kill them. A second SIGINT does not wait for them. Jobs of Slurm do not end with this process, which is
+    said.
 
     Args:
-        launcher: its name; other launchers' jobs are in this process, or do not end with it.
-        at_work: gives the numbers of processes that are at a job.
+        launcher: its name.
+        sweep: the directory of the sweep.
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:
         if is_stopping() is None:
             stopping(signum)
             # Those that a terminal has told, too, are ending already, which another signal than SIGINT does not hasten.
-            for number in at_work():
+            for number in at_work(sweep):
                 with suppress(ProcessLookupError):
                     os.kill(number, signal.SIGTERM)
-            while at_work():
+            while at_work(sweep):
                 time.sleep(0.1)
         elif signum != signal.SIGINT:
             return
         raise Stopped(signum)
 
-    before = take(stop, instead_of=leave) if launcher == "joblib" else {}
+    def go_away(signum: int, frame: FrameType | None) -> None:
+        print(
+            f"\nscoresde: {interrupted(signum)}: Slurm's jobs go on (scancel ends them), and scoresde report "
+            f"{shlex.quote(str(sweep))} says how they do",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(128 + signum)
+
+    handler = {"joblib": stop, "submitit_slurm": go_away}.get(launcher)
+    before = {} if handler is None else take(handler, instead_of=leave)
     try:
         yield
     finally:

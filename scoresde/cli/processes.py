@@ -110,8 +110,9 @@ def interruptible() -> None:
 
 def leave(signum: int, frame: FrameType | None) -> None:
     """The handler that ends the process at once."""
-    if rank() == 0:
-        print(f"\nscoresde: {interrupted(signum)}", file=sys.stderr, flush=True)
+    with suppress(OSError, RuntimeError):  # nobody reads, or the signal came as something was being printed
+        if rank() == 0:
+            print(f"\nscoresde: {interrupted(signum)}", file=sys.stderr, flush=True)
     os._exit(128 + signum)
 
 

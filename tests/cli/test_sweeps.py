@@ -21,6 +21,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from scoresde.cli import commands, launchers, main, sweeps
 from scoresde.cli.output import UsageError
+from scoresde.cli.processes import leave_at_once
 from scoresde.training.checkpoint import load_checkpoint
 from scoresde.training.config import ConfigError
 from scoresde.training.jobs import has_ended, settled, this_process
@@ -381,6 +382,39 @@ class Deadly(Logger):
         if self.sde == "SubVPSDE":
             time.sleep(60)
 """
+
+
+def test_jobs_of_slurm_do_not_end_with_the_sweep(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leave(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(launchers.os, "_exit", leave)
+    with (
+        pytest.raises(SystemExit, match="129"),
+        leave_at_once(),
+        launchers.ending_in_order("submitit_slurm", Path("runs/a b")),
+    ):
+        signal.raise_signal(signal.SIGHUP)
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "scoresde: interrupted by SIGHUP: Slurm's jobs go on (scancel ends them), and scoresde report 'runs/a b' says "
+        "how they do"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        (["hydra/launcher=submitit_slurm"], ["hydra.launcher.max_num_timeout=1000"]),
+        (["hydra/launcher=submitit_slurm", "hydra.launcher.max_num_timeout=0"], []),
+        (["hydra/launcher=submitit_local"], ["hydra.launcher.timeout_min=43200"]),
+        (["hydra/launcher=joblib"], []),
+        ([], []),
+    ],
+)
+def test_jobs_are_requeued_as_often_as_it_takes(given: list[str], added: list[str]) -> None:
+    assert sweeps.requeue(["-m", "sde=vp,ve", *given]) == ["-m", "sde=vp,ve", *given, *added]
 
 
 def test_a_signal_has_the_jobs_of_joblib_end_with_checkpoints(
