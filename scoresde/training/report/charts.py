@@ -220,7 +220,7 @@ def ranking(title: str, hint: str, rows: Sequence[Row], better: int, real: Value
         caption += f" The best {len(shown)} of {len(ordered)}."
     tall = max(1, max(name.count("<br>") + 1 for name in names))
     layout = {
-        "height": 150 + len(shown) * (12 + 16 * tall),
+        "height": max(320, 150 + len(shown) * (12 + 16 * tall)),
         "xaxis": {"title": {"text": title}},
         "yaxis": {
             "title": {"text": ""},
