@@ -69,8 +69,8 @@ def _train_run(run: Any, config: DictConfig, data: Any) -> Outcome:
         return Outcome([run.directory], value, unit, skipped=True)
     began = time.perf_counter()
     _name_group(run.config)
-    logger = instantiate(run.config, "logger", run.allow)
-    if not train(run, [logger], progress=config.progress, restart=config.restart, data=data):
+    loggers = [instantiate(run.config, key, run.allow) for key in _logger_keys(run.config)]
+    if not train(run, loggers, progress=config.progress, restart=config.restart, data=data):
         return Outcome([run.directory])
     _print_summary(run, time.perf_counter() - began)
     value, unit = _value(run, config.metric)
@@ -106,8 +106,20 @@ def _fill_evaluation(config: DictConfig) -> None:
 
 def _name_group(config: DictConfig) -> None:
     """The runs of a sweep are a group, for a logger that knows of groups."""
-    if _in_sweep() and "logger" in config and "group" in config.logger and config.logger.group is None:
-        config.logger.group = Path(HydraConfig.get().sweep.dir).name
+    for node in (OmegaConf.select(config, key) for key in _logger_keys(config)) if _in_sweep() else ():
+        if "group" in node and node.group is None:
+            node.group = Path(HydraConfig.get().sweep.dir).name
+
+
+def _logger_keys(config: DictConfig) -> list[str]:
+    """Where the configuration has loggers: by name, or the one of an older version or a user's own file."""
+    node = config.get("logger") or {}
+    if "_target_" in node:
+        return ["logger"]
+    for name, value in node.items():
+        if not (OmegaConf.is_dict(value) and "_target_" in value):
+            raise UsageError(f"logger.{name} has no _target_: settings of a logger are logger.NAME.KEY=VALUE")
+    return [f"logger.{name}" for name in node]
 
 
 def _value(run: Any, metric: str) -> tuple[float | None, str]:
@@ -222,7 +234,9 @@ def _choices() -> str:
     parts = [str(experiment)] if experiment else []
     if not experiment or "data" in chosen:  # an experiment has data of its own
         parts.append(str(choices["data"]))
-    parts += [str(choices[g]) for g in choices if g in chosen and g not in ("experiment", "data")]
+    named = [choices[g] for g in choices if g in chosen and g not in ("experiment", "data")]
+    # A list of choices is text, as that of loggers: ['wandb', 'tensorboard'].
+    parts += ["-".join(re.findall(r"[\w.+-]+", str(choice))) for choice in named]
     return "-".join(parts)[:80]
 
 

@@ -242,7 +242,7 @@ def _check_form(override: Override, read: dict[str, str | None], sweep: bool, fo
     value = override.value()
     if value is None and read.get(group) is None:
         raise UsageError(f"{override.input_line!r}: leave it out, no {group} is chosen unless you name one")
-    if not isinstance(value, str) and not (isinstance(value, list) and group == "experiment"):
+    if not isinstance(value, str) and not (isinstance(value, list) and group in ("experiment", "logger")):
         raise UsageError(f"{override.input_line!r}: expected one of {', '.join(options(group, folders))}")
     if override.is_add() and group in read:
         raise UsageError(f"{override.input_line!r}: {group} is chosen without +: {group}={value}")

@@ -5,19 +5,23 @@ import logging
 import math
 import os
 import re
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from scoresde.bounded import complete_lines, read_file, read_json_lines
 from scoresde.training.checkpoint import set_aside, write_atomically
 
-__all__ = ["LocalLogger", "Logger", "TensorBoardLogger", "WandbLogger"]
+__all__ = ["Guarded", "LocalLogger", "Logger", "TensorBoardLogger", "WandbLogger"]
 
 _log = logging.getLogger(__name__)
 _LOG = "metrics.jsonl"
-_PATIENCE = 60  # seconds that a run waits for wandb at either end; `wandb sync` uploads what is left
+# Seconds that a run waits for wandb: for an answer at all, for a new run, and at the end for what is left to upload.
+_ANSWER, _START, _FINISH = 5.0, 20.0, 60.0
 
 
 class Logger(ABC):
@@ -45,6 +49,56 @@ class Logger(ABC):
 
     def finish(self) -> None:
         """Called once, at the end, also after an error."""
+
+
+class Guarded(Logger):
+    """Another logger, whose trouble ends no training: it is said once, and the run goes on without what was refused.
+
+    Args:
+        logger: the other.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        self.logger = logger
+        self.name = type(logger).__name__
+        self._working = False
+        self._said: set[str] = set()
+
+    def rewind(self, run_dir: Path, step: int) -> None:
+        self._try(lambda: self.logger.rewind(run_dir, step))
+
+    def start(self, run_dir: Path, config: dict[str, Any]) -> None:
+        self._working = self._try(lambda: self.logger.start(run_dir, config), "did not start, the run does without it")
+
+    def numbers(self, step: int, values: dict[str, Any]) -> None:
+        if self._working:
+            self._try(lambda: self.logger.numbers(step, values))
+
+    def picture(self, step: int, name: str, path: Path) -> None:
+        if self._working:
+            self._try(lambda: self.logger.picture(step, name, path))
+
+    def table(self, step: int, name: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        if self._working:
+            self._try(lambda: self.logger.table(step, name, head, rows))
+
+    def directory(self, run_dir: Path) -> None:
+        if self._working:
+            self._try(lambda: self.logger.directory(run_dir))
+
+    def finish(self) -> None:
+        self._try(self.logger.finish)
+
+    def _try(self, action: Callable[[], Any], what: str = "failed, the run goes on") -> bool:
+        try:
+            action()
+        except Exception as error:  # whatever a service, a full disk or a user's own class raises
+            text = " ".join(str(error).split()) or type(error).__name__
+            if text not in self._said:
+                _log.warning("%s %s: %s", self.name, what, text)
+            self._said.add(text)
+            return False
+        return True
 
 
 class LocalLogger(Logger):
@@ -106,69 +160,109 @@ def _drop_partial_line(path: Path) -> None:
 class WandbLogger(Logger):
     """Weights & Biases: curves, pictures, tables, and the run directory as an artifact.
 
-    Under an agent of `wandb sweep` the run is the agent's.
+    Without a login, or where the service cannot be reached, the run is logged offline into the run directory, and
+    `wandb sync` uploads it later; a line says so. When training is resumed, so is the run. Under an agent of
+    `wandb sweep` the run is the agent's.
 
     Args:
-        project: name of the project.
-        mode: offline if not given and no login is found, so that a run never waits for the network; `wandb sync`
-            uploads an offline run later.
+        project: name of the project; `WANDB_PROJECT`, or scoresde, if not given.
+        mode: where it logs; `WANDB_MODE`, or online if somebody is logged in, if not given.
+        entity: user or team that the project belongs to; the login's own if not given.
         group: name of a group of runs.
+        job_type: what the run is for, by which a group can be sorted.
+        tags: words by which runs are found.
+        notes: a text about the run.
     """
 
     def __init__(
         self,
-        project: str = "scoresde",
+        project: str | None = None,
         mode: Literal["online", "offline", "disabled"] | None = None,
+        entity: str | None = None,
         group: str | None = None,
+        job_type: str | None = None,
+        tags: Sequence[str] = (),
+        notes: str | None = None,
     ) -> None:
         if mode not in (None, "online", "offline", "disabled"):
             raise ValueError(f"mode is {mode!r}, expected online, offline, disabled or null")
+        self._wandb: Any = None
+        self._run: Any = None
+        self.mode = mode
+        given = {
+            "project": _clean(project or os.environ.get("WANDB_PROJECT") or "scoresde", _NOT_IN_PROJECTS, 128),
+            "entity": entity,
+            "group": group,
+            "job_type": job_type,
+            "notes": notes,
+            "tags": [_clean(str(tag), "", 64) for tag in tags if str(tag).strip()] or None,
+        }
+        self.options = {key: value for key, value in given.items() if value is not None}
+
+    def start(self, run_dir: Path, config: dict[str, Any]) -> None:
         try:
             import wandb
         except ImportError as error:
-            raise ValueError("logger=wandb needs wandb: pip install 'scoresde[wandb]'") from error
+            raise ImportError("wandb is not installed: pip install 'scoresde[wandb]'") from error
         self._wandb = wandb
-        self._run: Any = None
-        self.project, self.mode, self.group = project, mode, group
+        options: dict[str, Any] = dict(self.options)
+        if "WANDB_SWEEP_ID" in os.environ:
+            options = {}  # the same run goes on when training does, and here it is the agent's
+        else:
+            options["name"] = run_dir.name
+            if "WANDB_RUN_ID" not in os.environ:
+                options["id"] = _earlier_id(run_dir)
+        options |= {"dir": str(run_dir), "config": config}
+        mode, why = self._mode()
+        if mode == "online":
+            try:
+                self._run = self._init(mode, {**options, "resume": "allow"})
+                _log.info("wandb: %s", getattr(self._run, "url", None) or "online")
+                return
+            except Exception as error:  # a key that is refused, say
+                why = " ".join(str(error).split())[:200]
+                # Its service keeps the name of the run that did not start.
+                self._wandb.teardown()
+                mode = "offline"
+        self._run = self._init(mode, options)
+        if mode == "disabled":
+            _log.info("wandb: disabled")
+            return
+        folder = Path(str(getattr(self._run, "dir", run_dir / "wandb" / "latest-run" / "files"))).parent
+        _log.info("wandb: logged offline, as %s; to upload it: wandb sync %s", why, folder)
 
-    def start(self, run_dir: Path, config: dict[str, Any]) -> None:
-        # None leaves it to wandb, which reads WANDB_MODE.
-        mode = self.mode
-        if mode is None and not os.environ.get("WANDB_MODE"):
-            mode = "online" if self._logged_in() else "offline"
-        options: dict[str, Any] = {}
-        if "WANDB_SWEEP_ID" not in os.environ:
-            # The same run goes on when training does.
-            options = {"id": run_dir.name, "name": run_dir.name, "project": self.project, "group": self.group}
-            if "online" in (mode, os.environ.get("WANDB_MODE")):
-                options["resume"] = "allow"
-        try:
-            settings = self._wandb.Settings(init_timeout=_PATIENCE, finish_timeout=_PATIENCE)
-            self._run = self._wandb.init(dir=str(run_dir), config=config, mode=mode, settings=settings, **options)
-        except Exception as error:  # the service's trouble must not end a run
-            _log.warning("wandb did not start, the run goes on without it: %s", error)
+    def _mode(self) -> tuple[str, str]:
+        """How to log, and why offline."""
+        asked = self.mode or os.environ.get("WANDB_MODE", "").lower()
+        if asked == "disabled":
+            return "disabled", ""
+        if asked == "offline":
+            return "offline", "was asked for"
+        if asked != "online" and not self._wandb.login(prompt=False):
+            return "offline", "nobody is logged in (wandb login)"
+        address = str(getattr(self._wandb.Settings(), "base_url", "") or "https://api.wandb.ai")
+        return ("online", "") if _answers(address) else ("offline", f"{address} does not answer")
 
-    def _logged_in(self) -> bool:
-        return bool(getattr(self._wandb.api, "api_key", None))
+    def _init(self, mode: str, options: dict[str, Any]) -> Any:
+        silent = {} if _log.isEnabledFor(logging.INFO) else {"silent": True}
+        settings = self._wandb.Settings(init_timeout=_START, finish_timeout=_FINISH, **silent)
+        return self._wandb.init(mode=mode, settings=settings, **options)
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
-        self._quietly(lambda: self._run.log(_scalars(values), step=step))
+        self._run.log(_scalars(values), step=step)
 
     def picture(self, step: int, name: str, path: Path) -> None:
-        self._quietly(lambda: self._run.log({name: self._wandb.Image(str(path))}, step=step))
+        self._run.log({name: self._wandb.Image(str(path))}, step=step)
 
     def table(self, step: int, name: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        def log() -> None:
-            table = self._wandb.Table(columns=list(head), data=[list(row) for row in rows])
-            self._run.log({name: table}, step=step)
-
-        self._quietly(log)
+        table = self._wandb.Table(columns=list(head), data=[list(row) for row in rows])
+        self._run.log({name: table}, step=step)
 
     def directory(self, run_dir: Path) -> None:
-        self._quietly(lambda: self._run.log_artifact(self._artifact(run_dir)))
+        self._run.log_artifact(self._artifact(run_dir))
 
     def _artifact(self, run_dir: Path) -> Any:
-        artifact = self._wandb.Artifact(re.sub(r"[^\w.-]", "_", run_dir.name), type="run")
+        artifact = self._wandb.Artifact(re.sub(r"[^\w.-]", "_", run_dir.name)[:128], type="run")
         for path in sorted(run_dir.rglob("*")):
             # Not wandb's own folder, and not what only an interrupted training needs.
             if path.is_file() and path.relative_to(run_dir).parts[0] not in ("wandb", "checkpoints", "tensorboard"):
@@ -176,26 +270,53 @@ class WandbLogger(Logger):
         return artifact
 
     def finish(self) -> None:
-        self._quietly(lambda: self._run.finish())
+        if self._run is not None:
+            self._run.finish()
 
-    def _quietly(self, action: Any) -> None:
-        if self._run is None:
-            return
+
+_NOT_IN_PROJECTS = "/\\#?%:"
+_RUN_FOLDER = re.compile(r"(?:offline-)?run-\d{8}_\d{6}-(.+)")
+
+
+def _clean(name: str, refused: str, longest: int) -> str:
+    """A name as wandb takes it, without what it refuses; a line says so."""
+    clean = "".join("_" if character in refused else character for character in name.strip())[:longest]
+    if clean != name:
+        _log.info("wandb: %r is called %r there", name, clean)
+    return clean
+
+
+def _earlier_id(run_dir: Path) -> str | None:
+    """The id under which the run was logged before its training was resumed; None for a new one of wandb's making."""
+    folders = sorted((run_dir / "wandb").glob("*run-*"), key=lambda path: path.name.rpartition("run-")[2])
+    ids = [match[1] for match in (_RUN_FOLDER.fullmatch(path.name) for path in folders) if match]
+    return ids[-1] if ids else None
+
+
+def _answers(address: str) -> bool:
+    """Whether a service answers anything within some seconds, by way of the proxies of the environment."""
+    found: list[bool] = []
+
+    def ask() -> None:
         try:
-            action()
-        except Exception as error:
-            _log.warning("wandb: %s", error)
+            with urlopen(address, timeout=_ANSWER):
+                found.append(True)
+        except HTTPError:  # an answer, too
+            found.append(True)
+        except (OSError, ValueError):
+            pass
+
+    # In a thread: looking up a name has no time limit of its own.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_ANSWER)
+    return bool(found)
 
 
 class TensorBoardLogger(Logger):
     """TensorBoard event files in the run directory's `tensorboard` folder."""
 
     def __init__(self) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ValueError("logger=tensorboard needs tensorboard: pip install 'scoresde[tensorboard]'") from error
-        self._make = SummaryWriter
         self._writer: Any = None
         self._purge: int | None = None
 
@@ -204,7 +325,11 @@ class TensorBoardLogger(Logger):
             self._purge = step + 1
 
     def start(self, run_dir: Path, config: dict[str, Any]) -> None:
-        self._writer = self._make(str(run_dir / "tensorboard"), purge_step=self._purge)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("tensorboard is not installed: pip install 'scoresde[tensorboard]'") from error
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=self._purge)
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
         for name, value in _scalars(values).items():

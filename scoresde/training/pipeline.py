@@ -33,7 +33,7 @@ from scoresde.training.checkpoint import CheckpointError, remove_leftovers, writ
 from scoresde.training.config import ConfigError
 from scoresde.training.environment import processes
 from scoresde.training.likelihoods import check_likelihood, likelihood
-from scoresde.training.loggers import LocalLogger, Logger
+from scoresde.training.loggers import Guarded, LocalLogger, Logger
 from scoresde.training.loop import Trainer, opening
 from scoresde.training.options import option_problems
 from scoresde.training.pictures import has_classes, picture_of_samples, pictures, read_log
@@ -125,7 +125,7 @@ def train(
     check_labels(model.network, data)
     _check_evaluation(run, model, data)
     accelerator = processes()
-    loggers = [LocalLogger(), *(each for each in loggers or () if not isinstance(each, LocalLogger))]
+    loggers = [LocalLogger(), *(Guarded(each) for each in loggers or () if not isinstance(each, LocalLogger))]
     trainer = Trainer(
         model,
         run.make("objective"),

@@ -218,7 +218,7 @@ def test_choices_of_further_folders(
     main(["list", *where, "networks"])
     assert re.search(r"^network=mine +My own\.$", capsys.readouterr().out, re.M)
     main(["train", *where, "--help"])
-    assert re.search(r"^  network +unet, mine, mlp$", capsys.readouterr().out, re.M)
+    assert re.search(r"^  network +default, mine, mlp, unet$", capsys.readouterr().out, re.M)
     assert complete(["train", *where, "network=m"]) == ["network=mine", "network=mlp"]
     assert complete(["train", *where, "network=mine", "network.ga"]) == ["network.gain="]
     with pytest.raises(SystemExit):

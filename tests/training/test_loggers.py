@@ -1,5 +1,7 @@
 import json
+import logging
 import math
+import socket
 import sys
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ import yaml
 from PIL import Image
 
 from scoresde.cli.overrides import check_overrides
-from scoresde.training.loggers import LocalLogger, TensorBoardLogger, WandbLogger
+from scoresde.training.loggers import Guarded, LocalLogger, TensorBoardLogger, WandbLogger, _answers
 
 
 def picture(folder: Path) -> Path:
@@ -99,17 +101,26 @@ class FakeWandb:
     """wandb as far as the logger uses it, failing where it is told to."""
 
     Image = staticmethod(str)
-    Settings = staticmethod(dict)
+    Settings = staticmethod(lambda **options: SimpleNamespace(base_url="https://wandb.invalid", **options))
 
     def __init__(self, failing: tuple[str, ...] = (), api_key: str | None = None) -> None:
-        self.failing, self.api = failing, SimpleNamespace(api_key=api_key)
+        self.failing, self.api_key = failing, api_key
         self.arguments: dict[str, Any] = {}
+        self.torn_down = False
         self.logged: list[Any] = []
 
     def init(self, **arguments: Any) -> "FakeWandb":
         self.arguments = arguments
         self._fail("init")
+        self._fail(f"init {arguments['mode']}")
         return self
+
+    def login(self, prompt: bool) -> bool:
+        assert not prompt
+        return self.api_key is not None
+
+    def teardown(self) -> None:
+        self.torn_down = True
 
     def log(self, values: Any, step: int) -> None:
         self._fail("log")
@@ -137,8 +148,9 @@ class FakeWandb:
             raise RuntimeError(f"the service is down at {what}")
 
 
-def with_fake(monkeypatch: pytest.MonkeyPatch, fake: FakeWandb, **arguments: Any) -> WandbLogger:
+def with_fake(monkeypatch: pytest.MonkeyPatch, fake: FakeWandb, answers: bool = True, **arguments: Any) -> WandbLogger:
     monkeypatch.setitem(sys.modules, "wandb", fake)  # type: ignore[arg-type]
+    monkeypatch.setattr("scoresde.training.loggers._answers", lambda address: answers)
     return WandbLogger(**arguments)
 
 
@@ -146,14 +158,16 @@ def with_fake(monkeypatch: pytest.MonkeyPatch, fake: FakeWandb, **arguments: Any
 def test_trouble_with_wandb_does_not_end_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: tuple[str, ...]
 ) -> None:
-    logger = with_fake(monkeypatch, FakeWandb(failing))
+    logger = Guarded(with_fake(monkeypatch, FakeWandb(failing)))
     logger.start(tmp_path, {})
     logger.numbers(1, {"loss": 0.5})
+    logger.numbers(2, {"loss": 0.5})
     logger.picture(1, "samples", picture(tmp_path))
     logger.table(1, "quality", ["metric"], [["precision"]])
     logger.directory(tmp_path)
     logger.finish()
-    assert "the service is down" in caplog.text
+    # Each trouble is said once, not at each step.
+    assert [r.getMessage().partition("down at ")[2] for r in caplog.records] == list(failing)
 
 
 def test_wandb_gets_tables_and_the_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +210,7 @@ def test_wandb_gets_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (7, {"loss": 0.5, "n": 2}),
         (8, {"loss_by_log_snr/-1.25": 0.5, "loss_by_log_snr/+3.00": 0.25}),
     ]
-    expected = {"project": "p", "group": "g", "name": "name", "id": "name", "config": {"a": 1}}
+    expected = {"project": "p", "group": "g", "name": "name", "id": None, "config": {"a": 1}}
     assert expected.items() <= fake.arguments.items()
 
 
@@ -226,8 +240,81 @@ def test_wandb_mode(
         monkeypatch.setenv("WANDB_MODE", variable)
     fake = FakeWandb(api_key=key)
     with_fake(monkeypatch, fake, mode=mode).start(tmp_path, {})
-    # wandb itself takes the variable where it is given no mode.
-    assert (fake.arguments["mode"] or variable) == expected
+    assert fake.arguments["mode"] == expected
+    assert ("resume" in fake.arguments) == (expected == "online")
+
+
+@pytest.mark.parametrize(
+    ("fake", "answers", "why"),
+    [
+        (FakeWandb(), True, "nobody is logged in"),
+        (FakeWandb(api_key="secret"), False, "https://wandb.invalid does not answer"),
+        (FakeWandb(("init online",), "refused"), True, "the service is down at init online"),
+    ],
+)
+def test_without_the_service_wandb_logs_offline_and_says_how_to_upload(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fake: FakeWandb,
+    answers: bool,
+    why: str,
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    logger = with_fake(monkeypatch, fake, answers)
+    with caplog.at_level(logging.INFO, "scoresde"):
+        logger.start(tmp_path, {})
+    logger.numbers(3, {"loss": 0.5})
+    assert fake.arguments["mode"] == "offline"
+    assert fake.logged == [(3, {"loss": 0.5})]
+    assert len(caplog.messages) == 1
+    assert f"logged offline, as {why}" in caplog.text
+    assert "to upload it: wandb sync " in caplog.text
+    # Its service would refuse the id of the run that did not start.
+    assert fake.torn_down == bool(fake.failing)
+
+
+def test_a_resumed_run_is_the_same_run_of_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeWandb()
+    for folder in ("offline-run-20260102_030405-newer-id", "run-20260101_030405-older"):
+        (tmp_path / "wandb" / folder).mkdir(parents=True)
+    (tmp_path / "wandb" / "latest-run").symlink_to("run-20260101_030405-older")
+    with_fake(monkeypatch, fake).start(tmp_path, {})
+    assert fake.arguments["id"] == "newer-id"
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+    with_fake(monkeypatch, fake).start(tmp_path, {})
+    assert "id" not in fake.arguments
+
+
+def test_names_are_cleaned_as_wandb_wants_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb_settings = pytest.importorskip("wandb").Settings
+    fake = FakeWandb()
+    tags = ["a:b#c", " ", "x" * 80]
+    given = {"entity": "team", "job_type": "sweep", "notes": "why", "group": "a/b:c"}
+    with_fake(monkeypatch, fake, project="a:b#c/d%e?" + "f" * 200, tags=tags, **given).start(tmp_path, {})
+    sent = fake.arguments
+    assert sent["project"].startswith("a_b_c_d_e_fff")
+    assert sent["tags"] == ["a:b#c", "x" * 64]
+    assert given.items() <= sent.items()
+    wandb_settings(project=sent["project"], run_tags=sent["tags"], entity=sent["entity"], run_group=sent["group"])
+
+
+def test_the_project_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeWandb()
+    with_fake(monkeypatch, fake).start(tmp_path, {})
+    assert fake.arguments["project"] == "scoresde"
+    monkeypatch.setenv("WANDB_PROJECT", "other")
+    with_fake(monkeypatch, fake).start(tmp_path, {})
+    assert fake.arguments["project"] == "other"
+    with_fake(monkeypatch, fake, project="mine").start(tmp_path, {})
+    assert fake.arguments["project"] == "mine"
+
+
+def test_an_address_that_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert not _answers(f"http://127.0.0.1:{port}")
+    assert not _answers("no address")
 
 
 def test_wandb_mode_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +377,20 @@ def test_finish_without_start() -> None:
         (TensorBoardLogger, "torch.utils.tensorboard", "tensorboard"),
     ],
 )
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, make: Any, module: str, extra: str) -> None:
+def test_a_missing_extra_is_named_and_the_run_goes_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    make: Any,
+    module: str,
+    extra: str,
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=rf"logger={extra} needs {extra}: pip install 'scoresde\[{extra}\]'"):
-        make()
+    logger = Guarded(make())
+    logger.start(tmp_path, {})
+    logger.numbers(1, {"loss": 0.5})
+    logger.finish()
+    assert caplog.messages == [
+        f"{make.__name__} did not start, the run does without it: {extra} is not installed: "
+        f"pip install 'scoresde[{extra}]'"
+    ]
