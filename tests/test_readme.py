@@ -34,6 +34,9 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     # "about 1e-5" is what the README says of them.
     assert errors.abs().median() < 1e-4
     assert namespace["out"].x.shape == (64, 1, 8, 8)
+    assert torch.equal(namespace["pixels"], namespace["out"].decoded)
+    assert namespace["pixels"].dtype == torch.uint8
+    assert "samples of shape (1, 8, 8) in model space, decoded by Discrete(levels=17" in repr(namespace["model"])
     sde = namespace["Polynomial"]()
     t = torch.tensor([0.1, 0.5], dtype=torch.float64)
     torch.testing.assert_close(sde.time(sde.log_snr(t)), t)
@@ -45,6 +48,15 @@ def test_the_package_shows_its_public_names_alone() -> None:
         assert getattr(scoresde, name) is not None
     with pytest.raises(AttributeError, match="module 'scoresde' has no attribute 'sampler'"):
         scoresde.sampler  # noqa: B018  # type: ignore[attr-defined]
+
+
+def test_what_the_readme_names_is_reached_by_the_package_alone() -> None:
+    for name in ("sampling.Sampler", "training.fit", "plots.image_grid", "compare.compare", "sde.SDE", "load"):
+        found: Any = scoresde
+        for part in name.split("."):
+            assert part in dir(found), name
+            found = getattr(found, part)
+        assert callable(found)
 
 
 def test_an_import_of_the_package_alone_takes_neither_torch_nor_hydra(tmp_path: Path) -> None:
