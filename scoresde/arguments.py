@@ -1,8 +1,8 @@
 """Arguments of public functions and classes, held to their annotations at the call.
 
-What was meant without doubt is taken: NumPy arrays, data frames and lists of numbers where a tensor is expected, and
-NumPy's numbers where Python's are. Anything else is refused in one line that says what was given, what is expected and
-what to write.
+What was meant without doubt is taken: NumPy arrays, data frames and lists of numbers where a tensor is expected,
+NumPy's numbers where Python's are, and whole floats for integers. Anything else is refused in one line that says what
+was given, what is expected and what to write.
 """
 
 import difflib
@@ -244,9 +244,10 @@ def _flag(name: str, value: Any) -> Any:
 
 def _integer(name: str, value: Any) -> Any:
     value = _scalar(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, Integral):
-        whole = isinstance(value, float) and value.is_integer()
-        raise ArgumentError(f"{name} is {shown(value)}, expected an integer{f': write {int(value)}' if whole else ''}")
+        raise ArgumentError(f"{name} is {shown(value)}, expected an integer")
     return value
 
 

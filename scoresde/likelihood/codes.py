@@ -1,5 +1,6 @@
 """Codes: the two ends of the probability flow, which it maps onto each other (Song et al. 2021, section D.3)."""
 
+import inspect
 import math
 from typing import Any
 
@@ -89,6 +90,10 @@ def round_trip_error(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
     return (back.double() - x.double()).flatten(1).square().mean(1).sqrt()
 
 
+# Of `encode` and `decode`, what is no condition.
+_OPTIONS = tuple(inspect.signature(encode).parameters)
+
+
 @checked
 @torch.no_grad()
 def interpolate(model: ScoreModel, a: Tensor, b: Tensor, steps: int = 8, **options: Any) -> Tensor:
@@ -118,7 +123,9 @@ def interpolate(model: ScoreModel, a: Tensor, b: Tensor, steps: int = 8, **optio
         raise ValueError(f"a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}, expected the same")
     if steps < 2:
         raise ValueError(f"steps is {steps}, expected at least 2, the ends")
-    a, b = check(model, a, options), check(model, b, options)
+    cond = {k: v for k, v in options.items() if k not in _OPTIONS}
+    a, b = check(model, a, cond), check(model, b, cond)
+    options |= cond
     count, shape, t_max = len(a), a.shape[1:], options.get("t_max")
     # In float64, so that no code is rounded.
     u, v = encode(model, torch.cat((a.double(), b.double())), **_repeated(options, count, 2)).flatten(1).split(count)

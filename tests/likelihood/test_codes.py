@@ -171,3 +171,18 @@ def test_bad_arguments() -> None:
         interpolate(model, x.long(), x.long())
     with pytest.raises(ValueError, match="x has values that are not finite in 1 of 4 samples"):
         round_trip_error(model, torch.where(torch.arange(4)[:, None] == 2, torch.nan, x))
+
+
+def test_options_of_a_way_are_no_conditions_of_the_network() -> None:
+    torch.manual_seed(0)
+    statistics = Statistics.standard((2,))
+    model = NetworkScore(MLP((2,), width=8, blocks=1, num_classes=2), VPSDE(), EDMPreconditioning(), statistics)
+    x = torch.randn(2, 2)
+    way = interpolate(model, x, x.flip(0), 3, rtol=1e-4, atol=1e-4, batch_size=4, labels=1)
+    assert way.shape == (2, 3, 2)
+    assert torch.allclose(way[:, 0], x, atol=1e-2)
+    assert torch.equal(way, interpolate(model, x, x.flip(0), 3, rtol=1e-4, atol=1e-4, labels=[1, 1]))
+    with pytest.raises(ValueError, match="rtl is no argument of this call"):
+        interpolate(model, x, x, 3, labels=1, rtl=1e-4)
+    back = round_trip_error(model, x, labels=1)
+    assert float(back.max()) < 1e-3
