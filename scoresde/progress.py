@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-__all__ = ["Progress", "duration", "log_beside_bars", "say", "show"]
+__all__ = ["Progress", "duration", "log_beside_bars", "note", "say", "show"]
 
 _log = logging.getLogger(__name__)
 # Lines that a bar on the terminal makes superfluous there; the log of a sweep's job has them.
@@ -40,6 +40,11 @@ def show(bars: bool, prefix: str = "") -> None:
 def log_beside_bars(handler: logging.Handler, add: bool = True) -> None:
     """Add a handler that gets the lines even while a bar is on the terminal, or remove it."""
     (_beside.addHandler if add else _beside.removeHandler)(handler)
+
+
+def note(text: str) -> None:
+    """Keep a line, which is told elsewhere, in the logs that get lines beside bars."""
+    _beside.info("%s", _prefix + text)
 
 
 def say(text: str) -> None:
@@ -127,7 +132,7 @@ class Progress:
         if self._bar is None:
             say(text)
         else:
-            _beside.info("%s", _prefix + text)
+            note(text)
 
 
 def _has_bars() -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scoresde import progress
-from scoresde.progress import Progress, duration, log_beside_bars, say
+from scoresde.progress import Progress, duration, log_beside_bars, note, say
 
 
 class Clock:
@@ -190,3 +190,17 @@ def test_lines_go_to_the_log_where_it_takes_them(
 
 def test_durations() -> None:
     assert [duration(s) for s in (0.4, 61, 3600)] == ["0:00:00", "0:01:01", "1:00:00"]
+
+
+def test_what_is_printed_elsewhere_is_kept_in_the_log_of_a_job(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO, "scoresde")
+    log_beside_bars(caplog.handler)
+    try:
+        note("likelihood  test: 3.1 bits/dim")
+    finally:
+        log_beside_bars(caplog.handler, add=False)
+    note("after it")
+    assert caplog.messages == ["likelihood  test: 3.1 bits/dim"]
+    assert capsys.readouterr() == ("", "")

@@ -21,6 +21,7 @@ from scoresde.cli.output import UsageError, nearest, print_table
 from scoresde.cli.overrides import parsed
 from scoresde.cli.settings import apply_changes, declared, with_own
 from scoresde.cli.sweeps import Outcome, note_run, started_again, unfinished
+from scoresde.progress import note
 
 __all__ = ["TASKS"]
 
@@ -586,25 +587,33 @@ def _count(entry: dict[str, Any]) -> int:
 
 
 def _print_summary(run: Any, seconds: float) -> None:
+    """Print the figures of a run that has been trained, and keep them in the log of a sweep's job."""
     summary = run.summary()
     training = summary["training"]
-    print(f"\n{run.directory}")
-    print(
+    print()
+    _tell(str(run.directory))
+    _tell(
         f"training    {training['steps']} steps in {training['seconds']:.0f} s, "
         f"{summary['parameters']:,} parameters, {training['skipped']} steps skipped"
     )
     for key in ("likelihood", "likelihood_train"):
         if key in summary:
-            print(f"{'likelihood' if key == 'likelihood' else '':<12}{_likelihood_line(summary[key])}")
+            _tell(f"{'likelihood' if key == 'likelihood' else '':<12}{_likelihood_line(summary[key])}")
     if "samples" in summary:
         entry = summary["samples"]
-        print(f"samples     {entry['n']} by {entry['sampler']}, NFE {entry['nfe']}, {entry['seconds']:.1f} s")
+        _tell(f"samples     {entry['n']} by {entry['sampler']}, NFE {entry['nfe']}, {entry['seconds']:.1f} s")
         if "metrics" in entry:
             lines = _metric_lines(entry, summary.get("reference", {}))
-            print("\n".join("            " + line for line in lines))
+            for line in lines:
+                _tell(f"            {line}")
     further = [key for key in summary if key.startswith(("likelihood-", "samples-"))]
     if further:
-        print(f"further     {', '.join(further)}: of other settings or an earlier step, see the report")
+        _tell(f"further     {', '.join(further)}: of other settings or an earlier step, see the report")
     if (run.directory / "samples").is_dir():
-        print(f"pictures    {run.directory / 'samples'}")
-    print(f"report      {run.directory / 'report.html'}   ({seconds:.0f} s in all)")
+        _tell(f"pictures    {run.directory / 'samples'}")
+    _tell(f"report      {run.directory / 'report.html'}   ({seconds:.0f} s in all)")
+
+
+def _tell(line: str) -> None:
+    print(line)
+    note(line)
