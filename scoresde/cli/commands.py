@@ -71,7 +71,8 @@ def _train_run(run: Any, config: DictConfig, data: Any) -> Outcome:
     began = time.perf_counter()
     _name_group(run.config)
     loggers = [instantiate(run.config, key, run.allow) for key in _logger_keys(run.config)]
-    if not train(run, loggers, progress=config.progress, restart=config.restart, data=data):
+    options = {"progress": config.progress, "restart": config.restart, "data": data, "device": config.device}
+    if not train(run, loggers, **options):
         return Outcome([run.directory])
     _print_summary(run, time.perf_counter() - began)
     value, unit = _value(run, config.metric)
@@ -304,10 +305,7 @@ def _model(run: Any, config: DictConfig) -> Any:
     import torch
 
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return run.model().to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device is {device!r}: {str(error).splitlines()[0]}") from error
+    return run.model().to(device)
 
 
 def _sampler(run: Any, config: DictConfig) -> Any:

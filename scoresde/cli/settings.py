@@ -8,7 +8,7 @@ import copy
 import difflib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from scoresde.cli.choices import conf_dir
 from scoresde.cli.output import UsageError, nearest
 from scoresde.training.declarations import declaration
 from scoresde.training.modules import find_in
-from scoresde.training.options import kind_of, option_problems
+from scoresde.training.options import kind_of, option_problems, run_problem
 from scoresde.training.signatures import fits, problems
 
 __all__ = [
@@ -191,6 +191,10 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
     for key in settings:
         if key not in raw:
             raise UsageError(f"~{key} takes away what `scoresde {command}` reads: leave it out")
+    if command != "report" and not OmegaConf.is_missing(config, "run") and config.run is not None:
+        missing = run_problem(str(config.run))
+        if missing is not None:
+            raise UsageError(missing)
     # Parts of what a run has are checked together with it.
     own = groups if command == "train" and config.run is not None else edited(command, overrides)
     for group in groups:
@@ -200,7 +204,7 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
             if group in ("training", "optimizer") and isinstance(node, dict):
                 checks.append(option_problems(group, node, prefix=f"{group}."))
             for problem in itertools.chain(*checks):
-                raise UsageError(problem)
+                raise UsageError(_instead(problem, settings, overrides) or problem)
 
 
 def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]) -> None:
@@ -215,8 +219,14 @@ def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]
         UsageError: naming the target, or the key with what is expected.
     """
     from scoresde.training.config import ConfigError, check_arguments
+    from scoresde.training.environment import check_device
     from scoresde.training.trust import allowed
 
+    if config.get("device") is not None:
+        try:
+            check_device(str(config.device))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     config = _of_run(command, config, overrides)
     allow = list(config.allow)
     if config.get("run") is not None and not OmegaConf.is_missing(config, "run"):
@@ -231,6 +241,17 @@ def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]
 
 def _texts(value: Any) -> list[str]:
     return [text for text in value if isinstance(text, str)] if isinstance(value, ListConfig) else []
+
+
+def _instead(problem: str, settings: Mapping[str, Any], overrides: Sequence[Override]) -> str | None:
+    """The message where a setting of the command was looked for in a group, as training.device."""
+    for override in overrides:
+        key = str(override.key_or_group)
+        group, _, name = key.rpartition(".")
+        if name in settings and problem.startswith(f"{key}: "):
+            value = str(override.input_line).partition("=")[2]
+            return f"{group} has no {name!r}, which is the command's own: write {name}={value}"
+    return None
 
 
 class UnreadKey(UsageError):

@@ -16,21 +16,60 @@ import torch
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-__all__ = ["default_types", "own_precision", "processes"]
+__all__ = ["check_device", "default_types", "own_precision", "processes"]
 
 # Where these are set when torch is loaded, oneDNN computes float32 layers in another type, and nothing stops it later.
 ONEDNN = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
 
-def processes() -> "PartialState":
+def check_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Args:
+        device: As torch names it: cpu, cuda, cuda:1, ...
+
+    Raises:
+        ValueError: naming those that are there.
+    """
+    asked = torch.device(device)
+    if asked.type == "cpu":
+        return
+    backend = torch.backends.mps if asked.type == "mps" else getattr(torch, asked.type)
+    if not backend.is_available():
+        why = "is built without CUDA" if asked.type == "cuda" and torch.version.cuda is None else "finds none"
+        raise ValueError(
+            f"device is {device!r}, but this PyTorch ({torch.__version__}) {why}: leave device out, or =cpu"
+        )
+    count = 1 if asked.type == "mps" else backend.device_count()
+    if (asked.index or 0) >= count:
+        names = ", ".join(f"{asked.type}:{i}" for i in range(count))
+        raise ValueError(
+            f"device is {device!r}, but there is {names} alone"
+            if count == 1
+            else f"device is {device!r}, expected one of {names}"
+        )
+
+
+def processes(device: str | None = None) -> "PartialState":
     """The processes of this program and this one's device: a CPU where there is no CUDA, which may lack float64.
 
     `ACCELERATE_USE_CPU=true` asks for a CPU, as `accelerate launch --cpu` does.
+
+    Args:
+        device: Another device for this process, if it is the only one.
+
+    Raises:
+        ValueError: a device for several processes, of which each has its own.
     """
     from accelerate import PartialState  # late: commands that draw a page do not wait for it
 
     asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "t", "y")
-    return PartialState(cpu=asked or not torch.cuda.is_available())
+    state = PartialState(cpu=asked or not torch.cuda.is_available())
+    if device is not None:
+        if state.num_processes > 1:
+            raise ValueError(f"device is {device!r}, but there are {state.num_processes} processes: leave it out")
+        state.device = torch.device(device)
+    return state
 
 
 def own_precision() -> None:

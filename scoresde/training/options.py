@@ -5,11 +5,12 @@ checks its own before it begins.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from scoresde.training.signatures import Range, expected, fits, shown
+from scoresde.training.signatures import Range, Word, expected, fits, shown
 
-__all__ = ["kind_of", "option_problems"]
+__all__ = ["kind_of", "option_problems", "run_problem"]
 
 _Count = Annotated[int, Range(1)]
 _Seed = Annotated[int, Range(0, bits=63)]
@@ -22,7 +23,7 @@ _KINDS: dict[str, Any] = {
     "batch_size": _Count,
     "bound": Literal["average", "importance"],
     "decoder": Literal["rounding", "gaussian"],
-    "device": str | None,
+    "device": Annotated[str, Word(r"cpu|mps|(cuda|xpu)(:\d+)?", "cpu, cuda, cuda:N, xpu, mps")] | None,
     "draws": _Count,
     "elbo_draws": Annotated[int, Range(0)],
     "label": int | str | None,
@@ -81,6 +82,15 @@ _OF: dict[str, dict[str, Any]] = {
 _MAY_BE_EMPTY = ("accept", "allow")
 # A name may look like a number, as run=5.
 _TEXTS = (str, str | None)
+
+
+def run_problem(directory: str | Path) -> str | None:
+    """The message about a path that is no run directory; None for one that has a configuration."""
+    path = Path(directory)
+    if (path / "config.yaml").is_file():
+        return None
+    what = "does not exist" if not path.exists() else "is no run directory: it has no config.yaml"
+    return f"run={directory} {what}; give a directory that `scoresde train` wrote"
 
 
 def kind_of(where: str, key: str, default: Any = None) -> Any:

@@ -90,6 +90,7 @@ def train(
     progress: bool = True,
     restart: bool = False,
     data: Data | None = None,
+    device: str | None = None,
 ) -> bool:
     """Train (or go on with) the run's model, then sample, evaluate and draw pictures.
 
@@ -98,6 +99,7 @@ def train(
         progress: show progress.
         data: the data of a new run, if they were loaded already.
         restart: train a run anew whose checkpoints are gone or damaged, which is refused otherwise.
+        device: where to train; as for `scoresde.training.environment.processes` if not given.
 
     Returns:
         Whether this is the process that did the latter.
@@ -124,7 +126,7 @@ def train(
     model = build_model(run, data.shape, statistics)
     check_labels(model.network, data)
     _check_evaluation(run, model, data)
-    accelerator = processes()
+    accelerator = processes(device)
     loggers = [LocalLogger(), *(Guarded(each) for each in loggers or () if not isinstance(each, LocalLogger))]
     trainer = Trainer(
         model,

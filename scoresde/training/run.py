@@ -45,6 +45,7 @@ from scoresde.training.checkpoint import (
 from scoresde.training.config import ConfigError, check_local, check_plain, check_targets, instantiate
 from scoresde.training.environment import default_types
 from scoresde.training.modules import foreign
+from scoresde.training.options import run_problem
 from scoresde.training.outline import differences, filled, outline
 from scoresde.training.provenance import TRAINED_WITH, check_fit, check_provenance, provenance
 from scoresde.training.trust import FILE, allowed, keep
@@ -129,9 +130,9 @@ class Run:
             raise ConfigError("run is empty; give a directory that `scoresde train` wrote")
         path = Path(directory).expanduser()
         file = path / "config.yaml"
-        if not file.is_file():
-            what = "does not exist" if not path.exists() else "is no run directory: it has no config.yaml"
-            raise ConfigError(f"run={directory} {what}; give a directory that `scoresde train` wrote")
+        missing = run_problem(path)
+        if missing is not None:
+            raise ConfigError(missing)
         try:
             plain = read_yaml(file)
         except DamagedFile as error:

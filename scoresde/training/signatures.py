@@ -10,6 +10,7 @@ import difflib
 import inspect
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import Any, Literal, Union
 
 from scoresde.training.declarations import Declaration
 
-__all__ = ["Range", "expected", "fits", "nearest", "problems", "shown"]
+__all__ = ["Range", "Word", "expected", "fits", "nearest", "problems", "shown"]
 
 # Keys of a node that Hydra reads itself.
 _HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
@@ -53,6 +54,25 @@ class Range:
             return f"from {self.low:g} to {self.most:g}"
         least = f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
         return least if self.bits is None else f"{least} and below 2**{self.bits}"
+
+
+@dataclass(frozen=True)
+class Word:
+    """The words that an annotation allows, as in `Annotated[str, Word("auto|none", "auto or none")]`.
+
+    Args:
+        pattern: A regular expression of the whole word.
+        words: The same for a reader.
+    """
+
+    pattern: str
+    words: str
+
+    def __contains__(self, value: str) -> bool:
+        return re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return self.words
 
 
 def nearest(name: str, names: Iterable[object]) -> str:
@@ -152,8 +172,8 @@ def fits(value: Any, annotation: Any, find: Callable[[Any], Any] = str) -> bool:
     if annotation is Any or isinstance(annotation, typing.TypeVar | str):
         return True
     if origin is typing.Annotated:
-        ranges = [r for r in args[1:] if isinstance(r, Range)]
-        return fits(value, args[0], find) and all(value in r for r in ranges)
+        limits = [limit for limit in args[1:] if isinstance(limit, Range | Word)]
+        return fits(value, args[0], find) and all(value in limit for limit in limits)
     if origin in (Union, types.UnionType):
         return any(fits(value, arg, find) for arg in args)
     if isinstance(value, dict) and "_target_" in value:
@@ -211,10 +231,11 @@ def expected(annotation: Any) -> str:
         known = [a for a in args if getattr(a, "__name__", "") not in _UNWRITABLE]
         return " or ".join(dict.fromkeys(expected(a) for a in known or args))
     if origin is typing.Annotated:
-        ranges = [r for r in args[1:] if isinstance(r, Range)]
-        if ranges == [Range(0, above=True)]:
+        limits = [limit for limit in args[1:] if isinstance(limit, Range | Word)]
+        if limits == [Range(0, above=True)]:
             return expected(args[0]).replace("a number", "a positive number")
-        return " ".join([expected(args[0]), *map(str, ranges)])
+        kind = [] if any(isinstance(limit, Word) for limit in limits) else [expected(args[0])]
+        return " ".join([*kind, *map(str, limits)])
     if origin is Literal:
         return " or ".join(map(shown, args))
     if annotation in _NAMES:

@@ -26,6 +26,14 @@ def refused(command: str, *arguments: str) -> str:
     return str(error.value)
 
 
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run directory that commands are given of which nothing is read."""
+    (tmp_path / "somewhere").mkdir()
+    (tmp_path / "somewhere" / "config.yaml").write_text("{}\n")
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> str:
     """A run directory without weights: only its configuration is read here."""
@@ -138,7 +146,56 @@ def test_settings_of_every_command_are_of_their_own_types() -> None:
         ("train", "sampler.solver=heun", "sampler.solver is 'heun', expected a Solver, as a mapping with _target_"),
         ("sample", "n=many", "n is 'many', expected an integer of at least 1"),
         ("sample", "seed=1.5", "seed is 1.5, expected an integer of at least 0 and below 2**63"),
-        ("sample", "device=true", "device is true, expected text or null"),
+        ("sample", "device=true", "device is true, expected cpu, cuda, cuda:N, xpu, mps or null"),
+        ("train", "device=gpu", "device is 'gpu', expected cpu, cuda, cuda:N, xpu, mps or null"),
+        ("train", "device=cpu:x", "device is 'cpu:x', expected cpu, cuda, cuda:N, xpu, mps or null"),
+        ("train", "training.device=cuda", "training has no 'device', which is the command's own: write device=cuda"),
+        ("train", "training.steps=0", "training.steps is 0, expected an integer of at least 1"),
+        ("train", "training.final_lr=2", "training.final_lr is 2, expected a number from 0 to 1"),
+        ("train", "training.clip=0", "training.clip is 0, expected a positive number or null"),
+        ("train", "optimizer.lr=0", "optimizer.lr is 0, expected a positive number"),
+        (
+            "train",
+            "optimizer.betas=[1,2]",
+            "optimizer.betas is [1, 2], expected a list of 2: a number from 0 to 1, a number from 0 to 1",
+        ),
+        ("train", "evaluation.decoder=foo", "evaluation.decoder is 'foo', expected 'rounding' or 'gaussian'"),
+        ("train", "evaluation.bound=foo", "evaluation.bound is 'foo', expected 'average' or 'importance'"),
+        ("train", "evaluation.elbo_draws=-1", "evaluation.elbo_draws is -1, expected an integer of at least 0"),
+        ("train", "evaluation.seed=null", "evaluation.seed is null, expected an integer of at least 0 and below 2**63"),
+        ("train", "evaluation.divergence=null", "evaluation.divergence is null, expected a mapping"),
+        ("train", "sampler.solver=null", "sampler.solver is null, expected a Solver, as a mapping with _target_"),
+        (
+            "train",
+            "objective.weighting=foo",
+            "objective.weighting is 'foo', expected a Weighting, as a mapping with _target_ or null",
+        ),
+        (
+            "train",
+            "sde=[vp,ve]",
+            "'sde=[vp,ve]': expected one of betas, cosine, ddpm, edm, flow, ncsn, sigmas, subvp, ve, vp",
+        ),
+        (
+            "train",
+            "network.embedding=[1,2]",
+            "'network.embedding=[1,2]': network.embedding is a mapping, of which "
+            "network.embedding.NAME=VALUE changes a value",
+        ),
+        (
+            "compare",
+            "steps=[0]",
+            "steps is [0], expected an integer of at least 1 or a list, each an integer of at least 1",
+        ),
+        (
+            "compare",
+            "seeds=[]",
+            "seeds is empty, expected an integer of at least 0 and below 2**63 or a list, each an "
+            "integer of at least 0 and below 2**63",
+        ),
+        ("sample", "label=[1,2]", "label is [1, 2], expected an integer or text or null"),
+        ("tune", "starts=3", "starts is 3, expected an integer of at least 40 or null"),
+        ("evaluate", "seed=.nan", "seed is '.nan', expected an integer of at least 0 and below 2**63"),
+        ("dequantise", "level=.inf", "level is '.inf', expected a positive number"),
         (
             "compare",
             "steps=[5,x]",
