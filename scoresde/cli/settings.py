@@ -191,10 +191,6 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
     for key in settings:
         if key not in raw:
             raise UsageError(f"~{key} takes away what `scoresde {command}` reads: leave it out")
-    if command != "report" and not OmegaConf.is_missing(config, "run") and config.run is not None:
-        missing = run_problem(str(config.run))
-        if missing is not None:
-            raise UsageError(missing)
     # Parts of what a run has are checked together with it.
     own = groups if command == "train" and config.run is not None else edited(command, overrides)
     for group in groups:
@@ -205,6 +201,10 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
                 checks.append(option_problems(group, node, prefix=f"{group}."))
             for problem in itertools.chain(*checks):
                 raise UsageError(_instead(problem, settings, overrides) or problem)
+    if command != "report" and not OmegaConf.is_missing(config, "run") and config.run is not None:
+        missing = run_problem(str(config.run))
+        if missing is not None:
+            raise UsageError(missing)
 
 
 def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]) -> None:

@@ -65,6 +65,7 @@ _OF: dict[str, dict[str, Any]] = {
         "eps": Annotated[float, Range(0)],
         "betas": tuple[_Part, _Part],
     },
+    "train": {"run": str | None},
     "sample": {"n": _Count},
     "compare": {"steps": _Count | list[_Count]},
     "tune": {"steps": Annotated[int, Range(2)]},
