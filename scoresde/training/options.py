@@ -87,7 +87,9 @@ _TEXTS = (str, str | None)
 
 def run_problem(directory: str | Path) -> str | None:
     """The message about a path that is no run directory; None for one that has a configuration."""
-    path = Path(directory)
+    if not str(directory).strip():
+        return "run is empty; give a directory that `scoresde train` wrote"
+    path = Path(directory).expanduser()
     if (path / "config.yaml").is_file():
         return None
     what = "does not exist" if not path.exists() else "is no run directory: it has no config.yaml"

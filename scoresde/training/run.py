@@ -126,13 +126,11 @@ class Run:
             ConfigError: not a run directory, a broken `config.yaml`, an interpolation, a `_target_` outside the
                 allow-list, or data on another machine.
         """
-        if not str(directory).strip():
-            raise ConfigError("run is empty; give a directory that `scoresde train` wrote")
-        path = Path(directory).expanduser()
-        file = path / "config.yaml"
-        missing = run_problem(path)
+        missing = run_problem(directory)
         if missing is not None:
             raise ConfigError(missing)
+        path = Path(directory).expanduser()
+        file = path / "config.yaml"
         try:
             plain = read_yaml(file)
         except DamagedFile as error:
