@@ -477,7 +477,9 @@ def _compare(config: DictConfig) -> None:
     from scoresde.training.comparison import Presets, compare_run
 
     run = _open(config)
-    presets = Presets(conf_dir() / "sampler", run.directory, run.allow)
+    sources = HydraConfig.get().runtime.config_sources
+    further = [Path(source.path) / "sampler" for source in sources if source.schema == "file"]
+    presets = Presets(conf_dir() / "sampler", run.directory, run.allow, further)
     model = _model(run, config)
     data, source = _data_for(run, model, config, needs_own=True)
     frame, stem = compare_run(run, model, data, config, presets, config.progress, source=source, first=not _in_sweep())

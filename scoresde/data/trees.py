@@ -66,7 +66,9 @@ def open_tree(path: str) -> Tree:
     Raises:
         ValueError: Neither of them, or damage.
     """
-    place = Path(path)
+    if not str(path).strip():  # which would be the current folder
+        raise ValueError("path is empty, expected a folder of pictures or an archive")
+    place = Path(path).expanduser()
     if place.is_dir():
         return _Folder(place)
     if not place.exists():

@@ -37,18 +37,22 @@ Cell = tuple[str, int | None, int]  # sampler, steps, seed
 
 
 class Presets:
-    """The samplers of a folder of configurations, by the names of the files.
+    """The samplers of folders of configurations, by the names of the files.
 
     Args:
         folder: such as `conf/sampler`.
         directory: of the run, where the files of `scoresde tune` are.
         allow: further packages that the configurations may name.
+        further: folders of the user's own samplers; of files of the same name the first counts, as for Hydra.
     """
 
-    def __init__(self, folder: Path, directory: Path, allow: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, directory: Path, allow: Sequence[str] = (), further: Sequence[Path] = ()) -> None:
         self.directory = directory
         self.allow = tuple(allow)
-        self.files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        self.files: dict[str, Path] = {}
+        for place in (folder, *further):
+            for path in sorted(place.glob("*.yaml")):
+                self.files.setdefault(path.stem, path)
 
     def __call__(self, name: str, steps: int | None = None) -> Sampler:
         """The sampler of a name, at its own number of steps if none is given."""

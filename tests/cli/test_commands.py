@@ -235,6 +235,28 @@ def test_resume_is_for_the_very_configuration(work: Path, training_only: None) -
     assert "VESDE" in Path("runs/moons-2/config.yaml").read_text()
 
 
+def test_the_name_of_an_experiment_does_not_make_a_run_another_one(
+    empty: Path, training_only: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same configuration by one name, by another, and by overrides is the same run."""
+    (empty / "my" / "experiment").mkdir(parents=True)
+    head, *body = (conf_dir() / "experiment" / "ring.yaml").read_text().splitlines(keepends=True)
+    for name in ("one", "two"):
+        (empty / "my" / "experiment" / f"{name}.yaml").write_text(head + "".join(body))
+    quick = ["--config-dir", "my", "training.steps=2", "network.width=16", "progress=false", "resume=true"]
+    main(["train", *quick, "experiment=one"])
+    (run,) = Path("runs").iterdir()
+    assert run.name.startswith("one-")
+    (run / "summary.json").write_text(json.dumps({"finished": True}))
+    parts = ["data=eight_gaussians", "network=mlp", "network.blocks=3", "training.batch_size=512",
+             "evaluation.samples=1000", "evaluation.likelihood=1000"]  # fmt: skip
+    for same in (["experiment=two"], ["experiment=ring"], parts):
+        capsys.readouterr()
+        main(["train", *quick, *same])
+        assert f"{run} is finished: nothing to do" in capsys.readouterr().out
+    assert len(list(Path("runs").iterdir())) == 1
+
+
 def test_a_finished_run_is_not_trained_again(work: Path, no_training: None, capsys: pytest.CaptureFixture[str]) -> None:
     before = files()
     main(["train", *TOY, "name=moons", "resume=true"])
@@ -973,7 +995,7 @@ class Slow(Logger):
 def command(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "scoresde.cli", *arguments],
+        [sys.executable, "-m", "scoresde", *arguments],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -982,14 +1004,14 @@ def command(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_interrupt_and_go_on(trained: Path, empty: Path, training_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_and_go_on(trained: Path, empty: Path, training_only: None) -> None:
     (empty / "slow_logger.py").write_text(SLOW)
-    monkeypatch.syspath_prepend(empty)
+    run = "runs/it's a=b, [c]"  # for a shell and for Hydra
     often = ["training.log_every=1", "training.checkpoint_every=null"]
     process = command(
-        empty, "train", *TOY, *often, "name=run", "logger._target_=slow_logger.Slow", "allow=[slow_logger]"
+        empty, "train", *TOY, *often, 'name="it\'s a=b, [c]"', "logger._target_=slow_logger.Slow", "allow=[slow_logger]"
     )
-    log = empty / "runs" / "run" / "metrics.jsonl"
+    log = empty / run / "metrics.jsonl"
     give_up = time.monotonic() + 90
     while not (log.is_file() and log.read_text().count("\n") >= 3):
         assert process.poll() is None, process.communicate()
@@ -1004,15 +1026,15 @@ def test_interrupt_and_go_on(trained: Path, empty: Path, training_only: None, mo
     assert found, error
     step = int(found[1])
     assert 3 <= step < 20
-    assert sorted(os.listdir("runs/run")) == ["checkpoints", "config.yaml", "data.json", "metrics.jsonl"]
-    assert os.listdir("runs/run/checkpoints") == [f"step-{step:09d}.pt"]
+    assert sorted(os.listdir(run)) == ["allow.json", "checkpoints", "config.yaml", "data.json", "metrics.jsonl"]
+    assert os.listdir(f"{run}/checkpoints") == [f"step-{step:09d}.pt"]
     # As the message has it, but with the local logger; it ends where a run without an interruption does.
-    assert shlex.split(found[2]) == ["train", "run=runs/run", "allow=[slow_logger]"]
+    assert shlex.split(found[2]) == ["train", f'run="{run}"', "allow=[slow_logger]"]
     main([*shlex.split(found[2]), "logger=local", "progress=false"])
-    assert summary("runs/run")["training"]["steps"] == 20
-    assert_same(weights("runs/run"), weights(trained / RUN))
-    one, other = (load_checkpoint(path / RUN.replace("moons", name) / "checkpoints" / "step-000000020.pt")
-                  for path, name in ((empty, "run"), (trained, "moons")))  # fmt: skip
+    assert summary(run)["training"]["steps"] == 20
+    assert_same(weights(run), weights(trained / RUN))
+    one, other = (load_checkpoint(path / "checkpoints" / "step-000000020.pt")
+                  for path in (empty / run, trained / RUN))  # fmt: skip
     assert_same(one["network"], other["network"])
     assert_same(one["ema"], other["ema"])
 

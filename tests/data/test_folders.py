@@ -274,3 +274,19 @@ def test_sizes(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             load(str(tmp_path), **arguments)
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_not_the_current_folder(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save("a.png")
+    with pytest.raises(ValueError, match="^path is empty, expected a folder of pictures or an archive$"):
+        image_folder(path)
+
+
+def test_a_path_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pictures").mkdir()
+    for i in range(2):
+        Image.fromarray(np.array([[0, 1], [2, i]], np.uint8)).save(tmp_path / "pictures" / f"{i}.png")
+    assert image_folder("~/pictures", test_size=1).shape == (1, 2, 2)
