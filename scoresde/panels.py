@@ -23,7 +23,7 @@ __all__ = ["Plane", "dark_png", "densities", "filmstrip", "marginals", "mosaic",
 
 GROUND, LIGHT = "#000004", "#d8d6de"  # of dark pictures: the colour map's darkest, and of words on it
 PIXELS = 96  # dots per inch of mosaics: a dot is a CSS pixel
-DARK_DPI = 120
+RUN_DPI = 120  # of the other pictures here, which are wide
 _SIDE = 80  # CSS pixels of a small image: about two centimetres
 
 
@@ -127,9 +127,9 @@ def densities(panels: Sequence[tuple[str, np.ndarray]], corners: tuple[np.ndarra
 
 def dark_png(figure: Figure) -> bytes:
     """A dark picture as PNG with a palette of 255 colours, about as many as its colour map has."""
-    image = Image.open(io.BytesIO(to_png(figure, DARK_DPI))).convert("RGB")
+    image = Image.open(io.BytesIO(to_png(figure, RUN_DPI))).convert("RGB")
     buffer = io.BytesIO()
-    image.quantize(255, dither=Image.Dither.NONE).save(buffer, "png", dpi=(DARK_DPI, DARK_DPI), optimize=True)
+    image.quantize(255, dither=Image.Dither.NONE).save(buffer, "png", dpi=(RUN_DPI, RUN_DPI), optimize=True)
     return buffer.getvalue()
 
 
@@ -262,7 +262,7 @@ def pairs(data: np.ndarray, samples: np.ndarray, names: Sequence[str]) -> Figure
         names: of the F dimensions.
     """
     count = data.shape[1]
-    side = min(2.4, 7.6 / count)
+    side = min(2.4, 6.4 / count)
     figure = _clear(side * count + 0.5, side * count + 0.6)
     axes = figure.subplots(count, count, squeeze=False)
     edges = [_edges(data[:, i], samples[:, i]) for i in range(count)]

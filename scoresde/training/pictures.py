@@ -71,11 +71,11 @@ def _unquantised(data: Data, x: Tensor) -> Tensor:
     return (x.float() - low) / (high - low)
 
 
-def _save(run: Run, figure: Any, file: str, title: str, caption: str, kind: str = "") -> None:
+def _save(run: Run, figure: Any, file: str, title: str, caption: str, kind: str = "", wide: bool = False) -> None:
     if kind == "dark":
         _write(run, file, _panels().dark_png(figure))
     else:
-        _plots().save(figure, run.directory / file)
+        _plots().save(figure, run.directory / file, _panels().RUN_DPI if wide else _plots().DPI)
     run.add_picture(file, title, caption, **({"kind": kind} if kind else {}))
 
 
@@ -158,20 +158,20 @@ def _vectors_beside_data(run: Run, data: Data, raw: Tensor, file: str, caption: 
     caption += " Beside them, held-out data."
     title = _BESIDE
     if values == 1:
-        _save(run, _panels().marginals(test[:, 0], drawn[:, 0]), file, title, caption, "chart")
+        _save(run, _panels().marginals(test[:, 0], drawn[:, 0]), file, title, caption, "chart", wide=True)
         return
     widest = np.sort(np.argsort(-test.std(0), kind="stable")[:4]) if values > 5 else np.arange(values)
     names = [f"x{str(i + 1).translate(_SUBSCRIPTS)}" for i in widest]
     pairs = _panels().pairs(test[:, widest], drawn[:, widest], names)
     if values <= 5:
-        _save(run, pairs, file, title, caption, "chart")
+        _save(run, pairs, file, title, caption, "chart", wide=True)
         return
     channels = data.shape[0] if len(data.shape) > 1 else 1
     series = [x.reshape(len(x), channels, -1) for x in (test, drawn)]
     words = f"{caption} Thick: the median; the band holds 80 % of the values; thin: five of them."
-    _save(run, _panels().profiles(*series), file, title, words, "chart")
+    _save(run, _panels().profiles(*series), file, title, words, "chart", wide=True)
     words = "The four values that vary the most, against each other."
-    _save(run, pairs, f"{file.removesuffix('.png')}-pairs.png", "Pairs of values", words, "chart")
+    _save(run, pairs, f"{file.removesuffix('.png')}-pairs.png", "Pairs of values", words, "chart", wide=True)
 
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -298,10 +298,10 @@ def _plane_pictures(run: Run, model: NetworkScore, data: Data, seed: int) -> Non
     corners = _corners(data, plane)
     shown = [(name, plane.smooth(plane.count(x.numpy()))) for name, x in (("held-out data", x0), ("samples", samples))]
     exact = _model_density(model, data, plane, x0, samples, cond.get("labels"))
-    words = f"{len(x0)} held-out points and {len(samples)} samples"
+    words = f"From left to right {len(x0)} held-out points, {len(samples)} samples"
     if exact is not None:
         shown.append(("model density p(x)", exact))
-        words += ", beside the density that the probability-flow ODE gives"
+        words += ", and the density that the probability-flow ODE gives"
     caption = f"{words}. All smoothed alike; brightness grows with the square root of the density."
     _save(run, _panels().densities(shown, corners), "samples/densities.png", _BESIDE, caption, "dark")
     _filmstrip(run, model, data, every, out.times, out.trajectory.cpu().double(), seed)
@@ -379,8 +379,9 @@ def _filmstrip(run: Run, model: NetworkScore, data: Data, x0: Tensor, times: Ten
         fields.append((grid.numpy(), model.score(points, t, **cond).cpu().double().numpy()))
     titles = [f"t = {float(t):.3g}" for t in known[picked]]
     caption = (
-        "After Sohl-Dickstein et al. 2015. Each column is one time, scaled to unit variance; each has its own "
-        "brightness. Arrows grow with the square root of the score."
+        "Above, data dissolve into noise; in the middle, the sampler turns noise into samples; below, the learned score "
+        "∇ log pₜ(x), with arrows that grow with its square root. Each column is one time, scaled to unit variance, with "
+        "a brightness of its own. After Sohl-Dickstein et al. 2015."
     )
     if cond:
         caption += f" The score is of class {data.class_names[0] if data.class_names else 0}."
@@ -409,7 +410,7 @@ def _line_picture(run: Run, model: NetworkScore, data: Data, seed: int) -> None:
     figure = _panels().marginals(test[:, 0].double().numpy(), raw[:, 0].double().numpy(), curve)
     caption = f"{len(test)} held-out numbers and {len(raw)} samples"
     caption += "." if curve is None else ", and the density that the probability-flow ODE gives."
-    _save(run, figure, "samples/densities.png", _BESIDE, caption, "chart")
+    _save(run, figure, "samples/densities.png", _BESIDE, caption, "chart", wide=True)
 
 
 def _average_curves(lines: list[dict[str, Any]]) -> tuple[list[float], list[float], list[float]]:
