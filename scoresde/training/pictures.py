@@ -380,8 +380,8 @@ def _filmstrip(run: Run, model: NetworkScore, data: Data, x0: Tensor, times: Ten
     titles = [f"t = {float(t):.3g}" for t in known[picked]]
     caption = (
         "Above, data dissolve into noise; in the middle, the sampler turns noise into samples; below, the learned "
-        "score ∇ log pₜ(x), with arrows that grow with its square root. Each column is one time, at unit variance, with "
-        "a brightness of its own. After Sohl-Dickstein et al. 2015."
+        "score ∇ log pₜ(x), with arrows that grow with its square root. Each column is one time, at unit variance, "
+        "with a brightness of its own. After Sohl-Dickstein et al. 2015."
     )
     if cond:
         caption += f" The score is of class {data.class_names[0] if data.class_names else 0}."
