@@ -72,8 +72,8 @@ def files() -> dict[str, Any]:
 
 
 FILES = files()
-# Whose annotation names a class of scipy's.
-UNKNOWN = [("sampler=scipy", ("solver", "method"))]
+# Whose annotation names a class of scipy's; and loggers by their names, which the command looks for.
+UNKNOWN = [("sampler=scipy", ("solver", "method")), *((f"logger={name}", (name,)) for name in options("logger"))]
 LEAVES = [(name, place) for name, node in FILES.items() for place in places(node) if (name, place) not in UNKNOWN]
 
 
