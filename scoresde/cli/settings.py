@@ -41,7 +41,8 @@ __all__ = [
 
 # Last parts of keys whose values are files or folders.
 _PATHS = (
-    "path", "paths", "root", "folder", "dir", "out", "data_dir", "cache_dir", "data_files", "run", "runs", "searchpath",
+    "path", "test_path", "paths", "root", "folder", "dir", "out", "data_dir", "cache_dir", "data_files", "run", "runs",
+    "searchpath",
 )  # fmt: skip
 
 # Groups that a command takes from the run if none is chosen: overrides inside them change the run's own.

@@ -117,6 +117,7 @@ def file(
     reader = _reader(Path(path))
     takes = inspect.signature(reader).parameters
     defaults = inspect.signature(file).parameters
+    same_levels = given.pop("levels", None) if "levels" not in takes else None
     for name, value in list(given.items()):
         if name not in takes:
             if value != defaults[name].default:
@@ -127,7 +128,10 @@ def file(
             del given[name]
     if labels is None and "labels" in takes and takes["labels"].annotation == (bool | None):
         given["labels"] = None  # of folders, too, which have none unless told so
-    return reader(path, **given)
+    made = reader(path, **given)
+    if same_levels is not None and made.transform.levels != same_levels:
+        raise ValueError(f"{path} has {made.transform.levels} levels, as pictures have, not levels={same_levels}")
+    return made
 
 
 def _reader(path: Path) -> Callable[..., Data]:

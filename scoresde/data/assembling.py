@@ -20,7 +20,6 @@ __all__ = ["Levels", "Split", "array_data", "as_labels", "assembled", "discrete"
 Split = Literal["random", "last"]
 """Which samples are held out: drawn at random, or the last ones, for which nothing is copied."""
 
-_VALUES = 2**24  # looked at together
 _PIXEL_LEVELS = 256  # more are standardised: counts and detector readings fill a part of their range
 
 
@@ -213,11 +212,6 @@ def assembled(
                 )
             values, labels = [whole[i] for i in places], [y[i] for y in labels for i in places]
             rows = torch.cat(places)
-    if values[0].is_floating_point():
-        at_once = max(1, _VALUES // max(1, values[0][:1].numel()))
-        bad = sum(int((~some.isfinite()).sum()) for some in values[0].split(at_once))
-        if bad:
-            raise ValueError(f"{name}: values must be finite, {bad} of {values[0].numel()} are NaN or infinite")
     try:
         fitted = transform(values[0])
     except ValueError as error:

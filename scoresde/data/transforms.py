@@ -446,9 +446,9 @@ def continuous(raw: Tensor, standardise: Standardisation = "auto") -> Transform:
 
 def _not_finite(raw: Tensor) -> int:
     """How many values are NaN or infinite, without a copy of data that may be on disk."""
-    if raw.ndim == 0 or raw.numel() <= _VALUES:
-        return int((~raw.isfinite()).sum())
-    return sum(int((~part.isfinite()).sum()) for part in raw.split(max(1, _VALUES // raw[0].numel())))
+    parts = raw.split(max(1, _VALUES // max(1, raw[:1].numel()))) if raw.ndim else (raw,)
+    finite = (part.isfinite() for part in parts)
+    return sum(0 if bool(part.all()) else int((~part).sum()) for part in finite)
 
 
 def _channels_differ(mean: Tensor, std: Tensor) -> bool:

@@ -78,7 +78,8 @@ def _labelled(data: Data, info: DataInfo, source: str) -> Data:
     """The data with the classes of the run."""
     if data.test_labels is None:
         raise ConfigError(
-            f"the model is conditional on labels, and {source} has none: name them, for an .npz file by data.label_key"
+            f"the model is conditional on labels, and {source} has none: data.label_key names them, "
+            "data.labels=true finds them"
         )
     try:
         return data if info.class_names is None else data.with_classes(info.class_names)

@@ -67,6 +67,9 @@ def test_the_reader_is_told_from_the_content(tmp_path: Path) -> None:
 def test_arguments_go_to_the_reader_or_are_refused(tmp_path: Path) -> None:
     make(tmp_path)
     assert file(str(tmp_path / "pictures"), size=2, channels=1, labels=False).shape == (1, 2, 2)
+    assert file(str(tmp_path / "pictures"), levels=256).transform.levels == 256
+    with pytest.raises(ValueError, match="pictures has 256 levels, as pictures have, not levels=17"):
+        file(str(tmp_path / "pictures"), levels=17)
     assert file(str(tmp_path / "a.npz"), split="last", test_size=3).test.shape == (3, 3, 8, 8)
     with pytest.raises(ValueError, match=r"a.npz is read as data=npz, .*, which has no size; it takes key, label_key"):
         file(str(tmp_path / "a.npz"), size=2)
