@@ -512,6 +512,8 @@ class DDPMSDE(DiscreteVPSDE):
     def __init__(
         self, train_steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02, t_min: float | None = None
     ) -> None:
+        if train_steps < 2:
+            raise ValueError(f"train_steps is {train_steps}, expected an integer of at least 2")
         super().__init__(torch.linspace(beta_min, beta_max, train_steps, dtype=torch.float64).tolist(), t_min)
 
 
@@ -615,6 +617,8 @@ class NCSNSDE(DiscreteVESDE):
     ) -> None:
         if not 0 < sigma_min < sigma_max < math.inf:
             raise ValueError(f"expected 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}")
+        if levels < 2:
+            raise ValueError(f"levels is {levels}, expected an integer of at least 2")
         ends = (math.log(sigma_min), math.log(sigma_max))
         super().__init__(torch.linspace(*ends, levels, dtype=torch.float64).exp().tolist(), t_min)
 

@@ -24,7 +24,7 @@ from scoresde.networks import MLP
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.sampling import Heun, KarrasGrid, Sampler, Solver
 from scoresde.score import GaussianMixtureScore, NetworkScore, with_sde
-from scoresde.sde import VPSDE
+from scoresde.sde import DDPMSDE, VPSDE
 from scoresde.training import fit
 from scoresde.training.run import Run
 
@@ -242,3 +242,15 @@ def test_what_modules_offer_is_found_by_completion() -> None:
         module = importlib.import_module(f"scoresde.{name}")
         assert set(module.__all__) <= set(dir(module)), name
         assert all(getattr(module, public) is not None for public in module.__all__), name
+
+
+def test_what_is_made_by_functions_is_looked_at_too(x: Tensor) -> None:
+    network = NetworkScore(MLP((2,), width=8, blocks=1), VPSDE(), EDMPreconditioning())
+    with pytest.raises(ValueError, match=r"optimizer makes \[.*, expected an optimiser of torch.optim"):
+        fit(network, x, 1, optimizer=list, progress=False)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="lr is -1, expected a positive learning rate"):
+        fit(network, x, 1, lr=-1, progress=False)
+    with pytest.raises(ValueError, match="train_steps is -1, expected an integer of at least 2"):
+        DDPMSDE(train_steps=-1)
+    with pytest.raises(TypeError, match="the generated set is None, expected a tensor or an array of numbers"):
+        sliced_wasserstein(None, x)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.arguments import checked
+from scoresde.arguments import as_tensor, checked
 from scoresde.metrics.units import require_same_units
 
 Samples = Tensor | np.ndarray
@@ -37,7 +37,7 @@ class PCA:
 
     def fit(self, reference: Samples) -> FeatureMap:
         """The map `(N, ...) -> (N, components)` fitted on `reference`, (N, ...)."""
-        flat = _flatten(torch.as_tensor(reference)).numpy()
+        flat = _flatten(as_tensor("reference", reference)).numpy()
         if self.components > min(flat.shape):
             raise ValueError(
                 f"PCA cannot find {self.components} components in {flat.shape[0]} samples of dimension "
@@ -81,7 +81,7 @@ def paired_features(
         ValueError: fewer than `minimum` samples, sets of different size or shape, non-finite values, raw values
             (see `scoresde.metrics.units`), or features that are not (B, F).
     """
-    a, b = torch.as_tensor(a), torch.as_tensor(b)
+    a, b = as_tensor("the generated set", a), as_tensor("the reference set", b)
     for x, label in ((a, "generated"), (b, "reference")):
         if x.ndim == 0 or len(x) < minimum:
             count = len(x) if x.ndim else 0

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from scoresde.arguments import checked
+from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.data import Data, DataInfo
 from scoresde.data.transforms import Standardisation
 from scoresde.objectives import DenoisingScoreMatching, Likelihood, LogNormalSigma, Objective
@@ -118,6 +118,15 @@ def fit(
         model.preconditioning = model.preconditioning.with_data_std(float(model.statistics.std))
     if objective is None:
         objective = DenoisingScoreMatching(Likelihood(), LogNormalSigma(-1.0, 1.6, importance=True))
+
+    def make_optimizer(parameters: Any) -> torch.optim.Optimizer:
+        if optimizer is None:
+            return torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=0.05)
+        made = optimizer(parameters)
+        if not isinstance(made, torch.optim.Optimizer):
+            raise ArgumentError(f"optimizer makes {shown(made)} of parameters, expected an optimiser of torch.optim")
+        return made
+
     memory, threads = _Memory(), torch.get_num_threads()
     limit_threads(data.shape)
     # Training seeds torch's own generator at every step; whoever calls keeps theirs.
@@ -126,7 +135,7 @@ def fit(
             model,
             objective,
             data,
-            optimizer or (lambda parameters: torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=0.05)),
+            make_optimizer,
             training,
             Path(scratch) if run_dir is None else Path(run_dir),
             [memory],
