@@ -13,6 +13,8 @@ import yaml
 
 from scoresde.cli.choices import conf_dir, options
 from scoresde.cli.output import UsageError, fail, nearest
+from scoresde.cli.processes import interrupted, interruptible
+from scoresde.training.interruptions import Stopped
 
 __all__ = ["convert", "keys"]
 
@@ -40,6 +42,8 @@ def convert(arguments: Sequence[str]) -> None:
         _write(data, destination)
     except UsageError as error:
         fail(str(error), 2)
+    except Stopped as stop:  # what is half written is removed
+        fail(interrupted(stop.signum), 128 + stop.signum)
     except (ValueError, ImportError) as error:
         fail(" ".join(str(error).removeprefix("convert: ").split()))
     except OSError as error:
@@ -119,6 +123,7 @@ def _write(data: Any, destination: Path) -> None:
     from scoresde.data import writing
     from scoresde.training.checkpoint import write_atomically
 
+    interruptible()
     if destination.suffix == ".npz":
         write_atomically(destination, partial(writing.write_npz, data))
         return

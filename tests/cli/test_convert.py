@@ -1,6 +1,8 @@
 """`scoresde convert`: nothing of the data is lost, and nothing that is there is replaced."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,20 @@ def test_what_is_written_is_what_was_read(folder: Path, capsys: pytest.CaptureFi
     assert made.fingerprint() == source.fingerprint()
     assert made.class_names == source.class_names == ("1", "2", "3")
     assert sorted(p.name for p in (folder / "new").iterdir()) == [Path(destination).name]
+
+
+@pytest.mark.parametrize(("destination", "write"), [("b", "write_folder"), ("b.zip", "write_zip")])
+def test_what_a_signal_ends_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], destination: str, write: str
+) -> None:
+    before = sorted(folder.iterdir())
+    written = getattr(writing, write)
+    monkeypatch.setattr(writing, write, lambda *a: (written(*a), os.kill(os.getpid(), signal.SIGTERM)))
+    with pytest.raises(SystemExit) as stop:
+        main(["convert", "a.npz", destination, "shape=[3,8,8]"])
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "scoresde: interrupted by SIGTERM\n"
+    assert sorted(folder.iterdir()) == before
 
 
 def test_other_values_than_pixels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
