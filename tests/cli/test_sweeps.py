@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra.core.plugins import Plugins
 from joblib.externals.loky import get_reusable_executor
 
 from scoresde.cli import commands, launchers, main, sweeps
@@ -460,6 +461,26 @@ def test_a_killed_process_of_joblib(
     assert sweeps.unfinished(sweep())[1:] == [
         "job 2 stopped: the launcher ends all its processes once one is gone",
         "job 3 not started: the sweep ended before its turn",
+    ]
+
+
+def test_a_launcher_that_gives_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    # Hydra loads its plugins a second time, as modules of its own.
+    launcher = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_launcher.BasicLauncher"]
+    launch = launcher.launch
+
+    def gives_up(self: Any, overrides: Any, initial_job_idx: int) -> None:
+        launch(self, overrides[:1], initial_job_idx)
+        raise RuntimeError("The actor died\nunexpectedly. Its worker was\nkilled.")
+
+    monkeypatch.setattr(launcher, "launch", gives_up)
+    monkeypatch.setitem(commands.TASKS, "sample", lambda config: None)
+    assert status_of("sample", "run=somewhere", "seed=0,1,2", "-m") == 1
+    said = capsys.readouterr()
+    assert "1 of 3 jobs finished" in said.out
+    assert said.err.splitlines() == [
+        "scoresde: the launcher gave up: RuntimeError: The actor died unexpectedly",
+        "scoresde: jobs 1-2 not started: the sweep ended before its turn",
     ]
 
 
