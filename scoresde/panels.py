@@ -101,7 +101,7 @@ class Plane:
         width = (self.bandwidth if bandwidth is None else bandwidth) * self.cells / self.side
         i = np.arange(self.cells)
         kernel = np.exp(-((i[:, None] - i) ** 2) / (2 * width**2))
-        kernel /= kernel.sum(1).mean()
+        kernel /= kernel.sum(1).max()
         return kernel @ density @ kernel.T
 
 
