@@ -35,6 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture(autouse=True)
 def settings() -> Iterator[None]:
+    progress.show(bars=True)  # a command in this process may have set them
     yield
     progress.show(bars=True)
 
