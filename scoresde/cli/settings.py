@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from scoresde.cli.choices import conf_dir
+from scoresde.cli.choices import conf_dir, options, source
 from scoresde.cli.output import UsageError, nearest
 from scoresde.training.declarations import declaration
 from scoresde.training.modules import find_in
@@ -201,11 +201,22 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
             if group in ("training", "optimizer") and isinstance(node, dict):
                 checks.append(option_problems(group, node, prefix=f"{group}."))
             for problem in itertools.chain(*checks):
-                raise UsageError(_instead(problem, settings, overrides) or problem)
+                raise UsageError(_instead(problem, settings, overrides) or problem + _elsewhere(group, node))
     if command != "report" and not OmegaConf.is_missing(config, "run") and config.run is not None:
         missing = run_problem(str(config.run))
         if missing is not None:
             raise UsageError(missing)
+
+
+def _elsewhere(group: str, node: Any) -> str:
+    """Which other choice of a group has the keys that this one's choice does not have, if there is one."""
+    if not isinstance(node, dict):
+        return ""
+    known = {name: yaml.safe_load(source(group, name).read_text(encoding="utf-8")) or {} for name in options(group)}
+    own = {key for choice in known.values() if choice.get("_target_") == node.get("_target_") for key in choice}
+    lacking = node.keys() - own
+    others = [name for name, choice in known.items() if lacking and lacking <= choice.keys()]
+    return f"; {group}={others[0]} has {' and '.join(sorted(lacking))}" if others else ""
 
 
 def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]) -> None:

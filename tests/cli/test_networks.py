@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from scoresde.cli.choices import conf_dir
 from scoresde.cli.networks import fit_network
 from scoresde.cli.output import UsageError
+from scoresde.cli.overrides import check_overrides
 from scoresde.training.run import config_hash
 
 
@@ -80,3 +81,17 @@ def test_it_is_said_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
         "of one channel",
         "network.multipliers=[1, 2, 2] for images of 128x96, as none were chosen",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("network.width=16", "; network=mlp has width"),
+        ("sde.sigma_max=9", "; sde=edm has sigma_max"),
+        ("sde.beta=1", ""),
+    ],
+)
+def test_a_key_of_another_choice_is_told_whose_it_is(given: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=f"^{given.partition('=')[0]}: ") as error:
+        check_overrides("train", [given])
+    assert str(error.value).endswith(hint or "t_min, t_max")
