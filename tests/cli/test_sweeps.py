@@ -204,7 +204,7 @@ def test_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "preempted_job.py").write_text(PREEMPTED)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     monkeypatch.syspath_prepend(tmp_path)
-    logger = ["logger._target_=preempted_job.Preempted", "allow=[preempted_job]"]
+    logger = ["+logger.own._target_=preempted_job.Preempted", "allow=[preempted_job]"]
     often = ["training.checkpoint_every=null", "resume=false"]
     # Each job is a process of its own, so that more of them would show no more.
     assert status_of("train", *TOY, *logger, *often, "-m", "sde=vp,ve", "hydra/launcher=submitit_local") == 0
@@ -449,7 +449,7 @@ def test_a_killed_process_of_joblib(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), *sys.path]))
     monkeypatch.syspath_prepend(os.getcwd())
     get_reusable_executor().shutdown(wait=True)  # its processes would not see the module
-    own = ["logger._target_=deadly.Deadly", "allow=[deadly]"]
+    own = ["+logger.own._target_=deadly.Deadly", "allow=[deadly]"]
     assert status_of("train", *TOY, "-m", "sde=vp,ve,subvp,edm", *own, *joblib) == 1
     said = capsys.readouterr()
     assert "Traceback" not in said.out + said.err
@@ -535,7 +535,7 @@ def test_a_sweep_that_was_stopped_goes_on_when_repeated(
     signum: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "slow_logger.py").write_text(SLOW)
-    slow = ["logger._target_=slow_logger.Slow", "allow=[slow_logger]", "training.checkpoint_every=1"]
+    slow = ["+logger.own._target_=slow_logger.Slow", "allow=[slow_logger]", "training.checkpoint_every=1"]
     arguments = ["train", *TOY, "-m", "sde=vp,ve,subvp", "training.steps=8", *slow]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     command = [sys.executable, "-m", "scoresde.cli", *arguments]
