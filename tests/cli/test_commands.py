@@ -1009,7 +1009,13 @@ def test_interrupt_and_go_on(trained: Path, empty: Path, training_only: None) ->
     run = "runs/it's a=b, [c]"  # for a shell and for Hydra
     often = ["training.log_every=1", "training.checkpoint_every=null"]
     process = command(
-        empty, "train", *TOY, *often, 'name="it\'s a=b, [c]"', "logger._target_=slow_logger.Slow", "allow=[slow_logger]"
+        empty,
+        "train",
+        *TOY,
+        *often,
+        'name="it\'s a=b, [c]"',
+        "+logger.own._target_=slow_logger.Slow",
+        "allow=[slow_logger]",
     )
     log = empty / run / "metrics.jsonl"
     give_up = time.monotonic() + 90
