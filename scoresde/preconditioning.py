@@ -9,6 +9,7 @@ equations for x₀ and ε:
 In each preconditioning below α q and −σ p have the same sign, so that Δ is a sum and nothing cancels.
 """
 
+import math
 from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple
 
@@ -145,7 +146,7 @@ class EDMPreconditioning(Preconditioning):
         noise_input: Literal["log_sigma", "time", "sigma"] = "log_sigma",
     ) -> None:
         super().__init__(noise_input)
-        if sigma_data is not None and not sigma_data > 0:
+        if sigma_data is not None and not 0 < sigma_data < math.inf:
             raise ValueError(f"sigma_data is {sigma_data}, expected a positive standard deviation")
         self.sigma_data = sigma_data
 

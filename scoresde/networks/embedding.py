@@ -36,8 +36,8 @@ class FourierFeatures(nn.Module):
     def __init__(self, dim: int, max_frequency: float = 3.0) -> None:
         super().__init__()
         _check_dim(dim, least=2)
-        if not max_frequency > 0:
-            raise ValueError(f"max_frequency must be positive, got {max_frequency}")
+        if not 0 < max_frequency < math.inf:
+            raise ValueError(f"max_frequency must be positive and finite, got {max_frequency}")
         self.dim = dim
         self.max_frequency = max_frequency
         half = dim // 2
@@ -74,8 +74,8 @@ class GaussianFourierFeatures(nn.Module):
     def __init__(self, dim: int, scale: float = 16.0, seed: int = 0) -> None:
         super().__init__()
         _check_dim(dim, least=2)
-        if not scale > 0:
-            raise ValueError(f"scale must be positive, got {scale}")
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale must be positive and finite, got {scale}")
         self.dim = dim
         generator = torch.Generator("cpu").manual_seed(seed)
         frequencies = scale * torch.randn(dim // 2, generator=generator, device="cpu")
@@ -110,8 +110,8 @@ class PositionalFeatures(nn.Module):
     def __init__(self, dim: int, max_period: float = 10000.0, scale: float = 1.0) -> None:
         super().__init__()
         _check_dim(dim, least=4)
-        if not (max_period > 0 and scale > 0):
-            raise ValueError(f"max_period and scale must be positive, got {max_period} and {scale}")
+        if not (0 < max_period < math.inf and 0 < scale < math.inf):
+            raise ValueError(f"max_period and scale must be positive and finite, got {max_period} and {scale}")
         self.dim = dim
         half = dim // 2
         frequencies = scale * max_period ** (-torch.arange(half, device="cpu") / (half - 1))

@@ -8,6 +8,7 @@ of ε is one of the score and one of the denoised sample,
 so that a factor k on the squared score error is w = k/σ², and on the squared denoiser error w = k (σ/α)².
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ class EDMWeighting(Weighting):
     sigma_data: float | None = None
 
     def __post_init__(self) -> None:
-        if self.sigma_data is not None and not self.sigma_data > 0:
+        if self.sigma_data is not None and not 0 < self.sigma_data < math.inf:
             raise ValueError(f"sigma_data is {self.sigma_data}, expected a positive standard deviation")
 
     def for_model(self, model: ScoreModel) -> "EDMWeighting":

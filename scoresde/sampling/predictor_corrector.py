@@ -62,7 +62,7 @@ class Corrector(_Described, ABC):
     """
 
     def __init__(self, snr: float = 0.16, steps: int = 1) -> None:
-        if not snr > 0:
+        if not 0 < snr < math.inf:
             raise ValueError(f"snr is {snr}, expected a positive number")
         if steps < 1:
             raise ValueError(f"steps is {steps}, expected at least 1; use NoCorrector for none")

@@ -43,7 +43,7 @@ ALLOWED = (
     "torch.optim",
 )
 # Whose integers are numbers of steps, repeats, layers and the like.
-_COUNTED = ("scoresde.divergence", "scoresde.networks", "scoresde.objectives", "scoresde.sampling")
+_COUNTED = ("scoresde.divergence", "scoresde.networks", "scoresde.objectives", "scoresde.sampling", "scoresde.sde")
 
 
 class ConfigError(ValueError):

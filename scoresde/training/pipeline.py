@@ -356,6 +356,7 @@ def sample(
     """
     for problem in option_problems("sample", {"n": n, "seed": seed, "batch_size": batch_size}):
         raise ConfigError(problem)
+    check_memory(8 * n * math.prod(data.shape), f"n={n}")
     check_name(name)
     run.check_writable("samples")
     cond = labels_of(model, n, label, data.class_names)

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 from scoresde.cli import COMMANDS, conf_dir
 from scoresde.cli.choices import groups, options
 from scoresde.cli.settings import declared
+from scoresde.training.config import ConfigError, instantiate
 from scoresde.training.declarations import declaration
 from scoresde.training.options import option_problems
 from scoresde.training.signatures import problems
@@ -90,6 +92,44 @@ def test_every_key_of_a_group_is_checked_without_imports(name: str, place: Place
         assert found, f"{key}={value!r} is taken"
         assert found[0].startswith(f"{key} is "), found
         assert ", expected " in found[0]
+
+
+MADE = ("sde", "network", "preconditioning", "objective", "training", "sampler", "divergence", "dequantisation")
+# Of Python and of torch, which know nothing of keys.
+FOREIGN = re.compile(r"\w+Error: |'\w+' object|NoneType|not supported between|unsupported operand|can't|cfg")
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.partition("=")[0] in MADE])
+def test_values_of_every_key_make_an_object_or_a_message(name: str) -> None:
+    group, node = name.partition("=")[0], FILES[name]
+    given = {"shape": (3, 8, 8)} if group == "network" else {}
+    said = []
+    for place in places(node):
+        for value in (None, -1, 0, "word", 10**12, 0.5, 1e30, math.inf):
+            try:
+                instantiate(OmegaConf.create({group: replaced(node, place, value)}), group, **given)
+            except ConfigError as error:
+                said.append(str(error))
+    assert [text for text in said if FOREIGN.search(text) or not text.startswith(group)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("sde=ddpm", "train_steps", -1),
+        ("sde=ddpm", "train_steps", 10**12),
+        ("sde=ncsn", "levels", 1),
+        ("network=mlp", "embedding.max_frequency", math.inf),
+        ("preconditioning=edm", "sigma_data", math.inf),
+        ("objective=edm", "weighting.sigma_data", math.inf),
+        ("sampler=pc", "solver.corrector.snr", math.inf),
+    ],
+)
+def test_values_of_which_nothing_can_be_made(name: str, key: str, value: float) -> None:
+    group = name.partition("=")[0]
+    config = OmegaConf.create({group: replaced(FILES[name], tuple(key.split(".")), value)})
+    with pytest.raises(ConfigError, match=rf"^{group}: {key.rpartition('.')[2]} "):
+        instantiate(config, group, **({"shape": (2,)} if group == "network" else {}))
 
 
 SETTINGS = [(command, key) for command in COMMANDS for key in declared(command)[0]]

@@ -85,11 +85,11 @@ def test_features_shape_and_odd_dim(features: type[nn.Module]) -> None:
 
 
 def test_features_reject_scales_that_are_not_positive() -> None:
-    with pytest.raises(ValueError, match="max_frequency must be positive, got 0"):
+    with pytest.raises(ValueError, match="max_frequency must be positive and finite, got 0"):
         FourierFeatures(8, max_frequency=0)
-    with pytest.raises(ValueError, match="scale must be positive, got -1"):
+    with pytest.raises(ValueError, match="scale must be positive and finite, got -1"):
         GaussianFourierFeatures(8, scale=-1)
-    with pytest.raises(ValueError, match="must be positive, got 0 and 1"):
+    with pytest.raises(ValueError, match="must be positive and finite, got 0 and 1"):
         PositionalFeatures(8, max_period=0, scale=1)
     with pytest.raises(ValueError, match="at least 4, got 2"):
         PositionalFeatures(2)

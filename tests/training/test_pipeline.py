@@ -271,6 +271,7 @@ def test_samples_are_not_replaced_by_others(copied: Run, trained: SimpleNamespac
     ("n", "options", "message"),
     [
         (0, {}, "n is 0, expected"),
+        (10**12, {}, "n=1000000000000 would take .* of memory"),
         (-2, {}, "n is -2, expected"),
         (2.5, {}, "n is 2.5, expected an integer of at least 1"),
         ("abc", {}, "n is 'abc', expected an integer of at least 1"),
