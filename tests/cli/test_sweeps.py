@@ -133,7 +133,7 @@ def test_a_failed_job_is_named_and_a_repeated_sweep_does_the_rest(capsys: pytest
 
 
 def test_an_error_in_the_code_does_not_end_a_sweep(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = []
 
@@ -143,17 +143,21 @@ def test_an_error_in_the_code_does_not_end_a_sweep(
         done.append(config.seed)
 
     monkeypatch.setitem(commands.TASKS, "sample", task)
+    (tmp_path / "somewhere").mkdir()
+    (tmp_path / "somewhere" / "config.yaml").touch()
     assert status_of("sample", "run=somewhere", "seed=0,1,2", "-m") == 1
     assert done == [0, 2]
     assert "job 1 failed: RuntimeError: index out of range" in capsys.readouterr().err
     assert "in task" in (sweep() / "jobs" / "001.log").read_text()
 
 
-def test_fail_fast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fail_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def task(config: Any) -> None:
         raise ValueError("no")
 
     monkeypatch.setitem(commands.TASKS, "sample", task)
+    (tmp_path / "somewhere").mkdir()
+    (tmp_path / "somewhere" / "config.yaml").touch()
     assert status_of("sample", "run=somewhere", "seed=0,1,2", "-m", "fail_fast=true") == 1
     assert [job["status"] for job in jobs()] == ["failed", "not started", "not started"]
     assert "0 of 3 jobs finished" in capsys.readouterr().out
@@ -464,7 +468,9 @@ def test_a_killed_process_of_joblib(
     ]
 
 
-def test_a_launcher_that_gives_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_launcher_that_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     # Hydra loads its plugins a second time, as modules of its own.
     launcher = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_launcher.BasicLauncher"]
     launch = launcher.launch
@@ -475,6 +481,8 @@ def test_a_launcher_that_gives_up(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     monkeypatch.setattr(launcher, "launch", gives_up)
     monkeypatch.setitem(commands.TASKS, "sample", lambda config: None)
+    (tmp_path / "somewhere").mkdir()
+    (tmp_path / "somewhere" / "config.yaml").touch()
     assert status_of("sample", "run=somewhere", "seed=0,1,2", "-m") == 1
     said = capsys.readouterr()
     assert "1 of 3 jobs finished" in said.out
