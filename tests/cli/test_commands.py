@@ -725,7 +725,7 @@ EXPLICIT = [
         (["sample", "n=abc"], "n is 'abc', expected"),
         (["sample", "label=1"], "this model was trained without labels"),
         (["sample", "sampler=tuned", "sampler.grid.steps=11"], "tuned-11.json: make it by `scoresde tune"),
-        (["tune", "steps=1"], "steps is 1, expected a whole number of at least 2"),
+        (["tune", "steps=1"], "steps is 1, expected an integer of at least 2"),
         (["tune", "starts=5"], "starts is 5, expected at least 40"),
         (["tune", "seconds=0"], "seconds is 0, expected a positive number"),
         (["tune", "label=1"], "trained without labels"),
@@ -1089,9 +1089,9 @@ def test_a_signal_after_training_keeps_the_model(
 def test_a_mistake_in_a_real_process(tmp_path: Path) -> None:
     process = command(tmp_path, "train", *TOY, "training.steps=0")
     out, error = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert out == ""
-    assert error == "scoresde: training: training.steps is 0, expected a whole number of at least 1\n"
+    assert error == "scoresde: training.steps is 0, expected an integer of at least 1\n"
     assert os.listdir(tmp_path) == []
 
 

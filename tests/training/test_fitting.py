@@ -94,7 +94,7 @@ def test_data_sets_other_optimisers_and_bad_options() -> None:
         _model(data.shape), data, 3, optimizer=functools.partial(torch.optim.SGD, lr=1e-3), batch_size=8, progress=False
     )
     assert found.steps == [3]
-    with pytest.raises(ValueError, match="training.steps is 0, expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match="training.steps is 0, expected an integer of at least 1"):
         fit(_model(data.shape), data, 0)
     with pytest.raises(TypeError, match="batch"):
         fit(_model(data.shape), data, 1, batch=3)
