@@ -223,7 +223,7 @@ def test_choices_of_further_folders(
     assert complete(["train", *where, "network=mine", "network.ga"]) == ["network.gain="]
     with pytest.raises(SystemExit):
         main(["train", *where, "network=mien"])
-    assert "did you mean 'mine'?; expected one of mine, mlp, unet" in capsys.readouterr().err
+    assert "did you mean 'mine'?; expected one of default, mine, mlp, unet" in capsys.readouterr().err
     main(["train", *where, "network=mine", "~network.gain", "--cfg", "job", "--package", "network"])
     assert "scoresde.networks.MLP" in capsys.readouterr().out
     with pytest.raises(SystemExit):
