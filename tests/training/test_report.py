@@ -167,14 +167,45 @@ def test_the_four_numbers_stand_at_the_top(full: Path) -> None:
         [
             "Bits/dim, held out",
             "2.321 ± 0.018",
-            "lower is better; mean of 360 samples",
+            "lower is better; n = 360",
             "training data: 2.188 ± 0.018",
-            "uniform noise of 17 levels: 4.087",
+            "uniform noise: 4.087",
         ],
-        ["Fréchet distance", "1.8 ± 0.4", "lower is better; at n = 360", "training data: 0.7 ± 0.2"],
+        ["Fréchet distance", "1.8 ± 0.4", "lower is better; n = 360", "training data: 0.7 ± 0.2"],
         ["Evaluations per sample", "35", "sampler heun, churn 0.0", "8.31 s for 360 samples"],
         ["Training", "24 min", "20\u202f000 steps", "14.05 steps a second"],
     ]
+
+
+def test_the_top_says_what_was_trained_and_shows_samples_beside_data(run: Path) -> None:
+    leaves = {
+        "sde": {"_target_": "scoresde.sde.VPSDE", "beta_min": 0.1, "beta_max": 20.0},
+        "network": {"_target_": "mine.Net"},
+        "training": {"seed": 3},
+    }
+    (run / "config.yaml").write_text(json.dumps(leaves))
+    training = {"steps": 5, "seconds": 200, "samples": 1437, "date": "2026-11-28T23:05:58+00:00", "version": "0.1.0"}
+    summary = {"parameters": 1000, "training": {**training, "device": "a CPU"}}
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "data.json").write_text(json.dumps({"name": "digits", "shape": [1, 8, 8]}))
+    for name in ("samples", "beside-data", "beside-samples"):
+        _picture(run / "samples" / f"{name}.png")
+    listed = [
+        {"file": "samples/samples.png", "title": "Samples", "caption": "9 by Sampler(Mine(a=1), Grid(steps=7)), 9"}
+    ]
+    for name in ("beside-data", "beside-samples"):
+        listed.append({"file": f"samples/{name}.png", "title": name, "kind": "pixels", "columns": ["cat", "dog"]})  # type: ignore[dict-item]
+    (run / "pictures.json").write_text(json.dumps(listed))
+    page = Page(write_report(run))
+    told = (
+        "Score-based model of digits, 1\u202f437 grey images of 8×8 pixels: SDE vp, network Net of 1\u202f000 "
+        "parameters, trained with seed 3 in 3 min on 28 November 2026 by scoresde 0.1.0 on a CPU."
+    )
+    assert told in page.text
+    assert page.values("img", "alt")[:2] == ["beside-data", "beside-samples"]
+    assert page.text.index(told) < page.text.index("cat") < page.text.index("What the model does")
+    assert "9 by mine, 7 steps, 9" in page.text  # a caption of an older version
+    assert "Sampler(" not in page.text
 
 
 @pytest.mark.parametrize(("shape", "headline"), [([2], "Coverage of held-out data"), ([17], "Fréchet distance")])

@@ -167,6 +167,20 @@ def test_a_runs_name_opens_its_part(browser: Any, sweep: Path) -> None:
     assert browser.execute_script(opened) == [False, False, True, False, False]
 
 
+def test_a_button_copies_a_command(browser: Any, tmp_path: Path) -> None:
+    page = write_report(make_run(tmp_path / "run"))
+    load(browser, page, 390)
+    # Without the clipboard's interface, as where a browser refuses it to files.
+    browser.execute_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    button = browser.find_elements("css selector", ".command button")[1]
+    command = browser.find_elements("css selector", ".command pre")[1].text
+    assert button.get_attribute("aria-label") == f"Copy: {command}"
+    button.send_keys(webdriver.Keys.ENTER)
+    assert button.text == "Copied"
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    check_nothing_left_the_page(browser, page)
+
+
 def test_charts_follow_the_colour_scheme(browser: Any, sweep: Path) -> None:
     load(browser, sweep)
     colour = f"return {CHART}.querySelector('.js-line').style.stroke"

@@ -76,12 +76,12 @@ def _likelihood_number(summary: dict[str, Any], levels: int | None) -> Number | 
     bits = held_out.get("bits_per_dim") is not None
     key = "bits_per_dim" if bits else "nats"
     name = f"{of_labels('Bits/dim' if bits else 'Log-density', held_out)}, {split_name(held_out)}"
-    of = f"; mean of {text(held_out['n'])} samples" if "n" in held_out else ""
+    of = f"; n = {text(held_out['n'])}" if "n" in held_out else ""
     lines = [f"{'lower' if bits else 'higher'} is better{of}"]
     if is_number(train.get(key)):
         lines.append(f"training data: {estimate(train[key], train.get('stderr'))}")
     if bits and levels is not None:
-        lines.append(f"uniform noise of {levels} levels: {text(math.log2(levels))}")
+        lines.append(f"uniform noise: {text(math.log2(levels))}")
     return _number(name, estimate(held_out.get(key), held_out.get("stderr")), lines, "" if bits else "nats")
 
 
@@ -103,7 +103,7 @@ def _quality_number(summary: dict[str, Any], dimensions: int | None) -> Number |
     if key == "coverage":
         title, meaning = "Coverage of held-out data", "share with a sample among their neighbours"
     else:
-        title, meaning = directed_title(key), f"at n = {text(as_dict(metrics[key]).get('n'))}"
+        title, meaning = directed_title(key), f"n = {text(as_dict(metrics[key]).get('n'))}"
     better = {True: "1 is best", False: "lower is better" if key in LOWER_IS_BETTER else "higher is better"}
     lines = [f"{better[key == 'coverage']}; {meaning}"]
     if key in reference:
