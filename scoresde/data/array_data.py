@@ -11,6 +11,7 @@ from .array_names import Found, find_arrays
 from .assembling import Levels, Split, array_data, as_labels
 from .base import Data
 from .hdf5 import HDF5File, Mat73File
+from .labels import listed
 from .layout import channels_first, reshaped, samples_first
 from .matlab import MatFile
 from .numpy_files import NpyFile, NpyFolder, NpzFile
@@ -154,9 +155,9 @@ def _chosen(
     if file.single:
         names = [k for k in (label_key, test_key, test_label_key) if k is not None]
         if names:
-            listed = ", ".join(f"{k}=..." for k in [key or "x", *names])
+            saved = ", ".join(f"{k}=..." for k in [key or "x", *names])
             raise ValueError(
-                f"{file.path} holds a single array; save several in an .npz archive: numpy.savez(path, {listed}), or "
+                f"{file.path} holds a single array; save several in an .npz archive: numpy.savez(path, {saved}), or "
                 "give the folder of several .npy files"
             )
         if labels:
@@ -187,7 +188,7 @@ def _chosen(
             found = Found(found.samples, y, found.test, found.test_labels, found.class_names, found.left)
     if labels and found.labels is None:
         raise ValueError(
-            f"labels=true, but {file.path} has none by a usual name; available: {', '.join(file.names())}: say which "
+            f"labels=true, but {file.path} has none by a usual name; available: {listed(file.names())}: say which "
             "by label_key=NAME"
         )
     if labels is False or found.labels is None:

@@ -10,6 +10,8 @@ import numpy as np
 
 from scoresde.limits import check_memory, memory_limit
 
+from .labels import listed
+
 __all__ = ["ArrayFile", "Header", "one_line", "read_arrays"]
 
 
@@ -93,7 +95,7 @@ def read_arrays(file: ArrayFile, names: Sequence[str]) -> list[np.ndarray]:
     known, total, views = file.names(), 0, {}
     for name in names:
         if name not in known:
-            raise ValueError(f"{file.path} has no array {name!r}; available: {', '.join(known) or 'none'}")
+            raise ValueError(f"{file.path} has no array {name!r}; available: {listed(known) or 'none'}")
         header = file.header(name)
         if header.dtype.kind == "O":
             raise file.refusal(name)

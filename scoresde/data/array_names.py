@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .labels import listed
+
 __all__ = ["Found", "find_arrays"]
 
 _SAMPLES = {"x", "data", "image", "images", "img", "imgs", "sample", "samples", "values"}
@@ -61,7 +63,7 @@ def find_arrays(names: Sequence[str], path: str) -> Found:
     if part is None or len(samples[part]) > 1:
         raise ValueError(
             f"{path} has {'no array' if not others else 'several arrays'} that may be the samples; available: "
-            f"{', '.join(names) or 'none'}: say which by key=NAME, and the labels by label_key=NAME"
+            f"{listed(names) or 'none'}: say which by key=NAME, and the labels by label_key=NAME"
         )
     held_out = next((p for p in ("test", "val") if p in samples and p != part), None)
     y = _one(labels, part, path)

@@ -25,6 +25,8 @@ class NpzFile(ArrayFile):
             members = self._archive.infolist()
         except Exception as error:  # whatever a damaged list of members makes zipfile raise
             raise ValueError(f"{path} is damaged: {one_line(error)}") from error
+        if members and not any(m.filename.endswith(".npy") for m in members):
+            raise ValueError(f"{path} is an archive without arrays: data=image_folder reads one of pictures")
         self._members = {m.filename.removesuffix(".npy"): m for m in members if not m.is_dir()}
 
     def names(self) -> list[str]:

@@ -1,5 +1,6 @@
 import gzip
 import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,10 @@ def test_tensors_of_safetensors(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("0.png", b"")
+    with pytest.raises(ValueError, match="a.zip is an archive without arrays: data=image_folder reads one of pictures"):
+        load(tmp_path / "a.zip")
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"text"))
     with pytest.raises(ValueError, match=r"numpy.savez\(path, x=x, y=y\) writes one"):
         load(tmp_path / "a.gz")
