@@ -355,4 +355,4 @@ def test_bad_arguments() -> None:
             Adaptive(**bad)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="^max_steps is 0, expected at least 1$"):
         Adaptive(max_steps=0)
-    assert repr(Adaptive(DOP853)).startswith("Adaptive(method=Tableau(")
+    assert repr(Adaptive(DOP853)).startswith("Adaptive(method=DOP853, ")
