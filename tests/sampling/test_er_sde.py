@@ -255,7 +255,7 @@ def test_samples_do_not_depend_on_the_batch_and_float32_follows(planar: Mixture)
 
 def test_bad_arguments() -> None:
     for order in (0, 4, 1.5):
-        with pytest.raises(ValueError, match=f"^order is {order}, expected 1, 2 or 3$"):
+        with pytest.raises(ValueError, match=f"^order is {order}, expected (1, 2 or 3|an integer)$"):
             ERSDE(order)  # type: ignore[arg-type]
     for power in (0.99, math.inf, math.nan):
         with pytest.raises(ValueError, match=f"^the power of a noise scale is {power}, expected at least 1"):

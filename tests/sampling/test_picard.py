@@ -236,7 +236,7 @@ def test_few_steps(planar: Mixture) -> None:
 
 def test_bad_arguments() -> None:
     for window in (0, -1, 2.5, True):
-        with pytest.raises(ValueError, match=f"window is {window!r}, expected a whole number of at least 1"):
+        with pytest.raises(ValueError, match=f"window is {window!r}, expected an? (integer|whole number)"):
             Picard(window=window)  # type: ignore[arg-type]
     for tolerance in (-0.1, math.inf, math.nan):
         with pytest.raises(ValueError, match=f"tolerance is {tolerance}, expected a number of at least 0"):

@@ -129,7 +129,7 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="low=1.0, high=0.5, expected 0 <= low < high"):
         RestartInterval(1.0, 0.5, 3)
     for steps in (0, 2.5, True):
-        with pytest.raises(ValueError, match="expected a whole number of at least 1"):
+        with pytest.raises(ValueError, match="expected an? (integer|whole number of at least 1)"):
             RestartInterval(0.1, 0.5, steps)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="repeats of a restart interval is 0"):
         RestartInterval(0.1, 0.5, 3, 0)
