@@ -181,6 +181,7 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
         UsageError: naming the key, the nearest that is read, or the expected type.
     """
     settle_paths(config)
+    _check_logger(config, overrides)
     find_in(Path.cwd(), _texts(config.get("allow")))
     settings, groups = declared(command)
     raw: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
@@ -240,6 +241,7 @@ def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]
         except ValueError as error:
             raise UsageError(str(error)) from error
     config = _of_run(command, config, overrides)
+    _check_logger(config, overrides)
     allow = list(config.allow)
     if config.get("run") is not None and not OmegaConf.is_missing(config, "run"):
         allow = list(allowed(Path(str(config.run)), allow))
@@ -249,6 +251,18 @@ def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]
                 check_arguments(_group(config, group), group, allow)
             except ConfigError as error:
                 raise UsageError(str(error)) from error
+
+
+def _check_logger(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Refuse the target of an only logger, as in older configurations, beside loggers that have names."""
+    change = next((o for o in overrides if str(o.key_or_group) == "logger._target_" and not o.is_delete()), None)
+    if change is not None and any(name in (config.get("logger") or {}) for name in options("logger")):
+        target = str(change.value())
+        name = target.partition(".")[0]
+        raise UsageError(
+            f"{change.input_line!r}: each logger has a name, as there may be several: write "
+            f"+logger.{name if name.isidentifier() else 'NAME'}._target_={target}"
+        )
 
 
 def _texts(value: Any) -> list[str]:

@@ -146,8 +146,13 @@ def _stand_in(module: str, name: str) -> type:
         if ast.unparse(base).partition("[")[0].rpartition(".")[2] in _WITHOUT_ARGUMENTS:
             continue
         known = _class_of(module, base.id) if isinstance(base, ast.Name) else None
-        bases.append(_Unknown if known is None else _stand_in(known[0], known[1].name))
-    return type(name, tuple(bases), {"__module__": module})
+        # A class may have the name of its base, which the module has imported.
+        own = known is not None and found is not None and known[1] is found[1]
+        bases.append(_Unknown if known is None or own else _stand_in(known[0], known[1].name))
+    try:
+        return type(name, tuple(dict.fromkeys(bases)), {"__module__": module})
+    except TypeError:  # bases in an order that only those which are unknown make possible
+        return type(name, (_Unknown,), {"__module__": module})
 
 
 # -- parameters -----------------------------------------------------------------------------------------

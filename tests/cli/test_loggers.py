@@ -42,3 +42,9 @@ def test_the_logger_of_an_older_configuration() -> None:
 def test_a_setting_of_no_logger_is_refused() -> None:
     with pytest.raises(UsageError, match=r"logger.project has no _target_: .* logger.NAME.KEY=VALUE"):
         _logger_keys(composed("logger=wandb", "+logger.project=p"))
+
+
+@pytest.mark.parametrize("override", ["logger._target_=mine.Board", "+logger._target_=mine.Board"])
+def test_a_target_without_the_name_of_its_logger_is_refused(override: str) -> None:
+    with pytest.raises(UsageError, match=r"each logger has a name.*: write \+logger.mine._target_=mine.Board$"):
+        check_overrides("train", [override, "allow=[mine]"])

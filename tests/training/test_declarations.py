@@ -95,3 +95,22 @@ def test_what_is_not_plain_is_unknown(tmp_path: Path, monkeypatch: pytest.Monkey
         "VAR_KEYWORD",
     ]
     assert "declared_here" not in sys.modules
+
+
+def test_bases_that_are_unknown_or_have_the_name_of_the_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "declared_bases"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from elsewhere import Base, Mixin\n"
+        "from scoresde.sde import VPSDE\n"
+        "class Two(Base, Mixin):\n    def __init__(self, width: int) -> None: ...\n"
+        "class VPSDE(VPSDE): pass\n"
+        "class Odd(Late, Two): pass\n"
+        "class Late(Two): pass\n"
+        "class Wrong(Two, Late): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert declaration("declared_bases.Two").hints == {"width": int}
+    assert declaration("declared_bases.Odd").hints == {"width": int}
+    assert declaration("declared_bases.VPSDE").parameters is None
+    assert declaration("declared_bases.Wrong").parameters is None
