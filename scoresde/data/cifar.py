@@ -72,6 +72,8 @@ def _cifar_batch(tree: Tree, file: PurePosixPath, key: str) -> tuple[np.ndarray,
     x, y = batch.get("data"), batch.get(key)
     if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or x.ndim != 2 or x.shape[1] != 3072:
         raise ValueError(f"{tree.where(file)} has no 'data' of rows of 3072 bytes, as CIFAR's batches do")
+    if not isinstance(y, np.ndarray) and not (isinstance(y, list) and all(isinstance(each, int) for each in y)):
+        raise ValueError(f"{tree.where(file)} has no {key!r} that are integers, as CIFAR's batches do")
     return x.reshape(-1, 3, 32, 32), as_labels(np.asarray(y), len(x), f"{key!r} of {tree.where(file)}")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 __all__ = ["read_pickle"]
 
 _KINDS = "biufSU"  # of arrays: numbers and text
+_MOST_AXES = 32
 
 
 class _Name:
@@ -43,7 +44,7 @@ def read_pickle(content: bytes, where: str) -> Any:
     Raises:
         ValueError: Anything else in it, or damage.
     """
-    machine = _Machine()
+    machine = _Machine(len(content))
     try:
         for code, argument, _ in pickletools.genops(content):
             if code.name == "STOP":
@@ -57,13 +58,18 @@ def read_pickle(content: bytes, where: str) -> Any:
 
 
 class _Refused(Exception):
-    """What a pickle of plain values has no need of."""
+    """A part of a pickle that plain values have no need of."""
 
 
 class _Machine:
-    """The stack and the memory of a pickle while it is read."""
+    """The stack and the memory of a pickle while it is read.
 
-    def __init__(self) -> None:
+    Args:
+        room: Bytes of text that calls may make: a plain pickle holds each of them once.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room = room
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memory: dict[int, Any] = {}
@@ -73,7 +79,8 @@ class _Machine:
         if name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name]())
         elif name in _VALUES:
-            self.stack.append(argument.encode("latin-1") if name in _TEXT_OF_2 else argument)
+            plain = bytes(argument) if isinstance(argument, bytearray) else argument
+            self.stack.append(argument.encode("latin-1") if name in _TEXT_OF_2 else plain)
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
             self.memory[argument] = self.stack[-1]
         elif name == "MEMOIZE":
@@ -86,7 +93,7 @@ class _Machine:
             raise _Refused(f"the instruction {name}")
 
     def _from_mark(self) -> list[Any]:
-        """What lies on the stack above the last mark, which is taken off with it."""
+        """The values above the last mark, taken off the stack with it."""
         place = self.marks.pop()
         found = self.stack[place:]
         del self.stack[place:]
@@ -120,8 +127,7 @@ class _Machine:
         self.stack.append(self._from_mark())
 
     def _dict(self, _: Any) -> None:
-        items = self._from_mark()
-        self.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+        self.stack.append(_entries(self._from_mark()))
 
     def _append(self, _: Any) -> None:
         value = self.stack.pop()
@@ -133,11 +139,11 @@ class _Machine:
 
     def _setitem(self, _: Any) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self._top(dict)[key] = value
+        self._top(dict).update(_entries([key, value]))
 
     def _setitems(self, _: Any) -> None:
         items = self._from_mark()
-        self._top(dict).update(zip(items[::2], items[1::2], strict=True))
+        self._top(dict).update(_entries(items))
 
     def _top(self, kind: type) -> Any:
         if type(self.stack[-1]) is not kind:
@@ -152,9 +158,11 @@ class _Machine:
 
     def _stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self._name(str(module), str(name))
+        self._name(module, name)
 
-    def _name(self, module: str, name: str) -> None:
+    def _name(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise _Refused("a name that is no text")
         found = _Name(module, name)
         if found.text not in _CALLS and found.text != "numpy.ndarray":
             raise _Refused(f"{found.text[:80]}")
@@ -164,7 +172,12 @@ class _Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, _Name) or function.text not in _CALLS:
             raise _Refused("a call")
-        self.stack.append(_CALLS[function.text](*map(_own, arguments)))
+        made = _CALLS[function.text](*map(_own, arguments))
+        if isinstance(made, bytes | str):
+            self.room -= len(made)
+            if self.room < 0:
+                raise _Refused("more text than it holds")
+        self.stack.append(made)
 
     def _build(self, _: Any) -> None:
         state, target = self.stack.pop(), self.stack[-1]
@@ -181,14 +194,25 @@ class _Machine:
             target.value = _array(data, _own(dtype), shape, "F" if fortran else "C")
 
 
+def _entries(items: list[Any]) -> dict[Any, Any]:
+    """Keys and values in turn as a dictionary."""
+    keys = items[::2]
+    # The hash of a tuple goes through all that it holds, however deep.
+    if not all(isinstance(key, str | bytes | int | float | None) for key in keys):
+        raise _Refused("a key that is neither text nor a number")
+    return dict(zip(keys, items[1::2], strict=True))
+
+
 def _blank_array(*_: Any) -> _Blank:
     return _Blank("array")
 
 
 def _blank_type(code: Any, *_: Any) -> _Blank:
     code = code.decode() if isinstance(code, bytes) else code
-    if not isinstance(code, str) or code[:1] not in _KINDS or not code[1:].isdecimal():
-        raise _Refused(f"an array of type {code!r}")
+    if not isinstance(code, str):
+        raise _Refused("a type that has no name")
+    if code[:1] not in _KINDS or not code[1:].isdecimal():
+        raise _Refused(f"an array of type {code[:20]!r}")
     blank = _Blank("dtype", code)
     blank.value = np.dtype(code)
     return blank
@@ -196,10 +220,10 @@ def _blank_type(code: Any, *_: Any) -> _Blank:
 
 def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     """An array of its bytes, of which there must be as many as the shape says."""
-    if not isinstance(data, bytes | bytearray) or not isinstance(dtype, np.dtype):
+    if not isinstance(data, bytes) or not isinstance(dtype, np.dtype):
         raise _Refused("an array of objects")
-    sizes = tuple(shape)
-    if not all(isinstance(n, int) and n >= 0 for n in sizes) or math.prod(sizes) * dtype.itemsize != len(data):
+    sizes = tuple(shape) if len(shape) <= _MOST_AXES else (-1,)
+    if not all(isinstance(n, int) and 0 <= n < 2**63 for n in sizes) or math.prod(sizes) * dtype.itemsize != len(data):
         raise _Refused("an array whose shape is not that of its data")
     return np.frombuffer(data, dtype).reshape(sizes, order="F" if order in ("F", b"F") else "C")
 
@@ -210,9 +234,9 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 def _encode(text: Any, encoding: Any) -> bytes:
     """Bytes as Python 3 writes them below protocol 3."""
-    if encoding not in ("latin1", b"latin1"):
+    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
         raise _Refused("text in another encoding")
-    return str(text).encode("latin-1")
+    return text.encode("latin-1")
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
@@ -233,12 +257,12 @@ def _own(value: Any) -> Any:
 def _filled(value: Any, done: dict[int, Any]) -> Any:
     """The value with arrays in place of the objects that were filled; what is shared stays shared."""
     if not isinstance(value, dict | list | tuple):
-        return bytes(value) if isinstance(value, bytearray) else _own(value)
+        return _own(value)
     if id(value) not in done:
         done[id(value)] = None  # of a list that holds itself, which is refused
         made: Any
         if isinstance(value, dict):
-            made = {_filled(k, done): _filled(v, done) for k, v in value.items()}
+            made = {k: _filled(v, done) for k, v in value.items()}
         else:
             made = type(value)(_filled(v, done) for v in value)
         done[id(value)] = made

@@ -100,6 +100,7 @@ def test_cifar_refusals(tmp_path: Path) -> None:
         (pickle.dumps(print), "data_batch_1 is a pickle with .*print: only plain values"),
         (pickle.dumps([1]), "data_batch_1 holds no dictionary"),
         (pickle.dumps({"data": [1]}), "data_batch_1 has no 'data' of rows of 3072 bytes"),
+        (pickle.dumps({"data": np.zeros((1, 3072), "u1"), "labels": [[1]]}), "has no 'labels' that are integers"),
         (pickled(np.zeros((2, 3072), np.uint8), labels=[1]), "'labels' of .*data_batch_1 must be 2 integers"),
     ):
         (tmp_path / "data_batch_1").write_bytes(content)

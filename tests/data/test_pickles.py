@@ -82,3 +82,36 @@ def test_what_is_shared_is_not_multiplied() -> None:
     nested[0] = nested
     with pytest.raises(ValueError, match="a list that holds itself"):
         read_pickle(pickle.dumps(nested, 2), "f")
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"), [({(1, 2): 3}, "a key that is neither"), ({"a": {((),): 0, 1: 2}}, "a key that is neither")]
+)
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_keys_are_text_or_numbers(value: Any, problem: str, protocol: int) -> None:
+    with pytest.raises(ValueError, match=problem):
+        read_pickle(pickle.dumps(value, protocol), "f")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\x80\x04]]\x93.", "a name that is no text"),
+        (b"\x80\x02cnumpy\ndtype\n(]K\x00K\x01tR.", "a type that has no name"),
+        (b"\x80\x02c_codecs\nencode\n(]X\x06\0\0\0latin1tR.", "text in another encoding"),
+        # The same text encoded again and again: each time a few instructions for a copy of it.
+        (
+            b"\x80\x02X\xe8\x03\0\0" + 1000 * b"a" + b"q\x00X\x06\0\0\0latin1q\x01c_codecs\nencode\nq\x02"
+            + 3 * b"h\x02(h\x00h\x01tR" + b".", "more text than it holds",
+        ),
+    ],
+)  # fmt: skip
+def test_little_does_not_become_much(content: bytes, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        read_pickle(content, "f")
+
+
+def test_an_array_has_few_axes() -> None:
+    content = pickle.dumps(np.zeros(1, np.uint8), 2).replace(b"K\x01\x85", b"(" + 40 * b"K\x01" + b"t")
+    with pytest.raises(ValueError, match="an array whose shape is not that of its data"):
+        read_pickle(content, "f")
