@@ -6,8 +6,9 @@ variables, which no file can set.
 """
 
 import os
+from pathlib import Path
 
-__all__ = ["check_memory", "check_steps", "gib", "memory_limit", "most_pixels"]
+__all__ = ["check_memory", "check_steps", "check_unpacked", "gib", "memory_limit", "most_pixels"]
 
 _GIB = 2**30
 _LIMITS = {"SCORESDE_MEMORY": 8.0, "SCORESDE_STEPS": 100_000.0, "SCORESDE_PIXELS": float(2**26)}
@@ -29,6 +30,28 @@ def check_memory(needed: float, what: str) -> None:
             f"{what} would take {gib(needed)} of memory, the limit is {most:g} GiB: ask for less, or raise the limit "
             f"by the environment variable SCORESDE_MEMORY={max(1, -(-int(needed) // _GIB))}"
         )
+
+
+def check_unpacked(path: Path, what: str) -> None:
+    """Refuse a file that would take more than that limit: a zip archive by what it says that it unpacks to.
+
+    Args:
+        path: The file.
+        what: The subject of the message.
+
+    Raises:
+        ValueError: More than the limit, or a limit that is not a positive number.
+        OSError: A file that cannot be read.
+    """
+    import zipfile
+
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        pass  # no archive, or a damaged one, of which its reader says more
+    check_memory(size, what)
 
 
 def memory_limit() -> int:

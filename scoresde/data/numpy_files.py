@@ -9,6 +9,7 @@ import numpy as np
 
 from .array_files import ArrayFile, Header, one_line
 from .labels import natural_order
+from .trees import check_packing
 
 __all__ = ["NpyFile", "NpyFolder", "NpzFile"]
 
@@ -44,9 +45,10 @@ class NpzFile(ArrayFile):
             return _array(stream, self, name)
 
     def _open(self, name: str) -> BinaryIO:
+        check_packing(self._members[name], self.where(name))
         try:
             return self._archive.open(self._members[name])  # type: ignore[return-value]
-        except Exception as error:  # encrypted, or compressed by a method that Python lacks
+        except Exception as error:  # encrypted
             raise self.refusal(name) from error
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde.bounded import CheckpointError, read_tensor_header
-from scoresde.limits import check_memory
+from scoresde.limits import check_unpacked
 
 from .array_files import ArrayFile, Header, one_line
 
@@ -55,7 +55,7 @@ class TorchFile(_Tensors):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        check_memory(path.stat().st_size, str(path))
+        check_unpacked(path, str(path))
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # of objects that are no tensors, or of damage

@@ -5,6 +5,7 @@ import io
 import os
 import tarfile
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -14,9 +15,10 @@ from scoresde.limits import check_memory
 
 from .array_files import one_line
 
-__all__ = ["Tree", "check_inside", "open_tree", "uncompressed"]
+__all__ = ["Tree", "check_inside", "check_packing", "open_tree", "uncompressed"]
 
 _MOST_FILES = 20_000_000
+_METHODS = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "LZMA"}
 
 
 class Tree(ABC):
@@ -79,7 +81,9 @@ def open_tree(path: str) -> Tree:
         return _Tar(place)
     except tarfile.TarError as error:
         raise ValueError(f"{path} is no folder, and no zip or tar archive: {one_line(error)}") from error
-    except (OSError, EOFError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # of damage, as each method of packing raises it
         raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
 
 
@@ -93,6 +97,19 @@ def check_inside(name: str, where: str) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts or name[1:2] == ":":
         raise ValueError(f"{where} names {name[:200]!r}, outside its own place: it is not opened")
     return path
+
+
+def check_packing(member: zipfile.ZipInfo, where: str) -> None:
+    """Refuse a member of a zip archive that may be larger than it declares.
+
+    Python unpacks bzip2 and LZMA whole before it looks at the size, and a thousand bytes of them can hold a gigabyte.
+
+    Raises:
+        ValueError: Any method but those of numpy and of every usual packer.
+    """
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        method = _METHODS.get(member.compress_type, f"method {member.compress_type}")
+        raise ValueError(f"{where} is compressed by {method}: pack the archive anew by deflate, zip's usual method")
 
 
 def uncompressed(path: Path) -> bytes:
@@ -113,7 +130,7 @@ def uncompressed(path: Path) -> bytes:
                 total += len(part)
                 check_memory(total, str(path))
                 parts.append(part)
-    except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {one_line(error)}") from error
     return b"".join(parts)
 
@@ -190,10 +207,11 @@ class _Zip(Tree):
 
     def read(self, file: PurePosixPath) -> bytes:
         member = self._members[file]
+        check_packing(member, self.where(file))
         check_memory(member.file_size, self.where(file))
         try:
             return self._archive.read(member)
-        except Exception as error:  # encrypted, damaged, or compressed by a method that Python lacks
+        except Exception as error:  # encrypted or damaged
             raise ValueError(f"{self.where(file)} cannot be read: {one_line(error)}") from error
 
 

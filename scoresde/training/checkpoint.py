@@ -6,7 +6,6 @@ import json
 import os
 import re
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +18,7 @@ from torch import Tensor
 from scoresde import shell
 from scoresde.bounded import CheckpointError, DamagedFile, check_regular, read_tensor_header
 from scoresde.digests import DIGEST, digest, is_intact
-from scoresde.limits import check_memory
+from scoresde.limits import check_unpacked
 
 __all__ = [
     "CheckpointError",
@@ -162,14 +161,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def _check_declared(path: Path) -> None:
     """Hold what an archive says that it unpacks to, to the limit of memory, before any of it is unpacked."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            declared = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # torch says what is wrong with it
-    try:
-        check_memory(declared, f"checkpoint {path}")
+        check_unpacked(path, f"checkpoint {path}")
     except ValueError as error:
         raise CheckpointError(str(error)) from error
+    except OSError:
+        return  # torch says what is wrong with it
 
 
 def _digest_of_state(state: dict[str, Any]) -> str:

@@ -6,8 +6,6 @@ import logging
 import math
 import os
 import time
-import zipfile
-import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime, timezone
@@ -23,7 +21,7 @@ from torch import Tensor
 from scoresde import __version__
 from scoresde.data import Data, DataInfo, class_index
 from scoresde.data.labels import listed
-from scoresde.limits import check_memory
+from scoresde.limits import check_memory, check_unpacked
 from scoresde.metrics import PCA, evaluate_samples
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.progress import say
@@ -415,12 +413,11 @@ def saved_samples(path: Path) -> tuple[Tensor, dict[str, Any] | None] | None:
     if not path.is_file():
         return None
     try:
-        with zipfile.ZipFile(path) as archive:
-            check_memory(sum(member.file_size for member in archive.infolist()), str(path))
+        check_unpacked(path, str(path))
         with np.load(path, allow_pickle=False) as file:
             note = json.loads(str(file[_NOTE]))
             return torch.from_numpy(file["x"]), note if isinstance(note, dict) else None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # whatever a damaged or foreign file makes numpy and zipfile raise
         return torch.empty(0), None
 
 

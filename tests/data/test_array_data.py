@@ -289,7 +289,7 @@ def test_mat_of_version_7_3_is_hdf5(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # -- tensors --------------------------------------------------------------------------------------------
 
 
-def test_tensors_of_torch(tmp_path: Path) -> None:
+def test_tensors_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = torch.from_numpy(PICTURES), torch.from_numpy(LABELS)
     contents: list[Any] = [{"data": x, "targets": y}, (x, y), {"x": x, "y": y, "class_names": ["a", "b", "c", "d"]}]
     for content in contents:
@@ -306,6 +306,12 @@ def test_tensors_of_torch(tmp_path: Path) -> None:
     torch.save("text", tmp_path / "a.pt")
     with pytest.raises(ValueError, match="holds a str, expected a tensor, a pair"):
         load(tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "c.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("c/data/0", bytes(10_000))
+    monkeypatch.setenv("SCORESDE_MEMORY", str(5000 / 2**30))
+    with pytest.raises(ValueError, match="c.pt would take .* of memory"):
+        load(tmp_path / "c.pt")
+    monkeypatch.undo()
     # A tensor that declares more than it stores is looked at before it is copied.
     torch.save({"x": torch.zeros(1, 1).expand(2**20, 2**20)}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="array 'x' of .* would take .* of memory"):
@@ -327,6 +333,11 @@ def test_other_files_are_refused_with_the_way_out(tmp_path: Path) -> None:
         archive.writestr("0.png", b"")
     with pytest.raises(ValueError, match="a.zip is an archive without arrays: data=image_folder reads one of pictures"):
         load(tmp_path / "a.zip")
+    np.save(tmp_path / "x.npy", POINTS)
+    with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.write(tmp_path / "x.npy", "x.npy")
+    with pytest.raises(ValueError, match="array 'x' of .*b.npz is compressed by LZMA: pack the archive anew"):
+        load(tmp_path / "b.npz")
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"text"))
     with pytest.raises(ValueError, match=r"numpy.savez\(path, x=x, y=y\) writes one"):
         load(tmp_path / "a.gz")

@@ -182,6 +182,10 @@ def test_archives_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SCORESDE_MEMORY", str(5000 / 2**30))
     with pytest.raises(ValueError, match="c.zip/1.png would take"):
         load(path)
+    with zipfile.ZipFile(tmp_path / "d.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("1.png", png(1))
+    with pytest.raises(ValueError, match="d.zip/1.png is compressed by bzip2: pack the archive anew by deflate"):
+        load(str(tmp_path / "d.zip"))
     write(tmp_path / "shards", {"0.tar": b"", "1.tar": b""})
     with pytest.raises(
         ValueError, match=r"there are 2 .tar: give one .tar file, or data=huggingface data.path=webdataset"
