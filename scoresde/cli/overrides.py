@@ -1,6 +1,7 @@
 """Overrides on the command line: checked before Hydra sees them, and brought into the form that it wants."""
 
 import itertools
+import math
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -24,7 +25,7 @@ from scoresde.cli.choices import conf_dir, flag_value, further_folders, groups, 
 from scoresde.cli.files import check_files, file_with_key
 from scoresde.cli.output import UsageError, nearest
 from scoresde.cli.settings import UnreadKey, check_groups, check_settings, declared, edited, is_path, unread, with_home
-from scoresde.cli.spaces import integers
+from scoresde.cli.spaces import MOST_JOBS, integers, range_length
 from scoresde.shell import override as as_override
 from scoresde.shell import quoted
 
@@ -39,6 +40,8 @@ __all__ = [
     "parsed",
     "planned_jobs",
 ]
+
+_MOST_PROBES = 100  # values of a range that are all checked before a sweep; of more the first and the last
 
 
 def parsed(arguments: Sequence[str]) -> list[Override]:
@@ -166,7 +169,7 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
         _check_form(override, read, is_sweep(arguments), folders)
         if override.is_sweep_override():
             key = str(override.input_line).split("=", 1)[0]
-            sweeps.append([f"{key}={choice}" for choice in _choices(override, folders)])
+            sweeps.append([f"{key}={choice}" for choice in _probes(override, folders)])
         else:
             plain.append(str(override.input_line))
     name = flag_value(arguments, "--config-name", "-cn") or command
@@ -258,13 +261,26 @@ def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
     return [str(choice) for choice in override.sweep_string_iterator()]
 
 
+def _probes(override: Override, folders: Sequence[Path]) -> list[str]:
+    """Those choices that are checked: all, but of a long range the ends."""
+    value = override.value()
+    length = range_length(value) if isinstance(value, RangeSweep) else 0
+    if length <= _MOST_PROBES:
+        return _choices(override, folders)
+    return [str(value.start), str(value.start + (length - 1) * value.step)]
+
+
 def _matches(name: str, glob: Glob) -> bool:
     """Whether the name is one of those."""
     return any(fnmatch(name, g) for g in glob.include) and not any(fnmatch(name, g) for g in glob.exclude)
 
 
 def planned_jobs(arguments: Sequence[str]) -> list[list[str]] | None:
-    """The overrides of every job of a grid, in their order; None where a sweeper decides."""
+    """The overrides of every job of a grid, in their order; None where a sweeper decides.
+
+    Raises:
+        UsageError: more jobs than anybody means.
+    """
     overrides = parsed(arguments)
     if any(o.key_or_group == "hydra/sweeper" and o.value() != "basic" for o in overrides):
         return None
@@ -278,6 +294,9 @@ def planned_jobs(arguments: Sequence[str]) -> list[list[str]] | None:
                 else [override.get_value_element_as_str()]
             )
             rows[key] = [f"{key}={choice}" for choice in choices]
+    count = math.prod(map(len, rows.values()))
+    if count > MOST_JOBS:
+        raise UsageError(f"the sweep has {count:,} jobs, the limit is {MOST_JOBS:,}: leave some out, or make several")
     return [list(job) for job in itertools.product(*rows.values())]
 
 

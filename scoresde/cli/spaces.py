@@ -14,12 +14,24 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 from scoresde.cli.choices import groups, options
 from scoresde.cli.output import UsageError, nearest
 
-__all__ = ["check_parameters", "check_spaces", "integers", "is_optuna"]
+__all__ = ["MOST_JOBS", "check_parameters", "check_spaces", "integers", "is_optuna", "range_length"]
+
+MOST_JOBS = 10_000
+"""Jobs of a grid at the most; one sweep of more is a mistake in a number, or better several."""
 
 
 def is_optuna(overrides: Sequence[Override]) -> bool:
     """Whether the sweeper that is chosen is Optuna's."""
     return _chosen(overrides, "hydra/sweeper", "basic") == "optuna"
+
+
+def range_length(value: RangeSweep) -> float:
+    """The number of values of a range, without making them."""
+    start, stop, step = value.start, value.stop, value.step
+    if start is None or stop is None or not step:
+        return 0
+    steps = (stop - start) / step
+    return max(0, math.ceil(steps)) if math.isfinite(steps) else math.inf
 
 
 def _chosen(overrides: Sequence[Override], key: str, default: str) -> str:
@@ -114,6 +126,13 @@ def _check_grid(override: Override) -> None:
         )
     if getattr(value, "tags", None):
         raise UsageError(f"{text!r}: a tag has no effect on a grid of values, leave it out")
+    _check_length(override)
+
+
+def _check_length(override: Override) -> None:
+    value = override.value()
+    if isinstance(value, RangeSweep) and range_length(value) > MOST_JOBS:
+        raise UsageError(f"{override.input_line!r} has more than {MOST_JOBS:,} values, the limit of a grid: give fewer")
 
 
 def check_parameters(overrides: Sequence[Override], override: Override) -> list[str]:
@@ -173,10 +192,11 @@ def _check_interval(override: Override, value: IntervalSweep, grid: bool) -> Non
 
 def _check_range(override: Override, value: RangeSweep, grid: bool) -> list[str]:
     text, start, stop, step = override.input_line, value.start, value.stop, value.step
-    if start is None or stop is None or step <= 0 or stop <= start:
+    if start is None or stop is None or step <= 0 or stop <= start or not math.isfinite(stop - start):
         raise UsageError(f"{text!r}: expected a range from a lower number to a higher one, in steps above 0")
-    values = list(override.sweep_string_iterator())
     if grid:
+        _check_length(override)
+        values = list(override.sweep_string_iterator())
         if (stop - start) // step != len(values):  # as the sweeper counts them
             raise UsageError(
                 f"{text!r}: hydra/sweeper/sampler=grid would leave out the last value; write {override.key_or_group}="

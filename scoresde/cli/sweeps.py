@@ -28,6 +28,7 @@ from omegaconf import DictConfig
 
 from scoresde.cli.output import UsageError, print_table
 from scoresde.cli.overrides import is_sweep, parsed
+from scoresde.cli.spaces import MOST_JOBS
 from scoresde.progress import log_beside_bars
 from scoresde.shell import override
 from scoresde.training.interruptions import Stopped, is_stopping
@@ -88,6 +89,8 @@ def expand_repeats(command: str, arguments: Sequence[str]) -> list[str]:
         raise UsageError(f"{given.input_line!r} is of new runs: leave out run")
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise UsageError(f"repeats is {count!r}, expected a whole number of at least 1")
+    if count > MOST_JOBS:
+        raise UsageError(f"repeats is {count}, the limit is {MOST_JOBS:,}: give fewer")
     sweeper = overrides.get("hydra/sweeper")
     if count == 1 or (sweeper is not None and sweeper.value() != "basic"):
         return list(arguments)
@@ -95,7 +98,7 @@ def expand_repeats(command: str, arguments: Sequence[str]) -> list[str]:
     first = 0
     if seed is not None:
         value = seed.value()
-        if not isinstance(value, int):
+        if not isinstance(value, int) or isinstance(value, bool):
             raise UsageError(
                 f"{seed.input_line!r} with repeats={count}: give one seed, the first, or leave out repeats"
             )

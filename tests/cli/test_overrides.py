@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scoresde.cli.output import UsageError
-from scoresde.cli.overrides import check_overrides, expand_paths, name_directory, parsed
+from scoresde.cli.overrides import check_overrides, expand_paths, name_directory, parsed, planned_jobs
 
 
 def refused(command: str, *arguments: str) -> str:
@@ -120,3 +120,18 @@ def test_a_folder_whose_name_has_an_equals_sign(tmp_path: Path, monkeypatch: pyt
     assert name_directory("report", ["runs/sde=ve, lr=[1]"]) == ['run="runs/sde=ve, lr=[1]"']
     assert name_directory("sample", ["~/x", "n=3"]) == ['run="~/x"', "n=3"]
     assert name_directory("sample", ["run=a", "sde=ve"]) == ["run=a", "sde=ve"]
+
+
+def test_a_sweep_has_no_more_jobs_than_anybody_means() -> None:
+    assert len(planned_jobs(["training.seed=range(0,100)", "sde=vp,ve"]) or []) == 200
+    with pytest.raises(UsageError, match="the sweep has 1,000,000 jobs, the limit is 10,000: leave some out"):
+        planned_jobs(["training.seed=range(0,1000)", "training.steps=range(1,1001)"])
+
+
+def test_a_long_range_is_checked_by_its_ends() -> None:
+    optuna = ["--multirun", "hydra/sweeper=optuna"]
+    check_overrides("train", [*optuna, "training.steps=range(1,1000001)"])
+    with pytest.raises(UsageError, match="training.steps is 0, expected an integer of at least 1"):
+        check_overrides("train", [*optuna, "training.steps=range(0,1000001)"])
+    with pytest.raises(UsageError, match="training.final_lr is 2.0, expected a number from 0 to 1"):
+        check_overrides("train", [*optuna, "training.final_lr=range(0,2.001,0.001)"])

@@ -29,6 +29,7 @@ GRID = "hydra/sweeper/sampler=grid"
         (["optimizer.lr=tag(log,interval(0,1))"], "an interval on a logarithmic scale begins above 0"),
         (["optimizer.lr=tag(log,interval(-1,1))"], "an interval on a logarithmic scale begins above 0"),
         (["network.width=range(64,8,-8)"], "expected a range from a lower number to a higher one"),
+        (["training.seed=range(0,inf)"], "expected a range from a lower number to a higher one"),
         (["network.width=range(8,8)"], "expected a range from a lower number to a higher one"),
         (["network.width=shuffle(range(8,16))"], r"leave out shuffle\(...\)"),
         (["sde=shuffle(vp,ve)"], r"leave out shuffle\(...\)"),
@@ -68,6 +69,7 @@ def test_what_optuna_would_not_follow_is_refused(arguments: list[str], message: 
         (["sde=vp,ve", GRID], "is a setting of Optuna: add hydra/sweeper=optuna"),
         (["sde=vp,ve", "hydra.sweeper.params.sde=vp"], "give what is searched as any other override"),
         (["sde=vp,ve", "+sde=cosine"], "sde is given twice"),
+        (["training.seed=range(0,1000000000000)"], "has more than 10,000 values, the limit of a grid: give fewer"),
     ],
 )
 def test_what_a_grid_would_not_follow_is_refused(arguments: list[str], message: str) -> None:

@@ -289,8 +289,10 @@ def test_repeats_become_seeds(given: list[str], expected: list[str]) -> None:
     [
         (["repeats=0"], "repeats is 0, expected a whole number of at least 1"),
         (["repeats=1.5"], "repeats is 1.5"),
+        (["repeats=1000000000000"], "repeats is 1000000000000, the limit is 10,000: give fewer"),
         (["repeats=1,2", "-m"], "expected one number of repeats"),
         (["repeats=2", "training.seed=1,2", "-m"], "give one seed, the first"),
+        (["repeats=2", "training.seed=true"], "give one seed, the first"),
         (["repeats=2", "run=runs/a"], "is of new runs: leave out run"),
     ],
 )
