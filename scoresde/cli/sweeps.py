@@ -10,7 +10,7 @@ import itertools
 import json
 import logging
 import os
-import shutil
+import re
 import signal
 import sys
 import time
@@ -140,7 +140,10 @@ def make_directory(arguments: Sequence[str]) -> tuple[list[str], Path, FileLock]
             raise UsageError(f"hydra.sweep.dir is {given}, expected a plain path")
         directory.mkdir(parents=True, exist_ok=True)
         lock = _lock(directory)
-        shutil.rmtree(directory / "jobs", ignore_errors=True)  # of an earlier sweep
+        # Of an earlier sweep; whatever else lies there is not the sweep's to remove.
+        for file in (directory / "jobs").glob("*"):
+            if re.fullmatch(r"\d{3,}\.(json|log)", file.name):
+                file.unlink()
         return list(arguments), directory, lock
     root = Path(str(values.get("runs", "runs"))) / "sweeps"
     root.mkdir(parents=True, exist_ok=True)
@@ -342,7 +345,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def read_jobs(sweep: Path) -> list[dict[str, Any]]:
     """What the jobs of a sweep have written, by number."""
-    return [_read_job(path) for path in sorted((sweep / "jobs").glob("*.json"), key=_place)]
+    return [_read_job(path) for path in sorted((sweep / "jobs").glob("[0-9]*.json"), key=_place)]
 
 
 def _place(path: Path) -> tuple[int, str]:

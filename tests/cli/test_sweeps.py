@@ -51,6 +51,13 @@ TOY = [
 FOUR = ["sde=vp,ve", "objective=denoising,likelihood"]
 
 
+@pytest.fixture
+def run_a() -> None:
+    """A directory that commands whose work is replaced take for that of a run."""
+    Path("a").mkdir()
+    Path("a/config.yaml").touch()
+
+
 @pytest.fixture(autouse=True)
 def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
@@ -663,6 +670,7 @@ def test_mistakes_about_sweeps_are_told_in_one_line(
     assert not list(Path().glob("*/config.yaml"))
 
 
+@pytest.mark.usefixtures("run_a")
 def test_a_directory_of_an_earlier_sweep_is_begun_anew(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -672,6 +680,22 @@ def test_a_directory_of_an_earlier_sweep_is_begun_anew(
     assert "2 of 2 jobs finished: here" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("run_a")
+def test_a_folder_of_the_user_s_own_keeps_its_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(commands.TASKS, "sample", lambda config: None)
+    own = [Path("here/jobs", name) for name in ("slurm.json", "12.csv", "a/000.json")]
+    own[-1].parent.mkdir(parents=True)
+    for path in own:
+        path.write_text("[]")
+    for _ in range(2):
+        assert status_of("sample", "run=a", "-m", "seed=0,1", "hydra.sweep.dir=here") == 0
+    assert "2 of 2 jobs finished: here" in capsys.readouterr().out
+    assert all(path.is_file() for path in own)
+
+
+@pytest.mark.usefixtures("run_a")
 def test_two_sweeps_at_once_in_one_directory(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
