@@ -264,10 +264,10 @@ def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
 def _probes(override: Override, folders: Sequence[Path]) -> list[str]:
     """Those choices that are checked: all, but of a long range the ends."""
     value = override.value()
-    length = range_length(value) if isinstance(value, RangeSweep) else 0
-    if length <= _MOST_PROBES:
-        return _choices(override, folders)
-    return [str(value.start), str(value.start + (length - 1) * value.step)]
+    if isinstance(value, RangeSweep) and (length := range_length(value)) > _MOST_PROBES:
+        assert value.start is not None  # or there would be none
+        return [str(value.start), str(value.start + (length - 1) * value.step)]
+    return _choices(override, folders)
 
 
 def _matches(name: str, glob: Glob) -> bool:
