@@ -18,6 +18,7 @@ from .idx import idx
 from .imagenet import imagenet
 from .images import SUFFIXES, Fit, Frames, Resample
 from .parquet import image_columns, parquet
+from .places import located
 from .svhn import svhn
 from .tables import table
 from .transforms import Standardisation
@@ -112,9 +113,10 @@ def file(
             or as the function that reads it.
     """
     given = {name: value for name, value in locals().items() if value is not None and name != "path"}
-    if not Path(path).exists():
+    place = located(path)
+    if not place.exists():
         raise ValueError(f"there is no file or folder {path}")
-    reader = _reader(Path(path))
+    reader = _reader(place)
     takes = inspect.signature(reader).parameters
     defaults = inspect.signature(file).parameters
     same_levels = given.pop("levels", None) if "levels" not in takes else None
@@ -128,7 +130,7 @@ def file(
             del given[name]
     if labels is None and "labels" in takes and takes["labels"].annotation == (bool | None):
         given["labels"] = None  # of folders, too, which have none unless told so
-    made = reader(path, **given)
+    made = reader(str(place), **given)
     if same_levels is not None and made.transform.levels != same_levels:
         raise ValueError(f"{path} has {made.transform.levels} levels, as pictures have, not levels={same_levels}")
     return made

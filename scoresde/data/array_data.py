@@ -15,6 +15,7 @@ from .labels import listed
 from .layout import channels_first, reshaped, samples_first
 from .matlab import MatFile
 from .numpy_files import NpyFile, NpyFolder, NpzFile
+from .places import located
 from .tensor_files import SafetensorsFile, TorchFile
 from .transforms import Standardisation
 from .ways_out import way_out
@@ -91,7 +92,7 @@ def arrays(
     found = _chosen(file, key, label_key, test_key, test_label_key, labels, test_path is not None)
     parts = [_Part(file, found.samples, found.labels, found.class_names)]
     if test_path is not None:
-        other = array_file(test_path)
+        other = array_file(test_path, "test_path")
         if key is None and test_key is None:
             its = find_arrays(other.names(), test_path)
             parts.append(_Part(other, its.samples, its.labels if found.labels else None, None))
@@ -207,14 +208,18 @@ def _labels(parts: Sequence[_Part], required: bool) -> list[np.ndarray]:
     return [y.reshape(-1) if y.ndim == 2 and 1 in y.shape else y for y in targets]
 
 
-def array_file(path: str) -> ArrayFile:
+def array_file(path: str, argument: str = "path") -> ArrayFile:
     """The file behind a path, opened by what it contains.
+
+    Args:
+        path: The path.
+        argument: Where it comes from, for messages.
 
     Raises:
         ImportError: HDF5, while h5py is not installed.
         ValueError: No such file, or one of another kind.
     """
-    file = Path(path)
+    file = located(path, argument)
     if file.is_dir() and any(file.glob("*.npy")):
         return NpyFolder(file)
     if not file.is_file():

@@ -8,6 +8,7 @@ import numpy as np
 
 from .assembling import Levels, array_data, as_labels
 from .base import Data
+from .places import located
 from .trees import uncompressed
 
 __all__ = ["idx"]
@@ -33,7 +34,7 @@ def idx(
     Raises:
         ValueError: Files that are not there, damaged, or of another format.
     """
-    place = Path(path)
+    place = located(path)
     if place.is_dir():
         folder = place / "raw" if (place / "raw").is_dir() else place  # as torchvision unpacks them
         found = [p for p in sorted(folder.iterdir()) if re.search(r"images[-.]idx\d", p.name)]

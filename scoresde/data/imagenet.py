@@ -14,6 +14,7 @@ from .array_files import read_arrays
 from .assembling import Levels, array_data, as_labels
 from .base import Data
 from .labels import natural_order
+from .places import located
 
 __all__ = ["imagenet"]
 
@@ -33,7 +34,7 @@ def imagenet(path: str, labels: bool = True, test_size: int | float = 0.1, seed:
     Raises:
         ValueError: Files that are not there, damaged, or above the limit of memory.
     """
-    place = Path(path)
+    place = located(path)
     found = sorted(place.rglob("*.npz"), key=lambda p: natural_order(p.name)) if place.is_dir() else [place]
     train = [p for p in found if re.fullmatch(r"train_data(_batch_\d+)?\.npz", p.name) or p == place]
     test = [p for p in found if p.name == "val_data.npz" and p not in train]

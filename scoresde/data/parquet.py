@@ -19,6 +19,7 @@ from .assembling import as_labels, assembled, discrete
 from .base import Data
 from .images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
 from .labels import index_classes, listed, natural_order
+from .places import located
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,25 +68,35 @@ def parquet(
             be read.
     """
     reading = Reading(size, channels, resample, fit, background, bits, frames)
-    place = Path(path)
+    place = located(path)
     names: tuple[str, ...] | None = None
-    values, targets = [], []
+    values: list[Tensor] = []
+    targets: list[np.ndarray] = []
     for files in _parts(place):
         tables = [_opened(file) for file in files]
+        check_memory(sum(map(_unpacked, tables)), str(files[0] if len(files) == 1 else place))
         schema = tables[0].schema_arrow
         column = _image_column(schema, image_column, files[0])
         label = None if labels is False else label_column or next((n for n in schema.names if n == "label"), None)
         if labels and label is None:
-            raise ValueError(f"labels=true, but {files[0]} has no column 'label': name it by label_column=")
+            raise ValueError(f"labels=true, but {files[0]} has no column 'label': name it by label_column=NAME")
         if label is not None and label not in schema.names:
             raise ValueError(f"{files[0]} has no column {label!r}; available: {listed(schema.names)}")
         names = _declared_names(schema, label, files[0]) or names
         sources, own = [], []
         for file, opened in zip(files, tables, strict=True):
-            read = _read(opened, file, [column] if label is None else [column, label])
+            wanted = [column] if label is None else [column, label]
+            missing = [name for name in wanted if name not in opened.schema_arrow.names]
+            if missing:
+                raise ValueError(f"{file} has no column {missing[0]!r}, which {files[0]} has")
+            read = _read(opened, file, wanted)
             sources += [(f"{i} of {file}", partial(_open, read[column], i)) for i in range(len(read))]
             if label is not None:
                 own.append(_labels(read[label], label, file))
+        if values and bool(targets) != bool(own):
+            raise ValueError(
+                f"{place} has labels in the files of one split alone: add them to the others, or give labels=false"
+            )
         values.append(images_to_tensor(sources, reading))
         if label is not None:
             targets.append(np.concatenate(own))
@@ -132,9 +143,13 @@ def _opened(file: Path) -> Any:
         raise ValueError(f"{file} cannot be read as parquet: {one_line(error)}") from error
 
 
-def _read(opened: Any, file: Path, columns: list[str]) -> "Table":
+def _unpacked(opened: Any) -> int:
+    """Bytes that a file takes unpacked, as it says itself."""
     meta = opened.metadata
-    check_memory(sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)), str(file))
+    return sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+
+
+def _read(opened: Any, file: Path, columns: list[str]) -> "Table":
     try:
         return opened.read(columns)
     except Exception as error:  # of damage
@@ -150,7 +165,7 @@ def _image_column(schema: Any, name: str | None, file: Path) -> str:
     if name is not None and name in schema.names:
         raise ValueError(f"column {name!r} of {file} holds {schema.field(name).type}, expected encoded pictures")
     what = f"has no column {name!r}" if name is not None else f"has {len(found)} columns of pictures"
-    raise ValueError(f"{file} {what}; available: {listed(schema.names)}: say which by image_column=")
+    raise ValueError(f"{file} {what}; available: {listed(schema.names)}: say which by image_column=NAME")
 
 
 def _open(column: Any, i: int) -> "Image":

@@ -1,7 +1,5 @@
 """Street View House Numbers."""
 
-from pathlib import Path
-
 import numpy as np
 
 from .array_data import array_file
@@ -9,6 +7,7 @@ from .array_files import read_arrays
 from .assembling import Levels, array_data, as_labels
 from .base import Data
 from .layout import samples_first
+from .places import located
 
 __all__ = ["svhn"]
 
@@ -25,7 +24,7 @@ def svhn(path: str, labels: bool = True, test_size: int | float = 0.1, seed: int
     Raises:
         ValueError: Files that are not there, damaged, or of another layout.
     """
-    place = Path(path)
+    place = located(path)
     first = place / "train_32x32.mat" if place.is_dir() else place
     second = first.with_name(first.name.replace("train", "test"))
     parts, targets = [], []

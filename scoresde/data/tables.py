@@ -16,6 +16,7 @@ from .assembling import Levels, Split, array_data, as_labels
 from .base import Data
 from .labels import listed
 from .layout import reshaped
+from .places import located
 from .transforms import Standardisation
 from .trees import uncompressed
 
@@ -68,7 +69,8 @@ def table(
             no numbers, or values that fail the checks of `Data`.
     """
     kind = Levels(levels, low, high, standardise)
-    frames = [_read(p, separator) for p in (path, test_path) if p is not None]
+    files = {"path": path, "test_path": test_path}
+    frames = [_read(p, separator, name) for name, p in files.items() if p is not None]
     used = _columns(frames[0], path, columns, label_column)
     parts, targets = [], []
     for frame, file in zip(frames, (path, test_path), strict=False):
@@ -89,10 +91,10 @@ def table(
     return array_data(Path(path).name.split(".")[0], shaped, targets, None, kind, test_size, seed, split)
 
 
-def _read(path: str, separator: str | None) -> "DataFrame":
+def _read(path: str, separator: str | None, argument: str) -> "DataFrame":
     import pandas as pd
 
-    file = Path(path)
+    file = located(path, argument)
     if not file.is_file():
         raise ValueError(f"there is no file {path}")
     with file.open("rb") as stream:
@@ -182,7 +184,7 @@ def _numbers(frame: "DataFrame", columns: Sequence[str], path: str, levels: int 
             what = "dates" if kind in "mM" else "text" if isinstance(values.iloc[0], str) else str(dtype)
             raise ValueError(
                 f"column {name!r} of {path} holds {what}, such as {example!r}, not numbers: leave it out by "
-                "columns=[...], or make it the label by label_column="
+                f"columns=[...], or make it the label by label_column={name}"
             )
         made.append(values.to_numpy(dtype=np.float32 if str(dtype) in ("float32", "Float32") else np.float64))
     stacked = np.stack(made, axis=1)

@@ -14,6 +14,7 @@ from typing import IO
 from scoresde.limits import check_memory
 
 from .array_files import one_line
+from .places import located
 
 __all__ = ["Tree", "check_inside", "check_packing", "open_tree", "uncompressed"]
 
@@ -68,9 +69,7 @@ def open_tree(path: str) -> Tree:
     Raises:
         ValueError: Neither of them, or damage.
     """
-    if not str(path).strip():  # which would be the current folder
-        raise ValueError("path is empty, expected a folder of pictures or an archive")
-    place = Path(path).expanduser()
+    place = located(path, expected="a folder of pictures or an archive")
     if place.is_dir():
         return _Folder(place)
     if not place.exists():

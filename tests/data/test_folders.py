@@ -280,14 +280,6 @@ def test_sizes(tmp_path: Path) -> None:
             load(str(tmp_path), **arguments)
 
 
-@pytest.mark.parametrize("path", ["", " "])
-def test_an_empty_path_is_not_the_current_folder(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(np.zeros((2, 2), np.uint8)).save("a.png")
-    with pytest.raises(ValueError, match="^path is empty, expected a folder of pictures or an archive$"):
-        image_folder(path)
-
-
 def test_a_path_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "pictures").mkdir()

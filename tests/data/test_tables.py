@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet as pq
 
 from scoresde.data import Data, Discrete, parquet, table
 
@@ -94,6 +95,7 @@ def test_pixels_in_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     [
         ("a,b\n1,2\n3,\n5,\n", {}, "column 'b' of .* has 2 missing values, the first in row 2: leave the column out"),
         ("a,b\n1,x\n3,y\n", {}, "column 'b' of .* holds text, such as 'x', not numbers: leave it out by columns="),
+        ("a,b\n1,x\n3,y\n", {}, "or make it the label by label_column=b$"),
         ("a,b\n1,2\n3,4\n", {"columns": ["c"]}, "has no column 'c'; available: a, b"),
         ("a,b\n1,2\n3,4\n", {"label_column": "c"}, "has no column 'c'; available: a, b"),
         ("a,b\n1,2\n3,4\n", {"columns": ["a", "b"], "label_column": "b"}, "expected different names, without that"),
@@ -168,6 +170,24 @@ def test_parquet_of_a_folder_has_its_splits_and_names(tmp_path: Path) -> None:
     assert names_of(data) == ["ant", "dog"] * 3
 
 
+def test_parquet_of_a_folder_has_labels_in_every_split_and_a_limit_for_all_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "train-0.parquet", slice(0, 3), label=[0, 1, 0])
+    write(tmp_path / "test-0.parquet", slice(3, 6))
+    with pytest.raises(ValueError, match="has labels in the files of one split alone: .* or give labels=false"):
+        parquet(str(tmp_path))
+    assert len(parquet(str(tmp_path), labels=False).test) == 3
+    write(tmp_path / "train-1.parquet", slice(3, 6))
+    with pytest.raises(ValueError, match="train-1.parquet has no column 'label', which .*train-0.parquet has"):
+        parquet(str(tmp_path))
+    (tmp_path / "test-0.parquet").rename(tmp_path / "train-1.parquet")
+    one = pq.ParquetFile(tmp_path / "train-0.parquet").metadata.row_group(0).total_byte_size
+    monkeypatch.setenv("SCORESDE_MEMORY", str(1.5 * one / 2**30))
+    with pytest.raises(ValueError, match=f"^{tmp_path} would take .* of memory"):
+        parquet(str(tmp_path), labels=False)
+
+
 def test_parquet_refusals(tmp_path: Path) -> None:
     (tmp_path / "private.png").write_bytes(png(PIXELS[0]))
     path = str(tmp_path / "a.parquet")
@@ -181,7 +201,7 @@ def test_parquet_refusals(tmp_path: Path) -> None:
             "cannot read the image 1 of .*: the row is empty",
         ),
         ([b"text", b"text"], "cannot read the image 0 of .*: its content is none of PNG"),
-        ([1, 2], "has 0 columns of pictures; available: image: say which by image_column="),
+        ([1, 2], "has 0 columns of pictures; available: image: say which by image_column=NAME$"),
     ):
         pd.DataFrame({"image": rows}).to_parquet(path)
         with pytest.raises(ValueError, match=message):
