@@ -22,7 +22,7 @@ from .places import located
 from .svhn import svhn
 from .tables import table
 from .transforms import Standardisation
-from .trees import open_tree
+from .trees import open_tree, open_zip
 from .ways_out import way_out
 
 __all__ = ["file"]
@@ -154,8 +154,9 @@ def _reader(path: Path) -> Callable[..., Data]:
     if head.startswith(b"PAR1"):
         return _of_parquet(path)
     if head.startswith(b"PK") and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return arrays if any(name.endswith(".npy") for name in archive.namelist()) else image_folder
+        archive, members = open_zip(path)
+        with archive:
+            return arrays if any(member.filename.endswith(".npy") for member in members) else image_folder
     if suffix == ".tar" or path.name.lower().endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
         names = {p.name for p in open_tree(str(path)).files()} if packed else set()
         return cifar if _is_cifar(names) else image_folder

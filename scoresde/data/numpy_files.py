@@ -1,15 +1,14 @@
 """Arrays that numpy has saved: .npz archives, .npy files, and folders of .npy files. Pickled objects are never read."""
 
 import math
-import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from .array_files import ArrayFile, Header, one_line
+from .array_files import ArrayFile, Header
 from .labels import natural_order
-from .trees import check_packing
+from .trees import check_packing, open_zip
 
 __all__ = ["NpyFile", "NpyFolder", "NpzFile"]
 
@@ -21,11 +20,7 @@ class NpzFile(ArrayFile):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        try:
-            self._archive = zipfile.ZipFile(path)
-            members = self._archive.infolist()
-        except Exception as error:  # whatever a damaged list of members makes zipfile raise
-            raise ValueError(f"{path} is damaged: {one_line(error)}") from error
+        self._archive, members = open_zip(path)
         if members and not any(m.filename.endswith(".npy") for m in members):
             raise ValueError(f"{path} is an archive without arrays: data=image_folder reads one of pictures")
         self._members = {m.filename.removesuffix(".npy"): m for m in members if not m.is_dir()}

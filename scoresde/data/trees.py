@@ -16,7 +16,7 @@ from scoresde.limits import check_memory
 from .array_files import one_line
 from .places import located
 
-__all__ = ["Tree", "check_inside", "check_packing", "open_tree", "uncompressed"]
+__all__ = ["Tree", "check_inside", "check_packing", "open_tree", "open_zip", "uncompressed"]
 
 _MOST_FILES = 20_000_000
 _METHODS = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "LZMA"}
@@ -96,6 +96,19 @@ def check_inside(name: str, where: str) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts or name[1:2] == ":":
         raise ValueError(f"{where} names {name[:200]!r}, outside its own place: it is not opened")
     return path
+
+
+def open_zip(path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
+    """A zip archive and its members.
+
+    Raises:
+        ValueError: A damaged one.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+        return archive, archive.infolist()
+    except Exception as error:  # whatever a damaged list of members makes zipfile raise
+        raise ValueError(f"{path} is damaged: {one_line(error)}") from error
 
 
 def check_packing(member: zipfile.ZipInfo, where: str) -> None:
@@ -188,11 +201,7 @@ def _hidden(path: PurePosixPath) -> bool:
 class _Zip(Tree):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        try:
-            self._archive = zipfile.ZipFile(path)
-            members = self._archive.infolist()
-        except Exception as error:  # whatever a damaged list of members makes zipfile raise
-            raise ValueError(f"{path} is damaged: {one_line(error)}") from error
+        self._archive, members = open_zip(path)
         self._members: dict[PurePosixPath, zipfile.ZipInfo] = {}
         for member in members:
             name = check_inside(member.filename, str(path))

@@ -1,4 +1,4 @@
-"""What the user allows the configuration of a run to name, kept with the run and believed only if this user wrote it.
+"""Packages that the user allows a run's configuration to name, kept with the run and believed if this user wrote it.
 
 `allow.json` in a run directory lists the packages that the user has allowed for it, with the folders that they lie in.
 Anybody could put such a file into a directory. So it has a message authentication code (HMAC, RFC 2104), made with a
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scoresde.bounded import DamagedFile, read_json
+from scoresde.bounded import YAML, CheckpointError, read_file, read_json
 from scoresde.training.checkpoint import write_atomically
 from scoresde.training.config import ConfigError
 from scoresde.training.modules import find_in, folder_of, packages, top_level
@@ -32,7 +32,7 @@ _FORMAT = "scoresde-allow-1"
 
 @dataclass(frozen=True)
 class Trust:
-    """What the user has allowed.
+    """Packages, addresses and folders that the user has allowed.
 
     Attributes:
         allow: packages that may be named, and beginnings of addresses of data.
@@ -68,15 +68,15 @@ def keep(run: Path, allow: Sequence[str]) -> str | None:
 
 
 def kept(run: Path) -> Trust | None:
-    """What this user has allowed for a run; None where there is nothing, or it is not of this user.
+    """Whatever this user has allowed for a run; None where nothing is kept, or what is kept is not by this user.
 
-    Neither is it where the configuration is no more the one that it was allowed for.
+    Nothing counts as allowed once the configuration is another than the one that it was allowed for.
     """
     try:
         content = read_json(run / FILE, dict)
         key = _key(make=False)
-        config = (run / "config.yaml").read_bytes()
-    except (OSError, DamagedFile):
+        config = read_file(run / "config.yaml", YAML.size)
+    except (OSError, CheckpointError):
         return None
     allow, folders, code = content.get("allow"), content.get("folders"), content.get("hmac")
     if content.get("format") != _FORMAT or not isinstance(code, str) or not code.isascii():
@@ -90,7 +90,7 @@ def kept(run: Path) -> Trust | None:
 
 
 def allowed(run: Path, given: Sequence[str], needed: Sequence[str] = ()) -> tuple[str, ...]:
-    """What the configuration of a run may name: what is given now, and what the user has allowed for it before.
+    """The names that the configuration of a run may use: those given now, and those the user has allowed for it before.
 
     The modules are found from now on where they lay then, those that are given now in the current folder first.
 

@@ -108,6 +108,14 @@ def test_a_damaged_file_is_as_none(run: Path, content: bytes) -> None:
     assert kept(run) is None
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_regular_file_is_as_none(run: Path, make: Any) -> None:
+    (run / FILE).unlink()
+    make(run / FILE)
+    assert kept(run) is None
+    assert "is not allowed" in refusal(run)
+
+
 def test_another_configuration_is_not_trusted(run: Path) -> None:
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace(".Net", ".Other"))
