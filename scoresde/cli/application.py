@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -121,10 +122,16 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         text = "no trial has a value: see the jobs" if text == "Record does not exist." else text
         print(f"scoresde: {text}", file=sys.stderr)
     if sweep is not None:
-        if not (mistaken and sweeps.none_began(sweep)):
-            status = sweeps.conclude(sweep, status, asked, _how_to_go_on(command, asked), deaths)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        try:
+            if not (mistaken and sweeps.none_began(sweep)):
+                status = sweeps.conclude(sweep, status, asked, _how_to_go_on(command, asked), deaths)
+        except OSError as error:  # of a full disk, when records and the report are written
+            print(f"scoresde: {explanation(error)}", file=sys.stderr)
+            status = status or 1
+        finally:
+            with suppress(OSError):
+                Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
     if status:
         sys.exit(status)
     if {"--cfg", "-c", "--info", "-i", "--hydra-help"} & {a.partition("=")[0] for a in arguments}:

@@ -1,5 +1,6 @@
 """Sweeps with every launcher, their failures, repeats, and going on."""
 
+import errno
 import json
 import os
 import re
@@ -693,6 +694,20 @@ def test_a_folder_of_the_user_s_own_keeps_its_files(
         assert status_of("sample", "run=a", "-m", "seed=0,1", "hydra.sweep.dir=here") == 0
     assert "2 of 2 jobs finished: here" in capsys.readouterr().out
     assert all(path.is_file() for path in own)
+
+
+@pytest.mark.usefixtures("run_a")
+def test_a_full_disk_at_the_end_of_a_sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "here/report.html")
+
+    monkeypatch.setitem(commands.TASKS, "sample", lambda config: None)
+    monkeypatch.setattr(sweeps, "_report", full)
+    assert status_of("sample", "run=a", "-m", "seed=0,1", "hydra.sweep.dir=here") == 1
+    said = capsys.readouterr()
+    assert "2 of 2 jobs finished: here" in said.out
+    assert said.err == "scoresde: No space left on device (here/report.html): what was complete is kept\n"
+    assert not Path("here/sweep.lock").exists()
 
 
 @pytest.mark.usefixtures("run_a")
