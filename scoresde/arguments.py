@@ -300,7 +300,7 @@ def _instance(kind: type, name: str, value: Any) -> Any:
 
 
 def _expected(kind: type, value: Any) -> str:
-    """What is expected in place of `value`, and how to write it."""
+    """The kind that is expected in place of `value`, and how to write it."""
     what = "text" if kind is str else _article(kind.__name__)
     if isinstance(value, type) and issubclass(value, kind):
         return f"{what}: make one, {value.__name__}(...)"
@@ -343,7 +343,7 @@ def _public(kind: type) -> str:
 
 
 def _name(target: Callable[..., Any], args: tuple[Any, ...]) -> str:
-    """What is called: a function's or class's name."""
+    """The name of the function or class that is called."""
     own = getattr(target, "__name__", "")
     if own == "__init__":
         return type(args[0]).__name__ if args else "it"

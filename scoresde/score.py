@@ -331,7 +331,7 @@ class ScoreModel(nn.Module, ABC):
                 module.training = mode
 
     def __repr__(self) -> str:
-        """What the model is made of and what its samples are; the parts' own trees are those of its children."""
+        """The parts of the model and what its samples are; the parts' own trees are those of its children."""
         lines = [self._head()]
         shape, info = self.event_shape, self.info
         transform = self.transform if info is None else info.transform
@@ -356,7 +356,7 @@ class ScoreModel(nn.Module, ABC):
         return f"{type(self).__name__}({', '.join(self._parts())})"
 
     def _parts(self) -> list[str]:
-        """What the first line of `repr` shows in brackets."""
+        """The text in brackets in the first line of `repr`."""
         return [*(c._head() for c in self.children() if isinstance(c, ScoreModel)), repr(self.sde)]
 
     def _flow(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What can be chosen by name: the files of `conf/`, whose first line says what each is and whose it is.
+"""Choices by name: the files of `conf/`, whose first line says what each is and whose it is.
 
 Further folders of such files are those that `--config-dir` and `hydra.searchpath` name.
 """

@@ -114,7 +114,7 @@ def _name_group(config: DictConfig) -> None:
 
 
 def _logger_keys(config: DictConfig) -> list[str]:
-    """Where the configuration has loggers: by name, or the one of an older version or a user's own file."""
+    """Keys of the configuration's loggers: by name, or the one of an older version or a user's own file."""
     node = config.get("logger") or {}
     if "_target_" in node:
         return ["logger"]

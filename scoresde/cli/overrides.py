@@ -61,7 +61,7 @@ def parsed(arguments: Sequence[str]) -> list[Override]:
 
 
 def _not_understood(text: str, reason: str) -> str:
-    """What to say of an override that does not follow Hydra's grammar."""
+    """The message about an override that does not follow Hydra's grammar."""
     key, equals, value = text.partition("=")
     if not equals:
         return f"{text!r} is no key=value: write that, in quotes where the value has blanks, as in 'name=my run'"
@@ -252,7 +252,7 @@ def _check_form(override: Override, read: dict[str, str | None], sweep: bool, fo
 
 
 def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
-    """What a sweep goes through; of an interval, one end."""
+    """The values that a sweep goes through; of an interval, one end."""
     value = override.value()
     if isinstance(value, IntervalSweep):
         return [str(value.start)]
@@ -262,7 +262,7 @@ def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
 
 
 def _probes(override: Override, folders: Sequence[Path]) -> list[str]:
-    """Those choices that are checked: all, but of a long range the ends."""
+    """The values that are checked: all, but of a long range the ends."""
     value = override.value()
     if isinstance(value, RangeSweep) and (length := range_length(value)) > _MOST_PROBES:
         assert value.start is not None  # or there would be none
@@ -337,7 +337,7 @@ def without_flags(arguments: Sequence[str]) -> list[str]:
 def _explain(
     command: str, name: str, error: Exception, overrides: Sequence[str], found: Sequence[str], folders: Sequence[Path]
 ) -> str:
-    """What to say of an override that Hydra does not take."""
+    """The message about an override that Hydra does not take."""
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")

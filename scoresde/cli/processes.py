@@ -117,5 +117,5 @@ def leave(signum: int, frame: FrameType | None) -> None:
 
 
 def interrupted(signum: int) -> str:
-    """What to say of a signal."""
+    """A signal in the words of messages."""
     return "interrupted" + ("" if signum == signal.SIGINT else f" by {signal.Signals(signum).name}")

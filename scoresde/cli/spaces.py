@@ -1,4 +1,4 @@
-"""What a sweep goes through or searches: refused where the sweeper would ignore a part of it, or take it otherwise.
+"""Values and spaces of sweeps: refused where the sweeper would ignore a part of them, or take it otherwise.
 
 Hydra's grid takes values; Optuna's sweeper takes values, ranges and intervals, ignores tags but for `log` on intervals,
 and includes both ends of a range.

@@ -488,7 +488,7 @@ def _wait_for(processes: Sequence[Any]) -> None:
 
 
 def unfinished(sweep: Path, jobs: Sequence[dict[str, Any]] | None = None) -> list[str]:
-    """What there is to say of jobs without a result: a line for each that failed, and one for all others of a kind.
+    """Lines about jobs without a result: one for each that failed, and one for all others of a kind.
 
     Args:
         sweep: its directory.

@@ -1,4 +1,4 @@
-"""What arrays are usually called: samples, labels and names of classes, for training and for testing."""
+"""Usual names of arrays: of samples, labels and names of classes, for training and for testing."""
 
 import re
 from collections.abc import Sequence

@@ -41,7 +41,7 @@ class Levels:
             raise ValueError(f"low is {self.low} and high is {self.high}: give both ends of the model's range, or none")
 
     def of(self, x: np.ndarray, where: str) -> "Levels":
-        """The same with the 256 levels of uint8 filled in.
+        """These settings with the 256 levels of uint8 filled in.
 
         Raises:
             ValueError: A type that holds no numbers, integers of an unknown number of levels, or options that do not

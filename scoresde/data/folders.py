@@ -115,7 +115,7 @@ def _counts(others: Counter[str]) -> str:
 
 
 def _way_out(others: Counter[str]) -> str:
-    """What to do with a folder of something else."""
+    """The way out for a folder of something else."""
     if others[".npy"] or others[".npz"]:
         return ": data=npy reads a folder of .npy files, and data=npz one .npz file"
     if others[".tar"]:

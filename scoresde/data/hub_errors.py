@@ -1,4 +1,4 @@
-"""What went wrong in loading a data set with the library of Hugging Face, in one line, and what to do about it.
+"""Errors of the library of Hugging Face in loading a data set: the cause in one line, and what to do about it.
 
 Its errors wrap each other: the one that arrives may say no more than that another occurred, and the line that names the
 cause may come after an empty one.

@@ -28,7 +28,7 @@ Fit = Literal["crop", "stretch"]
 """How a picture gets another size: the middle is cut out first, or its sides are scaled each by its own factor."""
 
 Frames = Literal["first", "refuse"]
-"""What of an animation, or a file of several pages, is read."""
+"""The part of an animation, or of a file of several pages, that is read."""
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
@@ -45,7 +45,7 @@ _FORMATS = {
     "TGA": (".tga",),
 }
 SUFFIXES = frozenset(suffix for suffixes in _FORMATS.values() for suffix in suffixes)
-"""Of the files that are read as pictures, in lower case."""
+"""Suffixes of the files that are read as pictures, in lower case."""
 
 
 def open_image(source: Path | IO[bytes], suffix: str = "") -> "Image":
@@ -55,7 +55,7 @@ def open_image(source: Path | IO[bytes], suffix: str = "") -> "Image":
 
     Args:
         source: A path or a stream of bytes.
-        suffix: Of the file's name. TGA has no mark of its own, and is tried for files that say so alone.
+        suffix: The end of the file's name. TGA has no mark of its own, and is tried for files that say so alone.
 
     Raises:
         ValueError: None of these formats.

@@ -47,7 +47,7 @@ def _numpy_type(dtype: torch.dtype) -> str:
 
 
 class TorchFile(_Tensors):
-    """What `torch.save` wrote: a tensor, a tuple `(x, y)` of two, or a dictionary of tensors; nothing is run.
+    """A file that `torch.save` wrote: a tensor, a tuple `(x, y)` of two, or a dictionary of tensors; nothing is run.
 
     Raises:
         ValueError: Anything else, a damaged file, or one above the limit of memory.

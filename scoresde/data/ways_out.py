@@ -36,7 +36,7 @@ _SAME = {
 
 
 def way_out(path: Path | str) -> str | None:
-    """What to do with a file of a format that is not read, by its suffix; None where that is not known.
+    """The way out for a file of a format that is not read, by its suffix; None where none is known.
 
     Args:
         path: The file.

@@ -134,7 +134,7 @@ def _import(name: str, target: str) -> ModuleType:
 
 
 def _beside(name: str, error: Exception) -> str:
-    """What to do if a module needs another that lies in its folder."""
+    """The way out if a module needs another that lies in its folder."""
     needed = top_level(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
     folders = map(Path, folders_for(top_level(name)))
     if needed and any((folder / f"{needed}.py").is_file() or (folder / needed).is_dir() for folder in folders):

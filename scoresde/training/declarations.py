@@ -91,7 +91,7 @@ def _source(module: str) -> tuple[Path, ast.Module] | None:
 
 @functools.cache
 def _names(module: str) -> dict[str, ast.stmt | tuple[str, str]]:
-    """What a module defines by its name, or imports from another module under a name of that."""
+    """Definitions of a module by their names; of what it imports, the other module and the name there."""
     source = _source(module)
     if source is None:
         return {}

@@ -22,7 +22,7 @@ TAKEN = (
     "an array, tensor or data frame (N, ...), a pair (samples, labels), a torch data set or loader of x or (x, label), "
     "or a scoresde.data.Data"
 )
-"""What training takes, for messages."""
+"""The data that training takes, for messages."""
 
 
 def as_data(model: NetworkScore, given: Any, standardise: Standardisation) -> Data:

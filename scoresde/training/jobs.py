@@ -8,7 +8,7 @@ __all__ = ["has_ended", "settled", "this_process"]
 
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from any other: its number, its host, and when it began, as numbers are used again."""
+    """The number, the host and the beginning of this process, which tell it from any other: numbers are used again."""
     import psutil
 
     return {"pid": os.getpid(), "host": socket.gethostname(), "began": psutil.Process().create_time()}

@@ -211,7 +211,7 @@ def check_likelihood(run: Run, data: Data, options: DictConfig, prefix: str = ""
 
 
 class _Settings(_Options):
-    """What likelihoods depend on."""
+    """The settings that likelihoods depend on."""
 
     def __init__(self, run: Run, model: NetworkScore, data: Data, split: str, options: DictConfig) -> None:
         super().__init__(run, data, options)

@@ -27,7 +27,7 @@ Place = tuple[str | int, ...]
 
 
 def places(node: Any, before: Place = ()) -> Iterator[Place]:
-    """Where there are values in plain containers, mappings among them."""
+    """Places of the values in plain containers, mappings among them."""
     if isinstance(node, dict):
         for key, value in node.items():
             if not key.startswith("_") and key != "defaults":

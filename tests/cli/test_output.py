@@ -1,4 +1,4 @@
-"""What is printed on terminals, and into pipes, that cannot show every character."""
+"""Output on terminals, and into pipes, that cannot show every character."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""What training from Python takes for data."""
+"""Data that training from Python takes."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is allowed for a run is kept for the user who allowed it, and for nobody else."""
+"""Packages allowed for a run are kept for the user who allowed them, and for nobody else."""
 
 import json
 import os

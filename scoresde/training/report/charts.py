@@ -184,10 +184,10 @@ def _named(run: Series, traces: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def ranking(title: str, hint: str, rows: Sequence[Row], better: int, real: Value | None = None) -> Chart:
-    """What was measured of every configuration, the best at the top.
+    """A chart of one measure of every configuration, the best at the top.
 
     Args:
-        title: Of the measure.
+        title: Name of the measure.
         hint: What it is of.
         rows: One for each configuration, at least two.
         better: 1 if higher values are better, -1 if lower ones are.
@@ -249,10 +249,10 @@ def _lines(name: str) -> str:
 
 
 def against(title: str, key: str, better: int, lines: Sequence[tuple[str, Sequence[tuple[float, Value]]]]) -> Chart:
-    """What was measured against a setting that is a number.
+    """A chart of one measure against a setting that is a number.
 
     Args:
-        title: Of the measure.
+        title: Name of the measure.
         key: The setting.
         better: 1 if higher values are better, -1 if lower ones are.
         lines: Configurations that differ in this setting alone, by what they share, as pairs of setting and value.

@@ -109,7 +109,7 @@ def _curve(run: Run) -> Picture | None:
 
 
 def _commands(run: Run) -> list[tuple[str, str]]:
-    """What to do and the command for it, which also says what it takes where nothing is kept of what is allowed."""
+    """Things to do, each with its command, which also says what it takes where nothing is kept of what is allowed."""
     own = foreign([{"_target_": value} for key, value in run.config.items() if key.rpartition(".")[2] == "_target_"])
     allow = [shell.override("allow", own)] if own else []
 

@@ -258,7 +258,7 @@ def _is_scale(runs: list[Run], key: str) -> bool:
 
 
 def _sentence(runs: list[Run], groups: list[list[int]], keys: list[str], configurations: list[_Configuration]) -> str:
-    """What was run, and which was best, for people who read no further."""
+    """A sentence on what was run and which was best, for people who read no further."""
     firsts = [c.runs[0] for c in configurations]
     parts = []
     for key in (key for key in keys if key != SEED):

@@ -29,7 +29,9 @@ def sampler_in_words(shown: Any) -> str:
 
 
 def own_sampler(shown: Any, config: Mapping[str, Any], words: Mapping[str, Any]) -> Any:
-    """The same for the sampler of the run's configuration, which needs no look at all others; others as they are.
+    """As `sampler_in_words` for the sampler of the run's own configuration, which needs no look at all choices.
+
+    A repr of another sampler is returned as it is.
 
     Args:
         shown: repr of a sampler.
