@@ -4,6 +4,7 @@ The folder is looked in after everything that Python finds by itself, so that no
 installed package.
 """
 
+import importlib
 import site
 import sys
 import sysconfig
@@ -55,6 +56,8 @@ def find_in(folder: str | Path, allow: Iterable[str], first: bool = True) -> Non
     if _finder not in sys.meta_path:
         sys.meta_path.append(_finder)
     place = str(Path(folder).absolute())
+    # A file that was put there in the same tick of the clock as the folder was last looked at would not be seen.
+    importlib.invalidate_caches()
     for name in map(top_level, packages(allow)):
         known = _finder.folders.setdefault(name, [])
         if place in known:

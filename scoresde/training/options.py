@@ -23,7 +23,7 @@ _KINDS: dict[str, Any] = {
     "batch_size": _Count,
     "bound": Literal["average", "importance"],
     "decoder": Literal["rounding", "gaussian"],
-    "device": Annotated[str, Word(r"cpu|mps|(cuda|xpu)(:\d+)?", "cpu, cuda, cuda:N, xpu, mps")] | None,
+    "device": Annotated[str, Word(r"(cpu|mps)(:0)?|(cuda|xpu)(:\d+)?", "cpu, cuda, cuda:N, xpu, mps")] | None,
     "draws": _Count,
     "elbo_draws": Annotated[int, Range(0)],
     "label": int | str | None,

@@ -295,7 +295,7 @@ def test_keys_of_the_runs_own_sampler(command: str, run: str) -> None:
 
 
 def test_a_run_that_is_continued(run: str) -> None:
-    check("train", run, "training.steps=5", "evaluation.samples=3", "logger=wandb", "logger.project=x")
+    check("train", run, "training.steps=5", "evaluation.samples=3", "logger=wandb", "logger.wandb.project=x")
     assert refused("train", run, "training.steps=no") == "training.steps is 'no', expected an integer"
     assert "evaluation has no 'smaples'" in refused("train", run, "evaluation.smaples=3")
     for change in ("sde=ve", "training.seed=3", "network.width=3", "+data.n_train=3", "training=default"):

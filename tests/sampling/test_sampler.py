@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scoresde import objectives
+from scoresde import objectives, progress
 from scoresde.likelihood import decode, encode, log_likelihood
 from scoresde.networks import MLP
 from scoresde.objectives import DenoisingScoreMatching
@@ -341,7 +341,8 @@ def test_repr_names_every_part() -> None:
     )
 
 
-def test_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_has_bars", lambda: True)
     Sampler(Euler(), UniformTime(3))(mixture(), (4, 3), batch_size=2, progress=True)
     assert "6/6" in capsys.readouterr().err
 

@@ -140,7 +140,7 @@ def test_a_report_does_not_wait_for_a_pipe(run: Run) -> None:
 def test_a_damaged_record_of_a_job_is_a_failed_job(tmp_path: Path, content: str) -> None:
     (tmp_path / "jobs").mkdir()
     good = {"number": 0, "overrides": ["a=1"], "status": "finished", "run": None, "runs": [], "error": None}
-    good |= {"log": None, "seconds": 1.0, "value": None, "unit": ""}
+    good |= {"log": None, "seconds": 1.0, "value": None, "unit": "", "process": None}
     (tmp_path / "jobs" / "000.json").write_text(json.dumps(good))
     (tmp_path / "jobs" / "003.json").write_text(content)
     first, second = sweeps.read_jobs(tmp_path)

@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from scoresde import progress
 from scoresde.data import Data, batch_indices, digits, two_moons
 from scoresde.networks import MLP, UNet
 from scoresde.objectives import DenoisingScoreMatching, Loss
@@ -972,13 +973,13 @@ def test_the_opening_line_names_what_is_trained(tmp_path: Path) -> None:
     )
 
 
-def test_each_entry_of_the_log_is_a_line_where_there_is_no_bar(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_entry_of_the_log_is_a_line_where_there_is_no_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(progress, "say", lines.append)
     trainer = make(tmp_path, steps=4, log_every=2, objective=Spy(lambda step: math.nan if step == 1 else 1.0))
     trainer.progress = True
     trainer.fit()
-    first, last = capsys.readouterr().err.splitlines()
+    first, last = lines
     assert re.fullmatch(
         r"training: step 2/4, loss [\d.]+, lr 0.00667, grad norm nan, 1 skipped \(NaN or infinite\), "
         r"[\d.e+]+ steps/s, 0:00:00 left",

@@ -137,6 +137,8 @@ def test_all_files_are_there(trained: SimpleNamespace) -> None:
         "samples/likelihood-train.png",
         "samples/samples.npz",
         "samples/samples.png",
+        "samples/beside-data.png",
+        "samples/beside-samples.png",
         "samples/forward_process.png",
         "samples/trajectory.png",
         "samples/loss_by_noise_level.png",
@@ -234,7 +236,7 @@ def test_samples_of_a_class_by_its_name(copied: Run, trained: SimpleNamespace) -
     assert draw(copied, named, 5, label=3)["labels"].tolist() == [3] * 5  # the same, and there already
     draw(copied, named, 5, name="turns")
     captions = {p["file"]: p["caption"] for p in copied.pictures()}
-    assert captions["samples/drawn.png"].startswith("5 samples of class three by")
+    assert captions["samples/drawn.png"].startswith("5 samples of class three, 5 evaluations")
     assert captions["samples/turns.png"].startswith("5 samples of the classes zero, one, two, three, ")
     with pytest.raises(ValueError, match="label is 'tree', expected one of the classes zero, one"):
         draw(copied, named, 5, label="tree")
