@@ -159,17 +159,22 @@ class Job:
         self.verbosity = verbosity
 
     def __call__(self, config: DictConfig) -> Any:
-        from scoresde.cli import commands
         from scoresde.training.environment import own_precision
-        from scoresde.training.modules import find_in
-        from scoresde.training.start import from_start, set_start
+        from scoresde.training.start import started_in
 
         outlive_readers()  # in a launcher's process, too
         configure(self.verbosity)
         _show_progress(config, self.verbosity)
         own_precision()
         settle_paths(config)
-        set_start(HydraConfig.get().runtime.cwd)
+        with started_in(HydraConfig.get().runtime.cwd):
+            return self._run(config)
+
+    def _run(self, config: DictConfig) -> Any:
+        from scoresde.cli import commands
+        from scoresde.training.modules import find_in
+        from scoresde.training.start import from_start
+
         find_in(from_start("."), config.allow)
         for key in ("run", "runs"):
             if config.get(key) is not None and not OmegaConf.is_missing(config, key):

@@ -1,17 +1,24 @@
 """Relative paths where Hydra has moved a job to another directory than it was started in (`hydra.job.chdir=true`)."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["from_start", "set_start"]
+__all__ = ["from_start", "started_in"]
 
 _start: Path | None = None
 
 
-def set_start(directory: str | Path) -> None:
-    """Read relative paths from now on as of this directory."""
+@contextmanager
+def started_in(directory: str | Path) -> Iterator[None]:
+    """Within, read relative paths as of this directory."""
     global _start
-    _start = Path(directory)
+    before, _start = _start, Path(directory)
+    try:
+        yield
+    finally:
+        _start = before
 
 
 def from_start(path: str) -> str:

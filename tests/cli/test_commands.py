@@ -650,7 +650,7 @@ def test_classes_end_to_end(empty: Path, capsys: pytest.CaptureFixture[str], mon
     points = eight_gaussians(100, 10)
     path = save_points("mine.npz", points.train.numpy(), kind=points.train_labels)
     mine = ["likelihood", run, "data=npz", path, "n=4", "tol=0.5", "progress=false"]
-    assert "conditional on labels, and mine.npz has none: name them" in refusal(capsys, *mine)
+    assert "conditional on labels, and mine.npz has none: data.label_key names them" in refusal(capsys, *mine)
     main([*mine, "data.label_key=kind"])
     assert capsys.readouterr().out.startswith("all of mine.npz: ")
     assert points.train_labels is not None
