@@ -113,7 +113,13 @@ def as_tensor(name: str, value: Any) -> Tensor:
         raise ArgumentError(
             f"{name} is an array of dtype {array.dtype}, expected numbers: convert it by .astype(float)"
         )
-    wider = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64, "float128": np.float64}.get(array.dtype.name)
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "u" and size == 8 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ArgumentError(f"{name} has the integer {array.max()}, expected numbers below 2**63")
+    # Types that torch lacks, or has for a few operations only.
+    wider: Any = {("u", 2): np.int32, ("u", 4): np.int64, ("u", 8): np.int64}.get((kind, size))
+    if size > {"f": 8, "c": 16}.get(kind, size):  # long double
+        wider = {"f": np.float64, "c": np.complex128}[kind]
     array = np.ascontiguousarray(array, dtype=wider or array.dtype.newbyteorder("=")).reshape(array.shape)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 

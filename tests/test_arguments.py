@@ -81,6 +81,9 @@ def test_what_tensors_share_and_what_they_do_not() -> None:
     as_tensor("x", read_only).fill_(1)
     assert read_only.sum() == 0
     assert as_tensor("x", np.array([1, 65535], dtype=np.uint16)).tolist() == [1, 65535]
+    assert as_tensor("x", np.array([1, 2**62], dtype=np.uint64)).tolist() == [1, 2**62]
+    assert as_tensor("x", np.array([1, 2], dtype=np.longdouble)).dtype == torch.float64
+    assert as_tensor("x", np.array([1j], dtype=np.clongdouble)).dtype == torch.complex128
     assert as_tensor("x", np.float32(3)).shape == ()
 
 
@@ -90,6 +93,7 @@ def test_what_tensors_share_and_what_they_do_not() -> None:
         ((None,), "x is None, expected a tensor or an array of numbers"),
         (("a.npy",), "x is 'a.npy', expected a tensor or an array of numbers"),
         ((np.array(["a"]),), "x is an array of dtype <U1, expected numbers: convert it by .astype(float)"),
+        ((np.array([2**63], dtype=np.uint64),), "x has the integer 9223372036854775808, expected numbers below 2**63"),
         (([[1, 2], [3]],), "x is [[1, 2], [3]], whose parts have different shapes"),
         (([0], 2.5), "steps is 2.5, expected an integer"),
         (([0], True), "steps is True, expected an integer"),

@@ -69,7 +69,7 @@ def _collected(given: Any) -> tuple[Tensor, np.ndarray | None]:
         raise ValueError(
             f"data is {shown(given)}, expected {TAKEN}: a file is read by scoresde.data.npz(path) or image_folder(path)"
         )
-    if isinstance(given, tuple) and len(given) == 2 and np.ndim(given[1]) <= 1 < np.ndim(given[0]):
+    if isinstance(given, tuple) and len(given) == 2 and _axes(given[1]) <= 1 < _axes(given[0]):
         labels = given[1].detach().cpu().numpy() if isinstance(given[1], Tensor) else np.asarray(given[1])
         labels = np.asarray(labels.tolist()) if labels.dtype == object else labels  # text of a data frame
         samples = _tensor(given[0])
@@ -87,6 +87,13 @@ def _collected(given: Any) -> tuple[Tensor, np.ndarray | None]:
     if _is_dataset(given):
         return _joined([given[i] for i in range(len(given))])
     return _tensor(given), None
+
+
+def _axes(part: Any) -> int:
+    try:
+        return np.ndim(part)
+    except ValueError as error:
+        raise ValueError(f"data has {shown(part)}, whose parts have different shapes, expected {TAKEN}") from error
 
 
 def _is_dataset(given: Any) -> bool:
@@ -121,6 +128,8 @@ def _joined(items: list[Any]) -> tuple[Tensor, np.ndarray | None]:
     pairs = isinstance(first, tuple | list)
     if pairs and (len(first) == 0 or np.ndim(first[1]) != 0):
         raise ValueError(f"items of data are {shown(first)}, expected x or (x, label)")
+    if pairs and not all(isinstance(item, tuple | list) and len(item) == len(first) for item in items):
+        raise ValueError(f"items of data are {shown(first)} and others of another length, expected x or (x, label)")
     head = _tensor([first[0] if pairs else first])
     check_memory(head.numel() * head.element_size() * len(items), "data")
     samples = [np.asarray(item[0] if pairs else item) for item in items]
@@ -145,6 +154,10 @@ def _shaped(x: Tensor, event: tuple[int, ...] | None) -> Tensor:
     """`(N, *event)`: pictures with their channels before the rows, and single numbers as vectors."""
     if x.ndim == 0:
         raise ValueError(f"data is a single number, expected {TAKEN}")
+    if not len(x):
+        raise ValueError("data is empty")
+    if x.is_complex():
+        raise ValueError("data is complex: give the real and the imaginary part as values of their own")
     own = tuple(x.shape[1:])
     if event is None or own == event:
         return x
