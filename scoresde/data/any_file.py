@@ -114,7 +114,7 @@ def file(
     """
     given = {name: value for name, value in locals().items() if value is not None and name != "path"}
     place = located(path)
-    if not place.exists():
+    if not (place.is_dir() or place.is_file()):  # a named pipe would be waited for
         raise ValueError(f"there is no file or folder {path}")
     reader = _reader(place)
     takes = inspect.signature(reader).parameters

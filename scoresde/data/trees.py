@@ -72,7 +72,7 @@ def open_tree(path: str) -> Tree:
     place = located(path, expected="a folder of pictures or an archive")
     if place.is_dir():
         return _Folder(place)
-    if not place.exists():
+    if not place.is_file():  # nor a named pipe, which would be waited for
         raise ValueError(f"there is no folder {path}, nor an archive")
     if zipfile.is_zipfile(place):
         return _Zip(place)

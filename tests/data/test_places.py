@@ -1,5 +1,6 @@
 """Paths of data: in the home folder, and none at all."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,13 @@ def test_an_empty_path_of_test_samples(
     np.savetxt("x.csv", np.zeros((4, 2)), delimiter=",")
     with pytest.raises(ValueError, match="^test_path is empty, expected a file or folder$"):
         reader("x.npy" if reader is arrays else "x.csv", test_path="")
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_named_pipe_is_not_waited_for(reader: Callable[[str], Data], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe"):
+        reader(str(tmp_path / "pipe"))
 
 
 def test_a_path_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
