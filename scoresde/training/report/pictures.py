@@ -14,7 +14,7 @@ from scoresde.bounded import DamagedFile, read_file
 from scoresde.limits import most_pixels
 from scoresde.training.report.numbers import as_dict
 from scoresde.training.report.reading import natural, read_json
-from scoresde.training.report.wording import sampler_in_words
+from scoresde.training.report.wording import LONGEST, sampler_in_words
 
 __all__ = ["KINDS", "Picture", "from_png", "pictures"]
 
@@ -67,6 +67,8 @@ def from_png(
 
 def _plain_words(caption: str) -> str:
     """A caption of an older version, which has the sampler's repr, in the words of the shell."""
+    if len(caption) > LONGEST:
+        return caption
     return re.sub(r"Sampler\(.*\)(?=, \d)", lambda found: sampler_in_words(found[0]), caption)
 
 

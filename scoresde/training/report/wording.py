@@ -10,7 +10,10 @@ from scoresde.bounded import parse_yaml
 from scoresde.training.report.numbers import text
 from scoresde.training.words import conf_dir
 
-__all__ = ["own_sampler", "repr_in_words", "sampler_in_words"]
+__all__ = ["LONGEST", "own_sampler", "repr_in_words", "sampler_in_words"]
+
+LONGEST = 4000
+"""Characters of a text that is looked into: a run may come from a stranger, and searches take the square of them."""
 
 
 def sampler_in_words(shown: Any) -> str:
@@ -19,6 +22,8 @@ def sampler_in_words(shown: Any) -> str:
     Other text is returned as `repr_in_words` has it.
     """
     shown = str(shown)
+    if len(shown) > LONGEST:
+        return shown
     if not shown.startswith("Sampler("):
         return str(repr_in_words(shown))
     steps = re.findall(r"\bsteps=(\d+)", shown)
