@@ -299,7 +299,20 @@ def unread(where: str, key: str, overrides: Sequence[Override] = ()) -> UnreadKe
         _, _, value = str(override.input_line).partition("=")
         listed = fits([], kind_of(where, near, settings.get(near, ""))) and not value.startswith("[")
         hint = f", did you mean {near}{str(override.key_or_group)[len(key) :]}={f'[{value}]' if listed else value}?"
+    # Before a name that is near, groups that have this very one.
+    inside = [
+        f"{group}.{key}" for group, choice in groups.items() if choice is not None and key in _keys(group, choice)
+    ]
+    if inside and override is not None and str(override.key_or_group) == key:
+        _, _, value = str(override.input_line).partition("=")
+        hint = f", did you mean {' or '.join(f'{name}={value}' for name in inside[:3])}?"
     return UnreadKey(f"{where} has no {key!r}{hint}; it takes {', '.join(known)}", key)
+
+
+def _keys(group: str, choice: str) -> list[str]:
+    """The settings that a choice has by its file, but for what it is made of."""
+    plain = yaml.safe_load(source(group, choice).read_text(encoding="utf-8")) if choice in options(group) else None
+    return [key for key in plain or {} if not key.startswith("_") and key != "defaults"]
 
 
 def _check_values(where: str, node: DictConfig, settings: dict[str, Any], prefix: str = "") -> None:

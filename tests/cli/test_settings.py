@@ -68,6 +68,13 @@ def test_a_key_that_nothing_reads_is_refused(command: str, plus: str) -> None:
     ("command", "given", "message"),
     [
         ("sample", "+lable=3", "sample has no 'lable', did you mean label=3?"),
+        ("train", "steps=5", "train has no 'steps', did you mean training.steps=5?"),
+        (
+            "train",
+            "+batch_size=5",
+            "train has no 'batch_size', did you mean training.batch_size=5 or evaluation.batch_size=5?",
+        ),
+        ("train", "lr=1e-3", "train has no 'lr', did you mean optimizer.lr=1e-3?"),
         ("sample", "+guidance=2", "sample has no 'guidance'; it takes run, n"),
         ("compare", "sampler=heun", "compare has no 'sampler', did you mean samplers=[heun]?"),
         ("compare", "+sampler=heun", "compare has no 'sampler', did you mean samplers=[heun]?"),
