@@ -676,8 +676,6 @@ def test_a_directory_of_an_earlier_sweep_is_begun_anew(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(commands.TASKS, "sample", lambda config: None)
-    Path("a").mkdir()
-    Path("a/config.yaml").touch()
     assert status_of("sample", "run=a", "-m", "seed=0,1,2", "hydra.sweep.dir=here") == 0
     assert status_of("sample", "run=a", "-m", "seed=0,1", "hydra.sweep.dir=here", "fail_fast=true") == 0
     assert "2 of 2 jobs finished: here" in capsys.readouterr().out
@@ -724,8 +722,6 @@ def test_two_sweeps_at_once_in_one_directory(
         assert {path: path.read_bytes() for path in Path("here/jobs").iterdir()} == before
 
     monkeypatch.setitem(commands.TASKS, "sample", task)
-    Path("a").mkdir()
-    Path("a/config.yaml").touch()
     assert status_of("sample", "run=a", "-m", "seed=0,1", "hydra.sweep.dir=here") == 0
     assert "2 of 2 jobs finished: here" in capsys.readouterr().out
     assert not Path("here/sweep.lock").exists()
