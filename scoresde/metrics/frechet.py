@@ -20,7 +20,7 @@ def frechet_distance(
     not cover the bias, which is positive, of order F/n and often larger than the error bar: compare equal n
     only. Where the two distributions agree the distance is of second order in the sampling noise and the
     bootstrap reports up to about twice the true standard error. Each resample costs what the distance
-    itself costs, O(F³) once F is large.
+    itself costs, O(F³) for F features, and O(N²F) where there are fewer samples than features.
 
     Args:
         a: generated samples, (N, ...).
@@ -40,8 +40,8 @@ def frechet_distance(
     replicates = torch.empty(resamples, dtype=torch.float64)
     for r in range(resamples):
         i, j = torch.randint(n, (2, n), generator=generator)
-        replicates[r] = frechet_from_moments(*_moments(x[i]), *_moments(y[j]))
-    value = frechet_from_moments(*_moments(x), *_moments(y))
+        replicates[r] = _distance(x[i], y[j])
+    value = _distance(x, y)
     return Estimate(value, replicates.std().item(), n, "frechet_distance")
 
 
@@ -56,6 +56,18 @@ def frechet_from_moments(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: T
     cross = torch.linalg.svdvals(_sqrt(cov_a) @ _sqrt(cov_b)).sum()
     distance = (mean_a - mean_b).square().sum() + trace - 2 * cross
     return max(distance.item(), 0.0)  # rounding can leave −1e-15 for equal arguments
+
+
+def _distance(x: Tensor, y: Tensor) -> float:
+    if len(x) >= x.shape[1]:
+        return frechet_from_moments(*_moments(x), *_moments(y))
+    # Fewer samples than features, as of images: with Σ_a = AᵀA and Σ_b = BᵀB the singular values of Σ_a^½ Σ_b^½ are
+    # those of ABᵀ, which is (N, N).
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    a, b = ((v - m) / (len(v) - 1) ** 0.5 for v, m in ((x, mean_x), (y, mean_y)))
+    cross = torch.linalg.svdvals(a @ b.T).sum()
+    distance = (mean_x - mean_y).square().sum() + a.square().sum() + b.square().sum() - 2 * cross
+    return max(distance.item(), 0.0)
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -81,6 +81,12 @@ def test_fewer_samples_than_dimensions() -> None:
     assert frechet_distance(a, a).value < 1e-11
 
 
+def test_fewer_samples_than_features_agree_with_the_moments() -> None:
+    a, b = torch.randn(2, 12, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    by_moments = frechet_from_moments(a.mean(0), a.T.cov(), b.mean(0), b.T.cov())
+    assert frechet_distance(a, b, resamples=2).value == pytest.approx(by_moments, rel=1e-9)
+
+
 def test_invariance_to_order_and_common_rotation() -> None:
     a, b = normal(60, 5), normal(60, 5, seed=1) * 2 + 1
     rotation = torch.linalg.qr(normal(5, 5, seed=2)).Q
