@@ -112,7 +112,8 @@ def arrays(
         x = reshaped(samples_first(part.x, last, count, part.where), shape, part.where)
         x = channels_first(x, channels_last, kind.levels is not None, part.where)
         if x.ndim < 2:
-            raise ValueError(f"{part.where} must be (N, *shape), got shape {x.shape}")
+            hint = "; data.shape=[1] makes a sample of each number" if x.ndim == 1 else ""
+            raise ValueError(f"{part.where} must be (N, *shape), got shape {x.shape}{hint}")
         values.append(x)
     if len(parts) > 1 and (parts[1].x.dtype.kind not in "uif" or values[1].shape[1:] != values[0].shape[1:]):
         raise ValueError(

@@ -154,7 +154,8 @@ class Data:
         values: Tensor = getattr(self, split)
         where = f"{self.name}: {split} data"
         if values.ndim < 2:
-            raise ValueError(f"{where} must be (N, *shape), got shape {tuple(values.shape)}")
+            hint = "; x[:, None] makes a sample of each number" if values.ndim == 1 else ""
+            raise ValueError(f"{where} must be (N, *shape), got shape {tuple(values.shape)}{hint}")
         if values.numel() == 0:
             raise ValueError(f"{where} is empty, shape {tuple(values.shape)}")
         if values.is_complex() or values.dtype == torch.bool:

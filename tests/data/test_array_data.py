@@ -129,6 +129,15 @@ def test_npy_of_any_type_and_order(tmp_path: Path, dtype: str, order: Any) -> No
     assert torch.equal(data.whole()[0].double(), torch.from_numpy(PICTURES).double())
 
 
+def test_samples_of_one_number_are_told_how_to_be_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", POINTS[:, 0])
+    with pytest.raises(ValueError, match=r"got shape \(20,\); data.shape=\[1\] makes a sample of each number"):
+        load(tmp_path / "a.npy")
+    assert load(tmp_path / "a.npy", shape=[1]).whole()[0].shape == (20, 1)
+    with pytest.raises(ValueError, match=r"x\[:, None\] makes a sample of each number"):
+        Data("data", torch.zeros(5), torch.zeros(2), Discrete(2))
+
+
 def test_npy_refuses_what_is_no_number(tmp_path: Path) -> None:
     for x, message in (
         (PICTURES > 9, r"bool, .* save it as uint8, x.astype\('uint8'\), and give levels=2"),
