@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde.arguments import checked, shown
+from scoresde.arguments import as_tensor, checked, shown
 from scoresde.data.info import DataInfo
 from scoresde.data.labels import class_index, listed
 from scoresde.data.transforms import Identity, Transform
@@ -165,8 +165,8 @@ class ScoreModel(nn.Module, ABC):
             self.transform = info.transform
         self._info = info
 
-    def decode(self, x: Tensor) -> Tensor:
-        """Samples `(B, ...)`, as a sampler gives them, as values of the data.
+    def decode(self, x: Tensor | np.ndarray) -> Tensor:
+        """Samples `(B, ...)`, as a sampler gives them, a tensor or an array, as values of the data.
 
         Of discrete data these are the integers, such as pixels: uint8 for up to 256 levels, int32 above. Of continuous
         data they are x itself, which is in their units already.
@@ -175,6 +175,7 @@ class ScoreModel(nn.Module, ABC):
             ValueError: a model that does not know what its data are, such as that of a run by an older version, or
                 samples of discrete data that hold NaN.
         """
+        x = as_tensor("x", x)
         info = self.info
         if info is None:
             if self.exact or self.transform is not None:

@@ -189,6 +189,7 @@ def test_a_model_knows_its_data_and_decodes_its_samples() -> None:
         assert out.decoded.dtype == torch.uint8
         assert torch.equal(out.decoded, Discrete(256).decode(out.x))
         assert torch.equal(made.decode(out.x), out.decoded)
+        assert torch.equal(made.decode(out.x.numpy()), out.decoded)
     more = 255 - PIXELS
     fit(model, (more, np.zeros(6, dtype=int)), 1, batch_size=4, progress=False)
     with pytest.raises(ValueError, match="the model is of integers under Discrete"):
