@@ -33,6 +33,7 @@ from scoresde.cli.overrides import (
     name_directory,
     parsed,
     planned_jobs,
+    with_any_letters,
 )
 from scoresde.cli.processes import SHARED, interrupted, interruptible, lost, rank, wait_for_first, world_size
 from scoresde.cli.settings import settle_paths
@@ -55,7 +56,7 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         arguments = flags_first(command, arguments)
-        arguments = expand_paths(name_directory(command, arguments))
+        arguments = expand_paths(name_directory(command, with_any_letters(arguments)))
         check_extras(arguments)
         arguments = sweeps.expand_repeats(command, arguments)
         sweeps.check_sweep(command, arguments)

@@ -60,6 +60,20 @@ def parsed(arguments: Sequence[str]) -> list[Override]:
     return found
 
 
+def with_any_letters(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with quotes for Hydra around values that have letters of other alphabets and nothing special.
+
+    Hydra's grammar knows ASCII alone outside of quotes, and names and paths do not.
+    """
+
+    def spelt(text: str) -> str:
+        key, equals, value = text.partition("=")
+        plain = re.fullmatch(r"[\w/+.~@?:\s-]+", value) and not value.isascii()
+        return f"{key}={quoted(value)}" if equals and plain and not text.startswith("-") else text
+
+    return [spelt(text) for text in arguments]
+
+
 def _not_understood(text: str, reason: str) -> str:
     """The message about an override that does not follow Hydra's grammar."""
     key, equals, value = text.partition("=")

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from scoresde.cli.output import UsageError
-from scoresde.cli.overrides import check_overrides, expand_paths, name_directory, parsed, planned_jobs
+from scoresde.cli.overrides import (
+    check_overrides,
+    expand_paths,
+    name_directory,
+    parsed,
+    planned_jobs,
+    with_any_letters,
+)
 
 
 def refused(command: str, *arguments: str) -> str:
@@ -42,6 +49,17 @@ def test_the_quoting_that_is_shown_works(value: str) -> None:
 def test_values_that_need_no_quotes() -> None:
     for value in ("a b", "$HOME/a", "a\\b", "-x", "a:b", "100%", "a*?|@+", ".", "a..b"):
         check_overrides("train", ["data=npz", f"data.path={value}"])
+
+
+@pytest.mark.parametrize("value", ["/home/jürgen/x.npy", "数据/图.npz", "été 2026", "ü"])
+def test_letters_of_other_alphabets_need_no_quotes(value: str) -> None:
+    (override,) = parsed(with_any_letters([f"data.path={value}"]))
+    assert override.value() == value
+
+
+def test_what_has_a_meaning_for_hydra_keeps_it_beside_other_letters() -> None:
+    given = ["name='ü'", "sde=vp,ve", "label=[ä,ö]", "--multirun", "name=ä,ö", "training.steps=3"]
+    assert with_any_letters(given) == given
 
 
 def test_an_argument_without_a_value_is_named() -> None:

@@ -524,6 +524,14 @@ def test_the_main_measures_are_charted_with_whiskers_the_best_first(tmp_path: Pa
     assert "Best bits/dim: 1.90 ± 0.05 with lr=0.001; 1 other within two standard errors." in page.text
 
 
+def test_the_columns_of_the_main_measures_come_first(tmp_path: Path) -> None:
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        run = make_run(tmp_path / name, lr=lr)
+        (run / "data.json").write_text(json.dumps({"shape": [2]}))
+    head = list(columns(Page(write_report(tmp_path)), "run"))
+    assert head[:4] == ["no.", "lr", "bits/dim ↓", "coverage ↑"]
+
+
 def test_one_configuration_has_no_ranking(tmp_path: Path) -> None:
     for seed in range(3):
         make_run(tmp_path / f"{seed}", seed=seed, bits=2.0 + seed)

@@ -206,16 +206,20 @@ class Measure:
         return combine(values) if values else None
 
 
-def measured(runs: Sequence[Run], groups: Sequence[Sequence[int]], mark: bool = False) -> list[Column]:
+def measured(
+    runs: Sequence[Run], groups: Sequence[Sequence[int]], first: Sequence[Measure] = (), mark: bool = False
+) -> list[Column]:
     """The columns of what was measured, for groups of runs: their means with errors, the best marked.
 
     Args:
         runs: All of them.
         groups: A row for each, by places in `runs`.
+        first: Measures whose columns come before others.
         mark: Mark means over a single run, or over fewer runs than the group has.
     """
     made = []
-    for measure in measures(runs):
+    titles = [measure.title for measure in first]
+    for measure in sorted(measures(runs), key=lambda m: titles.index(m.title) if m.title in titles else len(titles)):
         means = [measure.mean([runs[place] for place in group]) for group in groups]
         if not any(means):
             continue

@@ -302,7 +302,7 @@ def _every_run(runs: list[Run], keys: list[str], views: list[RunView]) -> Grid:
     if not keys and len(runs) > 1:
         note += " The configurations do not differ."
     links = [view.anchor for view in views]
-    return Grid("Runs", [number, *settings, *comparing.measured(runs, singles), name], links, note)
+    return Grid("Runs", [number, *settings, *comparing.measured(runs, singles, _main(runs)), name], links, note)
 
 
 _MARKS = "Bold: the best. Grey: worse, by more than two standard errors of the difference."
@@ -319,7 +319,7 @@ def _averages(runs: list[Run], groups: list[list[int]], keys: list[str], views: 
         ),
         *(comparing.setting(firsts, key, keys) for key in keys),
         Column("seeds", [Cell(str(len(group)), len(group)) for group in groups], "repeats that are averaged"),
-        *comparing.measured(runs, groups, mark=True),
+        *comparing.measured(runs, groups, _main(runs), mark=True),
     ]
     note = (
         "Means over R training seeds, ± the scatter between them / √R: that holds chance in training, but not the "
