@@ -268,7 +268,7 @@ def _subscript(i: int) -> str:
 def forward_process(rows: Array, times: Array, symbol: str = "t") -> Figure:
     """Data turning into noise: a row of images, or a panel of points, for each time.
 
-    Images are shown over the data's range [0, 1]. Where noise exceeds it, that time's grey range is widened
+    Images are shown over the data's range [0, 1]. Where noise exceeds it, that time's range is widened
     symmetrically about 1/2 to hold 98 % of the values, and a line below the picture says so. Panels of points
     share their limits, unless that would shrink one to less than a sixth of its panel.
 
@@ -389,7 +389,7 @@ def vector_field(
 def trajectory(states: Array, times: Array, columns: int = 10, symbol: str = "t") -> Figure:
     """Samples on their way from noise to data.
 
-    Images: a row for each sample, a column for each time, with the grey range of `forward_process`. Points: a
+    Images: a row for each sample, a column for each time, with the range of `forward_process`. Points: a
     line for each sample with both its ends.
 
     Args:
@@ -410,8 +410,10 @@ def trajectory(states: Array, times: Array, columns: int = 10, symbol: str = "t"
         keep = np.linspace(0, len(x) - 1, min(columns, len(x))).round().astype(int)
         shown, widened = _fit_range(x[keep])
         mosaic = _Mosaic(shown.swapaxes(0, 1), head=TEXT * 1.6, foot=widened)
-        for i, value in enumerate(t[keep]):
-            mosaic.over(0, i, f"{symbol} = {_short(value, 2)}" if i == 0 else _short(value, 2))
+        labels = [f"{symbol} = {_short(value, 2)}" if i == 0 else _short(value, 2) for i, value in enumerate(t[keep])]
+        size = mosaic.size_of(labels)
+        for i, label in enumerate(labels):
+            mosaic.over(0, i, label, size)
         return mosaic.figure
     figure = _figure(5.0, 5.2)
     ax = figure.subplots()
@@ -663,7 +665,7 @@ class _Mosaic:
         head: Space for text above the rows, in points.
         every: Whether that is above every row, or only the first.
         widest: The width of the longest text above an image, in points; a small image is enlarged to it.
-        foot: Whether the grey range was widened, to be said below.
+        foot: Whether the range was widened, to be said below.
     """
 
     def __init__(
@@ -704,7 +706,8 @@ class _Mosaic:
         self.ax.set_axis_off()
         self.ax.imshow(canvas, interpolation="nearest", extent=(0, size[1], size[0], 0), aspect="auto")
         if foot:
-            self._text(self.left + self.gap, size[0] - bottom / 2, _FOOT, fontsize=SMALL, color=MUTED, va="center")
+            fits = SMALL * min(1.0, (size[1] - self.left - 2 * self.gap) / dot / (_text_width(_FOOT) * SMALL / TEXT))
+            self._text(self.left + self.gap, size[0] - bottom / 2, _FOOT, fontsize=fits, color=MUTED, va="center")
 
     def _corner(self, row: int, column: int) -> tuple[int, int]:
         """Dots from the top and the left to an image."""
@@ -715,10 +718,15 @@ class _Mosaic:
         given: dict[str, Any] = {"fontsize": TEXT, "color": INK, "parse_math": False} | style
         self.ax.text(x, y, text, **given)
 
-    def over(self, row: int, column: int, text: str) -> None:
+    def size_of(self, labels: Sequence[str]) -> float:
+        """The size at which none of the labels above neighbouring images runs into another, at most `TEXT`."""
+        room = (self.cell[1] + self.gap) * 72 / DPI - TEXT / 2
+        return TEXT * min(1.0, room / max(map(_text_width, labels)))
+
+    def over(self, row: int, column: int, text: str, size: float = TEXT) -> None:
         """Text centred above an image."""
         y, x = self._corner(row, column)
-        self._text(x + self.cell[1] / 2, y - 0.45 * self.head, text, ha="center", va="center")
+        self._text(x + self.cell[1] / 2, y - 0.45 * self.head, text, ha="center", va="center", fontsize=size)
 
     def above(self, column: int, text: str) -> None:
         """Text above the first row that begins with the image of a column."""
@@ -731,7 +739,7 @@ class _Mosaic:
         self._text(x - 2 * self.gap, y + self.cell[0] / 2, text, ha="right", va="center")
 
 
-_FOOT = "grey range widened beyond the data's where noise exceeds it"
+_FOOT = "range widened beyond the data's where noise exceeds it"
 
 
 def _numbers(values: Array, name: str, ndim: int, allow_nan: bool = False) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Fixtures that the tests of SDEs, preconditionings and score models share."""
 
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import torch
@@ -10,6 +12,13 @@ from scoresde.score import GaussianMixtureScore
 from scoresde.sde import DDPMSDE, EDMSDE, NCSNSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 
 torch.set_num_threads(1)  # the suite runs on two workers
+
+# What starts the suite may have signals ignored, as nohup and the background of a shell have, and the command leaves
+# ignored ones ignored; tests of signals, and the processes that they start, want those of a terminal.
+for _signal, _handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(_signal, _handler)
 
 SDES = {
     "vp": VPSDE(),
