@@ -532,6 +532,12 @@ def test_the_columns_of_the_main_measures_come_first(tmp_path: Path) -> None:
     assert head[:4] == ["no.", "lr", "bits/dim ↓", "coverage ↑"]
 
 
+def test_configurations_that_are_equal_are_counted_without_the_best_itself(tmp_path: Path) -> None:
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        make_run(tmp_path / name, lr=lr, bits=2.0)
+    assert "with lr=0.1; 1 other within two standard errors." in Page(write_report(tmp_path)).text
+
+
 def test_one_configuration_has_no_ranking(tmp_path: Path) -> None:
     for seed in range(3):
         make_run(tmp_path / f"{seed}", seed=seed, bits=2.0 + seed)

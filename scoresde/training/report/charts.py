@@ -183,18 +183,16 @@ def _named(run: Series, traces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"name": name, "legendgroup": name, "showlegend": shown, "hovertemplate": own}
 
 
-def ranking(title: str, hint: str, rows: Sequence[Row], better: int, real: Value | None = None) -> Chart:
+def ranking(title: str, hint: str, rows: Sequence[Row], real: Value | None = None) -> Chart:
     """A chart of one measure of every configuration, the best at the top.
 
     Args:
         title: Name of the measure.
         hint: What it is of.
-        rows: One for each configuration, at least two.
-        better: 1 if higher values are better, -1 if lower ones are.
+        rows: One for each configuration, at least two, the best first.
         real: What real data score, as a line to compare with.
     """
-    ordered = sorted(rows, key=lambda row: -better * row.mean.value)
-    shown = ordered[:_MOST_ROWS]
+    shown = rows[:_MOST_ROWS]
     places = list(range(len(shown)))
     means = [row.mean.value for row in shown]
     bars = {"error_x": {**_bars([row.mean.stderr or 0.0 for row in shown])["error_y"], "thickness": 1.5, "width": 4}}
@@ -216,8 +214,8 @@ def ranking(title: str, hint: str, rows: Sequence[Row], better: int, real: Value
     ticks = [f"<b>{names[0]}</b>", *names[1:]]
     caption = f"{hint[0].upper()}{hint[1:]}, best first; whiskers: ± standard error"
     caption += ", of the scatter over training seeds where there are several." if len(single) > len(shown) else "."
-    if len(shown) < len(ordered):
-        caption += f" The best {len(shown)} of {len(ordered)}."
+    if len(shown) < len(rows):
+        caption += f" The best {len(shown)} of {len(rows)}."
     tall = max(1, max(name.count("<br>") + 1 for name in names))
     layout = {
         "height": max(320, 150 + len(shown) * (12 + 16 * tall)),

@@ -20,6 +20,8 @@ from scoresde.training.report.numbers import (
     text,
 )
 from scoresde.training.report.reading import Run
+from scoresde.training.report.sentence import dimensions
+from scoresde.training.report.tables import main_metric
 
 __all__ = [
     "SEED",
@@ -31,6 +33,7 @@ __all__ = [
     "data_set",
     "differing",
     "label",
+    "main_measures",
     "measured",
     "measures",
     "number_of",
@@ -191,6 +194,7 @@ class Measure:
         show: A value as text.
         better: 1 if higher values are better, -1 if lower ones are, 0 if neither.
         reference: What real data score in a run's evaluation; None where there is no such thing.
+        metric: The name of a metric of samples; empty for other measures.
     """
 
     title: str
@@ -199,6 +203,7 @@ class Measure:
     show: Callable[[Value], str]
     better: int = 0
     reference: Callable[[Run], Value | None] = lambda run: None
+    metric: str = ""
 
     def mean(self, runs: Sequence[Run]) -> Value | None:
         """The mean over repeats, with their scatter as its error; None if no run has a value."""
@@ -207,19 +212,18 @@ class Measure:
 
 
 def measured(
-    runs: Sequence[Run], groups: Sequence[Sequence[int]], first: Sequence[Measure] = (), mark: bool = False
+    measures: Sequence[Measure], runs: Sequence[Run], groups: Sequence[Sequence[int]], mark: bool = False
 ) -> list[Column]:
     """The columns of what was measured, for groups of runs: their means with errors, the best marked.
 
     Args:
+        measures: A column for each that any of the groups has a value of.
         runs: All of them.
         groups: A row for each, by places in `runs`.
-        first: Measures whose columns come before others.
         mark: Mark means over a single run, or over fewer runs than the group has.
     """
     made = []
-    titles = [measure.title for measure in first]
-    for measure in sorted(measures(runs), key=lambda m: titles.index(m.title) if m.title in titles else len(titles)):
+    for measure in measures:
         means = [measure.mean([runs[place] for place in group]) for group in groups]
         if not any(means):
             continue
@@ -273,7 +277,7 @@ def _count(value: Value) -> str:
 
 
 def measures(runs: Sequence[Run]) -> list[Measure]:
-    """All that can be measured of these runs, likelihoods first, then the quality of samples."""
+    """All that these runs have values of: first what they are judged by, as `main_measures` has it."""
 
     def entry(*path: str, error: str = "") -> Callable[[Run], Value | None]:
         def read(run: Run) -> Value | None:
@@ -292,15 +296,23 @@ def measures(runs: Sequence[Run]) -> list[Measure]:
         better = -1 if name in LOWER_IS_BETTER else 1 if name in HIGHER_IS_BETTER else 0
         read = entry("samples", "metrics", name, "value", error="stderr")
         real = entry("reference", name, "value", error="stderr")
-        made.append(
-            Measure(directed_title(name), "samples against held-out data", read, _shown, better, reference=real)
-        )
+        made.append(Measure(directed_title(name), "samples against held-out data", read, _shown, better, real, name))
     made += [
         Measure("last loss", "the last training loss in the log", entry("training", "loss"), _shown),
         Measure("training", "time of training", entry("training", "seconds"), _shown_time),
         Measure("parameters", "of the network", entry("parameters"), _count),
     ]
-    return made
+    known = [measure for measure in made if any(measure.read(run) is not None for run in runs)]
+    main = main_measures(known, runs)
+    return main + [measure for measure in known if measure not in main]
+
+
+def main_measures(measures: Sequence[Measure], runs: Sequence[Run]) -> list[Measure]:
+    """The measures that runs are judged by: the held-out likelihood, and the main metric of samples."""
+    metrics = [measure.metric for measure in measures if measure.metric]
+    quality = main_metric(metrics, dimensions(runs[0])) if metrics else None
+    likelihoods = [measure for measure in measures if measure.better and not measure.metric]
+    return likelihoods[:1] + [measure for measure in measures if measure.metric and measure.metric == quality]
 
 
 def _likelihoods(conditional: bool, in_bits: bool) -> list[Measure]:

@@ -8,12 +8,11 @@ from pathlib import Path
 from scoresde.training.report import charts, comparing
 from scoresde.training.report.charts import Chart, Palette
 from scoresde.training.report.comparing import SEED, Cell, Column, Measure
-from scoresde.training.report.numbers import Value, as_dict, directed_title
+from scoresde.training.report.numbers import Value, as_dict
 from scoresde.training.report.page import render
 from scoresde.training.report.pictures import Picture, pictures
 from scoresde.training.report.reading import Job, Run, read_sweep
-from scoresde.training.report.sentence import dimensions
-from scoresde.training.report.tables import Table, main_metric, tables
+from scoresde.training.report.tables import Table, tables
 
 __all__ = ["sweep_page"]
 
@@ -126,18 +125,24 @@ def _section(data: str, runs: list[Run], directory: Path, number: int, made: lis
     views = []
     for place, run in enumerate(runs):
         views.append(_view(run, keys, directory, f"run-{number}-{place}", f"{place + 1}. "))
+    measures = comparing.measures(runs)
+    main = comparing.main_measures(measures, runs)
     configurations = _configurations(runs, groups, keys)
-    section = Section(data, _sentence(runs, groups, keys, configurations), views, [], notes=comparing.conditions(runs))
+    ranked = _ranked(configurations, main[0]) if main else []
+    sentence = _sentence(len(runs), keys, configurations)
+    if len(ranked) > 1:
+        sentence += _best(ranked, main[0])
+    section = Section(data, sentence, views, [], notes=comparing.conditions(runs))
     if any(len(group) > 1 for group in groups):
-        section.grids.append(_averages(runs, groups, keys, views))
-    section.grids.append(_every_run(runs, keys, views))
+        section.grids.append(_averages(measures, runs, groups, keys, views))
+    section.grids.append(_every_run(measures, runs, keys, views))
     if sum(map(len, groups)) < len(runs):
         section.notes.append("Runs with the configuration and seed of another are no repeats: one of each is averaged.")
     shared = {
         place: configuration.name
-        for configuration, group in zip(configurations, groups, strict=True)
-        for place in group
-        if len(group) > 1
+        for configuration in configurations
+        for place in configuration.places
+        if len(configuration.places) > 1
     }
     series = [
         # Copies of a run have no tone of their own.
@@ -155,7 +160,7 @@ def _section(data: str, runs: list[Run], directory: Path, number: int, made: lis
     ]
     bits = any(as_dict(run.summary.get("likelihood")).get("bits_per_dim") is not None for run in runs)
     for drawn, into in (
-        (_results(runs, configurations, keys), section.results),
+        (_results(main, configurations, keys), section.results),
         (
             [
                 *charts.frontiers(series, palette),
@@ -170,9 +175,10 @@ def _section(data: str, runs: list[Run], directory: Path, number: int, made: lis
             if chart is not None:
                 into.append((len(made), chart))
                 made.append(chart)
-    firsts = [group[0] for group in groups]
-    order = _order(runs, configurations)
-    for place in (firsts[number] for number in order):
+    # The best first; those that were not measured at the end, as they come.
+    order = [configuration.places[0] for configuration, _ in ranked]
+    order += [c.places[0] for c in configurations if c.places[0] not in order]
+    for place in order:
         found = {
             picture.file: picture for picture in pictures(runs[place].directory, views[place].notes, (_DATA, *_SAMPLES))
         }
@@ -185,53 +191,44 @@ def _section(data: str, runs: list[Run], directory: Path, number: int, made: lis
     return section
 
 
-def _order(runs: list[Run], configurations: list["_Configuration"]) -> list[int]:
-    """The configurations by the first main measure, the best first; those without it at the end, as they come."""
-    places = list(range(len(configurations)))
-    for measure in _main(runs)[:1]:
-        means = [measure.mean(c.runs) for c in configurations]
-        known = [p for p in places if means[p] is not None]
-        known.sort(key=lambda p: -measure.better * means[p].value)  # type: ignore[union-attr]
-        return known + [p for p in places if means[p] is None]
-    return places
-
-
 @dataclass(frozen=True)
 class _Configuration:
-    """Runs that differ in their seed alone: what sets them apart from others, and the settings in which they do."""
+    """Runs that differ in their seed alone, also by their places, and what sets them apart from others."""
 
     name: str
     runs: list[Run]
+    places: list[int]
 
 
 def _configurations(runs: list[Run], groups: list[list[int]], keys: list[str]) -> list[_Configuration]:
     keys = [key for key in keys if key != SEED]
-    return [_Configuration(comparing.label(runs[group[0]], keys), [runs[place] for place in group]) for group in groups]
+    return [
+        _Configuration(comparing.label(runs[group[0]], keys), [runs[place] for place in group], group)
+        for group in groups
+    ]
 
 
-def _main(runs: list[Run]) -> list[Measure]:
-    """The measures that a sweep is judged by: the held-out likelihood, and the quality of samples."""
-    known = [m for m in comparing.measures(runs) if m.better and any(m.read(run) is not None for run in runs)]
-    metrics = dict.fromkeys(k for run in runs for k in as_dict(as_dict(run.summary.get("samples")).get("metrics")))
-    quality = directed_title(main_metric(metrics, dimensions(runs[0]))) if metrics else ""
-    likelihoods = [m for m in known if m.title not in map(directed_title, metrics)]
-    return [*likelihoods[:1], *(m for m in known if m.title == quality)]
+def _ranked(configurations: list[_Configuration], measure: Measure) -> list[tuple[_Configuration, Value]]:
+    """The configurations that a measure has a mean for, the best first."""
+    means = [(configuration, measure.mean(configuration.runs)) for configuration in configurations]
+    known = [(configuration, mean) for configuration, mean in means if mean is not None]
+    return sorted(known, key=lambda pair: -measure.better * pair[1].value)
 
 
-def _results(runs: list[Run], configurations: list[_Configuration], keys: list[str]) -> list[Chart]:
+def _results(main: list[Measure], configurations: list[_Configuration], keys: list[str]) -> list[Chart]:
     """Charts of the main measures: every configuration, and against each setting that is a number."""
     made = []
-    numeric = [key for key in keys if key != SEED and _is_scale([c.runs[0] for c in configurations], key)]
-    for measure in _main(runs):
-        means = [(c, measure.mean(c.runs)) for c in configurations]
-        known = [(c, mean) for c, mean in means if mean is not None]
+    firsts = [configuration.runs[0] for configuration in configurations]
+    numeric = [key for key in keys if key != SEED and _is_scale(firsts, key)]
+    for measure in main:
+        known = _ranked(configurations, measure)
         if len(known) < 2:
             continue
         rows = [
             charts.Row(c.name, mean, [v.value for v in map(measure.read, c.runs) if v is not None]) for c, mean in known
         ]
-        real = [value for value in map(measure.reference, runs) if value is not None]
-        made.append(charts.ranking(measure.title, measure.hint, rows, measure.better, real[0] if real else None))
+        real = [value for c in configurations for value in map(measure.reference, c.runs) if value is not None]
+        made.append(charts.ranking(measure.title, measure.hint, rows, real[0] if real else None))
         for key in numeric[:_MOST_SCALES]:
             rest = [other for other in keys if other not in (key, SEED)]
             lines: dict[str, list[tuple[float, Value]]] = {}
@@ -257,8 +254,8 @@ def _is_scale(runs: list[Run], key: str) -> bool:
     return None not in found and len(set(found)) > 2
 
 
-def _sentence(runs: list[Run], groups: list[list[int]], keys: list[str], configurations: list[_Configuration]) -> str:
-    """A sentence on what was run and which was best, for people who read no further."""
+def _sentence(count: int, keys: list[str], configurations: list[_Configuration]) -> str:
+    """A sentence on what was run, for people who read no further."""
     firsts = [c.runs[0] for c in configurations]
     parts = []
     for key in (key for key in keys if key != SEED):
@@ -268,21 +265,23 @@ def _sentence(runs: list[Run], groups: list[list[int]], keys: list[str], configu
         parts.append(
             f"{column.title} ({', '.join(values)})" if len(values) <= 6 else f"{len(values)} values of {column.title}"
         )
-    fewest, most = min(map(len, groups)), max(map(len, groups))
+    sizes = [len(configuration.places) for configuration in configurations]
+    fewest, most = min(sizes), max(sizes)
     seeds = f", {'up to ' if fewest < most else ''}{most} training seeds each" if most > 1 else ""
-    count = f"{len(runs)} run{'s' * (len(runs) != 1)}"
-    made = f"{count}{': ' + ', '.join(parts[:5]) if parts else ''}{' and more' if len(parts) > 5 else ''}{seeds}."
-    for measure in _main(runs)[:1]:
-        means = [(measure.mean(c.runs), c) for c in configurations]
-        known = [(mean, c) for mean, c in means if mean is not None]
-        if len(known) > 1:
-            mean, first = max(known, key=lambda pair: measure.better * pair[0].value)
-            errors = all(mean.stderr is not None for mean, _ in known)
-            near = comparing.best([mean for mean, _ in known], measure.better).count("") if errors else 0
-            title = measure.title.rstrip(" ↑↓")
-            made += f" Best {title}: {measure.show(mean)} with {first.name}"
-            made += f"; {near} other{'s' * (near > 1)} within two standard errors." if near else "."
-    return made
+    told = f": {', '.join(parts[:5])}" if parts else ""
+    more = " and more" if len(parts) > 5 else ""
+    return f"{count} run{'s' * (count != 1)}{told}{more}{seeds}."
+
+
+def _best(ranked: list[tuple[_Configuration, Value]], measure: Measure) -> str:
+    """A sentence on the best, and on how many the errors do not tell from it."""
+    first, mean = ranked[0]
+    means = [mean for _, mean in ranked]
+    made = f" Best {measure.title.rstrip(' ↑↓')}: {measure.show(mean)} with {first.name}"
+    near = len(means) - 1 - comparing.best(means, measure.better).count("worse")
+    if near and all(mean.stderr is not None for mean in means):
+        made += f"; {near} other{'s' * (near > 1)} within two standard errors"
+    return f"{made}."
 
 
 def _view(run: Run, keys: list[str], directory: Path, anchor: str, prefix: str) -> RunView:
@@ -293,7 +292,7 @@ def _view(run: Run, keys: list[str], directory: Path, anchor: str, prefix: str) 
     return RunView(anchor, run.name, label, place, settings, tables(run.summary, run.comparisons), run.text, run.notes)
 
 
-def _every_run(runs: list[Run], keys: list[str], views: list[RunView]) -> Grid:
+def _every_run(measures: list[Measure], runs: list[Run], keys: list[str], views: list[RunView]) -> Grid:
     number = Column("no.", [Cell(str(place + 1), place + 1) for place in range(len(runs))])
     name = Column("run", [Cell(view.name, view.name) for view in views])
     singles = [[place] for place in range(len(runs))]
@@ -302,13 +301,15 @@ def _every_run(runs: list[Run], keys: list[str], views: list[RunView]) -> Grid:
     if not keys and len(runs) > 1:
         note += " The configurations do not differ."
     links = [view.anchor for view in views]
-    return Grid("Runs", [number, *settings, *comparing.measured(runs, singles, _main(runs)), name], links, note)
+    return Grid("Runs", [number, *settings, *comparing.measured(measures, runs, singles), name], links, note)
 
 
 _MARKS = "Bold: the best. Grey: worse, by more than two standard errors of the difference."
 
 
-def _averages(runs: list[Run], groups: list[list[int]], keys: list[str], views: list[RunView]) -> Grid:
+def _averages(
+    measures: list[Measure], runs: list[Run], groups: list[list[int]], keys: list[str], views: list[RunView]
+) -> Grid:
     """A row for each configuration, over its training seeds."""
     keys = [key for key in keys if key != SEED]
     firsts = [runs[group[0]] for group in groups]
@@ -319,7 +320,7 @@ def _averages(runs: list[Run], groups: list[list[int]], keys: list[str], views: 
         ),
         *(comparing.setting(firsts, key, keys) for key in keys),
         Column("seeds", [Cell(str(len(group)), len(group)) for group in groups], "repeats that are averaged"),
-        *comparing.measured(runs, groups, _main(runs), mark=True),
+        *comparing.measured(measures, runs, groups, mark=True),
     ]
     note = (
         "Means over R training seeds, ± the scatter between them / √R: that holds chance in training, but not the "
