@@ -23,6 +23,7 @@ from scoresde.training.declarations import declaration
 from scoresde.training.modules import find_in
 from scoresde.training.options import kind_of, option_problems, run_problem
 from scoresde.training.signatures import fits, problems
+from scoresde.training.start import DATA_PATHS
 
 __all__ = [
     "UnreadKey",
@@ -40,10 +41,7 @@ __all__ = [
 
 
 # Last parts of keys whose values are files or folders.
-_PATHS = (
-    "path", "test_path", "paths", "root", "folder", "dir", "out", "data_dir", "cache_dir", "data_files", "run", "runs",
-    "searchpath",
-)  # fmt: skip
+_PATHS = (*DATA_PATHS, "paths", "root", "folder", "dir", "out", "cache_dir", "run", "runs", "searchpath")
 
 # Groups that a command takes from the run if none is chosen: overrides inside them change the run's own.
 _OWN = {

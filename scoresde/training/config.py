@@ -23,7 +23,7 @@ from scoresde.data import Data
 from scoresde.limits import check_steps
 from scoresde.training.modules import folders_for, packages, top_level
 from scoresde.training.signatures import problems
-from scoresde.training.start import from_start
+from scoresde.training.start import DATA_PATHS, from_start
 
 __all__ = ["ConfigError", "check_arguments", "check_local", "check_plain", "check_targets", "instantiate"]
 
@@ -309,7 +309,7 @@ def _build(node: Any, allow: Sequence[str], arguments: dict[str, Any] | None = N
 
 def _placed(key: str, value: Any) -> Any:
     """The value of an argument; the path of a file that exists, as it is from where the command was started."""
-    if key in ("path", "test_path", "data_dir", "data_files"):
+    if key in DATA_PATHS:
         if isinstance(value, str):
             place = from_start(value)
             return place if os.path.exists(place) else value  # also names on a hub are paths of data

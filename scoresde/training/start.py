@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["from_start", "started_in"]
+__all__ = ["DATA_PATHS", "from_start", "started_in"]
+
+DATA_PATHS = ("path", "test_path", "data_dir", "data_files")
+"""Arguments of data that are files and folders, or lists or mappings of them."""
 
 _start: Path | None = None
 
