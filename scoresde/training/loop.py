@@ -52,8 +52,8 @@ _log = logging.getLogger(__name__)
 
 # Streams of SampleNoise that training uses; 0 to 2 belong to sampling and likelihoods.
 _STREAM = 3
-# Steps between evaluations of the held-out loss, and its samples in batches: a fiftieth of the time of training at most,
-# as measured on images and in the plane.
+# Steps between evaluations of the held-out loss, and its samples in batches: measured on images and in the plane, a
+# fiftieth of the time of training.
 _HELD_OUT_EVERY, _HELD_OUT_BATCHES = 50, 2
 
 
