@@ -50,7 +50,7 @@ __all__ = ["Interrupted", "NoiseLevels", "Trainer", "Training", "TrainingFailed"
 
 _log = logging.getLogger(__name__)
 
-# Streams of SampleNoise that training uses; 0 to 2 belong to sampling and likelihoods.
+# Streams of SampleNoise that training uses, but for 6, which is the ELBO's; 0 to 2 belong to sampling and likelihoods.
 _STREAM = 3
 # Steps between evaluations of the held-out loss, and its samples in batches: measured on images and in the plane, a
 # fiftieth of the time of training.
@@ -419,7 +419,7 @@ class Trainer:
         options, device = self.options, self.accelerator.device
         order = torch.randperm(len(self.data.test), generator=torch.Generator().manual_seed(options.seed))
         chosen = order[: _HELD_OUT_BATCHES * options.batch_size]
-        noise = SampleNoise(options.seed, torch.arange(len(chosen)), self.data.shape, device=device, stream=_STREAM + 3)
+        noise = SampleNoise(options.seed, torch.arange(len(chosen)), self.data.shape, device=device, stream=_STREAM + 4)
         # Stratified like the batches; a draw of their own would let the curve jump.
         u = (torch.arange(len(chosen), dtype=torch.float64) + 0.5) / len(chosen)
         u = u[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(options.seed))]
