@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import scoresde
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,6 +33,29 @@ def test_wheel_has_the_configuration_and_the_template(wheel: Path) -> None:
     assert configs <= names
     templates = "scoresde/training/report/templates"
     assert {f"{templates}/run.html.j2", f"{templates}/sweep.html.j2", f"{templates}/script.js"} <= names
+
+
+def test_wheel_says_that_it_is_typed_and_which_version_it_is(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert "scoresde/py.typed" in archive.namelist()
+        metadata = archive.read(f"scoresde-{scoresde.__version__}.dist-info/METADATA").decode()
+    assert f"\nVersion: {scoresde.__version__}\n" in metadata
+    assert "\nClassifier: Typing :: Typed\n" in metadata
+
+
+def test_source_distribution_has_the_pages_beside_the_code(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    pages = {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md"}
+    documents = {str(p.relative_to(ROOT)) for folder in ("docs", "examples") for p in (ROOT / folder).glob("*.*")}
+    assert documents
+    assert {*pages, *documents, "constraints.txt"} <= names
 
 
 def test_command_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
