@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 from scoresde.likelihood import Hutchinson, bayes_classify, class_log_prob
-from scoresde.training.run import Run
+from scoresde.runs.directory import Run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

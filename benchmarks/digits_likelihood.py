@@ -16,8 +16,8 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from scoresde.data import digits
+from scoresde.runs.directory import Run
 from scoresde.sampling import SampleNoise
-from scoresde.training.run import Run
 
 GRID = {
     "full": ((1, 2, 5, 10, 20, 30), (1e-3, 3e-3, 1e-2)),

@@ -13,11 +13,11 @@ from solvers import digits, ring
 from torch import Tensor
 
 from scoresde.likelihood import CovarianceScaling, Exact, log_likelihood
-from scoresde.ode import DOP853
+from scoresde.numerics.ode import DOP853
+from scoresde.runs.directory import Run
 from scoresde.sampling import SampleNoise
 from scoresde.score import GaussianMixtureScore, ScoreModel, with_sde
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, SubVPSDE
-from scoresde.training.run import Run
 
 SDES: dict[str, Callable[[], SDE]] = {"vp": VPSDE, "subvp": SubVPSDE, "ve": VESDE, "edm": EDMSDE}
 TRUTH = 1e-4  # nats a step

@@ -5,6 +5,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
+from scoresde.version import __version__
+
 if "ipykernel" in sys.modules:
     # A notebook without ipywidgets gets progress bars of text; tqdm would warn of that, at its first import only.
     with warnings.catch_warnings():
@@ -14,15 +16,11 @@ if "ipykernel" in sys.modules:
 if TYPE_CHECKING:
     from scoresde import (
         compare,
-        comparisons,
         data,
-        divergence,
-        frontiers,
         likelihood,
         metrics,
         networks,
         objectives,
-        ode,
         plots,
         preconditioning,
         sampling,
@@ -31,21 +29,17 @@ if TYPE_CHECKING:
         statistics,
         training,
     )
-    from scoresde.training.run import load
+    from scoresde.runs.directory import load
 
 __all__ = [
     "__version__",
     "compare",
-    "comparisons",
     "data",
-    "divergence",
-    "frontiers",
     "likelihood",
     "load",
     "metrics",
     "networks",
     "objectives",
-    "ode",
     "plots",
     "preconditioning",
     "sampling",
@@ -55,16 +49,17 @@ __all__ = [
     "training",
 ]
 
-__version__ = "0.1.0"
+# Importable for one more release, with a DeprecationWarning.
+_MOVED = ("comparisons", "divergence", "frontiers", "ode", "reprs")
 
 
 def __getattr__(name: str) -> object:
     # Late, so that `import scoresde` takes no time, and `scoresde.sde` needs neither Hydra nor Accelerate.
     if name == "load":
-        from scoresde.training.run import load
+        from scoresde.runs.directory import load
 
         return load
-    if name in __all__:
+    if name in __all__ or name in _MOVED:
         return importlib.import_module(f"scoresde.{name}")
     raise AttributeError(f"module 'scoresde' has no attribute {name!r}")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.arguments import as_tensor, checked
-from scoresde.dct import DCT
+from scoresde.numerics.dct import DCT
 
 __all__ = ["Statistics", "at_least_float32"]
 

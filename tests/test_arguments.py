@@ -22,11 +22,11 @@ from scoresde.likelihood import Exact, bits_per_dim, decode, encode, log_likelih
 from scoresde.metrics import sliced_wasserstein
 from scoresde.networks import MLP
 from scoresde.preconditioning import EDMPreconditioning
+from scoresde.runs.directory import Run
 from scoresde.sampling import Heun, KarrasGrid, Sampler, Solver
 from scoresde.score import GaussianMixtureScore, NetworkScore, with_sde
 from scoresde.sde import DDPMSDE, VPSDE
 from scoresde.training import fit
-from scoresde.training.run import Run
 
 MODULES = [name for name in scoresde.__all__ if name not in ("__version__", "load")]
 

@@ -9,7 +9,8 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from scoresde.bounded import (
+from scoresde.cli import conf_dir
+from scoresde.storage.bounded import (
     CheckpointError,
     DamagedFile,
     Limits,
@@ -22,7 +23,6 @@ from scoresde.bounded import (
     read_tensor_header,
     read_yaml,
 )
-from scoresde.cli import conf_dir
 
 FILE = Path("x.yaml")
 SMALL = Limits(size=100, values=20, depth=5)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scoresde.compare import COLUMNS, METRICS, Comparison, compare, concat, root_mean_square, summarise
-from scoresde.comparisons import check_comparable, table, to_frame
+from scoresde.compare.frame import check_comparable, table, to_frame
 from scoresde.data import Affine
 from scoresde.metrics import evaluate_samples
 from scoresde.sampling import (

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from scoresde.digests import digest, is_intact
+from scoresde.storage.digests import digest, is_intact
 
 
 def test_the_order_and_the_layout_do_not_matter() -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scoresde.divergence import _CHEAPER, Auto, Divergence, Exact, Hutchinson, Known, Probing
 from scoresde.networks import UNet
+from scoresde.numerics.trace import _CHEAPER, Auto, Divergence, Exact, Hutchinson, Known, Probing
 from scoresde.sde import VPSDE
 
 F64 = torch.float64
@@ -98,7 +98,7 @@ def test_exact_works_on_what_memory_holds(x: Tensor, monkeypatch: pytest.MonkeyP
             seen.append(info.batch_size)
             return x.clone(), dims[0]
 
-    monkeypatch.setattr("scoresde.divergence._VALUES", 5 * 6 * 4)
+    monkeypatch.setattr("scoresde.numerics.trace._VALUES", 5 * 6 * 4)
     found = Exact().traces(lambda v: field(Watched.apply(v)), x, 0, torch.arange(5))
     torch.testing.assert_close(found.value, jacobians(field, x).diagonal(dim1=1, dim2=2).sum(1))
     assert seen == [4, 2]
@@ -151,7 +151,7 @@ MODES = {
 @pytest.mark.parametrize("case", MODES)
 def test_the_cheaper_mode_is_found_out_once(x: Tensor, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reverse, forward, factor, expected = MODES[case]
-    monkeypatch.setattr("scoresde.divergence._clock", lambda device: clock[0])
+    monkeypatch.setattr("scoresde.numerics.trace._clock", lambda device: clock[0])
     calls = []
 
     def function(v: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ def test_the_cheaper_mode_is_found_out_once(x: Tensor, case: str, monkeypatch: p
 
 
 def test_nothing_is_tried_where_there_is_nothing_to_gain(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scoresde.divergence._clock", lambda device: clock[0])
+    monkeypatch.setattr("scoresde.numerics.trace._clock", lambda device: clock[0])
 
     def function(v: Tensor) -> Tensor:
         return Slow.apply(v, 1.0, 0.1, 1.0)  # type: ignore[no-any-return]

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from scoresde import plots
-from scoresde.comparisons import COLUMNS, METRICS, to_frame
-from scoresde.frontiers import COLOURS, OTHERS, coloured, frontier, frontiers, pareto
+from scoresde.compare.frame import COLUMNS, METRICS, to_frame
+from scoresde.compare.frontier import COLOURS, OTHERS, coloured, frontier, frontiers, pareto
 
 ATTRS = {
     "n": 100,

@@ -26,14 +26,15 @@ from omegaconf import OmegaConf
 
 import scoresde
 from scoresde.data import npz
+from scoresde.report.reading import read_run
+from scoresde.runs.directory import Run, build_model
+from scoresde.runs.pictures import _column, read_log
+from scoresde.runs.train import train
 from scoresde.sampling import TunedSteps
+from scoresde.storage.table import ResumableTable
 from scoresde.training.loggers import LocalLogger
 from scoresde.training.loop import Trainer
-from scoresde.training.pictures import _column, read_log
-from scoresde.training.pipeline import train
-from scoresde.training.report.reading import read_run
-from scoresde.training.run import Run, build_model, data_statistics
-from scoresde.training.table import ResumableTable
+from scoresde.training.moments import data_statistics
 
 CONFIG = """
 data: {_target_: scoresde.data.npz, path: points.npz, test_size: 20, seed: 0}
@@ -72,7 +73,7 @@ evaluation:
   batch_size: 8
   seed: 0
   dequantisation: {_target_: scoresde.likelihood.dequantisation.Uniform}
-  divergence: {_target_: scoresde.divergence.Hutchinson, probes: 1}
+  divergence: {_target_: scoresde.numerics.trace.Hutchinson, probes: 1}
 logger: {_target_: scoresde.training.loggers.LocalLogger}
 """
 # Words of Python's own messages, which say nothing to a user.

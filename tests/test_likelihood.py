@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.data.transforms import Discrete, Identity
-from scoresde.divergence import Exact, Hutchinson
 from scoresde.likelihood import LogLikelihood, bits_per_dim, decode, encode, log_likelihood
-from scoresde.ode import BOSH3
+from scoresde.numerics.ode import BOSH3
+from scoresde.numerics.trace import Exact, Hutchinson
 from scoresde.preconditioning import EDMPreconditioning, NoisePreconditioning, Preconditioning
-from scoresde.sampling.coordinates import Angle
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE
+from scoresde.sde.coordinates import Angle
 
 F64 = torch.float64
 LN2 = math.log(2)

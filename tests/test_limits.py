@@ -1,6 +1,6 @@
 import pytest
 
-from scoresde.limits import check_memory, check_steps, gib
+from scoresde.storage.limits import check_memory, check_steps, gib
 
 
 def test_memory_has_a_limit_that_the_user_raises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Status, Tableau, follow, integrate
+from scoresde.numerics.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Status, Tableau, follow, integrate
 
 F64 = torch.float64
 PAIRS = {"bosh3": BOSH3, "dopri5": DORMAND_PRINCE, "tsit5": TSIT5, "dop853": DOP853}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoresde import panels
+from scoresde.plots import panels
 
 
 def test_a_pixel_of_a_mosaic_is_a_whole_number_of_pixels_of_the_page() -> None:

@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from scoresde import plots, reprs
 from scoresde.data import Discrete
 from scoresde.likelihood import Exact, bits_per_dim, elbo, log_likelihood
+from scoresde.runs.directory import Run
 from scoresde.sampling import Adaptive, Heun, KarrasGrid, Sampler, Samples, UniformTime
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import VPSDE
-from scoresde.training.run import Run
 
 
 class _Reader(HTMLParser):

@@ -14,13 +14,13 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from scoresde.cli import conf_dir
+from scoresde.config.targets import instantiate
 from scoresde.networks import MLP
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.sampling import Sampler
 from scoresde.score import GaussianMixtureScore, NetworkScore
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.statistics import Statistics
-from scoresde.training.config import instantiate
 
 # It needs a file made by `scoresde tune`.
 NAMES = sorted(path.stem for path in (conf_dir() / "sampler").glob("*.yaml") if path.stem != "tuned")

@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from scipy.fft import dctn
 
-from scoresde.dct import DCT, dct_matrix
+from scoresde.numerics.dct import DCT, dct_matrix
+from scoresde.runs.directory import Run, build_model
 from scoresde.statistics import Statistics
-from scoresde.training.run import Run, build_model
 
 
 def samples(n: int = 500, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:

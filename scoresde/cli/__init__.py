@@ -16,28 +16,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from scoresde.cli.names import COMMANDS, OTHERS
 from scoresde.cli.processes import leave_at_once
 
 if TYPE_CHECKING:
-    from scoresde.cli.choices import conf_dir
+    from scoresde.cli.catalogue import conf_dir
 
-__all__ = ["conf_dir", "main"]
-
-COMMANDS = {
-    "train": "train a model, then sample, compute its likelihood and write a report",
-    "sample": "draw samples from a trained run",
-    "likelihood": "log-likelihood of data under a trained run",
-    "compare": "samplers × numbers of steps × seeds on a trained run, with a picture of error against cost",
-    "evaluate": "quality of a run's samples against held-out data",
-    "tune": "find the times and coefficients that suit a trained run at a few evaluations",
-    "dequantise": "train the flow that dequantisation=variational uses",
-    "report": "one page about a run, or about all runs of a sweep or a folder",
-}
-OTHERS = {
-    "convert": "data of other formats as an .npz file, or as pictures in a zip or folder",
-    "list": "what there is to choose: scoresde list samplers",
-    "completion": "tab completion for bash, zsh or fish",
-}
+__all__ = ["COMMANDS", "OTHERS", "conf_dir", "main"]
 
 _USAGE = """usage: scoresde COMMAND [key=value ...] [--multirun] [-q | -v]
 
@@ -66,14 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def __getattr__(name: str) -> object:
     if name == "conf_dir":
-        from scoresde.cli.choices import conf_dir
+        from scoresde.cli.catalogue import conf_dir
 
         return conf_dir
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _main(arguments: Sequence[str] | None) -> None:
-    from scoresde.cli.output import Verbosity, configure, fail, nearest, tolerate_encoding, without_verbosity
+    from scoresde.cli.console import Verbosity, configure, fail, nearest, tolerate_encoding, without_verbosity
     from scoresde.cli.streams import end_of_output, outlive_readers
 
     outlive_readers()
@@ -98,7 +83,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         end_of_output()
         sys.exit(0)
     elif command == "list":
-        from scoresde.cli.choices import show
+        from scoresde.cli.catalogue import show
 
         show(rest)
         end_of_output()
@@ -114,7 +99,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         print(script(rest))
         end_of_output()
     elif command in COMMANDS and {"-h", "--help"} & set(rest):
-        from scoresde.cli.choices import show_command
+        from scoresde.cli.catalogue import show_command
 
         show_command(command, rest)
         end_of_output()
@@ -133,8 +118,8 @@ def _main(arguments: Sequence[str] | None) -> None:
 
 
 def _usage() -> str:
-    from scoresde.cli.choices import options
-    from scoresde.cli.output import wrapped
+    from scoresde.cli.catalogue import options
+    from scoresde.cli.console import wrapped
 
     commands = "\n".join(f"  {name:<11} {text}" for name, text in {**COMMANDS, **OTHERS}.items())
     choices = "\n".join(wrapped(f"  {group:<11} ", ", ".join(options(group))) for group in _MAIN)

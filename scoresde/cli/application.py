@@ -21,9 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from scoresde import progress, shell
 from scoresde.cli import launchers, sweeps
-from scoresde.cli.choices import check_extras, conf_dir
+from scoresde.cli.catalogue import check_extras, conf_dir
+from scoresde.cli.console import UsageError, Verbosity, configure, fail
 from scoresde.cli.flags import flags_first, show_info
-from scoresde.cli.output import UsageError, Verbosity, configure, fail
+from scoresde.cli.optuna import with_study
 from scoresde.cli.overrides import (
     check_overrides,
     edit_own,
@@ -39,7 +40,6 @@ from scoresde.cli.processes import SHARED, interrupted, interruptible, lost, ran
 from scoresde.cli.settings import settle_paths
 from scoresde.cli.spaces import check_spaces
 from scoresde.cli.streams import end_of_output, outlive_readers
-from scoresde.cli.studies import with_study
 from scoresde.shell import override
 from scoresde.training.interruptions import Stopped
 
@@ -160,8 +160,8 @@ class Job:
         self.verbosity = verbosity
 
     def __call__(self, config: DictConfig) -> Any:
+        from scoresde.config.start import started_in
         from scoresde.training.environment import own_precision
-        from scoresde.training.start import started_in
 
         outlive_readers()  # in a launcher's process, too
         configure(self.verbosity)
@@ -173,15 +173,15 @@ class Job:
 
     def _run(self, config: DictConfig) -> Any:
         from scoresde.cli import commands
-        from scoresde.training.modules import find_in
-        from scoresde.training.start import from_start
+        from scoresde.config.modules import find_in
+        from scoresde.config.start import from_start
 
         find_in(from_start("."), config.allow)
         for key in ("run", "runs"):
             if config.get(key) is not None and not OmegaConf.is_missing(config, key):
                 config[key] = from_start(str(config[key]))
         # Here, where an interruption still ends the process at once.
-        import_module("scoresde.training.report" if self.command == "report" else "scoresde.training.pipeline")
+        import_module("scoresde.report" if self.command == "report" else "scoresde.runs.train")
         interruptible()
         task = commands.TASKS[self.command]
         if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -218,7 +218,7 @@ def _alone(task: Any, config: DictConfig) -> None:
             print(f"\nscoresde: {interrupted(_signum(stop))}{_hint(config)}", file=sys.stderr)
         sys.exit(128 + _signum(stop))
     except Exception as error:
-        from scoresde.training.config import ConfigError
+        from scoresde.options.errors import ConfigError
 
         gone = lost(error)
         if gone is not None:

@@ -15,9 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from scoresde.cli.choices import conf_dir, groups
+from scoresde.cli.catalogue import conf_dir, groups
+from scoresde.cli.console import UsageError, nearest, print_table
 from scoresde.cli.networks import DEFAULT, fit_network
-from scoresde.cli.output import UsageError, nearest, print_table
 from scoresde.cli.overrides import parsed
 from scoresde.cli.settings import apply_changes, declared, with_own
 from scoresde.cli.sweeps import Outcome, note_run, started_again, unfinished
@@ -54,8 +54,8 @@ def _train_one(config: DictConfig) -> Outcome:
 
 
 def _train_run(run: Any, config: DictConfig, data: Any) -> Outcome:
-    from scoresde.training.config import instantiate
-    from scoresde.training.pipeline import train
+    from scoresde.config.targets import instantiate
+    from scoresde.runs.train import train
 
     with open_dict(config):
         config.run = str(run.directory)  # for the message after an interrupt
@@ -157,7 +157,7 @@ def _check_metric(config: DictConfig) -> None:
 
 def _run_to_train(config: DictConfig) -> tuple[Any, list[Path], Any]:
     """The run to start or to go on with, the folders made for it, and its data if loaded to choose the network."""
-    from scoresde.training.run import Run, check_name, config_hash
+    from scoresde.runs.directory import Run, check_name, config_hash
 
     allow = list(config.allow)
     if config.run is not None:
@@ -243,7 +243,7 @@ def _choices() -> str:
 
 
 def _open(config: DictConfig) -> Any:
-    from scoresde.training.run import Run
+    from scoresde.runs.directory import Run
 
     if OmegaConf.is_missing(config, "run"):
         raise UsageError("run is missing: give run=DIR, a directory that `scoresde train` wrote")
@@ -254,7 +254,7 @@ def _open(config: DictConfig) -> Any:
 
 
 def _data(run: Any) -> Any:
-    from scoresde.training.pipeline import limit_threads
+    from scoresde.training.environment import limit_threads
 
     data = run.data()
     limit_threads(data.shape)
@@ -263,7 +263,7 @@ def _data(run: Any) -> Any:
 
 def _data_or_info(run: Any) -> Any:
     """The facts that the run keeps of its data, which are enough to draw samples; an older run's data are loaded."""
-    from scoresde.training.pipeline import limit_threads
+    from scoresde.training.environment import limit_threads
 
     info = run.info()
     if info is None:
@@ -288,8 +288,8 @@ def _data_for(run: Any, model: Any, config: DictConfig, needs_own: bool) -> tupl
     With those the run's own data are loaded only if the command `needs_own`.
     """
     from scoresde.data import DataInfo
-    from scoresde.training.given import given_data
-    from scoresde.training.pictures import has_classes
+    from scoresde.runs.given import given_data
+    from scoresde.runs.pictures import has_classes
 
     info = None if config.get("data") is None else run.info()
     if info is not None and not needs_own:
@@ -309,7 +309,7 @@ def _model(run: Any, config: DictConfig) -> Any:
 
 
 def _sampler(run: Any, config: DictConfig) -> Any:
-    from scoresde.training.config import instantiate
+    from scoresde.config.targets import instantiate
 
     if config.get("sampler") is None:
         return run.make("sampler")
@@ -323,8 +323,9 @@ def _sampler(run: Any, config: DictConfig) -> Any:
 
 
 def _sample(config: DictConfig) -> None:
-    from scoresde.training.pipeline import label_index, sample, sample_settings, saved_samples
-    from scoresde.training.results import digest_of, is_of
+    from scoresde.runs.labels import label_index
+    from scoresde.runs.results import digest_of, is_of
+    from scoresde.runs.sample import sample, sample_settings, saved_samples
 
     run = _open(config)
     sampler, model, data = _sampler(run, config), _model(run, config), _data_to_show(run)
@@ -381,8 +382,8 @@ def _chosen(keys: tuple[str, ...]) -> str:
 
 
 def _likelihood(config: DictConfig) -> Outcome:
+    from scoresde.runs.likelihood import likelihood
     from scoresde.training.environment import processes
-    from scoresde.training.pipeline import likelihood
 
     run = _open(config)
     sharing = processes()
@@ -418,7 +419,7 @@ def _figure(entry: dict[str, Any]) -> tuple[float, str]:
 
 
 def _evaluate(config: DictConfig) -> Outcome:
-    from scoresde.training.pipeline import check_evaluation_size, evaluate
+    from scoresde.runs.evaluate import check_evaluation_size, evaluate
 
     run = _open(config)
     sampler, model = _sampler(run, config), _model(run, config)
@@ -455,8 +456,8 @@ def _evaluate(config: DictConfig) -> Outcome:
 
 
 def _tune(config: DictConfig) -> None:
-    from scoresde.training.pipeline import tune_run
-    from scoresde.training.run import check_name
+    from scoresde.runs.directory import check_name
+    from scoresde.runs.tune import tune_run
 
     run = _open(config)
     began = time.perf_counter()
@@ -473,8 +474,8 @@ _FEW = 24  # lines of a table that is read as a whole
 
 
 def _compare(config: DictConfig) -> None:
-    from scoresde.comparisons import listing, table
-    from scoresde.training.comparison import Presets, compare_run
+    from scoresde.compare.frame import listing, table
+    from scoresde.runs.compare import Presets, compare_run
 
     run = _open(config)
     sources = HydraConfig.get().runtime.config_sources
@@ -500,7 +501,7 @@ def _compare(config: DictConfig) -> None:
 
 
 def _dequantise(config: DictConfig) -> None:
-    from scoresde.training.dequantising import dequantise
+    from scoresde.runs.dequantise import dequantise
 
     run = _open(config)
     began = time.perf_counter()
@@ -515,8 +516,8 @@ def _dequantise(config: DictConfig) -> None:
 
 
 def _report(config: DictConfig) -> None:
-    from scoresde.training.pictures import pictures
-    from scoresde.training.report import write_report
+    from scoresde.report import write_report
+    from scoresde.runs.pictures import pictures
 
     if OmegaConf.is_missing(config, "run"):
         raise UsageError("run is missing: give a run directory, or a folder of runs: scoresde report DIR")

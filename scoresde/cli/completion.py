@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scoresde.cli.choices import conf_dir, further_folders, groups, options, source
-from scoresde.cli.output import UsageError, fail, without_verbosity
+from scoresde.cli.catalogue import conf_dir, further_folders, groups, options, source
+from scoresde.cli.console import UsageError, fail, without_verbosity
 from scoresde.shell import override
 
 __all__ = ["complete", "script"]
@@ -64,7 +64,7 @@ def script(arguments: Sequence[str]) -> str:
 
 def complete(words: Sequence[str]) -> list[str]:
     """What the last word may become; the others are those before it."""
-    from scoresde.cli import COMMANDS, OTHERS
+    from scoresde.cli.names import COMMANDS, OTHERS
 
     before, word = without_verbosity(words[:-1]), words[-1] if words else ""
     if not before:

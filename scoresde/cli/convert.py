@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from scoresde.cli.choices import conf_dir, options
-from scoresde.cli.output import UsageError, fail, nearest
+from scoresde.cli.catalogue import conf_dir, options
+from scoresde.cli.console import UsageError, fail, nearest
 from scoresde.cli.processes import interrupted, interruptible
 from scoresde.training.interruptions import Stopped
 
@@ -114,14 +114,14 @@ def _check_destination(path: Path) -> None:
 def _read(node: dict[str, Any]) -> Any:
     from omegaconf import OmegaConf
 
-    from scoresde.training.config import instantiate
+    from scoresde.config.targets import instantiate
 
     return instantiate(OmegaConf.create({"convert": node}), "convert")
 
 
 def _write(data: Any, destination: Path) -> None:
     from scoresde.data import writing
-    from scoresde.training.checkpoint import write_atomically
+    from scoresde.storage.files import write_atomically
 
     interruptible()
     if destination.suffix == ".npz":

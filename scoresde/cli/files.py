@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.types import Override
 
-from scoresde.cli.choices import conf_dir
-from scoresde.cli.output import UsageError, nearest
+from scoresde.cli.catalogue import conf_dir
+from scoresde.cli.console import UsageError, nearest
 from scoresde.cli.settings import declared
 
 __all__ = ["check_files", "file_with_key"]

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from scoresde.cli.output import UsageError
+from scoresde.cli.console import UsageError
 
 __all__ = ["flags_first", "show_info"]
 

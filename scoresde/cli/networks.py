@@ -6,8 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from scoresde.cli.choices import conf_dir
-from scoresde.cli.output import UsageError
+from scoresde.cli.catalogue import conf_dir
+from scoresde.cli.console import UsageError
 
 __all__ = ["DEFAULT", "fit_network"]
 

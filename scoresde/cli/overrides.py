@@ -21,9 +21,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from scoresde.cli.choices import conf_dir, flag_value, further_folders, groups, options
+from scoresde.cli.catalogue import conf_dir, flag_value, further_folders, groups, options
+from scoresde.cli.console import UsageError, nearest
 from scoresde.cli.files import check_files, file_with_key
-from scoresde.cli.output import UsageError, nearest
 from scoresde.cli.settings import UnreadKey, check_groups, check_settings, declared, edited, is_path, unread, with_home
 from scoresde.cli.spaces import MOST_JOBS, integers, range_length
 from scoresde.shell import override as as_override

@@ -17,13 +17,13 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from scoresde.cli.choices import conf_dir, options, source
-from scoresde.cli.output import UsageError, nearest
-from scoresde.training.declarations import declaration
-from scoresde.training.modules import find_in
-from scoresde.training.options import kind_of, option_problems, run_problem
-from scoresde.training.signatures import fits, problems
-from scoresde.training.start import DATA_PATHS
+from scoresde.cli.catalogue import conf_dir, options, source
+from scoresde.cli.console import UsageError, nearest
+from scoresde.config.modules import find_in
+from scoresde.config.start import DATA_PATHS
+from scoresde.options.declarations import declaration
+from scoresde.options.settings import kind_of, option_problems, run_problem
+from scoresde.options.signatures import fits, problems
 
 __all__ = [
     "UnreadKey",
@@ -229,9 +229,10 @@ def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]
     Raises:
         UsageError: naming the target, or the key with what is expected.
     """
-    from scoresde.training.config import ConfigError, check_arguments
+    from scoresde.config.targets import check_arguments
+    from scoresde.config.trust import allowed
+    from scoresde.options.errors import ConfigError
     from scoresde.training.environment import check_device
-    from scoresde.training.trust import allowed
 
     if config.get("device") is not None:
         try:
@@ -361,8 +362,8 @@ def _of_run(command: str, config: DictConfig, overrides: Sequence[Override]) -> 
     continued = command == "train" and config.run is not None
     if not (groups or continued) or OmegaConf.is_missing(config, "run"):
         return config
-    from scoresde.training.config import ConfigError
-    from scoresde.training.run import Run
+    from scoresde.options.errors import ConfigError
+    from scoresde.runs.directory import Run
 
     try:
         own = Run.open(Path(str(config.run)), list(config.allow)).config

@@ -11,8 +11,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 
-from scoresde.cli.choices import groups, options
-from scoresde.cli.output import UsageError, nearest
+from scoresde.cli.catalogue import groups, options
+from scoresde.cli.console import UsageError, nearest
 
 __all__ = ["MOST_JOBS", "check_parameters", "check_spaces", "integers", "is_optuna", "range_length"]
 

@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
-from scoresde.cli.output import fail
+from scoresde.cli.console import fail
 
 __all__ = ["end_of_output", "outlive_readers"]
 

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from scoresde.cli.output import UsageError, print_table
+from scoresde.cli.console import UsageError, print_table
 from scoresde.cli.overrides import is_sweep, parsed
 from scoresde.cli.spaces import MOST_JOBS
 from scoresde.progress import log_beside_bars
@@ -289,7 +289,7 @@ class _Record:
         return self.sweep / "jobs" / f"{self.number:03d}{suffix}"
 
     def others_failed(self) -> bool:
-        from scoresde.training.jobs import settled
+        from scoresde.config.jobs import settled
 
         return any(settled(job)["status"] in ("failed", "killed") for job in read_jobs(self.sweep))
 
@@ -301,7 +301,7 @@ class _Record:
     def entry(
         self, status: str, run: str | None = None, error: str | None = None, outcome: Outcome | None = None
     ) -> dict[str, Any]:
-        from scoresde.training.jobs import this_process
+        from scoresde.config.jobs import this_process
 
         runs = outcome.runs if outcome is not None else [Path(run)] if run else []
         return {
@@ -338,7 +338,7 @@ class _Record:
 
 
 def _write(path: Path, content: bytes) -> None:
-    from scoresde.training.checkpoint import write_atomically
+    from scoresde.storage.files import write_atomically
 
     write_atomically(path, lambda file: file.write(content))
 
@@ -362,7 +362,7 @@ def _blank(path: Path) -> dict[str, Any]:
 
 def _read_job(path: Path) -> dict[str, Any]:
     """The record of a job; one that is damaged is of a failed job."""
-    from scoresde.bounded import CheckpointError, read_json
+    from scoresde.storage.bounded import CheckpointError, read_json
 
     blank = _blank(path)
     try:
@@ -376,7 +376,7 @@ def _read_job(path: Path) -> dict[str, Any]:
 
 def at_work(sweep: Path) -> list[int]:
     """The numbers of the processes of this machine that are at a job."""
-    from scoresde.training.jobs import has_ended
+    from scoresde.config.jobs import has_ended
 
     running = [job["process"] for job in read_jobs(sweep) if job["status"] == "running"]
     return [process["pid"] for process in running if has_ended(process) is False]
@@ -405,7 +405,7 @@ def conclude(
     Returns:
         The status to exit with: 0 if every job is finished.
     """
-    from scoresde.bounded import read_yaml
+    from scoresde.storage.bounded import read_yaml
 
     jobs = read_jobs(sweep)
     if not jobs:
@@ -451,7 +451,7 @@ _SILENT = ("killed", "stopped")
 
 def _close(sweep: Path, jobs: Sequence[dict[str, Any]], status: int, deaths: Sequence[set[int]]) -> None:
     """Bring records, and their files, up to date of jobs that could not do so, now that the launcher has ended."""
-    from scoresde.training.jobs import has_ended
+    from scoresde.config.jobs import has_ended
 
     running = [job for job in jobs if job["status"] == "running"]
     if status < 128:
@@ -480,7 +480,7 @@ def _close(sweep: Path, jobs: Sequence[dict[str, Any]], status: int, deaths: Seq
 
 def _wait_for(processes: Sequence[Any]) -> None:
     """Wait for processes that are being ended by their launcher, but not for ever."""
-    from scoresde.training.jobs import has_ended
+    from scoresde.config.jobs import has_ended
 
     give_up = time.monotonic() + 5
     while any(has_ended(process) is False for process in processes) and time.monotonic() < give_up:
@@ -494,7 +494,7 @@ def unfinished(sweep: Path, jobs: Sequence[dict[str, Any]] | None = None) -> lis
         sweep: its directory.
         jobs: their records; as they are now if not given.
     """
-    from scoresde.training.jobs import settled
+    from scoresde.config.jobs import settled
 
     if jobs is None:
         jobs = [settled(job) for job in read_jobs(sweep)]
@@ -522,6 +522,6 @@ def _ranges(numbers: Sequence[int]) -> str:
 def _report(sweep: Path, jobs: Sequence[dict[str, Any]]) -> None:
     """A page about the runs of a sweep, if it has trained any."""
     if any(job["unit"] and job["status"] in ("finished", "skipped") for job in jobs):
-        from scoresde.training.report import write_report
+        from scoresde.report import write_report
 
         print(f"report: {write_report(sweep)}")

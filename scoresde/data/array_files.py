@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scoresde.limits import check_memory, memory_limit
+from scoresde.storage.limits import check_memory, memory_limit
 
 from .labels import listed
 
@@ -90,7 +90,7 @@ def read_arrays(file: ArrayFile, names: Sequence[str]) -> list[np.ndarray]:
 
     Raises:
         ValueError: An array that is not there, damaged, or not of numbers or text, or arrays that together take more
-            than `scoresde.limits` allows: what they declare is added up before anything is read.
+            than `scoresde.storage.limits` allows: what they declare is added up before anything is read.
     """
     known, total, views = file.names(), 0, {}
     for name in names:

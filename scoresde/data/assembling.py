@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.limits import check_memory, gib, memory_limit
+from scoresde.storage.limits import check_memory, gib, memory_limit
 
 from .base import Data, check_seed, split_indices
 from .labels import index_classes, listed

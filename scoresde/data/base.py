@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.digests import digest
+from scoresde.storage.digests import digest
 
 from .labels import class_index, listed
 from .transforms import Identity, Standardise, Transform

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.bounded import TABLE, DamagedFile, parse_json
+from scoresde.storage.bounded import TABLE, DamagedFile, parse_json
 
 from .labels import index_classes
 from .trees import Tree, check_inside

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scoresde.limits import check_memory
+from scoresde.storage.limits import check_memory
 
 from .array_data import array_file
 from .array_files import read_arrays

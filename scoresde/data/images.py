@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.limits import check_memory, most_pixels
+from scoresde.storage.limits import check_memory, most_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -157,7 +157,7 @@ def images_to_tensor(
 
     Raises:
         ValueError: No pictures, one that cannot be read or has more bits than `reading` allows, sizes that differ
-            while there is no size, or more pixels or memory than `scoresde.limits` allows by what headers declare.
+            while there is no size, or headers that declare more pixels or memory than `scoresde.storage.limits` allows.
     """
     out: np.ndarray | None = None
     first = ""

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.bounded import DamagedFile, parse_json
-from scoresde.limits import check_memory
+from scoresde.storage.bounded import DamagedFile, parse_json
+from scoresde.storage.limits import check_memory
 
 from .array_files import one_line
 from .assembling import as_labels, assembled, discrete

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scoresde.limits import check_memory
+from scoresde.storage.limits import check_memory
 
 from .array_files import one_line
 from .assembling import Levels, Split, array_data, as_labels

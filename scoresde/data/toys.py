@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.limits import check_memory
+from scoresde.storage.limits import check_memory
 
 from .base import Data, check_seed
 from .transforms import Identity

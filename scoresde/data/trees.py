@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from scoresde.limits import check_memory
+from scoresde.storage.limits import check_memory
 
 from .array_files import one_line
 from .places import located

@@ -1,17 +1,17 @@
 """Exact likelihoods, codes and bits per dimension by the probability-flow ODE."""
 
-from scoresde.divergence import Auto, Exact, Hutchinson, Probing
-from scoresde.likelihood.accuracy import solver_error
 from scoresde.likelihood.bits import BitsPerDim, bits_per_dim
 from scoresde.likelihood.bounds import Bound, discrete_elbo, elbo
+from scoresde.likelihood.cell_flow import CellFlow
+from scoresde.likelihood.classify import auroc, bayes_classify, class_log_prob, typicality
 from scoresde.likelihood.codes import decode, encode, interpolate, round_trip_error
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.dequantisation import Posterior, TruncatedNormal, Uniform, Variational
 from scoresde.likelihood.differentiable import differentiable_log_prob
 from scoresde.likelihood.flow import LikelihoodError
 from scoresde.likelihood.scaling import CovarianceScaling, DCTScaling, DiagonalScaling, ScalarScaling
-from scoresde.likelihood.uses import auroc, bayes_classify, class_log_prob, typicality
-from scoresde.likelihood.variational import CellFlow
+from scoresde.likelihood.solver_error import solver_error
+from scoresde.numerics.trace import Auto, Exact, Hutchinson, Probing
 
 __all__ = [
     "Auto",

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from scoresde import reprs
 from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.likelihood.bounds import elbo
 from scoresde.likelihood.density import log_likelihood, mean_and_error
 from scoresde.likelihood.dequantisation import Dequantisation, DiscreteTransform, Uniform, gaussian_decoder
-from scoresde.sampling.noise import SampleNoise
+from scoresde.numerics.html import counts, mean_with_error, range_of, rms, table, with_error
+from scoresde.numerics.random import SampleNoise
 from scoresde.score import ScoreModel
 
 __all__ = ["BitsPerDim", "bits_per_dim"]
@@ -64,7 +64,7 @@ class BitsPerDim:
         )
 
     def _repr_html_(self) -> str:
-        return reprs.bits_html(self)
+        return _html(self)
 
 
 # Between the seeds of two draws, so that neighbouring seeds of a user share no probes.
@@ -197,3 +197,19 @@ def bits_per_dim(
         if bounds
         else None,
     )
+
+
+def _html(out: BitsPerDim) -> str:
+    """Bits per dimension with their error bars, what they are a bound of, and what they cost."""
+    rows = [
+        ("mean over samples", f"{with_error(out.mean, out.mean_stderr)} bits/dim"),
+        ("of one sample", range_of(out.bits)),
+        ("standard error from probes", f"{rms(out.stderr):.2g} bits/dim a sample, RMS"),
+        ("samples", str(len(out.bits))),
+        ("dequantisation", f"{out.dequantisation}, {out.draws} {'draw' if out.draws == 1 else 'draws'}, {out.bound}"),
+        ("decoder", f"{out.decoder} at t = {out.t_min:.3g}"),
+        ("evaluations a draw", counts(out.nfe)),
+    ]
+    if out.elbo is not None:
+        rows.insert(1, ("by the evidence lower bound", f"{mean_with_error(out.elbo)} bits/dim"))
+    return table("Bits per dimension", rows, "An upper bound on those of the discrete model that the decoder makes.")

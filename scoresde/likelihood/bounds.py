@@ -30,15 +30,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from scoresde import reprs
 from scoresde.arguments import checked
 from scoresde.likelihood.density import check, mean_and_error
 from scoresde.likelihood.flow import Flow, LikelihoodError
 from scoresde.likelihood.scaling import CovarianceScaling, ScalarScaling, Scaling, Spread
-from scoresde.ode import Status
-from scoresde.sampling.coordinates import LogSNR
-from scoresde.sampling.noise import SampleNoise
+from scoresde.numerics.html import mean_with_error, rms, table
+from scoresde.numerics.ode import Status
+from scoresde.numerics.random import SampleNoise
 from scoresde.score import ScoreModel
+from scoresde.sde.coordinates import LogSNR
 from scoresde.statistics import Statistics
 
 __all__ = ["Bound", "discrete_elbo", "elbo"]
@@ -78,7 +78,7 @@ class Bound:
         )
 
     def _repr_html_(self) -> str:
-        return reprs.bound_html(self)
+        return _html(self)
 
 
 @checked
@@ -375,3 +375,15 @@ def _variance(terms: Tensor) -> Tensor:
     paired = terms[:, : count - 3 * (count % 2)]
     variance = (paired[:, ::2] - paired[:, 1::2]).square().sum(1)
     return variance + 3 * terms[:, -3:].var(1) if count % 2 else variance
+
+
+def _html(out: Bound) -> str:
+    """A mean lower bound with its error bars, and what it cost."""
+    rows = [
+        ("mean over samples", f"{mean_with_error(out.value)} nats"),
+        ("standard error from draws", f"{rms(out.stderr):.2g} nats a sample, RMS"),
+        ("samples, draws", f"{len(out.value)}, {out.draws} each"),
+        ("density at t", f"{out.t_min:.3g}"),
+        ("evaluations a sample", str(out.nfe)),
+    ]
+    return table("Lower bound on the log-likelihood", rows)

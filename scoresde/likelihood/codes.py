@@ -11,9 +11,9 @@ from scoresde.arguments import checked
 from scoresde.likelihood.density import check, state_dtype, tolerance_of
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.scaling import Scaling
-from scoresde.sampling.coordinates import Coordinate
+from scoresde.numerics.tableaus import DORMAND_PRINCE, Tableau
 from scoresde.score import ScoreModel
-from scoresde.tableaus import DORMAND_PRINCE, Tableau
+from scoresde.sde.coordinates import Coordinate
 
 __all__ = ["decode", "encode", "interpolate", "round_trip_error"]
 

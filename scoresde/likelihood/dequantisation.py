@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.likelihood.variational import CellFlow
-from scoresde.sampling.noise import SampleNoise
+from scoresde.likelihood.cell_flow import CellFlow
+from scoresde.numerics.random import SampleNoise
 
 __all__ = [
     "Dequantisation",

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.divergence import Divergence, Exact, Hutchinson
-from scoresde.likelihood.density import check, prior_log_prob
+from scoresde.likelihood.density import check
 from scoresde.likelihood.flow import Flow
+from scoresde.likelihood.integral import prior_log_prob
 from scoresde.likelihood.scaling import Scaling
-from scoresde.sampling.coordinates import Coordinate
+from scoresde.numerics.trace import Divergence, Exact, Hutchinson
 from scoresde.score import ScoreModel
+from scoresde.sde.coordinates import Coordinate
 
 __all__ = ["differentiable_log_prob"]
 

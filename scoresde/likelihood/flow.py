@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.divergence import Known
 from scoresde.likelihood.scaling import ScalarScaling, Scaling, log_determinant
-from scoresde.ode import Solution, Steps, integrate
-from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR
+from scoresde.numerics.ode import Solution, Steps, integrate
+from scoresde.numerics.tableaus import Tableau
+from scoresde.numerics.trace import Known
 from scoresde.score import ScoreModel
-from scoresde.tableaus import Tableau
+from scoresde.sde.coordinates import Angle, Coordinate, LogSNR
 
 __all__ = ["Flow", "LikelihoodError", "Tolerance"]
 
@@ -41,7 +41,7 @@ class LikelihoodError(ArithmeticError):
 
     Attributes:
         samples: their indices.
-        status: `(B,)` int64 of `scoresde.ode.Status`, of every sample.
+        status: `(B,)` int64 of `scoresde.numerics.ode.Status`, of every sample.
         result: what was found, NaN for these samples: a `LogLikelihood`, a `Bound`, or the other end of the paths
             `(B, ...)`.
     """

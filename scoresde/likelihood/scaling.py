@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.dct import DCT
+from scoresde.numerics.dct import DCT
 from scoresde.statistics import Statistics
 
 __all__ = ["CovarianceScaling", "DCTScaling", "DiagonalScaling", "ScalarScaling", "Scaling", "Spread"]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.preconditioning import EDMPreconditioning
 from scoresde.score import NetworkScore, ScoreModel
+from scoresde.score.preconditioning import EDMPreconditioning
 from scoresde.sde import SDE
 
 __all__ = ["EDMWeighting", "Likelihood", "MinSNR", "SigmaSquared", "Weighting"]

@@ -1,10 +1,12 @@
 """Samplers: a solver on a time grid, with noise that belongs to each sample."""
 
+from scoresde.numerics.brownian import BrownianPath
+from scoresde.numerics.random import SampleNoise
+from scoresde.sampling.adams import Multistep
 from scoresde.sampling.adaptive import Adaptive
 from scoresde.sampling.adaptive_sde import AdaptiveSDE
 from scoresde.sampling.auto_adams import AutoAdams
-from scoresde.sampling.brownian import BrownianPath
-from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
+from scoresde.sampling.churn import Churn
 from scoresde.sampling.er_sde import ERSDE, ERSDE1, ERSDE4, ERSDE5, NoiseScale, PowerScale
 from scoresde.sampling.exponential import RES, SEEDS, DPMSolverSinglestep, ExponentialRungeKutta, ExponentialTableau
 from scoresde.sampling.external import ScipyODE, TorchSDE
@@ -23,8 +25,6 @@ from scoresde.sampling.grids import (
     VEGrid,
     VPGrid,
 )
-from scoresde.sampling.multistep import ConstantTau, Eta, IntervalTau, Multistep, Stochasticity
-from scoresde.sampling.noise import SampleNoise
 from scoresde.sampling.picard import Picard
 from scoresde.sampling.predictor_corrector import (
     Ancestral,
@@ -39,10 +39,14 @@ from scoresde.sampling.predictor_corrector import (
     ReverseDiffusion,
 )
 from scoresde.sampling.restart import Restart, RestartInterval
-from scoresde.sampling.runge_kutta import TABLEAUS, Churn, Euler, Heun, RungeKutta, Tableau
-from scoresde.sampling.sampler import Noise, NonFiniteError, Report, Sampler, Samples, Solver, StoppedError
+from scoresde.sampling.runge_kutta import TABLEAUS, Euler, Heun, RungeKutta, Tableau
+from scoresde.sampling.sampler import Sampler
+from scoresde.sampling.samples import Samples
+from scoresde.sampling.solver import Noise, NonFiniteError, Report, Solver, StoppedError
+from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau, Stochasticity
 from scoresde.sampling.tuned import Tuned, TunedSteps, TunedTimes
 from scoresde.sampling.tuning import tune
+from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 
 __all__ = [
     "ERSDE",

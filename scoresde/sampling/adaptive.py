@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Status, Tableau, follow
-from scoresde.sampling.coordinates import Angle, Coordinate
-from scoresde.sampling.sampler import Noise, NonFiniteError, Report, Solver, StoppedError, for_rows
+from scoresde.numerics.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Status, Tableau, follow
+from scoresde.sampling.slopes import data_std, slope_terms
+from scoresde.sampling.solver import Noise, NonFiniteError, Report, Solver, StoppedError
 from scoresde.score import ScoreModel
-from scoresde.sde import SDE
+from scoresde.score.bound import for_rows
+from scoresde.sde.coordinates import Angle, Coordinate
 
-__all__ = ["Adaptive", "slope_terms"]
+__all__ = ["Adaptive"]
 
 TABLEAUS = {"bosh3": BOSH3, "dopri5": DORMAND_PRINCE, "tsit5": TSIT5, "dop853": DOP853}
 
@@ -101,22 +102,6 @@ class Adaptive(Solver):
         if self.strict:
             refuse(x, report)
         return report
-
-
-def slope_terms(sde: SDE, coordinate: Coordinate, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(n, a, b) with x = n y and dy/dw = a y + b ε, float64 of the shape of t.
-
-    By ε for every sample: a batch of different times has one call, and ε is what is accurate at small noise.
-    """
-    (p, q), norm = coordinate.target(sde, t), coordinate.norm(sde, t)
-    # p x₀ + q ε with x₀ = (x − σ ε)/α
-    ratio = p / sde.alpha(t)
-    return norm, ratio * norm, q - ratio * sde.sigma(t)
-
-
-def data_std(model: ScoreModel) -> float:
-    """The data's standard deviation, or 1 where it is not known."""
-    return 1.0 if model.statistics is None else float(model.statistics.std)
 
 
 def check_tolerances(rtol: float, atol: float, max_steps: int) -> None:

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.ode import Status
+from scoresde.numerics.ode import Status
 from scoresde.sampling.adaptive import check_tolerances, refuse
-from scoresde.sampling.sampler import Noise, Report, Solver, for_rows
+from scoresde.sampling.solver import Noise, Report, Solver
 from scoresde.score import ScoreModel
+from scoresde.score.bound import for_rows
 
 __all__ = ["AdaptiveSDE"]
 

@@ -6,10 +6,11 @@ from typing import Literal
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.sampling.coordinates import Angle, Straight
-from scoresde.sampling.multistep import Multistep, Stochasticity
-from scoresde.sampling.sampler import Noise, Solver
+from scoresde.sampling.adams import Multistep
+from scoresde.sampling.solver import Noise, Solver
+from scoresde.sampling.stochasticity import Stochasticity
 from scoresde.score import ScoreModel
+from scoresde.sde.coordinates import Angle, Straight
 from scoresde.statistics import Statistics
 
 __all__ = ["AutoAdams"]

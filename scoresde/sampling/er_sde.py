@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.sampling.sampler import Noise, Solver
+from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
 
 __all__ = ["ERSDE", "ERSDE1", "ERSDE4", "ERSDE5", "NoiseScale", "PowerScale"]

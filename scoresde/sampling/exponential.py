@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.sampling.coordinates import LogSNR
-from scoresde.sampling.phi import phi
+from scoresde.numerics.phi import phi
 from scoresde.sampling.runge_kutta import advance, stage_times
-from scoresde.sampling.sampler import Noise, Solver
+from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
+from scoresde.sde.coordinates import LogSNR
 
 __all__ = ["RES", "SEEDS", "DPMSolverSinglestep", "ExponentialRungeKutta", "ExponentialTableau"]
 

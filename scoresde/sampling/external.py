@@ -9,7 +9,7 @@ from scipy.integrate import OdeSolver, solve_ivp
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.sampling.sampler import Noise, NonFiniteError, Solver
+from scoresde.sampling.solver import Noise, NonFiniteError, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE, ReverseSDE
 

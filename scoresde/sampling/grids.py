@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from scoresde.arguments import checked
-from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, Straight, Time
 from scoresde.sde import SDE, VPSDE
+from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, Straight, Time
 from scoresde.statistics import Statistics
 
 __all__ = [

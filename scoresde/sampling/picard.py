@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.sampling.adaptive import data_std, slope_terms
-from scoresde.sampling.coordinates import Angle, Coordinate, NoiseLevel
-from scoresde.sampling.multistep import Multistep, Step
-from scoresde.sampling.sampler import Noise, Report, Solver, for_rows
+from scoresde.sampling.adams import Multistep
+from scoresde.sampling.adams_plan import Step
+from scoresde.sampling.slopes import data_std, slope_terms
+from scoresde.sampling.solver import Noise, Report, Solver
 from scoresde.score import ScoreModel
+from scoresde.score.bound import for_rows
 from scoresde.sde import SDE
+from scoresde.sde.coordinates import Angle, Coordinate, NoiseLevel
 
 __all__ = ["Picard"]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.sampling.sampler import Noise, Solver
+from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.sampling.coordinates import NoiseLevel
 from scoresde.sampling.grids import KarrasGrid
 from scoresde.sampling.runge_kutta import Heun
-from scoresde.sampling.sampler import Noise, Solver
+from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
+from scoresde.sde.coordinates import NoiseLevel
 
 __all__ = ["Restart", "RestartInterval"]
 

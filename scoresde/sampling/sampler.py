@@ -2,266 +2,35 @@
 
 import math
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from scoresde import reprs
 from scoresde.arguments import checked
-from scoresde.data.info import DataInfo
-from scoresde.ode import Status
+from scoresde.numerics.brownian import BrownianPath
+from scoresde.numerics.ode import Status
+from scoresde.numerics.random import SampleNoise
 from scoresde.progress import Progress
-from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.grids import Grid
-from scoresde.sampling.noise import SampleNoise
-from scoresde.score import Prediction, ScoreModel, in_model_space
+from scoresde.score import ScoreModel, in_model_space
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from scoresde.numerics.trace import Divergence
+from scoresde.sampling.samples import Samples, in_data_space
+from scoresde.sampling.solver import NonFiniteError, Report, Solver
+from scoresde.score.bound import BoundModel, rows_of, where_rows
 
-    from scoresde.divergence import Divergence
-
-__all__ = [
-    "Noise",
-    "NonFiniteError",
-    "Report",
-    "Sampler",
-    "Samples",
-    "Solver",
-    "StoppedError",
-    "for_rows",
-]
-
+__all__ = ["Sampler"]
 
 # Standard deviations from where noised data are expected beyond which a state is in other units, it seems.
 _FAR = 5.0
+
 # Likewise, beyond which that is why a sample that started there is not finite.
 _TOO_FAR = 100.0
-
-
-class Noise(Protocol):
-    """Draws of standard normal noise of the shape of the state.
-
-    A solver whose noise is a martingale M gives the variance of M at both ends of its step, so that a Brownian
-    path can answer with (M(stop) − M(start))/√(stop − start); white noise does not look at them.
-    """
-
-    def __call__(self, start: float | None = None, stop: float | None = None) -> Tensor: ...
-
-
-class NonFiniteError(ArithmeticError):
-    """A solve ended in values that are not finite.
-
-    Attributes:
-        x: `(B, ...)`, all samples, those that are finite among them; None where there are none yet.
-    """
-
-    def __init__(self, message: str, x: Tensor | None = None) -> None:
-        super().__init__(message)
-        self.x = x
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a solver that treats samples differently says of each `(B,)`, as its generator's return value.
-
-    Attributes:
-        nfe: int64, network evaluations.
-        status: int64, of `scoresde.ode.Status`, where a sample may stop on the way.
-        reached: float64, the time of each sample's last state, beside a status.
-        sweeps: int64, calls of the network one after the other, where a call has several times of a sample.
-    """
-
-    nfe: Tensor
-    status: Tensor | None = None
-    reached: Tensor | None = None
-    sweeps: Tensor | None = None
-
-    def stopped(self) -> str:
-        """How many samples stopped on the way and why; nothing if none did."""
-        if self.status is None:
-            return ""
-        counts = {s: int((self.status == s).sum()) for s in Status if s != Status.ARRIVED}
-        reasons = ", ".join(f"{s.name.lower().replace('_', ' ')} {n}" for s, n in counts.items() if n)
-        return f"{sum(counts.values())} of {len(self.status)} samples stopped on the way ({reasons})" if reasons else ""
-
-
-class StoppedError(ArithmeticError):
-    """Samples stopped on the way.
-
-    Attributes:
-        x: `(B, ...)`, where every sample is.
-        report: which, where and why.
-    """
-
-    def __init__(self, message: str, x: Tensor, report: Report) -> None:
-        super().__init__(message)
-        self.x = x
-        self.report = report
-
-
-class Solver(ABC):
-    """A way to follow the reverse SDE or the probability-flow ODE; one generator function."""
-
-    @abstractmethod
-    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
-        """Yield the state at times[1], times[2], ...; return a `Report` where samples differ.
-
-        Args:
-            model: the score model, with its conditions bound.
-            x: `(B, ...)`, the state at times[0].
-            times: `(n + 1,)` float64 on the CPU, decreasing.
-            noise: returns a fresh draw of standard normal noise of the shape of x at each call.
-        """
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether it adds noise on the way; False for what follows the probability-flow ODE alone."""
-        return True
-
-    def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
-        return f"{type(self).__name__}({values})"
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What a sampler returns.
-
-    Attributes:
-        x: `(B, ...)`, the samples, in the units of the model's `transform`; in model space if it has none.
-        nfe: network evaluations per sample; the most of any where they differ.
-        times: `(n + 1,)`, the time grid.
-        trajectory: `(n + 1, B, ...)` on the CPU, the states at `times`, if it was asked for; in the units of `x`, by
-            the map that takes the samples there.
-        nfe_per_sample: `(B,)` int64, where samples differ.
-        status: `(B,)` int64 of `scoresde.ode.Status` from a solver that adapts its steps: 0 for a sample that
-            arrived. One that did not is left where it stopped, without the denoising step.
-        reached: `(B,)` float64, the time of each sample's last state, beside a status.
-        sweeps: `(B,)` int64, network calls one after the other, from a solver that is parallel in time.
-        log_prob: `(B,)` float64, nats, the log-density of `x` at the last of `times` under the probability-flow ODE, if
-            it was asked for; not a number for a sample that did not arrive.
-        stderr: `(B,)` float64, standard error of `log_prob` from random probes; 0 for an exact divergence.
-        labels: `(B,)` int64, the classes that were asked for, if any.
-        info: facts about the data that the model is of, where they are known; see `ScoreModel.info`.
-    """
-
-    x: Tensor
-    nfe: int
-    times: Tensor
-    trajectory: Tensor | None = None
-    nfe_per_sample: Tensor | None = None
-    status: Tensor | None = None
-    reached: Tensor | None = None
-    sweeps: Tensor | None = None
-    log_prob: Tensor | None = None
-    stderr: Tensor | None = None
-    labels: Tensor | None = None
-    info: DataInfo | None = None
-
-    @property
-    def decoded(self) -> Tensor:
-        """The samples as values of the data: integers such as pixels (uint8 for up to 256 levels), or `x` as it is.
-
-        Raises:
-            ValueError: samples of discrete data that hold NaN.
-        """
-        return self.x if self.info is None or self.info.transform.levels is None else self.info.transform.decode(self.x)
-
-    def plot(self, data: Any = None, n: int = 100) -> "Figure":
-        """The samples as their shape allows: pictures side by side, points in the plane, histograms or curves.
-
-        Args:
-            data: `(M, ...)` values of the data, to be drawn beside the samples.
-            n: the most pictures or curves.
-
-        Returns:
-            A matplotlib figure, which a notebook shows by itself; see `scoresde.plots.samples`.
-
-        Raises:
-            ValueError: samples that are not finite, or data of another shape.
-        """
-        from scoresde import plots  # late: matplotlib takes a second to load
-
-        info, titles = self.info, None
-        if self.labels is not None and self.labels.ndim == 1:
-            names = None if info is None else info.class_names
-            titles = [str(k) if names is None else names[k] for k in self.labels[:n].tolist()]
-        levels = None if info is None else info.transform.levels
-        return plots.samples(self.decoded, data, levels=levels, titles=titles, n=n)
-
-    def __repr__(self) -> str:
-        return f"Samples(x={tuple(self.x.shape)}, nfe={self.nfe}, steps={len(self.times) - 1})"
-
-    def _repr_html_(self) -> str:
-        return reprs.samples_html(self)
-
-
-class _Bound(ScoreModel):
-    """A model with its conditions, counting evaluations."""
-
-    def __init__(self, model: ScoreModel, cond: dict[str, Any]) -> None:
-        super().__init__(model.sde, model.statistics)
-        self.model = model
-        self.cond = cond
-        # In a list, since setting an attribute of a module takes longer than a step of a solver should.
-        self._calls = [0]
-
-    @property
-    def nfe(self) -> int:
-        return self._calls[0]
-
-    def rows(self, rows: Tensor) -> "_Bound":
-        """The model for these samples of the batch, with a count of its own."""
-        cond = {k: v[rows.to(v.device)] if isinstance(v, Tensor) and v.ndim else v for k, v in self.cond.items()}
-        return _Bound(self.model, cond)
-
-    @property
-    def log_snr_range(self) -> tuple[float, float]:
-        return self.model.log_snr_range
-
-    @property
-    def exact(self) -> bool:
-        return self.model.exact
-
-    @property
-    def conditioned(self) -> bool:
-        return bool(self.cond) or self.model.conditioned
-
-    def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
-        inner, cond, calls = self.model.prediction(times, p, q), self.cond, self._calls
-
-        def predict(x: Tensor, i: int) -> Tensor:
-            calls[0] += 1
-            return inner(x, i, **cond)
-
-        return predict
-
-    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        self._calls[0] += 1
-        return self.model.denoise(x, t, **self.cond)
-
-    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        self._calls[0] += 1
-        return self.model.noise(x, t, **self.cond)
-
-    def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        self._calls[0] += 1
-        return self.model.score(x, t, **self.cond)
-
-    def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        self._calls[0] += 1
-        return self.model.velocity(x, t, **self.cond)
-
-
-def for_rows(model: ScoreModel, rows: Tensor) -> ScoreModel:
-    """`model` with the conditions of the samples `rows` `(b,)` of its batch, which may repeat."""
-    return model.rows(rows) if isinstance(model, _Bound) else model
 
 
 class _Steps:
@@ -399,7 +168,7 @@ class Sampler:
                 indices = torch.arange(first + start, first + stop)
                 source = SampleNoise if self.noise == "white" else BrownianPath
                 noise = source(seed, indices, shape[1:], dtype, device)
-                bound = _Bound(model, {k: _rows(v, start, stop, shape[0]) for k, v in cond.items()})
+                bound = BoundModel(model, {k: rows_of(v, start, stop, shape[0]) for k, v in cond.items()})
                 if x_init is None:
                     x = _prior(model, noise(), times[0])
                 else:
@@ -415,7 +184,7 @@ class Sampler:
                 report = steps.report
                 if denoise:
                     clean = bound.denoise(x, times[-1])
-                    x = clean if report is None or report.status is None else _where(report.status == 0, clean, x)
+                    x = clean if report is None or report.status is None else where_rows(report.status == 0, clean, x)
                 parts.append(x)
                 if report is not None:
                     reports.append(report)
@@ -431,10 +200,10 @@ class Sampler:
             samples = Samples(x, nfe, times, joined)
         samples = replace(samples, labels=cond.get("labels"), info=model.info)
         if not log_prob:
-            return _in_data_space(model, samples)
+            return in_data_space(model, samples)
         options = {"divergence": divergence, "tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress}
         found = _with_log_prob(in_model_space(model), samples, first, options, cond)
-        return _in_data_space(model, found)
+        return in_data_space(model, found)
 
     def _reported(
         self,
@@ -513,23 +282,6 @@ def _distance(model: ScoreModel, x: Tensor, t: Tensor, index: int) -> float:
     return float(((state - mean) / (_prior(model, zero + 1, t) - mean)).abs().max())
 
 
-def _in_data_space(model: ScoreModel, samples: Samples) -> Samples:
-    """The samples in the data's units, and their log-densities of these."""
-    if model.transform is None:
-        return samples
-    track, log_prob = samples.trajectory, samples.log_prob
-    if track is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # noise is of another size than data
-            track = model.to_data_space(track.flatten(0, 1)).reshape(track.shape)
-    return replace(
-        samples,
-        x=model.to_data_space(samples.x),
-        trajectory=track,
-        log_prob=None if log_prob is None else log_prob + model.log_det(samples.x.shape[1:]),
-    )
-
-
 def _with_log_prob(
     model: ScoreModel, samples: Samples, first: int, options: dict[str, Any], cond: dict[str, Any]
 ) -> Samples:
@@ -544,21 +296,11 @@ def _with_log_prob(
         nothing = torch.full((len(x),), math.nan, dtype=torch.float64, device=x.device)
         return replace(samples, log_prob=nothing, stderr=nothing.clone())
     # One that arrived in the place of those that did not, which are at no data's time.
-    filled = _where(arrived, x, x[arrived][:1])
+    filled = where_rows(arrived, x, x[arrived][:1])
     found = log_likelihood(model, filled, t_min=float(samples.times[-1]), first=first, **options, **cond)
     log_prob, stderr = (torch.where(arrived, v, math.nan) for v in (found.log_prob, found.stderr))
     return replace(samples, log_prob=log_prob, stderr=stderr)
 
 
-def _where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-
 def _join(parts: list[Tensor | None]) -> Any:
     return None if parts[0] is None else torch.cat([p for p in parts if p is not None])
-
-
-def _rows(value: Any, start: int, stop: int, total: int) -> Any:
-    if isinstance(value, Tensor) and value.ndim and len(value) == total:
-        return value[start:stop]
-    return value

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.bounded import read_json
-from scoresde.sampling.coordinates import Angle
+from scoresde.sampling.adams_plan import gaussian_prediction
 from scoresde.sampling.grids import ExplicitTimes, Grid
-from scoresde.sampling.multistep import gaussian_prediction
-from scoresde.sampling.sampler import Noise, Sampler, Solver
+from scoresde.sampling.sampler import Sampler
+from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
+from scoresde.sde.coordinates import Angle
 from scoresde.statistics import Statistics
+from scoresde.storage.bounded import read_json
 
 __all__ = ["Tuned", "TunedSteps", "TunedTimes"]
 

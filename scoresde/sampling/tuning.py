@@ -26,7 +26,7 @@ from scoresde.arguments import checked
 from scoresde.progress import Progress
 from scoresde.sampling.grids import DataStraight
 from scoresde.sampling.tuned import TunedSteps
-from scoresde.sampling.tuning_steps import PATH, State, Steps, repeated
+from scoresde.sampling.tuning_problem import PATH, State, Steps, repeated
 from scoresde.score import ScoreModel, in_model_space
 
 __all__ = ["tune"]

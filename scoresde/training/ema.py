@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from scoresde.training.checkpoint import check_tensors
+from scoresde.storage.tensors import check_tensors
 
 __all__ = ["EMA", "HalfLife", "PowerFunction", "Profile"]
 

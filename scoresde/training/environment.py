@@ -6,6 +6,7 @@ its own, unlike its `Accelerator`, which takes all three from environment variab
 option of `accelerate launch` sets.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,3 +99,13 @@ def default_types() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
+
+
+def limit_threads(shape: tuple[int, ...]) -> None:
+    """Take one CPU thread for samples of up to 256 elements, unless OMP_NUM_THREADS says otherwise.
+
+    Their layers are too small to share: a second thread gains nothing, and where another program runs, the
+    threads' waiting for each other makes every layer several times slower.
+    """
+    if math.prod(shape) <= 256 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)

@@ -18,11 +18,11 @@ from scoresde.data.transforms import Standardisation
 from scoresde.objectives import DenoisingScoreMatching, Likelihood, LogNormalSigma, Objective
 from scoresde.progress import say
 from scoresde.score import NetworkScore
+from scoresde.training.environment import limit_threads
 from scoresde.training.intake import as_data
 from scoresde.training.loggers import Logger
 from scoresde.training.loop import Interrupted, Trainer, Training, opening
-from scoresde.training.pipeline import limit_threads
-from scoresde.training.run import data_statistics
+from scoresde.training.moments import data_statistics
 
 __all__ = ["Fit", "fit"]
 

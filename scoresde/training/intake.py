@@ -13,8 +13,8 @@ from scoresde.arguments import ArgumentError, as_tensor, shown
 from scoresde.data import Data, Discrete, Identity, Transform, class_index, continuous
 from scoresde.data.labels import index_classes
 from scoresde.data.transforms import Standardisation
-from scoresde.limits import check_memory
 from scoresde.score import NetworkScore
+from scoresde.storage.limits import check_memory
 
 __all__ = ["TAKEN", "as_data"]
 

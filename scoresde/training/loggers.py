@@ -13,8 +13,8 @@ from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from scoresde.bounded import complete_lines, read_file, read_json_lines
-from scoresde.training.checkpoint import set_aside, write_atomically
+from scoresde.storage.bounded import complete_lines, read_file, read_json_lines
+from scoresde.storage.files import set_aside, write_atomically
 
 __all__ = ["Guarded", "LocalLogger", "Logger", "TensorBoardLogger", "WandbLogger"]
 

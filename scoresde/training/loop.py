@@ -22,27 +22,26 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scoresde.data import Data, batch_indices
+from scoresde.numerics.random import SampleNoise
 from scoresde.objectives import Objective, loss_by_noise_level
+from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
-from scoresde.sampling.noise import SampleNoise
 from scoresde.score import NetworkScore
+from scoresde.storage.files import set_aside
+from scoresde.storage.tensors import check_tensor, check_tensors
 from scoresde.training.checkpoint import (
     CheckpointError,
     DamagedFile,
-    check_tensor,
-    check_tensors,
     checkpoints,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
-    set_aside,
 )
 from scoresde.training.ema import EMA, PowerFunction, Profile
 from scoresde.training.environment import processes
 from scoresde.training.interruptions import Deferred, deferred, stopping
 from scoresde.training.loggers import Logger
 from scoresde.training.noise_range import warn_of_scale
-from scoresde.training.options import option_problems
 from scoresde.training.provenance import TRAINED_WITH, check_provenance
 from scoresde.training.resuming import check_counts, load_optimizer, without_state
 
@@ -177,7 +176,7 @@ class Trainer:
         loggers: where numbers go.
         accelerator: this process's device and the processes that share the work; those of the program if not given.
         progress: show progress: a bar on a terminal, else a line for each entry of the log.
-        trained_with: what the weights depend on in use, as `scoresde.training.provenance` has it; kept in checkpoints,
+        trained_with: what the weights depend on in use, as `scoresde.runs.provenance` has it; kept in checkpoints,
             and compared with theirs.
         accept: keys of it whose difference is accepted.
         held_out: log the loss on test data, too.

@@ -7,33 +7,12 @@ a word.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from scoresde.data import Data, DataInfo
-from scoresde.training.config import ConfigError
+from scoresde.options.errors import ConfigError
 
-__all__ = ["TRAINED_WITH", "check_fit", "check_provenance", "check_same_data", "provenance"]
+__all__ = ["TRAINED_WITH", "check_fit", "check_provenance", "check_same_data"]
 
 TRAINED_WITH = "trained_with"  # the key in model files and checkpoints
-
-# The groups that a model is made of.
-_GROUPS = ("sde", "network", "preconditioning")
-
-
-def provenance(config: DictConfig, data: DataInfo | None) -> dict[str, Any]:
-    """Everything that weights depend on in use, as plain values.
-
-    Args:
-        config: of the run.
-        data: that the run is trained on; None where nothing is known of them.
-    """
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    groups = {group: plain[group] for group in _GROUPS if group in plain}
-    if data is None:
-        return groups
-    facts = data.to_plain()
-    # Not the name, which is that of a file and may change with it.
-    return {**groups, "data": {key: facts[key] for key in ("shape", "transform", "fingerprint")}}
 
 
 def check_provenance(file: str, then: Mapping[str, Any], now: Mapping[str, Any], accept: Sequence[str] = ()) -> None:

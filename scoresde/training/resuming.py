@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.training.checkpoint import check_tensor
+from scoresde.storage.tensors import check_tensor
 
 __all__ = ["check_counts", "load_optimizer", "without_state"]
 

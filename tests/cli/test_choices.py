@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from scoresde.cli import COMMANDS, main
-from scoresde.cli.choices import conf_dir, description, groups, options
+from scoresde.cli.catalogue import conf_dir, description, groups, options
 from scoresde.cli.completion import complete
-from scoresde.cli.output import print_table
+from scoresde.cli.console import print_table
 
 
 @pytest.mark.parametrize("group", groups())

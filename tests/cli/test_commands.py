@@ -24,9 +24,11 @@ from PIL import Image
 
 import scoresde
 from scoresde.cli import conf_dir, main
-from scoresde.cli.output import format_warning
+from scoresde.cli.console import format_warning
+from scoresde.config import modules
 from scoresde.data import eight_gaussians, two_moons
-from scoresde.training import checkpoint, likelihoods, modules, pipeline
+from scoresde.runs import likelihood as likelihoods
+from scoresde.training import checkpoint, pipeline
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
 
 TOY = [

@@ -14,12 +14,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from scoresde.cli import COMMANDS, conf_dir
-from scoresde.cli.choices import groups, options
+from scoresde.cli.catalogue import groups, options
 from scoresde.cli.settings import declared
-from scoresde.training.config import ConfigError, instantiate
-from scoresde.training.declarations import declaration
-from scoresde.training.options import option_problems
-from scoresde.training.signatures import problems
+from scoresde.config.targets import instantiate
+from scoresde.options.declarations import declaration
+from scoresde.options.errors import ConfigError
+from scoresde.options.settings import option_problems
+from scoresde.options.signatures import problems
 
 # -- every leaf -----------------------------------------------------------------------------------------
 

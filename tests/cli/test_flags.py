@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from scoresde.cli import main
+from scoresde.cli.console import UsageError
 from scoresde.cli.flags import flags_first
-from scoresde.cli.output import UsageError
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from scoresde.cli.choices import conf_dir
+from scoresde.cli.catalogue import conf_dir
 from scoresde.cli.commands import _logger_keys
-from scoresde.cli.output import UsageError
+from scoresde.cli.console import UsageError
 from scoresde.cli.overrides import check_overrides
-from scoresde.training.config import instantiate
+from scoresde.config.targets import instantiate
 from scoresde.training.loggers import LocalLogger, TensorBoardLogger, WandbLogger
 
 

@@ -7,11 +7,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from scoresde.cli.choices import conf_dir
+from scoresde.cli.catalogue import conf_dir
+from scoresde.cli.console import UsageError
 from scoresde.cli.networks import fit_network
-from scoresde.cli.output import UsageError
 from scoresde.cli.overrides import check_overrides
-from scoresde.training.run import config_hash
+from scoresde.runs.directory import config_hash
 
 
 def composed(*overrides: str) -> DictConfig:

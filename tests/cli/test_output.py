@@ -7,7 +7,7 @@ import pytest
 from tqdm import tqdm
 
 from scoresde.cli import main
-from scoresde.cli.output import Verbosity, configure, fail, print_table
+from scoresde.cli.console import Verbosity, configure, fail, print_table
 
 
 class Streams:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scoresde.cli.output import UsageError
+from scoresde.cli.console import UsageError
 from scoresde.cli.overrides import (
     check_overrides,
     expand_paths,

@@ -68,7 +68,7 @@ def command(*arguments: str, launcher: tuple[str, ...] = ("-m",)) -> subprocess.
 
 
 # The interpreter itself takes some tenths of a second, in which nobody else can answer.
-@pytest.mark.parametrize("module", ["hydra", "torch", "scoresde.training.pipeline"])
+@pytest.mark.parametrize("module", ["hydra", "torch", "scoresde.runs.train"])
 def test_an_interruption_of_imports_ends_without_a_traceback(module: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(f"""
 import os, signal, sys

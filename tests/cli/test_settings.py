@@ -9,10 +9,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from scoresde.cli import COMMANDS, conf_dir
-from scoresde.cli.output import UsageError
+from scoresde.cli.console import UsageError
 from scoresde.cli.overrides import check_overrides, edit_own, parsed
 from scoresde.cli.settings import apply_changes, declared
-from scoresde.training.run import Run
+from scoresde.runs.directory import Run
 
 
 def check(command: str, *arguments: str) -> None:
@@ -115,7 +115,7 @@ def test_the_nearest_that_is_read_is_named(command: str, given: str, message: st
         ["hydra.sweep.dir=there", "+hydra.job.env_set.A=b"],
         ["runs=5", "name=7", "resume=null", "resume=true"],
         ["optimizer=sgd", "+optimizer.nesterov=true", "optimizer.lr=1"],
-        ["evaluation.samples=null", "evaluation.tol=1", "evaluation.divergence._target_=scoresde.divergence.Exact",
+        ["evaluation.samples=null", "evaluation.tol=1", "evaluation.divergence._target_=scoresde.numerics.trace.Exact",
          "~evaluation.divergence.probes"],
     ],
     ids=" ".join,

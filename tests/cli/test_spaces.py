@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from scoresde.cli import main
-from scoresde.cli.output import UsageError
+from scoresde.cli.console import UsageError
+from scoresde.cli.optuna import with_study
 from scoresde.cli.overrides import parsed
 from scoresde.cli.spaces import check_spaces
-from scoresde.cli.studies import with_study
 
 OPTUNA = "hydra/sweeper=optuna"
 GRID = "hydra/sweeper/sampler=grid"

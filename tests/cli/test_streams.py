@@ -16,8 +16,8 @@ import pytest
 from tqdm.auto import tqdm
 
 from scoresde.cli import main, streams
-from scoresde.cli.output import print_table
-from scoresde.training.run import Run
+from scoresde.cli.console import print_table
+from scoresde.runs.directory import Run
 
 TOY = [
     "data=two_moons",

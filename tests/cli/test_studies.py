@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from scoresde.cli.output import UsageError
-from scoresde.cli.studies import with_study
+from scoresde.cli.console import UsageError
+from scoresde.cli.optuna import with_study
 
 pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
 

@@ -22,13 +22,13 @@ from hydra.core.plugins import Plugins
 from joblib.externals.loky import get_reusable_executor
 
 from scoresde.cli import commands, launchers, main, sweeps
-from scoresde.cli.output import UsageError
+from scoresde.cli.console import UsageError
 from scoresde.cli.processes import leave_at_once
+from scoresde.config.jobs import has_ended, settled, this_process
+from scoresde.options.errors import ConfigError
+from scoresde.report.sweep_page import sweep_page
+from scoresde.runs.directory import Run
 from scoresde.training.checkpoint import load_checkpoint
-from scoresde.training.config import ConfigError
-from scoresde.training.jobs import has_ended, settled, this_process
-from scoresde.training.report.sweep_page import sweep_page
-from scoresde.training.run import Run
 
 TOY = [
     "data=two_moons",
@@ -640,7 +640,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
 def test_what_is_not_installed(
     override: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("scoresde.cli.choices.find_spec", lambda name: None)
+    monkeypatch.setattr("scoresde.cli.catalogue.find_spec", lambda name: None)
     assert status_of("train", "-m", "sde=vp,ve", override) == 2
     error = capsys.readouterr().err
     assert re.search(message, error)

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from scoresde import data as readers
-from scoresde.cli.choices import conf_dir
+from scoresde.cli.catalogue import conf_dir
 from scoresde.data import file
 from tests.data.test_benchmark_files import cifar10, write_idx
 from tests.data.test_folders import png, write

@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 from scoresde.data import Data, Discrete, arrays
 from scoresde.data.array_names import find_arrays
-from scoresde.digests import digest
+from scoresde.storage.digests import digest
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)

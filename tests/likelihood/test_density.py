@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.divergence import Auto, Divergence, Exact, Hutchinson, Probing
 from scoresde.likelihood import (
     CovarianceScaling,
     DiagonalScaling,
@@ -24,11 +23,12 @@ from scoresde.likelihood import (
 )
 from scoresde.likelihood.scaling import Scaling, log_determinant
 from scoresde.networks import MLP
-from scoresde.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Status
+from scoresde.numerics.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Status
+from scoresde.numerics.trace import Auto, Divergence, Exact, Hutchinson, Probing
 from scoresde.preconditioning import EDMPreconditioning
-from scoresde.sampling.coordinates import Angle, LogSNR, Straight
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, SubVPSDE
+from scoresde.sde.coordinates import Angle, LogSNR, Straight
 from scoresde.statistics import Statistics
 
 F64 = torch.float64

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from scoresde.data.transforms import Discrete
-from scoresde.divergence import Hutchinson
 from scoresde.likelihood import Posterior, TruncatedNormal, Uniform, bits_per_dim
 from scoresde.likelihood.dequantisation import Dequantisation, gaussian_decoder
-from scoresde.sampling.noise import SampleNoise
+from scoresde.numerics.random import SampleNoise
+from scoresde.numerics.trace import Hutchinson
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 
@@ -109,7 +109,7 @@ def test_probes_do_not_flatter_the_importance_bound() -> None:
     )
     pixels = torch.full((200, 8), 2)
     options: dict[str, Any] = {"tol": 1e-2, "bound": "importance", "draws": 4}
-    from scoresde.divergence import Exact
+    from scoresde.numerics.trace import Exact
 
     true = bits_per_dim(exact, pixels, LEVELS, divergence=Exact(), **options)
     noisy = bits_per_dim(exact, pixels, LEVELS, divergence=Hutchinson(1), **options)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.divergence import Divergence, Exact, Hutchinson, Probing
 from scoresde.likelihood import differentiable_log_prob, log_likelihood
 from scoresde.networks import MLP
+from scoresde.numerics.trace import Divergence, Exact, Hutchinson, Probing
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.score import GaussianMixtureScore, NetworkScore
 from scoresde.sde import VPSDE

@@ -7,8 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.dct import DCT
-from scoresde.divergence import Exact
 from scoresde.likelihood import log_likelihood
 from scoresde.likelihood.density import prior_log_prob
 from scoresde.likelihood.flow import Flow
@@ -21,6 +19,8 @@ from scoresde.likelihood.scaling import (
     Spread,
     log_determinant,
 )
+from scoresde.numerics.dct import DCT
+from scoresde.numerics.trace import Exact
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, VPSDE
 from scoresde.statistics import Statistics

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.divergence import Hutchinson
 from scoresde.likelihood import auroc, bayes_classify, class_log_prob, log_likelihood, typicality
+from scoresde.numerics.trace import Hutchinson
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import VPSDE
 

@@ -10,14 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.ode import DOP853, TSIT5, Status
-from scoresde.sampling.adaptive import TABLEAUS, Adaptive, slope_terms
-from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
+from scoresde.numerics.ode import DOP853, TSIT5, Status
+from scoresde.sampling.adaptive import TABLEAUS, Adaptive
 from scoresde.sampling.external import ScipyODE
 from scoresde.sampling.grids import ExplicitTimes, UniformLogSNR
-from scoresde.sampling.sampler import NonFiniteError, Report, Sampler, Samples, Solver, StoppedError
+from scoresde.sampling.sampler import Sampler
+from scoresde.sampling.samples import Samples
+from scoresde.sampling.slopes import slope_terms
+from scoresde.sampling.solver import NonFiniteError, Report, Solver, StoppedError
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
+from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 from tests.conftest import SDES, SMOOTH, Mixture
 
 F64 = torch.float64

@@ -10,11 +10,13 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor
 
-from scoresde.ode import Status
+from scoresde.numerics.ode import Status
+from scoresde.numerics.random import SampleNoise
 from scoresde.sampling.adaptive_sde import AdaptiveSDE, _Path
 from scoresde.sampling.grids import ExplicitTimes, UniformTime
-from scoresde.sampling.noise import SampleNoise
-from scoresde.sampling.sampler import NonFiniteError, Sampler, Samples, Solver, StoppedError
+from scoresde.sampling.sampler import Sampler
+from scoresde.sampling.samples import Samples
+from scoresde.sampling.solver import NonFiniteError, Solver, StoppedError
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE
 from tests.conftest import Mixture

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.sampling.brownian import BrownianPath
+from scoresde.numerics.brownian import BrownianPath
+from scoresde.numerics.random import SampleNoise
 from scoresde.sampling.grids import Grid, KarrasGrid, UniformLogSNR
-from scoresde.sampling.noise import SampleNoise
-from scoresde.sampling.sampler import Noise, Solver
+from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from tests.conftest import Mixture

@@ -12,14 +12,16 @@ import torch
 from scipy.integrate import quad, solve_ivp
 from torch import Tensor
 
-from scoresde.sampling.brownian import BrownianPath
-from scoresde.sampling.coordinates import NoiseLevel, SignalLevel
+from scoresde.numerics.brownian import BrownianPath
+from scoresde.sampling.adams import Multistep
 from scoresde.sampling.er_sde import ERSDE, ERSDE1, ERSDE4, ERSDE5, NoiseScale, PowerScale
 from scoresde.sampling.grids import KarrasGrid, UniformLogSNR
-from scoresde.sampling.multistep import Eta, Multistep, Stochasticity
-from scoresde.sampling.sampler import Noise, Sampler, Solver
+from scoresde.sampling.sampler import Sampler
+from scoresde.sampling.solver import Noise, Solver
+from scoresde.sampling.stochasticity import Eta, Stochasticity
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
+from scoresde.sde.coordinates import NoiseLevel, SignalLevel
 from tests.conftest import Mixture
 
 F64 = torch.float64

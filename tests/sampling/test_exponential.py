@@ -11,10 +11,10 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from scoresde.numerics.brownian import BrownianPath
+from scoresde.numerics.phi import phi
 from scoresde.sampling import Sampler, Solver, UniformLogSNR
-from scoresde.sampling.brownian import BrownianPath
 from scoresde.sampling.exponential import RES, SEEDS, DPMSolverSinglestep, ExponentialRungeKutta, ExponentialTableau
-from scoresde.sampling.phi import phi
 from scoresde.score import GaussianMixtureScore, Prediction, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.sampling.coordinates import LogSNR, NoiseLevel, SignalLevel
 from scoresde.sampling.grids import (
     DataStraight,
     DiscreteTime,
@@ -24,6 +23,7 @@ from scoresde.sampling.grids import (
     VPGrid,
 )
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE
+from scoresde.sde.coordinates import LogSNR, NoiseLevel, SignalLevel
 from scoresde.statistics import Statistics
 
 CONTINUOUS = [UniformTime, QuadraticTime, UniformLogSNR, UniformAngle, UniformStraight, VEGrid, VPGrid, KarrasGrid]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.divergence import Exact, Hutchinson
 from scoresde.likelihood import log_likelihood
+from scoresde.numerics.trace import Exact, Hutchinson
 from scoresde.sampling import (
     ERSDE,
     RES,

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
+from scoresde.numerics.phi import phi
+from scoresde.sampling.adams import Multistep
 from scoresde.sampling.external import ScipyODE
 from scoresde.sampling.grids import ExplicitTimes, KarrasGrid, UniformLogSNR, UniformTime
-from scoresde.sampling.multistep import ConstantTau, Eta, IntervalTau, Multistep, Stochasticity
-from scoresde.sampling.phi import phi
 from scoresde.sampling.sampler import Sampler
+from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau, Stochasticity
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE
+from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 from tests.conftest import SDES, Mixture
 
 DATA = {"coordinate": SignalLevel(), "interpolation": LogSNR()}

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from scoresde.sampling.noise import SampleNoise
+from scoresde.numerics.random import SampleNoise
 
 MASK = 2**64 - 1
 GOLDEN, MIX0, MIX1 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB

@@ -6,7 +6,7 @@ import mpmath
 import pytest
 import torch
 
-from scoresde.sampling.phi import phi
+from scoresde.numerics.phi import phi
 
 F64 = torch.float64
 LARGE = torch.tensor(

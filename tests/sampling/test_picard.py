@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
+from scoresde.sampling.adams import Multistep
 from scoresde.sampling.grids import KarrasGrid, UniformTime
-from scoresde.sampling.multistep import ConstantTau, Eta, IntervalTau, Multistep
 from scoresde.sampling.picard import Picard
-from scoresde.sampling.sampler import Sampler, Samples
+from scoresde.sampling.sampler import Sampler
+from scoresde.sampling.samples import Samples
+from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
+from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 from tests.conftest import Mixture
 
 F64 = torch.float64

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from scoresde.numerics.brownian import BrownianPath
 from scoresde.sampling import (
     Ancestral,
     AnnealedLangevin,
@@ -25,7 +26,6 @@ from scoresde.sampling import (
     UniformLogSNR,
     UniformTime,
 )
-from scoresde.sampling.brownian import BrownianPath
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import SDE, VESDE, VPSDE, SubVPSDE
 from tests.conftest import Mixture

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.sampling.coordinates import NoiseLevel
+from scoresde.numerics.random import SampleNoise
 from scoresde.sampling.grids import ExplicitTimes, KarrasGrid, UniformLogSNR
-from scoresde.sampling.noise import SampleNoise
 from scoresde.sampling.restart import Restart, RestartInterval
 from scoresde.sampling.runge_kutta import Euler, Heun
 from scoresde.sampling.sampler import Sampler
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, SDE, VPSDE
+from scoresde.sde.coordinates import NoiseLevel
 from tests.conftest import Mixture
 
 F64 = torch.float64

@@ -11,10 +11,11 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from scoresde.sampling import ExplicitTimes, Sampler, Solver, UniformLogSNR, UniformTime
-from scoresde.sampling.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
-from scoresde.sampling.runge_kutta import TABLEAUS, Churn, Euler, Heun, RungeKutta, Tableau, stage_times
+from scoresde.sampling.churn import Churn
+from scoresde.sampling.runge_kutta import TABLEAUS, Euler, Heun, RungeKutta, Tableau, stage_times
 from scoresde.score import GaussianMixtureScore, Prediction, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, FlowSDE
+from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 
 F64 = torch.float64
 COORDINATES = [Time(), NoiseLevel(), LogSNR(), SignalLevel(), Angle(0.8), Straight(0.8)]

@@ -11,17 +11,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from scoresde.storage.files import remove_leftovers, write_atomically
+from scoresde.storage.tensors import load_tensors, save_tensors
 from scoresde.training import checkpoint
 from scoresde.training.checkpoint import (
     CheckpointError,
     DamagedFile,
     latest_checkpoint,
     load_checkpoint,
-    load_tensors,
-    remove_leftovers,
     save_checkpoint,
-    save_tensors,
-    write_atomically,
 )
 
 

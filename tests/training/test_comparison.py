@@ -18,11 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from scoresde.cli import conf_dir
 from scoresde.compare import COLUMNS, METRICS, Comparison, quality
 from scoresde.metrics import sliced_wasserstein
+from scoresde.options.errors import ConfigError
+from scoresde.runs import compare as module
+from scoresde.runs.compare import Presets, compare_run
+from scoresde.runs.directory import Run, build_model
 from scoresde.sampling import Sampler, TunedSteps
-from scoresde.training import comparison as module
-from scoresde.training.comparison import Presets, compare_run
-from scoresde.training.config import ConfigError
-from scoresde.training.run import Run, build_model, data_statistics
+from scoresde.training.moments import data_statistics
 
 SMALL = ["data=two_moons", "network=mlp", "network.width=16", "network.blocks=1", "network.embedding.dim=8"]
 

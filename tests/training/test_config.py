@@ -10,7 +10,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from scoresde.cli import conf_dir
-from scoresde.training.config import ConfigError, check_targets, instantiate
+from scoresde.config.targets import check_targets, instantiate
+from scoresde.options.errors import ConfigError
 from scoresde.training.ema import Profile
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
@@ -117,7 +118,7 @@ REFUSED = [
     "scoresde.data.",
     "scoresde.data..digits",
     ".scoresde.data.digits",
-    "scoresde.training.checkpoint.write_atomically",
+    "scoresde.storage.files.write_atomically",
     "scoresde.training.loop.load_checkpoint",
     "scoresde.training.loop.save_checkpoint",
     "scoresde.training.loggers._drop_partial_line",
@@ -135,7 +136,7 @@ REFUSED = [
     "scoresde.sde.SDE.__subclasses__",
     "torch.optim.Adam.step",
     "torch.optim.lr_scheduler.LambdaLR",
-    "scoresde.training.run.load",
+    "scoresde.runs.directory.load",
     "scoresde.plots.save",
     "scoresde.database.digits",
     "hydra.utils.get_method",

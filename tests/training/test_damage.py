@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from scoresde.bounded import CheckpointError, DamagedFile, read_file, read_json
 from scoresde.cli import sweeps
-from scoresde.training.checkpoint import set_aside
+from scoresde.report.reading import read_run
+from scoresde.runs.directory import Run
+from scoresde.runs.pictures import _column, read_log
+from scoresde.storage.bounded import CheckpointError, DamagedFile, read_file, read_json
+from scoresde.storage.files import set_aside
 from scoresde.training.loggers import LocalLogger
-from scoresde.training.pictures import _column, read_log
-from scoresde.training.report.reading import read_run
-from scoresde.training.run import Run
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from scoresde.cli import conf_dir
-from scoresde.training.config import _find_target
-from scoresde.training.declarations import declaration
-from scoresde.training.signatures import _signature, expected
+from scoresde.config.targets import _find_target
+from scoresde.options.declarations import declaration
+from scoresde.options.signatures import _signature, expected
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -49,7 +49,7 @@ def test_classes_of_the_package_keep_their_bases() -> None:
     heun, euler = (declaration(f"scoresde.sampling.{name}").kind for name in ("Heun", "Euler"))
     assert heun is not None
     assert euler is not None
-    solver = declaration("scoresde.sampling.sampler.Solver").kind
+    solver = declaration("scoresde.sampling.solver.Solver").kind
     assert solver is not None
     assert issubclass(heun, solver)
     assert issubclass(euler, solver)

@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from scoresde.cli import conf_dir
 from scoresde.likelihood import Variational
+from scoresde.options.errors import ConfigError
+from scoresde.runs.dequantise import FILE, dequantise
+from scoresde.runs.directory import Run
+from scoresde.runs.likelihood import likelihood
+from scoresde.runs.train import train
 from scoresde.training import dequantising
-from scoresde.training.config import ConfigError
-from scoresde.training.dequantising import FILE, dequantise
-from scoresde.training.likelihoods import likelihood
-from scoresde.training.pipeline import train
-from scoresde.training.run import Run
 
 SMALL = ["network=mlp", "network.width=32", "network.blocks=1", "network.embedding.dim=8", "training.batch_size=64"]
 AFTER = ["evaluation.samples=0", "evaluation.likelihood=0"]

@@ -8,9 +8,9 @@ import torch
 from omegaconf import OmegaConf
 
 from scoresde.data import Data, DataInfo
-from scoresde.training.config import ConfigError
-from scoresde.training.given import given_data
-from scoresde.training.run import data_statistics
+from scoresde.options.errors import ConfigError
+from scoresde.runs.given import given_data
+from scoresde.training.moments import data_statistics
 
 
 def points(n: int) -> torch.Tensor:

@@ -17,13 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from scoresde.cli import conf_dir
 from scoresde.likelihood import CellFlow
-from scoresde.training import likelihoods
-from scoresde.training.checkpoint import save_tensors
-from scoresde.training.config import ConfigError
-from scoresde.training.dequantising import FILE
-from scoresde.training.likelihoods import likelihood
-from scoresde.training.pipeline import train
-from scoresde.training.run import Run
+from scoresde.options.errors import ConfigError
+from scoresde.runs import likelihood as likelihoods
+from scoresde.runs.dequantise import FILE
+from scoresde.runs.directory import Run
+from scoresde.runs.likelihood import likelihood
+from scoresde.runs.train import train
+from scoresde.storage.tensors import save_tensors
 
 SMALL = [
     "network=mlp",
@@ -134,7 +134,7 @@ def test_fewer_samples_leave_the_entry_of_more(run: Run, trained: SimpleNamespac
         ({"seed": 1}, "seed1"),
         ({"tol": 0.4}, "tol0.4"),
         ({"draws": 2, "bound": "importance"}, "draws2-importance"),
-        ({"divergence": {"_target_": "scoresde.divergence.Exact"}}, "Exact_mode_auto_chunk_None"),
+        ({"divergence": {"_target_": "scoresde.numerics.trace.Exact"}}, "Exact_mode_auto_chunk_None"),
     ],
 )
 def test_other_settings_have_a_file_of_their_own(

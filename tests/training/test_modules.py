@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from scoresde.training import modules
-from scoresde.training.config import ConfigError, check_targets
-from scoresde.training.modules import find_in, folder_of, foreign, packages
+from scoresde.config import modules
+from scoresde.config.modules import find_in, folder_of, foreign, packages
+from scoresde.config.targets import check_targets
+from scoresde.options.errors import ConfigError
 
 PREFIX = "test_modules_own_"
 

@@ -13,8 +13,8 @@ from scoresde.score import NetworkScore
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.statistics import Statistics
 from scoresde.training import fit
+from scoresde.training.moments import data_statistics
 from scoresde.training.noise_range import warn_of_scale
-from scoresde.training.run import data_statistics
 
 SDES: list[SDE] = [VPSDE(), SubVPSDE(), VESDE(), CosineSDE(), EDMSDE(), FlowSDE()]
 

@@ -11,10 +11,10 @@ from torch import nn
 
 import scoresde
 from scoresde.networks import MLP, FourierFeatures, GaussianFourierFeatures, PositionalFeatures, UNet
+from scoresde.options.errors import ConfigError
+from scoresde.runs.directory import Run, build_model
+from scoresde.runs.outline import differences, filled, outline
 from scoresde.statistics import Statistics
-from scoresde.training.config import ConfigError
-from scoresde.training.outline import differences, filled, outline
-from scoresde.training.run import Run, build_model
 
 NETWORKS: dict[str, Any] = {
     "mlp": lambda: MLP((2,), 8, 1, FourierFeatures(4)),

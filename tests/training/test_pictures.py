@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde import panels
 from scoresde.data import Data
 from scoresde.data.transforms import Discrete
+from scoresde.plots import panels
+from scoresde.runs import pictures
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import VPSDE
-from scoresde.training import pictures
 
 
 class Directory:

@@ -14,9 +14,9 @@ import torch
 import scoresde
 from scoresde.data import DataInfo
 from scoresde.likelihood import log_likelihood
+from scoresde.options.errors import ConfigError
+from scoresde.runs.directory import Run
 from scoresde.sampling import Heun, KarrasGrid, Sampler
-from scoresde.training.config import ConfigError
-from scoresde.training.run import Run
 
 SETTINGS = [
     "data=npz",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_report_sweep import EVIL, job, make_run
 
-from scoresde.training.report import write_report
+from scoresde.report import write_report
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="the report's browser tests need selenium")
 

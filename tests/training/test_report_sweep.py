@@ -14,8 +14,8 @@ import yaml
 from test_report import LIKELIHOOD, METRICS, Page, check_it_needs_nothing_else
 
 from scoresde import plots
-from scoresde.training.report import write_report
-from scoresde.training.report.charts import (
+from scoresde.report import write_report
+from scoresde.report.charts import (
     COLOURS,
     Palette,
     Series,
@@ -25,9 +25,9 @@ from scoresde.training.report.charts import (
     learning_curves,
     loss_by_noise_level,
 )
-from scoresde.training.report.comparing import best
-from scoresde.training.report.numbers import Value, combine
-from scoresde.training.report.reading import read_run
+from scoresde.report.columns import best
+from scoresde.report.numbers import Value, combine
+from scoresde.report.reading import read_run
 
 EVIL = "</script><script>alert(1)</script><a href='javascript:alert(1)'>\"'"
 

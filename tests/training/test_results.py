@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from scoresde.options.errors import ConfigError
+from scoresde.runs.results import choose_name, differences, digest_of, further_name, identity_of, is_of, key_of
 from scoresde.sampling import Euler, KarrasGrid, Sampler
-from scoresde.training.config import ConfigError
-from scoresde.training.results import choose_name, differences, digest_of, further_name, identity_of, is_of, key_of
 
 OWN = {
     "data": "digits",

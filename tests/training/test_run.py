@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 
 import scoresde
 from scoresde.data import Data, DataInfo, Identity, Standardise, digits, two_moons
+from scoresde.options.errors import ConfigError
+from scoresde.runs.directory import Run, build_model, check_name, config_hash
 from scoresde.score import NetworkScore
 from scoresde.statistics import Statistics
 from scoresde.training.checkpoint import CheckpointError
-from scoresde.training.config import ConfigError
-from scoresde.training.run import Run, build_model, check_name, config_hash, data_statistics
+from scoresde.training.moments import data_statistics
 
 CONFIG = """
 data: {_target_: scoresde.data.two_moons, n_train: 100, n_test: 10}

@@ -8,10 +8,11 @@ import pytest
 from torch import Tensor, nn
 
 from scoresde.cli import conf_dir
+from scoresde.config.targets import check_arguments
+from scoresde.options import signatures
+from scoresde.options.errors import ConfigError
+from scoresde.options.signatures import expected, fits
 from scoresde.sampling import Grid, Solver
-from scoresde.training import signatures
-from scoresde.training.config import ConfigError, check_arguments
-from scoresde.training.signatures import expected, fits
 
 
 def find(target: str) -> Any:

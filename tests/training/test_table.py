@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scoresde.bounded import CheckpointError, complete_lines, read_csv
-from scoresde.training.table import ResumableTable
+from scoresde.storage.bounded import CheckpointError, complete_lines, read_csv
+from scoresde.storage.table import ResumableTable
 
 COLUMNS = ("name", "value")
 ROWS = [["a", "3.8555e-05"], ["b", 'comma, and "quotes"'], ["c", ""]]

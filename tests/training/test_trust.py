@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from scoresde.training import modules
-from scoresde.training.config import ConfigError
-from scoresde.training.run import Run
-from scoresde.training.trust import FILE, keep, kept
+from scoresde.config import modules
+from scoresde.config.trust import FILE, keep, kept
+from scoresde.options.errors import ConfigError
+from scoresde.runs.directory import Run
 
 NAME = "test_trust_own"
 

@@ -1,7 +1,7 @@
 """Reprs in the words of the shell, on the pages of reports."""
 
-from scoresde.training.report.pictures import _plain_words
-from scoresde.training.report.wording import repr_in_words, sampler_in_words
+from scoresde.report.png import _plain_words
+from scoresde.report.wording import repr_in_words, sampler_in_words
 
 
 def test_reprs_in_words() -> None:

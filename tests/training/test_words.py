@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from scoresde.training.words import conf_dir, in_words, leaves
+from scoresde.config.words import conf_dir, in_words, leaves
 
 GROUPS = ("data", "sde", "network", "preconditioning", "objective", "optimizer", "sampler", "logger")
 CHOICES = [

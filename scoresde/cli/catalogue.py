@@ -1,0 +1,220 @@
+"""Choices by name: the files of `conf/`, whose first line says what each is and whose it is.
+
+Further folders of such files are those that `--config-dir` and `hydra.searchpath` name.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from scoresde.cli.console import UsageError, fail, nearest, print_table, wrapped
+from scoresde.config.words import conf_dir
+
+__all__ = [
+    "check_extras",
+    "conf_dir",
+    "description",
+    "flag_value",
+    "further_folders",
+    "groups",
+    "options",
+    "show",
+    "show_command",
+    "source",
+]
+
+# Where an s does not make it, as one word for the shell.
+_PLURALS = {"data": "data_sets", "training": "training", "evaluation": "evaluation"}
+
+
+def groups(folders: Sequence[Path] = ()) -> list[str]:
+    """Names of the groups, with those of further folders."""
+    return sorted({p.name for f in (conf_dir(), *folders) for p in f.iterdir() if p.is_dir() and p.name[0] not in "._"})
+
+
+def options(group: str, folders: Sequence[Path] = ()) -> list[str]:
+    """Names of a group's choices, with those of further folders."""
+    return sorted({path.stem for folder in (conf_dir(), *folders) for path in (folder / group).glob("*.yaml")})
+
+
+def description(group: str, name: str, folders: Sequence[Path] = ()) -> str:
+    """The first comment of a choice's file, in one line."""
+    lines = _first((conf_dir(), *folders), f"{group}/{name}.yaml").read_text(encoding="utf-8").splitlines()
+    found = (line.lstrip("# ") for line in lines if line.startswith("#") and not line.startswith("# @package"))
+    return next(found, "")
+
+
+def settings_of(group: str, name: str) -> list[str]:
+    """The lines of a choice's file that can be changed, with their comments."""
+    lines = source(group, name).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith(("#", "_"))]
+
+
+def source(group: str, name: str) -> Path:
+    """The file that has a choice's settings: its own, or that of another choice which it stands for by default."""
+    path = conf_dir() / group / f"{name}.yaml"
+    if path.is_file():
+        stands_for = re.search(r"^defaults:\n  - (\w+)$", path.read_text(encoding="utf-8"), re.M)
+        return source(group, stands_for[1]) if stands_for else path
+    return path
+
+
+def _first(folders: Iterable[Path], file: str) -> Path:
+    """The file in the first folder that has it, as Hydra takes it."""
+    return next(path for path in (folder / file for folder in folders) if path.is_file())
+
+
+# -- further folders ------------------------------------------------------------------------------------
+
+
+def flag_value(arguments: Sequence[str], *names: str) -> str | None:
+    """The value of a flag, written as the next argument or after an equals sign; None if it is not there."""
+    for argument, after in zip(arguments, [*arguments, None][1:], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            return value if equals else after
+    return None
+
+
+def further_folders(arguments: Sequence[str]) -> list[Path]:
+    """Folders of configurations that the arguments name, in the order in which Hydra looks them up.
+
+    Raises:
+        UsageError: one that is not there.
+    """
+    given = (flag_value(arguments, "--config-path", "-cp"), flag_value(arguments, "--config-dir", "-cd"))
+    folders = [_folder(text) for text in given if text is not None]
+    texts = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith("hydra.searchpath=")]
+    if texts:
+        found = _yaml(texts[0])
+    else:
+        name = flag_value(arguments, "--config-name", "-cn")
+        own = [path for path in (folder / f"{name}.yaml" for folder in folders) if path.is_file()]
+        hydra = _yaml(own[0].read_text(encoding="utf-8")).get("hydra") if own else None
+        found = hydra.get("searchpath") if isinstance(hydra, dict) else None
+    return folders + [_folder(text) for text in found or () if isinstance(text, str)]
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text) or {}
+    except yaml.YAMLError:  # Hydra tells it
+        return {}
+
+
+def _folder(text: str) -> Path:
+    """The folder of an element of the search path: a path, `file://PATH` or `pkg://package.of.it`."""
+    text = re.sub(r"\$\{oc\.env:(\w+)\}", lambda match: os.environ.get(match[1], ""), text)
+    if text.startswith("pkg://"):
+        package = text.removeprefix("pkg://").replace("/", ".")
+        try:
+            spec = find_spec(package)
+        except ModuleNotFoundError:
+            spec = None
+        if spec is None or not spec.submodule_search_locations:
+            raise UsageError(f"there is no package {package} of configurations; a folder is given by its path")
+        return Path(spec.submodule_search_locations[0])
+    path = Path(text.removeprefix("file://")).expanduser()
+    if not text or not path.is_dir():
+        raise UsageError(f"there is no folder {text!r} of configurations: it is taken from {Path.cwd()}")
+    return path
+
+
+# -- lists and help -------------------------------------------------------------------------------------
+
+
+def _plural(group: str) -> str:
+    return _PLURALS.get(group, f"{group}s")
+
+
+def show(arguments: Sequence[str]) -> None:
+    """Print the choices of the groups that are named, or the groups; with those of further folders that are named."""
+    try:
+        folders = further_folders(arguments)
+    except UsageError as error:
+        fail(str(error), 2)
+    arguments = list(_without_folders(arguments))
+    known = groups(folders)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        names = {g: options(g, folders) for g in known}
+        rows = [
+            [_plural(g), str(len(names[g])), ", ".join(names[g][:5]) + (", ..." if len(names[g]) > 5 else "")]
+            for g in known
+        ]
+        print_table(("scoresde list", "choices", "among them"), rows)
+        return
+    asked = {**{g: g for g in known}, **{_plural(g): g for g in known}}
+    for argument in arguments:
+        word = argument.lower().replace(" ", "_").replace("-", "_")
+        if word not in asked:
+            plurals = ", ".join(map(_plural, known))
+            fail(f"nothing to list as {argument!r}{nearest(word, asked)}; expected one of {plurals}", 2)
+        group = asked[word]
+        rows = [[f"{group}={name}", description(group, name, folders)] for name in options(group, folders)]
+        print_table(("choice", "what it is"), rows)
+
+
+def _without_folders(arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments that do not name folders of configurations."""
+    valued = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if before not in valued and argument.partition("=")[0] not in (*valued, "hydra.searchpath"):
+            yield argument
+
+
+def show_command(command: str, arguments: Sequence[str] = ()) -> None:
+    """Print what a command can be told: its groups with their choices, and its settings as its file explains them."""
+    try:
+        folders = further_folders(arguments)
+    except UsageError as error:
+        fail(str(error), 2)
+    text = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")
+    head, _, rest = text.partition("\ndefaults:\n")
+    defaults, _, settings = rest.partition("\n\n")
+    print(f"{head.lstrip('# ')}\n\nusage: scoresde {command} [key=value ...] [--multirun]")
+    chosen = re.findall(r"^  - (\w+): (\w+)", defaults, re.M)
+    if chosen:
+        print("\ngroups, by name; the first is the default, GROUP.KEY=VALUE changes a part of it")
+        for group, default in chosen:
+            names = [default, *(name for name in options(group, folders) if name != default)]
+            print(wrapped(f"  {group:<16}", ", ".join(names)))
+    print("\nsettings\n" + "\n".join(f"  {line}" for line in settings.partition("\nhydra:")[0].strip().splitlines()))
+    for group, default in chosen:
+        lines = settings_of(group, default) if default != "null" else []
+        if lines:
+            print(f"\n{group}.KEY, here of {group}={default}")
+            print("\n".join(f"  {line}" for line in lines))
+    print("\n`--cfg job` prints the whole configuration, `--hydra-help` what Hydra itself can be told.")
+
+
+_EXTRAS = {
+    "hydra/launcher=joblib": ("hydra_joblib_launcher", "sweep"),
+    "hydra/launcher=submitit_local": ("hydra_submitit_launcher", "sweep"),
+    "hydra/launcher=submitit_slurm": ("hydra_submitit_launcher", "sweep"),
+    "hydra/sweeper=optuna": ("hydra_optuna_sweeper", "sweep"),
+    "hydra/launcher=ray": ("hydra_ray_launcher", "ray"),
+    "hydra/launcher=ray_aws": ("hydra_ray_launcher", "ray"),
+}
+
+
+def check_extras(arguments: Sequence[str]) -> None:
+    """Refuse a launcher or sweeper of Hydra whose package is not installed.
+
+    Raises:
+        UsageError: saying what to install, or the nearest name that exists.
+    """
+    for argument in arguments:
+        key, _, name = argument.lstrip("+").partition("=")
+        if key not in ("hydra/launcher", "hydra/sweeper"):
+            continue
+        known = ["basic", *(e.partition("=")[2] for e in _EXTRAS if e.startswith(key))]
+        if name not in known:
+            raise UsageError(f"{key} has no choice {name!r}{nearest(name, known)}; expected one of {', '.join(known)}")
+        module, extra = _EXTRAS.get(f"{key}={name}", ("", ""))
+        if module and (find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{module}") is None):
+            raise UsageError(f"{argument} needs a package that is not installed: pip install 'scoresde[{extra}]'")

@@ -1,0 +1,17 @@
+"""Names of the commands, and what each does in a line."""
+
+COMMANDS = {
+    "train": "train a model, then sample, compute its likelihood and write a report",
+    "sample": "draw samples from a trained run",
+    "likelihood": "log-likelihood of data under a trained run",
+    "compare": "samplers × numbers of steps × seeds on a trained run, with a picture of error against cost",
+    "evaluate": "quality of a run's samples against held-out data",
+    "tune": "find the times and coefficients that suit a trained run at a few evaluations",
+    "dequantise": "train the flow that dequantisation=variational uses",
+    "report": "one page about a run, or about all runs of a sweep or a folder",
+}
+OTHERS = {
+    "convert": "data of other formats as an .npz file, or as pictures in a zip or folder",
+    "list": "what there is to choose: scoresde list samplers",
+    "completion": "tab completion for bash, zsh or fish",
+}

@@ -1,0 +1,337 @@
+"""From configuration to objects, and no further than an allow-list.
+
+A configuration names classes by `_target_`, as Hydra's do, and a run directory may come from a stranger. So only the
+classes and functions that experiments are made of can be named, and what was checked is what is called: names are
+looked up here, part by part, and an object that a module merely has imported is refused. Nothing that is not allowed
+is imported, let alone called.
+"""
+
+import functools
+import importlib
+import inspect
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from scoresde.config.modules import folders_for, packages, top_level
+from scoresde.config.start import DATA_PATHS, from_start
+from scoresde.data import Data
+from scoresde.options.errors import ConfigError
+from scoresde.options.signatures import problems
+from scoresde.storage.limits import check_steps
+
+__all__ = ["check_arguments", "check_local", "check_plain", "check_targets", "instantiate"]
+
+# Packages of which a configuration may name classes, and functions that make data sets.
+ALLOWED = (
+    "scoresde.data",
+    "scoresde.likelihood",
+    "scoresde.metrics",
+    "scoresde.networks",
+    "scoresde.objectives",
+    "scoresde.preconditioning",
+    "scoresde.sampling",
+    "scoresde.sde",
+    "scoresde.training",
+    "torch.optim",
+)
+# Modules in which those classes are defined; what a package merely has imported, or is no part of experiments, is not.
+HOMES = (
+    "scoresde.data",
+    "scoresde.likelihood.dequantisation",
+    "scoresde.metrics",
+    "scoresde.networks",
+    "scoresde.numerics.trace",
+    "scoresde.objectives",
+    "scoresde.sampling",
+    "scoresde.score.preconditioning",
+    "scoresde.sde",
+    "scoresde.training.ema",
+    "scoresde.training.loggers",
+    "scoresde.training.loop",
+    "torch.optim",
+)
+# Packages that configurations of earlier versions name, and what has taken their place.
+MOVED = {"scoresde.divergence": "scoresde.likelihood"}
+
+# Whose integers are numbers of steps, repeats, layers and the like.
+_COUNTED = ("scoresde.numerics.trace", "scoresde.networks", "scoresde.objectives", "scoresde.sampling", "scoresde.sde")
+
+
+def _within(module: str, packages: Sequence[str]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def current_name(target: str) -> str:
+    """The name of a class today, if an earlier version knew it by another."""
+    for old, new in MOVED.items():
+        if target.startswith(f"{old}."):
+            return f"{new}{target.removeprefix(old)}"
+    return target
+
+
+def _find_target(target: Any, allow: Sequence[str]) -> Any:
+    """The class or function of a name.
+
+    Raises:
+        ConfigError: outside the allow-list and the packages of `allow`, in one of these but from elsewhere, or not
+            there.
+    """
+    refusal = ConfigError(
+        f"_target_ {target!r} is not allowed: a configuration may name classes of {', '.join(ALLOWED)}"
+        f" (your own package: allow=[{_proposed(target)}], which is kept with the run)"
+    )
+    if not isinstance(target, str) or "." not in target or not all(map(str.isidentifier, target.split("."))):
+        raise refusal
+    target = current_name(target)
+    package = next((p for p in (*allow, *ALLOWED) if target.startswith(f"{p}.")), None)
+    if package is None:
+        raise refusal
+    found = _look_up(target, package, refusal)
+    own = package in allow
+    if not own and target.rpartition(".")[2].startswith("_"):
+        raise refusal
+    if inspect.isclass(found):
+        fits = own or not _within(found.__module__, ["torch.optim"]) or issubclass(found, torch.optim.Optimizer)
+    else:
+        # Functions of the package itself are no parts of experiments, but for those that make data sets.
+        fits = inspect.isfunction(found) and found.__name__ != "<lambda>"
+        fits = fits and (own or inspect.signature(found).return_annotation is Data)
+    if not fits or not _within(str(found.__module__), [package] if own else HOMES):
+        raise refusal
+    return found
+
+
+def _proposed(target: Any) -> str:
+    names = packages([target]) if isinstance(target, str) else []
+    return top_level(names[0]) if names and top_level(names[0]) not in ("scoresde", "torch") else "package"
+
+
+def _look_up(target: str, package: str, refusal: ConfigError) -> Any:
+    """What a name stands for: its parts are modules of the package, then a class or function, or one of a class.
+
+    A module outside the package is not gone through, so that none of its attributes can be named.
+    """
+    found: Any = _import(package, target)
+    for part in target.removeprefix(f"{package}.").split("."):
+        if isinstance(found, ModuleType):
+            if part in vars(found):
+                found = vars(found)[part]
+            elif hasattr(found, "__path__"):
+                found = _import(f"{found.__name__}.{part}", target)
+            else:
+                raise ConfigError(f"_target_ {target!r} does not exist")
+            if isinstance(found, ModuleType) and not _within(found.__name__, [package]):
+                raise refusal
+        elif inspect.isclass(found) and _within(str(found.__module__), [package]):
+            if part not in vars(found):
+                raise ConfigError(f"_target_ {target!r} does not exist")
+            found = vars(found)[part]
+        else:
+            raise refusal
+    return found
+
+
+def _import(name: str, target: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # whatever the code of a user's own package raises
+        if isinstance(error, ModuleNotFoundError) and error.name is not None and _within(name, [error.name]):
+            places = "".join(f", nor in {folder}" for folder in folders_for(top_level(name)))
+            raise ConfigError(
+                f"_target_ {target!r} does not exist: there is no module {error.name} among the installed{places}"
+            ) from error
+        raise ConfigError(
+            f"_target_ {target!r}: importing {name} fails: {type(error).__name__}: {' '.join(str(error).split())}"
+            f"{_beside(name, error)}"
+        ) from error
+
+
+def _beside(name: str, error: Exception) -> str:
+    """The way out if a module needs another that lies in its folder."""
+    needed = top_level(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+    folders = map(Path, folders_for(top_level(name)))
+    if needed and any((folder / f"{needed}.py").is_file() or (folder / needed).is_dir() for folder in folders):
+        return f"; {needed} lies beside it: allow=[{top_level(name)},{needed}]"
+    return ""
+
+
+def check_targets(node: Any, allow: Sequence[str] = ()) -> None:
+    """Refuse any `_target_` in plain containers that is not in the allow-list.
+
+    Args:
+        node: dicts and lists.
+        allow: further packages, trusted by the user.
+
+    Raises:
+        ConfigError: naming the target, or a special key with a value that it does not take.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "_target_":
+                _find_target(value, allow)
+            else:
+                check_targets(value, allow)
+        if "_target_" in node:
+            _check_special(node)
+    elif isinstance(node, list):
+        for value in node:
+            check_targets(value, allow)
+
+
+def check_arguments(node: Any, key: str, allow: Sequence[str] = (), given: Sequence[str] | None = None) -> None:
+    """Refuse targets that are not allowed, and arguments that they do not take.
+
+    Args:
+        node: plain containers.
+        key: dotted name of the node.
+        allow: further packages, trusted by the user.
+        given: parameters of the node's own target that the program adds; None if they are not known.
+
+    Raises:
+        ConfigError: naming the target, or the key with what is expected.
+    """
+    check_targets(node, allow)
+    for problem in problems(node, key, lambda target: _find_target(target, allow), given):
+        raise ConfigError(problem)
+
+
+# Of Hydra's keys: by position, a partial, arguments built or left as they are, containers always plain.
+_SPECIAL = {"_target_": str, "_args_": list, "_partial_": bool, "_recursive_": bool, "_convert_": str}
+
+
+def _check_special(node: dict[Any, Any]) -> None:
+    for key, value in node.items():
+        if not (isinstance(key, str) and key.startswith("_") and key.endswith("_")):
+            continue
+        if not isinstance(value, _SPECIAL.get(key, ())) or (key == "_convert_" and value != "all"):
+            raise ConfigError(
+                f"{key} of {node['_target_']} is {value!r}, expected one of _args_: [...], _partial_: true or false, "
+                "_recursive_: true or false, _convert_: all"
+            )
+
+
+def check_plain(node: Any, file: Any) -> None:
+    """Refuse interpolations anywhere in plain containers, in keys as in values.
+
+    Configurations are written resolved. An interpolation in one of a stranger could read the environment of whoever
+    opens it.
+
+    Raises:
+        ConfigError: naming `file`.
+    """
+    for value in _leaves(node):
+        if isinstance(value, str) and "${" in value:
+            raise ConfigError(f"{file} has an interpolation (${{...}}), which no run directory needs: write its value")
+
+
+def check_local(node: Any, file: Any, allow: Sequence[str] = ()) -> None:
+    """Refuse addresses of other machines in the data of a run directory: nothing is fetched because a file says so.
+
+    Args:
+        node: the configuration of the data.
+        file: its file, for the message.
+        allow: what such addresses may begin with; from the user.
+
+    Raises:
+        ConfigError: naming the address.
+    """
+    for value in _leaves(node):
+        if not isinstance(value, str) or not ("://" in value or "::" in value or value.startswith(("\\\\", "//"))):
+            continue
+        allowed = any("://" in prefix and value.startswith(prefix) for prefix in allow)
+        if not allowed or value.count("://") > 1:
+            start = value.partition("://")[0] + "://"
+            raise ConfigError(
+                f"the data of {file} are at {value[:200]!r}, on another machine: only local files and names on the "
+                f"hub are read for a run directory; if you trust it, allow=['{start}...'] with the address's beginning"
+            )
+
+
+def _leaves(node: Any) -> list[Any]:
+    """Plain values and keys of plain containers."""
+    found, rest = [], [node]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, dict):
+            rest += [*each.keys(), *each.values()]
+        elif isinstance(each, list):
+            rest += each
+        else:
+            found.append(each)
+    return found
+
+
+def _check_counts(target: Any, arguments: dict[str, Any]) -> None:
+    """Refuse numbers of steps, repeats, layers and the like with which a command would not end."""
+    if _within(target.__module__, _COUNTED):
+        for name, parameter in inspect.signature(target).parameters.items():
+            value = arguments.get(name)
+            counted = name != "seed" and parameter.annotation in (int, int | None)
+            if counted and isinstance(value, int) and not isinstance(value, bool):
+                check_steps(value, name)
+
+
+def instantiate(config: DictConfig, key: str, allow: Sequence[str] = (), **arguments: Any) -> Any:
+    """The object that `config.key` describes; `arguments` are added to its own.
+
+    As Hydra's `instantiate` with plain containers, and with its `_args_`, `_partial_` and `_recursive_`.
+
+    Raises:
+        ConfigError: no such key, a `_target_` outside the allow-list, or arguments that its class does not take.
+    """
+    node = OmegaConf.select(config, key)
+    if node is None:
+        raise ConfigError(f"the configuration has no {key}")
+    try:
+        plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, ValueError) as error:  # the latter: a plain value in place of a mapping
+        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
+    if not isinstance(plain, dict) or "_target_" not in plain:
+        raise ConfigError(f"{key} has no _target_: expected the class that makes it, and its arguments")
+    check_arguments(plain, key, allow, tuple(arguments))
+    try:
+        return _build(plain, allow, arguments)
+    except MemoryError as error:
+        raise ConfigError(f"{key}: there is not enough memory for its sizes: give smaller ones") from error
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if not isinstance(error, (ValueError, TypeError, ArithmeticError, OSError, ImportError)):
+            text = f"{type(error).__name__}: {text}"
+        raise ConfigError(f"{key}: {text}") from error
+
+
+def _build(node: Any, allow: Sequence[str], arguments: dict[str, Any] | None = None) -> Any:
+    if isinstance(node, list):
+        return [_build(value, allow) for value in node]
+    if not isinstance(node, dict):
+        return node
+    if "_target_" not in node:
+        return {key: _build(value, allow) for key, value in node.items()}
+    target = _find_target(node["_target_"], allow)
+    named = {key: _placed(key, value) for key, value in node.items() if key not in _SPECIAL}
+    given = node.get("_args_", [])
+    if node.get("_recursive_", True):
+        named, given = {key: _build(value, allow) for key, value in named.items()}, _build(given, allow)
+    named |= arguments or {}
+    _check_counts(target, named)
+    return functools.partial(target, *given, **named) if node.get("_partial_") else target(*given, **named)
+
+
+def _placed(key: str, value: Any) -> Any:
+    """The value of an argument; the path of a file that exists, as it is from where the command was started."""
+    if key in DATA_PATHS:
+        if isinstance(value, str):
+            place = from_start(value)
+            return place if os.path.exists(place) else value  # also names on a hub are paths of data
+        if isinstance(value, list):
+            return [_placed(key, each) for each in value]
+        if isinstance(value, dict):
+            return {name: _placed(key, each) for name, each in value.items()}
+    return value

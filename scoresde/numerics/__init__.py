@@ -1,0 +1,1 @@
+"""Numerical ground that knows tensors only: random streams, ODE integration, traces, tableaus and transforms."""

@@ -1,0 +1,1 @@
+"""Values of configurations against the signatures of what they name."""

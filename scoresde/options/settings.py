@@ -1,0 +1,132 @@
+"""Settings of the commands, and of what happens after training: what each of them may be.
+
+The command checks them before it imports what is slow, every value of a sweep before the first job, and each stage
+checks its own before it begins.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from scoresde.options.signatures import Range, Word, expected, fits, shown
+
+__all__ = ["kind_of", "option_problems", "run_problem"]
+
+_Count = Annotated[int, Range(1)]
+_Seed = Annotated[int, Range(0, bits=63)]
+_Positive = Annotated[float, Range(0, above=True)]
+
+# By their names. Where nothing is said here, the type is that of the default.
+_KINDS: dict[str, Any] = {
+    "accept": list[str],
+    "allow": list[str],
+    "batch_size": _Count,
+    "bound": Literal["average", "importance"],
+    "decoder": Literal["rounding", "gaussian"],
+    "device": Annotated[str, Word(r"(cpu|mps)(:0)?|(cuda|xpu)(:\d+)?", "cpu, cuda, cuda:N, xpu, mps")] | None,
+    "draws": _Count,
+    "elbo_draws": Annotated[int, Range(0)],
+    "label": int | str | None,
+    "likelihood": Annotated[int, Range(0)] | None,
+    "max_nfe": _Count | None,
+    "n": _Count | None,
+    "name": str | None,
+    "pca": _Count | None,
+    "repeats": _Count,
+    "resume": bool | None,
+    "samplers": str | list[str] | None,
+    "samples": Annotated[int, Range(0)] | None,
+    "seconds": _Positive,
+    "seed": _Seed,
+    "seeds": _Seed | list[_Seed],
+    "split": Literal["test", "train", "all"] | None,
+    "starts": Annotated[int, Range(40)] | None,
+    "tol": _Positive | None,
+}
+_Part = Annotated[float, Range(0, most=1)]
+# Where a command, or a group, means something else by the name.
+_OF: dict[str, dict[str, Any]] = {
+    "evaluation": {"divergence": dict, "dequantisation": dict},
+    "training": {
+        "steps": _Count,
+        "warmup": Annotated[int, Range(0)],
+        "final_lr": _Part,
+        "clip": _Positive | None,
+        "log_every": _Count,
+        "checkpoint_every": _Count | None,
+        "keep": _Count,
+        "max_skipped": _Count,
+    },
+    # Of torch's, which say no more than that a value is invalid.
+    "optimizer": {
+        "lr": _Positive,
+        "weight_decay": Annotated[float, Range(0)],
+        "momentum": _Part,
+        "eps": Annotated[float, Range(0)],
+        "betas": tuple[_Part, _Part],
+    },
+    "train": {"run": str | None},
+    "sample": {"n": _Count},
+    "compare": {"steps": _Count | list[_Count]},
+    "tune": {"steps": Annotated[int, Range(2)]},
+    "dequantise": {
+        "steps": _Count,
+        "lr": _Positive,
+        "level": _Positive,
+        "couplings": Annotated[int, Range(0)],
+        "width": _Count,
+        "blocks": Annotated[int, Range(0)],
+        "bins": _Count,
+        "judge": Annotated[int, Range(8)],
+    },
+}
+_MAY_BE_EMPTY = ("accept", "allow")
+# A name may look like a number, as run=5.
+_TEXTS = (str, str | None)
+
+
+def run_problem(directory: str | Path) -> str | None:
+    """The message about a path that is no run directory; None for one that has a configuration."""
+    if not str(directory).strip():
+        return "run is empty; give a directory that `scoresde train` wrote"
+    path = Path(directory).expanduser()
+    if (path / "config.yaml").is_file():
+        return None
+    what = "does not exist" if not path.exists() else "is no run directory: it has no config.yaml"
+    return f"run={directory} {what}; give a directory that `scoresde train` wrote"
+
+
+def kind_of(where: str, key: str, default: Any = None) -> Any:
+    """The type of a setting of a command or of a group: that of its default, if nothing else is known."""
+    kinds = {**_KINDS, **_OF.get(where, {})}
+    if key in kinds:
+        return kinds[key]
+    if default is None:
+        return Any
+    if isinstance(default, list):
+        element: Any = type(default[0]) if default else Any
+        return element | list[element]
+    return type(default)
+
+
+def option_problems(
+    where: str, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None, prefix: str = ""
+) -> Iterator[str]:
+    """Messages about settings that are not of their types or not in their ranges, each in one line.
+
+    Args:
+        where: The command, or the group.
+        options: Plain values by name; others than `defaults` are left alone.
+        defaults: The settings with their defaults; those of this module if not given.
+        prefix: Of the names in messages.
+    """
+    known = dict.fromkeys((*_KINDS, *_OF.get(where, {}))) if defaults is None else defaults
+    for key, default in known.items():
+        if key not in options:
+            continue
+        value, kind = options[key], kind_of(where, key, default)
+        named = kind in _TEXTS and isinstance(value, int | float) and not isinstance(value, bool)
+        if value == [] and key not in _MAY_BE_EMPTY and fits([], kind):
+            yield f"{prefix}{key} is empty, expected {expected(kind)}"
+        elif not (named or fits(value, kind)):
+            yield f"{prefix}{key} is {shown(value)}, expected {expected(kind)}"

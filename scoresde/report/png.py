@@ -1,0 +1,142 @@
+"""Pictures of a run directory, as data URIs."""
+
+import base64
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from scoresde.plots import style
+from scoresde.report.numbers import as_dict
+from scoresde.report.reading import natural, read_json
+from scoresde.report.wording import LONGEST, sampler_in_words
+from scoresde.storage.bounded import DamagedFile, read_file
+from scoresde.storage.limits import most_pixels
+
+__all__ = ["KINDS", "Picture", "from_png", "pictures"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST = 24  # without a list, the newest so many by name
+_BYTES = 2**24  # of a picture: those of this package have a twentieth of it
+_TOGETHER = 2**27  # bytes of all pictures of a run
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG as a data URI, `width` CSS pixels wide where there is room; `file` as the run directory names it.
+
+    `kind` is "chart" for one drawn on no ground, which dark pages invert, "pixels" for a mosaic of images whose pixels
+    are whole ones of the screen, and empty for others. `columns` are the names of a mosaic's columns.
+    """
+
+    title: str
+    caption: str
+    uri: Markup
+    width: int
+    height: int
+    file: str = ""
+    kind: str = ""
+    columns: tuple[str, ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Whether the picture needs no white ground."""
+        return self.kind in KINDS
+
+    @property
+    def wide(self) -> bool:
+        """Whether the picture takes the page's whole width."""
+        return self.width > 620
+
+
+KINDS = ("chart", "pixels", "dark")
+
+
+def from_png(
+    content: bytes, title: str, caption: str, file: str = "", kind: str = "", columns: tuple[str, ...] = ()
+) -> Picture:
+    """The picture of a PNG file's content."""
+    width, height = (n * 96 / _dpi(content) for n in _size(content))
+    # Base64 has no character that HTML gives a meaning, and megabytes of it are slow to escape.
+    uri = Markup("data:image/png;base64," + base64.b64encode(content).decode())
+    return Picture(title, caption, uri, max(round(width), 1), max(round(height), 1), file, kind, columns)
+
+
+def _plain_words(caption: str) -> str:
+    """A caption of an older version, which has the sampler's repr, in the words of the shell."""
+    if len(caption) > LONGEST:
+        return caption
+    return re.sub(r"Sampler\(.*\)(?=, \d)", lambda found: sampler_in_words(found[0]), caption)
+
+
+def _size(content: bytes) -> tuple[int, int]:
+    """Width and height in pixels of a PNG file's content; the IHDR chunk is always the first."""
+    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+
+
+def _dpi(content: bytes) -> float:
+    """Dots per inch of a PNG file's content, from the pHYs chunk before its data; those of this package without one."""
+    place = 8
+    while place + 17 <= len(content) and content[place + 4 : place + 8] != b"IDAT":
+        if content[place + 4 : place + 8] == b"pHYs":
+            dpi = int.from_bytes(content[place + 8 : place + 12], "big") * 0.0254
+            return dpi if 20 <= dpi <= 2000 else style.DPI
+        place += 12 + int.from_bytes(content[place : place + 4], "big")
+    return style.DPI
+
+
+def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Iterator[Picture]:
+    """Those that `pictures.json` lists, or without a list those in `samples/`.
+
+    Args:
+        run_dir: Pictures outside it are left out, with a note, like all that are no PNG.
+        notes: To add to.
+        only: The files wanted; all if empty.
+
+    A picture is embedded as it is, and the browser decodes it; so one of more than 16 MiB, or of more pixels than
+    `scoresde.storage.limits` allows by its header, is left out, too, and so is what goes beyond 128 MiB together.
+    """
+    listed = read_json(run_dir, "pictures.json", notes)
+    if not isinstance(listed, list):
+        found = sorted((run_dir / "samples").glob("*.png"), key=lambda p: natural(p.name))
+        if len(found) > _MOST and not only:
+            notes.append(f"samples/ has {len(found)} pictures; the last {_MOST} are shown.")
+            found = found[-_MOST:]
+        listed = [{"file": f"samples/{path.name}", "title": path.stem} for path in found]
+    root, left = run_dir.resolve(), _TOGETHER
+    for entry in map(as_dict, listed):
+        file = str(entry.get("file", ""))
+        if only and file not in only:
+            continue
+        try:
+            path = (root / file).resolve()
+            content = read_file(path, _BYTES) if path.is_relative_to(root) else b""
+        except DamagedFile as error:
+            notes.append(f"The picture {file!r} is left out: {error}.")
+            continue
+        except (OSError, ValueError):
+            content = b""
+        if content[:8] != _PNG or content[12:16] != b"IHDR":
+            notes.append(f"The picture {file!r} is missing, not a PNG, or outside the run directory.")
+            continue
+        if math.prod(_size(content)) > most_pixels():
+            notes.append(
+                f"The picture {file!r} has more than {most_pixels()} pixels (SCORESDE_PIXELS): it is left out."
+            )
+            continue
+        left -= len(content)
+        if left < 0:
+            notes.append(f"The pictures have more than {_TOGETHER:,} bytes together: {file!r} and others are left out.")
+            return
+        kind, columns = str(entry.get("kind") or ""), entry.get("columns")
+        yield from_png(
+            content,
+            str(entry.get("title") or path.stem),
+            _plain_words(str(entry.get("caption") or "")),
+            file,
+            kind if kind in KINDS else "",
+            tuple(map(str, columns[:_MOST])) if isinstance(columns, list) else (),
+        )

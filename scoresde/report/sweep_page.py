@@ -1,0 +1,339 @@
+"""The page of several runs: jobs that failed, and for each data set tables, charts and pictures side by side."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scoresde.report import charts
+from scoresde.report import columns as comparing
+from scoresde.report.charts import Chart, Palette
+from scoresde.report.columns import SEED, Cell, Column, Measure
+from scoresde.report.numbers import Value, as_dict
+from scoresde.report.page import render
+from scoresde.report.png import Picture, pictures
+from scoresde.report.reading import Job, Run, read_sweep
+from scoresde.report.tables import Table, tables
+
+__all__ = ["sweep_page"]
+
+# Of each configuration the first of these that is there.
+_SAMPLES = ("samples/beside-samples.png", "samples/densities.png", "samples/samples.png")
+_DATA = "samples/beside-data.png"
+_MOST_SHOWN = 12  # pictures that are not folded
+_DONE = ("finished", "skipped")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A sortable table; `links` are the anchors of its rows, which the first column leads to."""
+
+    title: str
+    columns: list[Column]
+    links: list[str]
+    note: str = ""
+
+    @property
+    def rows(self) -> list[list[Cell]]:
+        """The cells of each row."""
+        return [list(row) for row in zip(*(column.cells for column in self.columns), strict=True)]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What the page has of one run."""
+
+    anchor: str
+    name: str
+    label: str
+    place: str
+    settings: list[tuple[str, str]]
+    tables: list[Table]
+    config: str
+    notes: list[str]
+
+
+@dataclass
+class Section:
+    """The runs of one data set."""
+
+    data: str
+    sentence: str
+    runs: list[RunView]
+    grids: list[Grid]
+    results: list[tuple[int, Chart]] = field(default_factory=list)
+    charts: list[tuple[int, Chart]] = field(default_factory=list)
+    pictures: list[tuple[str, Picture]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def folded(self) -> list[tuple[str, Picture]]:
+        """Pictures beyond those that are shown at once."""
+        return self.pictures[_MOST_SHOWN:]
+
+    @property
+    def shown(self) -> list[tuple[str, Picture]]:
+        """Pictures that are shown at once."""
+        return self.pictures[:_MOST_SHOWN]
+
+
+@dataclass
+class _Page:
+    """What the template shows."""
+
+    name: str
+    directory: str
+    sections: list[Section]
+    jobs: str
+    failed: list[Job]
+    notes: list[str]
+
+
+def sweep_page(directory: Path) -> str:
+    """The page of a sweep or of a folder of runs.
+
+    Raises:
+        FileNotFoundError: No such directory, or nothing in it.
+    """
+    sweep = read_sweep(directory)
+    by_data: dict[str, list[Run]] = {}
+    for run in sweep.runs:
+        by_data.setdefault(comparing.data_set(run), []).append(run)
+    notes = list(sweep.notes)
+    if len(by_data) > 1:
+        counts = ", ".join(f"{data}: {len(runs)} run{'s' * (len(runs) > 1)}" for data, runs in by_data.items())
+        notes.append(
+            "These runs are of different data sets, whose numbers cannot be compared: each has a part of its own "
+            f"({counts})."
+        )
+    if not sweep.runs:
+        notes.append("No job left a run directory.")
+    made: list[Chart] = []
+    palette = Palette()
+    sections = [
+        _section(data, runs, directory, number, made, palette) for number, (data, runs) in enumerate(by_data.items())
+    ]
+    failed = [job for job in sweep.jobs if job.status not in _DONE]
+    jobs = ", ".join(f"{count} {status}" for status, count in Counter(job.status for job in sweep.jobs).items())
+    page = _Page(directory.resolve().name, str(directory), sections, jobs, failed, notes)
+    return render("sweep.html.j2", made, scripts=bool(sections), page=page)
+
+
+def _section(data: str, runs: list[Run], directory: Path, number: int, made: list[Chart], palette: Palette) -> Section:
+    keys = comparing.differing(runs)
+    groups = comparing.repeats(runs)
+    tones = {place: tone for tone, group in enumerate(groups) for place in group}
+    views = []
+    for place, run in enumerate(runs):
+        views.append(_view(run, keys, directory, f"run-{number}-{place}", f"{place + 1}. "))
+    measures = comparing.measures(runs)
+    main = comparing.main_measures(measures, runs)
+    configurations = _configurations(runs, groups, keys)
+    ranked = _ranked(configurations, main[0]) if main else []
+    sentence = _sentence(len(runs), keys, configurations)
+    if len(ranked) > 1:
+        sentence += _best(ranked, main[0])
+    section = Section(data, sentence, views, [], notes=comparing.conditions(runs))
+    if any(len(group) > 1 for group in groups):
+        section.grids.append(_averages(measures, runs, groups, keys, views))
+    section.grids.append(_every_run(measures, runs, keys, views))
+    if sum(map(len, groups)) < len(runs):
+        section.notes.append("Runs with the configuration and seed of another are no repeats: one of each is averaged.")
+    shared = {
+        place: configuration.name
+        for configuration in configurations
+        for place in configuration.places
+        if len(configuration.places) > 1
+    }
+    series = [
+        # Copies of a run have no tone of their own.
+        charts.Series(
+            view.label,
+            tones.get(place, place),
+            run.log,
+            run.summary,
+            run.comparison,
+            str(place + 1),
+            run.coloured,
+            shared.get(place, ""),
+        )
+        for place, (run, view) in enumerate(zip(runs, views, strict=True))
+    ]
+    bits = any(as_dict(run.summary.get("likelihood")).get("bits_per_dim") is not None for run in runs)
+    for drawn, into in (
+        (_results(main, configurations, keys), section.results),
+        (
+            [
+                *charts.frontiers(series, palette),
+                charts.learning_curves(series),
+                charts.loss_by_noise_level(series),
+                charts.error_budget(series, "bits/dim" if bits else "nats"),
+            ],
+            section.charts,
+        ),
+    ):
+        for chart in drawn:
+            if chart is not None:
+                into.append((len(made), chart))
+                made.append(chart)
+    # The best first; those that were not measured at the end, as they come.
+    order = [configuration.places[0] for configuration, _ in ranked]
+    order += [c.places[0] for c in configurations if c.places[0] not in order]
+    for place in order:
+        found = {
+            picture.file: picture for picture in pictures(runs[place].directory, views[place].notes, (_DATA, *_SAMPLES))
+        }
+        shown = next((found[file] for file in _SAMPLES if file in found), None)
+        if shown is None:
+            continue
+        if _DATA in found and not section.pictures and shown.file == _SAMPLES[0]:
+            section.pictures.append(("held-out data", found[_DATA]))
+        section.pictures.append((shared.get(place, views[place].label), shown))
+    return section
+
+
+@dataclass(frozen=True)
+class _Configuration:
+    """Runs that differ in their seed alone, also by their places, and what sets them apart from others."""
+
+    name: str
+    runs: list[Run]
+    places: list[int]
+
+
+def _configurations(runs: list[Run], groups: list[list[int]], keys: list[str]) -> list[_Configuration]:
+    keys = [key for key in keys if key != SEED]
+    return [
+        _Configuration(comparing.label(runs[group[0]], keys), [runs[place] for place in group], group)
+        for group in groups
+    ]
+
+
+def _ranked(configurations: list[_Configuration], measure: Measure) -> list[tuple[_Configuration, Value]]:
+    """The configurations that a measure has a mean for, the best first."""
+    means = [(configuration, measure.mean(configuration.runs)) for configuration in configurations]
+    known = [(configuration, mean) for configuration, mean in means if mean is not None]
+    return sorted(known, key=lambda pair: -measure.better * pair[1].value)
+
+
+def _results(main: list[Measure], configurations: list[_Configuration], keys: list[str]) -> list[Chart]:
+    """Charts of the main measures: every configuration, and against each setting that is a number."""
+    made = []
+    firsts = [configuration.runs[0] for configuration in configurations]
+    numeric = [key for key in keys if key != SEED and _is_scale(firsts, key)]
+    for measure in main:
+        known = _ranked(configurations, measure)
+        if len(known) < 2:
+            continue
+        rows = [
+            charts.Row(c.name, mean, [v.value for v in map(measure.read, c.runs) if v is not None]) for c, mean in known
+        ]
+        real = [value for c in configurations for value in map(measure.reference, c.runs) if value is not None]
+        made.append(charts.ranking(measure.title, measure.hint, rows, real[0] if real else None))
+        for key in numeric[:_MOST_SCALES]:
+            rest = [other for other in keys if other not in (key, SEED)]
+            lines: dict[str, list[tuple[float, Value]]] = {}
+            for c, mean in known:
+                number = comparing.number_of(c.runs[0], key)
+                if number is not None:
+                    lines.setdefault(comparing.label(c.runs[0], rest) if rest else "", []).append((number, mean))
+            made.append(charts.against(measure.title, key, measure.better, list(lines.items())))
+    return made
+
+
+def _by_number(cell: Cell) -> float:
+    """Numbers by their size; names, all alike, stay as they come."""
+    return cell.key if isinstance(cell.key, (int, float)) else 0.0
+
+
+_MOST_SCALES = 3
+
+
+def _is_scale(runs: list[Run], key: str) -> bool:
+    """Whether a setting has three different values at least, all of them numbers."""
+    found = [comparing.number_of(run, key) for run in runs]
+    return None not in found and len(set(found)) > 2
+
+
+def _sentence(count: int, keys: list[str], configurations: list[_Configuration]) -> str:
+    """A sentence on what was run, for people who read no further."""
+    firsts = [c.runs[0] for c in configurations]
+    parts = []
+    for key in (key for key in keys if key != SEED):
+        column = comparing.setting(firsts, key, keys)
+        cells = sorted(column.cells, key=_by_number)
+        values = list(dict.fromkeys(cell.text for cell in cells if cell.text != "–"))
+        parts.append(
+            f"{column.title} ({', '.join(values)})" if len(values) <= 6 else f"{len(values)} values of {column.title}"
+        )
+    sizes = [len(configuration.places) for configuration in configurations]
+    fewest, most = min(sizes), max(sizes)
+    seeds = f", {'up to ' if fewest < most else ''}{most} training seeds each" if most > 1 else ""
+    told = f": {', '.join(parts[:5])}" if parts else ""
+    more = " and more" if len(parts) > 5 else ""
+    return f"{count} run{'s' * (count != 1)}{told}{more}{seeds}."
+
+
+def _best(ranked: list[tuple[_Configuration, Value]], measure: Measure) -> str:
+    """A sentence on the best, and on how many the errors do not tell from it."""
+    first, mean = ranked[0]
+    means = [mean for _, mean in ranked]
+    made = f" Best {measure.title.rstrip(' ↑↓')}: {measure.show(mean)} with {first.name}"
+    near = len(means) - 1 - comparing.best(means, measure.better).count("worse")
+    if near and all(mean.stderr is not None for mean in means):
+        made += f"; {near} other{'s' * (near > 1)} within two standard errors"
+    return f"{made}."
+
+
+def _view(run: Run, keys: list[str], directory: Path, anchor: str, prefix: str) -> RunView:
+    place = os.path.relpath(run.directory, directory)
+    cells = [comparing.setting([run], key, keys).cells[0] for key in keys]
+    settings = [(key, cell.text) for key, cell in zip(keys, cells, strict=True)]
+    label = prefix + comparing.label(run, keys)
+    return RunView(anchor, run.name, label, place, settings, tables(run.summary, run.comparisons), run.text, run.notes)
+
+
+def _every_run(measures: list[Measure], runs: list[Run], keys: list[str], views: list[RunView]) -> Grid:
+    number = Column("no.", [Cell(str(place + 1), place + 1) for place in range(len(runs))])
+    name = Column("run", [Cell(view.name, view.name) for view in views])
+    singles = [[place] for place in range(len(runs))]
+    settings = [comparing.setting(runs, key, keys) for key in keys]
+    note = f"± the estimate's own standard error; ↓ lower is better, ↑ higher is better. {_MARKS}"
+    if not keys and len(runs) > 1:
+        note += " The configurations do not differ."
+    links = [view.anchor for view in views]
+    return Grid("Runs", [number, *settings, *comparing.measured(measures, runs, singles), name], links, note)
+
+
+_MARKS = "Bold: the best. Grey: worse, by more than two standard errors of the difference."
+
+
+def _averages(
+    measures: list[Measure], runs: list[Run], groups: list[list[int]], keys: list[str], views: list[RunView]
+) -> Grid:
+    """A row for each configuration, over its training seeds."""
+    keys = [key for key in keys if key != SEED]
+    firsts = [runs[group[0]] for group in groups]
+    names = [_numbers(group) for group in groups]
+    columns = [
+        Column(
+            "runs", [Cell(name, group[0]) for name, group in zip(names, groups, strict=True)], "their numbers below"
+        ),
+        *(comparing.setting(firsts, key, keys) for key in keys),
+        Column("seeds", [Cell(str(len(group)), len(group)) for group in groups], "repeats that are averaged"),
+        *comparing.measured(measures, runs, groups, mark=True),
+    ]
+    note = (
+        "Means over R training seeds, ± the scatter between them / √R: that holds chance in training, but not the "
+        f"choice of held-out data, which they share. {_MARKS}"
+    )
+    if any(len(group) == 1 for group in groups):
+        note += " † One seed only: the estimate's own error, which holds no chance in training."
+    return Grid("Averages over training seeds", columns, [views[group[0]].anchor for group in groups], note)
+
+
+def _numbers(places: list[int]) -> str:
+    """The numbers of runs, neighbours as a range."""
+    if len(places) > 2 and places == list(range(places[0], places[0] + len(places))):
+        return f"{places[0] + 1}–{places[-1] + 1}"
+    return ", ".join(str(place + 1) for place in places)

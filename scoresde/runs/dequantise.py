@@ -1,0 +1,115 @@
+"""Train the variational dequantisation of a run: a flow in the cell, to a score model that stays as it is.
+
+The bound E_q[log p(z) − log q(z|k)] on log P(k) (Ho et al. 2019, Flow++, eq. 12) is maximised over draws z of the flow,
+with the evidence lower bound of `scoresde.likelihood.bounds` for log p (Song, Durkan, Murray & Ermon 2021, theorem 3):
+up to a part that hardly depends on z, in its notation and with c = tanh w,
+
+    log p(z) ≥ −∫ E[c ‖ε̂‖² − 2 ε̂·ε] dw,    σ̃ = σ̃₀ cosh w,    x = α (z/α₀ + σ̃₀ sinh w ε).
+
+One w and one ε for each draw, and one backward pass through the network. What p is like in a cell shows at noise of a
+part of its width, so that is where most of the w are. The score at such a noise, in place of the gradient of this,
+needs no backward pass, but has the bound gain less: it is the slope of a smoother density.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from scoresde.data import Data, batch_indices
+from scoresde.likelihood import CellFlow, Variational, bits_per_dim
+from scoresde.likelihood.density import mean_and_error, tolerance_of
+from scoresde.likelihood.dequantisation import DiscreteTransform
+from scoresde.objectives.times import low_discrepancy
+from scoresde.progress import Progress
+from scoresde.numerics.random import SampleNoise
+from scoresde.score import NetworkScore, ScoreModel
+from scoresde.sde import expand_to
+from scoresde.storage.tensors import save_tensors
+from scoresde.options.errors import ConfigError
+from scoresde.options.settings import option_problems
+from scoresde.runs.pictures import has_classes
+from scoresde.runs.directory import Run
+from scoresde.likelihood.fit_dequantisation import fit
+
+__all__ = ["FILE", "dequantise"]
+
+FILE = "dequantisation.safetensors"
+
+_LEAST = 8  # samples to judge by
+
+
+
+def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> tuple[dict[str, Any], Path | None]:
+    """Train a dequantisation for the run's model, and write it into the run directory if it is better than uniform.
+
+    Some of the training data are kept to judge by: by their bits per dimension with either, at the same seeds.
+
+    Returns bits per dimension with both, their difference and its standard error, and the file, or None if the
+    difference is not above its standard error and what the solver may err by; a file that is there then stays.
+
+    Raises:
+        ConfigError: continuous data, too few of them, or an option out of its range.
+    """
+    if data.transform.levels is None:
+        raise ConfigError(f"{data.name} is continuous: only discrete data are dequantised")
+    plain: Any = OmegaConf.to_container(options, resolve=True)
+    for problem in option_problems("dequantise", plain):
+        raise ConfigError(problem)
+    tol = options.tol
+    count = min(options.judge, len(data.train) // 5)
+    if count < _LEAST:
+        raise ConfigError(f"{data.name} has {len(data.train)} training samples, expected at least {5 * _LEAST}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        flow = CellFlow(
+            data.shape,
+            data.transform.levels,
+            couplings=options.couplings,
+            width=options.width,
+            blocks=options.blocks,
+            bins=options.bins,
+        ).to(model.device)
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(options.seed))
+    kept, rest = order[:count], order[count:]
+    labels = data.train_labels if has_classes(model) else None
+    fit(
+        flow,
+        model,
+        data.train[rest],
+        data.transform,
+        labels=None if labels is None else labels[rest],
+        steps=options.steps,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        level=options.level,
+        seed=options.seed,
+        progress=options.progress,
+    )
+    entry = _judge(flow, model, data, kept, labels, options)
+    size = math.prod(data.shape)
+    nats = tolerance_of(tol, None, None, size).nats
+    assert nats is not None
+    if not entry["gain"] > entry["stderr"] + nats / (size * math.log(2)):
+        return entry, None
+    path = run.directory / FILE
+    save_tensors(path, flow.state_dict(), flow.metadata())
+    return entry, path
+
+
+
+def _judge(
+    flow: CellFlow, model: ScoreModel, data: Data, kept: Tensor, labels: Tensor | None, options: DictConfig
+) -> dict[str, Any]:
+    """Bits per dimension of the training samples `kept`, uniformly dequantised and by the flow."""
+    cond = {} if labels is None else {"labels": labels[kept].to(model.device)}
+    pixels = data.train[kept].to(model.device)
+    common: dict[str, Any] = {"seed": options.seed, "tol": options.tol, **cond}
+    with Progress(2, "judging", "likelihood", shown=options.progress) as bar:
+        uniform = bits_per_dim(model, pixels, data.transform, dequantisation="uniform", **common)
+        bar.update()
+        learned = bits_per_dim(model, pixels, data.transform, dequantisation=Variational(flow), **common)
+        bar.update()
+    gain, error = mean_and_error(uniform.bits - learned.bits)
+    return {"uniform": uniform.mean, "variational": learned.mean, "gain": gain, "stderr": error, "n": len(kept)}

@@ -1,0 +1,235 @@
+"""Stored results of a run: each has settings, and a name made of those in which it differs from the run's own.
+
+A result is a likelihood (`likelihood-test`), an evaluation of samples (`samples`) or a comparison of samplers
+(`comparison`). One with other settings than the run's own has a further name, such as `likelihood-test-draws4`: its
+files and its entry in the summary stand beside the first, which is replaced only where the user says so.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scoresde.storage.bounded import (DamagedFile, read_csv, read_json)
+from scoresde.sampling import Sampler, TunedTimes
+from scoresde.options.errors import ConfigError
+from scoresde.runs.directory import (Run, check_name)
+
+__all__ = [
+    "choose_name",
+    "differences",
+    "digest_of",
+    "further_name",
+    "identity_of",
+    "is_of",
+    "key_of",
+    "known_tables",
+    "outdate",
+    "set_aside",
+]
+
+Settings = dict[str, Any]
+# The keys of the summary under which the run's own results stand.
+_KEYS = {"likelihood-test": "likelihood", "likelihood-train": "likelihood_train"}
+_OWN = (*_KEYS, "samples", "comparison")
+# Their values say what they are of.
+_PLAIN = ("data", "dequantisation", "divergence", "bound", "decoder", "digest", "sampler", "device")
+# Named by something else: the data's name, and the step at which the model was.
+_SILENT = ("data_hash", "model", "unit", "split", "t_min", "conditional")
+_LONGEST = 80  # characters of the part of a name that settings make
+
+
+def key_of(name: str) -> str:
+    """The key of the summary for the result of a name."""
+    return _KEYS.get(name, name)
+
+
+def digest_of(settings: Mapping[str, Any] | None) -> str:
+    """Eight characters that two settings share exactly when they are the same."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def identity_of(sampler: Sampler) -> str:
+    """A text that is the same for two samplers exactly when they are, tuned steps by their content."""
+    if not isinstance(sampler.grid, TunedTimes):
+        return repr(sampler)
+    steps = sampler.grid.tuned()
+    return f"Tuned(steps={steps.evaluations}, digest={hashlib.sha256(steps.to_json().encode()).hexdigest()[:8]!r})"
+
+
+def further_name(settings: Settings, own: Settings, labels: Mapping[str, str] | None = None) -> str:
+    """The settings that differ from `own`, as part of a file's name; empty if none does.
+
+    Args:
+        settings: of the result.
+        own: of the result that has no such part.
+        labels: short texts for values that are long.
+    """
+    parts = []
+    for key, value in settings.items():
+        if key in _SILENT or (value == own.get(key) and not (key == "data" and _other_data(settings, own))):
+            continue
+        text = (labels or {}).get(key) or (f"{value:g}" if isinstance(value, float) else str(value))
+        text = re.sub(r"[^\w.+-]+", "_", text).strip("_.")
+        if key == "data":
+            text = f"{text}-{settings['data_hash'][:8]}"
+        elif key == "digest":
+            text = text[:8]
+        parts.append(text if key in _PLAIN else f"{key}{text}")
+    made = "-".join(filter(None, parts))
+    return made if len(made) <= _LONGEST else f"{made[:_LONGEST]}-{digest_of(settings)}"
+
+
+def _other_data(settings: Settings, own: Settings) -> bool:
+    return settings.get("data_hash") != own.get("data_hash")
+
+
+def choose_name(
+    own_name: str,
+    known: Mapping[str, Settings | None],
+    settings: Settings,
+    own: Settings | None,
+    *,
+    given: str = "",
+    overwrite: bool = False,
+    labels: Mapping[str, str] | None = None,
+) -> str:
+    """The name under which a result is stored, so that no other is lost.
+
+    It is the one that a result of the same settings has; for the run's own settings `own_name`; else a further name.
+
+    Args:
+        own_name: such as `likelihood-test`.
+        known: settings of the results that are there, by their names; None for one of unknown settings.
+        settings: of the result.
+        own: settings that the run's own result would have; None if the first result is the run's own.
+        given: a further name from the user.
+        overwrite: replace the result of the given name, or the run's own.
+        labels: as for `further_name`.
+
+    Raises:
+        ConfigError: the given name is no part of a file's name, or that of a result with other settings.
+    """
+    if given:
+        check_name(given)
+        name = f"{own_name}-{given}"
+        if name in known and known[name] != settings and not overwrite:
+            raise ConfigError(
+                f"{name} is there already, {differences(known[name], settings)}: give another name, or overwrite=true "
+                "to replace it"
+            )
+        return name
+    if overwrite:
+        return own_name
+    for name in sorted(known, key=len):
+        if known[name] == settings:
+            return name
+    if own_name not in known and own in (None, settings):
+        return own_name
+    reference = known.get(own_name) or own or {}
+    name = f"{own_name}-{further_name(settings, reference, labels) or digest_of(settings)}"
+    return f"{name}-{digest_of(settings)}" if name in known else name
+
+
+def differences(before: Settings | None, now: Settings) -> str:
+    """In what two settings differ, in words."""
+    if before is None:
+        return "with settings that are not known"
+    keys = [key for key in now if now[key] != before.get(key)]
+    shown = ", ".join(f"{key} {before.get(key)!r} instead of {now[key]!r}" for key in keys)
+    return f"with {shown or 'further settings'}"
+
+
+def known_tables(directory: Path, own_name: str) -> dict[str, Settings | None]:
+    """Settings of the tables `own_name*.csv` that have rows, by their names; None where the note is missing."""
+    return {path.stem: _settings_of(path) for path in directory.glob(f"{own_name}*.csv") if _has_rows(path)}
+
+
+def _has_rows(table: Path) -> bool:
+    try:
+        return len(read_csv(table)) > 1
+    except DamagedFile:
+        return True
+
+
+def _settings_of(table: Path) -> Settings | None:
+    try:
+        note = read_json(table.with_suffix(".json"), dict)
+    except (FileNotFoundError, DamagedFile):
+        return None
+    # Older versions wrote the settings of likelihoods without a name.
+    settings = note.get("settings", note)
+    return settings if isinstance(settings, dict) else None
+
+
+def is_of(entry: Any, settings: Settings) -> bool:
+    """Whether an entry of the summary is a result with these settings."""
+    return isinstance(entry, dict) and all(key in entry and entry[key] == value for key, value in settings.items())
+
+
+def set_aside(run: Run, name: str, before: Settings | None, now: Settings) -> None:
+    """Make room for a result of the run: one with other settings gets a further name.
+
+    Args:
+        run: the run.
+        name: of the result.
+        before: its settings; None if they are not known.
+        now: settings of the result that takes its place.
+    """
+    step = run.summary().get(key_of(name), {}).get("step")
+    if before is None:
+        further = "earlier"
+    elif before.get("model") != now.get("model") and step is not None:
+        further = f"step{step}"
+    else:
+        further = further_name(before, now) or digest_of(before)
+    _rename(run, name, further)
+
+
+def outdate(run: Run, step: int) -> None:
+    """Keep the figures and pictures of a model that is about to be trained further as those of its `step`."""
+    summary = run.summary()
+    # Older versions did not say of which step results are.
+    dated = {key: {**entry, "step": step} for key, entry in summary.items() if _lacks_step(key, entry)}
+    run.add_to_summary(**dated)
+    for name in _OWN:
+        if key_of(name) in summary or (run.directory / f"{name}.csv").is_file():
+            _rename(run, name, f"step{step}")
+    run.date_pictures(step)
+
+
+def _lacks_step(key: str, entry: Any) -> bool:
+    return key.startswith(("likelihood", "samples")) and isinstance(entry, dict) and entry.get("step") is None
+
+
+def _rename(run: Run, name: str, further: str) -> None:
+    """Give a result, with its files, its picture and its entry in the summary, a further name.
+
+    Should there be one of that name, a number is added; a renaming that was interrupted is completed.
+    """
+    summary, files = run.summary(), _files(run, name)
+    target, number = f"{name}-{further}", 1
+    while target in summary or files.keys() & _files(run, target).keys():
+        number += 1
+        target = f"{name}-{further}-{number}"
+    for (_, suffix), path in files.items():
+        path.rename(path.with_name(f"{target}{suffix}"))
+    run.rename_picture(f"samples/{name}.png", f"samples/{target}.png")
+    entry = summary.get(key_of(name))
+    if entry is None:
+        return
+    if "file" in entry:
+        entry = {**entry, "file": f"{target}.csv"}
+    moved: dict[str, Any] = {key_of(name): None, target: entry}
+    if name == "samples":
+        moved = {**moved, target: {**entry, "reference": summary.get("reference")}, "reference": None}
+    run.add_to_summary(**moved)
+
+
+def _files(run: Run, name: str) -> dict[tuple[str, str], Path]:
+    """The files of a result, by their folder and suffix."""
+    folders = (run.directory, run.directory / "samples")
+    found = [path for folder in folders for path in folder.glob(f"{name}.*") if path.suffix != ".lock"]
+    return {(path.parent.name, path.suffix): path for path in sorted(found)}

@@ -1,0 +1,132 @@
+"""Results of a sampler."""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from scoresde.data.info import DataInfo
+from scoresde.numerics.html import arrived, counts, shape_of, spread_of, table, times_of
+from scoresde.score import ScoreModel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+__all__ = ["Samples"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a sampler returns.
+
+    Attributes:
+        x: `(B, ...)`, the samples, in the units of the model's `transform`; in model space if it has none.
+        nfe: network evaluations per sample; the most of any where they differ.
+        times: `(n + 1,)`, the time grid.
+        trajectory: `(n + 1, B, ...)` on the CPU, the states at `times`, if it was asked for; in the units of `x`, by
+            the map that takes the samples there.
+        nfe_per_sample: `(B,)` int64, where samples differ.
+        status: `(B,)` int64 of `scoresde.numerics.ode.Status` from a solver that adapts its steps: 0 for a sample that
+            arrived. One that did not is left where it stopped, without the denoising step.
+        reached: `(B,)` float64, the time of each sample's last state, beside a status.
+        sweeps: `(B,)` int64, network calls one after the other, from a solver that is parallel in time.
+        log_prob: `(B,)` float64, nats, the log-density of `x` at the last of `times` under the probability-flow ODE, if
+            it was asked for; not a number for a sample that did not arrive.
+        stderr: `(B,)` float64, standard error of `log_prob` from random probes; 0 for an exact divergence.
+        labels: `(B,)` int64, the classes that were asked for, if any.
+        info: facts about the data that the model is of, where they are known; see `ScoreModel.info`.
+    """
+
+    x: Tensor
+    nfe: int
+    times: Tensor
+    trajectory: Tensor | None = None
+    nfe_per_sample: Tensor | None = None
+    status: Tensor | None = None
+    reached: Tensor | None = None
+    sweeps: Tensor | None = None
+    log_prob: Tensor | None = None
+    stderr: Tensor | None = None
+    labels: Tensor | None = None
+    info: DataInfo | None = None
+
+    @property
+    def decoded(self) -> Tensor:
+        """The samples as values of the data: integers such as pixels (uint8 for up to 256 levels), or `x` as it is.
+
+        Raises:
+            ValueError: samples of discrete data that hold NaN.
+        """
+        return self.x if self.info is None or self.info.transform.levels is None else self.info.transform.decode(self.x)
+
+    def plot(self, data: Any = None, n: int = 100) -> "Figure":
+        """The samples as their shape allows: pictures side by side, points in the plane, histograms or curves.
+
+        Args:
+            data: `(M, ...)` values of the data, to be drawn beside the samples.
+            n: the most pictures or curves.
+
+        Returns:
+            A matplotlib figure, which a notebook shows by itself; see `scoresde.plots.samples`.
+
+        Raises:
+            ValueError: samples that are not finite, or data of another shape.
+        """
+        from scoresde import plots  # late: matplotlib takes a second to load
+
+        info, titles = self.info, None
+        if self.labels is not None and self.labels.ndim == 1:
+            names = None if info is None else info.class_names
+            titles = [str(k) if names is None else names[k] for k in self.labels[:n].tolist()]
+        levels = None if info is None else info.transform.levels
+        return plots.samples(self.decoded, data, levels=levels, titles=titles, n=n)
+
+    def __repr__(self) -> str:
+        return f"Samples(x={tuple(self.x.shape)}, nfe={self.nfe}, steps={len(self.times) - 1})"
+
+    def _repr_html_(self) -> str:
+        return _html(self)
+
+
+def in_data_space(model: ScoreModel, samples: Samples) -> Samples:
+    """The samples in the data's units, and their log-densities of these."""
+    if model.transform is None:
+        return samples
+    track, log_prob = samples.trajectory, samples.log_prob
+    if track is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # noise is of another size than data
+            track = model.to_data_space(track.flatten(0, 1)).reshape(track.shape)
+    return replace(
+        samples,
+        x=model.to_data_space(samples.x),
+        trajectory=track,
+        log_prob=None if log_prob is None else log_prob + model.log_det(samples.x.shape[1:]),
+    )
+
+
+def _html(out: Samples) -> str:
+    """Shape, cost, times and the range of the values of samples."""
+    x = out.x.detach()
+    finite = int(x.isfinite().flatten(1).all(1).sum())
+    rows = [
+        ("shape", shape_of(x)),
+        ("dtype, device", f"{str(x.dtype).removeprefix('torch.')}, {x.device}"),
+        ("evaluations a sample", counts(out.nfe if out.nfe_per_sample is None else out.nfe_per_sample)),
+        ("times", times_of(out.times)),
+        ("values", spread_of(x)),
+        ("finite", "all" if finite == len(x) else f"{finite} of {len(x)} samples"),
+    ]
+    if out.sweeps is not None:
+        rows.append(("calls one after the other", counts(out.sweeps)))
+    if out.status is not None:
+        rows.append(("arrived", arrived(out.status)))
+    if out.trajectory is not None:
+        rows.append(("trajectory", shape_of(out.trajectory)))
+    if out.info is None:
+        return table("Samples", rows, "plot() draws them.")
+    if out.info.transform.levels is None:
+        return table("Samples, in the data's units", rows, "plot() draws them.")
+    return table("Samples, in model space", rows, "decoded are the values of the data, and plot() draws them.")

@@ -1,0 +1,18 @@
+"""Score models: around networks, exact, and under another SDE."""
+
+from scoresde.score.conditions import as_conditions
+from scoresde.score.exact import EmpiricalScore, GaussianMixtureScore
+from scoresde.score.model import Prediction, ScoreModel
+from scoresde.score.moved import in_model_space, with_sde
+from scoresde.score.network import NetworkScore
+
+__all__ = [
+    "EmpiricalScore",
+    "GaussianMixtureScore",
+    "NetworkScore",
+    "Prediction",
+    "ScoreModel",
+    "as_conditions",
+    "in_model_space",
+    "with_sde",
+]

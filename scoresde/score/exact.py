@@ -1,0 +1,206 @@
+"""Exact scores: of Gaussian mixtures and of finite data sets."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.arguments import checked
+from scoresde.score.model import ScoreModel
+from scoresde.sde import SDE, expand_to
+from scoresde.statistics import Statistics, at_least_float32
+
+__all__ = ["EmpiricalScore", "GaussianMixtureScore"]
+
+
+class ExactScore(ScoreModel):
+    """What is known of p₀ itself: every noise level may be asked for, under any SDE."""
+
+    shape: tuple[int, ...]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ExactScore":
+        # Half precision is for networks.
+        return super()._apply(at_least_float32(fn), recurse)
+
+    @property
+    def exact(self) -> bool:
+        return True
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        return -math.inf, math.inf
+
+    def _check(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """t in float64, `()` or `(B,)`."""
+        if x.ndim < 2 or tuple(x.shape[1:]) not in (self.shape, (math.prod(self.shape),)):
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.shape))})")
+        t = torch.as_tensor(t, dtype=torch.float64)
+        expand_to(t, x)  # the check of its shape
+        return t
+
+
+@checked
+class GaussianMixtureScore(ExactScore):
+    """The exact score, density and samples of a Gaussian mixture at every t: ground truth for tests.
+
+    At time t the mixture is Σ w_k N(α μ_k, α² Σ_k + σ² I).
+
+    Args:
+        weights: `(K,)`, positive; normalised here.
+        means: `(K, ...)`.
+        covariances: `(K,)` isotropic variances, `(K, ...)` diagonals, or `(K, D, D)` full covariances, where
+            D is the number of elements of a mean. Symmetric and positive semi-definite.
+        sde: the forward SDE.
+    """
+
+    weights: Tensor
+    means: Tensor
+    variances: Tensor
+    rotations: Tensor | None
+
+    def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor, sde: SDE) -> None:
+        eps = 1e-6 if getattr(covariances, "dtype", None) == torch.float32 else 1e-12
+        weights, means, covariances = (torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, covariances))
+        if means.ndim < 2 or not bool(means.isfinite().all()):
+            raise ValueError(f"means have shape {tuple(means.shape)}, expected finite numbers of shape (K, ...)")
+        count = means.shape[0]
+        flat = means.reshape(count, -1)
+        dim = flat.shape[1]
+        if weights.shape != (count,) or not bool((weights > 0).all()):
+            raise ValueError(f"expected {count} positive weights, one for each mean, got {weights.tolist()}")
+        rotations = None
+        if covariances.shape == (count,):
+            variances = covariances[:, None].expand(count, dim).contiguous()
+        elif covariances.shape == means.shape:
+            variances = covariances.reshape(count, dim)
+        elif covariances.shape == (count, dim, dim):
+            if not torch.allclose(covariances, covariances.mT, atol=1e-10 * float(covariances.abs().max())):
+                raise ValueError("covariances are not symmetric; give Σ, not its Cholesky factor")
+            variances, rotations = torch.linalg.eigh(covariances)
+            # Round-off of a semi-definite matrix; anything more is refused below.
+            tolerance = eps * variances.abs().amax(1, keepdim=True)
+            variances = torch.where(variances.abs() <= tolerance, torch.zeros_like(variances), variances)
+        else:
+            raise ValueError(
+                f"covariances have shape {tuple(covariances.shape)}, expected ({count},), {tuple(means.shape)} "
+                f"or ({count}, {dim}, {dim})"
+            )
+        if not bool((variances >= 0).all()):
+            raise ValueError("covariances are not positive semi-definite")
+        weights = weights / weights.sum()
+        mean = weights @ flat
+        spread = flat - mean
+        covariance = torch.einsum("k,ki,kj->ij", weights, spread, spread)
+        covariance = covariance + (
+            torch.diag(weights @ variances)
+            if rotations is None
+            else torch.einsum("k,kij,kj,klj->il", weights, rotations, variances, rotations)
+        )
+        std = covariance.diagonal().mean().sqrt()
+        known = Statistics(mean.reshape(means.shape[1:]), std, covariance) if std > 0 else None
+        super().__init__(sde, known)
+        self.shape = tuple(means.shape[1:])
+        self.register_buffer("weights", weights)
+        self.register_buffer("means", flat)
+        self.register_buffer("variances", variances)
+        self.register_buffer("rotations", rotations)
+
+    def _parts(self) -> list[str]:
+        return [f"{len(self.weights)} components", repr(self.sde)]
+
+    def _posterior(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Per component, in its own eigenbasis: log joint `(B, K)`, z, variances `(B, K, D)`, α, σ² `(B, 1, 1)`."""
+        t = self._check(x, t)
+        alpha = self.sde.alpha(t).to(x).reshape(-1, 1, 1)
+        sigma = self.sde.sigma(t).to(x).reshape(-1, 1, 1)
+        z = x.reshape(x.shape[0], 1, -1) - alpha * self.means.to(x)
+        if self.rotations is not None:
+            z = torch.einsum("bki,kij->bkj", z, self.rotations.to(x))
+        variance = alpha**2 * self.variances.to(x) + sigma**2
+        log_density = -0.5 * (z**2 / variance + variance.log() + math.log(2 * math.pi)).sum(2)
+        return self.weights.to(x).log() + log_density, z, variance, alpha, sigma
+
+    def _mix(self, log_joint: Tensor, z: Tensor, x: Tensor) -> Tensor:
+        """Σ_k r_k U_k z_k in the shape of x."""
+        z = log_joint.softmax(1)[:, :, None] * z
+        if self.rotations is None:
+            return z.sum(1).reshape(x.shape)
+        return torch.einsum("bkj,kij->bi", z, self.rotations.to(z)).reshape(x.shape)
+
+    @checked
+    def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """log p_t(x) in nats, `(B,)`."""
+        return self._posterior(x, t)[0].logsumexp(1)
+
+    @checked
+    def sample(self, n: int, t: Tensor | float, generator: torch.Generator | None = None) -> Tensor:
+        """n draws `(n, ...)` of p_t in float64."""
+        if n < 1:
+            raise ValueError(f"n is {n}, expected at least one sample")
+        device = self.means.device
+        t = torch.as_tensor(t, dtype=torch.float64)
+        if t.ndim:
+            raise ValueError(f"t has shape {tuple(t.shape)}, expected one number")
+        k = torch.multinomial(self.weights.double(), n, replacement=True, generator=generator)
+        z = torch.randn(n, self.means.shape[1], dtype=torch.float64, device=device, generator=generator)
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        z = z * (alpha**2 * self.variances[k].double() + sigma**2).sqrt()
+        if self.rotations is not None:
+            z = torch.einsum("bj,bij->bi", z, self.rotations[k].double())
+        return (alpha * self.means[k].double() + z).reshape(n, *self.shape)
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        log_joint, z, variance, alpha, _ = self._posterior(x, t)
+        gain = alpha * self.variances.to(x) / variance
+        centre = (log_joint.softmax(1) @ self.means.to(x)).reshape(x.shape)
+        return centre + self._mix(log_joint, gain * z, x)
+
+    def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        log_joint, z, variance, _, _ = self._posterior(x, t)
+        return self._mix(log_joint, -z / variance, x)
+
+    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        log_joint, z, variance, _, sigma = self._posterior(x, t)
+        return self._mix(log_joint, sigma * z / variance, x)
+
+
+@checked
+class EmpiricalScore(ExactScore):
+    """The exact score of a finite data set: p₀ puts weight 1/N on each sample.
+
+    Args:
+        data: `(N, ...)`.
+        sde: the forward SDE.
+        chunk: how many numbers to hold at once; larger batches are worked through in parts.
+    """
+
+    data: Tensor
+
+    def __init__(self, data: Tensor, sde: SDE, chunk: int = 2**24) -> None:
+        if data.ndim < 2 or data.shape[0] < 1:
+            raise ValueError(f"data has shape {tuple(data.shape)}, expected (N, ...) with at least one sample")
+        if not bool(data.isfinite().all()):
+            raise ValueError("data has values that are not finite; remove them first")
+        varies = bool((data != data[0]).any())
+        super().__init__(sde, Statistics.estimate(data) if varies else None)
+        self.shape = tuple(data.shape[1:])
+        self.chunk = chunk
+        self.register_buffer("data", data.flatten(1))
+
+    def _parts(self) -> list[str]:
+        return [f"{len(self.data)} samples", repr(self.sde)]
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        t = self._check(x, t)
+        data = self.data.to(x)
+        scaled = x.flatten(1) / expand_to(self.sde.alpha(t), x.flatten(1))
+        precision = (2 * self.sde.log_snr(t)).exp().to(x).expand(x.shape[0])
+        rows = max(1, self.chunk // data.numel())
+        parts = []
+        for part, weight in zip(scaled.split(rows), precision.split(rows), strict=True):
+            # Not by |x|² − 2 x·y + |y|²: at small σ the distances are small differences of these.
+            distance = (part[:, None] - data).square().sum(2)
+            parts.append((-0.5 * weight[:, None] * distance).softmax(1) @ data)
+        return torch.cat(parts).reshape(x.shape)

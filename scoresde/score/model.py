@@ -1,0 +1,353 @@
+"""Score models: what a network, an exact density or a guided model all look like to a solver."""
+
+import itertools
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scoresde.arguments import as_tensor
+from scoresde.data.info import DataInfo
+from scoresde.data.labels import listed
+from scoresde.data.transforms import Identity, Transform
+from scoresde.score.conditions import as_conditions
+from scoresde.sde import SDE, expand_to
+from scoresde.statistics import Statistics
+
+__all__ = ["Prediction", "ScoreModel"]
+
+# Standard deviations from the model's data, or this part of one, beyond which data are in other units, it seems; and
+# of how many samples to say the latter.
+_FAR, _SEVERAL = 5.0, 16
+
+Prediction = Callable[..., Tensor]
+
+
+def combined(a: float, x: Tensor, b: float, output: Tensor) -> Tensor:
+    """a x + b output, without the kernels that a 0 or a 1 saves."""
+    if a == 0:
+        return output if b == 1 else b * output
+    return torch.add(output if b == 1 else b * output, x, alpha=a)
+
+
+class ScoreModel(nn.Module, ABC):
+    """A model of the noised data's density p_t under `sde`.
+
+    A subclass gives `denoise`; the other predictions follow from it (Tweedie's formula, Efron 2011), and a
+    subclass that knows one of them more accurately overrides it. x is `(B, ...)`; t is a scalar or `(B,)`.
+
+    The methods of a model, its SDE and its statistics are in model space, where the noise is. What takes data or gives
+    samples does so in one of two ways:
+
+    - Continuous data, with a `transform` or without: samplers, likelihoods, codes and comparisons are in the data's
+      own units.
+    - Discrete data such as pixels: samplers give, and `log_likelihood` and codes take, values of model space;
+      `bits_per_dim` takes the integers themselves.
+
+    Either way `model.decode(x)` turns samples into values as the data have them, and `Samples.decoded` has done so.
+    (`scoresde.likelihood.encode` and `decode` are something else: the probability flow from data to codes at t_max and
+    back.)
+
+    Attributes:
+        sde: the forward SDE.
+        statistics: mean and covariance of the data in model space, or None where they are not known.
+        log_snr_range: the smallest and largest λ = log(α/σ) at which the model may be asked.
+    """
+
+    _transform: Transform | None = None
+    _info: DataInfo | None = None
+
+    def __init__(self, sde: SDE, statistics: Statistics | None = None) -> None:
+        super().__init__()
+        self.sde = sde
+        self.statistics: Statistics | None = statistics
+
+    @abstractmethod
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        """E[x₀ | x_t = x], of the shape of x."""
+
+    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        """E[ε | x_t = x] = (x − α D)/σ, of the shape of x."""
+        fine = torch.as_tensor(t, dtype=torch.float64)
+        alpha, sigma = expand_to(self.sde.alpha(fine), x), expand_to(self.sde.sigma(fine), x)
+        return (x - alpha * self.denoise(x, t, **cond)) / sigma
+
+    def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        """∇ₓ log p_t(x) = −ε/σ, of the shape of x."""
+        return self.noise(x, t, **cond) / expand_to(-self.sde.sigma(torch.as_tensor(t, dtype=torch.float64)), x)
+
+    def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        """Drift of the probability-flow ODE dx/dt = f x − ½ g² score (Song et al. 2021, eq. 13)."""
+        drift, pull = self._flow(t)
+        return expand_to(drift, x) * x + expand_to(pull, x) * self.noise(x, t, **cond)
+
+    def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> "Prediction":
+        """A function `f(x, i, **cond)` = E[p_i x₀ + q_i ε | x at times_i], one evaluation a call.
+
+        For solvers, which know their times before they start: whatever depends on the time alone is computed
+        here, once, in float64.
+
+        Args:
+            times: `(n,)` float64 on the CPU, in any order.
+            p: `(n,)` float64, weights of x₀; 1 for the data prediction.
+            q: `(n,)` float64, weights of ε; 1 for the noise prediction.
+        """
+        times = self.sde.check_time(times)
+        alpha, sigma = self.sde.alpha(times), self.sde.sigma(times)
+        # x₀ from ε loses nothing where the signal is the larger, ε from x₀ where the noise is.
+        by_noise = ((alpha > sigma) | (p == 0)) & (q != 0)
+        on_x = torch.where(by_noise, p / alpha, q / sigma)
+        on_output = torch.where(by_noise, q - p * sigma / alpha, p - q * alpha / sigma)
+        table = list(zip(times, by_noise.tolist(), on_x.tolist(), on_output.tolist(), strict=True))
+
+        def predict(x: Tensor, i: int, **cond: Any) -> Tensor:
+            t, noise, a, b = table[i]
+            output = self.noise(x, t, **cond) if noise else self.denoise(x, t, **cond)
+            return combined(a, x, b, output)
+
+        return predict
+
+    def forward(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        """The same as `denoise`."""
+        return self.denoise(x, t, **cond)
+
+    @property
+    def transform(self) -> Transform | None:
+        """Map between continuous data and model space; None where they are in model space, or are discrete.
+
+        A model made of another has the other's. It is part of the state dict.
+        """
+        if self._transform is not None:
+            return None if isinstance(self._transform, Identity) else self._transform
+        within = (child.transform for child in self.children() if isinstance(child, ScoreModel))
+        return next((t for t in within if t is not None), None)
+
+    @transform.setter
+    def transform(self, transform: Transform | None) -> None:
+        if transform is not None and transform.levels is not None:
+            raise ValueError(f"{transform!r} is of discrete data, which bits_per_dim and Transform.decode are for")
+        self._transform = Identity() if transform is None else transform
+
+    @property
+    def info(self) -> DataInfo | None:
+        """Facts about the data that the model is of, such as their transform and classes; None if not known.
+
+        `scoresde.load` and `scoresde.training.fit` set it, and a model made of another has the other's. It is no part
+        of the state dict.
+        """
+        if self._info is not None:
+            return self._info
+        within = (child.info for child in self.children() if isinstance(child, ScoreModel))
+        return next((i for i in within if i is not None), None)
+
+    @info.setter
+    def info(self, info: DataInfo | None) -> None:
+        if info is not None and info.transform.levels is None:
+            self.transform = info.transform
+        self._info = info
+
+    def decode(self, x: Tensor | np.ndarray) -> Tensor:
+        """Samples `(B, ...)`, as a sampler gives them, a tensor or an array, as values of the data.
+
+        Of discrete data these are the integers, such as pixels: uint8 for up to 256 levels, int32 above. Of continuous
+        data they are x itself, which is in their units already.
+
+        Raises:
+            ValueError: a model that does not know what its data are, such as that of a run by an older version, or
+                samples of discrete data that hold NaN.
+        """
+        x = as_tensor("x", x)
+        info = self.info
+        if info is None:
+            if self.exact or self.transform is not None:
+                return x
+            raise ValueError(
+                "this model does not know what its data are (its info is None): use the transform of the data, as by "
+                "scoresde.data.digits().transform.decode(x), or set model.info = scoresde.data.DataInfo.of(data)"
+            )
+        return x if info.transform.levels is None else info.transform.decode(x)
+
+    def to_model_space(self, x: Tensor) -> Tensor:
+        """Data `(B, ...)` as the model knows them; x itself where there is no transform.
+
+        With a warning where they are far from the data that the model is of.
+        """
+        transform = self.transform
+        if transform is None:
+            return x
+        encoded = transform.encode(x, dtype=torch.promote_types(x.dtype, torch.float32))
+        if self.statistics is not None and x.device.type == "cpu" and x.numel():
+            spread = (encoded.detach().double() - self.statistics.mean.cpu()).square().mean().sqrt()
+            apart = float(spread / self.statistics.std.cpu())
+            if apart > _FAR or (len(x) >= _SEVERAL and apart < 1 / _FAR):
+                warnings.warn(
+                    f"the root mean square distance of x from the mean of the model's data is {apart:.2g} of their "
+                    f"standard deviations: x is expected in the data's units, not as {transform!r} encodes them",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        return encoded
+
+    def to_data_space(self, x: Tensor) -> Tensor:
+        """The inverse of `to_model_space`."""
+        transform = self.transform
+        return x if transform is None else transform.decode(x)
+
+    def log_det(self, shape: Sequence[int]) -> float:
+        """What log-densities of samples of this shape gain by the change to the data's units, nats."""
+        transform = self.transform
+        return 0.0 if transform is None else transform.log_det(shape)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._transform is not None and not isinstance(self._transform, Identity):
+            plain = self._transform.to_plain()
+            for name in plain.keys() - {"transform"}:
+                key = f"{prefix}transform.{plain['transform']}.{name}"
+                destination[key] = torch.tensor(plain[name], dtype=torch.float64)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        start = f"{prefix}transform."
+        found = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(start)}
+        if found:
+            names = {key.removeprefix(start).split(".")[0] for key in found}
+            values = {key.rpartition(".")[2]: value.tolist() for key, value in found.items()}
+            self.transform = Transform.from_plain({"transform": ", ".join(names), **values})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of states: the parameters' (or the exact density's), float32 at least."""
+        dtypes = (v.dtype for v in itertools.chain(self.parameters(), self.buffers()))
+        first = next((d for d in dtypes if d.is_floating_point), torch.float32)
+        return torch.float64 if first == torch.float64 else torch.float32
+
+    @property
+    def event_shape(self) -> tuple[int, ...] | None:
+        """Shape of one sample in model space, as the network, a model inside or the statistics say; None if unknown."""
+        own = (getattr(part, "shape", None) for part in (self, *self.children()) if not isinstance(part, Statistics))
+        shape = next((s for s in own if isinstance(s, tuple)), None)
+        if shape is not None:
+            return tuple(shape)
+        within = (child.event_shape for child in self.children() if isinstance(child, ScoreModel))
+        found = next((s for s in within if s is not None), None)
+        return self.statistics.shape if found is None and self.statistics is not None else found
+
+    def batch_shape(self, shape: int | Sequence[int]) -> tuple[int, ...]:
+        """`(B, ...)` as it is, or of B alone with the shape of the model's samples.
+
+        Raises:
+            ValueError: B alone, and the model does not know the shape of its samples.
+        """
+        if not isinstance(shape, int):
+            return tuple(shape)
+        if self.event_shape is None:
+            raise ValueError(
+                f"shape is {shape}, and the model does not know the shape of a sample: give ({shape}, ...), or the "
+                "network an attribute shape"
+            )
+        return (shape, *self.event_shape)
+
+    def on_device(self, x: Tensor) -> Tensor:
+        """x on the device of the model's network; where it is, for an exact score, which follows it."""
+        return x if self.exact else x.to(self.device)
+
+    def conditions(self, cond: dict[str, Any], count: int, device: torch.device) -> dict[str, Any]:
+        """The conditions of `count` samples as the model takes them; see `as_conditions`.
+
+        Raises:
+            ValueError: one that the network does not take, such as a misspelt argument, or as `as_conditions`.
+        """
+        self._check_names(cond)
+        return as_conditions(cond, count, device, self.info)
+
+    def _check_names(self, cond: Iterable[str]) -> None:
+        for child in self.children():
+            if isinstance(child, ScoreModel):
+                child._check_names(cond)
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """ValueError unless a batch of this shape, `(B, ...)`, is one of the model's samples, where that is known."""
+        event = self.event_shape
+        if event is None or tuple(shape[1:]) == event:
+            return
+        if self.exact and tuple(shape[1:]) == (math.prod(event),):
+            return
+        batch = "B" if tuple(shape) == event else shape[0]
+        raise ValueError(
+            f"shape is {tuple(shape)}, but a sample of this model has shape {event}: "
+            f"expected ({', '.join(map(str, (batch, *event)))})"
+            f"{', with B samples' if tuple(shape) == event else ''}"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters (or the exact density's numbers) are."""
+        return next((v.device for v in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        ends = torch.tensor([self.sde.t_max, self.sde.t_min], dtype=torch.float64)
+        low, high = self.sde.log_snr(ends).tolist()
+        return low, high
+
+    @property
+    def exact(self) -> bool:
+        """Whether this is the score of a known density, and not what a network makes of one."""
+        return False
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether conditions are bound, under which `statistics` are not those of the samples."""
+        return False
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode within; each part's own mode after."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+    def __repr__(self) -> str:
+        """The parts of the model and what its samples are; the parts' own trees are those of its children."""
+        lines = [self._head()]
+        shape, info = self.event_shape, self.info
+        transform = self.transform if info is None else info.transform
+        if transform is None:
+            of = "" if self.exact else ", of data that it does not know"
+        else:
+            by = "" if isinstance(transform, Identity) else f", by {transform!r}"
+            of = (
+                f" in the data's units{by}"
+                if transform.levels is None
+                else f" in model space, decoded by {transform!r}"
+            )
+        if shape is not None:
+            lines.append(f"  samples of shape {tuple(shape)}{of}{'' if info is None else f'; data: {info.name}'}")
+        conditional = any(getattr(module, "num_classes", None) is not None for module in self.modules())
+        if conditional and info is not None and info.num_classes is not None:
+            names = info.class_names or tuple(map(str, range(info.num_classes)))
+            lines.append(f"  {info.num_classes} classes: {listed(names)}")
+        return "\n".join(lines)
+
+    def _head(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._parts())})"
+
+    def _parts(self) -> list[str]:
+        """The text in brackets in the first line of `repr`."""
+        return [*(c._head() for c in self.children() if isinstance(c, ScoreModel)), repr(self.sde)]
+
+    def _flow(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """f and g²/(2σ): the velocity is f x + g²/(2σ) ε."""
+        t = torch.as_tensor(t, dtype=torch.float64)
+        return self.sde.drift_coefficient(t), self.sde.diffusion(t) ** 2 / (2 * self.sde.sigma(t))

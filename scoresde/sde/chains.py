@@ -1,0 +1,78 @@
+"""Variance-preserving chains on discrete levels, as those of DDPM, in continuous time."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from scoresde.arguments import checked
+
+if TYPE_CHECKING:
+    pass
+from scoresde.sde.base import as_time
+from scoresde.sde.schedules import VariancePreserving
+from scoresde.sde.tabulated import LevelTable, as_levels
+
+__all__ = ["DDPMSDE", "DiscreteVPSDE"]
+
+
+@checked
+class DiscreteVPSDE(VariancePreserving):
+    """A table of β, as a discrete-time model is trained with (Ho et al. 2020), as an SDE.
+
+    At the times t_i = i/N, i = 1 ... N, the kernels are the chain's own: α² = ᾱ_i = Π (1 − β_j), and from t_{i−1} to
+    t_i a = √(1 − β_i), b = √β_i. Between them log α is linear in t (as in Lu et al. 2022a, for discrete-time models),
+    so that β(t) = −N log(1 − β_i) on (t_{i−1}, t_i]. `DiscreteTime(steps, train_steps=N)` is made of the table's
+    times.
+
+    Args:
+        betas: β_1 ... β_N, at least two numbers between 0 and 1.
+        t_min: 1/N if not given, the first time of the table, below which such a model was not trained.
+
+    Raises:
+        ValueError: fewer than two values, or one that is not between 0 and 1.
+    """
+
+    def __init__(self, betas: Iterable[float], t_min: float | None = None) -> None:
+        self.betas = as_levels("betas", betas)
+        wrong = [(i, b) for i, b in enumerate(self.betas, 1) if not 0 < b < 1]
+        if wrong:
+            raise ValueError(
+                f"β_{wrong[0][0]} of {len(self.betas)} is {wrong[0][1]:g}, expected numbers between 0 and 1: at 1 no "
+                "signal is left"
+            )
+        super().__init__(1 / len(self.betas) if t_min is None else t_min, 1.0)
+        self._table = LevelTable(0.0, -torch.tensor(self.betas, dtype=torch.float64).neg().log1p())
+
+    def beta(self, t: Tensor) -> Tensor:
+        return self._table.slope(as_time(t))
+
+    def _integral(self, t: Tensor) -> Tensor:
+        return self._table(as_time(t))
+
+    def _added(self, t: Tensor, s: Tensor) -> Tensor:
+        dtype = torch.promote_types(t.dtype, s.dtype)
+        return (self._table(t.double()) - self._table(s.double())).to(dtype)
+
+    def _time_of_integral(self, integral: Tensor) -> Tensor:
+        return self._table.inverse(integral)
+
+
+@checked
+class DDPMSDE(DiscreteVPSDE):
+    """`DiscreteVPSDE` with β linear in i, as in Ho et al. 2020, section 4.
+
+    Args:
+        train_steps: N.
+        beta_min: β_1.
+        beta_max: β_N.
+        t_min: 1/N if not given.
+    """
+
+    def __init__(
+        self, train_steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02, t_min: float | None = None
+    ) -> None:
+        if train_steps < 2:
+            raise ValueError(f"train_steps is {train_steps}, expected an integer of at least 2")
+        super().__init__(torch.linspace(beta_min, beta_max, train_steps, dtype=torch.float64).tolist(), t_min)

@@ -1,0 +1,196 @@
+"""Coordinates in which the probability-flow ODE is integrated: a scaled state, a time variable, a prediction.
+
+With y = x/n(t) and a variable w(t), the ODE reads dy/dw = P, where P = p(t) x₀ + q(t) ε is what the model is
+asked for. A polynomial in w is exact for P only as far as P is one, so the choice decides how much a step can
+cover. Below, s = σ/α is the noise level of x/α, for which dx̂/ds = ε.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from scoresde.arguments import checked
+from scoresde.sde.base import SDE
+
+__all__ = ["Angle", "Coordinate", "LogSNR", "NoiseLevel", "SignalLevel", "Straight", "Time"]
+
+
+class Coordinate(ABC):
+    """y = x/norm and w = variable, with dy/dw = E[p x₀ + q ε | x] for (p, q) = target.
+
+    All methods take and return float64 tensors of any shape.
+    """
+
+    @abstractmethod
+    def norm(self, sde: SDE, t: Tensor) -> Tensor:
+        """n(t) > 0."""
+
+    @abstractmethod
+    def variable(self, sde: SDE, t: Tensor) -> Tensor:
+        """w(t), strictly monotone."""
+
+    @abstractmethod
+    def time(self, sde: SDE, w: Tensor) -> Tensor:
+        """The inverse of `variable`."""
+
+    @abstractmethod
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        """dw/dλ."""
+
+    @abstractmethod
+    def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(p, q)."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
+
+
+def _level(sde: SDE, t: Tensor) -> Tensor:
+    return (-sde.log_snr(t)).exp()
+
+
+class Time(Coordinate):
+    """x in t; P is the probability-flow velocity (Song et al. 2021, eq. 13)."""
+
+    def norm(self, sde: SDE, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def variable(self, sde: SDE, t: Tensor) -> Tensor:
+        return t
+
+    def time(self, sde: SDE, w: Tensor) -> Tensor:
+        return w
+
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        # g² = −2 σ² dλ/dt
+        return -2 * (sde.sigma(t) / sde.diffusion(t)) ** 2
+
+    def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+        # dα/dt and dσ/dt
+        drift, sigma = sde.drift_coefficient(t), sde.sigma(t)
+        return drift * sde.alpha(t), drift * sigma + sde.diffusion(t) ** 2 / (2 * sigma)
+
+
+class NoiseLevel(Coordinate):
+    """x/α in s = σ/α; P is the noise prediction (Song, Meng & Ermon 2021, eq. 14; Karras et al. 2022, eq. 4)."""
+
+    def norm(self, sde: SDE, t: Tensor) -> Tensor:
+        return sde.alpha(t)
+
+    def variable(self, sde: SDE, t: Tensor) -> Tensor:
+        return _level(sde, t)
+
+    def time(self, sde: SDE, w: Tensor) -> Tensor:
+        return sde.time(-w.log())
+
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        return -_level(sde, t)
+
+    def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(t), torch.ones_like(t)
+
+
+class LogSNR(Coordinate):
+    """x/α in λ = log(α/σ); P = −s ε."""
+
+    def norm(self, sde: SDE, t: Tensor) -> Tensor:
+        return sde.alpha(t)
+
+    def variable(self, sde: SDE, t: Tensor) -> Tensor:
+        return sde.log_snr(t)
+
+    def time(self, sde: SDE, w: Tensor) -> Tensor:
+        return sde.time(w)
+
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(t), -_level(sde, t)
+
+
+class SignalLevel(Coordinate):
+    """x/σ in 1/s = α/σ; P is the data prediction (Lu et al. 2022b, eq. 8)."""
+
+    def norm(self, sde: SDE, t: Tensor) -> Tensor:
+        return sde.sigma(t)
+
+    def variable(self, sde: SDE, t: Tensor) -> Tensor:
+        return sde.log_snr(t).exp()
+
+    def time(self, sde: SDE, w: Tensor) -> Tensor:
+        return sde.time(w.log())
+
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        return sde.log_snr(t).exp()
+
+    def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(t), torch.zeros_like(t)
+
+
+@checked
+class Angle(Coordinate):
+    """x/(α √(d² + s²)) in θ = arctan(s/d); P = (d ε − (s/d) x₀)/√(d² + s²).
+
+    With d the standard deviation of the data, the state keeps unit variance, P is the output that EDM's
+    preconditioning has a network learn (Karras et al. 2022, table 1), and for normal data P is 0. With d = 1,
+    P is the velocity of Salimans & Ho 2022.
+
+    Args:
+        std: d > 0.
+    """
+
+    def __init__(self, std: float = 1.0) -> None:
+        self.std = _positive("std", std)
+
+    def norm(self, sde: SDE, t: Tensor) -> Tensor:
+        return torch.hypot(self.std * sde.alpha(t), sde.sigma(t))
+
+    def variable(self, sde: SDE, t: Tensor) -> Tensor:
+        return torch.atan2(sde.sigma(t), self.std * sde.alpha(t))
+
+    def time(self, sde: SDE, w: Tensor) -> Tensor:
+        return sde.time(-(self.std * w.tan()).log())
+
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        return -0.5 * (2 * self.variable(sde, t)).sin()
+
+    def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+        angle = self.variable(sde, t)
+        return -angle.sin() / self.std, angle.cos()
+
+
+@checked
+class Straight(Coordinate):
+    """x/(d α + σ) in u = s/(d + s); P = ε − x₀/d, the velocity of the straight interpolant (Liu et al. 2022).
+
+    Args:
+        std: d > 0; 1 in rectified flow.
+    """
+
+    def __init__(self, std: float = 1.0) -> None:
+        self.std = _positive("std", std)
+
+    def norm(self, sde: SDE, t: Tensor) -> Tensor:
+        return self.std * sde.alpha(t) + sde.sigma(t)
+
+    def variable(self, sde: SDE, t: Tensor) -> Tensor:
+        return torch.sigmoid(-sde.log_snr(t) - math.log(self.std))
+
+    def time(self, sde: SDE, w: Tensor) -> Tensor:
+        return sde.time(torch.log1p(-w) - w.log() - math.log(self.std))
+
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        u = self.variable(sde, t)
+        return -u * (1 - u)
+
+    def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full_like(t, -1 / self.std), torch.ones_like(t)
+
+
+def _positive(name: str, value: float) -> float:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value}, expected a positive number")
+    return value

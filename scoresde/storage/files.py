@@ -1,0 +1,68 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["remove_leftovers", "set_aside", "write_atomically"]
+
+_TEMPORARY = re.compile(r"\.[a-z0-9_]{8}")  # the end of a name of mkstemp
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill `path`: under a temporary name, synced, then renamed.
+
+    Whatever stops it (a full disk, an interrupt), `path` is what it was before or complete.
+    """
+    made = [parent for parent in path.parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; give this one the permissions that any other new file gets.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        with contextlib.suppress(OSError):  # somebody else may use them by now
+            for parent in made:
+                parent.rmdir()
+        raise
+    with contextlib.suppress(OSError):  # some file systems do not sync folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that a new one can take its place; the new name."""
+    aside = path.with_name(f"{path.name}.damaged")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+    path.rename(aside)
+    return aside
+
+
+def remove_leftovers(folder: Path, *names: str) -> None:
+    """Remove the temporary files that killed processes left of writes of these files (patterns, as of `Path.glob`).
+
+    Only whoever holds the lock of the files may: other processes may be writing them.
+    """
+    for name in names:
+        for path in folder.glob(f".{name}.*"):
+            if _TEMPORARY.fullmatch(path.suffix) and path.is_file() and not path.is_symlink():
+                path.unlink(missing_ok=True)

@@ -1,0 +1,83 @@
+"""Tables in CSV files that an interrupted command resumes, each with a note beside it of what its rows are of.
+
+A line counts only with its line end: one that an interruption or a full disk cut short might read as another number.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from scoresde.storage.bounded import DamagedFile, check_regular, read_csv, read_json
+from scoresde.storage.files import remove_leftovers, write_atomically
+
+__all__ = ["ResumableTable"]
+
+
+class ResumableTable:
+    """A CSV file whose rows are appended, and a JSON file of the same name that says what they depend on.
+
+    Nothing is written, and nothing that is there is lost, before `begin`.
+
+    Args:
+        path: The CSV file.
+        columns: Names of the columns.
+        settings: What the rows depend on, in the types of JSON.
+
+    Attributes:
+        note: Content of the JSON file if it is of the same settings, else empty.
+        lines: Cells of the complete rows, if they are of the same settings and columns, else empty.
+
+    Raises:
+        CheckpointError: A directory, a named pipe or the like in place of either file.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], settings: dict[str, Any]) -> None:
+        self.path, self.columns = path, list(columns)
+        self.note_path = path.with_suffix(".json")
+        self.settings = json.loads(json.dumps(settings))
+        check_regular(path)
+        note = self._read_note()
+        # Older versions wrote the settings of likelihoods without a name.
+        same = note.get("settings", note) == self.settings
+        self.note: dict[str, Any] = note if same else {}
+        head, *lines = (read_csv(path) if same and path.exists() else []) or [[]]
+        self.lines = lines if head == self.columns else []
+        self.begun = False
+
+    def _read_note(self) -> dict[str, Any]:
+        try:
+            return read_json(self.note_path, dict)
+        except (FileNotFoundError, DamagedFile):  # damaged: of other settings
+            return {}
+
+    def begin(self, rows: Iterable[Sequence[str]], **further: Any) -> None:
+        """Write both files anew, with these rows; a note of other settings only once its rows are gone.
+
+        Only the process that holds the run's lock may, as with `append`.
+        """
+        self.begun = True
+        for path in (self.path, self.note_path):
+            remove_leftovers(path.parent, escape(path.name))
+        text = _text([self.columns, *rows])
+        write_atomically(self.path, lambda file: file.write(text.encode()))
+        self.write_note(**further)
+
+    def write_note(self, **further: Any) -> None:
+        """Write the note: the settings and more that should be known of the rows."""
+        text = json.dumps({"settings": self.settings, **further}, indent=1) + "\n"
+        write_atomically(self.note_path, lambda file: file.write(text.encode()))
+
+    def append(self, rows: Iterable[Sequence[str]]) -> None:
+        """Append rows to a file that was begun; only the process that holds the run's lock may."""
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(_text(rows))
+
+
+def _text(rows: Iterable[Sequence[str]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
