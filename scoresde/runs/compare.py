@@ -13,26 +13,26 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from scoresde import plots, shell
-from scoresde.storage.bounded import read_file
 from scoresde.compare import Comparison, Trial, ignores_steps
-from scoresde.compare.frame import (COLUMNS, to_frame)
+from scoresde.compare.frame import COLUMNS, to_frame
+from scoresde.compare.frontier import coloured, frontiers
+from scoresde.config.targets import instantiate
 from scoresde.data import Data
-from scoresde.compare.frontier import (coloured, frontiers)
+from scoresde.options.errors import ConfigError
+from scoresde.options.settings import option_problems
+from scoresde.options.signatures import nearest
 from scoresde.progress import Progress
+from scoresde.runs.directory import Run
+from scoresde.runs.evaluate import check_evaluation_size
+from scoresde.runs.labels import label_index, labels_of
+from scoresde.runs.results import choose_name, known_tables
 from scoresde.sampling import Adaptive, Sampler, ScipyODE, TorchSDE, TunedTimes
 from scoresde.score import NetworkScore
-from scoresde.training.checkpoint import CheckpointError
-from scoresde.storage.tensors import (load_tensors, save_tensors)
+from scoresde.storage.bounded import read_file
 from scoresde.storage.files import write_atomically
-from scoresde.options.errors import ConfigError
-from scoresde.config.targets import instantiate
-from scoresde.options.settings import option_problems
-from scoresde.runs.evaluate import check_evaluation_size
-from scoresde.runs.labels import (label_index, labels_of)
-from scoresde.runs.results import (choose_name, known_tables)
-from scoresde.runs.directory import Run
-from scoresde.options.signatures import nearest
 from scoresde.storage.table import ResumableTable
+from scoresde.storage.tensors import load_tensors, save_tensors
+from scoresde.training.checkpoint import CheckpointError
 
 __all__ = ["Presets", "compare_run"]
 

@@ -14,31 +14,28 @@ needs no backward pass, but has the bound gain less: it is the slope of a smooth
 import math
 from pathlib import Path
 from typing import Any
+
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from scoresde.data import Data, batch_indices
+
+from scoresde.data import Data
 from scoresde.likelihood import CellFlow, Variational, bits_per_dim
 from scoresde.likelihood.density import mean_and_error, tolerance_of
-from scoresde.likelihood.dequantisation import DiscreteTransform
-from scoresde.objectives.times import low_discrepancy
-from scoresde.progress import Progress
-from scoresde.numerics.random import SampleNoise
-from scoresde.score import NetworkScore, ScoreModel
-from scoresde.sde import expand_to
-from scoresde.storage.tensors import save_tensors
+from scoresde.likelihood.fit_dequantisation import fit
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
-from scoresde.runs.pictures import has_classes
+from scoresde.progress import Progress
 from scoresde.runs.directory import Run
-from scoresde.likelihood.fit_dequantisation import fit
+from scoresde.runs.pictures import has_classes
+from scoresde.score import NetworkScore, ScoreModel
+from scoresde.storage.tensors import save_tensors
 
 __all__ = ["FILE", "dequantise"]
 
 FILE = "dequantisation.safetensors"
 
 _LEAST = 8  # samples to judge by
-
 
 
 def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> tuple[dict[str, Any], Path | None]:
@@ -96,7 +93,6 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
     path = run.directory / FILE
     save_tensors(path, flow.state_dict(), flow.metadata())
     return entry, path
-
 
 
 def _judge(

@@ -15,34 +15,36 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-import torch
+
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
+
 from scoresde import shell
-from scoresde.runs.html import run_html
 from scoresde.arguments import checked
-from scoresde.storage.bounded import (DamagedFile, parse_json, read_json, read_yaml)
+from scoresde.config.modules import foreign
+from scoresde.config.targets import check_local, check_plain, check_targets, instantiate
+from scoresde.config.trust import FILE, allowed, keep
 from scoresde.data import Data, DataInfo
-from scoresde.storage.digests import (DIGEST, digest)
 from scoresde.objectives import Objective
-from scoresde.score.preconditioning import Preconditioning
+from scoresde.options.errors import ConfigError
+from scoresde.options.settings import run_problem
+from scoresde.runs.html import run_html
+from scoresde.runs.outline import differences, filled, outline
+from scoresde.runs.provenance import provenance
 from scoresde.sampling import Sampler
 from scoresde.score import NetworkScore
+from scoresde.score.preconditioning import Preconditioning
 from scoresde.sde import SDE
 from scoresde.statistics import Statistics
+from scoresde.storage.bounded import DamagedFile, parse_json, read_json, read_yaml
+from scoresde.storage.digests import DIGEST, digest
+from scoresde.storage.files import remove_leftovers, set_aside, write_atomically
+from scoresde.storage.tensors import load_header, load_metadata, load_tensors, save_tensors
 from scoresde.training.checkpoint import CheckpointError
-from scoresde.storage.tensors import (load_header, load_metadata, load_tensors, save_tensors)
-from scoresde.storage.files import (remove_leftovers, set_aside, write_atomically)
-from scoresde.options.errors import ConfigError
-from scoresde.config.targets import (check_local, check_plain, check_targets, instantiate)
 from scoresde.training.environment import default_types
-from scoresde.config.modules import foreign
-from scoresde.options.settings import run_problem
-from scoresde.runs.outline import (differences, filled, outline)
-from scoresde.training.provenance import (TRAINED_WITH, check_fit, check_provenance)
-from scoresde.runs.provenance import provenance
-from scoresde.config.trust import (FILE, allowed, keep)
+from scoresde.training.provenance import TRAINED_WITH, check_fit, check_provenance
+
 _log = logging.getLogger(__name__)
 
 __all__ = ["Run", "build_model", "check_name", "config_hash", "load"]
@@ -69,7 +71,6 @@ _FREE = ("training.log_every", "training.checkpoint_every", "training.keep")
 _DATED = re.compile(r"Of the weights after \d+ steps\.$")
 
 
-
 def config_hash(config: DictConfig) -> str:
     """Eight characters that two configurations share exactly when they give the same weights and figures."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -80,7 +81,6 @@ def config_hash(config: DictConfig) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
-
 def check_name(name: str) -> None:
     """Refuse what is no plain name of a file or folder.
 
@@ -89,7 +89,6 @@ def check_name(name: str) -> None:
     """
     if Path(name).name != name or name in ("", ".", ".."):
         raise ConfigError(f"name is {name!r}, expected a name without slashes, and not . or ..")
-
 
 
 class Run:
@@ -439,10 +438,8 @@ class Run:
                 write_atomically(self.directory / "pictures.json", lambda handle: handle.write(text.encode() + b"\n"))
 
 
-
 def _caption(picture: dict[str, str]) -> str:
     return str(picture.get("caption", ""))
-
 
 
 def _as_before(node: dict[str, Any]) -> dict[str, Any]:
@@ -453,7 +450,6 @@ def _as_before(node: dict[str, Any]) -> dict[str, Any]:
         "scoresde.data.image_folder": {"split_folders": False},
     }
     return {key: value for key, value in then.get(str(node.get("_target_")), {}).items() if key not in node}
-
 
 
 def _classes_before(run: Run, data: Data) -> tuple[str, ...] | None:
@@ -467,11 +463,9 @@ def _classes_before(run: Run, data: Data) -> tuple[str, ...] | None:
     return numbers if len(names) < classes and set(names) <= set(numbers) else names
 
 
-
 def _part(named: dict[str, Any], prefix: str) -> dict[str, Any]:
     """Entries whose names have the prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
-
 
 
 def build_model(run: Run, shape: tuple[int, ...], statistics: Statistics) -> NetworkScore:
@@ -487,7 +481,6 @@ def build_model(run: Run, shape: tuple[int, ...], statistics: Statistics) -> Net
         raise ConfigError(f"network: {error}") from error
     network = make()
     return NetworkScore(network, run.make("sde"), run.make("preconditioning"), statistics)
-
 
 
 @checked

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from scoresde.data import Data, DataInfo, Transform
-from scoresde.statistics import Statistics
-from scoresde.options.errors import ConfigError
 from scoresde.config.targets import instantiate
+from scoresde.data import Data, DataInfo, Transform
+from scoresde.options.errors import ConfigError
+from scoresde.statistics import Statistics
 
 __all__ = ["given_data"]
 

@@ -106,5 +106,3 @@ def _picture(directory: Path) -> str:
         return ""
     data = base64.b64encode(content).decode()
     return f'<img alt="{escape(title)}" style="max-width:420px" src="data:image/png;base64,{data}">'
-
-

@@ -12,20 +12,20 @@ from accelerate.utils import gather_object
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from scoresde.config.targets import instantiate
 from scoresde.data import Data
 from scoresde.likelihood import bits_per_dim, log_likelihood, solver_error
 from scoresde.likelihood.density import mean_and_error, tolerance_of
 from scoresde.likelihood.dequantisation import Dequantisation, Uniform
-from scoresde.storage.limits import check_steps
-from scoresde.progress import Progress
-from scoresde.score import NetworkScore
 from scoresde.options.errors import ConfigError
-from scoresde.config.targets import instantiate
-from scoresde.runs.dequantise import FILE
 from scoresde.options.settings import option_problems
-from scoresde.runs.pictures import (has_classes, picture_of_likelihoods)
-from scoresde.runs.results import (choose_name, is_of, key_of, known_tables, set_aside)
+from scoresde.progress import Progress
+from scoresde.runs.dequantise import FILE
 from scoresde.runs.directory import Run
+from scoresde.runs.pictures import has_classes, picture_of_likelihoods
+from scoresde.runs.results import choose_name, is_of, key_of, known_tables, set_aside
+from scoresde.score import NetworkScore
+from scoresde.storage.limits import check_steps
 from scoresde.storage.table import ResumableTable
 
 __all__ = ["check_likelihood", "likelihood"]

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.storage.bounded import (read_csv, read_json_lines)
 from scoresde.data import Data, DataInfo
-from scoresde.numerics.trace import Exact
 from scoresde.likelihood import LikelihoodError, log_likelihood
-from scoresde.score import NetworkScore
-from scoresde.storage.files import write_atomically
+from scoresde.numerics.trace import Exact
 from scoresde.runs.directory import Run
+from scoresde.score import NetworkScore
+from scoresde.storage.bounded import read_csv, read_json_lines
+from scoresde.storage.files import write_atomically
 
 __all__ = ["has_classes", "picture_of_likelihoods", "picture_of_samples", "pictures", "read_log"]
 

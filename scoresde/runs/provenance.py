@@ -4,17 +4,16 @@ A configuration that was edited by hand, or other data under the same name, woul
 a word.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
-from scoresde.data import Data, DataInfo
-from scoresde.options.errors import ConfigError
+
+from scoresde.data import DataInfo
 
 __all__ = ["provenance"]
 
 # The groups that a model is made of.
 _GROUPS = ("sde", "network", "preconditioning")
-
 
 
 def provenance(config: DictConfig, data: DataInfo | None) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scoresde.storage.bounded import (DamagedFile, read_csv, read_json)
-from scoresde.sampling import Sampler, TunedTimes
 from scoresde.options.errors import ConfigError
-from scoresde.runs.directory import (Run, check_name)
+from scoresde.runs.directory import Run, check_name
+from scoresde.sampling import Sampler, TunedTimes
+from scoresde.storage.bounded import DamagedFile, read_csv, read_json
 
 __all__ = [
     "choose_name",

@@ -1,52 +1,42 @@
 """What the commands do with a run: train, sample, compute likelihoods and evaluate."""
 
-import io
-import json
 import logging
 import math
-import os
-import time
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from datetime import datetime, timezone
-from glob import escape
 from pathlib import Path
 from typing import Any
-import numpy as np
+
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
-from scoresde.version import __version__
-from scoresde.data import Data, DataInfo, class_index
-from scoresde.data.labels import listed
-from scoresde.storage.limits import (check_memory, check_unpacked)
-from scoresde.metrics import PCA, evaluate_samples
+
+from scoresde.data import Data, DataInfo
 from scoresde.metrics.evaluate import FEWEST
-from scoresde.progress import say
-from scoresde.sampling import Sampler, TunedSteps, tune
-from scoresde.score import NetworkScore
-from scoresde.training.checkpoint import CheckpointError
-from scoresde.storage.files import (remove_leftovers, write_atomically)
 from scoresde.options.errors import ConfigError
-from scoresde.training.environment import processes
-from scoresde.runs.likelihood import (check_likelihood, likelihood)
+from scoresde.options.settings import option_problems
+from scoresde.progress import say
+from scoresde.runs.directory import Run, build_model
+from scoresde.runs.evaluate import check_evaluation_size, evaluate, flattened
+from scoresde.runs.labels import check_labels
+from scoresde.runs.likelihood import check_likelihood, likelihood
+from scoresde.runs.pictures import pictures, read_log
+from scoresde.runs.provenance import provenance
+from scoresde.runs.results import identity_of, is_of, outdate
+from scoresde.score import NetworkScore
+from scoresde.storage.files import remove_leftovers
+from scoresde.storage.limits import check_memory
+from scoresde.training.checkpoint import CheckpointError
+from scoresde.training.environment import limit_threads, processes
 from scoresde.training.loggers import Guarded, LocalLogger, Logger
 from scoresde.training.loop import Trainer, opening
-from scoresde.options.settings import option_problems
-from scoresde.runs.pictures import (has_classes, picture_of_samples, pictures, read_log)
-from scoresde.training.provenance import check_same_data
-from scoresde.runs.provenance import provenance
-from scoresde.runs.results import (choose_name, differences, identity_of, is_of, outdate, set_aside)
-from scoresde.runs.directory import (Run, build_model, check_name)
 from scoresde.training.moments import data_statistics
-_log = logging.getLogger(__name__)
-from scoresde.runs.evaluate import flattened, check_evaluation_size, evaluate
-from scoresde.runs.labels import check_labels
-from scoresde.runs.sample import sample
-from scoresde.training.environment import limit_threads
+from scoresde.training.provenance import check_same_data
+from scoresde.version import __version__
 
 __all__ = ["train"]
 
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -113,7 +103,6 @@ def train(
         return _train(run, trainer, model, data, loggers, accelerator.is_main_process, progress)
 
 
-
 def _resume(run: Run, trainer: Trainer, restart: bool) -> bool:
     """Go on from a checkpoint; False if there is none, or none that is good where a `restart` is asked for."""
     try:
@@ -128,7 +117,6 @@ def _resume(run: Run, trainer: Trainer, restart: bool) -> bool:
     return resumed
 
 
-
 def _check_new(run: Run, trainer: Trainer, restart: bool) -> None:
     """Refuse to begin at step 0 where a checkpoint must have been, lest what was trained be replaced."""
     every, logged = trainer.options.checkpoint_every, max((line["step"] for line in read_log(run)), default=0)
@@ -139,7 +127,6 @@ def _check_new(run: Run, trainer: Trainer, restart: bool) -> None:
             f"{run.directory} has {what}, but no checkpoint to go on from: restore {trainer.checkpoints}, or give "
             "restart=true to train again from step 0"
         )
-
 
 
 def _train(
@@ -192,7 +179,6 @@ def _train(
                 each.finish()
 
 
-
 def _circumstances(run: Run, trainer: Trainer, data: Data) -> dict[str, Any]:
     """When, where and with what training came to its last step; what is known of that already stays."""
     now = {
@@ -205,7 +191,6 @@ def _circumstances(run: Run, trainer: Trainer, data: Data) -> dict[str, Any]:
     return {key: known.get(key) for key in now if key in known} if known.get("steps") == trainer.step else now
 
 
-
 def _device_name(device: torch.device) -> str:
     """A device as a reader knows it: "a CPU", or the name of a GPU."""
     if device.type == "cuda":
@@ -213,13 +198,11 @@ def _device_name(device: torch.device) -> str:
     return "a CPU" if device.type == "cpu" else device.type
 
 
-
 def _rewrite_report(run: Run) -> None:
     # Late: training does not wait for what only a page needs.
     from scoresde.report import write_report
 
     write_report(run.directory)
-
 
 
 def _check_evaluation(run: Run, model: NetworkScore, data: Data) -> None:
@@ -239,13 +222,11 @@ def _check_evaluation(run: Run, model: NetworkScore, data: Data) -> None:
     run.make("sampler").grid(model.sde)
 
 
-
 def _number_to_evaluate(evaluation: DictConfig, data: Data) -> int:
     """How many samples are drawn and compared after training."""
     if evaluation.samples is None:
         return len(data.test) if min(len(data.test), len(data.train)) >= FEWEST else 0
     return min(int(evaluation.samples), len(data.test))
-
 
 
 def _after_training(
@@ -271,7 +252,6 @@ def _after_training(
             each.table(step, "sample quality", *_quality(summary))
 
 
-
 def _pictures(run: Run, model: NetworkScore, data: Data) -> None:
     """Draw the pictures of a model, unless they are there."""
     settings = {
@@ -285,7 +265,6 @@ def _pictures(run: Run, model: NetworkScore, data: Data) -> None:
         run.add_to_summary(pictures=settings)
 
 
-
 def _quality(summary: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Head and rows of a table of the metrics of samples, and of training data for scale."""
     rows = []
@@ -293,7 +272,6 @@ def _quality(summary: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
         other = summary.get("reference", {}).get(name, {})
         rows.append([name, entry["value"], entry["stderr"], other.get("value"), other.get("stderr"), entry["n"]])
     return ["metric", "samples", "stderr", "training data", "stderr of training data", "n"], rows
-
 
 
 def _last_loss(run: Run) -> float | None:

@@ -1,4 +1,4 @@
-"""Solvers are tested on smooth SDEs; `test_sde.py` has what solvers make of a table of β."""
+"""Solvers are tested on smooth SDEs; `sde/test_sde.py` has what solvers make of a table of β."""
 
 import pytest
 

@@ -1,0 +1,1 @@
+"""Run directories, and what the commands do with them."""

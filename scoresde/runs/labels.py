@@ -1,0 +1,77 @@
+"""Classes of a run, by index and by name."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.data import Data, class_index
+from scoresde.data.labels import listed
+from scoresde.options.errors import ConfigError
+from scoresde.runs.pictures import has_classes
+from scoresde.score import NetworkScore
+
+__all__ = ["check_labels", "label_index", "labels_of"]
+
+
+def check_labels(network: Any, data: Data) -> None:
+    """Refuse a network with classes on data without, or with another number of them."""
+    wanted = getattr(network, "num_classes", None)
+    if wanted is None:
+        return
+    if data.train_labels is None:
+        raise ConfigError(
+            f"network.num_classes is {wanted} but the data set {data.name} has no labels: "
+            "set network.num_classes=null or choose labelled data"
+        )
+    if wanted != data.num_classes:
+        raise ConfigError(
+            f"network.num_classes is {wanted} but the data set {data.name} has {data.num_classes} classes: "
+            f"set network.num_classes={data.num_classes}"
+        )
+
+
+def of_classes(model: NetworkScore, names: Sequence[str] | None, index: int | None) -> str:
+    """The classes of samples, for a caption."""
+    if not has_classes(model):
+        return ""
+    names = class_names(model, names)
+    return f" of the classes {listed(names)} in turn" if index is None else f" of class {names[index]}"
+
+
+def labels_of(
+    model: NetworkScore, n: int, label: int | str | None, names: Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    """Give n samples their condition: classes in turn, or `label`; none for a model without classes.
+
+    Args:
+        model: whose network has the classes.
+        n: number of samples.
+        label: a class by its name or index (see `scoresde.data.class_index`).
+        names: of the classes; their indices if not given.
+
+    Raises:
+        ValueError: no such class, or a label for a model without classes.
+    """
+    index = label_index(model, label, names)
+    if not has_classes(model):
+        return {}
+    classes = int(model.network.num_classes)  # type: ignore[arg-type]
+    labels = torch.arange(n) % classes if index is None else torch.full((n,), index)
+    return {"labels": labels.to(model.device)}
+
+
+def label_index(model: NetworkScore, label: int | str | None, names: Sequence[str] | None = None) -> int | None:
+    """The index of a class of the model, as for `labels_of`; None for none."""
+    if label is None:
+        return None
+    if not has_classes(model):
+        raise ValueError("this model was trained without labels: leave out label, or train with network.num_classes")
+    return class_index(label, class_names(model, names))
+
+
+def class_names(model: NetworkScore, names: Sequence[str] | None) -> Sequence[str]:
+    """Names of the model's classes; their indices where there are no others."""
+    classes = int(model.network.num_classes)  # type: ignore[arg-type]
+    return names if names is not None and len(names) == classes else [str(i) for i in range(classes)]

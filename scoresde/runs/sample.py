@@ -1,0 +1,114 @@
+"""Draws samples from a run into its directory."""
+
+import io
+import json
+import math
+import time
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.data import Data, DataInfo
+from scoresde.options.errors import ConfigError
+from scoresde.options.settings import option_problems
+from scoresde.runs.directory import Run, check_name
+from scoresde.runs.labels import class_names, label_index, labels_of, of_classes
+from scoresde.runs.pictures import has_classes, picture_of_samples
+from scoresde.runs.results import differences, identity_of, is_of
+from scoresde.sampling import Sampler
+from scoresde.score import NetworkScore
+from scoresde.storage.files import remove_leftovers, write_atomically
+from scoresde.storage.limits import check_memory, check_unpacked
+
+__all__ = ["sample"]
+
+
+def sample(
+    run: Run,
+    model: NetworkScore,
+    data: Data | DataInfo,
+    sampler: Sampler,
+    n: int,
+    *,
+    seed: int = 0,
+    label: int | str | None = None,
+    batch_size: int = 1024,
+    progress: bool = True,
+    name: str = "samples",
+    overwrite: bool = False,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Draw n samples, save them and a picture of them; those that are there with the same settings are read.
+
+    Returns the samples `(n, ...)` in raw units, and what they cost.
+
+    Args:
+        data: the run's data, or what it knows of them, with which pictures show no held-out data beside samples.
+        label: the class to draw from, by its name or index, for models with classes; else classes come in turn.
+        overwrite: replace samples of the same name with other settings.
+
+    Raises:
+        ConfigError: there are samples of this name with other settings.
+    """
+    for problem in option_problems("sample", {"n": n, "seed": seed, "batch_size": batch_size}):
+        raise ConfigError(problem)
+    check_memory(8 * n * math.prod(data.shape), f"n={n}")
+    check_name(name)
+    run.check_writable("samples")
+    cond = labels_of(model, n, label, data.class_names)
+    path = run.directory / "samples" / f"{name}.npz"
+    with run.alone(f"samples-{name}"):
+        remove_leftovers(path.parent, f"{escape(name)}.npz")
+        settings = sample_settings(run, sampler, n, seed, label_index(model, label, data.class_names))
+        known = None if overwrite else saved_samples(path)
+        if known is not None:
+            saved, note = known
+            if note is None or not is_of(note, settings) or saved.shape != (n, *data.shape):
+                raise ConfigError(
+                    f"{path} is there already, {differences(note, settings)}: give another name, or overwrite=true to "
+                    "replace it"
+                )
+            return saved, {**note, "reused": True}
+        began = time.perf_counter()
+        options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress, **cond}
+        out = sampler(model, (n, *data.shape), **options)
+        seconds = time.perf_counter() - began
+        raw = data.transform.decode(out.x.cpu())
+        cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
+        arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.cpu().numpy() for k, v in cond.items()}}
+        buffer = io.BytesIO()
+        arrays[_NOTE] = np.array(json.dumps(cost))
+        np.savez_compressed(buffer, **arrays)
+        write_atomically(path, lambda file: file.write(buffer.getvalue()))
+        classes = of_classes(model, data.class_names, settings["label"])
+        caption = f"{n} samples{classes}, {out.nfe} evaluations of the network each, seed {seed}."
+        in_turn = class_names(model, data.class_names) if has_classes(model) and settings["label"] is None else ()
+        picture_of_samples(run, data, raw, name, caption, in_turn)
+        return raw, cost
+
+
+_NOTE = "note"  # the array of a file of samples that says how they were drawn, as JSON
+
+
+def sample_settings(run: Run, sampler: Sampler, n: int, seed: int, label: int | None = None) -> dict[str, Any]:
+    """What samples depend on; the label as an index."""
+    return {"sampler": identity_of(sampler), "n": n, "seed": seed, "label": label, "model": run.fingerprint()}
+
+
+def saved_samples(path: Path) -> tuple[Tensor, dict[str, Any] | None] | None:
+    """Samples in a file and the note of how they were drawn; None if there is no such file.
+
+    The note is None in a file of an older version, or one that cannot be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        check_unpacked(path, str(path))
+        with np.load(path, allow_pickle=False) as file:
+            note = json.loads(str(file[_NOTE]))
+            return torch.from_numpy(file["x"]), note if isinstance(note, dict) else None
+    except Exception:  # whatever a damaged or foreign file makes numpy and zipfile raise
+        return torch.empty(0), None

@@ -1,0 +1,44 @@
+"""Tunes a sampler to a run."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from scoresde.data import Data, DataInfo
+from scoresde.options.errors import ConfigError
+from scoresde.options.settings import option_problems
+from scoresde.runs.directory import Run
+from scoresde.runs.labels import labels_of
+from scoresde.sampling import TunedSteps, tune
+from scoresde.score import NetworkScore
+from scoresde.storage.files import write_atomically
+
+__all__ = ["tune_run"]
+
+
+def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: DictConfig) -> tuple[TunedSteps, Path]:
+    """Tune steps for the run's model and write them into its directory; the steps and the file.
+
+    Raises:
+        ConfigError: a wrong option.
+    """
+    plain: Any = OmegaConf.to_container(options, resolve=True)
+    for problem in option_problems("tune", plain):
+        raise ConfigError(problem)
+    count = options.starts if isinstance(options.starts, int) else 16384
+    made = tune(
+        model,
+        options.steps,
+        data.shape,
+        starts=options.starts,
+        coefficients=options.coefficients,
+        seconds=options.seconds,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        progress=options.progress,
+        **labels_of(model, count, options.label, data.class_names),
+    )
+    path = run.directory / f"tuned-{options.steps}.json"
+    write_atomically(path, lambda file: file.write(made.to_json().encode()))
+    return made, path
