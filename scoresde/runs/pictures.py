@@ -75,7 +75,7 @@ def _save(run: Run, figure: Any, file: str, title: str, caption: str, kind: str 
     if kind == "dark":
         _write(run, file, _panels().dark_png(figure))
     else:
-        _plots().save(figure, run.directory / file, _panels().RUN_DPI if wide else _plots().DPI)
+        _plots().save(figure, run.directory / file, **({"dpi": _panels().RUN_DPI} if wide else {}))
     run.add_picture(file, title, caption, **({"kind": kind} if kind else {}))
 
 
