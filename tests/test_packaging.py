@@ -31,7 +31,7 @@ def test_wheel_has_the_configuration_and_the_template(wheel: Path) -> None:
     configs = {f"scoresde/conf/{p.relative_to(ROOT / 'conf')}" for p in (ROOT / "conf").rglob("*.yaml")}
     assert configs
     assert configs <= names
-    templates = "scoresde/training/report/templates"
+    templates = "scoresde/report/templates"
     assert {f"{templates}/run.html.j2", f"{templates}/sweep.html.j2", f"{templates}/script.js"} <= names
 
 

@@ -1,0 +1,73 @@
+"""The module graph has no circle, with imports inside functions and for annotations counted.
+
+The floors are held by import-linter (`lint-imports`), and this test holds what is inside a floor.
+"""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import scoresde
+
+ROOT = Path(scoresde.__file__).parent
+
+# Arrows that are not counted, each with its reason.
+EXCEPTIONS: dict[tuple[str, str], str] = {}
+
+
+def module_name(path: Path) -> str:
+    parts = ("scoresde", *path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imported(name: str, source: str, is_package: bool, modules: set[str]) -> set[str]:
+    """Modules of the package that a source imports anywhere in it, by their full names."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = name.split(".")
+                package = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*package, *filter(None, [node.module])])
+            # A name of a package is one of its modules, or something that its __init__ hands on.
+            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in modules else base for alias in node.names}
+    return (found & modules) - {name}
+
+
+def test_every_form_of_import_is_seen() -> None:
+    source = """
+import a.b, torch
+from a import c, value
+from . import near
+from .far import thing
+from ..up import other
+def f():
+    from a.late import x
+"""
+    modules = {"a", "a.b", "a.c", "a.late", "a.p", "a.p.m", "a.p.near", "a.p.far", "a.up"}
+    expected = {"a", "a.b", "a.c", "a.late", "a.p.near", "a.p.far", "a.up"}
+    assert imported("a.p.m", source, False, modules) == expected
+    assert imported("a.p", "from .far import thing", True, modules) == {"a.p.far"}
+
+
+def test_no_module_is_imported_by_what_it_imports() -> None:
+    names = set(MODULES)
+    graph = {
+        name: imported(name, path.read_text(encoding="utf-8"), path.name == "__init__.py", names)
+        for name, path in MODULES.items()
+    }
+    for arrow, reason in EXCEPTIONS.items():
+        assert reason
+        assert arrow[1] in graph[arrow[0]], f"{arrow} is no longer needed"
+        graph[arrow[0]].remove(arrow[1])
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        # Each is imported by the next.
+        raise AssertionError(" <- ".join(error.args[1])) from error
