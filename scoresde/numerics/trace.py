@@ -1,6 +1,6 @@
 """The trace of a field's Jacobian J at many points: exact, or estimated with random probes.
 
-For a probe u with E[u uᵀ] = I, uᵀJu has mean tr J (Hutchinson 1990). Probes here are fresh at every point: along a
+For a probe u with E[u uᵀ] = I, uᵀJu has mean tr J (Hutchinson 1989). Probes here are fresh at every point: along a
 path their errors average, while one probe for the whole path (Grathwohl et al. 2019; Song et al. 2021) repeats its
 own. A vector-Jacobian product Jᵀu costs about a forward evaluation beside the one that all products at a point share.
 """

@@ -141,7 +141,7 @@ class QuadraticTime(Grid):
 
 
 class UniformLogSNR(Grid):
-    """Uniform in λ = log(α/σ) (Lu et al. 2022)."""
+    """Uniform in λ = log(α/σ) (Lu et al. 2022a)."""
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
         return _uniform(LogSNR(), self.steps, sde, t_min, t_max)
