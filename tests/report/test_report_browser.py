@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report_sweep import EVIL, job, make_run
 
 from scoresde.report import write_report
+from tests.report.test_report_sweep import EVIL, job, make_run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="the report's browser tests need selenium")
 

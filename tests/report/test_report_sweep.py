@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 import yaml
 
-# The parser of the page of one run, and what must hold for any page.
-from test_report import LIKELIHOOD, METRICS, Page, check_it_needs_nothing_else
-
 from scoresde import plots
 from scoresde.report import write_report
 from scoresde.report.charts import (
@@ -28,6 +25,9 @@ from scoresde.report.charts import (
 from scoresde.report.columns import best
 from scoresde.report.numbers import Value, combine
 from scoresde.report.reading import read_run
+
+# The parser of the page of one run, and what must hold for any page.
+from tests.report.test_report import LIKELIHOOD, METRICS, Page, check_it_needs_nothing_else
 
 EVIL = "</script><script>alert(1)</script><a href='javascript:alert(1)'>\"'"
 
