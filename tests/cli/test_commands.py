@@ -28,7 +28,7 @@ from scoresde.cli.console import format_warning
 from scoresde.config import modules
 from scoresde.data import eight_gaussians, two_moons
 from scoresde.runs import likelihood as likelihoods
-from scoresde.training import checkpoint, pipeline
+from scoresde.runs import train as pipeline
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
 
 TOY = [
@@ -908,7 +908,7 @@ def at_sync(monkeypatch: pytest.MonkeyPatch, after: str) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(handle)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
 
 
 def at_write(monkeypatch: pytest.MonkeyPatch, after: str) -> None:
@@ -937,7 +937,7 @@ def at_write(monkeypatch: pytest.MonkeyPatch, after: str) -> None:
     def fdopen(*a: Any, **k: Any) -> Any:
         return Full(make(*a, **k)) if list(Path().rglob(after)) else make(*a, **k)
 
-    monkeypatch.setattr(checkpoint.os, "fdopen", fdopen)
+    monkeypatch.setattr(os, "fdopen", fdopen)
 
 
 @pytest.mark.parametrize("full", [at_sync, at_write])

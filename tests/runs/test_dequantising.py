@@ -12,11 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from scoresde.cli import conf_dir
 from scoresde.likelihood import Variational
 from scoresde.options.errors import ConfigError
+from scoresde.runs import dequantise as dequantising
 from scoresde.runs.dequantise import FILE, dequantise
 from scoresde.runs.directory import Run
 from scoresde.runs.likelihood import likelihood
 from scoresde.runs.train import train
-from scoresde.training import dequantising
 
 SMALL = ["network=mlp", "network.width=32", "network.blocks=1", "network.embedding.dim=8", "training.batch_size=64"]
 AFTER = ["evaluation.samples=0", "evaluation.likelihood=0"]

@@ -17,23 +17,23 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from scoresde.training.pipeline import likelihood
 
 import scoresde
 from scoresde.cli import conf_dir
 from scoresde.data import Identity, digits, two_moons
 from scoresde.likelihood import bits_per_dim
 from scoresde.options.errors import ConfigError
+from scoresde.runs import directory as run_module
+from scoresde.runs import train as pipeline
 from scoresde.runs.directory import Run
 from scoresde.runs.evaluate import evaluate, sample_quality
 from scoresde.runs.labels import check_labels
+from scoresde.runs.likelihood import likelihood
 from scoresde.runs.results import outdate
 from scoresde.runs.sample import sample
 from scoresde.runs.train import _number_to_evaluate, train
 from scoresde.sampling import Euler, Sampler
 from scoresde.score import NetworkScore
-from scoresde.training import pipeline
-from scoresde.training import run as run_module
 from scoresde.training.loggers import LocalLogger, Logger
 
 SMALL = [

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 from scoresde.storage.files import remove_leftovers, write_atomically
 from scoresde.storage.tensors import load_tensors, save_tensors
-from scoresde.training import checkpoint
 from scoresde.training.checkpoint import (
     CheckpointError,
     DamagedFile,
@@ -51,7 +50,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch):
     make = os.fdopen
 
     def limit(room: int) -> None:
-        monkeypatch.setattr(checkpoint.os, "fdopen", lambda *a, **k: FullDisk(make(*a, **k), room))
+        monkeypatch.setattr(os, "fdopen", lambda *a, **k: FullDisk(make(*a, **k), room))
 
     return limit
 
@@ -104,7 +103,7 @@ def test_a_failed_sync_counts_as_a_failed_write(tmp_path: Path, monkeypatch: pyt
     def fsync(handle: int) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="full"):
         write_atomically(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"old"
