@@ -16,8 +16,8 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from scoresde.data import digits
+from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.runs.directory import Run
-from scoresde.sampling import SampleNoise
 
 GRID = {
     "full": ((1, 2, 5, 10, 20, 30), (1e-3, 3e-3, 1e-2)),
@@ -28,7 +28,7 @@ GRID = {
 
 def dequantised(raw: Tensor, seed: int, draws: int = 1) -> Tensor:
     """`(draws * N, 64)` in model space, with the noise that `bits_per_dim` draws."""
-    noise = SampleNoise(seed, torch.arange(len(raw)), tuple(raw.shape[1:]), torch.float64, stream=1)
+    noise = SampleNoise(seed, torch.arange(len(raw)), tuple(raw.shape[1:]), torch.float64, stream=Stream.DEQUANTISATION)
     return torch.cat([DATA.transform.encode(raw, noise.uniform()).double().flatten(1) for _ in range(draws)])
 
 

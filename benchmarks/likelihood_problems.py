@@ -14,8 +14,8 @@ from torch import Tensor
 
 from scoresde.likelihood import CovarianceScaling, Exact, log_likelihood
 from scoresde.numerics.ode import DOP853
+from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.runs.directory import Run
-from scoresde.sampling import SampleNoise
 from scoresde.score import GaussianMixtureScore, ScoreModel, with_sde
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, SubVPSDE
 
@@ -104,7 +104,7 @@ def network_problem(directory: Path, sde: str | None, points: int, known: int, s
         model = with_sde(model, SDES[sde]())
     data = run.data()
     raw = data.test[:points]
-    noise = SampleNoise(seed, torch.arange(len(raw)), tuple(raw.shape[1:]), torch.float64, stream=1)
+    noise = SampleNoise(seed, torch.arange(len(raw)), tuple(raw.shape[1:]), torch.float64, stream=Stream.DEQUANTISATION)
     x = data.transform.encode(raw, None if data.transform.levels is None else noise.uniform())
     # Numbers that a float32 network is given as they are.
     x = x.float().double()

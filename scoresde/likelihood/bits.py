@@ -12,7 +12,7 @@ from scoresde.likelihood.bounds import elbo
 from scoresde.likelihood.density import log_likelihood, mean_and_error
 from scoresde.likelihood.dequantisation import Dequantisation, DiscreteTransform, Uniform, gaussian_decoder
 from scoresde.numerics.html import counts, mean_with_error, range_of, rms, table, with_error
-from scoresde.numerics.random import SampleNoise
+from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.score import ScoreModel
 
 __all__ = ["BitsPerDim", "bits_per_dim"]
@@ -146,7 +146,7 @@ def bits_per_dim(
     t = torch.tensor(model.sde.t_min if t_min is None else t_min, dtype=torch.float64)
     alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))
     indices = torch.arange(first, first + len(pixels))
-    noise = SampleNoise(seed, indices, shape, torch.float64, pixels.device, stream=1)
+    noise = SampleNoise(seed, indices, shape, torch.float64, pixels.device, stream=Stream.DEQUANTISATION)
     results, weights, bounds = [], [], []
     of_both = {k: v for k, v in options.items() if k not in _ALONE}
     for draw in range(draws):

@@ -36,7 +36,7 @@ from scoresde.likelihood.flow import Flow, LikelihoodError
 from scoresde.likelihood.scaling import CovarianceScaling, ScalarScaling, Scaling, Spread
 from scoresde.numerics.html import mean_with_error, rms, table
 from scoresde.numerics.ode import Status
-from scoresde.numerics.random import SampleNoise
+from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.score import ScoreModel
 from scoresde.sde.coordinates import LogSNR
 from scoresde.statistics import Statistics
@@ -44,8 +44,8 @@ from scoresde.statistics import Statistics
 __all__ = ["Bound", "discrete_elbo", "elbo"]
 
 _BATCH = 512
-# Of the random numbers that are drawn here; evaluations of a sample.
-_STREAM, _TERMS = 5, 2**24
+# Indices of the noise that each sample has for its evaluations.
+_TERMS = 2**24
 # Noise this many times the data's spread leaves little to be integrated: the share of draws that goes beyond.
 _FAR, _FAR_SHARE = 3.0, 0.125
 
@@ -132,7 +132,7 @@ def elbo(
     """
     x = model.on_device(x)
     path = _Path(model, x, cond, t_min, t_max, prior, scaling, draws, draws, seed, first, batch_size)
-    uniform = SampleNoise(seed, path.indices, (), torch.float64, x.device, stream=_STREAM + 1)
+    uniform = SampleNoise(seed, path.indices, (), torch.float64, x.device, stream=Stream.BOUND_TIMES)
     strata = torch.stack([(j + uniform.uniform()) / draws for j in range(draws)], 1)
     w, length = _spaced(strata, path.end, path.near)
     terms = length * path.excess(w) / draws
@@ -292,7 +292,7 @@ class _Path:
     def _excess(self, rows: Tensor, number: Tensor, w: Tensor) -> Tensor:
         flow = self.flow
         index = (self.first + rows) * _TERMS + number
-        eps = SampleNoise(self.seed, index, (self.size,), torch.float64, w.device, stream=_STREAM)()
+        eps = SampleNoise(self.seed, index, (self.size,), torch.float64, w.device, stream=Stream.BOUND_NOISE)()
         place = flow.place(-(self.level * w.cosh()).log())
         moved = self.level * w.sinh()[:, None] * eps
         state = (place.alpha[:, None] * (self.x[rows] + moved)).to(flow.dtype).reshape(-1, *flow.shape[1:])

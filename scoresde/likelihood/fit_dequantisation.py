@@ -8,16 +8,13 @@ from torch import Tensor
 from scoresde.data import batch_indices
 from scoresde.likelihood import CellFlow
 from scoresde.likelihood.dequantisation import DiscreteTransform
-from scoresde.numerics.random import SampleNoise
+from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.objectives.times import low_discrepancy
 from scoresde.progress import Progress
 from scoresde.score import ScoreModel
 from scoresde.sde import expand_to
 
 __all__ = ["fit"]
-
-# Of SampleNoise.
-_STREAM = 8
 
 _CLIP = 10.0  # largest norm of the gradient
 
@@ -74,7 +71,7 @@ def fit(
                 group["lr"] = lr * min(1, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
             rows = batch_indices(len(pixels), batch_size, step, seed)
             some = pixels[rows].to(device)
-            draws = SampleNoise(seed, step * batch_size + place, flow.shape, dtype, device, stream=_STREAM)
+            draws = SampleNoise(seed, step * batch_size + place, flow.shape, dtype, device, stream=Stream.FIT_NOISE)
             u, log_det = flow(some, draws.uniform())
             z = transform.encode(some, u).to(model.dtype)
             w, weight = _placed(_evenly(seed, step, batch_size), middle, far)
@@ -103,7 +100,7 @@ def fit(
 
 def _evenly(seed: int, step: int, count: int) -> Tensor:
     """`(count,)` uniforms, spread evenly over a batch (Kingma et al. 2021, appendix I.1)."""
-    start = SampleNoise(seed, torch.tensor([step]), (), torch.float64, stream=_STREAM + 1).uniform()
+    start = SampleNoise(seed, torch.tensor([step]), (), torch.float64, stream=Stream.FIT_TIMES).uniform()
     return low_discrepancy(start[0], count)
 
 

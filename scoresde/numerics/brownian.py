@@ -5,11 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from scoresde.numerics.random import SampleNoise
+from scoresde.numerics.random import SampleNoise, Stream
 
 __all__ = ["BrownianPath"]
 
-_STREAM = 16  # of SampleNoise, whose stream 0 is the white noise
 _OCTAVES = 64  # the tree reaches from 2⁻⁶⁴ to 2⁶⁴
 _FINENESS = 16  # halvings of an octave
 _PLACES = 2 * _OCTAVES << _FINENESS
@@ -50,7 +49,7 @@ class BrownianPath:
         work = torch.float64 if dtype == torch.float64 else torch.float32
         self.dtype = dtype
         self._white = SampleNoise(seed, indices, shape, dtype, device)
-        self._tree = SampleNoise(seed, indices, shape, work, device, stream=_STREAM)
+        self._tree = SampleNoise(seed, indices, shape, work, device, stream=Stream.BROWNIAN)
         # The current descent: [low, high, M(low), M(high), M(middle) once drawn] for each interval, outermost first.
         self._descent: list[tuple[int, int, Tensor, Tensor]] = []
         self._middles: list[Tensor] = []

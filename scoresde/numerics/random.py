@@ -1,16 +1,50 @@
-"""Noise that belongs to a sample, not to a batch."""
+"""Noise that belongs to a sample, not to a batch, and the names of its streams."""
 
 import math
+from enum import IntEnum
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-__all__ = ["SampleNoise"]
+__all__ = ["SampleNoise", "Stream"]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _SHIFTS = (30, 27)
+
+
+class Stream(IntEnum):
+    """The independent uses of one seed: every use of `SampleNoise` in the package has a stream of its own.
+
+    The numbers are part of the results: a stored checkpoint resumes with the same batches because they stay as they
+    are. A new use takes a new number.
+    """
+
+    #: The initial noise and the noise of the steps of a sampler.
+    WHITE = 0
+    #: Dequantisation of the data for a likelihood.
+    DEQUANTISATION = 1
+    #: The probes of a trace.
+    PROBES = 2
+    #: Dequantisation and noise of a training batch.
+    BATCH_NOISE = 3
+    #: The times of a training batch.
+    BATCH_TIMES = 4
+    #: A seed for every training step, for what draws by torch's own generators, such as dropout.
+    STEP_SEED = 5
+    #: The times of an evidence lower bound.
+    BOUND_TIMES = 6
+    #: Dequantisation and noise of the held-out loss.
+    HELD_OUT_NOISE = 7
+    #: Dequantisation and noise of the fit of a dequantisation.
+    FIT_NOISE = 8
+    #: The times of that fit.
+    FIT_TIMES = 9
+    #: The noise of an evidence lower bound.
+    BOUND_NOISE = 10
+    #: The increments of a Brownian path.
+    BROWNIAN = 16
 
 
 def _signed(value: int) -> int:
@@ -39,15 +73,16 @@ class SampleNoise:
     the same few elementwise kernels however large the batch, and never waits for the device.
 
     Args:
-        seed: any integer.
-        indices: `(B,)` int64, the indices of the samples.
-        shape: event shape.
-        dtype: of the draws; in float64 they carry 32 random bits and reach to 6.3, below it 24 bits and 5.4 (as
+        seed: Any integer.
+        indices: Indices of the samples, `(B,)` int64.
+        shape: Event shape.
+        dtype: Dtype of the draws; in float64 they carry 32 random bits and reach to 6.3, below it 24 bits and 5.4 (as
             torch's own draws do, to 5.8).
-        stream: an integer that separates independent uses of one seed.
+        device: Device of the draws.
+        stream: The use that is made of the seed; draws of different streams are independent.
 
     Attributes:
-        draws: k of the next draw; it counts up, and may be set to any integer from 0.
+        draws: Index k of the next draw; it counts up, and may be set to any integer from 0.
     """
 
     def __init__(
@@ -57,7 +92,7 @@ class SampleNoise:
         shape: tuple[int, ...],
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        stream: int = 0,
+        stream: Stream = Stream.WHITE,
     ) -> None:
         self.shape = tuple(shape)
         self.dtype = dtype
@@ -109,6 +144,10 @@ class SampleNoise:
             return bits.to(torch.float64).mul_(2.0**-32).add_(0.5).reshape(-1, *self.shape)
         # 24 bits are what float32 holds below one; rounding 32 could give one itself.
         return (bits >> 8).to(torch.float32).mul_(2.0**-24).add_(0.5).to(self.dtype).reshape(-1, *self.shape)
+
+    def seeds(self) -> Tensor:
+        """The next draw as integers from 0 to 2³¹ − 1, `(B, *shape)`: seeds of other generators."""
+        return self._bits().bitwise_and(0x7FFFFFFF).reshape(-1, *self.shape)
 
     def signs(self) -> Tensor:
         """The next draw of Rademacher noise, ±1 with equal odds, `(B, *shape)`."""

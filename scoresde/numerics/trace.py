@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scoresde.arguments import checked
-from scoresde.numerics.random import SampleNoise
+from scoresde.numerics.random import SampleNoise, Stream
 
 __all__ = ["Auto", "Divergence", "Exact", "Hutchinson", "Known", "Probing", "Traces"]
 
@@ -29,7 +29,6 @@ ProbeKind = Literal["rademacher", "gaussian", "orthogonal"]
 
 Mode = Literal["auto", "reverse", "forward"]
 
-_STREAM = 2  # of SampleNoise
 # Numbers in the vectors of the products that are computed at once: 16 MiB in float32, of which a network that makes
 # some hundred of each takes some GiB.
 _VALUES = 2**22
@@ -315,7 +314,7 @@ class Hutchinson(Divergence):
 
     def traces(self, function: Function, x: Tensor, seed: int, indices: Tensor, known: Known | None = None) -> Traces:
         size, count = x[0].numel(), self.probes
-        noise = SampleNoise(seed, indices, (count, size), x.dtype, x.device, stream=_STREAM)
+        noise = SampleNoise(seed, indices, (count, size), x.dtype, x.device, stream=Stream.PROBES)
         if self.kind == "rademacher":
             probes = noise.signs()
         else:
@@ -376,7 +375,7 @@ class Probing(Divergence):
 
     def traces(self, function: Function, x: Tensor, seed: int, indices: Tensor, known: Known | None = None) -> Traces:
         shape = tuple(x.shape[1:])
-        signs = SampleNoise(seed, indices, (math.prod(shape),), x.dtype, x.device, stream=_STREAM).signs()
+        signs = SampleNoise(seed, indices, (math.prod(shape),), x.dtype, x.device, stream=Stream.PROBES).signs()
         mine = self.colouring(shape).flatten().to(x.device) == torch.arange(self.colours, device=x.device)[:, None]
         products, flat = _probed(function, x, signs[:, None] * mine, known)
         terms = (flat * products).sum(1)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scoresde.data import Data, batch_indices
-from scoresde.numerics.random import SampleNoise
+from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.objectives import Objective, loss_by_noise_level
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
@@ -49,8 +49,6 @@ __all__ = ["Interrupted", "NoiseLevels", "Trainer", "Training", "TrainingFailed"
 
 _log = logging.getLogger(__name__)
 
-# Streams of SampleNoise that training uses, but for 6, which is the ELBO's; 0 to 2 belong to sampling and likelihoods.
-_STREAM = 3
 # Steps between evaluations of the held-out loss, and its samples in batches: measured on images and in the plane, a
 # fiftieth of the time of training.
 _HELD_OUT_EVERY, _HELD_OUT_BATCHES = 50, 2
@@ -263,7 +261,7 @@ class Trainer:
         chosen = batch_indices(len(self.data.train), options.batch_size, step, options.seed)[rank::world]
         place = torch.arange(options.batch_size)[rank::world]
         noise = SampleNoise(
-            options.seed, step * options.batch_size + place, self.data.shape, device=device, stream=_STREAM
+            options.seed, step * options.batch_size + place, self.data.shape, device=device, stream=Stream.BATCH_NOISE
         )
         discrete = self.data.transform.levels is not None
         raw = self.data.train[chosen].to(device, non_blocking=True)
@@ -277,7 +275,7 @@ class Trainer:
             u = (start + place.double() / options.batch_size) % 1
         else:
             u = SampleNoise(
-                options.seed, step * options.batch_size + place, (1,), torch.float64, stream=_STREAM + 1
+                options.seed, step * options.batch_size + place, (1,), torch.float64, stream=Stream.BATCH_TIMES
             ).uniform()[:, 0]
         cond = self._conditions(self.data.train_labels, chosen)
         # For dropout, and for objectives that draw projections.
@@ -418,7 +416,9 @@ class Trainer:
         options, device = self.options, self.accelerator.device
         order = torch.randperm(len(self.data.test), generator=torch.Generator().manual_seed(options.seed))
         chosen = order[: _HELD_OUT_BATCHES * options.batch_size]
-        noise = SampleNoise(options.seed, torch.arange(len(chosen)), self.data.shape, device=device, stream=_STREAM + 4)
+        noise = SampleNoise(
+            options.seed, torch.arange(len(chosen)), self.data.shape, device=device, stream=Stream.HELD_OUT_NOISE
+        )
         # Stratified like the batches; a draw of their own would let the curve jump.
         u = (torch.arange(len(chosen), dtype=torch.float64) + 0.5) / len(chosen)
         u = u[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(options.seed))]
@@ -601,4 +601,4 @@ def _line(entry: Mapping[str, Any], skipped: int) -> str:
 
 def _mix(seed: int, step: int) -> int:
     """A seed for a step: neighbours must not look alike, and seed + step would repeat."""
-    return int(SampleNoise(seed, torch.tensor([step]), (1,), torch.float64, stream=_STREAM + 2)._bits()[0]) & 0x7FFFFFFF
+    return int(SampleNoise(seed, torch.tensor([step]), (1,), torch.float64, stream=Stream.STEP_SEED).seeds())

@@ -14,7 +14,7 @@ from scoresde.data.transforms import Discrete
 from scoresde.likelihood import CellFlow, Uniform, Variational, bits_per_dim
 from scoresde.likelihood.dequantisation import Dequantisation
 from scoresde.likelihood.fit_dequantisation import fit
-from scoresde.numerics.random import SampleNoise
+from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE
 
@@ -38,7 +38,7 @@ def pixels_of(shape: tuple[int, ...], count: int, levels: int = 5) -> Tensor:
 
 
 def noise(shape: tuple[int, ...], count: int, seed: int = 0, first: int = 0) -> SampleNoise:
-    return SampleNoise(seed, torch.arange(first, first + count), shape, F64, stream=1)
+    return SampleNoise(seed, torch.arange(first, first + count), shape, F64, stream=Stream.DEQUANTISATION)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
