@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from scoresde.likelihood import Exact, log_likelihood
+from scoresde.score import GaussianMixtureScore
+from scoresde.sde import VPSDE
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
@@ -29,6 +34,22 @@ def test_the_samplers_of_the_architecture_page_run() -> None:
     rows = [line.split() for line in printed.getvalue().splitlines()]
     assert [int(nfe) for nfe, _ in rows] == [35, 26, 401]
     assert all(abs(float(std) - 1.01**0.5) < 0.05 for _, std in rows)
+
+
+def test_the_textbook_likelihood_is_what_the_package_computes() -> None:
+    text = (ROOT / "docs" / "likelihood.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    namespace: dict[str, Any] = {}
+    exec(compile(block, "docs/likelihood.md", "exec"), namespace)
+    # In one dimension a probe of signs gives the trace itself.
+    means = torch.tensor([[-1.0], [0.5]], dtype=torch.float64)
+    model = GaussianMixtureScore(torch.tensor([1.0, 2.0]), means, torch.tensor([0.05, 0.1]).double(), VPSDE())
+    x = torch.linspace(-1.5, 1.5, 7, dtype=torch.float64)[:, None]
+    found = namespace["textbook"](model, x)
+    ours = log_likelihood(model, x, tol=1e-6, divergence=Exact(), prior="plain").log_prob
+    torch.testing.assert_close(found, ours, rtol=0, atol=1e-5)
+    # The two are wrong alike: the prior is not the mixture at t_max.
+    assert (found - model.log_prob(x, model.sde.t_min)).abs().max() < 1e-3
 
 
 def test_published_versions_are_those_of_the_package() -> None:
