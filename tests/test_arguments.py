@@ -210,7 +210,7 @@ def test_arrays_give_what_tensors_do(model: GaussianMixtureScore, x: Tensor) -> 
     frame = compare(model, {"heun": sampler}, 3, array, n=8, progress=False)  # type: ignore[arg-type]
     assert frame["steps"].tolist() == [3]
     made = GaussianMixtureScore(np.ones(2), np.eye(2), [0.1, 0.1], VPSDE())  # type: ignore[arg-type]
-    assert made.event_shape == (2,)
+    assert made.shape == (2,)
 
 
 def test_a_number_of_samples_is_enough(model: GaussianMixtureScore) -> None:

@@ -289,16 +289,15 @@ def _data_for(run: Any, model: Any, config: DictConfig, needs_own: bool) -> tupl
     """
     from scoresde.data import DataInfo
     from scoresde.runs.given import given_data
-    from scoresde.runs.pictures import has_classes
 
     info = None if config.get("data") is None else run.info()
     if info is not None and not needs_own:
-        return given_data(info, config, model.statistics, has_classes(model), None, run.allow)
+        return given_data(info, config, model.statistics, model.classes is not None, None, run.allow)
     data = _data(run)
     if config.get("data") is None:
         return data, None
     own = data if needs_own else None
-    return given_data(info or DataInfo.of(data), config, model.statistics, has_classes(model), own, run.allow)
+    return given_data(info or DataInfo.of(data), config, model.statistics, model.classes is not None, own, run.allow)
 
 
 def _model(run: Any, config: DictConfig) -> Any:

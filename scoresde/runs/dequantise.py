@@ -27,7 +27,6 @@ from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
 from scoresde.runs.directory import Run
-from scoresde.runs.pictures import has_classes
 from scoresde.score import NetworkScore, ScoreModel
 from scoresde.storage.tensors import save_tensors
 
@@ -70,7 +69,7 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
         ).to(model.device)
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(options.seed))
     kept, rest = order[:count], order[count:]
-    labels = data.train_labels if has_classes(model) else None
+    labels = data.train_labels if model.classes is not None else None
     fit(
         flow,
         model,

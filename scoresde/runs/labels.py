@@ -1,7 +1,6 @@
 """Classes of a run, by index and by name."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,15 +8,13 @@ from torch import Tensor
 from scoresde.data import Data, class_index
 from scoresde.data.labels import listed
 from scoresde.options.errors import ConfigError
-from scoresde.runs.pictures import has_classes
 from scoresde.score import NetworkScore
 
 __all__ = ["check_labels", "label_index", "labels_of"]
 
 
-def check_labels(network: Any, data: Data) -> None:
-    """Refuse a network with classes on data without, or with another number of them."""
-    wanted = getattr(network, "num_classes", None)
+def check_labels(wanted: int | None, data: Data) -> None:
+    """ConfigError for data without labels, or with another number of classes than the network's (None: it has none)."""
     if wanted is None:
         return
     if data.train_labels is None:
@@ -34,7 +31,7 @@ def check_labels(network: Any, data: Data) -> None:
 
 def of_classes(model: NetworkScore, names: Sequence[str] | None, index: int | None) -> str:
     """The classes of samples, for a caption."""
-    if not has_classes(model):
+    if model.classes is None:
         return ""
     names = class_names(model, names)
     return f" of the classes {listed(names)} in turn" if index is None else f" of class {names[index]}"
@@ -55,10 +52,9 @@ def labels_of(
         ValueError: no such class, or a label for a model without classes.
     """
     index = label_index(model, label, names)
-    if not has_classes(model):
+    if model.classes is None:
         return {}
-    classes = int(model.network.num_classes)  # type: ignore[arg-type]
-    labels = torch.arange(n) % classes if index is None else torch.full((n,), index)
+    labels = torch.arange(n) % model.classes if index is None else torch.full((n,), index)
     return {"labels": labels.to(model.device)}
 
 
@@ -66,12 +62,12 @@ def label_index(model: NetworkScore, label: int | str | None, names: Sequence[st
     """The index of a class of the model, as for `labels_of`; None for none."""
     if label is None:
         return None
-    if not has_classes(model):
+    if model.classes is None:
         raise ValueError("this model was trained without labels: leave out label, or train with network.num_classes")
     return class_index(label, class_names(model, names))
 
 
 def class_names(model: NetworkScore, names: Sequence[str] | None) -> Sequence[str]:
     """Names of the model's classes; their indices where there are no others."""
-    classes = int(model.network.num_classes)  # type: ignore[arg-type]
+    classes = model.classes or 0
     return names if names is not None and len(names) == classes else [str(i) for i in range(classes)]

@@ -22,7 +22,7 @@ from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
 from scoresde.runs.dequantise import FILE
 from scoresde.runs.directory import Run
-from scoresde.runs.pictures import has_classes, picture_of_likelihoods
+from scoresde.runs.pictures import picture_of_likelihoods
 from scoresde.runs.results import choose_name, is_of, key_of, known_tables, set_aside
 from scoresde.score import NetworkScore
 from scoresde.storage.limits import check_steps
@@ -81,7 +81,7 @@ def likelihood(
     for problem in option_problems("likelihood", {"n": n}):
         raise ConfigError(problem)
     n = len(raw) if n is None else min(n, len(raw))
-    conditional = has_classes(model)
+    conditional = model.classes is not None
     if conditional and labels is None:
         raise ConfigError(f"the model is conditional on labels, and {data.name} has none: give data with labels")
     found = _Settings(run, model, data, split, options)
@@ -220,7 +220,7 @@ class _Settings(_Options):
         self.settings: dict[str, Any] = {
             "split": split,
             "unit": self.unit,
-            "conditional": has_classes(model),
+            "conditional": model.classes is not None,
             "data": data.name,
             "divergence": repr(self.divergence.for_shape(data.shape)),
             "tol": tolerance_of(options.tol, None, None, math.prod(data.shape)).nats,

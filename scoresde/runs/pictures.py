@@ -17,7 +17,7 @@ from scoresde.score import NetworkScore
 from scoresde.storage.bounded import read_csv, read_json_lines
 from scoresde.storage.files import write_atomically
 
-__all__ = ["has_classes", "picture_of_likelihoods", "picture_of_samples", "pictures", "read_log"]
+__all__ = ["picture_of_likelihoods", "picture_of_samples", "pictures", "read_log"]
 
 
 def _plots() -> Any:
@@ -31,11 +31,6 @@ def _panels() -> Any:
     from scoresde.plots import panels
 
     return panels
-
-
-def has_classes(model: NetworkScore) -> bool:
-    """Whether the model takes labels."""
-    return getattr(model.network, "num_classes", None) is not None
 
 
 def _is_image(data: Data | DataInfo) -> bool:
@@ -238,7 +233,7 @@ def pictures(run: Run, model: NetworkScore, data: Data, *, seed: int = 0) -> Non
             "Mean squared error of the predicted noise at the end of training.",
             "chart",
         )
-    _histogram(run, data, has_classes(model))
+    _histogram(run, data, model.classes is not None)
 
 
 @torch.no_grad()
@@ -276,9 +271,9 @@ def _process_pictures(run: Run, model: NetworkScore, data: Data, seed: int) -> N
 
 def _classes_in_turn(model: NetworkScore, count: int) -> dict[str, Tensor]:
     """Labels for so many samples, if the model takes any."""
-    if not has_classes(model):
+    if model.classes is None:
         return {}
-    return {"labels": torch.arange(count, device=model.device) % int(model.network.num_classes)}  # type: ignore[arg-type]
+    return {"labels": torch.arange(count, device=model.device) % model.classes}
 
 
 _POINTS = 4000  # samples whose density is drawn
@@ -363,7 +358,7 @@ def _filmstrip(run: Run, model: NetworkScore, data: Data, x0: Tensor, times: Ten
     reach = min(max(2.6, 1.1 * float(((x0 - mean) / std).abs().max())), 4.0)
     axis = torch.linspace(-0.93 * reach, 0.93 * reach, 15, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
-    cond = {} if not has_classes(model) else {"labels": torch.zeros(len(grid), dtype=torch.int64, device=model.device)}
+    cond = {} if model.classes is None else {"labels": torch.zeros(len(grid), dtype=torch.int64, device=model.device)}
     forward, reverse, fields = [], [], []
     for place, width in zip(picked, scale, strict=True):
         t = known[place]
@@ -396,7 +391,7 @@ def _line_picture(run: Run, model: NetworkScore, data: Data, seed: int) -> None:
     out = run.make("sampler")(model, (_POINTS, 1), seed=seed, **_classes_in_turn(model, _POINTS))
     test, raw = data.test[:_POINTS], data.transform.decode(out.x.cpu())
     curve = None
-    if not has_classes(model):
+    if model.classes is None:
         ends = data.transform.encode(torch.stack((test.min(0).values, test.max(0).values))).float()
         reach = 0.1 * float(ends[1] - ends[0])
         points = torch.linspace(float(ends[0]) - reach, float(ends[1]) + reach, 400)[:, None]

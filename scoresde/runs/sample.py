@@ -17,7 +17,7 @@ from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.runs.directory import Run, check_name
 from scoresde.runs.labels import class_names, label_index, labels_of, of_classes
-from scoresde.runs.pictures import has_classes, picture_of_samples
+from scoresde.runs.pictures import picture_of_samples
 from scoresde.runs.results import differences, identity_of, is_of
 from scoresde.sampling import Sampler
 from scoresde.score import NetworkScore
@@ -85,7 +85,9 @@ def sample(
         write_atomically(path, lambda file: file.write(buffer.getvalue()))
         classes = of_classes(model, data.class_names, settings["label"])
         caption = f"{n} samples{classes}, {out.nfe} evaluations of the network each, seed {seed}."
-        in_turn = class_names(model, data.class_names) if has_classes(model) and settings["label"] is None else ()
+        in_turn = (
+            class_names(model, data.class_names) if model.classes is not None and settings["label"] is None else ()
+        )
         picture_of_samples(run, data, raw, name, caption, in_turn)
         return raw, cost
 

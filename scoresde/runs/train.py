@@ -79,7 +79,7 @@ def train(
     torch.manual_seed(options.seed)
     statistics = data_statistics(data, options.dequantise)
     model = build_model(run, data.shape, statistics)
-    check_labels(model.network, data)
+    check_labels(model.classes, data)
     _check_evaluation(run, model, data)
     accelerator = processes(device)
     loggers = [LocalLogger(), *(Guarded(each) for each in loggers or () if not isinstance(each, LocalLogger))]

@@ -18,7 +18,7 @@ __all__ = ["EmpiricalScore", "GaussianMixtureScore"]
 class ExactScore(ScoreModel):
     """What is known of p₀ itself: every noise level may be asked for, under any SDE."""
 
-    shape: tuple[int, ...]
+    _shape: tuple[int, ...]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ExactScore":
         # Half precision is for networks.
@@ -34,8 +34,8 @@ class ExactScore(ScoreModel):
 
     def _check(self, x: Tensor, t: Tensor | float) -> Tensor:
         """t in float64, `()` or `(B,)`."""
-        if x.ndim < 2 or tuple(x.shape[1:]) not in (self.shape, (math.prod(self.shape),)):
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.shape))})")
+        if x.ndim < 2 or tuple(x.shape[1:]) not in (self._shape, (math.prod(self._shape),)):
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self._shape))})")
         t = torch.as_tensor(t, dtype=torch.float64)
         expand_to(t, x)  # the check of its shape
         return t
@@ -101,7 +101,7 @@ class GaussianMixtureScore(ExactScore):
         std = covariance.diagonal().mean().sqrt()
         known = Statistics(mean.reshape(means.shape[1:]), std, covariance) if std > 0 else None
         super().__init__(sde, known)
-        self.shape = tuple(means.shape[1:])
+        self._shape = tuple(means.shape[1:])
         self.register_buffer("weights", weights)
         self.register_buffer("means", flat)
         self.register_buffer("variances", variances)
@@ -149,7 +149,7 @@ class GaussianMixtureScore(ExactScore):
         z = z * (alpha**2 * self.variances[k].double() + sigma**2).sqrt()
         if self.rotations is not None:
             z = torch.einsum("bj,bij->bi", z, self.rotations[k].double())
-        return (alpha * self.means[k].double() + z).reshape(n, *self.shape)
+        return (alpha * self.means[k].double() + z).reshape(n, *self._shape)
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         log_joint, z, variance, alpha, _ = self._posterior(x, t)
@@ -185,7 +185,7 @@ class EmpiricalScore(ExactScore):
             raise ValueError("data has values that are not finite; remove them first")
         varies = bool((data != data[0]).any())
         super().__init__(sde, Statistics.estimate(data) if varies else None)
-        self.shape = tuple(data.shape[1:])
+        self._shape = tuple(data.shape[1:])
         self.chunk = chunk
         self.register_buffer("data", data.flatten(1))
 

@@ -57,11 +57,15 @@ class ScoreModel(nn.Module, ABC):
     Attributes:
         sde: the forward SDE.
         statistics: mean and covariance of the data in model space, or None where they are not known.
+        shape: shape of one sample, or None where it is not known.
+        classes: number of classes that the model takes labels of, or None.
         log_snr_range: the smallest and largest λ = log(α/σ) at which the model may be asked.
     """
 
     _transform: Transform | None = None
     _info: DataInfo | None = None
+    _shape: tuple[int, ...] | None = None
+    _classes: int | None = None
 
     def __init__(self, sde: SDE, statistics: Statistics | None = None) -> None:
         super().__init__()
@@ -229,15 +233,42 @@ class ScoreModel(nn.Module, ABC):
         return torch.float64 if first == torch.float64 else torch.float32
 
     @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape `(...)` of one sample in model space; None if unknown.
+
+        It is what was set, or what the network, a model inside or the statistics say.
+        """
+        return self._own_shape() if self._shape is None else self._shape
+
+    @shape.setter
+    def shape(self, shape: Sequence[int] | None) -> None:
+        self._shape = None if shape is None else tuple(shape)
+
+    def _own_shape(self) -> tuple[int, ...] | None:
+        parts = (child for child in self.children() if not isinstance(child, Statistics))
+        shape = next((s for s in (getattr(part, "shape", None) for part in parts) if isinstance(s, tuple)), None)
+        return self.statistics.shape if shape is None and self.statistics is not None else shape
+
+    @property
     def event_shape(self) -> tuple[int, ...] | None:
-        """Shape of one sample in model space, as the network, a model inside or the statistics say; None if unknown."""
-        own = (getattr(part, "shape", None) for part in (self, *self.children()) if not isinstance(part, Statistics))
-        shape = next((s for s in own if isinstance(s, tuple)), None)
-        if shape is not None:
-            return tuple(shape)
-        within = (child.event_shape for child in self.children() if isinstance(child, ScoreModel))
-        found = next((s for s in within if s is not None), None)
-        return self.statistics.shape if found is None and self.statistics is not None else found
+        """Former name of `shape`."""
+        return self.shape
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes that `labels` choose from; None where the model takes no labels.
+
+        It is what was set, or what a model inside says.
+        """
+        return self._own_classes() if self._classes is None else self._classes
+
+    @classes.setter
+    def classes(self, classes: int | None) -> None:
+        self._classes = classes
+
+    def _own_classes(self) -> int | None:
+        within = (child.classes for child in self.children() if isinstance(child, ScoreModel))
+        return next((c for c in within if c is not None), None)
 
     def batch_shape(self, shape: int | Sequence[int]) -> tuple[int, ...]:
         """`(B, ...)` as it is, or of B alone with the shape of the model's samples.
@@ -247,12 +278,12 @@ class ScoreModel(nn.Module, ABC):
         """
         if not isinstance(shape, int):
             return tuple(shape)
-        if self.event_shape is None:
+        if self.shape is None:
             raise ValueError(
                 f"shape is {shape}, and the model does not know the shape of a sample: give ({shape}, ...), or the "
                 "network an attribute shape"
             )
-        return (shape, *self.event_shape)
+        return (shape, *self.shape)
 
     def on_device(self, x: Tensor) -> Tensor:
         """x on the device of the model's network; where it is, for an exact score, which follows it."""
@@ -274,7 +305,7 @@ class ScoreModel(nn.Module, ABC):
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """ValueError unless a batch of this shape, `(B, ...)`, is one of the model's samples, where that is known."""
-        event = self.event_shape
+        event = self.shape
         if event is None or tuple(shape[1:]) == event:
             return
         if self.exact and tuple(shape[1:]) == (math.prod(event),):
@@ -321,7 +352,7 @@ class ScoreModel(nn.Module, ABC):
     def __repr__(self) -> str:
         """The parts of the model and what its samples are; the parts' own trees are those of its children."""
         lines = [self._head()]
-        shape, info = self.event_shape, self.info
+        shape, info = self.shape, self.info
         transform = self.transform if info is None else info.transform
         if transform is None:
             of = "" if self.exact else ", of data that it does not know"
@@ -334,8 +365,7 @@ class ScoreModel(nn.Module, ABC):
             )
         if shape is not None:
             lines.append(f"  samples of shape {tuple(shape)}{of}{'' if info is None else f'; data: {info.name}'}")
-        conditional = any(getattr(module, "num_classes", None) is not None for module in self.modules())
-        if conditional and info is not None and info.num_classes is not None:
+        if self.classes is not None and info is not None and info.num_classes is not None:
             names = info.class_names or tuple(map(str, range(info.num_classes)))
             lines.append(f"  {info.num_classes} classes: {listed(names)}")
         return "\n".join(lines)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from scoresde.arguments import checked
 from scoresde.score.model import Prediction, ScoreModel, combined
@@ -43,6 +44,21 @@ class NetworkScore(ScoreModel):
         self.preconditioning = (
             preconditioning if statistics is None else preconditioning.with_data_std(float(statistics.std))
         )
+
+    @property
+    def unwrapped(self) -> nn.Module:
+        """The network without the wrapper that training in several processes puts around it."""
+        module = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        assert isinstance(module, nn.Module)
+        return module
+
+    def _own_shape(self) -> tuple[int, ...] | None:
+        shape = getattr(self.unwrapped, "shape", None)
+        return shape if isinstance(shape, tuple) else super()._own_shape()
+
+    def _own_classes(self) -> int | None:
+        classes = getattr(self.unwrapped, "num_classes", None)
+        return None if classes is None else int(classes)
 
     def _check_names(self, cond: Iterable[str]) -> None:
         parameters = list(inspect.signature(self.network.forward).parameters.values())

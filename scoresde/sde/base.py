@@ -184,10 +184,7 @@ class SDE(metaclass=_Checked):
         )
         if type(model.sde) is not type(self) or mine != its:
             raise ValueError(f"the model is of {model.sde!r}, not of {self!r}: use with_sde(model, sde) first")
-        shape = getattr(getattr(model, "network", model), "shape", None)
-        if shape is None and model.statistics is not None:
-            shape = model.statistics.shape
-        return ReverseSDE(model.sde, model, shape)
+        return ReverseSDE(model.sde, model, model.shape)
 
     def between(self: _Self, t_min: float, t_max: float) -> _Self:
         """The same SDE on another interval."""

@@ -32,7 +32,11 @@ class Scored(Protocol):
     """A model with a score; `scoresde.score.ScoreModel` is one."""
 
     sde: Any
-    statistics: Any
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of one sample, where it is known."""
+        ...
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """Score ∇ₓ log p_t(x)."""

@@ -41,9 +41,9 @@ def as_data(model: NetworkScore, given: Any, standardise: Standardisation) -> Da
         _check_classes(model, given.num_classes, given.name)
         return given
     samples, labels = _collected(given)
-    samples = _shaped(samples, model.event_shape)
+    samples = _shaped(samples, model.shape)
     transform = _transform(model, samples, standardise)
-    if getattr(model.network, "num_classes", None) is None:
+    if model.classes is None:
         labels = None  # as of a data set that has some where the network takes none
     _check_classes(model, None if labels is None else 0, "data")
     if labels is None:
@@ -53,7 +53,7 @@ def as_data(model: NetworkScore, given: Any, standardise: Standardisation) -> Da
 
 
 def _check_classes(model: NetworkScore, classes: int | None, name: str) -> None:
-    expected = getattr(model.network, "num_classes", None)
+    expected = model.classes
     if expected is not None and classes is None:
         raise ValueError(
             f"the network has num_classes={expected} and {name} has no labels: give (samples, labels), or make the "
@@ -201,7 +201,8 @@ def _transform(model: NetworkScore, samples: Tensor, standardise: Standardisatio
 
 def _indexed(model: NetworkScore, labels: np.ndarray) -> tuple[Tensor, tuple[str, ...]]:
     """Labels of any kind as indices of the network's classes, and the names of these."""
-    count = int(model.network.num_classes)  # type: ignore[arg-type]
+    count = model.classes
+    assert count is not None
     if labels.dtype.kind == "f" and bool((labels == labels.round()).all()):  # as of a data frame
         labels = labels.astype(np.int64)
     if model.info is not None and model.info.class_names is not None:

@@ -284,7 +284,7 @@ class Trainer:
         return x0, u.to(device), epsilon, cond, generator
 
     def _conditions(self, labels: Tensor | None, chosen: Tensor) -> dict[str, Tensor]:
-        if getattr(self.bare, "num_classes", None) is None:
+        if self.model.classes is None:
             return {}
         assert labels is not None
         return {"labels": labels[chosen].to(self.accelerator.device)}
@@ -576,7 +576,7 @@ def opening(
     model: NetworkScore, data: Data, options: Training, device: torch.device, run_dir: Path | None = None
 ) -> str:
     """One line on what is about to be trained: data, SDE, network and its size, steps, device, seed, directory."""
-    network = getattr(model.network, "module", model.network)
+    network = model.unwrapped
     parts = [
         f"training on {data.name} ({len(data.train)} samples of shape {data.shape})",
         type(model.sde).__name__,

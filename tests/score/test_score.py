@@ -648,3 +648,33 @@ def test_a_model_made_of_another_has_its_transform() -> None:
     assert outer.transform == Affine(0.0, 2.0)
     with pytest.raises(ValueError, match="is of discrete data"):
         outer.transform = Discrete(17)
+
+
+class Sized(nn.Module):
+    """A network that knows its shape and its number of classes."""
+
+    def __init__(self, shape: tuple[int, ...], num_classes: int | None) -> None:
+        super().__init__()
+        self.shape, self.num_classes = shape, num_classes
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        return x
+
+
+def test_a_model_says_its_shape_and_its_classes() -> None:
+    inner = NetworkScore(Sized((2, 3), 5), VPSDE(), NoisePreconditioning())
+    for model in (inner, Around(inner), Around(Around(inner)), with_sde(inner, VESDE()), in_model_space(inner)):
+        assert model.shape == model.event_shape == (2, 3)
+        assert model.classes == 5
+        assert model.batch_shape(4) == (4, 2, 3)
+    unknown = NetworkScore(nn.Identity(), VPSDE(), NoisePreconditioning())
+    assert unknown.shape is None
+    assert unknown.classes is None
+    outer = Around(unknown)
+    outer.shape, outer.classes = [4], 2
+    assert (outer.shape, outer.classes) == ((4,), 2)
+    exact = GaussianMixtureScore(torch.ones(1), torch.zeros(1, 2), torch.ones(1), VPSDE())
+    assert exact.shape == with_sde(exact, VESDE()).shape == (2,)
+    assert exact.classes is None
+    known = NetworkScore(nn.Identity(), VPSDE(), NoisePreconditioning(), exact.statistics)
+    assert known.shape == (2,)
