@@ -175,7 +175,7 @@ def times(grid: str, model: GaussianMixtureScore, steps: int) -> Tensor:
         "straight": uniform_in(lambda s: s / (d + s), lambda u: d * u / (1 - u)),
     }
     ends = torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)
-    low, high = (-sde.log_snr(ends)).exp().tolist()
+    low, high = sde.noise_level(ends).tolist()
     out = sde.time(-(own | GRIDS)[kind](steps, low, high).log())
     out[0], out[-1] = sde.t_max, sde.t_min
     return out

@@ -55,10 +55,10 @@ def fit(
     """
     sde, device = model.sde, model.device
     first, last = torch.tensor([sde.t_min, sde.t_noise()], dtype=torch.float64)
-    least = (-sde.log_snr(first)).exp()
+    least = sde.noise_level(first)
     far, middle = (
         float(torch.acosh((noise / least).clamp(min=1.0)))
-        for noise in ((-sde.log_snr(last)).exp(), torch.tensor(level * math.exp(transform.log_det((1,)))))
+        for noise in (sde.noise_level(last), torch.tensor(level * math.exp(transform.log_det((1,)))))
     )
     parameters = list(flow.parameters())
     dtype = parameters[0].dtype

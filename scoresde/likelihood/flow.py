@@ -149,7 +149,7 @@ class Flow:
         sde = self.model.sde
         # Round-off must not leave the interval.
         t = self.variable.time(sde, w).clamp(self.t_min, self.t_max)
-        level = (-sde.log_snr(t)).exp()
+        level = sde.noise_level(t)
         norm = (self.spread.values + level[..., None] ** 2).sqrt()
         return _Place(t, sde.alpha(t), level, norm, -1 / self.variable.rate(sde, t))
 

@@ -57,7 +57,7 @@ def gaussian_prediction(model: ScoreModel, x: Tensor, t: Tensor, p: float, q: fl
     10 times the data's standard deviation.
     """
     known = model.statistics
-    level = float((-model.sde.log_snr(t)).exp())
+    level = float(model.sde.noise_level(t))
     if known is None or model.conditioned or level < 10 * float(known.std):
         return None
     scaled = x / float(model.sde.alpha(t))

@@ -43,9 +43,9 @@ class Churn:
 
     def starts(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
         """Where each step starts, `(n,)`, and the standard deviation `(n,)` of the noise on x/α."""
-        level = (-sde.log_snr(times[:-1])).exp()
+        level = sde.noise_level(times[:-1])
         gamma = min(self.amount / len(times), math.sqrt(2) - 1)
-        top = (-sde.log_snr(torch.tensor(sde.t_max, dtype=torch.float64))).exp()
+        top = sde.noise_level(torch.tensor(sde.t_max, dtype=torch.float64))
         raised = (level * (1 + gamma)).clamp(max=top)
         # A margin, since exp and log of the same number may differ by round-off from call to call.
         churned = (level >= self.s_min) & (level <= self.s_max) & (raised > level * (1 + 1e-12))

@@ -57,8 +57,8 @@ class RestartInterval:
         Raises:
             ValueError: the interval's `high` is above the SDE's noise levels, or not above the grid's last.
         """
-        level = (-sde.log_snr(times)).exp()
-        top = float((-sde.log_snr(torch.tensor(sde.t_max, dtype=torch.float64))).exp())
+        level = sde.noise_level(times)
+        top = float(sde.noise_level(torch.tensor(sde.t_max, dtype=torch.float64)))
         if self.high > top * (1 + 1e-9) or self.high <= float(level[-1]):
             raise ValueError(
                 f"a restart goes up to σ/α = {self.high:g}, expected more than {float(level[-1]):g}, where the grid "

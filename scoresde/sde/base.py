@@ -106,6 +106,10 @@ class SDE(metaclass=_Checked):
         fine = t.double()
         return (self.alpha(fine).log() - self.sigma(fine).log()).to(t.dtype)
 
+    def noise_level(self, t: Tensor) -> Tensor:
+        """σ(t)/α(t) = e^{−λ(t)}, the noise of x/α, of the shape of `t`."""
+        return (-self.log_snr(t)).exp()
+
     def time(self, log_snr: Tensor) -> Tensor:
         """The inverse of `log_snr`, by bisection in float64 over `[0, 2 t_max]`."""
         target = as_time(log_snr)

@@ -47,10 +47,6 @@ class Coordinate(ABC):
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
 
 
-def _level(sde: SDE, t: Tensor) -> Tensor:
-    return (-sde.log_snr(t)).exp()
-
-
 class Time(Coordinate):
     """x in t; P is the probability-flow velocity (Song et al. 2021, eq. 13)."""
 
@@ -80,13 +76,13 @@ class NoiseLevel(Coordinate):
         return sde.alpha(t)
 
     def variable(self, sde: SDE, t: Tensor) -> Tensor:
-        return _level(sde, t)
+        return sde.noise_level(t)
 
     def time(self, sde: SDE, w: Tensor) -> Tensor:
         return sde.time(-w.log())
 
     def rate(self, sde: SDE, t: Tensor) -> Tensor:
-        return -_level(sde, t)
+        return -sde.noise_level(t)
 
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(t), torch.ones_like(t)
@@ -108,7 +104,7 @@ class LogSNR(Coordinate):
         return torch.ones_like(t)
 
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(t), -_level(sde, t)
+        return torch.zeros_like(t), -sde.noise_level(t)
 
 
 class SignalLevel(Coordinate):
