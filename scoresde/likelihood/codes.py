@@ -11,7 +11,7 @@ from scoresde.arguments import checked
 from scoresde.likelihood.density import check, state_dtype, tolerance_of
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.scaling import Scaling
-from scoresde.numerics.tableaus import DORMAND_PRINCE, Tableau
+from scoresde.numerics.tableaus import DORMAND_PRINCE, EmbeddedPair
 from scoresde.score import ScoreModel
 from scoresde.sde.coordinates import Coordinate
 
@@ -31,7 +31,7 @@ def encode(
     atol: float = 1e-6,
     t_min: float | None = None,
     t_max: float | None = None,
-    method: Tableau = DORMAND_PRINCE,
+    method: EmbeddedPair = DORMAND_PRINCE,
     variable: Coordinate | None = None,
     scaling: Scaling | None = None,
     batch_size: int = 512,
@@ -58,7 +58,7 @@ def decode(
     atol: float = 1e-6,
     t_min: float | None = None,
     t_max: float | None = None,
-    method: Tableau = DORMAND_PRINCE,
+    method: EmbeddedPair = DORMAND_PRINCE,
     variable: Coordinate | None = None,
     scaling: Scaling | None = None,
     batch_size: int = 512,
@@ -164,7 +164,9 @@ def _between(u: Tensor, v: Tensor, share: Tensor) -> Tensor:
     return on_u[..., None] * to_u[:, None] + on_v[..., None] * to_v[:, None]
 
 
-def _carried(flow: Flow, x: Tensor, rtol: float, atol: float, method: Tableau, batch_size: int, back: bool) -> Tensor:
+def _carried(
+    flow: Flow, x: Tensor, rtol: float, atol: float, method: EmbeddedPair, batch_size: int, back: bool
+) -> Tensor:
     start, stop = flow.at_ends[:1], flow.at_ends[1:]
     if back:
         start, stop = stop, start

@@ -23,7 +23,7 @@ from scoresde.likelihood.integral import BATCH, Integral
 from scoresde.likelihood.scaling import Scaling
 from scoresde.numerics.html import counts, mean_with_error, range_of, rms, table
 from scoresde.numerics.ode import Status
-from scoresde.numerics.tableaus import DORMAND_PRINCE, Tableau
+from scoresde.numerics.tableaus import DORMAND_PRINCE, EmbeddedPair
 from scoresde.numerics.trace import Divergence, Hutchinson
 from scoresde.progress import Progress
 from scoresde.score import ScoreModel
@@ -91,7 +91,7 @@ def log_likelihood(
     t_min: float | None = None,
     t_max: float | None = None,
     prior: Literal["matched", "plain"] = "matched",
-    method: Tableau = DORMAND_PRINCE,
+    method: EmbeddedPair = DORMAND_PRINCE,
     variable: Coordinate | None = None,
     scaling: Scaling | None = None,
     nodes: int | None = None,

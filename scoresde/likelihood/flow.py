@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from scoresde.likelihood.scaling import ScalarScaling, Scaling, log_determinant
-from scoresde.numerics.ode import Solution, Steps, integrate
-from scoresde.numerics.tableaus import Tableau
+from scoresde.numerics.ode import AcceptedSteps, Solution, integrate
+from scoresde.numerics.tableaus import EmbeddedPair
 from scoresde.numerics.trace import Known
 from scoresde.score import ScoreModel
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR
@@ -235,10 +235,10 @@ class Flow:
         self,
         y: Tensor,
         tolerance: Tolerance,
-        method: Tableau,
+        method: EmbeddedPair,
         back: bool = False,
         width: int | None = None,
-        on_steps: Callable[[Steps], None] | None = None,
+        on_steps: Callable[[AcceptedSteps], None] | None = None,
         longest: float = math.inf,
     ) -> Solution:
         """From data to codes, or back; each sample's status says whether it arrived."""

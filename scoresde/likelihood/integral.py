@@ -10,8 +10,8 @@ from torch import Tensor
 
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.scaling import CovarianceScaling
-from scoresde.numerics.ode import Steps
-from scoresde.numerics.tableaus import Tableau
+from scoresde.numerics.ode import AcceptedSteps
+from scoresde.numerics.tableaus import EmbeddedPair
 from scoresde.numerics.trace import Auto, Divergence, Exact, Hutchinson, Traces
 
 BATCH = 512
@@ -54,7 +54,7 @@ class Integral:
     def __init__(
         self,
         flow: Flow,
-        method: Tableau,
+        method: EmbeddedPair,
         divergence: Divergence,
         nodes: int,
         batch_size: int,
@@ -84,7 +84,7 @@ class Integral:
         self.blocks: list[_Block] = []
         self.ready = 0
 
-    def add(self, steps: Steps) -> None:
+    def add(self, steps: AcceptedSteps) -> None:
         """The nodes of steps that samples have taken."""
         flow, count = self.flow, len(self.places)
         # (S, M + 1) weights: the states at the nodes and at the end.

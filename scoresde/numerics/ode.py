@@ -19,19 +19,19 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.numerics.tableaus import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Tableau
+from scoresde.numerics.tableaus import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, EmbeddedPair
 
 __all__ = [
     "BOSH3",
     "DOP853",
     "DORMAND_PRINCE",
     "TSIT5",
+    "AcceptedSteps",
+    "EmbeddedPair",
     "Solution",
     "Status",
-    "Steps",
-    "Tableau",
-    "follow",
     "integrate",
+    "integrate_through",
 ]
 
 
@@ -79,7 +79,7 @@ Prepare = Callable[[Tensor], Sequence[Any] | Tensor]
 
 
 @dataclass(frozen=True)
-class Steps:
+class AcceptedSteps:
     """Steps that samples have taken, all tensors with one entry (row) for each.
 
     Attributes:
@@ -106,32 +106,32 @@ def integrate(
     start: float,
     stop: float,
     error_norm: ErrorNorm,
-    tableau: Tableau = DORMAND_PRINCE,
+    tableau: EmbeddedPair = DORMAND_PRINCE,
     max_steps: int = 10_000,
     prepare: Prepare | None = None,
     width: int | None = None,
-    on_steps: Callable[[Steps], None] | None = None,
+    on_steps: Callable[[AcceptedSteps], None] | None = None,
     longest: float = math.inf,
     grid: float = 0.0,
 ) -> Solution:
-    """Integrate dy/dt = field from `start` to `stop`, forwards or backwards; see `follow`."""
-    (solution,) = follow(
+    """Integrate dy/dt = field from `start` to `stop`, forwards or backwards; see `integrate_through`."""
+    (solution,) = integrate_through(
         field, y, (start, stop), error_norm, tableau, max_steps, prepare, width, on_steps, longest, grid
     )
     return solution
 
 
 @checked
-def follow(
+def integrate_through(
     field: Field,
     y: Tensor,
     times: Sequence[float],
     error_norm: ErrorNorm,
-    tableau: Tableau = DORMAND_PRINCE,
+    tableau: EmbeddedPair = DORMAND_PRINCE,
     max_steps: int = 10_000,
     prepare: Prepare | None = None,
     width: int | None = None,
-    on_steps: Callable[[Steps], None] | None = None,
+    on_steps: Callable[[AcceptedSteps], None] | None = None,
     longest: float = math.inf,
     grid: float = 0.0,
 ) -> Iterator[Solution]:
@@ -222,7 +222,7 @@ def follow(
                     at = torch.addcmul(before, moved.to(y.dtype)[:, None], _weighted(row, each))
                     each.append(field(place, at, taken))
                 nfe[taken] += len(tableau.extra)
-                on_steps(Steps(taken, begun, moved, before, each, final))
+                on_steps(AcceptedSteps(taken, begun, moved, before, each, final))
             gone = torch.where(ok, gone + size, gone)
             y = torch.where(ok[:, None], state, y)
             slope = torch.where(ok[:, None], slopes[-1], slope)
@@ -296,7 +296,7 @@ def _first_step(
     start: float,
     stop: float,
     error_norm: ErrorNorm,
-    tableau: Tableau,
+    tableau: EmbeddedPair,
     rows: Tensor,
 ) -> Tensor:
     """Hairer, Nørsett & Wanner 1993, II.4: from the sizes of y, of y' and of a difference quotient of it."""

@@ -1,4 +1,4 @@
-"""Embedded Runge-Kutta pairs with a dense output, as data."""
+"""Runge-Kutta methods as data: explicit ones for a fixed step, and embedded pairs with an error estimate."""
 
 import math
 from collections.abc import Sequence
@@ -8,11 +8,78 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["BOSH3", "DOP853", "DORMAND_PRINCE", "TSIT5", "Tableau"]
+__all__ = ["BOSH3", "DOP853", "DORMAND_PRINCE", "EXPLICIT_TABLEAUS", "TSIT5", "EmbeddedPair", "ExplicitTableau"]
 
 
 @dataclass(frozen=True, repr=False)
-class Tableau:
+class ExplicitTableau:
+    """An explicit Runge-Kutta method for dy/dw = P.
+
+    Stage j evaluates P at w + c_j h and y + h Σ_k a_jk P_k; the step ends at y + h Σ_j b_j P_j.
+
+    Attributes:
+        name: what it is called.
+        nodes: c, from 0, each in [0, 1].
+        stages: rows of A below the first, a_jk for k < j.
+        weights: b.
+
+    Raises:
+        ValueError: not as many rows or weights as nodes, a row that does not sum to its node, weights that do not
+            sum to 1.
+    """
+
+    name: str
+    nodes: tuple[float, ...]
+    stages: tuple[tuple[float, ...], ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.nodes)
+        lengths = [len(row) for row in self.stages]
+        if lengths != list(range(1, count)) or len(self.weights) != count:
+            raise ValueError(
+                f"tableau {self.name} has {count} nodes, stages of {lengths} and {len(self.weights)} weights, "
+                f"expected stages of {list(range(1, count))} and {count} weights"
+            )
+        if self.nodes[0] != 0 or not all(0 <= c <= 1 for c in self.nodes):
+            raise ValueError(f"tableau {self.name} has nodes {self.nodes}, expected 0 first and all between 0 and 1")
+        for c, row in zip(self.nodes[1:], self.stages, strict=True):
+            if abs(math.fsum(row) - c) > 1e-12:
+                raise ValueError(
+                    f"tableau {self.name}: the row {row} sums to {math.fsum(row):g}, expected its node {c:g}"
+                )
+        if abs(math.fsum(self.weights) - 1) > 1e-12:
+            raise ValueError(f"tableau {self.name}: the weights sum to {math.fsum(self.weights):g}, expected 1")
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+EXPLICIT_TABLEAUS = {
+    tableau.name: tableau
+    for tableau in (
+        ExplicitTableau("euler", (0,), (), (1,)),
+        ExplicitTableau("midpoint", (0, 1 / 2), ((1 / 2,),), (0, 1)),
+        ExplicitTableau("heun", (0, 1), ((1,),), (1 / 2, 1 / 2)),
+        # Ralston 1962: the least bound on the local error at orders 2 and 3
+        ExplicitTableau("ralston", (0, 2 / 3), ((2 / 3,),), (1 / 4, 3 / 4)),
+        ExplicitTableau("ralston3", (0, 1 / 2, 3 / 4), ((1 / 2,), (0, 3 / 4)), (2 / 9, 1 / 3, 4 / 9)),
+        ExplicitTableau("heun3", (0, 1 / 3, 2 / 3), ((1 / 3,), (0, 2 / 3)), (1 / 4, 0, 3 / 4)),
+        ExplicitTableau("kutta3", (0, 1 / 2, 1), ((1 / 2,), (-1, 2)), (1 / 6, 2 / 3, 1 / 6)),
+        # Kutta 1901, both
+        ExplicitTableau("rk4", (0, 1 / 2, 1 / 2, 1), ((1 / 2,), (0, 1 / 2), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
+        ExplicitTableau(
+            "three_eighths",
+            (0, 1 / 3, 2 / 3, 1),
+            ((1 / 3,), (-1 / 3, 1), (1, -1, 1)),
+            (1 / 8, 3 / 8, 3 / 8, 1 / 8),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, repr=False)
+class EmbeddedPair:
     """An explicit embedded pair, written so that its last stage is the first of the next step.
 
     Bogacki-Shampine, Dormand-Prince and Tsitouras use that last stage in their error estimate. DOP853 does not:
@@ -39,7 +106,7 @@ class Tableau:
     name: str = ""
 
     def __repr__(self) -> str:
-        return self.name or f"Tableau({len(self.nodes)} nodes, order {self.order})"
+        return self.name or f"EmbeddedPair({len(self.nodes)} nodes, order {self.order})"
 
     @property
     def extra_nodes(self) -> tuple[float, ...]:
@@ -55,7 +122,7 @@ class Tableau:
 
 
 # Bogacki & Shampine 1989; dense: the cubic of Hermite
-BOSH3 = Tableau(
+BOSH3 = EmbeddedPair(
     name="BOSH3",
     nodes=(0, 1 / 2, 3 / 4, 1),
     stages=((1 / 2,), (0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
@@ -65,7 +132,7 @@ BOSH3 = Tableau(
 )
 
 # Dormand & Prince 1980; dense: Shampine 1986, of order 4
-DORMAND_PRINCE = Tableau(
+DORMAND_PRINCE = EmbeddedPair(
     name="DORMAND_PRINCE",
     nodes=(0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1),
     stages=(
@@ -104,7 +171,7 @@ def _quartic(scale: float, a: float, b: float) -> tuple[float, ...]:
 
 
 # Tsitouras 2011, table 1 and section 5: an interpolant of order 4
-TSIT5 = Tableau(
+TSIT5 = EmbeddedPair(
     name="TSIT5",
     nodes=(0, 0.161, 0.327, 0.9, 0.9800255409045097, 1, 1),
     stages=(
@@ -179,7 +246,7 @@ _DENSE_853 = (
      -37.45832313645163, 104.0996495089623, 29.8402934266605, -43.53345659001114, 96.32455395918828,
      -39.17726167561544, -149.72683625798564),
 )
-DOP853 = Tableau(
+DOP853 = EmbeddedPair(
     name="DOP853",
     nodes=(0, 0.05260015195876773, 0.0789002279381516, 0.1183503419072274, 0.2816496580927726, 0.3333333333333333, 0.25,
            0.3076923076923077, 0.6512820512820513, 0.6, 0.8571428571428571, 1.0, 1.0),

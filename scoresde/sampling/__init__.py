@@ -39,7 +39,7 @@ from scoresde.sampling.predictor_corrector import (
     ReverseDiffusion,
 )
 from scoresde.sampling.restart import Restart, RestartInterval
-from scoresde.sampling.runge_kutta import TABLEAUS, Euler, Heun, RungeKutta, Tableau
+from scoresde.sampling.runge_kutta import TABLEAUS, Euler, ExplicitTableau, Heun, RungeKutta, Tableau
 from scoresde.sampling.sampler import Sampler
 from scoresde.sampling.samples import Samples
 from scoresde.sampling.solver import Noise, NonFiniteError, Report, Solver, StoppedError
@@ -73,6 +73,7 @@ __all__ = [
     "Eta",
     "Euler",
     "EulerMaruyama",
+    "ExplicitTableau",
     "ExplicitTimes",
     "ExponentialRungeKutta",
     "ExponentialTableau",

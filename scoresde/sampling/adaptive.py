@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.numerics.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Status, Tableau, follow
+from scoresde.numerics.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, EmbeddedPair, Status, integrate_through
 from scoresde.sampling.slopes import data_std, slope_terms
 from scoresde.sampling.solver import Noise, NonFiniteError, Report, Solver, StoppedError
 from scoresde.score import ScoreModel
@@ -43,7 +43,7 @@ class Adaptive(Solver):
 
     def __init__(
         self,
-        method: str | Tableau = "dopri5",
+        method: str | EmbeddedPair = "dopri5",
         rtol: float = 1e-5,
         atol: float = 1e-5,
         coordinate: Coordinate | None = None,
@@ -51,7 +51,7 @@ class Adaptive(Solver):
         strict: bool = False,
     ) -> None:
         if isinstance(method, str) and method not in TABLEAUS:
-            raise ValueError(f"method is {method!r}, expected one of {', '.join(TABLEAUS)}, or a Tableau")
+            raise ValueError(f"method is {method!r}, expected one of {', '.join(TABLEAUS)}, or an EmbeddedPair")
         check_tolerances(rtol, atol, max_steps)
         self.method = method
         self.rtol = rtol
@@ -94,7 +94,7 @@ class Adaptive(Solver):
 
         y = x.flatten(1) / float(coordinate.norm(sde, times[0]))
         path = coordinate.variable(sde, times).tolist()
-        for solution in follow(field, y, path, error_norm, tableau, self.max_steps, prepare):
+        for solution in integrate_through(field, y, path, error_norm, tableau, self.max_steps, prepare):
             reached = when(solution.t)
             x = (coordinate.norm(sde, reached).to(x.dtype)[:, None] * solution.y).reshape(shape)
             report = Report(solution.nfe, solution.status, reached)

@@ -1,87 +1,22 @@
 """Explicit Runge-Kutta methods for the probability-flow ODE on a fixed grid, with EDM's churn before a step."""
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.numerics.tableaus import EXPLICIT_TABLEAUS, ExplicitTableau
 from scoresde.sampling.churn import Churn
 from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
 from scoresde.sde.coordinates import Coordinate, Time
 
-__all__ = ["TABLEAUS", "Euler", "Heun", "RungeKutta", "Tableau", "advance", "stage_times"]
+__all__ = ["TABLEAUS", "Euler", "ExplicitTableau", "Heun", "RungeKutta", "Tableau", "advance", "stage_times"]
 
-
-@dataclass(frozen=True, repr=False)
-class Tableau:
-    """An explicit Runge-Kutta method for dy/dw = P.
-
-    Stage j evaluates P at w + c_j h and y + h Σ_k a_jk P_k; the step ends at y + h Σ_j b_j P_j.
-
-    Attributes:
-        name: what it is called.
-        nodes: c, from 0, each in [0, 1].
-        stages: rows of A below the first, a_jk for k < j.
-        weights: b.
-
-    Raises:
-        ValueError: not as many rows or weights as nodes, a row that does not sum to its node, weights that do not
-            sum to 1.
-    """
-
-    name: str
-    nodes: tuple[float, ...]
-    stages: tuple[tuple[float, ...], ...]
-    weights: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        count = len(self.nodes)
-        lengths = [len(row) for row in self.stages]
-        if lengths != list(range(1, count)) or len(self.weights) != count:
-            raise ValueError(
-                f"tableau {self.name} has {count} nodes, stages of {lengths} and {len(self.weights)} weights, "
-                f"expected stages of {list(range(1, count))} and {count} weights"
-            )
-        if self.nodes[0] != 0 or not all(0 <= c <= 1 for c in self.nodes):
-            raise ValueError(f"tableau {self.name} has nodes {self.nodes}, expected 0 first and all between 0 and 1")
-        for c, row in zip(self.nodes[1:], self.stages, strict=True):
-            if abs(math.fsum(row) - c) > 1e-12:
-                raise ValueError(
-                    f"tableau {self.name}: the row {row} sums to {math.fsum(row):g}, expected its node {c:g}"
-                )
-        if abs(math.fsum(self.weights) - 1) > 1e-12:
-            raise ValueError(f"tableau {self.name}: the weights sum to {math.fsum(self.weights):g}, expected 1")
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-TABLEAUS = {
-    tableau.name: tableau
-    for tableau in (
-        Tableau("euler", (0,), (), (1,)),
-        Tableau("midpoint", (0, 1 / 2), ((1 / 2,),), (0, 1)),
-        Tableau("heun", (0, 1), ((1,),), (1 / 2, 1 / 2)),
-        # Ralston 1962: the least bound on the local error at orders 2 and 3
-        Tableau("ralston", (0, 2 / 3), ((2 / 3,),), (1 / 4, 3 / 4)),
-        Tableau("ralston3", (0, 1 / 2, 3 / 4), ((1 / 2,), (0, 3 / 4)), (2 / 9, 1 / 3, 4 / 9)),
-        Tableau("heun3", (0, 1 / 3, 2 / 3), ((1 / 3,), (0, 2 / 3)), (1 / 4, 0, 3 / 4)),
-        Tableau("kutta3", (0, 1 / 2, 1), ((1 / 2,), (-1, 2)), (1 / 6, 2 / 3, 1 / 6)),
-        # Kutta 1901, both
-        Tableau("rk4", (0, 1 / 2, 1 / 2, 1), ((1 / 2,), (0, 1 / 2), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
-        Tableau(
-            "three_eighths",
-            (0, 1 / 3, 2 / 3, 1),
-            ((1 / 3,), (-1 / 3, 1), (1, -1, 1)),
-            (1 / 8, 3 / 8, 3 / 8, 1 / 8),
-        ),
-    )
-}
+TABLEAUS = EXPLICIT_TABLEAUS
+Tableau = ExplicitTableau  # the earlier name
 
 
 def stage_times(coordinate: Coordinate, sde: SDE, start: Tensor, stop: Tensor, nodes: tuple[float, ...]) -> Tensor:
@@ -112,18 +47,20 @@ class RungeKutta(Solver):
     One evaluation for each stage of a step.
 
     Args:
-        tableau: the method: a `Tableau` or the name of one of `TABLEAUS` (euler, midpoint, heun, ralston, ralston3,
-            heun3, kutta3, rk4, three_eighths).
+        tableau: The method: an `ExplicitTableau` or the name of one of `TABLEAUS` (euler, midpoint, heun, ralston,
+            ralston3, heun3, kutta3, rk4, three_eighths).
         coordinate: the scaled state and the time variable in which the steps are taken; x in t if not given.
         churn: noise to add before a step; none if not given.
     """
 
     def __init__(
-        self, tableau: Tableau | str, coordinate: Coordinate | None = None, churn: Churn | None = None
+        self, tableau: ExplicitTableau | str, coordinate: Coordinate | None = None, churn: Churn | None = None
     ) -> None:
         if isinstance(tableau, str):
             if tableau not in TABLEAUS:
-                raise ValueError(f"tableau is {tableau!r}, expected one of {', '.join(TABLEAUS)}, or a Tableau")
+                raise ValueError(
+                    f"tableau is {tableau!r}, expected one of {', '.join(TABLEAUS)}, or an ExplicitTableau"
+                )
             tableau = TABLEAUS[tableau]
         self.tableau = tableau
         self.coordinate = Time() if coordinate is None else coordinate

@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.numerics.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Status, Tableau, follow, integrate
+from scoresde.numerics.ode import (
+    BOSH3,
+    DOP853,
+    DORMAND_PRINCE,
+    TSIT5,
+    EmbeddedPair,
+    Status,
+    integrate,
+    integrate_through,
+)
 
 F64 = torch.float64
 PAIRS = {"bosh3": BOSH3, "dopri5": DORMAND_PRINCE, "tsit5": TSIT5, "dop853": DOP853}
@@ -21,7 +30,7 @@ Tree = tuple  # a rooted tree is the sorted tuple of its branches
 
 
 @pytest.fixture(params=PAIRS.values(), ids=PAIRS.keys())
-def tableau(request: pytest.FixtureRequest) -> Tableau:
+def tableau(request: pytest.FixtureRequest) -> EmbeddedPair:
     return request.param
 
 
@@ -56,7 +65,7 @@ def weights(tree: Tree, matrix: np.ndarray) -> np.ndarray:
     return out
 
 
-def butcher(tableau: Tableau) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def butcher(tableau: EmbeddedPair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A, b and c, over all stages, the one shared with the next step included."""
     size = len(tableau.nodes)
     matrix = np.zeros((size, size))
@@ -69,7 +78,7 @@ def test_the_number_of_trees_is_known() -> None:
     assert [len(trees(n)) for n in range(1, 9)] == [1, 1, 2, 4, 9, 20, 48, 115]
 
 
-def test_rows_sum_to_the_nodes(tableau: Tableau) -> None:
+def test_rows_sum_to_the_nodes(tableau: EmbeddedPair) -> None:
     matrix, _, c = butcher(tableau)
     np.testing.assert_allclose(matrix.sum(1), c, atol=2e-14)
     assert c[-1] == 1  # first same as last
@@ -77,7 +86,7 @@ def test_rows_sum_to_the_nodes(tableau: Tableau) -> None:
         assert estimate is None or len(estimate) == len(c)
 
 
-def test_order_conditions(tableau: Tableau) -> None:
+def test_order_conditions(tableau: EmbeddedPair) -> None:
     """Hairer, Nørsett & Wanner 1993, theorem II.2.13: Σ b_i Φ_i(τ) = 1/γ(τ) for every tree up to the order."""
     matrix, b, _ = butcher(tableau)
     others = [b - np.array(e) for e in (tableau.error, tableau.coarse) if e is not None]
@@ -116,7 +125,7 @@ def test_observed_order(name: str, problem: str, n: int) -> None:
     errors = []
     for steps in (n, 2 * n):
         times = torch.linspace(0, stop, steps + 1, dtype=F64).tolist()
-        *_, out = follow(field, y, times, rms(1e9), PAIRS[name])
+        *_, out = integrate_through(field, y, times, rms(1e9), PAIRS[name])
         assert out.accepted.tolist() == [steps, steps]
         errors.append(float((out.y - truth).square().mean().sqrt()))
     assert math.log2(errors[0] / errors[1]) == pytest.approx(PAIRS[name].order, abs=0.15)
@@ -129,7 +138,7 @@ def rms(tol: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return norm
 
 
-def test_polynomials_are_exact(tableau: Tableau) -> None:
+def test_polynomials_are_exact(tableau: EmbeddedPair) -> None:
     coefficients = [2.0, -1.0, 3.0, 0.5, -4.0, 1.0, 2.0, -0.5][: tableau.order]
 
     def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
@@ -154,7 +163,7 @@ def linear(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("stop", [3.0, -3.0])
-def test_error_is_proportional_to_the_tolerance(tableau: Tableau, stop: float) -> None:
+def test_error_is_proportional_to_the_tolerance(tableau: EmbeddedPair, stop: float) -> None:
     start = torch.tensor([[1.0, 0.5], [0.0, 2.0]], dtype=F64)
     exact = start @ torch.linalg.matrix_exp(MATRIX * stop).T
     tolerances = [1e-4, 1e-6, 1e-8]
@@ -175,19 +184,19 @@ def test_error_is_proportional_to_the_tolerance(tableau: Tableau, stop: float) -
 
 
 @pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-5), (F64, 1e-5), (F64, 1e-10)])
-def test_the_first_step_wastes_nothing(tableau: Tableau, dtype: torch.dtype, tol: float) -> None:
+def test_the_first_step_wastes_nothing(tableau: EmbeddedPair, dtype: torch.dtype, tol: float) -> None:
     """The first half of an even problem takes no more steps than the second, but for a few that grow by up to 10."""
     y = torch.tensor([[1.0, 0.5], [0.0, 2.0]], dtype=dtype)
 
     def circle(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         return torch.stack([y[:, 1], -y[:, 0]], 1)
 
-    first, whole = follow(circle, y, [0.0, 6.0, 12.0], rms(tol), tableau)
+    first, whole = integrate_through(circle, y, [0.0, 6.0, 12.0], rms(tol), tableau)
     assert bool((2 * first.accepted <= whole.accepted + 5).all())
     assert bool((whole.rejected <= 2).all())
 
 
-def test_there_and_back(tableau: Tableau) -> None:
+def test_there_and_back(tableau: EmbeddedPair) -> None:
     start = torch.tensor([[1.0, 0.5]], dtype=F64)
     there = integrate(linear, start, 1.0, 3.0, rms(1e-9), tableau)
     back = integrate(linear, there.y, 3.0, 1.0, rms(1e-9), tableau)
@@ -222,7 +231,7 @@ def test_rows_say_which_sample_it_is() -> None:
     torch.testing.assert_close(out.y[:, 0], rates.exp(), rtol=1e-8, atol=0)
 
 
-def test_nfe_counts_the_rows_passed(tableau: Tableau) -> None:
+def test_nfe_counts_the_rows_passed(tableau: EmbeddedPair) -> None:
     seen: Counter[int] = Counter()
 
     def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
@@ -315,10 +324,10 @@ def test_a_stiff_field_stops_at_the_limit() -> None:
     torch.testing.assert_close(out.y[:, 0], out.t.cos(), rtol=0, atol=1e-4)
 
 
-def test_a_solution_at_several_times(tableau: Tableau) -> None:
+def test_a_solution_at_several_times(tableau: EmbeddedPair) -> None:
     start = torch.tensor([[1.0, 0.5], [0.0, 2.0]], dtype=F64)
     times = [0.0, -0.1, -0.15, -2.0, -3.0]
-    solutions = list(follow(linear, start, times, rms(1e-8), tableau))
+    solutions = list(integrate_through(linear, start, times, rms(1e-8), tableau))
     assert len(solutions) == 4
     for t, out in zip(times[1:], solutions, strict=True):
         exact = start @ torch.linalg.matrix_exp(MATRIX * t).T
@@ -339,7 +348,7 @@ def test_a_sample_that_stopped_stays() -> None:
         return torch.where(((rows == 1) & (t > 0.5))[:, None], torch.nan, -y)
 
     y = torch.ones(3, 2, dtype=F64)
-    first, second, third = follow(field, y, [0.0, 0.4, 0.8, 1.0], rms(1e-8))
+    first, second, third = integrate_through(field, y, [0.0, 0.4, 0.8, 1.0], rms(1e-8))
     assert first.arrived.tolist() == [True] * 3
     assert second.arrived.tolist() == third.arrived.tolist() == [True, False, True]
     assert torch.equal(second.y[1], third.y[1])
@@ -365,7 +374,7 @@ def test_accepted_and_rejected_steps_are_counted() -> None:
     assert float(out.y[0, 0]) == pytest.approx(0.6 * math.sqrt(math.pi), abs=1e-4)
 
 
-def test_prepare_replaces_the_time(tableau: Tableau) -> None:
+def test_prepare_replaces_the_time(tableau: EmbeddedPair) -> None:
     def prepare(t: Tensor) -> list[tuple[Tensor, Tensor]]:
         assert t.dtype == F64
         return list(zip(t.cos(), t.sin(), strict=True))

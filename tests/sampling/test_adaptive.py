@@ -350,7 +350,7 @@ def test_a_model_that_is_not_finite_at_all() -> None:
 
 
 def test_bad_arguments() -> None:
-    known = "bosh3, dopri5, tsit5, dop853, or a Tableau"
+    known = "bosh3, dopri5, tsit5, dop853, or an EmbeddedPair"
     with pytest.raises(ValueError, match=f"^method is 'euler', expected one of {known}$"):
         Adaptive("euler")
     for bad in ({"rtol": 0.0}, {"rtol": -1.0}, {"atol": 0.0}, {"atol": math.nan}):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde.sampling import ExplicitTimes, Sampler, Solver, UniformLogSNR, UniformTime
 from scoresde.sampling.churn import Churn
-from scoresde.sampling.runge_kutta import TABLEAUS, Euler, Heun, RungeKutta, Tableau, stage_times
+from scoresde.sampling.runge_kutta import TABLEAUS, Euler, ExplicitTableau, Heun, RungeKutta, stage_times
 from scoresde.score import GaussianMixtureScore, Prediction, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, FlowSDE
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
@@ -385,7 +385,9 @@ def test_the_state_before_a_step_is_left_alone() -> None:
 
 
 def test_an_unknown_tableau_is_one_line_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"tableau is 'rk5', expected one of euler, .*three_eighths, or a Tableau$"):
+    with pytest.raises(
+        ValueError, match=r"tableau is 'rk5', expected one of euler, .*three_eighths, or an ExplicitTableau$"
+    ):
         RungeKutta("rk5")
 
 
@@ -402,11 +404,11 @@ def test_an_unknown_tableau_is_one_line_with_the_known_ones() -> None:
 )
 def test_an_inconsistent_tableau_is_refused(nodes, stages, weights, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Tableau("mine", nodes, stages, weights)
+        ExplicitTableau("mine", nodes, stages, weights)
 
 
 def test_a_tableau_of_ones_own() -> None:
-    mine = Tableau("mine", (0, 0.3), ((0.3,),), (1 - 1 / 0.6, 1 / 0.6))
+    mine = ExplicitTableau("mine", (0, 0.3), ((0.3,),), (1 - 1 / 0.6, 1 / 0.6))
     model, x, truth = smooth_problem(VPSDE)
     errors = [
         float((final(RungeKutta(mine, LogSNR()), model, x, levels(model.sde, n)) - truth).abs().max()) for n in (40, 80)
