@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from scoresde.likelihood import log_likelihood
-from scoresde.likelihood.density import prior_log_prob
 from scoresde.likelihood.flow import Flow
+from scoresde.likelihood.integral import prior_log_prob
 from scoresde.likelihood.scaling import (
     CovarianceScaling,
     DCTScaling,
