@@ -14,7 +14,7 @@ from scoresde.sampling.grids import Grid, KarrasGrid, UniformLogSNR
 from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
-from tests.conftest import Mixture
+from tests.problems import Mixture
 
 F64 = torch.float64
 

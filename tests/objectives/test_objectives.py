@@ -42,7 +42,7 @@ from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE, SubVPSDE
 from scoresde.statistics import Statistics
 
 if TYPE_CHECKING:
-    from tests.conftest import Mixture
+    from tests.problems import Mixture
 
 F64 = torch.float64
 WEIGHTINGS = [SigmaSquared(), Likelihood(), EDMWeighting(0.7), MinSNR(5.0)]

@@ -3,7 +3,7 @@
 import pytest
 
 from scoresde.sde import SDE
-from tests.conftest import SMOOTH
+from tests.problems import SMOOTH
 
 
 @pytest.fixture(params=list(SMOOTH.values()), ids=list(SMOOTH))

@@ -16,7 +16,7 @@ from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau, Stoch
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
-from tests.conftest import SDES, Mixture
+from tests.problems import SDES, Mixture
 
 DATA = {"coordinate": SignalLevel(), "interpolation": LogSNR()}
 NOISE = {"coordinate": NoiseLevel(), "interpolation": LogSNR()}

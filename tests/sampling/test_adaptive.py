@@ -21,7 +21,7 @@ from scoresde.sampling.solver import NonFiniteError, Report, Solver, StoppedErro
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
-from tests.conftest import SDES, SMOOTH, Mixture
+from tests.problems import SDES, SMOOTH, Mixture
 
 F64 = torch.float64
 PLANAR = Mixture("full", (2,))

@@ -19,7 +19,7 @@ from scoresde.sampling.samples import Samples
 from scoresde.sampling.solver import NonFiniteError, Solver, StoppedError
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE
-from tests.conftest import Mixture
+from tests.problems import Mixture
 
 F64 = torch.float64
 PLANAR = Mixture("full", (2,))

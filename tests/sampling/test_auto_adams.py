@@ -21,7 +21,7 @@ from scoresde.sampling import (
 )
 from scoresde.score import EmpiricalScore, GaussianMixtureScore, ScoreModel
 from scoresde.sde import SDE, VPSDE
-from tests.conftest import Mixture
+from tests.problems import Mixture
 
 F64 = torch.float64
 

@@ -22,7 +22,7 @@ from scoresde.sampling.stochasticity import Eta, Stochasticity
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.sde.coordinates import NoiseLevel, SignalLevel
-from tests.conftest import Mixture
+from tests.problems import Mixture
 
 F64 = torch.float64
 SCALES = [PowerScale(1.0), PowerScale(1.5), PowerScale(2.0), PowerScale(2.5), ERSDE1(), ERSDE4(), ERSDE5()]

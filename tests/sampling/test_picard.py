@@ -17,7 +17,7 @@ from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
-from tests.conftest import Mixture
+from tests.problems import Mixture
 
 F64 = torch.float64
 ANCESTRAL = Multistep(1, coordinate=SignalLevel(), tau=Eta(1.0))

@@ -28,7 +28,7 @@ from scoresde.sampling import (
 )
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import SDE, VESDE, VPSDE, SubVPSDE
-from tests.conftest import Mixture
+from tests.problems import Mixture
 
 F64 = torch.float64
 PREDICTORS = [EulerMaruyama(), ReverseDiffusion(), Ancestral(), Ancestral("forward")]

@@ -15,7 +15,7 @@ from scoresde.sampling.sampler import Sampler
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.sde.coordinates import NoiseLevel
-from tests.conftest import Mixture
+from tests.problems import Mixture
 
 F64 = torch.float64
 
