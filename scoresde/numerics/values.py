@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 __all__ = [
+    "Value",
     "at_least",
     "described",
     "expand_to",
@@ -54,6 +55,27 @@ def described(obj: object, *names: str, digits: int | None = None, without_none:
     values = ((name, getattr(obj, name)) for name in shown)
     parts = (f"{name}={_text(value, digits)}" for name, value in values if not (without_none and value is None))
     return f"{type(obj).__name__}({', '.join(parts)})"
+
+
+class Value:
+    """An object that is its class and its named settings: equal to others that are made alike, and hashable.
+
+    >>> class Level(Value):
+    ...     def __init__(self, std):
+    ...         self.std = std
+    >>> Level(0.5), Level(0.5) == Level(0.5), Level(0.5) == Level(0.6)
+    (Level(std=0.5), True, False)
+    """
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    # By their text, which has all digits of a number, and which lists and tensors have as well.
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and repr(other) == repr(self)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
 
 def _text(value: Any, digits: int | None) -> str:

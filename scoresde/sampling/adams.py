@@ -16,14 +16,16 @@ next step needs anyway, so it costs no evaluation (Zhao et al. 2023).
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.sampling.adams_plan import Step, Weights, adams_plan, adams_step, gaussian_prediction
+from scoresde.numerics.values import fraction, one_of
+from scoresde.sampling.adams_plan import AdamsStep, WeightKind, adams_plan, adams_step, gaussian_prediction
 from scoresde.sampling.solver import Noise, Solver
 from scoresde.sampling.stochasticity import ConstantTau, Stochasticity
 from scoresde.score import ScoreModel
@@ -34,112 +36,152 @@ __all__ = ["Multistep"]
 
 
 @checked
+@dataclass(frozen=True, eq=False, repr=False)
 class Multistep(Solver):
-    """Predictor of order 1 to 4, corrector of order 0 to 4, in any coordinate, for the ODE or the SDE.
+    """A predictor of order 1 to 4 and a corrector of order 0 to 4, in any coordinate, for the ODE or the SDE.
 
-    Settings of it are DDIM and DDPM (order 1, `Eta`), DPM-Solver++ (`SignalLevel` interpolated in `LogSNR`; Lu et al.
-    2022b), DEIS (`NoiseLevel` interpolated in `Time`, or in itself; Zhang & Chen 2023), iPNDM (uniform weights; Liu et
-    al. 2022, Zhang & Chen 2023), UniPC (with a corrector; Zhao et al. 2023) and SA-Solver (`ConstantTau`; Xue et al.
-    2023). The velocity in the `Angle` of the data's scale has less error than any of them on few steps.
+    DDIM, DDPM, DPM-Solver++, DEIS, iPNDM, UniPC and SA-Solver are settings of it, and classes of
+    `scoresde.sampling.named`. The velocity in the `Angle` of the data's scale has less error than any of them on few
+    steps. A solver is a value: two of the same settings are equal, whatever they are called.
 
     Args:
-        order: number of values that the predictor uses, 1 to 4, and its order of convergence; the first steps use
-            what there is.
-        corrector: number of earlier values that the corrector uses beside the new one, 0 (none) to 4; it has one order
-            more. The last step is not corrected, since that would cost an evaluation.
-        coordinate: the scaled state, its variable and the prediction; the `Angle` of the data's standard deviation (1
-            if the model does not know it) if not given.
-        interpolation: the variable in which the prediction is a polynomial; the coordinate's own if not given.
-        weights: `"exact"`; `"uniform"`, as if the steps were equal, as iPNDM has it; `"bh1"` or `"bh2"`, where two
-            values are used, half of their difference times B(h) = h or e^h − 1 as UniPC and DPM-Solver++ 2M have it.
-        tau: stochasticity; a number is a `ConstantTau`.
-        centre: integrate x − α m with the data's mean m, if the model knows it.
-        start: `"model"`, or `"gaussian"` for the prediction of a normal density with the data's mean and covariance at
-            the first time, which saves an evaluation (Wang & Vastola 2024). It is used if the model knows them, no
-            condition is given and σ/α is at least 10 times the data's standard deviation.
-        relaxation: how much of the corrector's change is made, more than 0 and at most 1: less than all where a step
-            is so large that the value at its end is itself uncertain.
-        lower_order_final: lower the order towards the end, to 1 in the last step (Lu et al. 2022b, appendix B).
-        strict: refuse a grid with fewer steps than the order needs instead of lowering it with a warning.
+        order: The number of values that the predictor uses, 1 to 4, and its order of convergence. The first steps use
+            those that there are.
+        corrector: The number of earlier values that the corrector uses beside the new one, 0 (none) to 4; it has one
+            order more. The last step is not corrected, since that would cost an evaluation.
+        coordinate: The scaled state, its variable and the prediction. If not given, the `Angle` of the standard
+            deviation of the data, or of 1 if the model does not know it.
+        interpolation: The variable in which the prediction is a polynomial; the coordinate's own if not given.
+        tau: The stochasticity; a number is a `ConstantTau`.
+
+    Other args:
+        weights: `"exact"` for the integrals of Lagrange's polynomials; `"uniform"` for those of equal steps, as in
+            iPNDM; `"bh1"` or `"bh2"` to weight the difference of two values by half of B(h) = h or e^h − 1, as UniPC
+            and DPM-Solver++ 2M do.
+        centre: Whether x − α m is integrated, with the mean m of the data, if the model knows it.
+        start: `"model"`, or `"gaussian"` for the prediction of a normal density with the mean and covariance of the
+            data at the first time, which saves an evaluation (Wang & Vastola 2024). It is used if the model knows
+            them, no condition is given and σ/α is at least 10 times the standard deviation of the data.
+        relaxation: The share of the corrector's change that is made, more than 0 and at most 1: less than all if a
+            step is so large that the value at its end is itself uncertain.
+        lower_order_final: Whether the order falls towards the end, to 1 in the last step (Lu et al. 2022b, appendix B).
+        strict: Whether a grid with fewer steps than the order needs is rejected, instead of lowering the order with a
+            warning.
+
+    Raises:
+        ValueError: A setting outside its range; at the solve, too few steps for a strict method.
+
+    Two coordinates with one value each, the data and the noise prediction, have the same first step, DDIM's:
+
+    >>> import torch
+    >>> from scoresde.sampling import KarrasGrid, LogSNR, NoiseLevel, Sampler, SignalLevel
+    >>> from scoresde.score import GaussianMixtureScore
+    >>> from scoresde.sde import VPSDE
+    >>> model = GaussianMixtureScore(torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor([0.1, 0.2]), VPSDE())
+    >>> first, second = (
+    ...     Sampler(Multistep(1, coordinate=c), KarrasGrid(8))(model, shape=(5, 1), seed=0).x
+    ...     for c in (SignalLevel(), NoiseLevel())
+    ... )
+    >>> torch.allclose(first, second, atol=1e-10)
+    True
+
+    References:
+        Zhang & Chen 2023, Fast sampling of diffusion models with exponential integrator,
+            https://arxiv.org/abs/2204.13902
+        Zhao et al. 2023, UniPC: a unified predictor-corrector framework for fast sampling of diffusion models,
+            https://arxiv.org/abs/2302.04867
+        Xue et al. 2023, SA-Solver: stochastic Adams solver for fast sampling of diffusion models,
+            https://arxiv.org/abs/2309.05019
     """
 
-    def __init__(
-        self,
-        order: int = 3,
-        corrector: int = 0,
-        coordinate: Coordinate | None = None,
-        interpolation: Coordinate | None = None,
-        weights: Weights = "exact",
-        tau: Stochasticity | float | None = None,
-        centre: bool = False,
-        start: Literal["model", "gaussian"] = "model",
-        relaxation: float = 1.0,
-        lower_order_final: bool = False,
-        strict: bool = False,
-    ) -> None:
-        if order not in (1, 2, 3, 4):
-            raise ValueError(f"order is {order!r}, expected 1, 2, 3 or 4")
-        if corrector not in (0, 1, 2, 3, 4):
-            raise ValueError(f"corrector is {corrector!r}, expected 0 (none), 1, 2, 3 or 4")
-        if weights not in ("exact", "uniform", "bh1", "bh2"):
-            raise ValueError(f"weights is {weights!r}, expected 'exact', 'uniform', 'bh1' or 'bh2'")
-        if start not in ("model", "gaussian"):
-            raise ValueError(f"start is {start!r}, expected 'model' or 'gaussian'")
-        if not 0 < relaxation <= 1:
-            raise ValueError(f"relaxation is {relaxation}, expected more than 0 and at most 1")
-        self.order = order
-        self.corrector = corrector
-        self.coordinate = coordinate
-        self.interpolation = interpolation
-        self.weights: Weights = weights
-        if not (tau is None or isinstance(tau, Stochasticity | int | float)):
-            raise ValueError(f"tau is {tau!r}, expected a number or a Stochasticity")
-        self.tau = ConstantTau(tau) if isinstance(tau, int | float) else tau
-        self.centre = centre
-        self.start = start
-        self.relaxation = relaxation
-        self.lower_order_final = lower_order_final
-        self.strict = strict
-        self._planned: tuple[tuple[str, SDE, float], Tensor, tuple[Coordinate, list[Step]]] | None = None
+    order: int = 3
+    corrector: int = 0
+    coordinate: Coordinate | None = None
+    interpolation: Coordinate | None = None
+    weights: WeightKind = "exact"
+    tau: Stochasticity | float | None = None
+    centre: bool = False
+    start: Literal["model", "gaussian"] = "model"
+    relaxation: float = 1.0
+    lower_order_final: bool = False
+    strict: bool = False
 
-    def plan(self, sde: SDE, times: Tensor, std: float = 1.0) -> tuple[Coordinate, list[Step]]:
-        """The coordinate and the coefficients of every step, for data of standard deviation `std`.
+    def __post_init__(self) -> None:
+        if self.order not in (1, 2, 3, 4):
+            raise ValueError(f"order is {self.order!r}, expected 1, 2, 3 or 4")
+        if self.corrector not in (0, 1, 2, 3, 4):
+            raise ValueError(f"corrector is {self.corrector!r}, expected 0 (none), 1, 2, 3 or 4")
+        one_of("weights", self.weights, ("exact", "uniform", "bh1", "bh2"))
+        one_of("start", self.start, ("model", "gaussian"))
+        fraction("relaxation", self.relaxation)
+        if isinstance(self.tau, int | float):
+            object.__setattr__(self, "tau", ConstantTau(self.tau))
+        elif not (self.tau is None or isinstance(self.tau, Stochasticity)):
+            raise ValueError(f"tau is {self.tau!r}, expected a number or a Stochasticity")
 
-        The last plan is kept, for the next chunk of a batch or the next call.
+    @property
+    def stochasticity(self) -> Stochasticity | None:
+        """The noise level; None for the ODE."""
+        return ConstantTau(self.tau) if isinstance(self.tau, int | float) else self.tau
+
+    @property
+    def stochastic(self) -> bool:
+        tau = self.stochasticity
+        return tau is not None and tau.adds_noise
+
+    def general(self) -> "Multistep":
+        """The same method under the name of its family, with all settings written out."""
+        if type(self) is Multistep:
+            return self
+        return Multistep(**{field.name: getattr(self, field.name) for field in fields(Multistep)})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Multistep) and self._settings() == other._settings()
+
+    def __hash__(self) -> int:
+        return hash(self._settings())
+
+    def _settings(self) -> tuple[object, ...]:
+        return tuple(vars(self).values())
+
+    def plan(self, sde: SDE, times: Tensor, std: float = 1.0) -> tuple[Coordinate, list[AdamsStep]]:
+        """Return the coordinate and the coefficients of every step, for data of standard deviation `std`.
+
+        The last plans are kept, for the next chunk of a batch or the next call.
         """
-        last, key = self._planned, (repr(self), sde, std)  # an attribute may have been set since
-        if last is not None and last[0] == key and torch.equal(last[1], times):
-            return last[2]
         coordinate = Angle(std) if self.coordinate is None else self.coordinate
-        made = coordinate, adams_plan(self, coordinate, sde, times)
-        self._planned = key, times.clone(), made
-        return made
+        # A data class of the user's own may have no hash.
+        hashable = all(isinstance(part, Hashable) for part in (sde, coordinate, self.interpolation, self.tau))
+        plan = adams_plan if hashable else adams_plan.__wrapped__
+        return coordinate, plan(self, coordinate, sde, tuple(times.tolist()))
 
-    def check(self, steps: int) -> None:
-        """Warn, or refuse if strict, where a grid has fewer steps than the order."""
+    def require_steps(self, steps: int) -> None:
+        """Warn that a grid has fewer steps than the order needs.
+
+        Raises:
+            ValueError: The same, for a strict method.
+        """
         if steps < self.order:
             message = f"order {self.order} needs at least {self.order} steps, the grid has {steps}"
             if self.strict:
                 raise ValueError(f"{message}: take more steps or a lower order")
             warnings.warn(f"{message}: the order is lowered to that", stacklevel=3)
 
-    @property
-    def stochastic(self) -> bool:
-        return self.tau is not None and self.tau.adds_noise
-
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         last = len(times) - 2
-        self.check(last + 1)
+        self.require_steps(last + 1)
         known = model.statistics
         coordinate, steps = self.plan(model.sde, times, 1.0 if known is None else float(known.std))
         p, q = coordinate.target(model.sde, times)
         predict = model.prediction(times[:-1], p[:-1], q[:-1])
         mean = known.mean.to(x).reshape(x.shape[1:]) if self.centre and known is not None else None
+
         gaussian = self.start == "gaussian"
         first = gaussian_prediction(model, x, times[0], float(p[0]), float(q[0])) if gaussian else None
         values = [predict(x, 0) if first is None else first]
-        # A relaxed corrector has the predictor's values, too.
+        # A relaxed corrector uses the values of the predictor, too.
         keep = max(self.order + (self.relaxation < 1), self.corrector + 1)
+
         for i, step in enumerate(steps):
             base, on_base = x, step.on_x
             if on_base != 1 and (step.on_noise or mean is None):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.sampling.adams import Multistep
-from scoresde.sampling.adams_plan import Step
+from scoresde.sampling.adams_plan import AdamsStep
 from scoresde.sampling.slopes import data_std, slope_terms
 from scoresde.sampling.solver import Noise, Report, Solver
 from scoresde.score import ScoreModel
@@ -92,7 +92,7 @@ class Picard(Solver):
         sde, shape, device, steps = model.sde, x.shape, x.device, len(times) - 1
         std = data_std(model)
         coordinate, plan = self.method.plan(sde, times, std)
-        self.method.check(steps)
+        self.method.require_steps(steps)
         order = min(self.method.order, steps)
         splitting = Angle(std) if self.splitting is None else self.splitting
         # Q = a x + b ε, for a call has many times
@@ -149,7 +149,7 @@ class Picard(Solver):
             yield state.reshape(shape).clone()
         return Report(counts[0], sweeps=counts[1])
 
-    def _added(self, model: ScoreModel, x: Tensor, plan: list[Step], noise: Noise) -> Tensor | None:
+    def _added(self, model: ScoreModel, x: Tensor, plan: list[AdamsStep], noise: Noise) -> Tensor | None:
         """on_mean m + on_noise z of every step, `(n + 1, B, N)` with zeros at the end; None if there is neither."""
         known = model.statistics
         mean = known.mean.to(x).flatten() if self.method.centre and known is not None else None
@@ -160,12 +160,12 @@ class Picard(Solver):
             if step.on_noise:
                 total.add_(noise(*step.clock).flatten(1), alpha=step.on_noise)
             if mean is not None:
-                total.add_(mean, alpha=step.predictor[1])
+                total.add_(mean, alpha=step.predictor.on_mean)
         return added
 
 
 def _split(
-    sde: SDE, times: Tensor, plan: list[Step], order: int, coordinate: Coordinate, splitting: Coordinate
+    sde: SDE, times: Tensor, plan: list[AdamsStep], order: int, coordinate: Coordinate, splitting: Coordinate
 ) -> tuple[Tensor, Tensor]:
     """Weights `(order, n + 1)` of x_{i−j} and Q_{i−j} in step i; the last is one that stays, for those at the end."""
     alpha, sigma = sde.alpha(times), sde.sigma(times)
@@ -175,7 +175,7 @@ def _split(
     u, v = (p * own_q - q * own_p) / det, (alpha * q - sigma * p) / det
     weights = torch.zeros(order, len(times), dtype=torch.float64)
     for i, step in enumerate(plan):
-        used = step.predictor[0]
+        used = step.predictor.values
         weights[: len(used), i] = torch.tensor(used, dtype=torch.float64)
     # Those before the start have weight 0.
     back = (torch.arange(len(times)) - torch.arange(order)[:, None]).clamp(min=0)

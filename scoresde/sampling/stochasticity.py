@@ -7,32 +7,49 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.numerics.values import Value, not_negative
 
 __all__ = ["ConstantTau", "Eta", "IntervalTau", "Stochasticity"]
 
 
-class Stochasticity(ABC):
-    """τ(t) ≥ 0, how much noise the reverse SDE draws: 0 is the ODE, 1 the reverse of the forward SDE."""
+class Stochasticity(Value, ABC):
+    """A noise level τ(t) ≥ 0 of the reverse SDE: 0 is the ODE, 1 the reverse of the forward SDE.
+
+    With x̂ = x/α, s = σ/α and λ = −log s it is the τ of
+
+        dx̂ = −(1 + τ²) s ε dλ + √2 τ s dw,
+
+    whose marginals are the same for every τ (Xue et al. 2023, eq. 6).
+
+    References:
+        Xue et al. 2023, SA-Solver: stochastic Adams solver for fast sampling of diffusion models,
+        https://arxiv.org/abs/2309.05019
+    """
 
     @abstractmethod
     def integral(self, start: Tensor, stop: Tensor) -> Tensor:
-        """∫ τ² dλ from λ = start to stop, `(n,)`; in a step τ² counts as its mean."""
+        """Integrate τ² dλ from λ = start to stop, `(n,)` each; within a step τ² counts as its mean."""
 
     @property
     def adds_noise(self) -> bool:
         """Whether τ is above 0 anywhere between σ/α = e³⁰ and e⁻³⁰."""
         return bool(self.integral(*torch.tensor([[-30.0], [30.0]], dtype=torch.float64)) > 0)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
-
 
 @checked
 class ConstantTau(Stochasticity):
-    """The same τ everywhere."""
+    """The same noise level everywhere.
+
+    Args:
+        tau: The noise level τ; 0 for the ODE, 1 for the reverse SDE.
+
+    >>> ConstantTau(0.5).integral(torch.tensor([0.0]), torch.tensor([2.0])).item()
+    0.5
+    """
 
     def __init__(self, tau: float = 1.0) -> None:
-        self.tau = _not_negative("tau", tau)
+        not_negative("tau", tau, "a number of at least 0")
+        self.tau = float(tau)
 
     def integral(self, start: Tensor, stop: Tensor) -> Tensor:
         return self.tau**2 * (stop - start)
@@ -40,12 +57,19 @@ class ConstantTau(Stochasticity):
 
 @checked
 class IntervalTau(Stochasticity):
-    """τ where s_min ≤ σ/α ≤ s_max, 0 elsewhere (Xue et al. 2023, section 6; Karras et al. 2022, algorithm 2)."""
+    """Noise between two levels of σ/α, none elsewhere (Xue et al. 2023, section 6; Karras et al. 2022, algorithm 2).
+
+    Args:
+        tau: The noise level τ between the two.
+        s_min: The lowest σ/α with noise.
+        s_max: The highest σ/α with noise.
+    """
 
     def __init__(self, tau: float = 1.0, s_min: float = 0.05, s_max: float = 1.0) -> None:
-        self.tau = _not_negative("tau", tau)
+        not_negative("tau", tau, "a number of at least 0")
         if not 0 < s_min < s_max:
             raise ValueError(f"s_min is {s_min} and s_max is {s_max}, expected 0 < s_min < s_max")
+        self.tau = float(tau)
         self.s_min = s_min
         self.s_max = s_max
 
@@ -58,7 +82,15 @@ class IntervalTau(Stochasticity):
 class Eta(Stochasticity):
     """DDIM's η (Song, Meng & Ermon 2021, eq. 16): 0 is DDIM, 1 is DDPM's ancestral sampling, at order 1.
 
-    A step then adds η² of the variance of p(x_t | x_s, x₀), so e^{−2 ∫ τ² dλ} = 1 − η² (1 − e^{−2h}) for a step h in λ.
+    A step over h in λ adds η² of the variance of p(x_t | x_s, x₀), that is
+
+        e^{−2 ∫ τ² dλ} = 1 − η² (1 − e^{−2h}).
+
+    Args:
+        eta: The share η of the standard deviation.
+
+    References:
+        Song, Meng & Ermon 2021, Denoising diffusion implicit models, https://arxiv.org/abs/2010.02502
     """
 
     def __init__(self, eta: float = 1.0) -> None:
@@ -68,9 +100,3 @@ class Eta(Stochasticity):
 
     def integral(self, start: Tensor, stop: Tensor) -> Tensor:
         return -0.5 * torch.log1p(self.eta**2 * torch.expm1(-2 * (stop - start)))
-
-
-def _not_negative(name: str, value: float) -> float:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} is {value}, expected a number of at least 0")
-    return float(value)

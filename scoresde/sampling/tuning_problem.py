@@ -194,7 +194,7 @@ class Steps:
                     out[1 + newest - j] += w / float(norm[i + 1])
                 return out
 
-            predicted = stepped(step.predictor[0], i)
+            predicted = stepped(step.predictor.values, i)
             rows.append(predicted[: i + 2].clone())
             state = predicted if step.corrector is None else stepped(step.corrector[0], i + 1)
         return rows

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.numerics.values import Value
 from scoresde.sde.base import SDE
 
 __all__ = ["Angle", "Coordinate", "LogSNR", "NoiseLevel", "SignalLevel", "Straight", "Time"]
 
 
-class Coordinate(ABC):
+class Coordinate(Value, ABC):
     """y = x/norm and w = variable, with dy/dw = E[p x₀ + q ε | x] for (p, q) = target.
 
     All methods take and return float64 tensors of any shape.
@@ -42,9 +43,6 @@ class Coordinate(ABC):
     @abstractmethod
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         """(p, q)."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
 
 
 class Time(Coordinate):

@@ -1,6 +1,7 @@
 """Multistep solvers against published formulas, their orders, and the variance of a Gaussian."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -541,7 +542,7 @@ def test_a_relaxed_corrector_keeps_the_values_that_it_needs(order: int, correcto
 
 
 def test_a_plan_is_made_anew_for_other_times_sdes_and_data() -> None:
-    method, fresh = Multistep(3, 2), Multistep(3, 2)
+    method = Multistep(3, 2)
     cases = [
         (VPSDE(), UniformLogSNR(5), 1.0),
         (VPSDE(), UniformLogSNR(5), 0.5),
@@ -553,6 +554,46 @@ def test_a_plan_is_made_anew_for_other_times_sdes_and_data() -> None:
         _, first = method.plan(sde, grid(sde), std)
         assert method.plan(sde, grid(sde), std)[1] is first
         assert first == Multistep(3, 2).plan(sde, grid(sde), std)[1]
-    assert "planned" not in repr(fresh)
-    method.order = 2
-    assert method.plan(sde, grid(sde), std)[1] == Multistep(2, 2).plan(sde, grid(sde), std)[1]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        method.order = 2  # type: ignore[misc]
+
+
+def test_methods_of_the_same_settings_are_equal_and_share_their_plans() -> None:
+    sde, times = VPSDE(), UniformLogSNR(5)(VPSDE())
+    made = [Multistep(2, tau=t, **DATA) for t in (1.0, ConstantTau(1.0), 0.5, None)]
+    assert made[0] == made[1]
+    assert len(set(made)) == 3
+    assert made[0].plan(sde, times)[1] is made[1].plan(sde, times)[1]
+    assert made[0].plan(sde, times)[1] is not made[2].plan(sde, times)[1]
+    assert repr(made[1]) == repr(made[0])
+
+
+class _Knots(LogSNR):
+    """A coordinate with a setting that has no hash."""
+
+    def __init__(self, knots: list[float]) -> None:
+        self.knots = knots
+
+
+def test_a_coordinate_of_ones_own_may_hold_a_list(planar: Mixture, start: Tensor) -> None:
+    model, times = planar.model(VPSDE()), UniformLogSNR(5)(VPSDE())
+    made = [run(Multistep(2, coordinate=c), model, times, start) for c in (LogSNR(), _Knots([0.5]))]
+    assert torch.equal(*made)
+    assert Multistep(coordinate=_Knots([0.5])) == Multistep(coordinate=_Knots([0.5]))
+    assert Multistep(coordinate=_Knots([0.5])) != Multistep(coordinate=_Knots([0.6]))
+
+
+@dataclasses.dataclass
+class _Sheet(FlowSDE):
+    """An SDE that has no hash, as data classes are by default."""
+
+    row: int = 3
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+
+def test_an_sde_of_ones_own_may_have_no_hash(planar: Mixture, start: Tensor) -> None:
+    times = UniformLogSNR(5)(FlowSDE())
+    made = [run(Multistep(2), planar.model(sde), times, start) for sde in (FlowSDE(), _Sheet())]
+    assert torch.equal(*made)
