@@ -9,11 +9,7 @@ from omegaconf import OmegaConf
 
 import scoresde.data.transforms
 from scoresde.data.transforms import Affine, Discrete, Identity, Standardise, Transform, continuous
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
+from tests.problems import generator
 
 DISCRETE = [Discrete(2), Discrete(17), Discrete(256), Discrete(256, 0.0, 1.0), Discrete(1000, -3.0, 5.0)]
 CONTINUOUS = [

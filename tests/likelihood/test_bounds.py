@@ -13,31 +13,10 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from scoresde.likelihood import Bound, ScalarScaling, discrete_elbo, elbo
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, SubVPSDE
+from tests.problems import correlated, gaussian, generator, ring
 
 F64 = torch.float64
 FOUR = pytest.mark.parametrize("four", [VPSDE(), SubVPSDE(), VESDE(), EDMSDE()], ids=["vp", "subvp", "ve", "edm"])
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def ring(sde: SDE) -> GaussianMixtureScore:
-    angle = torch.arange(8, dtype=F64) * math.pi / 4
-    means = torch.stack([angle.cos(), angle.sin()], 1)
-    return GaussianMixtureScore(torch.ones(8), means, torch.full((8,), 0.1**2), sde)
-
-
-def full(sde: SDE, dim: int = 6) -> GaussianMixtureScore:
-    g = generator(1)
-    factors = torch.randn(3, dim, dim, generator=g, dtype=F64)
-    covariances = factors @ factors.mT / dim * 0.3 + 0.05 * torch.eye(dim, dtype=F64)
-    means = torch.randn(3, dim, generator=g, dtype=F64)
-    return GaussianMixtureScore(torch.tensor([0.2, 0.3, 0.5]), means, covariances, sde)
-
-
-def gaussian(sde: SDE) -> GaussianMixtureScore:
-    return GaussianMixtureScore(torch.ones(1), torch.full((1, 3), 0.7, dtype=F64), torch.tensor([0.3], dtype=F64), sde)
 
 
 class Altered(ScoreModel):
@@ -82,7 +61,7 @@ def limit(model: GaussianMixtureScore, x: Tensor, prior: str = "matched", n: int
 
 
 def test_gaussian_data_leave_nothing_to_be_drawn(sde: SDE) -> None:
-    model = gaussian(sde)
+    model = gaussian(sde, (3,))
     x = model.sample(5, sde.t_min, generator())
     out = elbo(model, x, draws=4)
     assert (out.value - model.log_prob(x, sde.t_min)).abs().max() < 1e-8
@@ -93,7 +72,7 @@ def test_gaussian_data_leave_nothing_to_be_drawn(sde: SDE) -> None:
 
 def test_gaussian_data_under_the_plain_prior(sde: SDE) -> None:
     """By the chain rule the gap is E[log p_T(x_T) − log π(x_T) | x], in closed form here."""
-    model = gaussian(sde)
+    model = gaussian(sde, (3,))
     x = model.sample(5, sde.t_min, generator())
     a, b = sde.transition(time(sde.t_max), time(sde.t_min))
     reached = Independent(Normal(a * x, b.expand_as(x)), 1)
@@ -108,7 +87,7 @@ def test_gaussian_data_under_the_plain_prior(sde: SDE) -> None:
 
 
 @FOUR
-@pytest.mark.parametrize("make", [ring, full])
+@pytest.mark.parametrize("make", [ring, correlated])
 def test_tight_for_exact_scores(four: SDE, make: Any) -> None:
     """At every x, up to what the data's end and the prior differ by; on average below the density."""
     model = make(four)
@@ -125,7 +104,7 @@ def test_tight_for_exact_scores(four: SDE, make: Any) -> None:
 
 def test_plain_prior_and_another_scaling() -> None:
     """Both leave the bound what it is, or move it by what they should."""
-    model = full(VPSDE(beta_max=5.0))  # a prior that is far from the data's end
+    model = correlated(VPSDE(beta_max=5.0))  # a prior that is far from the data's end
     x = model.sample(3, model.sde.t_min, generator())
     truth = {prior: limit(model, x, prior, n=10000) for prior in ("matched", "plain")}
     assert (truth["plain"] - truth["matched"]).abs().max() > 0.05
@@ -138,7 +117,7 @@ def test_plain_prior_and_another_scaling() -> None:
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
 def test_is_theorem_3_of_song_et_al(sde: SDE, known: bool) -> None:
     """For a score that is wrong, against E log π + ∫ (D f − ½ g² E‖s‖² − g² E ∇·s) dt by quadrature."""
-    exact, factor = gaussian(sde), 1.2
+    exact, factor = gaussian(sde, (3,)), 1.2
     x = exact.sample(1, sde.t_min, generator())
     mean, variance, dim = 0.7, 0.3, 3
 
@@ -165,7 +144,7 @@ def test_is_theorem_3_of_song_et_al(sde: SDE, known: bool) -> None:
 
 @FOUR
 def test_a_wrong_score_has_a_smaller_bound(four: SDE) -> None:
-    exact = full(four)
+    exact = correlated(four)
     x = exact.sample(100, four.t_min, generator())
     right = elbo(exact, x)
     for factor in (0.8, 1.2):
@@ -219,7 +198,7 @@ def test_discrete_is_a_sum_of_divergences(sde: SDE, variance: Literal["large", "
 @pytest.mark.parametrize("variance", ["large", "small"])
 def test_more_steps_are_tighter(four: SDE, variance: Literal["large", "small"]) -> None:
     """The gap falls as 1/N where steps are small."""
-    model = full(four)
+    model = correlated(four)
     x = model.sample(100, four.t_min, generator())
     truth = limit(model, x, n=500)
     gaps = [
@@ -260,7 +239,7 @@ def test_discrete_error_is_honest(draws: int) -> None:
 
 @pytest.mark.parametrize("bound", [elbo, discrete_elbo])
 def test_a_sample_does_not_depend_on_its_batch(bound: Any) -> None:
-    model = full(VPSDE())
+    model = correlated(VPSDE())
     x = model.sample(6, model.sde.t_min, generator())
     options = {"draws": 3, "seed": 5}
     together = bound(model, x, **options)
@@ -276,8 +255,8 @@ def test_a_sample_does_not_depend_on_its_batch(bound: Any) -> None:
 
 @pytest.mark.parametrize("bound", [elbo, discrete_elbo])
 def test_conditions_go_with_their_samples(bound: Any) -> None:
-    model = Altered(full(VPSDE()), 1.0)
-    x = full(VPSDE()).sample(3, 1e-5, generator())
+    model = Altered(correlated(VPSDE()), 1.0)
+    x = correlated(VPSDE()).sample(3, 1e-5, generator())
     shift = torch.tensor([0.0, 0.5, 1.0], dtype=F64)
     together = bound(model, x, draws=4, batch_size=5, shift=shift).value
     for i in range(3):
@@ -287,7 +266,7 @@ def test_conditions_go_with_their_samples(bound: Any) -> None:
 
 def test_float32_images_and_another_interval() -> None:
     sde = VPSDE()
-    flat = full(sde, dim=4)
+    flat = correlated(sde, (4,))
     means, covariances = flat.means.reshape(3, 1, 2, 2), torch.tensor([0.1, 0.2, 0.3])
     model = GaussianMixtureScore(flat.weights, means, covariances, sde)
     x = model.sample(4, 1e-3, generator())
@@ -299,8 +278,8 @@ def test_float32_images_and_another_interval() -> None:
 
 
 def test_mode_is_left_as_it_was_and_no_gradient() -> None:
-    model = Altered(full(VPSDE()), 1.0)
-    x = full(VPSDE()).sample(2, 1e-5, generator()).requires_grad_()
+    model = Altered(correlated(VPSDE()), 1.0)
+    x = correlated(VPSDE()).sample(2, 1e-5, generator()).requires_grad_()
     model.train()
     out = elbo(model, x, draws=2)
     assert model.training

@@ -13,6 +13,7 @@ from scoresde.preconditioning import EDMPreconditioning
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE
 from scoresde.statistics import Statistics
+from tests.problems import blobs
 
 F64 = torch.float64
 SDES = {"vp": VPSDE(), "ve": VESDE(), "edm": EDMSDE()}
@@ -49,11 +50,6 @@ class Picked(ScoreModel):
         return every[cond["labels"], torch.arange(len(x))]
 
 
-def mixture(sde: SDE, dim: int = 6) -> GaussianMixtureScore:
-    means = torch.randn(3, dim, generator=torch.Generator().manual_seed(1), dtype=F64)
-    return GaussianMixtureScore(torch.ones(3), means, torch.full((3,), 0.05, dtype=F64), sde)
-
-
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 def test_codes_of_normal_data_are_affine(sde: SDE) -> None:
     model = normal(sde)
@@ -65,7 +61,7 @@ def test_codes_of_normal_data_are_affine(sde: SDE) -> None:
 
 
 def test_round_trips_follow_the_tolerance() -> None:
-    model = mixture(VPSDE())
+    model = blobs(VPSDE(), (6,), 3, 0.05)
     x = model.sample(20, model.sde.t_min, torch.Generator().manual_seed(0))
     loose, tight = (round_trip_error(model, x, rtol=tol, atol=tol) for tol in (1e-4, 1e-7))
     assert loose.shape == (20,)

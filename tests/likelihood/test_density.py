@@ -30,17 +30,10 @@ from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde.sde.coordinates import Angle, LogSNR, Straight
 from scoresde.statistics import Statistics
+from tests.problems import correlated
 
 F64 = torch.float64
 SDES = {"vp": VPSDE(), "subvp": SubVPSDE(), "ve": VESDE(), "edm": EDMSDE()}
-
-
-def mixture(sde: SDE, dim: int = 6) -> GaussianMixtureScore:
-    g = torch.Generator().manual_seed(1)
-    factors = torch.randn(3, dim, dim, generator=g, dtype=F64)
-    covariances = factors @ factors.mT / dim * 0.3 + 0.05 * torch.eye(dim, dtype=F64)
-    means = torch.randn(3, dim, generator=g, dtype=F64)
-    return GaussianMixtureScore(torch.tensor([0.2, 0.3, 0.5]), means, covariances, sde)
 
 
 def points(model: GaussianMixtureScore, n: int) -> tuple[Tensor, Tensor]:
@@ -68,7 +61,7 @@ def found_error(model: GaussianMixtureScore, x: Tensor, exact: Tensor, **options
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 def test_exact_to_a_millionth_of_a_nat(sde: SDE) -> None:
-    model = mixture(sde)
+    model = correlated(sde)
     x, exact = points(model, 6)
     error, _ = found_error(model, x, exact, tol=1e-7)
     assert float(error.max()) < 6e-6  # 1e-6 for each dimension
@@ -78,7 +71,7 @@ def test_exact_to_a_millionth_of_a_nat(sde: SDE) -> None:
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 def test_the_tolerance_is_in_nats(sde: SDE, variable: Any) -> None:
     """About what the log-density is wrong by, whatever the variable, and less at a smaller one."""
-    model = mixture(sde)
+    model = correlated(sde)
     x, exact = points(model, 40)
     errors = [float(found_error(model, x, exact, tol=tol, variable=variable)[0].mean()) for tol in (1e-2, 1e-3, 1e-4)]
     for error, tol in zip(errors, (1e-2, 1e-3, 1e-4), strict=True):
@@ -88,7 +81,7 @@ def test_the_tolerance_is_in_nats(sde: SDE, variable: Any) -> None:
 
 @pytest.mark.parametrize("method", [BOSH3, DORMAND_PRINCE, TSIT5, DOP853], ids=["bosh3", "dopri5", "tsit5", "dop853"])
 def test_every_pair(method: Any) -> None:
-    model = mixture(VPSDE())
+    model = correlated(VPSDE())
     x, exact = points(model, 20)
     error, out = found_error(model, x, exact, tol=1e-4, method=method, nodes=6)
     assert float(error.max()) < 3e-3
@@ -101,7 +94,7 @@ def test_every_pair(method: Any) -> None:
 
 def test_nodes_converge() -> None:
     """Gauss-Legendre rules of M nodes have order 2 M, until the dense output is what is left."""
-    model = mixture(EDMSDE())
+    model = correlated(EDMSDE())
     x, exact = points(model, 20)
     means = [float(found_error(model, x, exact, tol=1e-5, nodes=m)[0].mean()) for m in (1, 2, 3, 4)]
     assert means[0] > 10 * means[1] > 50 * means[2]
@@ -113,7 +106,7 @@ def test_the_mode_of_exact_traces_is_chosen_before_them(
     divergence: Divergence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once for a model, and whatever is chosen the result is the same."""
-    model = mixture(VPSDE())
+    model = correlated(VPSDE())
     x, _ = points(model, 10)
     calls: list[tuple[int, int]] = []
     chosen = "forward"
@@ -129,7 +122,7 @@ def test_the_mode_of_exact_traces_is_chosen_before_them(
     again = log_likelihood(model, x, **options)
     assert torch.equal(again.log_prob, forward.log_prob)
     assert len(calls) == 1
-    chosen, other = "reverse", mixture(VPSDE())
+    chosen, other = "reverse", correlated(VPSDE())
     reverse = log_likelihood(other, x, **options)
     assert len(calls) == 2
     torch.testing.assert_close(reverse.log_prob, forward.log_prob, rtol=0, atol=1e-10)
@@ -141,7 +134,7 @@ SCALINGS = [ScalarScaling(), DiagonalScaling(), CovarianceScaling(), CovarianceS
 
 @pytest.mark.parametrize("scaling", SCALINGS, ids=repr)
 def test_scalings_agree(scaling: Scaling) -> None:
-    model = mixture(VPSDE())
+    model = correlated(VPSDE())
     x, exact = points(model, 10)
     error, _ = found_error(model, x, exact, tol=1e-5, scaling=scaling)
     assert float(error.max()) < 1e-4
@@ -149,7 +142,7 @@ def test_scalings_agree(scaling: Scaling) -> None:
 
 @pytest.mark.parametrize("scaling", SCALINGS, ids=repr)
 def test_a_scaling_is_a_function_of_its_covariance(scaling: Scaling) -> None:
-    model = mixture(VPSDE())
+    model = correlated(VPSDE())
     statistics = model.statistics
     assert statistics is not None
     assert statistics.covariance is not None
@@ -192,7 +185,7 @@ PROBES = [
 @pytest.fixture(scope="module")
 def wide() -> tuple[GaussianMixtureScore, Tensor, Tensor]:
     """A mixture in 16 dimensions, 300 points, and their log-likelihoods by the exact divergence."""
-    model = mixture(VPSDE(), 16)
+    model = correlated(VPSDE(), (16,))
     x, _ = points(model, 300)
     return model, x, log_likelihood(model, x, tol=1e-2, divergence=Exact()).log_prob
 
@@ -242,7 +235,7 @@ def test_auto_spends_where_the_variance_is(wide: tuple[GaussianMixtureScore, Ten
 
 @pytest.mark.parametrize("divergence", [Exact(), Hutchinson(2), Probing(3), Auto(0.5)], ids=repr)
 def test_batch_queue_and_place_do_not_matter(divergence: Divergence) -> None:
-    model = mixture(VPSDE())
+    model = correlated(VPSDE())
     x, _ = points(model, 23)
     whole = log_likelihood(model, x, divergence=divergence, seed=4)
     for batch_size in (1, 5, 16):
@@ -259,7 +252,7 @@ def test_batch_queue_and_place_do_not_matter(divergence: Divergence) -> None:
 
 
 def test_samples_are_told_as_they_are_done() -> None:
-    model = mixture(VPSDE())
+    model = correlated(VPSDE())
     x, _ = points(model, 23)
     told: dict[int, float] = {}
 
@@ -299,7 +292,7 @@ def test_networks_are_followed_in_the_noise_level(network: NetworkScore) -> None
     default = log_likelihood(network, x, divergence=Exact())
     same = log_likelihood(network, x, divergence=Exact(), variable=LogSNR())
     assert torch.equal(default.log_prob, same.log_prob)
-    model = mixture(VPSDE())
+    model = correlated(VPSDE())
     x6, _ = points(model, 2)
     assert model.statistics is not None
     angle = log_likelihood(model, x6, divergence=Exact(), variable=Angle(float(model.statistics.std)))
@@ -308,7 +301,7 @@ def test_networks_are_followed_in_the_noise_level(network: NetworkScore) -> None
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 def test_the_measured_error_of_the_solver_is_its_size(sde: SDE) -> None:
-    model = mixture(sde)
+    model = correlated(sde)
     x, exact = points(model, 40)
     for tol in (1e-2, 1e-3):
         true = float(found_error(model, x, exact, tol=tol)[0].square().mean().sqrt())
@@ -319,7 +312,7 @@ def test_the_measured_error_of_the_solver_is_its_size(sde: SDE) -> None:
 
 
 def test_missing_statistics_are_told() -> None:
-    model = mixture(VPSDE())
+    model = correlated(VPSDE())
     x, exact = points(model, 4)
     model.statistics = None
     with pytest.warns(UserWarning, match=r"does not know the mean and standard deviation of its data"):
@@ -338,7 +331,7 @@ def test_the_error_names_sample_and_time() -> None:
 
 
 def test_bad_arguments() -> None:
-    model = mixture(VPSDE())
+    model = correlated(VPSDE())
     x, _ = points(model, 2)
     with pytest.raises(ValueError, match="tol is 0, expected a positive number of nats"):
         log_likelihood(model, x, tol=0)

@@ -18,44 +18,21 @@ from scoresde.preconditioning import EDMPreconditioning, NoisePreconditioning, P
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE
 from scoresde.sde.coordinates import Angle
+from tests.problems import Oracle, correlated, gaussian, generator, ring
 
 F64 = torch.float64
 LN2 = math.log(2)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def ring(sde: SDE) -> GaussianMixtureScore:
-    angle = torch.arange(8, dtype=F64) * math.pi / 4
-    means = torch.stack([angle.cos(), angle.sin()], 1)
-    return GaussianMixtureScore(torch.ones(8), means, torch.full((8,), 0.1**2), sde)
-
-
-def full(sde: SDE, dim: int = 6, scale: float = 1.0) -> GaussianMixtureScore:
-    g = generator(1)
-    factors = torch.randn(3, dim, dim, generator=g, dtype=F64)
-    covariances = factors @ factors.mT / dim * 0.3 + 0.05 * torch.eye(dim, dtype=F64)
-    means = torch.randn(3, dim, generator=g, dtype=F64)
-    return GaussianMixtureScore(torch.tensor([0.2, 0.3, 0.5]), scale * means, scale**2 * covariances, sde)
-
-
-def gaussian(sde: SDE, dim: int = 3, mean: float = 0.7, variance: float = 0.3) -> GaussianMixtureScore:
-    return GaussianMixtureScore(
-        torch.ones(1), torch.full((1, dim), mean, dtype=F64), torch.tensor([variance], dtype=F64), sde
-    )
-
-
 @functools.cache
 def mixture_case() -> tuple[GaussianMixtureScore, Tensor, LogLikelihood]:
     """The 6-D mixture under VP at the default tolerance, six points."""
-    model = full(VPSDE())
+    model = correlated(VPSDE())
     x = model.sample(6, model.sde.t_min, generator())
     return model, x, log_likelihood(model, x, divergence=Exact())
 
 
-@pytest.mark.parametrize("make", [ring, full], ids=["ring", "full"])
+@pytest.mark.parametrize("make", [ring, correlated], ids=["ring", "full"])
 def test_exact_density_under_every_sde(sde: SDE, make: Any) -> None:
     """At tolerance τ a step may err by τ per dimension in the state; log p moves by that times the score's size
     in units of the state, below 10 here, over some 15 steps."""
@@ -136,7 +113,7 @@ def test_chunks_and_first_with_probes() -> None:
 
 def test_gaussian_data_are_exact(sde: SDE) -> None:
     """The state stands still, so that there is no error of any step: round-off alone."""
-    model = gaussian(sde)
+    model = gaussian(sde, (3,))
     x = model.sample(4, sde.t_min, generator())
     for tol in (1e-3, 1e-6):
         out = log_likelihood(model, x, divergence=Exact(), rtol=tol, atol=tol)
@@ -162,7 +139,7 @@ def test_gaussian_data_with_a_covariance() -> None:
 def test_plain_prior_has_the_bias_it_should() -> None:
     """log N(z; 0, σ²) for log N(z; α m, V): in closed form where the data are Gaussian."""
     for sde in (VPSDE(), VESDE(sigma_max=5.0)):
-        model = gaussian(sde)
+        model = gaussian(sde, (3,))
         x = model.sample(4, sde.t_min, generator())
         plain = log_likelihood(model, x, divergence=Exact(), prior="plain")
         t = torch.tensor(sde.t_max, dtype=F64)
@@ -180,11 +157,11 @@ def test_plain_prior_has_the_bias_it_should() -> None:
 
 
 def test_without_statistics() -> None:
-    model = gaussian(VESDE(sigma_max=5.0))
+    model = gaussian(VESDE(sigma_max=5.0), (3,))
     model.statistics = None
     x = model.sample(4, 0.0, generator())
     a = log_likelihood(model, x, divergence=Exact(), rtol=1e-7, atol=1e-7)
-    b = log_likelihood(gaussian(VESDE(sigma_max=5.0)), x, divergence=Exact(), prior="plain")
+    b = log_likelihood(gaussian(VESDE(sigma_max=5.0), (3,)), x, divergence=Exact(), prior="plain")
     torch.testing.assert_close(a.log_prob, b.log_prob, rtol=0, atol=1e-5)
 
 
@@ -192,29 +169,12 @@ def test_statistics_without_a_covariance() -> None:
     """The prior's variance is then α² s² + σ² in every direction; it must be kept in float64."""
     from scoresde.statistics import Statistics
 
-    model = gaussian(EDMSDE(), dim=200)
+    model = gaussian(EDMSDE(), (200,))
     assert model.statistics is not None
     model.statistics = Statistics(model.statistics.mean, model.statistics.std)
     x = model.sample(2, 0.002, generator())
     out = log_likelihood(model, x, divergence=Hutchinson())
     assert (out.log_prob - model.log_prob(x, 0.002)).abs().max() < 1e-9
-
-
-class Oracle(nn.Module):
-    """The network that a preconditioning would have, had it learnt a mixture."""
-
-    def __init__(self, model: GaussianMixtureScore, preconditioning: Preconditioning) -> None:
-        super().__init__()
-        self.model = model
-        self.preconditioning = preconditioning
-
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        sde = self.model.sde
-        t = sde.time(-4 * c_noise.double()).clamp(sde.t_min, sde.t_max)
-        x = x / self.preconditioning.c_in(sde, t).to(x)[:, None]
-        p, q = (v.to(x)[:, None] for v in self.preconditioning.target(sde, t))
-        out: Tensor = p * self.model.denoise(x, t) + q * self.model.noise(x, t)
-        return out
 
 
 def wrapped(model: GaussianMixtureScore, preconditioning: Preconditioning) -> NetworkScore:
@@ -244,7 +204,7 @@ def test_labels_reach_the_network() -> None:
 
         def __init__(self) -> None:
             super().__init__(VPSDE())
-            self.parts = nn.ModuleList([gaussian(VPSDE(), 2, 0.5, 0.2), gaussian(VPSDE(), 2, -1.0, 0.6)])
+            self.parts = nn.ModuleList([gaussian(VPSDE(), (2,), 0.5, 0.2), gaussian(VPSDE(), (2,), -1.0, 0.6)])
 
         def denoise(self, x: Tensor, t: Tensor, labels: Tensor, scale: Any = 1.0) -> Tensor:
             assert float(scale) == 1
@@ -269,7 +229,7 @@ def test_labels_reach_the_network() -> None:
 
 
 def test_encode_and_decode_are_inverse(sde: SDE) -> None:
-    model = full(sde, 3)
+    model = correlated(sde, (3,))
     x = model.sample(4, sde.t_min, generator())
     z = encode(model, x, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(decode(model, z, rtol=1e-7, atol=1e-7), x, rtol=0, atol=1e-4)
@@ -325,7 +285,7 @@ def test_few_dimensions_use_the_exact_divergence() -> None:
 @pytest.fixture(scope="module")
 def probed() -> tuple[Tensor, Tensor]:
     """Errors and standard errors from one probe, 300 samples of a 16-D mixture."""
-    model = full(EDMSDE(), 16)
+    model = correlated(EDMSDE(), (16,))
     x = model.sample(300, 0.002, generator(5))
     out = log_likelihood(model, x, rtol=1e-3, atol=1e-3, seed=1)
     t = torch.tensor(80.0, dtype=F64)
@@ -377,7 +337,7 @@ PIXELS = torch.tensor([[3, 8, 12], [16, 0, 7]])
 
 
 def test_bits_formula_and_draws() -> None:
-    model, transform = gaussian(VPSDE(), mean=0.1, variance=0.3), Recording(Discrete(17))
+    model, transform = gaussian(VPSDE(), (3,), mean=0.1, variance=0.3), Recording(Discrete(17))
     out = bits_per_dim(model, PIXELS, transform, draws=3, seed=5)
     assert len(transform.seen) == 3
     density = torch.stack([model.log_prob(x, 1e-5) for x in transform.seen])
@@ -400,7 +360,7 @@ def test_bits_formula_and_draws() -> None:
 
 def test_bits_of_a_gaussian_in_closed_form() -> None:
     """E_u (x − M)² = (centre − M)² + w²/12 over a cell of width w: the expected bits of one factorised model."""
-    model, transform = gaussian(VPSDE(), dim=2, mean=0.1, variance=0.3), Discrete(8)
+    model, transform = gaussian(VPSDE(), (2,), mean=0.1, variance=0.3), Discrete(8)
     pixel, n = torch.tensor([2, 6]), 4000
     out = bits_per_dim(model, pixel.expand(n, 2), transform)
     t = torch.tensor(1e-5, dtype=F64)
@@ -423,7 +383,7 @@ def test_bits_of_a_gaussian_in_closed_form() -> None:
 
 
 def test_bits_do_not_depend_on_the_models_units() -> None:
-    wide = full(VESDE(0.01, 20.0), 3)
+    wide = correlated(VESDE(0.01, 20.0), (3,))
     half = GaussianMixtureScore(wide.weights, (wide.means + 1) / 2, covariance_of(wide) / 4, VESDE(0.005, 10.0))
     a = bits_per_dim(wide, PIXELS, Discrete(17), divergence=Exact(), rtol=1e-4, atol=1e-4)
     b = bits_per_dim(half, PIXELS, Discrete(17, 0.0, 1.0), divergence=Exact(), rtol=1e-4, atol=1e-4)
@@ -433,7 +393,7 @@ def test_bits_do_not_depend_on_the_models_units() -> None:
 
 
 def test_bits_standard_error_from_probes() -> None:
-    model = full(VPSDE())
+    model = correlated(VPSDE())
     pixels = torch.randint(0, 17, (40, 6), generator=generator())
     options: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2}
     one = bits_per_dim(model, pixels, Discrete(17), **options)
@@ -445,7 +405,7 @@ def test_bits_standard_error_from_probes() -> None:
 
 
 def test_bits_errors() -> None:
-    model = gaussian(VPSDE())
+    model = gaussian(VPSDE(), (3,))
     with pytest.raises(ValueError, match="continuous: use log_likelihood"):
         bits_per_dim(model, PIXELS, Identity())
     with pytest.raises(ValueError, match="draws is 0, expected at least 1"):
@@ -459,7 +419,7 @@ def test_bits_errors() -> None:
 
 
 def test_bad_arguments() -> None:
-    model = gaussian(VPSDE())
+    model = gaussian(VPSDE(), (3,))
     x = torch.zeros(2, 3, dtype=F64)
     bad = x.clone()
     bad[1, 0] = torch.nan

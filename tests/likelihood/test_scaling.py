@@ -24,6 +24,7 @@ from scoresde.numerics.trace import Exact
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, VPSDE
 from scoresde.statistics import Statistics
+from tests.problems import correlated
 
 F64 = torch.float64
 SHAPES = [(6,), (3, 4), (2, 3, 4)]
@@ -96,22 +97,12 @@ def test_what_is_not_known_falls_back() -> None:
     assert repr(DCTScaling()) == "DCTScaling()"
 
 
-def mixture(sde: Any, shape: tuple[int, ...] = (1, 2, 3)) -> GaussianMixtureScore:
-    g = torch.Generator().manual_seed(1)
-    size = math.prod(shape)
-    factors = torch.randn(3, size, size, generator=g, dtype=F64)
-    covariances = factors @ factors.mT / size * 0.3 + 0.05 * torch.eye(size, dtype=F64)
-    return GaussianMixtureScore(
-        torch.tensor([0.2, 0.3, 0.5]), torch.randn(3, *shape, generator=g, dtype=F64), covariances, sde
-    )
-
-
 @pytest.mark.parametrize("large", [False, True], ids=["covariance", "variances"])
 @pytest.mark.parametrize("scaling", [DiagonalScaling(), DCTScaling(), CovarianceScaling()], ids=repr)
 @pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()], ids=["vp", "edm"])
 def test_densities(sde: Any, scaling: Scaling, large: bool) -> None:
     """Under every scaling the truth, but for what the Gaussian at t_max lacks, which does not depend on it."""
-    model = mixture(sde)
+    model = correlated(sde, (1, 2, 3))
     x = model.sample(10, sde.t_min, torch.Generator().manual_seed(7))
     truth = model.log_prob(x, sde.t_min)
     statistics = model.statistics
@@ -133,7 +124,7 @@ def test_densities(sde: Any, scaling: Scaling, large: bool) -> None:
 def test_the_prior_has_the_variances_that_are_known(large: bool) -> None:
     shape = (1, 2, 3)
     covariance = stationary(shape)
-    model = mixture(EDMSDE(sigma_max=2.0), shape)
+    model = correlated(EDMSDE(sigma_max=2.0), shape)
     model.statistics = known(shape, covariance, large)
     z = torch.randn(4, 6, dtype=F64, generator=torch.Generator().manual_seed(2))
     normal = torch.distributions.MultivariateNormal(torch.zeros(6, dtype=F64), covariance + 4 * torch.eye(6))

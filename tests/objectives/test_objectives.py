@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,12 +37,10 @@ from scoresde.preconditioning import (
     ScorePreconditioning,
     VelocityPreconditioning,
 )
-from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
+from scoresde.score import NetworkScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE, SubVPSDE
 from scoresde.statistics import Statistics
-
-if TYPE_CHECKING:
-    from tests.problems import Mixture
+from tests.problems import Mixture, gaussian
 
 F64 = torch.float64
 WEIGHTINGS = [SigmaSquared(), Likelihood(), EDMWeighting(0.7), MinSNR(5.0)]
@@ -108,10 +106,6 @@ class Hidden(ScoreModel):
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         return self.base.denoise(x, t, **cond)
-
-
-def gaussian(sde: SDE, std: float, shape: tuple[int, ...] = (3,)) -> GaussianMixtureScore:
-    return GaussianMixtureScore(torch.ones(1), torch.zeros(1, *shape), torch.tensor([std**2], dtype=F64), sde)
 
 
 def interior(sde: SDE, n: int = 9) -> Tensor:
@@ -311,7 +305,7 @@ def test_low_discrepancy() -> None:
 
 
 def test_stratified_objective_spreads_its_times(generator: torch.Generator) -> None:
-    model, x0 = gaussian(FlowSDE(), 1.0), torch.zeros(64, 3)
+    model, x0 = gaussian(FlowSDE(), (3,), 0.0, 1.0), torch.zeros(64, 3)
     loss = DenoisingScoreMatching(times=PLAIN, stratified=True)(model, x0, generator)
     high, low = model.sde.log_snr(torch.tensor([1e-3, 0.999], dtype=F64)).tolist()
     spacing = loss.log_snr.sort().values.diff()
@@ -327,7 +321,7 @@ def test_stratified_objective_spreads_its_times(generator: torch.Generator) -> N
 def test_denoising_of_a_gaussian(sde: SDE, weighting: Weighting, generator: torch.Generator) -> None:
     """E‖ε̂ − ε‖²/D = α² s²/(α² s² + σ²) for the exact score of N(0, s² I)."""
     std, size = 0.6, 20_000
-    model = gaussian(sde, std)
+    model = gaussian(sde, (3,), 0.0, std**2)
     x0 = std * torch.randn(size, 3, generator=generator, dtype=F64)
     loss = DenoisingScoreMatching(weighting, UniformLogSNR())(model, x0, generator)
     high, low = sde.log_snr(torch.tensor([sde.t_min, sde.t_max], dtype=F64))
@@ -351,7 +345,9 @@ def test_likelihood_loss_of_a_gaussian_is_closed_form(sde: SDE, generator: torch
     """∫ g²/σ² sigmoid(2λ + 2 log s) dt = softplus(2λ + 2 log s) between the ends, under any SDE."""
     std, size = 0.6, 20_000
     x0 = std * torch.randn(size, 3, generator=generator, dtype=F64)
-    loss = DenoisingScoreMatching(Likelihood(), UniformLogSNR(), stratified=True)(gaussian(sde, std), x0, generator)
+    loss = DenoisingScoreMatching(Likelihood(), UniformLogSNR(), stratified=True)(
+        gaussian(sde, (3,), 0.0, std**2), x0, generator
+    )
     ends = 2 * sde.log_snr(torch.tensor([sde.t_min, sde.t_max], dtype=F64)) + 2 * math.log(std)
     high, low = nn.functional.softplus(ends)
     # Chi-square with 3 degrees: a relative standard deviation of √(2/3) where the loss is not small.
@@ -434,7 +430,7 @@ each_objective = pytest.mark.parametrize("objective", [pytest.param(o, id=name) 
 
 @each_objective
 def test_exact_score_is_the_minimum(
-    objective: Objective, planar: "Mixture", other_sde: SDE, generator: torch.Generator
+    objective: Objective, planar: Mixture, other_sde: SDE, generator: torch.Generator
 ) -> None:
     size = 5000
     base = planar.model(other_sde)
@@ -466,7 +462,7 @@ def test_exact_score_is_the_minimum(
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (0.5, 0.0), (1.3, -0.4)])
 def test_denoising_and_implicit_differ_by_one(
-    scale: float, shift: float, planar: "Mixture", sde: SDE, generator: torch.Generator
+    scale: float, shift: float, planar: Mixture, sde: SDE, generator: torch.Generator
 ) -> None:
     size = 10_000
     base = planar.model(sde)
@@ -485,7 +481,7 @@ def test_denoising_and_implicit_differ_by_one(
 def test_implicit_and_sliced_of_a_gaussian(sde: SDE, shape: tuple[int, ...], generator: torch.Generator) -> None:
     """ε̂ = σ x/v with v = α² s² + σ²: the error is ‖ε̂‖²/D − 2 σ²/v, at every x."""
     std = 0.6
-    model = gaussian(sde, std, shape)
+    model = gaussian(sde, shape, 0.0, std**2)
     x0, noise = torch.randn(2, 16, *shape, generator=generator, dtype=F64)
     t, correction = UniformLogSNR().sample(sde, midpoints(16))
     alpha, sigma = sde.alpha(t), sde.sigma(t)
@@ -501,9 +497,7 @@ def test_implicit_and_sliced_of_a_gaussian(sde: SDE, shape: tuple[int, ...], gen
 
 
 @pytest.mark.parametrize("variance_reduced", [True, False])
-def test_sliced_over_all_signs_is_implicit(
-    variance_reduced: bool, planar: "Mixture", generator: torch.Generator
-) -> None:
+def test_sliced_over_all_signs_is_implicit(variance_reduced: bool, planar: Mixture, generator: torch.Generator) -> None:
     """The mean of v vᵀ over all sign vectors, and over √D times a basis, is the identity."""
     model = planar.model(VPSDE())
     x0 = model.sample(8, 1e-5, generator)
@@ -518,7 +512,7 @@ def test_sliced_over_all_signs_is_implicit(
 
 
 @pytest.mark.parametrize("variance_reduced", [True, False])
-def test_sliced_of_one_projection(variance_reduced: bool, planar: "Mixture", generator: torch.Generator) -> None:
+def test_sliced_of_one_projection(variance_reduced: bool, planar: Mixture, generator: torch.Generator) -> None:
     """σ² (2 vᵀ(∇s)v + ‖s‖² or (vᵀs)²)/D, with the Jacobian of the score from autograd."""
     model = planar.model(VPSDE())
     x0 = model.sample(1, 1e-5, generator)
@@ -536,7 +530,7 @@ def test_sliced_of_one_projection(variance_reduced: bool, planar: "Mixture", gen
 
 def test_gaussian_projections_are_gaussian(generator: torch.Generator) -> None:
     """Where J is a multiple of the identity the error tells ‖v‖²/D, chi-square with D = 3 degrees over D."""
-    model, size = gaussian(EDMSDE(), 1.0), 5000
+    model, size = gaussian(EDMSDE(), (3,), 0.0, 1.0), 5000
     x0 = torch.zeros(size, 3, dtype=F64)
     objective = SlicedScoreMatching(kind="gaussian")
     u = torch.full((size,), 0.1, dtype=F64)
@@ -550,7 +544,7 @@ def test_gaussian_projections_are_gaussian(generator: torch.Generator) -> None:
 @pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
 @pytest.mark.parametrize("variance_reduced", [True, False])
 def test_projections_average_to_the_trace(
-    kind: Any, variance_reduced: bool, planar: "Mixture", generator: torch.Generator
+    kind: Any, variance_reduced: bool, planar: Mixture, generator: torch.Generator
 ) -> None:
     model = planar.model(VPSDE())
     x0 = model.sample(4000, 1e-5, generator)
@@ -642,7 +636,7 @@ def test_loss_by_noise_level_is_a_histogram(generator: torch.Generator) -> None:
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_shapes_are_checked(kind: type[Objective]) -> None:
-    model, objective = gaussian(VPSDE(), 1.0), kind()
+    model, objective = gaussian(VPSDE(), (3,), 0.0, 1.0), kind()
     x0 = torch.zeros(4, 3)
     for arguments, message in [
         ({"x0": torch.zeros(4)}, r"x0 has shape \(4,\), expected \(B, ...\)"),
@@ -671,7 +665,7 @@ def test_settings_are_checked() -> None:
         (lambda: SlicedScoreMatching(projections=0), "projections is 0, expected at least 1"),
         (lambda: SlicedScoreMatching(kind="sphere"), "kind is 'sphere', expected 'rademacher' or 'gaussian'"),  # type: ignore[arg-type]
         (
-            lambda: SlicedScoreMatching()(gaussian(vp, 1.0), torch.zeros(2, 3), probes=torch.zeros(2, 3)),
+            lambda: SlicedScoreMatching()(gaussian(vp, (3,), 0.0, 1.0), torch.zeros(2, 3), probes=torch.zeros(2, 3)),
             r"probes have shape \(2, 3\), expected \(M, 2, 3\)",
         ),
         (

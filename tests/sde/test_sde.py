@@ -30,6 +30,7 @@ from scoresde.sde import (
     SubVPSDE,
     expand_to,
 )
+from tests.problems import gaussian
 
 mpmath.mp.dps = 50
 F64 = torch.float64
@@ -668,13 +669,8 @@ def test_tables_are_equal_by_their_numbers():
 # The reverse-time SDE
 
 
-def gaussian(sde: SDE) -> GaussianMixtureScore:
-    weight, mean, variance = (torch.tensor(v, dtype=F64) for v in ([1.0], [[1.0, -0.5]], [[0.25, 0.04]]))
-    return GaussianMixtureScore(weight, mean, variance, sde)
-
-
 def test_reverse_drift_is_anderson_s_formula(sde, generator):
-    reverse = sde.reverse(gaussian(sde))
+    reverse = sde.reverse(gaussian(sde, (2,), (1.0, -0.5), (0.25, 0.04)))
     assert (reverse.noise_type, reverse.sde_type) == ("diagonal", "ito")
     x = torch.randn(4, 2, generator=generator, dtype=F64)
     mean, variance = torch.tensor([1.0, -0.5], dtype=F64), torch.tensor([0.25, 0.04], dtype=F64)
@@ -701,7 +697,7 @@ def test_reverse_takes_flat_states_to_the_shape_of_the_model(planar, generator):
 @pytest.mark.parametrize("sde", [VPSDE(t_min=1e-3), SubVPSDE(t_min=1e-3), VESDE(sigma_max=5.0)], ids=repr)
 def test_torchsde_integrates_the_reverse_sde_back_to_the_data(sde, generator):
     paths = 2000
-    model = gaussian(sde)
+    model = gaussian(sde, (2,), (1.0, -0.5), (0.25, 0.04))
     x = model.sample(paths, sde.t_max, generator)
     times = torch.tensor([0.0, sde.t_max - sde.t_min], dtype=F64)
     motion = torchsde.BrownianInterval(*times, size=(paths, 2), dtype=F64, entropy=7, dt=1 / 250)
