@@ -235,10 +235,10 @@ def use_checkpoint(directory: Path) -> None:
     data, options = run.data(), run.make("training")
     model = build_model(run, data.shape, data_statistics(data, True))
     trainer = Trainer(
-        model, run.make("objective"), data, run.make("optimizer"), options, directory, [], Accelerator(cpu=True), False
+        model, run.make("objective"), data, run.make("optimizer"), options, directory, [], Accelerator(cpu=True)
     )
     trainer.resume()
-    trainer.fit()
+    trainer.fit(progress=False)
 
 
 def use_texts(directory: Path) -> None:

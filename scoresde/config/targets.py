@@ -55,6 +55,7 @@ HOMES = (
     "scoresde.training.ema",
     "scoresde.training.loggers",
     "scoresde.training.loop",
+    "scoresde.training.options",
     "torch.optim",
 )
 # Packages that configurations of earlier versions name, and what has taken their place.

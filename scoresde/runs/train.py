@@ -29,9 +29,11 @@ from scoresde.storage.limits import check_memory
 from scoresde.training.checkpoint import CheckpointError
 from scoresde.training.environment import limit_threads, processes
 from scoresde.training.loggers import Guarded, LocalLogger, Logger
-from scoresde.training.loop import Trainer, opening
+from scoresde.training.loop import Trainer
+from scoresde.training.messages import opening
 from scoresde.training.moments import data_statistics
 from scoresde.training.provenance import check_same_data
+from scoresde.training.store import Provenance
 from scoresde.version import __version__
 
 __all__ = ["train"]
@@ -92,9 +94,7 @@ def train(
         run.directory,
         loggers,
         accelerator,
-        progress,
-        provenance(run.config, info),
-        run.accept,
+        Provenance(provenance(run.config, info), run.accept),
     )
     with run.alone("training") if accelerator.is_main_process else nullcontext():
         if not _resume(run, trainer, restart):
@@ -152,7 +152,7 @@ def _train(
         if progress:
             say(opening(model, data, trainer.options, trainer.accelerator.device, run.directory))
     try:
-        trainer.fit()
+        trainer.fit(progress)
         if not first:
             return False
         run.save_model(model, trainer.step)

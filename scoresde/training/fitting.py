@@ -21,8 +21,10 @@ from scoresde.score import NetworkScore
 from scoresde.training.environment import limit_threads
 from scoresde.training.intake import as_data
 from scoresde.training.loggers import Logger
-from scoresde.training.loop import Interrupted, Trainer, Training, opening
+from scoresde.training.loop import Interrupted, Trainer
+from scoresde.training.messages import opening
 from scoresde.training.moments import data_statistics
+from scoresde.training.options import Training
 
 __all__ = ["Fit", "fit"]
 
@@ -139,17 +141,14 @@ def fit(
             training,
             Path(scratch) if run_dir is None else Path(run_dir),
             [memory],
-            progress=progress,
             held_out=False,
         )
         if progress:
             say(opening(model, data, training, trainer.accelerator.device, None if run_dir is None else Path(run_dir)))
         try:
-            trainer.fit()
+            trainer.fit(progress)
         except Interrupted as interruption:
-            model.network = trainer.bare
-            trainer.ema.copy_to(trainer.bare)
-            model.eval()
+            trainer.finish()
             raise KeyboardInterrupt(f"training stopped after step {interruption.step} of {steps}") from None
         finally:
             torch.set_num_threads(threads)

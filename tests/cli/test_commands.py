@@ -96,7 +96,7 @@ def training_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake that is not seen must not train the default model."""
 
-    def fit(self: Any) -> None:
+    def fit(self: Any, progress: bool = True) -> None:
         raise AssertionError("training began")
 
     monkeypatch.setattr(pipeline.Trainer, "fit", fit)

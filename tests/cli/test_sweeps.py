@@ -222,9 +222,9 @@ def test_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert status_of("train", *TOY, *logger, *often, "-m", "sde=vp,ve", "hydra/launcher=submitit_local") == 0
     check(2, allow=["preempted_job"])
     said = [(sweep() / "jobs" / job["log"]).read_text() for job in jobs()]
-    (first,) = (number for number, text in enumerate(said) if "going on from" in text)
+    (first,) = (number for number, text in enumerate(said) if "resuming from" in text)
     run = sweep() / jobs()[first]["run"]
-    assert re.search(r"going on from .*/step-000000002\.pt", said[first])
+    assert re.search(r"resuming from .*/step-000000002\.pt", said[first])
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 4]
 
 

@@ -375,7 +375,7 @@ def test_figures_of_earlier_weights_are_marked_when_training_goes_on(
     values = (copied.directory / "likelihood-test.csv").read_bytes()
     copied.config.training.steps = 40
 
-    def interrupted(self: Any) -> None:
+    def interrupted(self: Any, progress: bool = True) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -508,7 +508,7 @@ def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """`fit` must not be reached."""
 
     class Trainer(pipeline.Trainer):
-        def fit(self) -> None:
+        def fit(self, progress: bool = True) -> None:
             raise AssertionError("training began")
 
     monkeypatch.setattr(pipeline, "Trainer", Trainer)

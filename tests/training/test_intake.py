@@ -25,7 +25,7 @@ from scoresde.score import NetworkScore, in_model_space, with_sde
 from scoresde.sde import VESDE, VPSDE
 from scoresde.training import fit, fitting
 from scoresde.training.intake import as_data
-from scoresde.training.loop import Training
+from scoresde.training.options import Training
 
 X = np.random.default_rng(0).normal(5, 3, (12, 2))
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)

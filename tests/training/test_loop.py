@@ -29,8 +29,12 @@ from scoresde.sde import VPSDE
 from scoresde.statistics import Statistics
 from scoresde.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from scoresde.training.ema import HalfLife
+from scoresde.training.held_out import HeldOutLoss
 from scoresde.training.loggers import LocalLogger, Logger
-from scoresde.training.loop import Interrupted, NoiseLevels, Trainer, Training, TrainingFailed, opening
+from scoresde.training.loop import Interrupted, Trainer, TrainingFailed
+from scoresde.training.messages import opening
+from scoresde.training.noise_levels import NoiseLevels
+from scoresde.training.options import Training
 
 DATA = two_moons(n_train=200, n_test=8)
 Optimizer = Callable[[Any], torch.optim.Optimizer]
@@ -117,7 +121,6 @@ def make(
         Training(**{**settings, **options}),
         run_dir,
         loggers or [],
-        progress=False,
         held_out=held_out and not isinstance(objective, Spy),
     )
 
@@ -206,7 +209,7 @@ def test_an_optimizer_that_refuses_its_arguments_is_named(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("warmup", "final"), [(4, 0.0), (0, 0.1), (30, 0.0)])
 def test_learning_rate(tmp_path: Path, warmup: int, final: float) -> None:
     log = Recorder()
-    make(tmp_path, loggers=[log], warmup=warmup, final_lr=final, log_every=1).fit()
+    make(tmp_path, loggers=[log], warmup=warmup, final_lr=final, log_every=1).fit(progress=False)
     expected = []
     for k in range(12):
         if k < warmup:
@@ -222,7 +225,7 @@ def test_learning_rate(tmp_path: Path, warmup: int, final: float) -> None:
 
 def test_every_sample_comes_once_an_epoch(tmp_path: Path) -> None:
     spy = Spy()
-    make(tmp_path, objective=spy, steps=25).fit()  # 25 × 32 = 4 × 200
+    make(tmp_path, objective=spy, steps=25).fit(progress=False)  # 25 × 32 = 4 × 200
     seen = torch.cat([call.x0 for call in spy.calls])
     places = torch.cat([batch_indices(200, 32, step, 0) for step in range(25)])
     assert torch.equal(seen, DATA.train[places])
@@ -234,7 +237,7 @@ def test_every_sample_comes_once_an_epoch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stratified", [True, False])
 def test_noise_levels_and_noise_of_a_step(tmp_path: Path, stratified: bool) -> None:
     spy = Spy()
-    make(tmp_path, objective=spy, steps=40, stratified=stratified).fit()
+    make(tmp_path, objective=spy, steps=40, stratified=stratified).fit(progress=False)
     u = torch.stack([call.u for call in spy.calls])
     noise = torch.cat([call.noise for call in spy.calls])
     assert u.shape == (40, 32)
@@ -253,7 +256,7 @@ def test_noise_levels_and_noise_of_a_step(tmp_path: Path, stratified: bool) -> N
 def test_seed_and_step_decide_everything(tmp_path: Path) -> None:
     def inputs(seed: int, run: str = "") -> list[Tensor]:
         spy = Spy()
-        make(tmp_path / f"{seed}{run}", objective=spy, steps=3, seed=seed).fit()
+        make(tmp_path / f"{seed}{run}", objective=spy, steps=3, seed=seed).fit(progress=False)
         return [t for call in spy.calls for t in (call.x0, call.u, call.noise)]
 
     first = inputs(1)
@@ -267,17 +270,17 @@ def test_seed_and_step_decide_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stratified", [True, False])
 def test_processes_draw_what_one_would(tmp_path: Path, stratified: bool) -> None:
     trainer = make(tmp_path, stratified=stratified)
-    whole = trainer._batch(3)[:3]
+    whole = trainer.batches(3)[:3]
     for rank in (0, 1, 2, 3):
-        trainer.accelerator = SimpleNamespace(process_index=rank, num_processes=4, device=torch.device("cpu"))
-        part = trainer._batch(3)[:3]
+        trainer.batches.processes = SimpleNamespace(process_index=rank, num_processes=4, device=torch.device("cpu"))
+        part = trainer.batches(3)[:3]
         assert all(torch.equal(w[rank::4], p) for w, p in zip(whole, part, strict=True))
 
 
 def test_labels_belong_to_their_samples(tmp_path: Path) -> None:
     spy = Spy()
     network = MLP((2,), width=16, blocks=1, num_classes=2)
-    make(tmp_path, objective=spy, network=network, steps=5).fit()
+    make(tmp_path, objective=spy, network=network, steps=5).fit(progress=False)
     moons = {tuple(x): y for x, y in zip(DATA.train.tolist(), DATA.train_labels.tolist(), strict=True)}  # type: ignore[union-attr]
     for call in spy.calls:
         assert [moons[tuple(x)] for x in call.x0.tolist()] == call.labels.tolist()
@@ -287,7 +290,7 @@ def test_labels_belong_to_their_samples(tmp_path: Path) -> None:
 def test_discrete_data_are_dequantised(tmp_path: Path, dequantise: bool) -> None:
     data = digits()
     spy = Spy()
-    make(tmp_path, data=data, objective=spy, steps=2, batch_size=8, dequantise=dequantise).fit()
+    make(tmp_path, data=data, objective=spy, steps=2, batch_size=8, dequantise=dequantise).fit(progress=False)
     for step, call in enumerate(spy.calls):
         raw = data.train[batch_indices(len(data.train), 8, step, 0)]
         levels = (call.x0 - data.transform.encode(torch.zeros_like(raw), torch.zeros(raw.shape))) / (
@@ -305,7 +308,7 @@ def test_discrete_data_are_dequantised(tmp_path: Path, dequantise: bool) -> None
 @pytest.mark.parametrize("batch_size", [1, 450])
 def test_batches_smaller_and_larger_than_usual(tmp_path: Path, batch_size: int) -> None:
     trainer = make(tmp_path, batch_size=batch_size, steps=3)
-    trainer.fit()
+    trainer.fit(progress=False)
     assert trainer.skipped == 0
     assert all(bool(p.isfinite().all()) for p in trainer.bare.parameters())
 
@@ -317,7 +320,7 @@ def test_batches_smaller_and_larger_than_usual(tmp_path: Path, batch_size: int) 
 @pytest.mark.parametrize("optimizer", [adamw, adamw_plain, sgd])
 def test_going_on_gives_the_same_bits(tmp_path: Path, stratified: bool, optimizer: Optimizer) -> None:
     straight = make(tmp_path / "straight", stratified=stratified, optimizer=optimizer)
-    straight.fit()
+    straight.fit(progress=False)
     crash = Recorder(at=8, action=lambda: raise_(RuntimeError("crash")))
     broken = make(
         tmp_path / "broken",
@@ -328,11 +331,11 @@ def test_going_on_gives_the_same_bits(tmp_path: Path, stratified: bool, optimize
         checkpoint_every=5,
     )
     with pytest.raises(RuntimeError, match="crash"):
-        broken.fit()
+        broken.fit(progress=False)
     # Another start, and another state of the global generator: neither may matter.
     again = make(tmp_path / "broken", stratified=stratified, optimizer=optimizer, init=99)
     torch.rand(17)
-    again.fit()
+    again.fit(progress=False)
     assert again.step == 12
     assert_same(everything(straight), everything(again))
     for a, b in zip(straight.model.parameters(), again.model.parameters(), strict=True):
@@ -341,7 +344,7 @@ def test_going_on_gives_the_same_bits(tmp_path: Path, stratified: bool, optimize
 
 def test_the_model_holds_the_average_in_the_end(tmp_path: Path) -> None:
     trainer = make(tmp_path)
-    trainer.fit()
+    trainer.fit(progress=False)
     state = load_checkpoint(latest_checkpoint(trainer.checkpoints))  # type: ignore[arg-type]
     assert trainer.model.network is trainer.bare
     assert not trainer.model.training
@@ -351,35 +354,35 @@ def test_the_model_holds_the_average_in_the_end(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
-    make(tmp_path).fit()
+    make(tmp_path).fit(progress=False)
     spy = Spy()
     trainer = make(tmp_path, objective=spy, init=5)
-    trainer.fit()
+    trainer.fit(progress=False)
     assert spy.calls == []
     state = load_checkpoint(latest_checkpoint(tmp_path / "checkpoints"))  # type: ignore[arg-type]
     assert torch.equal(trainer.model.network.input.weight, state["ema"]["input.weight"])
 
 
 def test_more_steps_continue_the_stream_of_batches(tmp_path: Path) -> None:
-    make(tmp_path).fit()
+    make(tmp_path).fit(progress=False)
     spy, straight = Spy(), Spy()
-    make(tmp_path, objective=spy, steps=15).fit()
-    make(tmp_path / "straight", objective=straight, steps=15).fit()
+    make(tmp_path, objective=spy, steps=15).fit(progress=False)
+    make(tmp_path / "straight", objective=straight, steps=15).fit(progress=False)
     assert len(spy.calls) == 3
     assert all(torch.equal(a.x0, b.x0) for a, b in zip(spy.calls, straight.calls[12:], strict=True))
 
 
 def test_checkpoints_come_and_go(tmp_path: Path) -> None:
-    make(tmp_path, checkpoint_every=3, keep=2, steps=10).fit()
+    make(tmp_path, checkpoint_every=3, keep=2, steps=10).fit(progress=False)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["step-000000009.pt", "step-000000010.pt"]
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
-    make(tmp_path).fit()
+    make(tmp_path).fit(progress=False)
     before = (tmp_path / "checkpoints" / "step-000000012.pt").read_bytes()
     with pytest.raises(ValueError, match="step-000000012.pt does not fit this configuration") as error:
-        make(tmp_path, network=MLP((2,), width=24, blocks=1), steps=20).fit()
+        make(tmp_path, network=MLP((2,), width=24, blocks=1), steps=20).fit(progress=False)
     assert "\n" not in str(error.value)
     assert (tmp_path / "checkpoints" / "step-000000012.pt").read_bytes() == before
 
@@ -394,7 +397,7 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, optimizer: Op
     spy = Spy(lambda step: bad if step in spoiled else 1.0)
     log = Recorder()
     trainer = make(tmp_path, objective=spy, optimizer=optimizer, loggers=[log], log_every=1)
-    trainer.fit()
+    trainer.fit(progress=False)
     assert trainer.skipped == 4
     state = load_checkpoint(latest_checkpoint(tmp_path / "checkpoints"))  # type: ignore[arg-type]
     assert state["skipped"] == 4
@@ -413,7 +416,7 @@ def test_fused_optimisers_skip_as_others_do(tmp_path: Path, fused: Optimizer, pl
         # The first step too: the optimiser has no state yet then.
         spy = Spy(lambda step: math.nan if step in (0, 1, 6) else 1.0)
         trainer = make(tmp_path / name, objective=spy, optimizer=optimizer)
-        trainer.fit()
+        trainer.fit(progress=False)
         weights.append(torch.cat([p.detach().flatten() for p in trainer.bare.parameters()]))
     # The same arithmetic in another order: float32 round-off over nine steps of size 1e-2.
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-5)
@@ -421,10 +424,10 @@ def test_fused_optimisers_skip_as_others_do(tmp_path: Path, fused: Optimizer, pl
 
 def test_losses_that_are_skipped_are_not_in_the_mean(tmp_path: Path) -> None:
     clean, spoiled = Recorder(), Recorder()
-    make(tmp_path / "a", loggers=[clean], log_every=1, steps=3).fit()
+    make(tmp_path / "a", loggers=[clean], log_every=1, steps=3).fit(progress=False)
     make(
         tmp_path / "b", objective=Spy(lambda s: math.nan if s == 3 else 1.0), loggers=[spoiled], log_every=4, steps=4
-    ).fit()
+    ).fit(progress=False)
     assert spoiled.lines[0]["loss"] == pytest.approx(sum(line["loss"] for line in clean.lines) / 3, rel=1e-5)
 
 
@@ -436,7 +439,7 @@ def test_too_many_in_a_row_end_the_training(tmp_path: Path, optimizer: Optimizer
         tmp_path, objective=spy, optimizer=optimizer, loggers=[log], steps=100, checkpoint_every=5, log_every=10
     )
     with pytest.raises(TrainingFailed, match=r"not finite in the 20 steps up to step 30; loss by log-SNR \[") as error:
-        trainer.fit()
+        trainer.fit(progress=False)
     assert len(spy.calls) == 30
     text = str(error.value)
     assert "\n" not in text
@@ -452,20 +455,20 @@ def test_too_many_in_a_row_end_the_training(tmp_path: Path, optimizer: Optimizer
     assert log.lines[-1]["skipped"] == 20
     # What was wrong put right, training goes on from there.
     again = make(tmp_path, optimizer=optimizer, steps=12)
-    again.fit()
+    again.fit(progress=False)
     assert again.step == 12
 
 
 def test_failure_before_the_first_checkpoint(tmp_path: Path) -> None:
     trainer = make(tmp_path, objective=Spy(lambda step: math.nan), max_skipped=3)
     with pytest.raises(TrainingFailed, match="up to step 3; .*no checkpoint had been written yet"):
-        trainer.fit()
+        trainer.fit(progress=False)
     assert latest_checkpoint(trainer.checkpoints) is None
 
 
 def test_a_good_step_starts_the_count_again(tmp_path: Path) -> None:
     trainer = make(tmp_path, objective=Spy(lambda step: math.nan if step % 3 else 1.0), max_skipped=3)
-    trainer.fit()
+    trainer.fit(progress=False)
     assert trainer.skipped == 8
 
 
@@ -478,24 +481,24 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, number: int) -> None:
     straight = make(tmp_path / "straight")
-    straight.fit()
+    straight.fit(progress=False)
     handlers = [signal.getsignal(s) for s in SIGNALS]
     trainer = make(tmp_path / "run", loggers=[Recorder(7, lambda: interrupt(number))], log_every=1)
     with pytest.raises(Interrupted, match="interrupted at step 7") as stop:
-        trainer.fit()
+        trainer.fit(progress=False)
     assert (stop.value.signum, stop.value.step) == (number, 7)
     assert [signal.getsignal(s) for s in SIGNALS] == handlers
     assert [path.name for path in trainer.checkpoints.iterdir()] == ["step-000000007.pt"]
     again = make(tmp_path / "run", init=3)
-    again.fit()
+    again.fit(progress=False)
     assert_same(everything(straight), everything(again))
 
 
 def test_a_signal_at_the_last_step_is_not_forgotten(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="interrupted at step 12"):
-        make(tmp_path, loggers=[Recorder(12, lambda: interrupt(signal.SIGTERM))], log_every=1).fit()
+        make(tmp_path, loggers=[Recorder(12, lambda: interrupt(signal.SIGTERM))], log_every=1).fit(progress=False)
     again = make(tmp_path)
-    again.fit()
+    again.fit(progress=False)
     assert again.step == 12
 
 
@@ -507,7 +510,7 @@ def test_signals_that_come_repeatedly_do_not_hasten_the_end(tmp_path: Path, numb
         interrupt(number)
 
     with pytest.raises(Interrupted, match="interrupted at step 7") as stop:
-        make(tmp_path, loggers=[Recorder(7, some)], log_every=1).fit()
+        make(tmp_path, loggers=[Recorder(7, some)], log_every=1).fit(progress=False)
     assert stop.value.signum == signal.SIGINT
     assert latest_checkpoint(tmp_path / "checkpoints") is not None
 
@@ -525,7 +528,7 @@ def test_what_is_ignored_stays_ignored(tmp_path: Path, handler_of: Callable[[int
     """SIGHUP under nohup."""
     handler_of(signal.SIGHUP, signal.SIG_IGN)
     trainer = make(tmp_path, loggers=[Recorder(7, lambda: interrupt(signal.SIGHUP))], log_every=1)
-    trainer.fit()
+    trainer.fit(progress=False)
     assert trainer.step == 12
 
 
@@ -550,7 +553,7 @@ def test_a_handler_of_somebody_else_is_called_with_a_checkpoint_written(
     at = [Recorder(5, lambda: interrupt(signal.SIGTERM)), Recorder(8, both)]
     trainer = make(tmp_path, loggers=at, log_every=1)
     with pytest.raises(SystemExit, match="144"):
-        trainer.fit()
+        trainer.fit(progress=False)
     five, eight = "step-000000005.pt", "step-000000008.pt"
     assert found == [(signal.SIGTERM, [five]), (signal.SIGTERM, [five, eight]), (signal.SIGUSR2, [five, eight])]
     assert signal.getsignal(signal.SIGTERM) is handler
@@ -559,15 +562,15 @@ def test_a_handler_of_somebody_else_is_called_with_a_checkpoint_written(
 def test_the_same_trainer_can_go_on_after_a_signal(tmp_path: Path) -> None:
     trainer = make(tmp_path, loggers=[Recorder(7, interrupt)], log_every=1)
     with pytest.raises(Interrupted):
-        trainer.fit()
-    trainer.fit()
+        trainer.fit(progress=False)
+    trainer.fit(progress=False)
     assert trainer.step == 12
 
 
 def test_handlers_are_restored_after_an_error(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(RuntimeError, match="crash"):
-        make(tmp_path, loggers=[Recorder(2, lambda: raise_(RuntimeError("crash")))], log_every=1).fit()
+        make(tmp_path, loggers=[Recorder(2, lambda: raise_(RuntimeError("crash")))], log_every=1).fit(progress=False)
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -577,14 +580,14 @@ def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
         interrupt()
 
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path, loggers=[Recorder(7, twice)], log_every=1).fit()
+        make(tmp_path, loggers=[Recorder(7, twice)], log_every=1).fit(progress=False)
     assert latest_checkpoint(tmp_path / "checkpoints") is None
 
 
 def test_an_interrupt_among_skipped_steps_leaves_what_it_says(tmp_path: Path) -> None:
     spy = Spy(lambda step: math.nan if step >= 4 else 1.0)
     with pytest.raises(Interrupted) as stop:
-        make(tmp_path, objective=spy, loggers=[Recorder(7, interrupt)], log_every=1).fit()
+        make(tmp_path, objective=spy, loggers=[Recorder(7, interrupt)], log_every=1).fit(progress=False)
     latest = latest_checkpoint(tmp_path / "checkpoints")
     assert latest is not None
     state = load_checkpoint(latest)
@@ -605,25 +608,25 @@ def test_outside_the_main_thread_there_are_no_signals(tmp_path: Path) -> None:
 
 def test_the_one_before_a_damaged_checkpoint_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     straight = make(tmp_path / "straight")
-    straight.fit()
+    straight.fit(progress=False)
     trainer = make(tmp_path / "run", checkpoint_every=5, keep=2)
-    trainer.fit()
+    trainer.fit(progress=False)
     newest = trainer.checkpoints / "step-000000012.pt"
     content = newest.read_bytes()
     newest.write_bytes(content[: len(content) // 2])
     again = make(tmp_path / "run", init=7, keep=1)
     with caplog.at_level(logging.WARNING):
-        again.fit()
+        again.fit(progress=False)
     (record,) = caplog.records
     text = record.getMessage()
-    assert text == f"{newest} is damaged and was set aside as {newest.name}.damaged: going on from step-000000010.pt"
+    assert text == f"{newest} is damaged and was set aside as {newest.name}.damaged: resuming from step-000000010.pt"
     assert_same(everything(straight), everything(again))
     names = sorted(path.name for path in again.checkpoints.iterdir())
     assert names == ["step-000000012.pt", "step-000000012.pt.damaged"]
     # No other is left: nothing begins anew without a word.
     newest.write_bytes(b"")
     with pytest.raises(CheckpointError, match="cannot be read as a checkpoint.* there is no other: restore one"):
-        make(tmp_path / "run").fit()
+        make(tmp_path / "run").fit(progress=False)
     assert newest.read_bytes() == b""
 
 
@@ -693,7 +696,7 @@ DOCTORED = {
 @pytest.mark.parametrize("message", DOCTORED)
 def test_what_does_not_fit_is_refused_before_it_is_used(tmp_path: Path, message: str) -> None:
     trainer = make(tmp_path)
-    trainer.fit()
+    trainer.fit(progress=False)
     path = trainer.checkpoints / "step-000000012.pt"
     state = load_checkpoint(path)
     DOCTORED[message](state)
@@ -704,7 +707,7 @@ def test_what_does_not_fit_is_refused_before_it_is_used(tmp_path: Path, message:
     again = make(tmp_path, objective=spy, steps=15)
     before = [p.detach().clone() for p in again.bare.parameters()]
     with pytest.raises(ValueError, match="does not fit this configuration") as error:
-        again.fit()
+        again.fit(progress=False)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert spy.calls == []
@@ -742,21 +745,21 @@ def test_other_optimisers_and_unused_parameters_go_on(tmp_path: Path, optimizer:
         for last in steps:
             torch.manual_seed(0)
             trainer = make(tmp_path / name, network=Unused(), optimizer=optimizer, steps=last, final_lr=1, warmup=0)
-            trainer.fit()
+            trainer.fit(progress=False)
         results.append({k: v for k, v in everything(trainer).items() if not k.startswith("/log")})
     assert_same(*results)
 
 
 def test_checkpoints_of_older_versions_are_taken(tmp_path: Path) -> None:
-    make(tmp_path / "straight").fit()
+    make(tmp_path / "straight").fit(progress=False)
     trainer = make(tmp_path / "old", steps=5, final_lr=1)
-    trainer.fit()
+    trainer.fit(progress=False)
     path = trainer.checkpoints / "step-000000005.pt"
     state = load_checkpoint(path)
     old = ("step", "network", "ema", "optimizer", "seconds", "skipped")
     torch.save({"format": "scoresde-checkpoint-1", **{key: state[key] for key in old}}, path)
     again = make(tmp_path / "old", steps=12)
-    again.fit()
+    again.fit(progress=False)
     assert again.step == 12
 
 
@@ -771,10 +774,10 @@ def test_the_log_of_an_interrupted_run_is_that_of_an_uninterrupted_one(tmp_path:
 
     settings: dict[str, Any] = {"steps": 20, "log_every": 5}
     straight, broken = Recorder(), Recorder()
-    make(tmp_path / "a", loggers=[straight], objective=Spy(spoiled), **settings).fit()
+    make(tmp_path / "a", loggers=[straight], objective=Spy(spoiled), **settings).fit(progress=False)
     with pytest.raises(Interrupted, match="at step 9"):
-        make(tmp_path / "b", loggers=[broken], objective=Spy(stopped), **settings).fit()
-    make(tmp_path / "b", loggers=[broken], init=9, **settings).fit()
+        make(tmp_path / "b", loggers=[broken], objective=Spy(stopped), **settings).fit(progress=False)
+    make(tmp_path / "b", loggers=[broken], init=9, **settings).fit(progress=False)
     assert [line["step"] for line in broken.lines] == [5, 10, 15, 20]
     for ours, theirs in zip(straight.lines, broken.lines, strict=True):
         for name in ("loss", "grad_norm", "lr", "skipped", "log_snr", "loss_by_log_snr"):
@@ -788,7 +791,9 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     log = Recorder()
     # The new network predicts no noise at all: an error of 1 at each noise level.
     noise = NoisePreconditioning()
-    make(tmp_path, loggers=[log], steps=120, batch_size=128, log_every=40, dropout=0.0, preconditioning=noise).fit()
+    make(tmp_path, loggers=[log], steps=120, batch_size=128, log_every=40, dropout=0.0, preconditioning=noise).fit(
+        progress=False
+    )
     first, *_, last = log.lines
     assert [line["step"] for line in log.lines] == [40, 80, 120]
     assert last["loss"] < 0.7 * first["loss"] < 0.7
@@ -813,12 +818,12 @@ def test_noise_levels_are_means_in_bins() -> None:
 
 
 def test_bfloat16_trains_float32_weights_and_leaves_a_float32_model(tmp_path: Path) -> None:
-    make(tmp_path / "float32", steps=2).fit()  # one process may do both, as a sweep over bf16 does
+    make(tmp_path / "float32", steps=2).fit(progress=False)  # one process may do both, as a sweep over bf16 does
     seen: list[torch.dtype] = []
     network = MLP((2,), width=16, blocks=1)
     network.input.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
     trainer = make(tmp_path / "bf16", network=network, bf16=True)
-    trainer.fit()
+    trainer.fit(progress=False)
     assert set(seen) == {torch.bfloat16}
     assert trainer.skipped == 0
     assert {p.dtype for p in trainer.bare.parameters()} == {torch.float32}
@@ -837,7 +842,7 @@ def test_compiled_networks_train_alike(tmp_path: Path, monkeypatch: pytest.Monke
     weights = []
     for compiled in (False, True):
         trainer = make(tmp_path / str(compiled), compile=compiled, dropout=0.0, steps=3)
-        trainer.fit()
+        trainer.fit(progress=False)
         weights.append(everything(trainer))
         # Likelihoods differentiate through the network in ways that a compiled one does not take.
         assert trainer.bare._compiled_call_impl is None
@@ -854,7 +859,9 @@ def test_channels_last_changes_the_layout_alone(tmp_path: Path) -> None:
     for network, flag in zip(networks, (False, True), strict=True):
         log = Recorder()
         settings: dict[str, Any] = {"steps": 3, "batch_size": 8, "log_every": 1, "channels_last": flag}
-        make(tmp_path / str(flag), data=data, network=network, loggers=[log], optimizer=sgd, **settings).fit()
+        make(tmp_path / str(flag), data=data, network=network, loggers=[log], optimizer=sgd, **settings).fit(
+            progress=False
+        )
         losses.append([line["loss"] for line in log.lines])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
@@ -879,7 +886,7 @@ def test_two_processes_train_the_weights_of_one(tmp_path: Path) -> None:
     spy = Spy(lambda step: math.nan if step == 2 else 1.0)
     # Not Adam, which makes steps of full size of gradients that are round-off.
     log = Recorder()
-    make(tmp_path / "one", dropout=0.0, objective=spy, optimizer=sgd, loggers=[log], log_every=6).fit()
+    make(tmp_path / "one", dropout=0.0, objective=spy, optimizer=sgd, loggers=[log], log_every=6).fit(progress=False)
     names = [path.name for path in (tmp_path / "two" / "checkpoints").iterdir()]
     assert names == ["step-000000012.pt"]
     one, two = (load_checkpoint(tmp_path / run / "checkpoints" / names[0]) for run in ("one", "two"))
@@ -907,9 +914,9 @@ def _train_in_processes(folder: Path) -> None:
     trainer = make(folder / "two", dropout=0.0, objective=spy, optimizer=sgd, loggers=[log], log_every=6)
     assert trainer.accelerator.num_processes == 2
     if rank == 0:
-        trainer.run_dir.mkdir()
-        log.start(trainer.run_dir, {})
-    trainer.fit()
+        trainer.checkpoints.parent.mkdir()
+        log.start(trainer.checkpoints.parent, {})
+    trainer.fit(progress=False)
     assert trainer.skipped == 1
 
 
@@ -919,13 +926,13 @@ if __name__ == "__main__":
 
 def held_out_losses(run_dir: Path, **options: Any) -> dict[int, float]:
     recorder = Recorder()
-    make(run_dir, loggers=[recorder], **options).fit()
+    make(run_dir, loggers=[recorder], **options).fit(progress=False)
     return {line["step"]: line["held_out_loss"] for line in recorder.lines if "held_out_loss" in line}
 
 
 def test_the_held_out_loss_costs_no_bit_of_the_weights(tmp_path: Path) -> None:
     for held_out in (True, False):
-        make(tmp_path / str(held_out), held_out=held_out, steps=6, log_every=1, dropout=0.2).fit()
+        make(tmp_path / str(held_out), held_out=held_out, steps=6, log_every=1, dropout=0.2).fit(progress=False)
     assert_same(*(everything(make(tmp_path / str(each))) for each in (True, False)))
 
 
@@ -942,8 +949,7 @@ def test_the_held_out_loss_is_that_of_the_present_weights_on_test_data_at_the_sa
     # A new network gives 0, so that the loss of the default objective is that of the identity, known in the mean.
     spy = Spy()
     trainer = make(tmp_path / "b", objective=spy, batch_size=4)
-    trainer.held_out = True
-    loss = trainer._held_out_loss(done=True)["held_out_loss"]
+    loss = HeldOutLoss(trainer.model, trainer.bare, spy, trainer.batches)()
     seen = torch.cat([call.x0 for call in spy.calls])
     assert sorted(seen.tolist()) == sorted(DATA.transform.encode(DATA.test).tolist())
     each = [
@@ -951,6 +957,50 @@ def test_the_held_out_loss_is_that_of_the_present_weights_on_test_data_at_the_sa
     ]
     assert loss == pytest.approx(sum(each) / 2)
     assert trainer.model.network.training
+
+
+def test_a_loop_over_the_steps_trains_as_fit_does(tmp_path: Path) -> None:
+    log = Recorder()
+    fitted = make(tmp_path / "fitted", loggers=[log], log_every=1)
+    fitted.fit(progress=False)
+    trainer = make(tmp_path / "looped")
+    steps = []
+    for step in trainer.steps():
+        assert trainer.model.training
+        assert trainer.step == step.step
+        steps.append(step)
+    assert [step.step for step in steps] == [line["step"] for line in log.lines] == list(range(1, 13))
+    for name, key in (("loss", "loss"), ("grad_norm", "grad_norm"), ("lr", "lr")):
+        assert [float(getattr(step, name)) for step in steps] == [line[key] for line in log.lines]
+    assert not any(step.skipped for step in steps)
+    assert 0 < steps[0].seconds < steps[-1].seconds <= trainer.seconds
+    # The average is in the model, and nothing was written.
+    assert not trainer.model.training
+    assert_same(*(each.model.state_dict() for each in (fitted, trainer)))
+    assert not (tmp_path / "looped").exists()
+
+
+def test_a_loop_that_is_left_resumes_where_it_was(tmp_path: Path) -> None:
+    whole, parts = make(tmp_path / "whole"), make(tmp_path / "parts")
+    whole.fit(progress=False)
+    for step in parts.steps():
+        if step.step == 5:
+            break
+    seconds = parts.seconds
+    assert parts.seconds == seconds
+    parts.save()
+    assert parts.model.training
+    assert [step.step for step in parts.steps()] == list(range(6, 13))
+    assert_same(*(each.model.state_dict() for each in (whole, parts)))
+    # So does another trainer, from the checkpoint.
+    again = make(tmp_path / "parts", init=9)
+    assert next(again.steps()).step == 6
+
+
+def test_a_step_that_is_skipped_says_so(tmp_path: Path) -> None:
+    steps = list(make(tmp_path, objective=Spy(lambda step: math.nan if step == 1 else 1.0), steps=3).steps())
+    assert [bool(step.skipped) for step in steps] == [False, True, False]
+    assert [math.isfinite(step.loss) for step in steps] == [True, False, True]
 
 
 def test_more_samples_in_a_batch_than_there_are_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -977,7 +1027,6 @@ def test_each_entry_of_the_log_is_a_line_where_there_is_no_bar(tmp_path: Path, m
     lines: list[str] = []
     monkeypatch.setattr(progress, "say", lines.append)
     trainer = make(tmp_path, steps=4, log_every=2, objective=Spy(lambda step: math.nan if step == 1 else 1.0))
-    trainer.progress = True
     trainer.fit()
     first, last = lines
     assert re.fullmatch(

@@ -1,0 +1,118 @@
+"""Training batches, in which everything random is a function of the seed, the step and the sample's index in the batch.
+
+So a resumed run has the batches that it would have had without the interruption, and several processes draw the
+numbers that one would, dropout apart.
+"""
+
+from typing import NamedTuple
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from scoresde.data import Data, batch_indices
+from scoresde.numerics.random import SampleNoise, Stream
+from scoresde.training.options import Training
+
+__all__ = ["Batch", "Batches"]
+
+# Batches of held-out samples in the held-out loss.
+_HELD_OUT_BATCHES = 2
+
+
+class Batch(NamedTuple):
+    """One process's part of a training batch, on its device.
+
+    Attributes:
+        x0: `(B, ...)` samples in model space.
+        u: `(B,)` float64 uniform numbers in [0, 1) from which the objective takes the times.
+        noise: `(B, ...)` standard normal noise ε.
+        conditions: `labels` `(B,)` for a model with classes, else nothing.
+        generator: Generator for objectives that draw more, seeded anew for each step.
+    """
+
+    x0: Tensor
+    u: Tensor
+    noise: Tensor
+    conditions: dict[str, Tensor]
+    generator: torch.Generator
+
+
+class Batches:
+    """The batches of a data set.
+
+    Args:
+        data: Data set, whose samples and labels are in memory.
+        options: Options of training.
+        processes: This process's device, and its rank among those that share a batch.
+        conditional: Whether the model takes labels.
+    """
+
+    def __init__(self, data: Data, options: Training, processes: PartialState, conditional: bool) -> None:
+        self.data, self.options, self.processes, self.conditional = data, options, processes, conditional
+        self._dequantise = data.transform.levels is not None and options.dequantise
+
+    def __call__(self, step: int) -> Batch:
+        """Part of the batch of `step` (0, 1, ...) that is this process's; it also seeds torch's own generator."""
+        options, device = self.options, self.processes.device
+        rank, world = self.processes.process_index, self.processes.num_processes
+        chosen = batch_indices(len(self.data.train), options.batch_size, step, options.seed)[rank::world]
+        index = torch.arange(options.batch_size)[rank::world]
+        noise = SampleNoise(
+            options.seed, step * options.batch_size + index, self.data.shape, device=device, stream=Stream.BATCH_NOISE
+        )
+        raw = self.data.train[chosen].to(device, non_blocking=True)
+        x0 = self.data.transform.encode(raw, noise.uniform() if self._dequantise else None)
+        if options.channels_last and x0.ndim == 4:
+            x0 = x0.contiguous(memory_format=torch.channels_last)
+        epsilon = noise()
+        seed = _step_seed(options.seed, step)
+        if options.stratified:
+            start = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            u = (start + index.double() / options.batch_size) % 1
+        else:
+            u = SampleNoise(
+                options.seed, step * options.batch_size + index, (1,), torch.float64, stream=Stream.BATCH_TIMES
+            ).uniform()[:, 0]
+        conditions = self._conditions(self.data.train_labels, chosen)
+        # For dropout, and for objectives that draw projections.
+        torch.manual_seed(seed + rank)
+        generator = torch.Generator(device).manual_seed(seed + rank)
+        return Batch(x0, u.to(device), epsilon, conditions, generator)
+
+    def held_out(self) -> list[Batch]:
+        """Batches of test data for the held-out loss, the same whenever they are asked for."""
+        options, device = self.options, self.processes.device
+        order = torch.randperm(len(self.data.test), generator=torch.Generator().manual_seed(options.seed))
+        chosen = order[: _HELD_OUT_BATCHES * options.batch_size]
+        noise = SampleNoise(
+            options.seed, torch.arange(len(chosen)), self.data.shape, device=device, stream=Stream.HELD_OUT_NOISE
+        )
+        # Stratified like the batches; a draw of their own would let the curve jump.
+        u = (torch.arange(len(chosen), dtype=torch.float64) + 0.5) / len(chosen)
+        u = u[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(options.seed))].to(device)
+        raw = self.data.test[chosen].to(device)
+        x0 = self.data.transform.encode(raw, noise.uniform() if self._dequantise else None)
+        epsilon, conditions = noise(), self._conditions(self.data.test_labels, chosen)
+        parts = [slice(start, start + options.batch_size) for start in range(0, len(x0), options.batch_size)]
+        return [
+            Batch(
+                x0[rows],
+                u[rows],
+                epsilon[rows],
+                {name: value[rows] for name, value in conditions.items()},
+                torch.Generator(device).manual_seed(options.seed),
+            )
+            for rows in parts
+        ]
+
+    def _conditions(self, labels: Tensor | None, chosen: Tensor) -> dict[str, Tensor]:
+        if not self.conditional:
+            return {}
+        assert labels is not None
+        return {"labels": labels[chosen].to(self.processes.device)}
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """A seed for a step: neighbours must not look alike, and seed + step would repeat."""
+    return int(SampleNoise(seed, torch.tensor([step]), (1,), torch.float64, stream=Stream.STEP_SEED).seeds())

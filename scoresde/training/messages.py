@@ -1,0 +1,60 @@
+"""Lines and messages about training."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scoresde.data import Data
+from scoresde.score import NetworkScore
+from scoresde.training.options import Training
+
+__all__ = ["failure", "log_line", "opening"]
+
+
+def opening(
+    model: NetworkScore, data: Data, options: Training, device: torch.device, run_dir: Path | None = None
+) -> str:
+    """One line on what is about to be trained: data, SDE, network and its size, steps, device, seed, directory."""
+    network = model.unwrapped
+    parts = [
+        f"training on {data.name} ({len(data.train)} samples of shape {data.shape})",
+        type(model.sde).__name__,
+        f"{type(network).__name__} of {sum(p.numel() for p in network.parameters()):,} parameters",
+        f"{options.steps} steps of {options.batch_size} samples",
+        str(device),
+        f"seed {options.seed}",
+        *([] if run_dir is None else [str(run_dir)]),
+    ]
+    return ", ".join(parts)
+
+
+def log_line(entry: Mapping[str, Any], skipped: int) -> str:
+    """An entry of the log in one line, with the number of steps skipped since the one before."""
+    held_out = f", held-out loss {entry['held_out_loss']:.4f}" if "held_out_loss" in entry else ""
+    lost = f", {skipped} skipped (NaN or infinite)" if skipped else ""
+    return (
+        f"loss {entry['loss']:.4f}{held_out}, lr {entry['lr']:.3g}, grad norm {entry['grad_norm']:.3g}{lost}, "
+        f"{entry['steps_per_second']:.3g} steps/s"
+    )
+
+
+def failure(
+    step: int, options: Training, centres: Sequence[float], curve: Sequence[float], checkpoint: Path | None
+) -> str:
+    """Message of a training that fails, as too many of its steps were skipped.
+
+    Args:
+        step: Number of the last step.
+        options: Options of training.
+        centres: Centres of bins of λ.
+        curve: Mean losses in these bins.
+        checkpoint: Newest checkpoint, if there is one.
+    """
+    worst = ", ".join(f"{c:.1f}: {v:.3g}" for c, v in zip(centres, curve, strict=True))
+    return (
+        f"the loss was not finite in the {options.max_skipped} steps up to step {step}; loss by "
+        f"log-SNR [{worst}]; lower optimizer.lr or training.clip, or turn training.bf16 off; "
+        + (f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint had been written yet")
+    )

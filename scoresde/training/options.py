@@ -1,0 +1,66 @@
+"""Options of training, as `conf/training` has them."""
+
+import math
+from dataclasses import dataclass, field
+
+from scoresde.options.settings import option_problems
+from scoresde.training.ema import PowerFunction, Profile
+
+__all__ = ["Training"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Options of training.
+
+    Args:
+        steps: Optimiser steps in all.
+        batch_size: Samples per step, over all processes.
+        warmup: Steps over which the learning rate rises to its peak.
+        final_lr: Learning rate at the end, as a fraction of its peak; it falls along a cosine.
+        clip: Largest norm of the gradient; null for no clipping.
+        ema: Profile of the moving average of the weights.
+        stratified: Spread the noise levels of a batch evenly (Kingma et al. 2021, appendix I.1).
+        dequantise: Add uniform noise to discrete data; else the cells' centres are the data.
+        bf16: Run the network in bfloat16 by autocast.
+        compile: `torch.compile` the network.
+        channels_last: Keep images in the channels-last layout.
+        seed: Seed of everything random.
+        log_every: Steps between entries of the log.
+        checkpoint_every: Steps between checkpoints; null for one at the end only.
+        keep: Number of checkpoints that are kept.
+        max_skipped: Number of non-finite steps in a row after which training fails.
+
+    Raises:
+        ValueError: An option out of its range.
+    """
+
+    steps: int = 1400
+    batch_size: int = 64
+    warmup: int = 100
+    final_lr: float = 0.0
+    clip: float | None = 5.0
+    ema: Profile = field(default_factory=PowerFunction)
+    stratified: bool = True
+    dequantise: bool = True
+    bf16: bool = False
+    compile: bool = False
+    channels_last: bool = False
+    seed: int = 0
+    log_every: int = 50
+    checkpoint_every: int | None = 500
+    keep: int = 2
+    max_skipped: int = 20
+
+    def __post_init__(self) -> None:
+        for problem in option_problems("training", vars(self), prefix="training."):
+            raise ValueError(problem)
+        if not isinstance(self.ema, Profile):
+            raise ValueError(f"training.ema is {self.ema!r}, expected a profile such as HalfLife")
+
+    def lr_factor(self, step: int) -> float:
+        """Learning rate of `step` (0, 1, ...) as a fraction of its peak: linear warm-up, then a cosine."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
