@@ -32,7 +32,7 @@ from scoresde.metrics.evaluate import FEWEST
 from scoresde.metrics.features import FeatureMap, as_features, paired_features
 from scoresde.metrics.units import require_same_units
 from scoresde.sampling import Adaptive, ExplicitTimes, Noise, Sampler, Solver
-from scoresde.score import ScoreModel, in_model_space
+from scoresde.score import Conditions, ScoreModel, in_model_space
 
 __all__ = ["Comparison", "Trial", "ignores_steps", "quality", "root_mean_square"]
 
@@ -215,7 +215,7 @@ class Comparison:
         """One start twice, in one batch: the two have different noise, if any."""
         times = sampler.grid(self.model.sde, self.model.statistics)
         x = self.starts(seed, float(times[0]))[:1]
-        cond = {k: torch.cat((v, v)) if isinstance(v, Tensor) and v.ndim else v for k, v in self._first(1).items()}
+        cond = self._first(1).repeat(2)
         options: dict[str, Any] = {"seed": seed, **cond}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of samples that stopped, which will be said of all
@@ -285,9 +285,9 @@ class Comparison:
             self.model.denoise(x, torch.tensor(self.model.sde.t_max, dtype=torch.float64), **self._first(size))
         self._warm = True
 
-    def _first(self, size: int) -> dict[str, Any]:
+    def _first(self, size: int) -> Conditions:
         """The conditions of the first samples."""
-        return {k: v[:size] if isinstance(v, Tensor) and v.ndim else v for k, v in self.cond.items()}
+        return self.cond.rows(0, size)
 
     # -- what the figures are of ------------------------------------------------------------------------
 

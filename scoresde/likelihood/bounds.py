@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.likelihood.density import check, mean_and_error
+from scoresde.likelihood.density import check_batch, mean_and_error
 from scoresde.likelihood.flow import Flow, LikelihoodError
 from scoresde.likelihood.scaling import CovarianceScaling, ScalarScaling, Scaling, Spread
 from scoresde.numerics.html import mean_with_error, rms, table
@@ -242,7 +242,7 @@ class _Path:
         first: int,
         batch_size: int | None,
     ) -> None:
-        x = check(model, x, cond, prior)
+        x, conditions = check_batch(model, x, cond, prior)
         if draws < 1:
             raise ValueError(f"draws is {draws}, expected at least 1")
         if evaluations >= _TERMS:
@@ -251,7 +251,7 @@ class _Path:
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         scaling = CovarianceScaling() if scaling is None else scaling
-        self.flow = Flow(model, x.shape, cond, t_min, t_max, LogSNR(), scaling, x.device)
+        self.flow = Flow(model, x.shape, conditions, t_min, t_max, LogSNR(), scaling, x.device)
         self.draws, self.evaluations, self.seed, self.first = draws, evaluations, seed, first
         self.size = self.flow.size
         self.indices = torch.arange(first, first + len(x))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.likelihood.density import check, state_dtype, tolerance_of
+from scoresde.likelihood.density import check_batch, state_dtype, tolerance_of
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.scaling import Scaling
 from scoresde.numerics.tableaus import DORMAND_PRINCE, EmbeddedPair
@@ -43,8 +43,8 @@ def encode(
 
     In the dtype of x, float32 at least. Args, and errors raised, are those of `log_likelihood`.
     """
-    x = check(model, x, cond)
-    flow = Flow(model, x.shape, cond, t_min, t_max, variable, scaling, x.device)
+    x, conditions = check_batch(model, x, cond)
+    flow = Flow(model, x.shape, conditions, t_min, t_max, variable, scaling, x.device)
     return _carried(flow, model.to_model_space(x), rtol, atol, method, batch_size, back=False)
 
 
@@ -65,8 +65,8 @@ def decode(
     **cond: Any,
 ) -> Tensor:
     """The data `(B, ...)` at t_min of a code z `(B, ...)` at t_max; the inverse of `encode` to the tolerance."""
-    z = check(model, z, cond)
-    flow = Flow(model, z.shape, cond, t_min, t_max, variable, scaling, z.device)
+    z, conditions = check_batch(model, z, cond)
+    flow = Flow(model, z.shape, conditions, t_min, t_max, variable, scaling, z.device)
     return _carried(flow, z, rtol, atol, method, batch_size, back=True)
 
 
@@ -124,29 +124,19 @@ def interpolate(model: ScoreModel, a: Tensor, b: Tensor, steps: int = 8, **optio
     if steps < 2:
         raise ValueError(f"steps is {steps}, expected at least 2, the ends")
     cond = {k: v for k, v in options.items() if k not in _OPTIONS}
-    a, b = check(model, a, cond), check(model, b, cond)
-    options |= cond
+    (a, conditions), (b, _) = check_batch(model, a, cond), check_batch(model, b, cond)
+    options = {k: v for k, v in options.items() if k in _OPTIONS}
     count, shape, t_max = len(a), a.shape[1:], options.get("t_max")
     # In float64, so that no code is rounded.
-    u, v = encode(model, torch.cat((a.double(), b.double())), **_repeated(options, count, 2)).flatten(1).split(count)
+    u, v = encode(model, torch.cat((a.double(), b.double())), **conditions.repeat(2), **options).flatten(1).split(count)
     centre = torch.zeros_like(u[0])
     if model.statistics is not None:
         alpha = model.sde.alpha(torch.tensor(model.sde.t_noise() if t_max is None else t_max, dtype=torch.float64))
         centre = (alpha * model.statistics.mean.double().cpu()).flatten().to(u)
     share = torch.linspace(0, 1, steps, dtype=torch.float64, device=u.device)
     codes = (centre + _between(u - centre, v - centre, share)).flatten(0, 1).reshape(-1, *shape)
-    x = decode(model, codes, **_repeated(options, count, steps, each=True))
+    x = decode(model, codes, **conditions.repeat(steps, each=True), **options)
     return x.reshape(count, steps, *shape).to(torch.promote_types(state_dtype(a), b.dtype))
-
-
-def _repeated(options: dict[str, Any], count: int, times: int, each: bool = False) -> dict[str, Any]:
-    """Conditions of length `count` for a batch repeated as a whole, or each sample on its own."""
-    rows = torch.arange(count)
-    rows = rows.repeat_interleave(times) if each else rows.repeat(times)
-    return {
-        k: v[rows.to(v.device)] if isinstance(v, Tensor) and v.ndim and len(v) == count else v
-        for k, v in options.items()
-    }
 
 
 def _between(u: Tensor, v: Tensor, share: Tensor) -> Tensor:

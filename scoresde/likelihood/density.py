@@ -10,7 +10,7 @@ no step size, and every node has probes of its own.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from scoresde.numerics.ode import Status
 from scoresde.numerics.tableaus import DORMAND_PRINCE, EmbeddedPair
 from scoresde.numerics.trace import Divergence, Hutchinson
 from scoresde.progress import Progress
-from scoresde.score import ScoreModel
+from scoresde.score import Conditions, ScoreModel
 from scoresde.sde.coordinates import Coordinate
 
 __all__ = ["LogLikelihood", "log_likelihood", "mean_and_error"]
@@ -135,7 +135,7 @@ def log_likelihood(
         LikelihoodError: the path of a sample could not be followed, or its divergence is not finite. It holds the
             results of the others.
     """
-    x = check(model, x, cond, prior)
+    x, conditions = check_batch(model, x, cond, prior)
     tolerance = tolerance_of(tol, rtol, atol, x[0].numel())
     if nodes is None:
         nodes = 3 if tolerance.nats is not None and tolerance.nats >= 2e-4 * x[0].numel() else 4
@@ -145,7 +145,7 @@ def log_likelihood(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
     divergence = (Hutchinson() if divergence is None else divergence).for_shape(tuple(x.shape[1:]))
-    flow = Flow(model, x.shape, cond, t_min, t_max, variable, scaling, x.device)
+    flow = Flow(model, x.shape, conditions, t_min, t_max, variable, scaling, x.device)
     with Progress(len(x), "likelihood", "sample", shown=progress) as bar:
 
         def done(rows: Tensor, values: Tensor, stderr: Tensor) -> None:
@@ -198,8 +198,10 @@ def tolerance_of(tol: float | None, rtol: float | None, atol: float | None, size
     return Tolerance(None, 1e-5 if rtol is None else rtol, 1e-5 if atol is None else atol)
 
 
-def check(model: ScoreModel, x: Tensor, cond: dict[str, Any], prior: str = "matched") -> Tensor:
-    """x on the model's device; arrays and lists among the conditions become tensors in place.
+def check_batch(
+    model: ScoreModel, x: Tensor, cond: Mapping[str, Any], prior: str = "matched"
+) -> tuple[Tensor, Conditions]:
+    """x on the model's device, and its conditions.
 
     Raises:
         ValueError: what is not a batch of finite numbers, conditions of another length, or an unknown prior.
@@ -220,8 +222,7 @@ def check(model: ScoreModel, x: Tensor, cond: dict[str, Any], prior: str = "matc
             f"{int(broken[0])}: remove those first"
         )
     x = model.on_device(x)
-    cond.update(model.conditions(cond, len(x), x.device))
-    return x
+    return x, model.conditions(cond, len(x), x.device)
 
 
 def _html(out: LogLikelihood) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.likelihood.density import check
+from scoresde.likelihood.density import check_batch
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.integral import prior_log_prob
 from scoresde.likelihood.scaling import Scaling
@@ -85,14 +85,14 @@ def differentiable_log_prob(
         ValueError: as `log_likelihood`, fewer than 1 step, or a forward-mode divergence.
     """
     x = model.on_device(x)
-    check(model, x.detach(), cond, prior)
+    _, conditions = check_batch(model, x.detach(), cond, prior)
     if steps < 1:
         raise ValueError(f"steps is {steps}, expected at least 1")
     if isinstance(divergence, Exact) and divergence.mode == "forward":
         # torch 2.13 leaves a part of the gradient out where it goes through a layer norm's forward derivative.
         raise ValueError("Exact(mode='forward') gives no gradients that can be relied on: take mode='reverse'")
     chosen = (Hutchinson() if divergence is None else divergence).for_shape(tuple(x.shape[1:]))
-    flow = Flow(model, x.shape, cond, t_min, t_max, variable, scaling, x.device)
+    flow = Flow(model, x.shape, conditions, t_min, t_max, variable, scaling, x.device)
     rows = torch.arange(len(x), device=x.device)
     w = torch.linspace(flow.ends[0], flow.ends[1], steps + 1, dtype=torch.float64, device=x.device)
 

@@ -22,7 +22,7 @@ from scoresde.likelihood.scaling import ScalarScaling, Scaling, log_determinant
 from scoresde.numerics.ode import AcceptedSteps, Solution, integrate
 from scoresde.numerics.tableaus import EmbeddedPair
 from scoresde.numerics.trace import Known
-from scoresde.score import ScoreModel
+from scoresde.score import Conditions, ScoreModel
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR
 
 __all__ = ["Flow", "LikelihoodError", "Tolerance"]
@@ -97,7 +97,7 @@ class Flow:
     Args:
         model: the score model.
         shape: of all samples, `(B, ...)`.
-        cond: conditions; tensors of length B are one for each sample.
+        conditions: conditions of the samples.
         t_min: where the data are; the SDE's `t_min` if not given.
         t_max: where the codes are; the SDE's `t_noise` if not given.
         variable: whose variable is the time: by default log σ̃ for networks, the angle for exact scores.
@@ -109,7 +109,7 @@ class Flow:
         self,
         model: ScoreModel,
         shape: torch.Size,
-        cond: dict[str, Any],
+        conditions: Conditions,
         t_min: float | None = None,
         t_max: float | None = None,
         variable: Coordinate | None = None,
@@ -125,7 +125,7 @@ class Flow:
                 UserWarning,
                 stacklevel=3,
             )
-        self.model, self.shape, self.cond = model, shape, cond
+        self.model, self.shape, self.conditions = model, shape, conditions
         self.t_min = sde.t_min if t_min is None else t_min
         self.t_max = sde.t_noise() if t_max is None else t_max
         if not self.t_min < self.t_max:
@@ -166,10 +166,7 @@ class Flow:
 
     def noise(self, place: _Place, rows: Tensor) -> Callable[[Tensor], Tensor]:
         """x `(b, ...)` ↦ E[ε | x] at the places, for the conditions of the samples."""
-        cond = {
-            k: v[rows.to(v.device)] if isinstance(v, Tensor) and v.ndim and len(v) == self.shape[0] else v
-            for k, v in self.cond.items()
-        }
+        cond = self.conditions.select(rows)
 
         def noise(x: Tensor) -> Tensor:
             # Autocast rounds far above the tolerance, and its casts have no place between derivatives.

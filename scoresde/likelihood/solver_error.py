@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.likelihood.density import check, log_likelihood, tolerance_of
+from scoresde.likelihood.density import check_batch, log_likelihood, tolerance_of
 from scoresde.likelihood.integral import SHIFT
 from scoresde.numerics.trace import Function as Function
 from scoresde.numerics.trace import Hutchinson, Known, Traces
@@ -49,7 +49,7 @@ def solver_error(
     """
     if not 0 < ratio < 1:
         raise ValueError(f"ratio is {ratio}, expected a number between 0 and 1")
-    x = check(model, x, {})
+    x, _ = check_batch(model, x, {})
     allowed = tolerance_of(tol, None, None, x[0].numel()).nats
     assert allowed is not None
     found, truth = (

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scoresde.objectives.base import Loss, Objective, _at_least_float32
-from scoresde.score import NetworkScore, ScoreModel, as_conditions
+from scoresde.score import Conditions, NetworkScore, ScoreModel
 from scoresde.sde import expand_to
 
 __all__ = ["DenoisingScoreMatching"]
@@ -41,16 +41,16 @@ class DenoisingScoreMatching(Objective):
         **cond: Any,
     ) -> Loss:
         sde = model.sde
-        x0, cond = _at_least_float32(x0), as_conditions(cond, len(x0), x0.device)
+        x0, conditions = _at_least_float32(x0), Conditions.of(cond, len(x0), x0.device)
         t, correction, noise = self._draw(model, x0, generator, u, noise)
         x = sde.perturb(x0, t, noise)
         if not isinstance(model, NetworkScore):
-            return self._loss(model, t, correction, _mean_square(model.noise(x, t, **cond) - noise))
+            return self._loss(model, t, correction, _mean_square(model.noise(x, t, **conditions) - noise))
         p, q = model.preconditioning.target(sde, t)
         alpha = sde.alpha(t)
         gain = (alpha / (alpha * q - sde.sigma(t) * p)) ** 2
         target = expand_to(p, x0) * x0 + expand_to(q, x0) * noise
-        error = _mean_square(model.raw(x, t, **cond) - target)
+        error = _mean_square(model.raw(x, t, **conditions) - target)
         return self._loss(model, t, correction, error, gain)
 
 

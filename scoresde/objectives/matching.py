@@ -23,17 +23,17 @@ from scoresde.arguments import checked
 from scoresde.objectives.base import Loss, Objective, _at_least_float32, _normal
 from scoresde.objectives.times import Times
 from scoresde.objectives.weightings import Weighting
-from scoresde.score import ScoreModel, as_conditions
+from scoresde.score import Conditions, ScoreModel
 from scoresde.sde import expand_to
 
 __all__ = ["ImplicitScoreMatching", "SlicedScoreMatching"]
 
 
-def _linearise(model: ScoreModel, x: Tensor, t: Tensor, cond: dict[str, Any]) -> tuple[Tensor, Any]:
+def _linearise(model: ScoreModel, x: Tensor, t: Tensor, conditions: Conditions) -> tuple[Tensor, Any]:
     """ε̂ at x and the function v ↦ (Jᵀv,) with J its Jacobian."""
     # The fused attention kernels have no second derivative.
     with sdpa_kernel(SDPBackend.MATH):
-        value, pull, *_ = torch.func.vjp(lambda y: model.noise(y, t, **cond), x)
+        value, pull, *_ = torch.func.vjp(lambda y: model.noise(y, t, **conditions), x)
     return value, pull
 
 
@@ -64,10 +64,10 @@ class ImplicitScoreMatching(Objective):
         noise: Tensor | None = None,
         **cond: Any,
     ) -> Loss:
-        x0, cond = _at_least_float32(x0), as_conditions(cond, len(x0), x0.device)
+        x0, conditions = _at_least_float32(x0), Conditions.of(cond, len(x0), x0.device)
         t, correction, noise = self._draw(model, x0, generator, u, noise)
         x = model.sde.perturb(x0, t, noise)
-        value, pull = _linearise(model, x, t, cond)
+        value, pull = _linearise(model, x, t, conditions)
         size = x0[0].numel()
         basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, *x.shape[1:])
 
@@ -133,7 +133,7 @@ class SlicedScoreMatching(Objective):
         Raises:
             ValueError: shapes that do not fit.
         """
-        x0, cond = _at_least_float32(x0), as_conditions(cond, len(x0), x0.device)
+        x0, conditions = _at_least_float32(x0), Conditions.of(cond, len(x0), x0.device)
         t, correction, noise = self._draw(model, x0, generator, u, noise)
         if probes is None:
             probes = _normal((self.projections, *x0.shape), x0, generator)
@@ -142,7 +142,7 @@ class SlicedScoreMatching(Objective):
         elif probes.shape[1:] != x0.shape or len(probes) == 0:
             raise ValueError(f"probes have shape {tuple(probes.shape)}, expected (M, {', '.join(map(str, x0.shape))})")
         x = model.sde.perturb(x0, t, noise)
-        value, pull = _linearise(model, x, t, cond)
+        value, pull = _linearise(model, x, t, conditions)
         curvature = torch.func.vmap(lambda v: _dot(pull(v)[0], v))(probes).mean(0)
         square = _dot(value, value) if self.variance_reduced else _projected_square(value, probes)
         sigma = expand_to(model.sde.sigma(t), curvature)

@@ -10,7 +10,6 @@ from scoresde.numerics.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, Embedded
 from scoresde.sampling.slopes import data_std, slope_terms
 from scoresde.sampling.solver import Noise, NonFiniteError, Report, Solver, StoppedError
 from scoresde.score import ScoreModel
-from scoresde.score.bound import for_rows
 from scoresde.sde.coordinates import Angle, Coordinate
 
 __all__ = ["Adaptive"]
@@ -83,7 +82,7 @@ class Adaptive(Solver):
         def field(place: tuple[Tensor, ...], y: Tensor, rows: Tensor) -> Tensor:
             nonlocal batch, within
             if rows is not batch:
-                batch, within = rows, for_rows(model, rows)
+                batch, within = rows, model.for_rows(rows)
             t, norm, on_y, on_noise = place
             eps = within.noise((norm * y).reshape(-1, *shape[1:]), t).flatten(1)
             return torch.addcmul(on_y * y, on_noise, eps)

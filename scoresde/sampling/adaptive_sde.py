@@ -10,7 +10,6 @@ from scoresde.numerics.ode import Status
 from scoresde.sampling.adaptive import check_tolerances, refuse
 from scoresde.sampling.solver import Noise, Report, Solver
 from scoresde.score import ScoreModel
-from scoresde.score.bound import for_rows
 
 __all__ = ["AdaptiveSDE"]
 
@@ -122,7 +121,7 @@ class AdaptiveSDE(Solver):
                 if not len(rows):
                     break
                 path.keep(keep)
-                within = for_rows(model, rows)
+                within = model.for_rows(rows)
         passed, attempts, status = counts
         report = Report(2 * attempts, status, reached)
         for number in range(inner):

@@ -22,7 +22,6 @@ from scoresde.sampling.adams_plan import AdamsStep
 from scoresde.sampling.slopes import data_std, slope_terms
 from scoresde.sampling.solver import Noise, Report, Solver
 from scoresde.score import ScoreModel
-from scoresde.score.bound import for_rows
 from scoresde.sde import SDE
 from scoresde.sde.coordinates import Angle, Coordinate, NoiseLevel
 
@@ -119,7 +118,7 @@ class Picard(Solver):
             place = (torch.arange(len(owner)) + (front - first)[owner]).to(device)
             who = rows[owner].to(device)
             guess = states[place, who]
-            eps = for_rows(model, who).noise(guess.reshape(-1, *shape[1:]), when[place]).flatten(1)
+            eps = model.for_rows(who).noise(guess.reshape(-1, *shape[1:]), when[place]).flatten(1)
             value = torch.addcmul(a[place] * guess, b[place], eps)
 
             # As many states ahead as the next window may need, the last Q standing for those to come.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from scoresde.numerics.trace import Divergence
 from scoresde.sampling.samples import Samples, in_data_space
 from scoresde.sampling.solver import NonFiniteError, Report, Solver
-from scoresde.score.bound import BoundModel, rows_of, where_rows
+from scoresde.score.bound import BoundModel
+from scoresde.score.conditions import Conditions
 
 __all__ = ["Sampler"]
 
@@ -132,7 +133,7 @@ class Sampler:
         if len(shape) < 2 or min(shape) < 1:
             raise ValueError(f"shape is {shape}, expected (B, ...) with at least one sample of at least one element")
         model.check_shape(shape)
-        cond = model.conditions(cond, shape[0], model.device)
+        conditions = model.conditions(cond, shape[0], model.device)
         x_init = None if x_init is None else model.on_device(x_init)
         batch_size = shape[0] if batch_size is None else batch_size
         if batch_size < 1:
@@ -168,7 +169,7 @@ class Sampler:
                 indices = torch.arange(first + start, first + stop)
                 source = SampleNoise if self.noise == "white" else BrownianPath
                 noise = source(seed, indices, shape[1:], dtype, device)
-                bound = BoundModel(model, {k: rows_of(v, start, stop, shape[0]) for k, v in cond.items()})
+                bound = BoundModel(model, conditions.rows(start, stop))
                 if x_init is None:
                     x = _prior(model, noise(), times[0])
                 else:
@@ -184,7 +185,7 @@ class Sampler:
                 report = steps.report
                 if denoise:
                     clean = bound.denoise(x, times[-1])
-                    x = clean if report is None or report.status is None else where_rows(report.status == 0, clean, x)
+                    x = clean if report is None or report.status is None else _where_rows(report.status == 0, clean, x)
                 parts.append(x)
                 if report is not None:
                     reports.append(report)
@@ -198,11 +199,11 @@ class Sampler:
         else:
             self._check(x, None, far)
             samples = Samples(x, nfe, times, joined)
-        samples = replace(samples, labels=cond.get("labels"), info=model.info)
+        samples = replace(samples, labels=conditions.get("labels"), info=model.info)
         if not log_prob:
             return in_data_space(model, samples)
         options = {"divergence": divergence, "tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress}
-        found = _with_log_prob(in_model_space(model), samples, first, options, cond)
+        found = _with_log_prob(in_model_space(model), samples, first, options, conditions)
         return in_data_space(model, found)
 
     def _reported(
@@ -283,7 +284,7 @@ def _distance(model: ScoreModel, x: Tensor, t: Tensor, index: int) -> float:
 
 
 def _with_log_prob(
-    model: ScoreModel, samples: Samples, first: int, options: dict[str, Any], cond: dict[str, Any]
+    model: ScoreModel, samples: Samples, first: int, options: dict[str, Any], conditions: Conditions
 ) -> Samples:
     """The samples with the log-densities of those that arrived."""
     # The likelihood is built on this package.
@@ -296,11 +297,16 @@ def _with_log_prob(
         nothing = torch.full((len(x),), math.nan, dtype=torch.float64, device=x.device)
         return replace(samples, log_prob=nothing, stderr=nothing.clone())
     # One that arrived in the place of those that did not, which are at no data's time.
-    filled = where_rows(arrived, x, x[arrived][:1])
-    found = log_likelihood(model, filled, t_min=float(samples.times[-1]), first=first, **options, **cond)
+    filled = _where_rows(arrived, x, x[arrived][:1])
+    found = log_likelihood(model, filled, t_min=float(samples.times[-1]), first=first, **options, **conditions)
     log_prob, stderr = (torch.where(arrived, v, math.nan) for v in (found.log_prob, found.stderr))
     return replace(samples, log_prob=log_prob, stderr=stderr)
 
 
 def _join(parts: list[Tensor | None]) -> Any:
     return None if parts[0] is None else torch.cat([p for p in parts if p is not None])
+
+
+def _where_rows(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Samples of a where `chosen` `(B,)`, of b elsewhere; a and b are `(B, ...)` or broadcast to it."""
+    return torch.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b)

@@ -19,7 +19,7 @@ from scoresde.sampling.adams_plan import gaussian_prediction
 from scoresde.sampling.grids import DataStraight, ExplicitTimes
 from scoresde.sampling.sampler import Sampler
 from scoresde.sampling.slopes import data_std
-from scoresde.score import ScoreModel
+from scoresde.score import Conditions, ScoreModel
 from scoresde.sde.coordinates import Angle
 
 __all__ = ["PATH", "State", "Steps", "repeated"]
@@ -35,9 +35,10 @@ def _per_sample(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim > 0
 
 
-def repeated(cond: dict[str, Any], count: int) -> dict[str, Any]:
-    """Conditions for `count` starts."""
-    return {k: v[torch.arange(count, device=v.device) % len(v)] if _per_sample(v) else v for k, v in cond.items()}
+def repeated(cond: dict[str, Any], count: int) -> Conditions:
+    """The conditions of `count` starts: the entries of each tensor in turn."""
+    values = {k: v[torch.arange(count, device=v.device) % len(v)] if _per_sample(v) else v for k, v in cond.items()}
+    return Conditions(values, count)
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Steps:
         self.path_times = times[::_KEPT]
         parts = []
         for start in range(0, starts, batch_size):
-            some = {k: v[start : start + batch_size] if _per_sample(v) else v for k, v in self.cond.items()}
+            some = self.cond.rows(start, start + batch_size)
             x = None if x_init is None else x_init[start : start + batch_size].to(dtype)
             size = None if x is not None else (min(batch_size, starts - start), *shape)
             # A sample is a function of the seed and its index: these are far from those that anyone samples with.
@@ -122,12 +123,11 @@ class Steps:
         predict = self.model.prediction(t[None], p[None], q[None])
         alpha, norm = (float(c) for c in self._frame(t))
         x = (norm * y).reshape(len(y), *self.mean.shape) + alpha * self.mean
-        cond = {k: v[rows] if _per_sample(v) else v for k, v in self.cond.items()}
+        cond = self.cond.select(rows)
         parts = []
         for start in range(0, len(x), self.batch_size):
             part = slice(start, start + self.batch_size)
-            some = {k: v[part] if _per_sample(v) else v for k, v in cond.items()}
-            parts.append(predict(x[part], 0, **some))
+            parts.append(predict(x[part], 0, **cond.select(part)))
         return (torch.cat(parts) - float(p) * self.mean).flatten(1)
 
     def _targets(self, times: Tensor) -> Tensor:

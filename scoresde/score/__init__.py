@@ -1,12 +1,15 @@
 """Score models: around networks, exact, and under another SDE."""
 
-from scoresde.score.conditions import as_conditions
+from scoresde.score.bound import BoundModel
+from scoresde.score.conditions import Conditions, as_conditions
 from scoresde.score.exact import EmpiricalScore, GaussianMixtureScore
 from scoresde.score.model import Prediction, ScoreModel
 from scoresde.score.moved import in_model_space, with_sde
 from scoresde.score.network import NetworkScore
 
 __all__ = [
+    "BoundModel",
+    "Conditions",
     "EmpiricalScore",
     "GaussianMixtureScore",
     "NetworkScore",

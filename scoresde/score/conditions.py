@@ -1,5 +1,6 @@
-"""Conditions of a batch, such as class labels: how they are given and checked."""
+"""Conditions of a batch, such as class labels: how they are given, checked, and divided with the batch."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,75 @@ from scoresde.arguments import shown
 from scoresde.data.info import DataInfo
 from scoresde.data.labels import class_index
 
-__all__ = ["as_conditions"]
+__all__ = ["Conditions", "as_conditions"]
+
+
+class Conditions(Mapping[str, Any]):
+    """What each sample of a batch is conditioned on: values by name, as `model.noise(x, t, **conditions)` takes them.
+
+    A tensor with a dimension has one entry for each sample. Any other value holds for all samples.
+
+    >>> batch = Conditions.of({"labels": [0, 1, 2], "scale": 1.5}, count=3)
+    >>> dict(batch.rows(1, 3))
+    {'labels': tensor([1, 2]), 'scale': 1.5}
+    >>> batch.repeat(2)["labels"].tolist(), batch.repeat(2, each=True)["labels"].tolist()
+    ([0, 1, 2, 0, 1, 2], [0, 0, 1, 1, 2, 2])
+
+    Args:
+        values: The values as a model takes them; `Conditions.of` converts and checks what a user gives.
+        count: Number of samples.
+    """
+
+    def __init__(self, values: Mapping[str, Any], count: int) -> None:
+        self._values = dict(values)
+        self.count = count
+
+    @classmethod
+    def of(
+        cls,
+        values: Mapping[str, Any],
+        count: int,
+        device: torch.device | str = "cpu",
+        info: DataInfo | None = None,
+    ) -> "Conditions":
+        """Conditions from keyword arguments; args and errors are those of `as_conditions`."""
+        return cls(as_conditions(dict(values), count, torch.device(device), info), count)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Conditions({', '.join(f'{k}={shown(v)}' for k, v in self.items())}; {self.count} samples)"
+
+    def rows(self, start: int, stop: int) -> "Conditions":
+        """The conditions of the samples from `start` up to `stop`."""
+        return self.select(slice(start, stop))
+
+    def select(self, rows: Tensor | slice) -> "Conditions":
+        """The conditions of some samples.
+
+        Args:
+            rows: Indices `(b,)` in the batch, which may repeat, on any device; or a slice.
+        """
+        count = len(range(self.count)[rows]) if isinstance(rows, slice) else len(rows)
+        return Conditions({name: _entries(value, rows) for name, value in self.items()}, count)
+
+    def repeat(self, times: int, each: bool = False) -> "Conditions":
+        """The conditions of the batch repeated as a whole, or of each sample repeated beside itself."""
+        rows = torch.arange(self.count)
+        return self.select(rows.repeat_interleave(times) if each else rows.repeat(times))
+
+
+def _entries(value: Any, rows: Tensor | slice) -> Any:
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return value
+    return value[rows] if isinstance(rows, slice) else value[rows.to(value.device)]
 
 
 def as_conditions(
@@ -18,10 +87,14 @@ def as_conditions(
 ) -> dict[str, Any]:
     """Conditions with NumPy arrays and lists of numbers as tensors on `device`, integers as int64; others as they are.
 
-    `labels` may also be a single class, which all samples are then of, and names of the classes of `info`.
+    Args:
+        cond: The values by name. `labels` may also be a single class, then that of all samples, and names of classes.
+        count: Number of samples.
+        device: Device of the tensors that are made.
+        info: Facts about the data, with the names of the classes.
 
     Raises:
-        ValueError: a tensor that has not one entry for each of `count` samples, or labels that are no classes.
+        ValueError: A tensor without one entry for each of `count` samples, or labels that are not among the classes.
     """
     found = {}
     for name, value in cond.items():
@@ -41,7 +114,7 @@ def as_conditions(
 
 
 def _as_labels(labels: Any, count: int, device: torch.device, info: DataInfo | None) -> Any:
-    """Class indices `(count,)` int64 of names and of one class for all; what is no class as it is."""
+    """Class indices `(count,)` int64 from names, indices or one class for all; anything else as it is."""
     if isinstance(labels, list | tuple) and labels and all(isinstance(v, str) for v in labels):
         labels = np.asarray(labels)
     if isinstance(labels, str) or (isinstance(labels, np.ndarray) and labels.dtype.kind in "US"):
@@ -68,5 +141,5 @@ def _as_labels(labels: Any, count: int, device: torch.device, info: DataInfo | N
 
 
 def _regular(value: Any) -> bool:
-    """Whether NumPy makes an array of numbers of it."""
+    """True for an array, and for a list that NumPy makes an array of numbers of."""
     return isinstance(value, np.ndarray) or all(isinstance(v, int | float | np.number | np.ndarray) for v in value)

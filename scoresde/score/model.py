@@ -4,7 +4,7 @@ import itertools
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from scoresde.arguments import as_tensor
 from scoresde.data.info import DataInfo
 from scoresde.data.labels import listed
 from scoresde.data.transforms import Identity, Transform
-from scoresde.score.conditions import as_conditions
+from scoresde.score.conditions import Conditions
 from scoresde.sde import SDE, expand_to
 from scoresde.statistics import Statistics
 
@@ -289,14 +289,18 @@ class ScoreModel(nn.Module, ABC):
         """x on the device of the model's network; where it is, for an exact score, which follows it."""
         return x if self.exact else x.to(self.device)
 
-    def conditions(self, cond: dict[str, Any], count: int, device: torch.device) -> dict[str, Any]:
-        """The conditions of `count` samples as the model takes them; see `as_conditions`.
+    def conditions(self, cond: Mapping[str, Any], count: int, device: torch.device) -> Conditions:
+        """The conditions of `count` samples as the model takes them; see `Conditions`.
 
         Raises:
             ValueError: one that the network does not take, such as a misspelt argument, or as `as_conditions`.
         """
         self._check_names(cond)
-        return as_conditions(cond, count, device, self.info)
+        return Conditions.of(cond, count, device, self.info)
+
+    def for_rows(self, rows: Tensor) -> "ScoreModel":
+        """The model for the samples `rows` `(b,)` of its batch, which may repeat; itself if none are bound."""
+        return self
 
     def _check_names(self, cond: Iterable[str]) -> None:
         for child in self.children():

@@ -27,15 +27,15 @@ class ClassModel(ScoreModel):
 
     def __init__(self, classes: list[GaussianMixtureScore]) -> None:
         super().__init__(classes[0].sde)
-        self.classes = torch.nn.ModuleList(classes)
+        self.parts = torch.nn.ModuleList(classes)
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        every = torch.stack([part.denoise(x, t) for part in self.classes])
+        every = torch.stack([part.denoise(x, t) for part in self.parts])
         return every[cond["labels"], torch.arange(len(x))]
 
     def log_prob(self, x: Tensor) -> Tensor:
         """`(B, K)`, exact."""
-        return torch.stack([part.log_prob(x, self.sde.t_min) for part in self.classes], 1)
+        return torch.stack([part.log_prob(x, self.sde.t_min) for part in self.parts], 1)
 
 
 def class_model(dim: int, apart: float) -> tuple[ClassModel, Tensor]:
@@ -73,7 +73,7 @@ def test_classes_share_their_probes() -> None:
     cover = 0.3 * factors @ factors.mT / dim + 0.1 * torch.eye(dim, dtype=F64)
     means = 0.3 * torch.randn(2, 1, dim, generator=g, dtype=F64)
     model = ClassModel([GaussianMixtureScore(torch.ones(1), mean, cover[None], FAR) for mean in means])
-    x = torch.cat([part.sample(15, FAR.t_min, g) for part in model.classes])
+    x = torch.cat([part.sample(15, FAR.t_min, g) for part in model.parts])
     found = torch.stack([class_log_prob(model, x, 2, seed=s, divergence=Hutchinson(1), **options) for s in range(3)])
     error = found - model.log_prob(x)
     rms = float(error.square().mean().sqrt())
@@ -90,7 +90,7 @@ def test_places_and_names_of_conditions() -> None:
             return super().denoise(x + cond["shift"][:, None], t, labels=cond["kind"])
 
     model, x = class_model(6, 0.5)
-    named = Named(list(model.classes))
+    named = Named(list(model.parts))
     shift = torch.linspace(0, 0.01, 4, dtype=F64)
     options = {"name": "kind", "seed": 1, "tol": 1e-2}
     whole = class_log_prob(named, x[:4], 2, shift=shift, **options)

@@ -17,7 +17,16 @@ from scoresde.preconditioning import (
     ScorePreconditioning,
     VelocityPreconditioning,
 )
-from scoresde.score import EmpiricalScore, GaussianMixtureScore, NetworkScore, ScoreModel, in_model_space, with_sde
+from scoresde.score import (
+    BoundModel,
+    Conditions,
+    EmpiricalScore,
+    GaussianMixtureScore,
+    NetworkScore,
+    ScoreModel,
+    in_model_space,
+    with_sde,
+)
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE
 
 F64 = torch.float64
@@ -678,3 +687,47 @@ def test_a_model_says_its_shape_and_its_classes() -> None:
     assert exact.classes is None
     known = NetworkScore(nn.Identity(), VPSDE(), NoisePreconditioning(), exact.statistics)
     assert known.shape == (2,)
+
+
+def test_conditions_are_divided_with_the_batch() -> None:
+    labels, scale = torch.tensor([4, 5, 6]), torch.tensor(2.0)
+    conditions = Conditions.of({"labels": labels.numpy(), "scale": scale, "text": "a"}, 3)
+    assert conditions.rows(1, 9)["labels"].tolist() == [5, 6]
+    assert conditions.rows(1, 9).count == 2
+    chosen = conditions.select(torch.tensor([2, 0, 0, 1]))
+    assert chosen["labels"].tolist() == [6, 4, 4, 5]
+    assert chosen["scale"] is scale
+    assert chosen["text"] == "a"
+    assert chosen.count == 4
+    assert conditions.repeat(2)["labels"].tolist() == [4, 5, 6, 4, 5, 6]
+    assert conditions.repeat(2, each=True)["labels"].tolist() == [4, 4, 5, 5, 6, 6]
+    with pytest.raises(ValueError, match="labels has 3 entries, expected one for each of the 2 samples"):
+        Conditions.of({"labels": labels}, 2)
+
+
+class Shifted(ScoreModel):
+    """The exact score of a Gaussian with a mean for each sample."""
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        model = GaussianMixtureScore(torch.ones(1), torch.zeros(1, 2), torch.ones(1), self.sde)
+        return model.denoise(x, t) + cond["shift"][:, None]
+
+
+def test_a_bound_model_counts_its_calls_and_is_divided_with_the_batch() -> None:
+    model, shift = Shifted(VPSDE()), torch.tensor([0.0, 1.0, 2.0], dtype=F64)
+    bound = BoundModel(model, Conditions({"shift": shift}, 3))
+    x, t = torch.ones(3, 2, dtype=F64), torch.tensor(0.4, dtype=F64)
+    rows = torch.tensor([2, 0])
+    times, one, zero = t[None], torch.ones(1, dtype=F64), torch.zeros(1, dtype=F64)
+    assert bound.conditioned
+    assert not BoundModel(model, {}).conditioned
+    assert torch.equal(bound.denoise(x, t), model.denoise(x, t, shift=shift))
+    assert torch.equal(bound.noise(x, t), model.noise(x, t, shift=shift))
+    assert torch.equal(bound.prediction(times, one, zero)(x, 0), model.prediction(times, one, zero)(x, 0, shift=shift))
+    assert bound.nfe == 3
+    part = bound.for_rows(rows)
+    assert torch.equal(part.denoise(x[rows], t), model.denoise(x[rows], t, shift=shift[rows]))
+    assert (part.nfe, bound.nfe) == (1, 3)
+    assert model.for_rows(rows) is model
+    inner = NetworkScore(Sized((2, 3), 5), VPSDE(), NoisePreconditioning())
+    assert (BoundModel(inner, {}).shape, BoundModel(inner, {}).classes) == ((2, 3), 5)
