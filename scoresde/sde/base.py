@@ -1,11 +1,8 @@
-"""Forward SDEs ``dx = f(t) x dt + g(t) dw`` with Gaussian kernels ``p(x_t | x_0) = N(α(t) x_0, σ(t)² I)``.
+"""The base of forward SDEs dx = f(t) x dt + g(t) dw with Gaussian kernels p(x_t | x₀) = N(α(t) x₀, σ(t)² I).
 
-A new SDE needs `alpha` and `sigma` only: drift and diffusion follow by automatic differentiation and the
-inverse of the log signal-to-noise ratio by bisection. The SDEs below override what they know in closed form.
-
-References: Song et al. 2021 (arXiv:2011.13456) for VP, sub-VP and VE; Nichol & Dhariwal 2021
-(arXiv:2102.09672) for the cosine schedule; Karras et al. 2022 (arXiv:2206.00364) for EDM; Liu et al. 2022
-(arXiv:2209.03003) for rectified flow.
+A new SDE needs `alpha` and `sigma` only: drift and diffusion follow by automatic differentiation and the inverse of the
+log signal-to-noise ratio by bisection. The SDEs of `schedules`, `chains` and `levels` override what they know in closed
+form.
 """
 
 import copy
@@ -19,21 +16,23 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.numerics.values import expand_to
+from scoresde.numerics.values import described, expand_to
 from scoresde.sde.reverse import ReverseSDE, Scored
 
-__all__ = ["SDE"]
+__all__ = ["SDE", "as_time"]
 
 _Self = TypeVar("_Self", bound="SDE")
+_ENDS = ("t_min", "t_max", "t_min_sampling")
 
 
 def as_time(t: Tensor | float) -> Tensor:
+    """The time as a tensor; a number becomes float64."""
     return t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
 
 
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """Elementwise derivative of `function` at `t`."""
-    # forward AD promotes a 0-dim float32 tangent to float64
+    # Forward AD promotes a 0-dim float32 tangent to float64.
     return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1].to(t.dtype)
 
 
@@ -42,7 +41,10 @@ def _log_standard_normal(z: Tensor) -> Tensor:
 
 
 class _Checked(ABCMeta):
-    """Looks at the ends of an SDE's interval once all of its constructors, a user's too, have run."""
+    """Checks the ends of an SDE's interval once all of its constructors, a user's too, have run.
+
+    `SDE.__init__` cannot: α and σ may use attributes that a subclass sets after it has called it.
+    """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         sde = super().__call__(*args, **kwargs)
@@ -51,7 +53,7 @@ class _Checked(ABCMeta):
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        """The constructor's, for help and tooltips, which would show that of `__call__`."""
+        """The constructor's signature, for help and tooltips, which would show that of `__call__`."""
         whole = inspect.signature(cls.__init__)  # type: ignore[misc]
         return whole.replace(parameters=list(whole.parameters.values())[1:])
 
@@ -60,15 +62,35 @@ class _Checked(ABCMeta):
 class SDE(metaclass=_Checked):
     """A forward SDE that is affine in x, on `[t_min, t_max]`; λ = log(α/σ) decreases with t.
 
-    What the base class derives is computed in float64, whatever the dtype of t: 1 − α² of a float32 α may be 0.
+    A subclass gives `alpha` and `sigma`. Everything else is derived in float64, whatever the dtype of t: 1 − α² of a
+    float32 α may be 0.
+
+        λ(t) = log(α/σ)             `log_snr`
+        t(λ), by bisection          `time`
+        σ/α = e^{−λ}                `noise_level`
+        f(t) = d log α/dt           `drift_coefficient`
+        g(t) = σ √(−2 dλ/dt)        `diffusion`
+
+    Two SDEs are equal if they are of one class and have the same values; their text rounds these for the eye.
 
     Args:
-        t_min: smallest time that is integrated; samplers stop at `t_min_sampling`, which is the same unless
-            the class says otherwise.
-        t_max: largest time that is integrated.
+        t_min: Smallest time that is integrated.
+        t_max: Largest time that is integrated.
+        t_min_sampling: Time at which samplers stop; `t_min` if not given.
 
     Raises:
-        ValueError: times that are out of order, no noise at t_min or no signal at t_max.
+        ValueError: Times that are out of order, no noise at t_min or no signal at t_max.
+
+    >>> class Linear(SDE):
+    ...     def alpha(self, t):
+    ...         return 1 - t
+    ...
+    ...     def sigma(self, t):
+    ...         return t
+    >>> sde = Linear(0.001, 0.999)
+    >>> t = torch.tensor(0.2, dtype=torch.float64)
+    >>> print(f"{sde.noise_level(t):.4f} {sde.drift_coefficient(t):.4f} {sde.time(sde.log_snr(t)):.4f}")
+    0.2500 -1.2500 0.2000
     """
 
     def __init__(self, t_min: float, t_max: float, t_min_sampling: float | None = None) -> None:
@@ -82,10 +104,13 @@ class SDE(metaclass=_Checked):
             )
 
     def t_noise(self, std: float | None = None) -> float:
-        """Where solves begin unless told otherwise: t_max, or the earlier time from which nothing is left but noise.
+        """The time at which solves begin by default: t_max, or the earlier time from which nothing but noise is left.
 
-        That is where σ/α is 2²⁴ times the standard deviation of the data, as much as float32 can tell, or 2⁵³ if that
-        is not known. Beyond it all kernels are the same, and steps would be spent on nothing.
+        There σ/α is 2²⁴ times the standard deviation of the data, as much as float32 can tell apart, or 2⁵³ if that is
+        not known. Beyond it all kernels are the same, and steps would be spent on nothing.
+
+        Args:
+            std: Standard deviation of the data.
         """
         most = 53 * math.log(2) if std is None else 24 * math.log(2) + math.log(std)
         if float(self.log_snr(torch.tensor(self.t_max, dtype=torch.float64))) >= -most:
@@ -101,13 +126,13 @@ class SDE(metaclass=_Checked):
         """Noise scale σ(t), of the shape of `t`."""
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """λ(t) = log(α(t)/σ(t)), of the shape of `t`."""
+        """Log-SNR λ(t) = log(α(t)/σ(t)), of the shape of `t`."""
         t = as_time(t)
         fine = t.double()
         return (self.alpha(fine).log() - self.sigma(fine).log()).to(t.dtype)
 
     def noise_level(self, t: Tensor) -> Tensor:
-        """σ(t)/α(t) = e^{−λ(t)}, the noise of x/α, of the shape of `t`."""
+        """Noise level σ(t)/α(t) = e^{−λ(t)}, the noise scale of x/α, of the shape of `t`."""
         return (-self.log_snr(t)).exp()
 
     def time(self, log_snr: Tensor) -> Tensor:
@@ -115,8 +140,8 @@ class SDE(metaclass=_Checked):
         target = as_time(log_snr)
         wanted = target.detach().double()
         low, high = torch.zeros_like(wanted), torch.full_like(wanted, 2 * self.t_max)
-        # A step halves the bracket, so that 128 reach the spacing of float64 even next to t = 0. A
-        # not-a-number beyond the end of a schedule counts as "too noisy".
+        # A step halves the bracket, so that 128 reach the spacing of float64 even next to t = 0. NaN beyond the end of
+        # a schedule counts as "too noisy".
         for _ in range(128):
             middle = (low + high) / 2
             above = self.log_snr(middle) > wanted
@@ -124,25 +149,25 @@ class SDE(metaclass=_Checked):
         return ((low + high) / 2).to(target.dtype)
 
     def drift_coefficient(self, t: Tensor) -> Tensor:
-        """f(t) = d log α / dt, of the shape of `t` (Kingma et al. 2021, eq. 18, written for α)."""
+        """Drift coefficient f(t) = d log α/dt, of the shape of `t` (Kingma et al. 2021, eq. 18, written for α)."""
         t = as_time(t)
         return _derivative(lambda s: self.alpha(s).log(), t.double()).to(t.dtype)
 
     def diffusion(self, t: Tensor) -> Tensor:
-        """g(t) = σ √(−2 dλ/dt), of the shape of `t`.
+        """Diffusion g(t) = σ √(−2 dλ/dt), of the shape of `t`.
 
-        The same as √(dσ²/dt − 2 f σ²) (Kingma et al. 2021), with no difference of large numbers.
+        It equals √(dσ²/dt − 2 f σ²) (Kingma et al. 2021), without a difference of large numbers.
         """
         t = as_time(t)
         fine = t.double()
         return (self.sigma(fine) * (-2 * _derivative(self.log_snr, fine)).sqrt()).to(t.dtype)
 
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
-        """f(t) x for x `(B, ...)` and t `()` or `(B,)`."""
+        """Drift f(t) x for x `(B, ...)` and t `()` or `(B,)`."""
         return expand_to(self.drift_coefficient(t), x) * x
 
     def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """(a, b) of the kernel from an earlier time s to a later time t, p(x_t | x_s) = N(a x_s, b² I)."""
+        """Scales (a, b) of the kernel from an earlier time s to a later time t, p(x_t | x_s) = N(a x_s, b² I)."""
         t, s = as_time(t), as_time(s)
         late, early = t.double(), s.double()
         ratio = self.alpha(late) / self.alpha(early)
@@ -151,15 +176,25 @@ class SDE(metaclass=_Checked):
         return ratio.to(dtype), spread.to(dtype)
 
     def perturb(self, x0: Tensor, t: Tensor, noise: Tensor | torch.Generator | None = None) -> Tensor:
-        """A draw of x_t = α(t) x₀ + σ(t) ε for x₀ `(B, ...)` and t `()` or `(B,)`.
+        """A draw of x_t = α(t) x₀ + σ(t) ε.
 
-        `noise` is ε itself, or the generator to draw it with.
+        Args:
+            x0: Data `(B, ...)` in model space.
+            t: Times, `()` or `(B,)`.
+            noise: The noise ε of the shape of `x0`, or the generator to draw it with.
+
+        Raises:
+            ValueError: A time outside `[t_min, t_max]`, or noise of another shape.
         """
         t = self.check_time(t).double()
         return expand_to(self.alpha(t), x0) * x0 + expand_to(self.sigma(t), x0) * _noise(noise, x0)
 
     def prior_sample(self, shape: tuple[int, ...], noise: Tensor | torch.Generator | None = None) -> Tensor:
-        """Draws `(B, ...)` of the prior N(0, σ(t_max)² I), in the dtype and on the device of `noise`."""
+        """Draws `(B, ...)` of the prior N(0, σ(t_max)² I), in the dtype and on the device of `noise`.
+
+        Raises:
+            ValueError: Noise of another shape.
+        """
         if isinstance(noise, Tensor):
             if noise.shape != torch.Size(shape):
                 raise ValueError(f"noise has shape {tuple(noise.shape)}, expected {tuple(shape)}")
@@ -180,18 +215,19 @@ class SDE(metaclass=_Checked):
         """The reverse-time SDE driven by `model`, for torchsde; its state is flat, `(B, D)`.
 
         Raises:
-            ValueError: the model is of another SDE; see `scoresde.score.with_sde`.
+            ValueError: A model of another SDE; see `scoresde.score.with_sde`.
         """
-        ends = {"t_min", "t_max", "t_min_sampling"}  # which `with_sde` may have shortened
-        mine, its = (
-            {k: v for k, v in vars(s).items() if k not in ends and not k.startswith("_")} for s in (self, model.sde)
-        )
-        if type(model.sde) is not type(self) or mine != its:
+        # Its interval may be shorter, as `with_sde` makes it.
+        if not (isinstance(model.sde, SDE) and self._same_kernels(model.sde)):
             raise ValueError(f"the model is of {model.sde!r}, not of {self!r}: use with_sde(model, sde) first")
         return ReverseSDE(model.sde, model, model.shape)
 
     def between(self: _Self, t_min: float, t_max: float) -> _Self:
-        """The same SDE on another interval."""
+        """The same SDE on another interval.
+
+        Raises:
+            ValueError: Times that are out of order, no noise at t_min or no signal at t_max.
+        """
         other = copy.copy(self)
         sampling = max(t_min, self.t_min_sampling)
         SDE.__init__(other, t_min, t_max, sampling if sampling < t_max else t_min)
@@ -213,9 +249,12 @@ class SDE(metaclass=_Checked):
             )
 
     def check_time(self, t: Tensor | float) -> Tensor:
-        """`t` as a tensor; ValueError where it is a number or on the CPU and outside `[t_min, t_max]`.
+        """The time `t` as a tensor.
 
         Values on an accelerator are not looked at, since that would wait for the device.
+
+        Raises:
+            ValueError: A time outside `[t_min, t_max]`, where it is a number or on the CPU.
         """
         t = as_time(t)
         if t.device.type == "cpu" and t.numel() and not torch.compiler.is_compiling():
@@ -230,12 +269,30 @@ class SDE(metaclass=_Checked):
         return t
 
     def __repr__(self) -> str:
-        values = ", ".join(
-            f"{k}={v:g}" if isinstance(v, float) else f"{k}={v!r}"
-            for k, v in vars(self).items()
-            if not k.startswith("_")
+        return described(self, digits=6)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SDE):
+            return NotImplemented
+        return self._same_kernels(other) and all(getattr(self, name) == getattr(other, name) for name in _ENDS)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(getattr(self, name) for name in _ENDS)))
+
+    def _same_kernels(self, other: "SDE") -> bool:
+        """Whether the other is of this class and has the same values, whatever the interval."""
+        mine, its = (
+            {k: v for k, v in vars(s).items() if k not in _ENDS and not k.startswith("_")} for s in (self, other)
         )
-        return f"{type(self).__name__}({values})"
+        return type(self) is type(other) and mine.keys() == its.keys() and all(_equal(mine[k], its[k]) for k in mine)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two attributes have the same value; tensors and arrays, element by element."""
+    if getattr(a, "shape", None) != getattr(b, "shape", None):
+        return False
+    same = a == b
+    return bool(same.all()) if hasattr(same, "all") else bool(same)
 
 
 def _noise(noise: Tensor | torch.Generator | None, like: Tensor) -> Tensor:

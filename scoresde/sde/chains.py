@@ -1,15 +1,12 @@
 """Variance-preserving chains on discrete levels, as those of DDPM, in continuous time."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-
-if TYPE_CHECKING:
-    pass
+from scoresde.numerics.values import whole_number
 from scoresde.sde.base import as_time
 from scoresde.sde.schedules import VariancePreserving
 from scoresde.sde.tabulated import LevelTable, as_levels
@@ -19,19 +16,33 @@ __all__ = ["DDPMSDE", "DiscreteVPSDE"]
 
 @checked
 class DiscreteVPSDE(VariancePreserving):
-    """A table of β, as a discrete-time model is trained with (Ho et al. 2020), as an SDE.
+    """The SDE of a discrete-time model that was trained with a table of β (Ho et al. 2020).
 
-    At the times t_i = i/N, i = 1 ... N, the kernels are the chain's own: α² = ᾱ_i = Π (1 − β_j), and from t_{i−1} to
-    t_i a = √(1 − β_i), b = √β_i. Between them log α is linear in t (as in Lu et al. 2022a, for discrete-time models),
-    so that β(t) = −N log(1 − β_i) on (t_{i−1}, t_i]. `DiscreteTime(steps, train_steps=N)` is made of the table's
-    times.
+    At the times t_i = i/N, i = 1 ... N, the kernels are the chain's own: α² = ᾱ_i = Π_{j≤i} (1 − β_j), and from t_{i−1}
+    to t_i, a = √(1 − β_i) and b = √β_i. Between them log α is linear in t (Lu et al. 2022a, for discrete-time models).
+
+        β(t) = −N log(1 − β_i) on (t_{i−1}, t_i]
+        B(t) = ∫₀ᵗ β, linear between the times of the table
+        α(t) = e^{−B/2}
+        σ(t) = √(1 − e^{−B})
+        λ(t) = −log(e^B − 1)/2
+        t(λ) where B = log(1 + e^{−2λ})
+        f(t) = −β/2
+        g(t) = √β
+
+    `DiscreteTime(steps, train_steps=N)` is made of the table's times.
 
     Args:
-        betas: β_1 ... β_N, at least two numbers between 0 and 1.
-        t_min: 1/N if not given, the first time of the table, below which such a model was not trained.
+        betas: The table β_1 ... β_N, at least two numbers between 0 and 1.
+        t_min: Smallest time that is integrated; if not given, 1/N, below which such a model was not trained.
 
     Raises:
-        ValueError: fewer than two values, or one that is not between 0 and 1.
+        ValueError: Fewer than two values, or one that is not between 0 and 1.
+
+    References:
+        Denoising diffusion probabilistic models (Ho et al. 2020), https://arxiv.org/abs/2006.11239
+        DPM-Solver: a fast ODE solver for diffusion probabilistic model sampling in around 10 steps (Lu et al. 2022a),
+        https://arxiv.org/abs/2206.00927
     """
 
     def __init__(self, betas: Iterable[float], t_min: float | None = None) -> None:
@@ -61,18 +72,23 @@ class DiscreteVPSDE(VariancePreserving):
 
 @checked
 class DDPMSDE(DiscreteVPSDE):
-    """`DiscreteVPSDE` with β linear in i, as in Ho et al. 2020, section 4.
+    """The chain of DDPM: `DiscreteVPSDE` with β_i linear in i (Ho et al. 2020, section 4).
 
     Args:
-        train_steps: N.
-        beta_min: β_1.
-        beta_max: β_N.
-        t_min: 1/N if not given.
+        train_steps: Number N of entries of the table.
+        beta_min: First entry β_1.
+        beta_max: Last entry β_N.
+        t_min: Smallest time that is integrated; 1/N if not given.
+
+    Raises:
+        ValueError: Fewer than two entries, or one that is not between 0 and 1.
+
+    References:
+        Denoising diffusion probabilistic models (Ho et al. 2020), https://arxiv.org/abs/2006.11239
     """
 
     def __init__(
         self, train_steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02, t_min: float | None = None
     ) -> None:
-        if train_steps < 2:
-            raise ValueError(f"train_steps is {train_steps}, expected an integer of at least 2")
+        train_steps = whole_number("train_steps", train_steps, at_least=2)
         super().__init__(torch.linspace(beta_min, beta_max, train_steps, dtype=torch.float64).tolist(), t_min)

@@ -1,8 +1,16 @@
 """Coordinates in which the probability-flow ODE is integrated: a scaled state, a time variable, a prediction.
 
-With y = x/n(t) and a variable w(t), the ODE reads dy/dw = P, where P = p(t) x₀ + q(t) ε is what the model is
-asked for. A polynomial in w is exact for P only as far as P is one, so the choice decides how much a step can
-cover. Below, s = σ/α is the noise level of x/α, for which dx̂/ds = ε.
+With y = x/n(t) and a variable w(t), the ODE reads dy/dw = P, where P = p(t) x₀ + q(t) ε is the prediction that the
+model is asked for. A polynomial in w is exact for P only as far as P is one, so the choice decides how much a step can
+cover. With s = σ/α, the noise level of x/α, and d the standard deviation of the data:
+
+    class           y                   w               P
+    `Time`          x                   t               dx/dt
+    `NoiseLevel`    x/α                 s               ε
+    `LogSNR`        x/α                 λ = −log s      −s ε
+    `SignalLevel`   x/σ                 1/s             x₀
+    `Angle`         x/(α √(d² + s²))    arctan(s/d)     (d ε − (s/d) x₀)/√(d² + s²)
+    `Straight`      x/(d α + σ)         s/(d + s)       ε − x₀/d
 """
 
 import math
@@ -12,25 +20,25 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.numerics.values import Value
+from scoresde.numerics.values import Value, positive
 from scoresde.sde.base import SDE
 
 __all__ = ["Angle", "Coordinate", "LogSNR", "NoiseLevel", "SignalLevel", "Straight", "Time"]
 
 
 class Coordinate(Value, ABC):
-    """y = x/norm and w = variable, with dy/dw = E[p x₀ + q ε | x] for (p, q) = target.
+    """A scaled state y = x/norm and a variable w, with dy/dw = E[p x₀ + q ε | x] for (p, q) = target.
 
     All methods take and return float64 tensors of any shape.
     """
 
     @abstractmethod
     def norm(self, sde: SDE, t: Tensor) -> Tensor:
-        """n(t) > 0."""
+        """Scale n(t) > 0 of the state."""
 
     @abstractmethod
     def variable(self, sde: SDE, t: Tensor) -> Tensor:
-        """w(t), strictly monotone."""
+        """Variable w(t), strictly monotone."""
 
     @abstractmethod
     def time(self, sde: SDE, w: Tensor) -> Tensor:
@@ -38,15 +46,15 @@ class Coordinate(Value, ABC):
 
     @abstractmethod
     def rate(self, sde: SDE, t: Tensor) -> Tensor:
-        """dw/dλ."""
+        """Derivative dw/dλ."""
 
     @abstractmethod
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(p, q)."""
+        """Coefficients (p, q) of the prediction."""
 
 
 class Time(Coordinate):
-    """x in t; P is the probability-flow velocity (Song et al. 2021, eq. 13)."""
+    """The state x in t; P is the probability-flow velocity (Song et al. 2021, eq. 13)."""
 
     def norm(self, sde: SDE, t: Tensor) -> Tensor:
         return torch.ones_like(t)
@@ -68,7 +76,7 @@ class Time(Coordinate):
 
 
 class NoiseLevel(Coordinate):
-    """x/α in s = σ/α; P is the noise prediction (Song, Meng & Ermon 2021, eq. 14; Karras et al. 2022, eq. 4)."""
+    """The state x/α in s; P is the noise prediction (Song, Meng & Ermon 2021, eq. 14; Karras et al. 2022, eq. 4)."""
 
     def norm(self, sde: SDE, t: Tensor) -> Tensor:
         return sde.alpha(t)
@@ -87,7 +95,7 @@ class NoiseLevel(Coordinate):
 
 
 class LogSNR(Coordinate):
-    """x/α in λ = log(α/σ); P = −s ε."""
+    """The state x/α in λ = log(α/σ); P = −s ε."""
 
     def norm(self, sde: SDE, t: Tensor) -> Tensor:
         return sde.alpha(t)
@@ -106,7 +114,7 @@ class LogSNR(Coordinate):
 
 
 class SignalLevel(Coordinate):
-    """x/σ in 1/s = α/σ; P is the data prediction (Lu et al. 2022b, eq. 8)."""
+    """The state x/σ in 1/s = α/σ; P is the data prediction (Lu et al. 2022b, eq. 8)."""
 
     def norm(self, sde: SDE, t: Tensor) -> Tensor:
         return sde.sigma(t)
@@ -126,18 +134,22 @@ class SignalLevel(Coordinate):
 
 @checked
 class Angle(Coordinate):
-    """x/(α √(d² + s²)) in θ = arctan(s/d); P = (d ε − (s/d) x₀)/√(d² + s²).
+    """The state x/(α √(d² + s²)) in θ = arctan(s/d); P = (d ε − (s/d) x₀)/√(d² + s²).
 
     With d the standard deviation of the data, the state keeps unit variance, P is the output that EDM's
     preconditioning has a network learn (Karras et al. 2022, table 1), and for normal data P is 0. With d = 1,
     P is the velocity of Salimans & Ho 2022.
 
     Args:
-        std: d > 0.
+        std: Standard deviation d of the data, positive.
+
+    Raises:
+        ValueError: A standard deviation that is not positive and finite.
     """
 
     def __init__(self, std: float = 1.0) -> None:
-        self.std = _positive("std", std)
+        positive("std", std)
+        self.std = std
 
     def norm(self, sde: SDE, t: Tensor) -> Tensor:
         return torch.hypot(self.std * sde.alpha(t), sde.sigma(t))
@@ -158,14 +170,18 @@ class Angle(Coordinate):
 
 @checked
 class Straight(Coordinate):
-    """x/(d α + σ) in u = s/(d + s); P = ε − x₀/d, the velocity of the straight interpolant (Liu et al. 2022).
+    """The state x/(d α + σ) in u = s/(d + s); P = ε − x₀/d, the straight interpolant's velocity (Liu et al. 2022).
 
     Args:
-        std: d > 0; 1 in rectified flow.
+        std: Standard deviation d of the data, positive; 1 in rectified flow.
+
+    Raises:
+        ValueError: A standard deviation that is not positive and finite.
     """
 
     def __init__(self, std: float = 1.0) -> None:
-        self.std = _positive("std", std)
+        positive("std", std)
+        self.std = std
 
     def norm(self, sde: SDE, t: Tensor) -> Tensor:
         return self.std * sde.alpha(t) + sde.sigma(t)
@@ -182,9 +198,3 @@ class Straight(Coordinate):
 
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(t, -1 / self.std), torch.ones_like(t)
-
-
-def _positive(name: str, value: float) -> float:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} is {value}, expected a positive number")
-    return value

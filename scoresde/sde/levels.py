@@ -2,15 +2,12 @@
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-
-if TYPE_CHECKING:
-    pass
+from scoresde.numerics.values import whole_number
 from scoresde.sde.base import SDE, as_time
 from scoresde.sde.tabulated import Levels, LevelTable, as_levels
 
@@ -19,17 +16,30 @@ __all__ = ["NCSNSDE", "DiscreteVESDE"]
 
 @checked
 class DiscreteVESDE(SDE):
-    """A table of noise levels σ_1 < ... < σ_N (Song & Ermon 2019) as an SDE: α = 1.
+    """The SDE of a model that was trained on noise levels σ_1 < ... < σ_N (Song & Ermon 2019).
 
     At the times t_i = i/N, i = 1 ... N, σ is σ_i; between them log σ is linear in t, so that a geometric table is the
-    VE SDE. `DiscreteTime(steps, train_steps=N)` is made of the table's times.
+    VE SDE.
+
+        α(t) = 1
+        σ(t) = σ_{i−1} (σ_i/σ_{i−1})^{N t − i + 1} on (t_{i−1}, t_i]
+        λ(t) = −log σ
+        t(λ) where log σ = −λ
+        f(t) = 0
+        g(t) = σ √(2 N log(σ_i/σ_{i−1}))
+
+    `DiscreteTime(steps, train_steps=N)` is made of the table's times.
 
     Args:
-        sigmas: the levels, at least two, positive, from the smallest or from the largest.
-        t_min: 1/N if not given, the first time of the table.
+        sigmas: The levels, at least two, positive, from the smallest or from the largest.
+        t_min: Smallest time that is integrated; 1/N if not given, the first time of the table.
 
     Raises:
-        ValueError: fewer than two levels, one that is not positive and finite, or levels that are in no order.
+        ValueError: Fewer than two levels, one that is not positive and finite, or levels that are in no order.
+
+    References:
+        Generative modeling by estimating gradients of the data distribution (Song & Ermon 2019),
+        https://arxiv.org/abs/1907.05600
     """
 
     def __init__(self, sigmas: Iterable[float], t_min: float | None = None) -> None:
@@ -43,7 +53,7 @@ class DiscreteVESDE(SDE):
         self.sigmas = levels
         super().__init__(1 / len(levels) if t_min is None else t_min, 1.0)
         rises = log_sigma.diff()
-        # Straight on below the first of them.
+        # The first piece goes on in a straight line below the first level.
         self._table = LevelTable(float(log_sigma[0] - rises[0]), torch.cat((rises[:1], rises)))
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -67,13 +77,20 @@ class DiscreteVESDE(SDE):
 
 @checked
 class NCSNSDE(DiscreteVESDE):
-    """`DiscreteVESDE` with levels in a geometric sequence, as in Song & Ermon 2019, section 4.
+    """The noise levels of NCSN: `DiscreteVESDE` with a geometric sequence (Song & Ermon 2019, section 4).
 
     Args:
-        levels: N.
-        sigma_min: the smallest level.
-        sigma_max: the largest.
-        t_min: 1/N if not given.
+        levels: Number N of levels.
+        sigma_min: Smallest level.
+        sigma_max: Largest level.
+        t_min: Smallest time that is integrated; 1/N if not given.
+
+    Raises:
+        ValueError: Fewer than two levels, or ends that are out of order.
+
+    References:
+        Generative modeling by estimating gradients of the data distribution (Song & Ermon 2019),
+        https://arxiv.org/abs/1907.05600
     """
 
     def __init__(
@@ -81,7 +98,6 @@ class NCSNSDE(DiscreteVESDE):
     ) -> None:
         if not 0 < sigma_min < sigma_max < math.inf:
             raise ValueError(f"expected 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}")
-        if levels < 2:
-            raise ValueError(f"levels is {levels}, expected an integer of at least 2")
+        levels = whole_number("levels", levels, at_least=2)
         ends = (math.log(sigma_min), math.log(sigma_max))
         super().__init__(torch.linspace(*ends, levels, dtype=torch.float64).exp().tolist(), t_min)

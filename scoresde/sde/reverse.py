@@ -35,7 +35,7 @@ class Scored(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """Shape of one sample, where it is known."""
+        """Shape of one sample; None if unknown."""
         ...
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
@@ -51,9 +51,14 @@ class ReverseSDE(torch.nn.Module):
     `(B, D)`, where D is the number of elements of one sample.
 
     Args:
-        sde: the forward SDE.
-        model: the score model.
-        shape: the event shape that the model wants; `(D,)` if not given.
+        sde: The forward SDE.
+        model: The score model.
+        shape: Shape of one sample as the model takes it; `(D,)` if not given.
+
+    References:
+        Reverse-time diffusion equation models (Anderson 1982), https://doi.org/10.1016/0304-4149(82)90051-5
+        Score-based generative modeling through stochastic differential equations (Song et al. 2021),
+        https://arxiv.org/abs/2011.13456
     """
 
     noise_type = "diagonal"
@@ -77,5 +82,5 @@ class ReverseSDE(torch.nn.Module):
         return expand_to(self.sde.diffusion(self._time(s)), x).expand_as(x)
 
     def _time(self, s: Tensor) -> Tensor:
-        # In float64: float32 rounds t_max − s by more than t_min; clamped, since s itself may be rounded.
+        # Computed in float64, since float32 rounds t_max − s by more than t_min; clamped, since s may be rounded.
         return (self.sde.t_max - s.double()).clamp(self.sde.t_min, self.sde.t_max)

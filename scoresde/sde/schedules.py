@@ -2,37 +2,43 @@
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-
-if TYPE_CHECKING:
-    pass
 from scoresde.sde.base import SDE, as_time
 
-__all__ = ["EDMSDE", "VESDE", "VPSDE", "CosineSDE", "FlowSDE", "SubVPSDE"]
+__all__ = ["EDMSDE", "VESDE", "VPSDE", "CosineSDE", "FlowSDE", "SubVPSDE", "VariancePreserving"]
+
+# Song et al. 2021, appendix C: the smallest time for training and likelihoods, and that for sampling.
+_T_MIN, _T_MIN_SAMPLING = 1e-5, 1e-3
+
+
+def _first_times(t_min: float | None, t_min_sampling: float | None) -> tuple[float, float]:
+    """The smallest times that are integrated and sampled; a given `t_min` is both unless `t_min_sampling` is too."""
+    if t_min is None:
+        return _T_MIN, _T_MIN_SAMPLING if t_min_sampling is None else t_min_sampling
+    return t_min, t_min if t_min_sampling is None else t_min_sampling
 
 
 class _Beta(SDE):
-    """What is made of a rate β(t) ≥ 0 and its integral B(t) = ∫₀ᵗ β: α = e^{−B/2}, f = −β/2.
+    """An SDE made of a rate β(t) ≥ 0 and its integral B(t) = ∫₀ᵗ β: α = e^{−B/2}, f = −β/2.
 
     α stays at the smallest normal number of the dtype where it would be less, so that x/α is finite; λ does not.
     """
 
     @abstractmethod
     def beta(self, t: Tensor) -> Tensor:
-        """β(t), of the shape of `t`."""
+        """Rate β(t), of the shape of `t`."""
 
     @abstractmethod
     def _integral(self, t: Tensor) -> Tensor:
-        """B(t)."""
+        """Integral B(t)."""
 
     @abstractmethod
     def _added(self, t: Tensor, s: Tensor) -> Tensor:
-        """B(t) − B(s)."""
+        """Difference B(t) − B(s)."""
 
     @abstractmethod
     def _time_of_integral(self, integral: Tensor) -> Tensor:
@@ -48,7 +54,7 @@ class _Beta(SDE):
 
 @checked
 class _LinearBeta(_Beta):
-    """β(t) = β_min + t (β_max − β_min)."""
+    """An SDE with the rate β(t) = β_min + (β_max − β_min) t."""
 
     def __init__(
         self,
@@ -56,14 +62,15 @@ class _LinearBeta(_Beta):
         beta_max: float = 20.0,
         t_min: float | None = None,
         t_max: float = 1.0,
+        t_min_sampling: float | None = None,
     ) -> None:
         if not (0 <= beta_min <= beta_max and 0 < beta_max < math.inf):
             raise ValueError(
                 f"expected 0 <= beta_min <= beta_max, and beta_max positive, got beta_min={beta_min}, "
                 f"beta_max={beta_max}"
             )
-        # Song et al. 2021, appendix C: 1e-5 to train and for likelihoods, 1e-3 to sample.
-        super().__init__(1e-5 if t_min is None else t_min, t_max, 1e-3 if t_min is None else t_min)
+        first, first_sampled = _first_times(t_min, t_min_sampling)
+        super().__init__(first, t_max, first_sampled)
         self.beta_min = beta_min
         self.beta_max = beta_max
 
@@ -81,12 +88,12 @@ class _LinearBeta(_Beta):
         # The root of a quadratic in its form without cancellation.
         slope = self.beta_max - self.beta_min
         root = (self.beta_min**2 + 2 * slope * integral).sqrt()
-        # Where β_min and B are 0, so is the time.
+        # The clamp makes the time 0 where β_min and B are 0.
         return 2 * integral / (self.beta_min + root).clamp_min(torch.finfo(root.dtype).tiny)
 
 
 class VariancePreserving(_Beta):
-    """σ² = 1 − α²: λ = −log(e^B − 1)/2, written so that e^B need not be a number."""
+    """An SDE with σ² = 1 − α²: λ = −log(e^B − 1)/2, written so that e^B may overflow."""
 
     def sigma(self, t: Tensor) -> Tensor:
         return (-torch.expm1(-self._integral(t))).sqrt()
@@ -108,22 +115,74 @@ class VariancePreserving(_Beta):
 
 
 class VPSDE(VariancePreserving, _LinearBeta):
-    """Variance preserving: α = e^{−B/2}, σ² = 1 − e^{−B}, β linear in t (Song et al. 2021, eq. 11 and 33)."""
+    """Variance preserving: data of unit variance keep it, and β is linear in t (Song et al. 2021, eq. 11 and 33).
+
+        β(t) = β_min + (β_max − β_min) t
+        B(t) = β_min t + (β_max − β_min) t²/2
+        α(t) = e^{−B/2}
+        σ(t) = √(1 − e^{−B})
+        λ(t) = −log(e^B − 1)/2
+        t(λ) = 2 B/(β_min + √(β_min² + 2 (β_max − β_min) B)) at B = log(1 + e^{−2λ})
+        f(t) = −β/2
+        g(t) = √β
+
+    Args:
+        beta_min: Rate β at t = 0.
+        beta_max: Rate β at t = 1.
+        t_min: Smallest time that is integrated; 1e-5 if not given.
+        t_max: Largest time that is integrated.
+        t_min_sampling: Time at which samplers stop; if not given, `t_min`, and 1e-3 if that is not given either.
+
+    Raises:
+        ValueError: Rates or times that are out of order.
+
+    References:
+        Score-based generative modeling through stochastic differential equations (Song et al. 2021),
+        https://arxiv.org/abs/2011.13456
+
+    >>> VPSDE()
+    VPSDE(t_min=1e-05, t_max=1, t_min_sampling=0.001, beta_min=0.1, beta_max=20)
+    >>> print(f"{VPSDE().alpha(torch.tensor(1.0)):.4f}")
+    0.0066
+    """
 
 
 class SubVPSDE(_LinearBeta):
-    """Sub-VP: α = e^{−B/2}, σ = 1 − e^{−B} (Song et al. 2021, eq. 12 and appendix B)."""
+    """Sub-VP: the signal of `VPSDE` with less noise everywhere (Song et al. 2021, eq. 12 and appendix B).
+
+        B(t) = β_min t + (β_max − β_min) t²/2
+        α(t) = e^{−B/2}
+        σ(t) = 1 − e^{−B}
+        λ(t) = −log(2 sinh(B/2))
+        t(λ) as for `VPSDE`, at B = 2 arsinh(e^{−λ}/2)
+        f(t) = −β/2
+        g(t) = √(β (1 − e^{−2B}))
+
+    Args:
+        beta_min: Rate β at t = 0.
+        beta_max: Rate β at t = 1.
+        t_min: Smallest time that is integrated; 1e-5 if not given.
+        t_max: Largest time that is integrated.
+        t_min_sampling: Time at which samplers stop; if not given, `t_min`, and 1e-3 if that is not given either.
+
+    Raises:
+        ValueError: Rates or times that are out of order.
+
+    References:
+        Score-based generative modeling through stochastic differential equations (Song et al. 2021),
+        https://arxiv.org/abs/2011.13456
+    """
 
     def sigma(self, t: Tensor) -> Tensor:
         return -torch.expm1(-self._integral(t))
 
     def log_snr(self, t: Tensor) -> Tensor:
-        # α/σ = 1 / (2 sinh(B/2))
+        # α/σ = 1/(2 sinh(B/2))
         integral = self._integral(t)
         return -(0.5 * integral + (-torch.expm1(-integral)).log())
 
     def time(self, log_snr: Tensor) -> Tensor:
-        # B = 2 arsinh(e^{−λ}/2), whose exponential is only taken where it is small
+        # B = 2 arsinh(e^{−λ}/2), with the exponential taken only where it is small.
         level = -as_time(log_snr)
         below, above = level.clamp(max=0), level.clamp(min=0)
         small = torch.asinh(0.5 * below.exp())
@@ -143,7 +202,28 @@ class SubVPSDE(_LinearBeta):
 
 @checked
 class VESDE(SDE):
-    """Variance exploding: α = 1, σ = σ_min (σ_max/σ_min)^t (Song et al. 2021, eq. 9 and 30)."""
+    """Variance exploding: the signal stays and the noise grows geometrically (Song et al. 2021, eq. 9 and 30).
+
+        α(t) = 1
+        σ(t) = σ_min (σ_max/σ_min)^t
+        λ(t) = −log σ_min − t log(σ_max/σ_min)
+        t(λ) = −(λ + log σ_min)/log(σ_max/σ_min)
+        f(t) = 0
+        g(t) = σ √(2 log(σ_max/σ_min))
+
+    Args:
+        sigma_min: Noise scale σ at t = 0.
+        sigma_max: Noise scale σ at t = 1, about the largest distance of two samples.
+        t_min: Smallest time that is integrated.
+        t_max: Largest time that is integrated.
+
+    Raises:
+        ValueError: Noise scales or times that are out of order.
+
+    References:
+        Score-based generative modeling through stochastic differential equations (Song et al. 2021),
+        https://arxiv.org/abs/2011.13456
+    """
 
     def __init__(
         self, sigma_min: float = 0.01, sigma_max: float = 50.0, t_min: float = 0.0, t_max: float = 1.0
@@ -179,11 +259,31 @@ class VESDE(SDE):
 
 @checked
 class CosineSDE(SDE):
-    """Cosine schedule: α = cos θ(t) / cos θ(0), θ = (π/2) (t + s)/(1 + s), σ² = 1 − α².
+    """Cosine schedule, variance preserving (Nichol & Dhariwal 2021, eq. 17).
 
-    Nichol & Dhariwal 2021, eq. 17. The signal vanishes at t = 1, so λ is clipped at `log_snr_min`:
-    `t_max` is the time at which it is reached and the kernel stays as it is after that. The default leaves
-    the signal that VP's default leaves (α(1) = e^−5.025).
+        θ(t) = (π/2) (t + s)/(1 + s)
+        α(t) = cos θ/cos θ(0)
+        σ(t) = √(cos² θ(0) − cos² θ)/cos θ(0)
+        λ(t) = log(cos θ/√(cos² θ(0) − cos² θ))
+        t(λ) = (1 + s) (2/π) arccos(cos θ(0)/√(1 + e^{−2λ})) − s
+        f(t) = −(π/2) tan θ/(1 + s)
+        g(t) = √(−2 f)
+
+    The signal vanishes at t = 1, so λ is clipped at `log_snr_min`: `t_max` is the time at which it is reached, and the
+    kernel stays as it is after that. The default leaves the signal that VP's default leaves, α(1) = e^{−5.025}.
+
+    Args:
+        s: Offset of the angle, which keeps the noise at t = 0 from being too small.
+        log_snr_min: Smallest log-SNR λ.
+        t_min: Smallest time that is integrated; 1e-5 if not given.
+        t_max: Largest time that is integrated; if not given, the time at which `log_snr_min` is reached.
+        t_min_sampling: Time at which samplers stop; if not given, `t_min`, and 1e-3 if that is not given either.
+
+    Raises:
+        ValueError: An offset that is not between 0 and 1, or times that are out of order.
+
+    References:
+        Improved denoising diffusion probabilistic models (Nichol & Dhariwal 2021), https://arxiv.org/abs/2102.09672
     """
 
     def __init__(
@@ -192,6 +292,7 @@ class CosineSDE(SDE):
         log_snr_min: float = -5.0,
         t_min: float | None = None,
         t_max: float | None = None,
+        t_min_sampling: float | None = None,
     ) -> None:
         if not 0 < s < 1:
             raise ValueError(f"expected an offset s between 0 and 1, got {s}")
@@ -199,24 +300,21 @@ class CosineSDE(SDE):
         self._end = 1.0
         self._end = float(self.time(torch.tensor(log_snr_min, dtype=torch.float64)))
         self.log_snr_min = log_snr_min
-        super().__init__(
-            1e-5 if t_min is None else t_min,
-            self._end if t_max is None else t_max,
-            1e-3 if t_min is None else t_min,
-        )
+        first, first_sampled = _first_times(t_min, t_min_sampling)
+        super().__init__(first, self._end if t_max is None else t_max, first_sampled)
 
     @property
     def _theta0(self) -> float:
         return 0.5 * math.pi * self.s / (1 + self.s)
 
     def _angles(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(θ(t) − θ(0), π/2 − θ(t)), each without cancellation."""
+        """The angles (θ(t) − θ(0), π/2 − θ(t)), each without cancellation."""
         t = as_time(t).clamp(max=self._end)
         unit = 0.5 * math.pi / (1 + self.s)
         return unit * t, unit * (1 - t)
 
     def _sine_product(self, t: Tensor) -> Tensor:
-        """cos² θ(0) − cos² θ(t) = sin(θ − θ₀) sin(θ + θ₀)."""
+        """The difference cos² θ(0) − cos² θ(t) = sin(θ − θ(0)) sin(θ + θ(0)), without cancellation."""
         rise, _ = self._angles(t)
         return rise.sin() * (rise + 2 * self._theta0).sin()
 
@@ -234,7 +332,7 @@ class CosineSDE(SDE):
         cos0, sin0 = math.cos(self._theta0), math.sin(self._theta0)
         signal, noise = torch.sigmoid(2 * log_snr), torch.sigmoid(-2 * log_snr)
         cos, sin = signal.sqrt() * cos0, (noise * cos0**2 + sin0**2).sqrt()
-        # θ − θ₀ from its sine and cosine; the sine as a quotient, since θ and θ₀ nearly agree at small t.
+        # θ − θ(0) from its sine and cosine; the sine as a quotient, since both angles nearly agree at small t.
         rise = torch.atan2(noise * cos0**2 / (sin * cos0 + cos * sin0), cos * cos0 + sin * sin0)
         return (rise * (1 + self.s) / (0.5 * math.pi)).clamp(max=self._end)
 
@@ -251,7 +349,26 @@ class CosineSDE(SDE):
 
 @checked
 class EDMSDE(SDE):
-    """α = 1, σ = t, with t from `sigma_min` to `sigma_max` (Karras et al. 2022, table 1)."""
+    """The SDE of EDM, whose time is the noise scale, from `sigma_min` to `sigma_max` (Karras et al. 2022, table 1).
+
+        α(t) = 1
+        σ(t) = t
+        λ(t) = −log t
+        t(λ) = e^{−λ}
+        f(t) = 0
+        g(t) = √(2 t)
+
+    Args:
+        sigma_min: Smallest σ that is trained and integrated, also `t_min`.
+        sigma_max: Largest σ, where sampling starts, also `t_max`.
+
+    Raises:
+        ValueError: Noise scales that are out of order.
+
+    References:
+        Elucidating the design space of diffusion-based generative models (Karras et al. 2022),
+        https://arxiv.org/abs/2206.00364
+    """
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
         if not 0 < sigma_min < sigma_max:
@@ -279,9 +396,28 @@ class EDMSDE(SDE):
 
 @checked
 class FlowSDE(SDE):
-    """Straight interpolant of rectified flow: α = 1 − t, σ = t (Liu et al. 2022; Lipman et al. 2023).
+    """Straight interpolant of rectified flow (Liu et al. 2022; Lipman et al. 2023).
 
-    The drift −x/(1 − t) is singular at t = 1, where no signal is left, so the interval ends just before.
+        α(t) = 1 − t
+        σ(t) = t
+        λ(t) = log((1 − t)/t)
+        t(λ) = 1/(1 + e^λ)
+        f(t) = −1/(1 − t)
+        g(t) = √(2 t/(1 − t))
+
+    The drift is singular at t = 1, where no signal is left, so the interval ends just before.
+
+    Args:
+        t_min: Smallest time that is integrated; at t = 0 there is no noise.
+        t_max: Largest time that is integrated; at t = 1 there is no signal.
+
+    Raises:
+        ValueError: Times that are out of order, or not between 0 and 1.
+
+    References:
+        Flow straight and fast: learning to generate and transfer data with rectified flow (Liu et al. 2022),
+        https://arxiv.org/abs/2209.03003
+        Flow matching for generative modeling (Lipman et al. 2023), https://arxiv.org/abs/2210.02747
     """
 
     def __init__(self, t_min: float = 1e-3, t_max: float = 0.999) -> None:

@@ -1,5 +1,6 @@
 """Every forward SDE against its definition at 50 digits, quadrature, simulation and the base class."""
 
+import copy
 import functools
 import inspect
 import itertools
@@ -450,6 +451,54 @@ def test_defaults_are_those_of_the_papers():
     assert CosineSDE().s == 0.008
 
 
+@pytest.mark.parametrize("kind", [VPSDE, SubVPSDE, CosineSDE])
+def test_sampling_may_stop_at_a_time_of_its_own(kind):
+    assert (kind().t_min, kind().t_min_sampling) == (1e-5, 1e-3)
+    assert (kind(t_min_sampling=1e-4).t_min, kind(t_min_sampling=1e-4).t_min_sampling) == (1e-5, 1e-4)
+    both = kind(t_min=1e-4, t_min_sampling=1e-2)
+    assert (both.t_min, both.t_min_sampling) == (1e-4, 1e-2)
+    with pytest.raises(ValueError, match="0 <= t_min <= t_min_sampling < t_max"):
+        kind(t_min=1e-2, t_min_sampling=1e-3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_noise_level_is_accurate_to_the_dtype_at_both_ends(sde, dtype):
+    t = grid(sde, dtype)
+    for at, level in zip(t.tolist(), sde.noise_level(t).tolist(), strict=True):
+        alpha, sigma = exact(sde, mpmath.mpf(at))
+        wanted = sigma / alpha
+        # The logarithm of a level comes with a rounding error of its own size.
+        assert abs(level / wanted - 1) <= 6 * torch.finfo(dtype).eps * (1 + abs(float(mpmath.log(wanted))))
+
+
+def test_an_sde_is_equal_to_one_of_the_same_class_and_values(sde):
+    twin, shorter = copy.deepcopy(sde), sde.between(sde.t_min, 0.5 * (sde.t_min_sampling + sde.t_max))
+    assert twin == sde
+    assert hash(twin) == hash(sde)
+    assert shorter != sde
+    assert sde != repr(sde)
+
+
+def test_sdes_differ_where_their_texts_do_not():
+    near = 20.0 * (1 + 1e-9)
+    assert repr(VPSDE(beta_max=near)) == repr(VPSDE())
+    assert VPSDE(beta_max=near) != VPSDE()
+    assert VPSDE() == VPSDE(0.1, 20.0)
+    assert VPSDE() != SubVPSDE()
+    assert len({VPSDE(), VPSDE(0.1, 20.0), VPSDE(t_min=1e-3), VPSDE(beta_max=near)}) == 3
+
+
+def test_sdes_with_tensors_are_equal_element_by_element():
+    class Table(Polynomial):
+        def __init__(self, *values: float) -> None:
+            super().__init__()
+            self.values = torch.tensor(values)
+
+    assert Table(1.0, 2.0) == Table(1.0, 2.0)
+    assert Table(1.0, 2.0) != Table(1.0, 3.0)
+    assert Table(1.0, 2.0) != Table(1.0)
+
+
 def test_constant_beta_is_a_vp_sde():
     sde = VPSDE(beta_min=2.0, beta_max=2.0)
     t = torch.tensor([0.1, 0.9], dtype=F64)
@@ -553,7 +602,7 @@ def test_a_beta_that_starts_at_zero():
     assert sde.time(torch.tensor([800.0, math.inf], dtype=F64)).tolist() == [0.0, 0.0]
 
 
-# Those of users
+# SDEs of users
 
 
 class Polynomial(SDE):
