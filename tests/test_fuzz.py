@@ -50,13 +50,13 @@ objective:
   times: {_target_: scoresde.objectives.LogNormalSigma, mean: -1.0, std: 1.6, importance: true}
 optimizer: {_target_: torch.optim.AdamW, _partial_: true, lr: 1e-3, betas: [0.9, 0.99]}
 training:
-  _target_: scoresde.training.loop.Training
+  _target_: scoresde.training.Training
   steps: 4
   batch_size: 8
   warmup: 2
   log_every: 1
   checkpoint_every: 2
-  ema: {_target_: scoresde.training.ema.PowerFunction, relative_std: 0.05}
+  ema: {_target_: scoresde.training.PowerFunction, relative_std: 0.05}
 sampler:
   _target_: scoresde.sampling.Sampler
   solver: {_target_: scoresde.sampling.Heun}
@@ -72,9 +72,9 @@ evaluation:
   decoder: rounding
   batch_size: 8
   seed: 0
-  dequantisation: {_target_: scoresde.likelihood.dequantisation.Uniform}
-  divergence: {_target_: scoresde.numerics.trace.Hutchinson, probes: 1}
-logger: {_target_: scoresde.training.loggers.LocalLogger}
+  dequantisation: {_target_: scoresde.likelihood.Uniform}
+  divergence: {_target_: scoresde.likelihood.Hutchinson, probes: 1}
+logger: {_target_: scoresde.training.LocalLogger}
 """
 # Words of Python's own messages, which say nothing to a user.
 PYTHONS = re.compile(

@@ -5,99 +5,28 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import scoresde
 from scoresde.cli import main
-from scoresde.data import Data, digits, npz
-from scoresde.likelihood import Exact, Hutchinson, TruncatedNormal, Variational, bits_per_dim, log_likelihood
-from scoresde.sampling import (
-    EulerMaruyama,
-    Heun,
-    KarrasGrid,
-    LogSNR,
-    Multistep,
-    NoiseLevel,
-    PredictorCorrector,
-    Sampler,
-    SignalLevel,
-    TunedSteps,
-    UniformLogSNR,
-    UniformTime,
-)
+from scoresde.options.moved import MOVED
+from scoresde.report.reading import read_run
+from scoresde.runs.directory import Run, config_hash
+from tests.stored_runs.figures import FIGURES, STORED
 
-STORED = Path(__file__).parent / "stored_runs"
-UNIPC = Multistep(2, corrector=2, weights="bh2", coordinate=SignalLevel(), interpolation=LogSNR())
-EULER_MARUYAMA = Sampler(PredictorCorrector(EulerMaruyama()), UniformTime(20))
-
-
-def data_of(folder: Path, name: str) -> Data:
-    """The data of a run, of which points.npz lies beside it."""
-    return digits() if name == "digits" else npz(folder / "points.npz", levels=16)
-
-
-def digits_figures(folder: Path) -> dict[str, Callable[[], Tensor]]:
-    """What is asked of the run of digits, by the names in expected.json."""
-    data, labels = data_of(folder, "digits"), torch.arange(4)
-    model = scoresde.load(folder / "digits")
-    some, cond = data.test[:4], {"labels": data.test_labels[:4]}  # type: ignore[index]
-    x = data.transform.encode(some)
-    return {
-        "score": lambda: model.score(x, torch.tensor([0.01, 0.1, 0.5, 0.9]), **cond),
-        "samples": lambda: Sampler(UNIPC, UniformLogSNR(10), denoise=True)(model, 4, seed=3, labels=labels).x,
-        "noisy_samples": lambda: EULER_MARUYAMA(model, 4, seed=3, labels=labels).x,
-        "log_prob": lambda: log_likelihood(model, x, tol=0.01, seed=5, divergence=Hutchinson(2), **cond).log_prob,
-        "bits": lambda: bits_per_dim(model, some, tol=0.01, seed=5, divergence=Exact(), **cond).bits,
-    }
-
-
-def toy_figures(folder: Path) -> dict[str, Callable[[], Tensor]]:
-    """What is asked of the run of a toy, with its files of tuned steps and of a dequantisation."""
-    data, model = data_of(folder, "toy"), scoresde.load(folder / "toy")
-    some = data.test[:4]
-    x = data.transform.encode(some)
-    tuned = TunedSteps.load(folder / "toy" / "tuned-5.json")
-    learned = Variational(folder / "toy" / "dequantisation.safetensors")
-
-    def bits(dequantisation: Any) -> Tensor:
-        return bits_per_dim(model, some, dequantisation=dequantisation, tol=1e-3, seed=5, divergence=Exact()).bits
-
-    return {
-        "score": lambda: model.score(x, torch.tensor([0.01, 0.1, 0.5, 0.9])),
-        "samples": lambda: Sampler(Heun(coordinate=NoiseLevel()), KarrasGrid(17), denoise=True)(model, 4, seed=3).x,
-        "noisy_samples": lambda: EULER_MARUYAMA(model, 4, seed=3).x,
-        "tuned_samples": lambda: tuned.sampler()(model, 4, seed=3).x,
-        "log_prob": lambda: log_likelihood(model, x, tol=1e-3, seed=5, divergence=Exact()).log_prob,
-        "bits": lambda: bits("uniform"),
-        "truncated_normal_bits": lambda: bits(TruncatedNormal(1.0)),
-        "variational_bits": lambda: bits(learned),
-    }
-
-
-FIGURES = {"digits": digits_figures, "toy": toy_figures}
-EXPECTED: dict[str, Any] = json.loads((STORED / "expected.json").read_text()) if __name__ != "__main__" else {}
+EXPECTED: dict[str, Any] = json.loads((STORED / "expected.json").read_text())
 # Of a figure's largest value. Other instruction sets, libraries' paths and numbers of threads moved figures by at most
 # 1.5e-6 of it; relative noise of 1e-6 on all weights moves them by 1.5e-5, and another draw or step by far more.
 TOLERANCE = 1e-5
 # As training chose it, where the configuration does not say.
 EXACT = ("divergence=exact", "divergence.mode=auto")
 QUIET = ("logger=local", "progress=false", "evaluation.samples=0", "evaluation.likelihood=0")
-
-
-def write_expected() -> None:
-    """Write expected.json by the package that Python finds; for the version that wrote the runs."""
-    found = {
-        run: {name: figure().double().tolist() for name, figure in figures(STORED).items()}
-        for run, figures in FIGURES.items()
-    }
-    (STORED / "expected.json").write_text(json.dumps({"version": scoresde.__version__, **found}) + "\n")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -185,6 +114,58 @@ def test_other_settings_stand_beside_the_stored(folder: Path) -> None:
     assert [key.partition("-")[0] for key in after if key not in before] == ["likelihood", "samples"]
 
 
+@pytest.mark.parametrize(("run", "identity"), [("digits", "aee2d283"), ("toy", "d9cc7a7c")])
+def test_a_stored_configuration_has_the_identity_that_it_had(run: str, identity: str) -> None:
+    # By which `resume=true` and sweeps find the run.
+    assert config_hash(Run.open(STORED / run).config) == identity
+
+
+def test_a_stored_configuration_is_read_in_the_words_of_today() -> None:
+    digits_words, toy_words = read_run(STORED / "digits").words, read_run(STORED / "toy").words
+    assert digits_words["training"] == "default"
+    assert digits_words["sampler"] == "unipc"
+    assert digits_words["sampler.grid.steps"] == 10
+    assert digits_words["evaluation.divergence"] == "hutchinson"
+    assert digits_words["evaluation.dequantisation"] == "uniform"
+    assert digits_words["logger.wandb._target_"] == "scoresde.training.WandbLogger"
+    assert toy_words["sampler"] == "edm_heun"
+    assert toy_words["evaluation.divergence"] == "exact"
+    assert toy_words["evaluation.dequantisation"] == "truncated_normal"
+    assert toy_words["logger"] == "local"
+
+
+def test_a_report_of_old_and_new_runs_takes_moved_classes_for_the_same(folder: Path) -> None:
+    shutil.copytree("toy", "both/old")
+    shutil.copytree("toy", "both/new")
+    Path("both/new/config.yaml").unlink()
+    Run(Path("both/new"), Run.open("toy").config).write_config()
+    assert Path("both/new/config.yaml").read_text() != Path("both/old/config.yaml").read_text()
+    assert read_run(Path("both/new")).config == read_run(Path("both/old")).config
+
+
+def test_weights_of_a_class_that_has_moved_load_and_are_trained_further(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path("toy/config.yaml")
+    file.write_text(file.read_text().replace("scoresde.networks.MLP", "scoresde.networks.Former"))
+    with pytest.raises(ValueError, match="scoresde.networks.Former"):
+        scoresde.load("toy")
+    monkeypatch.setitem(MOVED, "scoresde.networks.Former", "scoresde.networks.MLP")
+    before = scoresde.load("toy").state_dict()
+    main(["train", "run=toy", "training.steps=2010", *QUIET])
+    assert scoresde.load("toy").state_dict().keys() == before.keys()
+    assert "scoresde.networks.MLP" in file.read_text()  # written anew with the names of today
+
+
+def test_a_new_run_keeps_the_names_of_today_whatever_names_it_was_given(folder: Path) -> None:
+    ema = ("training.ema._target_=scoresde.training.ema.HalfLife", "~training.ema.relative_std")
+    small = ("data=npz", "data.path=points.npz", "data.levels=16", "network=mlp", "network.width=8", "training.steps=1")
+    main(["train", "name=new", "runs=.", *small, *ema, *QUIET, "evaluation.pictures=false"])
+    written = Path("new/config.yaml").read_text()
+    assert "scoresde.training.HalfLife" in written
+    assert "scoresde.training.ema" not in written
+
+
 def test_reports_name_the_choices(folder: Path) -> None:
     main(["report", "run=digits"])
     main(["report", "run=toy"])
@@ -211,7 +192,3 @@ def test_training_goes_on_from_a_stored_checkpoint(run: str, folder: Path) -> No
     ]
     # An average over the last steps has moved, and hardly: training did not begin anew.
     assert 0 < max(moved) < 0.2
-
-
-if __name__ == "__main__":
-    write_expected()

@@ -21,6 +21,7 @@ from scoresde.cli.networks import DEFAULT, fit_network
 from scoresde.cli.overrides import parsed
 from scoresde.cli.settings import apply_changes, declared, with_own
 from scoresde.cli.sweeps import Outcome, note_run, started_again, unfinished
+from scoresde.options.moved import with_current_names
 from scoresde.progress import note
 
 __all__ = ["TASKS"]
@@ -165,7 +166,7 @@ def _run_to_train(config: DictConfig) -> tuple[Any, list[Path], Any]:
         _fill_evaluation(run.config)
         apply_changes(run.config, config, parsed(HydraConfig.get().overrides.task))
         return run, [], None
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain: Any = with_current_names(OmegaConf.to_container(config, resolve=True))
     settings, _ = declared("train")  # belong to the command line, not to the run
     body = OmegaConf.create({k: v for k, v in plain.items() if k not in settings})
     runs, data = Path(str(config.runs)), None

@@ -22,6 +22,7 @@ from scoresde.cli.console import UsageError, nearest
 from scoresde.config.modules import find_in
 from scoresde.config.start import DATA_PATHS
 from scoresde.options.declarations import declaration
+from scoresde.options.moved import with_current_names
 from scoresde.options.settings import kind_of, option_problems, run_problem
 from scoresde.options.signatures import fits, problems
 
@@ -346,7 +347,7 @@ def _group(config: DictConfig, group: str) -> Any:
                 raise unread(group, str(key))
         _check_values(group, config[group], settings, f"{group}.")
     try:
-        return OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
+        return with_current_names(OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True))
     except MissingMandatoryValue as error:
         key = getattr(error, "full_key", None) or group
         raise UsageError(f"{key} is missing: give {key}=VALUE") from error

@@ -23,6 +23,7 @@ from scoresde.config.modules import folders_for, packages, top_level
 from scoresde.config.start import DATA_PATHS, from_start
 from scoresde.data import Data
 from scoresde.options.errors import ConfigError
+from scoresde.options.moved import current_name
 from scoresde.options.signatures import problems
 from scoresde.storage.limits import check_steps
 
@@ -58,8 +59,6 @@ HOMES = (
     "scoresde.training.options",
     "torch.optim",
 )
-# Packages that configurations of earlier versions name, and what has taken their place.
-MOVED = {"scoresde.divergence": "scoresde.likelihood"}
 
 # Whose integers are numbers of steps, repeats, layers and the like.
 _COUNTED = ("scoresde.numerics.trace", "scoresde.networks", "scoresde.objectives", "scoresde.sampling", "scoresde.sde")
@@ -67,14 +66,6 @@ _COUNTED = ("scoresde.numerics.trace", "scoresde.networks", "scoresde.objectives
 
 def _within(module: str, packages: Sequence[str]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
-
-
-def current_name(target: str) -> str:
-    """The name of a class today, if an earlier version knew it by another."""
-    for old, new in MOVED.items():
-        if target.startswith(f"{old}."):
-            return f"{new}{target.removeprefix(old)}"
-    return target
 
 
 def _find_target(target: Any, allow: Sequence[str]) -> Any:
@@ -124,6 +115,8 @@ def _look_up(target: str, package: str, refusal: ConfigError) -> Any:
         if isinstance(found, ModuleType):
             if part in vars(found):
                 found = vars(found)[part]
+            elif _hands_on(found, part):
+                found = getattr(found, part)
             elif hasattr(found, "__path__"):
                 found = _import(f"{found.__name__}.{part}", target)
             else:
@@ -137,6 +130,11 @@ def _look_up(target: str, package: str, refusal: ConfigError) -> Any:
         else:
             raise refusal
     return found
+
+
+def _hands_on(module: ModuleType, name: str) -> bool:
+    """Whether a module of this package has a public name, which it may import only when asked for it."""
+    return _within(module.__name__, ["scoresde"]) and name in getattr(module, "__all__", ())
 
 
 def _import(name: str, target: str) -> ModuleType:

@@ -13,6 +13,7 @@ from typing import Any
 
 from scoresde.config.jobs import settled
 from scoresde.config.words import in_words, leaves
+from scoresde.options.moved import with_current_names
 from scoresde.report.numbers import as_dict, is_number
 from scoresde.report.wording import own_sampler
 from scoresde.storage import bounded
@@ -159,7 +160,7 @@ def _flatten(content: bytes, notes: list[str]) -> dict[str, Any]:
     try:
         plain = bounded.parse_yaml(content, Path("config.yaml"))
         if isinstance(plain, dict):
-            return leaves(plain)
+            return leaves(with_current_names(plain))
     except DamagedFile as error:
         problem = str(error)
     notes.append(f"{problem}: what differs from other runs is not known.")

@@ -28,6 +28,7 @@ from scoresde.config.trust import FILE, allowed, keep
 from scoresde.data import Data, DataInfo
 from scoresde.objectives import Objective
 from scoresde.options.errors import ConfigError
+from scoresde.options.moved import with_current_names, with_first_names
 from scoresde.options.settings import run_problem
 from scoresde.runs.html import run_html
 from scoresde.runs.outline import differences, filled, outline
@@ -78,7 +79,8 @@ def config_hash(config: DictConfig) -> str:
     for path in _FREE:
         group, key = path.split(".")
         kept.get(group, {}).pop(key, None)
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+    # Directories are named by it, so that it is not of names that change with the version.
+    return hashlib.sha256(json.dumps(with_first_names(kept), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def check_name(name: str) -> None:
@@ -137,7 +139,7 @@ class Run:
         if not isinstance(plain, dict | None):
             raise ConfigError(f"{file} holds no mapping; give a directory that `scoresde train` wrote")
         # The checks are of what was parsed, and the same plain values become the configuration.
-        plain = plain or {}
+        plain = with_current_names(plain or {})
         check_plain(plain, file)
         allow = allowed(path, allow, foreign(plain))
         try:

@@ -1,19 +1,32 @@
-"""Training: the loop, checkpoints, run directories and what is computed after training."""
+"""Training: the loop, checkpoints, averages of weights and where numbers go."""
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from scoresde.training.ema import HalfLife, PowerFunction
     from scoresde.training.fitting import Fit, fit
+    from scoresde.training.loggers import LocalLogger, TensorBoardLogger, WandbLogger
+    from scoresde.training.loop import Training
 
-__all__ = ["Fit", "fit"]
+__all__ = ["Fit", "HalfLife", "LocalLogger", "PowerFunction", "TensorBoardLogger", "Training", "WandbLogger", "fit"]
+
+_MODULES = {
+    "Fit": "fitting",
+    "HalfLife": "ema",
+    "LocalLogger": "loggers",
+    "PowerFunction": "ema",
+    "TensorBoardLogger": "loggers",
+    "Training": "loop",
+    "WandbLogger": "loggers",
+    "fit": "fitting",
+}
 
 
 def __getattr__(name: str) -> object:
     # Late: the command imports parts of this package, and should answer before Accelerate is loaded.
-    if name in __all__:
-        from scoresde.training import fitting
-
-        return getattr(fitting, name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"scoresde.training.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

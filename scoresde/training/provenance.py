@@ -9,6 +9,7 @@ from typing import Any
 
 from scoresde.data import Data, DataInfo
 from scoresde.options.errors import ConfigError
+from scoresde.options.moved import with_current_names
 
 __all__ = ["TRAINED_WITH", "check_fit", "check_provenance", "check_same_data"]
 
@@ -30,7 +31,9 @@ def check_provenance(file: str, then: Mapping[str, Any], now: Mapping[str, Any],
     for group in then:
         if group not in now:
             continue
-        for key, before, after in _differences(group, then[group], now[group]):
+        # A class that has moved since is the same.
+        both = (with_current_names(groups[group]) for groups in (then, now))
+        for key, before, after in _differences(group, *both):
             if any(key == accepted or key.startswith(f"{accepted}.") for accepted in accept):
                 continue
             raise ConfigError(

@@ -115,7 +115,7 @@ def test_the_nearest_that_is_read_is_named(command: str, given: str, message: st
         ["hydra.sweep.dir=there", "+hydra.job.env_set.A=b"],
         ["runs=5", "name=7", "resume=null", "resume=true"],
         ["optimizer=sgd", "+optimizer.nesterov=true", "optimizer.lr=1"],
-        ["evaluation.samples=null", "evaluation.tol=1", "evaluation.divergence._target_=scoresde.numerics.trace.Exact",
+        ["evaluation.samples=null", "evaluation.tol=1", "evaluation.divergence._target_=scoresde.likelihood.Exact",
          "~evaluation.divergence.probes"],
     ],
     ids=" ".join,
@@ -240,7 +240,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     files = {
         "network/mine.yaml": {"_target_": "own_net.Net", "width": 5},
         "network/shared.yaml": {"_target_": "own_net.Net", "width": "${width}"},
-        "training/wrong.yaml": {"_target_": "scoresde.training.loop.Training", "compile": "no"},
+        "training/wrong.yaml": {"_target_": "scoresde.training.Training", "compile": "no"},
         "evaluation/none.yaml": {"samples": 0, "likelihood": 0, "picturse": False},
         "extra/wide.yaml": {"network": {"width": 64}},
         "extra/unread.yaml": {"widht": 64},

@@ -356,7 +356,7 @@ def test_a_target_that_does_not_exist() -> None:
             "^sde.betamin: VPSDE has no 'betamin', did you mean sde.beta_min",
         ),
         ("network", {"_target_": "scoresde.networks.MLP", "shape": [2], "width": 0}, "^network: width and blocks"),
-        ("training", {"_target_": "scoresde.training.loop.Training", "steps": 0}, "^training: .*steps is 0"),
+        ("training", {"_target_": "scoresde.training.Training", "steps": 0}, "^training: .*steps is 0"),
         (
             "sampler",
             {

@@ -88,9 +88,9 @@ def sampler(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("key", "node", "message"),
     [
-        ("training", {"_target_": "scoresde.training.loop.Training", "compile": "no"},
+        ("training", {"_target_": "scoresde.training.Training", "compile": "no"},
          "training.compile is 'no', expected true or false"),
-        ("training", {"_target_": "scoresde.training.loop.Training", "steps": 2.5},
+        ("training", {"_target_": "scoresde.training.Training", "steps": 2.5},
          "training.steps is 2.5, expected an integer"),
         ("optimizer", {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": "1e-3x"},
          "optimizer.lr is '1e-3x', expected a number"),

@@ -134,7 +134,7 @@ def test_fewer_samples_leave_the_entry_of_more(run: Run, trained: SimpleNamespac
         ({"seed": 1}, "seed1"),
         ({"tol": 0.4}, "tol0.4"),
         ({"draws": 2, "bound": "importance"}, "draws2-importance"),
-        ({"divergence": {"_target_": "scoresde.numerics.trace.Exact"}}, "Exact_mode_auto_chunk_None"),
+        ({"divergence": {"_target_": "scoresde.likelihood.Exact"}}, "Exact_mode_auto_chunk_None"),
     ],
 )
 def test_other_settings_have_a_file_of_their_own(

@@ -32,13 +32,13 @@ network:
 preconditioning: {_target_: scoresde.preconditioning.EDMPreconditioning, sigma_data: null}
 objective: {_target_: scoresde.objectives.DenoisingScoreMatching}
 optimizer: {_target_: torch.optim.AdamW, _partial_: true, lr: 1e-3}
-training: {_target_: scoresde.training.loop.Training, steps: 5, log_every: 1, checkpoint_every: 10, keep: 2, seed: 0}
+training: {_target_: scoresde.training.Training, steps: 5, log_every: 1, checkpoint_every: 10, keep: 2, seed: 0}
 sampler:
   _target_: scoresde.sampling.Sampler
   solver: {_target_: scoresde.sampling.Heun}
   grid: {_target_: scoresde.sampling.KarrasGrid, steps: 4}
 evaluation: {samples: 10}
-logger: {_target_: scoresde.training.loggers.LocalLogger}
+logger: {_target_: scoresde.training.LocalLogger}
 """
 
 
@@ -302,7 +302,7 @@ def test_links_in_a_run_are_not_followed_for_writing(directory: Path, tmp_path: 
 @pytest.mark.parametrize("key", ["data", "network", "objective", "preconditioning", "sampler", "sde"])
 def test_what_a_configuration_makes_is_of_its_kind(key: str) -> None:
     run = Run(Path("x"), config())
-    run.config[key] = {"_target_": "scoresde.training.ema.PowerFunction", "relative_std": 0.05}
+    run.config[key] = {"_target_": "scoresde.training.PowerFunction", "relative_std": 0.05}
     given = {"shape": (2,)} if key == "network" else {}
     with pytest.raises(ConfigError, match=f"^{key}"):
         run.make(key, **given)
