@@ -3,15 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from scoresde.numerics.ode import Status
 from scoresde.score import ScoreModel
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Noise", "NonFiniteError", "Report", "Solver", "StoppedError"]
 
@@ -93,8 +90,13 @@ class Solver(ABC):
 
     @property
     def stochastic(self) -> bool:
-        """Whether it adds noise on the way; False for what follows the probability-flow ODE alone."""
+        """Whether the solver adds noise; False for a solver of the probability-flow ODE."""
         return True
+
+    @property
+    def adapts(self) -> bool:
+        """Whether a tolerance decides on the steps; False if the grid does."""
+        return False
 
     def __repr__(self) -> str:
         values = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
