@@ -405,7 +405,7 @@ def conclude(
     Returns:
         The status to exit with: 0 if every job is finished.
     """
-    from scoresde.storage.bounded import read_yaml
+    from scoresde.storage.bounded_yaml import read_yaml
 
     jobs = read_jobs(sweep)
     if not jobs:

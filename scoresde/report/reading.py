@@ -18,6 +18,7 @@ from scoresde.report.numbers import as_dict, is_number
 from scoresde.report.wording import own_sampler
 from scoresde.storage import bounded
 from scoresde.storage.bounded import CheckpointError, DamagedFile
+from scoresde.storage.bounded_yaml import parse_yaml
 
 __all__ = ["Job", "Run", "Sweep", "find_runs", "natural", "read_json", "read_run", "read_sweep"]
 
@@ -158,7 +159,7 @@ def _flatten(content: bytes, notes: list[str]) -> dict[str, Any]:
     """The leaves of a YAML mapping by dotted names."""
     problem = "config.yaml holds no mapping"
     try:
-        plain = bounded.parse_yaml(content, Path("config.yaml"))
+        plain = parse_yaml(content, Path("config.yaml"))
         if isinstance(plain, dict):
             return leaves(with_current_names(plain))
     except DamagedFile as error:

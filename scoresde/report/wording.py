@@ -8,7 +8,7 @@ from typing import Any
 
 from scoresde.config.words import conf_dir
 from scoresde.report.numbers import text
-from scoresde.storage.bounded import parse_yaml
+from scoresde.storage.bounded_yaml import parse_yaml
 
 __all__ = ["LONGEST", "own_sampler", "repr_in_words", "sampler_in_words"]
 

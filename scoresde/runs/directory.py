@@ -38,7 +38,8 @@ from scoresde.score import NetworkScore
 from scoresde.score.preconditioning import Preconditioning
 from scoresde.sde import SDE
 from scoresde.statistics import Statistics
-from scoresde.storage.bounded import DamagedFile, parse_json, read_json, read_yaml
+from scoresde.storage.bounded import DamagedFile, parse_json, read_json
+from scoresde.storage.bounded_yaml import read_yaml
 from scoresde.storage.digests import DIGEST, digest
 from scoresde.storage.files import remove_leftovers, set_aside, write_atomically
 from scoresde.storage.tensors import load_header, load_metadata, load_tensors, save_tensors

@@ -15,14 +15,13 @@ from scoresde.storage.bounded import (
     DamagedFile,
     Limits,
     parse_json,
-    parse_yaml,
     read_csv,
     read_file,
     read_json,
     read_json_lines,
     read_tensor_header,
-    read_yaml,
 )
+from scoresde.storage.bounded_yaml import parse_yaml, read_yaml
 
 FILE = Path("x.yaml")
 SMALL = Limits(size=100, values=20, depth=5)
