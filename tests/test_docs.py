@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from scoresde.sde import VPSDE
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
+ABOUT_CODE = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -22,6 +24,19 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)(?:#[^)]*)?\)")
 def test_relative_links_lead_to_files(page: Path) -> None:
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ABOUT_CODE, ids=[page.name for page in ABOUT_CODE])
+def test_files_and_objects_that_a_page_names_exist(page: Path) -> None:
+    # As `scoresde/sde/base.py`, `sde/base.py`, `conf/sde/vp.yaml` and `sde.base.SDE`; capitals stand for any name.
+    for quoted in set(re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))):
+        if re.fullmatch(r"[a-z_]+(/[a-z_]*)+(\.(py|yaml|md))?", quoted):
+            assert any((folder / quoted).exists() for folder in (ROOT, ROOT / "scoresde")), quoted
+        elif (
+            re.fullmatch(r"[a-z_]+(\.(?!yaml|json|npz|md|pt)\w+)+", quoted)
+            and (ROOT / "scoresde" / quoted.partition(".")[0]).is_dir()
+        ):
+            assert pkgutil.resolve_name(f"scoresde.{quoted}") is not None
 
 
 def test_the_samplers_of_the_architecture_page_run() -> None:
