@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +227,8 @@ def test_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 4]
 
 
-@pytest.mark.skipif(find_spec("hydra_plugins.hydra_ray_launcher") is None, reason="pip install 'scoresde[ray]'")
 def test_ray() -> None:
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="pip install 'scoresde[ray]'")
     assert status_of("train", *TOY, "-m", *FOUR, "hydra/launcher=ray") == 0
     check()
 
