@@ -21,14 +21,10 @@ from scoresde.sampling.solver import NonFiniteError, Report, Solver, StoppedErro
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
-from tests.problems import SDES, SMOOTH, Mixture
+from tests.problems import SDES, SMOOTH, Mixture, gaussian
 
 F64 = torch.float64
 PLANAR = Mixture("full", (2,))
-
-
-def gaussian(sde: SDE) -> GaussianMixtureScore:
-    return GaussianMixtureScore(torch.ones(1), torch.tensor([[0.7, -0.2]]), torch.tensor([[0.3, 2.0]]), sde)
 
 
 def start(model: GaussianMixtureScore, n: int) -> Tensor:
@@ -62,7 +58,7 @@ def reference(name: str) -> tuple[GaussianMixtureScore, Tensor, Tensor]:
 @pytest.mark.parametrize("method", TABLEAUS)
 def test_the_flow_of_a_gaussian(sde: SDE, method: str) -> None:
     """It keeps (x − M)/√V in every direction."""
-    model, tol = gaussian(sde), 1e-6
+    model, tol = gaussian(sde, (2,), (0.7, -0.2), (0.3, 2.0)), 1e-6
     x = start(model, 4)
     times = UniformLogSNR(1)(sde)
     alpha, sigma = (v[:, None] for v in (sde.alpha(times), sde.sigma(times)))
@@ -101,7 +97,7 @@ def test_every_coordinate_has_the_same_solution(coordinate: Coordinate) -> None:
 @pytest.mark.parametrize("coordinate", [*COORDINATES, Angle()], ids=repr)
 def test_slope_terms(sde: SDE, coordinate: Coordinate) -> None:
     """n y is x, and a y + b ε is the derivative of y along the flow, by differences of an exact one."""
-    model = gaussian(sde)
+    model = gaussian(sde, (2,), (0.7, -0.2), (0.3, 2.0))
     low, high = UniformLogSNR(1)(sde).flip(0).tolist()
     t = torch.linspace(low, high, 7, dtype=F64)[1:-1]
     w = coordinate.variable(sde, t)
@@ -239,7 +235,7 @@ class Faulty(ScoreModel):
 
     def __init__(self, sde: SDE, below: float, fault: Callable[[Tensor], Tensor]) -> None:
         super().__init__(sde)
-        self.model = gaussian(sde)
+        self.model = gaussian(sde, (2,), (0.7, -0.2), (0.3, 2.0))
         self.below = below
         self.fault = fault
         self.register_buffer("one", torch.ones((), dtype=F64))

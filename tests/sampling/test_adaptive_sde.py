@@ -19,14 +19,10 @@ from scoresde.sampling.samples import Samples
 from scoresde.sampling.solver import NonFiniteError, Solver, StoppedError
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE
-from tests.problems import Mixture
+from tests.problems import Mixture, gaussian
 
 F64 = torch.float64
 PLANAR = Mixture("full", (2,))
-
-
-def gaussian(sde: SDE, dim: int = 1) -> GaussianMixtureScore:
-    return GaussianMixtureScore(torch.ones(1), torch.full((1, dim), 0.7), torch.tensor([0.3]), sde)
 
 
 def start(model: GaussianMixtureScore, n: int, t: float | None = None) -> Tensor:
@@ -206,7 +202,7 @@ def test_a_gaussian_comes_out(kind: Callable[[], SDE]) -> None:
     """In one dimension, where a step's error depends most on its noise: drawn anew after a rejection, the variance
     would come out twice to four times as large."""
     sde, n = kind(), 6000
-    model = gaussian(sde)
+    model = gaussian(sde, (1,))
     times = UniformTime(3)(sde)
     out = run(AdaptiveSDE(), model, start(model, n), times.tolist(), seed=1, trajectory=True)
     assert out.trajectory is not None
@@ -223,7 +219,7 @@ def test_a_gaussian_comes_out(kind: Callable[[], SDE]) -> None:
 @pytest.mark.parametrize("kind", [VPSDE, VESDE, EDMSDE])
 def test_the_bias_shrinks_with_the_tolerance(kind: Callable[[], SDE]) -> None:
     """The variance of a Gaussian comes out 4 to 9 per cent too small at a tolerance of 0.5."""
-    model = gaussian(kind(), 2)
+    model = gaussian(kind(), (2,))
     x, last = start(model, 10_000), UniformTime(1)(model.sde)[-1]
     coarse, fine = (moments(model, run(AdaptiveSDE(rtol=r, atol=0.4 * r), model, x).x, last)[1] for r in (0.5, 0.05))
     assert -0.13 < coarse < -0.03
@@ -232,7 +228,7 @@ def test_the_bias_shrinks_with_the_tolerance(kind: Callable[[], SDE]) -> None:
 
 def test_no_step_from_noise_to_data_passes_by_luck() -> None:
     """In one dimension the error of a step may vanish by chance: at this tolerance 1 in 200 went that way."""
-    model = gaussian(EDMSDE())
+    model = gaussian(EDMSDE(), (1,))
     out = run(AdaptiveSDE(rtol=0.1, atol=0.04), model, start(model, 10_000), seed=1)
     assert float((out.x - 0.7).abs().max()) < 5.5 * math.sqrt(0.3)
 

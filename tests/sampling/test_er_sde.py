@@ -19,18 +19,14 @@ from scoresde.sampling.grids import KarrasGrid, UniformLogSNR
 from scoresde.sampling.sampler import Sampler
 from scoresde.sampling.solver import Noise, Solver
 from scoresde.sampling.stochasticity import Eta, Stochasticity
-from scoresde.score import GaussianMixtureScore, ScoreModel
+from scoresde.score import ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.sde.coordinates import NoiseLevel, SignalLevel
-from tests.problems import Mixture
+from tests.problems import Mixture, gaussian
 
 F64 = torch.float64
 SCALES = [PowerScale(1.0), PowerScale(1.5), PowerScale(2.0), PowerScale(2.5), ERSDE1(), ERSDE4(), ERSDE5()]
 NOISY = SCALES[1:]
-
-
-def gaussian(sde: SDE, variance: float) -> GaussianMixtureScore:
-    return GaussianMixtureScore(torch.ones(1), torch.zeros(1, 1), torch.tensor([variance]), sde)
 
 
 def levels(sde: SDE, steps: int, first: float, last: float = 0.3) -> Tensor:
@@ -200,7 +196,7 @@ def variance_error(solver: ERSDE, sde: SDE, times: Tensor, variance: float) -> f
     """Relative error of the final variance for N(0, variance) data: exact, since the solver is linear in the noise."""
     first, last = (variance * sde.alpha(times[[0, -1]]) ** 2 + sde.sigma(times[[0, -1]]) ** 2).tolist()
     units = Units(len(times))
-    end = final(solver, gaussian(sde, variance), math.sqrt(first) * units.eye[0], times, units)
+    end = final(solver, gaussian(sde, (1,), 0.0, variance), math.sqrt(first) * units.eye[0], times, units)
     return float(end.square().sum()) / last - 1
 
 
@@ -276,4 +272,4 @@ def test_bad_arguments() -> None:
         with pytest.raises(ValueError, match="is not positive and finite at all noise levels of the grid$"):
             ERSDE(1, scale).coefficients(s)
     with pytest.raises(ValueError, match="it must not decrease with s"):
-        Sampler(ERSDE(1, torch.sqrt), KarrasGrid(5))(gaussian(EDMSDE(), 1.0), (2, 1))
+        Sampler(ERSDE(1, torch.sqrt), KarrasGrid(5))(gaussian(EDMSDE(), (1,), 0.0, 1.0), (2, 1))

@@ -17,6 +17,7 @@ from scoresde.sampling import Sampler, Solver, UniformLogSNR
 from scoresde.sampling.exponential import RES, SEEDS, DPMSolverSinglestep, ExponentialRungeKutta, ExponentialTableau
 from scoresde.score import GaussianMixtureScore, Prediction, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
+from tests.problems import gaussian
 
 F64 = torch.float64
 
@@ -26,10 +27,6 @@ def model_of(sde: SDE) -> GaussianMixtureScore:
     factor = torch.tensor([[0.5, 0.1], [0.0, 0.4]])
     covariances = torch.stack([0.3 * torch.eye(2), factor @ factor.T, 0.2 * torch.eye(2)])
     return GaussianMixtureScore(torch.tensor([0.2, 0.3, 0.5]), means, covariances, sde)
-
-
-def gaussian(sde: SDE, variance: float) -> GaussianMixtureScore:
-    return GaussianMixtureScore(torch.ones(1), torch.zeros(1, 1), torch.tensor([variance]), sde)
 
 
 def levels(sde: SDE, steps: int, first: float = 3.0, last: float = 0.3) -> Tensor:
@@ -351,7 +348,7 @@ def variance_error(solver: ExponentialRungeKutta, sde: SDE, times: Tensor, varia
     """Relative error of the final variance for N(0, variance) data: exact, since the solver is linear in the noise."""
     first, last = (variance * sde.alpha(times[[0, -1]]) ** 2 + sde.sigma(times[[0, -1]]) ** 2).tolist()
     units = Units(1 + len(solver._tableau.nodes) * (len(times) - 1))
-    end = final(solver, gaussian(sde, variance), units.start(math.sqrt(first)), times, units)
+    end = final(solver, gaussian(sde, (1,), 0.0, variance), units.start(math.sqrt(first)), times, units)
     return float(end.square().sum()) / last - 1
 
 

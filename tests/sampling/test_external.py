@@ -20,22 +20,14 @@ from scoresde.sampling import (
 )
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import SDE, VPSDE
+from tests.problems import blobs, gaussian
 
 F64 = torch.float64
 pytestmark = pytest.mark.filterwarnings("ignore:Numerical solution is not guaranteed")
 
 
-def gaussian(mean: float = 0.7, variance: float = 0.3, sde: SDE | None = None) -> GaussianMixtureScore:
-    return GaussianMixtureScore(torch.ones(1), torch.tensor([[mean]]), torch.tensor([variance]), sde or VPSDE())
-
-
-def mixture(sde: SDE) -> GaussianMixtureScore:
-    means = torch.tensor([[1.0, 0.5], [-0.8, 0.3]])
-    return GaussianMixtureScore(torch.ones(2), means, torch.tensor([0.1, 0.3]), sde)
-
-
 def test_scipy_agrees_with_heun(sde: SDE) -> None:
-    model = mixture(sde)
+    model = blobs(sde, (2,), 2)
     z = model.sample(4, sde.t_max, torch.Generator().manual_seed(0))
     grid = UniformLogSNR(300)
     fine = Sampler(Heun(), grid)(model, x_init=z, trajectory=True)
@@ -51,7 +43,7 @@ def test_scipy_agrees_with_heun(sde: SDE) -> None:
 @pytest.mark.parametrize("method", ["RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA", DOP853])
 def test_every_scipy_method_finds_the_gaussian_flow(method: str | type[DOP853]) -> None:
     """The flow of a Gaussian keeps (x − M)/√V."""
-    model = gaussian()
+    model = gaussian(VPSDE(), (1,))
     times = UniformTime(1)(model.sde)
     z = torch.tensor([[-1.0], [0.2], [2.0]], dtype=F64)
     (x,) = ScipyODE(method, rtol=1e-8, atol=1e-10).solve(model, z, times, lambda: z)
@@ -96,7 +88,7 @@ def variance_of_euler(model: GaussianMixtureScore, times: Tensor) -> float:
 def test_torchsde_has_the_right_moments(method: str, substeps: int) -> None:
     """Euler's variance is its own recursion's; Milstein's is Euler's, since g does not depend on x; the
     others' are of second weak order for additive noise, so close to the truth."""
-    model, n, steps = gaussian(), 4000, 20
+    model, n, steps = gaussian(VPSDE(), (1,)), 4000, 20
     solver = TorchSDE(method, substeps=substeps)
     x = Sampler(solver, UniformTime(steps, t_min=0.05), denoise=False)(model, (n, 1)).x
     t = torch.tensor(0.05, dtype=F64)
@@ -114,18 +106,18 @@ def test_torchsde_has_the_right_moments(method: str, substeps: int) -> None:
 def test_torchsde_takes_the_steps_it_was_asked_for(substeps: int) -> None:
     """A remainder of round-off, a step of 1e-17, is an evaluation more and makes torchsde's tree endless."""
     sampler = Sampler(TorchSDE(substeps=substeps), UniformTime(20, t_min=0.05), denoise=False)
-    assert sampler(gaussian(), (2, 1)).nfe == 20 * substeps
+    assert sampler(gaussian(VPSDE(), (1,)), (2, 1)).nfe == 20 * substeps
 
 
 @pytest.mark.parametrize(("method", "evaluations"), [("euler", 1), ("euler_heun", 1), ("heun", 2), ("midpoint", 2)])
 def test_torchsde_costs_its_methods_evaluations(method: str, evaluations: int) -> None:
     """torchsde's look at the drift for its shape, at the start of each interval, is the method's first stage."""
     sampler = Sampler(TorchSDE(method), UniformTime(5, t_min=0.05), denoise=False)
-    assert sampler(gaussian(), (2, 1)).nfe == 5 * evaluations
+    assert sampler(gaussian(VPSDE(), (1,)), (2, 1)).nfe == 5 * evaluations
 
 
 def test_torchsde_adaptive() -> None:
-    model, n = gaussian(), 1000
+    model, n = gaussian(VPSDE(), (1,)), 1000
     x = Sampler(TorchSDE("srk", adaptive=True, rtol=1e-2, atol=1e-2), UniformTime(4), denoise=False)(model, (n, 1)).x
     assert abs(float(x.var()) / 0.3 - 1) < 4 * math.sqrt(2 / n) + 0.03
     assert abs(float(x.mean()) - 0.7) < 4 * math.sqrt(0.3 / n) + 0.02
@@ -133,7 +125,7 @@ def test_torchsde_adaptive() -> None:
 
 def test_torchsde_euler_step_is_euler_maruyama() -> None:
     """The mean over the path noise of one step is the predictor's; its spread is c_z."""
-    model, n = mixture(VPSDE()), 4000
+    model, n = blobs(VPSDE(), (2,), 2), 4000
     times = UniformTime(1, t_min=0.4, t_max=0.5)(model.sde)
     x = torch.tensor([[0.3, -1.0]], dtype=F64)
     (y,) = TorchSDE().solve(model, x.expand(n, 2).clone(), times, lambda: torch.randn(n, 2, dtype=F64))
@@ -148,7 +140,7 @@ def test_torchsde_euler_step_is_euler_maruyama() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_torchsde_path_follows_the_seed(dtype: torch.dtype) -> None:
-    model = mixture(VPSDE())
+    model = blobs(VPSDE(), (2,), 2)
     sampler = Sampler(TorchSDE(), UniformTime(5))
     z = torch.ones(2, 2, dtype=dtype)
     ends = [sampler(model, x_init=z, seed=s).x for s in range(20)]

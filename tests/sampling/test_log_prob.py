@@ -44,6 +44,7 @@ from scoresde.sampling import (
 )
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
+from tests.problems import correlated
 
 F64 = torch.float64
 # Solvers, and whether they add noise.
@@ -80,16 +81,9 @@ SOLVERS: list[tuple[Solver, bool]] = [
 ]
 
 
-def mixture(dim: int, sde: SDE | None = None) -> GaussianMixtureScore:
-    g = torch.Generator().manual_seed(1)
-    means = torch.randn(3, dim, generator=g, dtype=F64)
-    variances = 0.05 + 0.3 * torch.rand(3, dim, generator=g, dtype=F64)
-    return GaussianMixtureScore(torch.tensor([0.2, 0.3, 0.5]), means, variances, VPSDE() if sde is None else sde)
-
-
 @pytest.mark.parametrize(("solver", "noisy"), SOLVERS, ids=lambda v: repr(v)[:60])
 def test_solvers_know_whether_they_add_noise(solver: Solver, noisy: bool) -> None:
-    model = mixture(2)
+    model = correlated(VPSDE(), (2,))
     draws = []
 
     def noise(start: float | None = None, stop: float | None = None) -> Tensor:
@@ -122,13 +116,13 @@ def test_noise_is_refused_before_the_first_step(solver: Solver) -> None:
 def test_options_without_log_densities_are_refused() -> None:
     for options in ({"tol": 1e-3}, {"divergence": Exact()}):
         with pytest.raises(ValueError, match="give log_prob=True with them, or leave them out"):
-            Sampler(Heun(), UniformLogSNR(5))(mixture(2), (2, 2), **options)  # type: ignore[arg-type]
+            Sampler(Heun(), UniformLogSNR(5))(correlated(VPSDE(), (2,)), (2, 2), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()], ids=["vp", "edm"])
 @pytest.mark.parametrize("solver", [Heun(), Multistep(3), Adaptive()], ids=lambda v: type(v).__name__)
 def test_the_true_density_of_the_samples(solver: Solver, sde: SDE) -> None:
-    model = mixture(2, sde)
+    model = correlated(sde, (2,))
     out = Sampler(solver, KarrasGrid(10))(model, (20, 2), seed=3, log_prob=True, tol=1e-5)
     assert out.log_prob is not None
     assert out.stderr is not None
@@ -140,7 +134,7 @@ def test_the_true_density_of_the_samples(solver: Solver, sde: SDE) -> None:
 
 
 def test_the_grids_last_time_counts() -> None:
-    model = mixture(2)
+    model = correlated(VPSDE(), (2,))
     grid = UniformLogSNR(10, t_min=0.2)
     out = Sampler(Heun(), grid)(model, (10, 2), log_prob=True, tol=1e-5)
     assert float(out.times[-1]) == pytest.approx(0.2)
@@ -148,7 +142,7 @@ def test_the_grids_last_time_counts() -> None:
 
 
 def test_in_64_dimensions() -> None:
-    model = mixture(64)
+    model = correlated(VPSDE(), (64,))
     sampler = Sampler(Heun(), KarrasGrid(15))
     exact = sampler(model, (4, 64), log_prob=True, tol=1e-3, divergence=Exact())
     truth = model.log_prob(exact.x, exact.times[-1])
@@ -165,7 +159,7 @@ def test_in_64_dimensions() -> None:
 
 
 def test_samples_are_those_before_denoising() -> None:
-    model, sampler = mixture(2), Sampler(Heun(), KarrasGrid(8))
+    model, sampler = correlated(VPSDE(), (2,)), Sampler(Heun(), KarrasGrid(8))
     with_density = sampler(model, (5, 2), seed=2, log_prob=True, trajectory=True)
     plain = Sampler(Heun(), KarrasGrid(8), denoise=False)(model, (5, 2), seed=2)
     assert torch.equal(with_density.x, plain.x)
@@ -178,7 +172,7 @@ def test_samples_are_those_before_denoising() -> None:
 
 
 def test_seeds_and_batches() -> None:
-    model, sampler = mixture(6), Sampler(Heun(), KarrasGrid(8))
+    model, sampler = correlated(VPSDE(), (6,)), Sampler(Heun(), KarrasGrid(8))
     options: dict[str, Any] = {"log_prob": True, "tol": 1e-1, "seed": 4}
     whole = sampler(model, (7, 6), **options)
     assert whole.log_prob is not None
@@ -198,7 +192,7 @@ class Labelled(ScoreModel):
     def __init__(self) -> None:
         centres = torch.tensor([[-2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], dtype=F64)
         classes = [GaussianMixtureScore(torch.ones(1), c[None], torch.tensor([0.2]), VPSDE()) for c in centres]
-        super().__init__(classes[0].sde, mixture(2).statistics)
+        super().__init__(classes[0].sde, correlated(VPSDE(), (2,)).statistics)
         self.classes = classes
 
     @property
@@ -248,7 +242,7 @@ class Stopping(Solver):
 
 
 def test_a_sample_that_did_not_arrive_has_no_density() -> None:
-    model, grid = mixture(2, EDMSDE()), KarrasGrid(8)
+    model, grid = correlated(EDMSDE(), (2,)), KarrasGrid(8)
     whole = Sampler(Stopping([]), grid)(model, (4, 2), log_prob=True)
     assert whole.log_prob is not None
     with pytest.warns(RuntimeWarning, match="2 of 4 samples stopped"):

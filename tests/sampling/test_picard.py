@@ -17,7 +17,7 @@ from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
-from tests.problems import Mixture
+from tests.problems import Mixture, gaussian
 
 F64 = torch.float64
 ANCESTRAL = Multistep(1, coordinate=SignalLevel(), tau=Eta(1.0))
@@ -56,10 +56,6 @@ class Counting(ScoreModel):
 
 def draw(solver: Any, model: ScoreModel, steps: int, n: int = 5, **kwargs: Any) -> Samples:
     return Sampler(solver, KarrasGrid(steps), denoise=False)(model, (n, 2), dtype=F64, **kwargs)
-
-
-def gaussian(sde: SDE, mean: float) -> GaussianMixtureScore:
-    return GaussianMixtureScore(torch.ones(1), torch.full((1, 2), mean), torch.tensor([0.3]), sde)
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -128,7 +124,7 @@ def test_normal_data_take_one_sweep_of_all_steps(sde: SDE, method: Multistep) ->
     """Q does not depend on x there; around the origin it is 0, and the first guesses are right."""
     steps = 30
     for mean, sweeps in ((0.0, 2), (0.7, 3)):
-        model = gaussian(sde, mean)
+        model = gaussian(sde, (2,), mean)
         out = draw(Picard(method, steps, 1e-7), model, steps)
         assert out.sweeps is not None
         assert out.sweeps.tolist() == [sweeps] * 5

@@ -28,7 +28,7 @@ from scoresde.sampling import (
 )
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import SDE, VESDE, VPSDE, SubVPSDE
-from tests.problems import Mixture
+from tests.problems import Mixture, gaussian, ring
 
 F64 = torch.float64
 PREDICTORS = [EulerMaruyama(), ReverseDiffusion(), Ancestral(), Ancestral("forward")]
@@ -51,10 +51,6 @@ def recursion(
         m = c_x * m - c_s * (m - centre) / spread
         v = (c_x - c_s / spread) ** 2 * v + c_z**2
     return m, v
-
-
-def gaussian(sde: SDE, shape: tuple[int, ...] = (1,), mean: float = MEAN, variance: float = VARIANCE):
-    return GaussianMixtureScore(torch.ones(1), torch.full((1, *shape), mean), torch.tensor([variance]), sde)
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS, ids=repr)
@@ -315,7 +311,7 @@ def test_the_sampler_has_the_recursions_moments() -> None:
     n, times = 20_000, UniformTime(12)(VPSDE())
     for predictor in PREDICTORS:
         grid: Grid = UniformTime(12)
-        x = Sampler(PredictorCorrector(predictor), grid, denoise=False)(gaussian(VPSDE()), (n, 1)).x
+        x = Sampler(PredictorCorrector(predictor), grid, denoise=False)(gaussian(VPSDE(), (1,)), (n, 1)).x
         m, v = recursion(predictor, VPSDE(), times)
         assert abs(float(x.mean()) - m) < 4 * math.sqrt(v / n)
         assert abs(float(x.var()) / v - 1) < 4 * math.sqrt(2 / n)
@@ -325,12 +321,6 @@ def sliced(a: Tensor, b: Tensor) -> float:
     angle = torch.arange(64, dtype=F64) * math.pi / 64
     directions = torch.stack([angle.cos(), angle.sin()])
     return float(((a @ directions).sort(0).values - (b @ directions).sort(0).values).square().mean().sqrt())
-
-
-def ring(sde: SDE) -> GaussianMixtureScore:
-    angle = torch.arange(8, dtype=F64) * math.pi / 4
-    means = torch.stack([angle.cos(), angle.sin()], 1)
-    return GaussianMixtureScore(torch.ones(8), means, torch.full((8,), 0.05**2), sde)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +334,7 @@ def ring(sde: SDE) -> GaussianMixtureScore:
     ids=["pc", "ancestral", "em"],
 )
 def test_ring_is_sampled(solver: PredictorCorrector) -> None:
-    model, n = ring(VESDE(0.01, 10.0)), 2000
+    model, n = ring(VESDE(0.01, 10.0), std=0.05), 2000
     exact = [model.sample(n, 0.0, torch.Generator().manual_seed(s)) for s in range(6)]
     floor = [sliced(a, b) for i, a in enumerate(exact) for b in exact[:i]]
     x = Sampler(solver, UniformTime(200))(model, (n, 2)).x

@@ -12,16 +12,11 @@ from scoresde.sampling.grids import ExplicitTimes, KarrasGrid, UniformLogSNR
 from scoresde.sampling.restart import Restart, RestartInterval
 from scoresde.sampling.runge_kutta import Euler, Heun
 from scoresde.sampling.sampler import Sampler
-from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.sde.coordinates import NoiseLevel
-from tests.problems import Mixture
+from tests.problems import Mixture, gaussian
 
 F64 = torch.float64
-
-
-def gaussian(sde: SDE, variance: float = 0.3) -> GaussianMixtureScore:
-    return GaussianMixtureScore(torch.ones(1), torch.full((1, 2), 0.7), torch.tensor([variance]), sde)
 
 
 def test_it_is_the_papers_loop(planar: Mixture) -> None:
@@ -86,7 +81,7 @@ def test_restarts_contract_errors() -> None:
 
     On normal data of variance V an error in the mean is multiplied by √((V + s₀²)/(V + s₁²)) on the way down.
     """
-    model = gaussian(EDMSDE(), 0.3)
+    model = gaussian(EDMSDE())
     low, high = 0.1, 2.0
     x = torch.full((1, 2), 5.7, dtype=F64)
     for repeats in (1, 2):

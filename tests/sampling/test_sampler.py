@@ -47,6 +47,7 @@ from scoresde.sampling import (
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel, with_sde
 from scoresde.sde import SDE, VESDE, VPSDE, SubVPSDE
 from scoresde.statistics import Statistics
+from tests.problems import blobs
 
 F64 = torch.float64
 SOLVERS = [
@@ -57,11 +58,6 @@ SOLVERS = [
     PredictorCorrector(Ancestral(), AnnealedLangevin()),
     PredictorCorrector(NoPredictor(), Langevin()),
 ]
-
-
-def mixture(sde: SDE | None = None, shape: tuple[int, ...] = (3,)) -> GaussianMixtureScore:
-    means = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1), dtype=F64)
-    return GaussianMixtureScore(torch.ones(4), means, torch.full((4,), 0.1), sde or VPSDE())
 
 
 class Watched(ScoreModel):
@@ -89,7 +85,7 @@ class Watched(ScoreModel):
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 @pytest.mark.parametrize("shape", [(3,), (1, 2, 2)])
 def test_samples_do_not_depend_on_the_batch_size(solver: Solver, shape: tuple[int, ...]) -> None:
-    model = mixture(shape=shape)
+    model = blobs(VPSDE(), shape)
     sampler = Sampler(solver, UniformTime(10))
     whole = sampler(model, (7, *shape), seed=4, trajectory=True)
     assert whole.x.shape == (7, *shape)
@@ -107,8 +103,8 @@ def test_samples_do_not_depend_on_the_batch_size(solver: Solver, shape: tuple[in
 
 def test_float32_run_follows_the_float64_run() -> None:
     sampler = Sampler(PredictorCorrector(Ancestral()), UniformTime(30))
-    a = sampler(mixture(), (20, 3), seed=1)
-    b = sampler(mixture(), (20, 3), seed=1, dtype=torch.float32)
+    a = sampler(blobs(VPSDE()), (20, 3), seed=1)
+    b = sampler(blobs(VPSDE()), (20, 3), seed=1, dtype=torch.float32)
     assert b.x.dtype == torch.float32
     torch.testing.assert_close(b.x.double(), a.x, rtol=0, atol=1e-2)
 
@@ -126,10 +122,10 @@ def test_float32_run_follows_the_float64_run() -> None:
 )
 @pytest.mark.parametrize("denoise", [True, False])
 def test_nfe_is_the_true_count(solver: Solver, each: int, denoise: bool) -> None:
-    model = Watched(mixture())
+    model = Watched(blobs(VPSDE()))
     out = Sampler(solver, UniformTime(6), denoise=denoise)(model, (5, 3))
     assert out.nfe == model.calls == 6 * each + denoise
-    model = Watched(mixture())
+    model = Watched(blobs(VPSDE()))
     out = Sampler(solver, UniformTime(6), denoise=denoise)(model, (5, 3), batch_size=2)
     assert out.nfe == 6 * each + denoise
     assert model.rows == 5 * out.nfe
@@ -138,13 +134,13 @@ def test_nfe_is_the_true_count(solver: Solver, each: int, denoise: bool) -> None
 
 @pytest.mark.parametrize("solver", [ScipyODE(rtol=1e-3), TorchSDE(), TorchSDE("srk")], ids=repr)
 def test_nfe_of_external_solvers(solver: Solver) -> None:
-    model = Watched(mixture())
+    model = Watched(blobs(VPSDE()))
     assert Sampler(solver, UniformTime(6))(model, (5, 3)).nfe == model.calls > 6
 
 
 def test_trajectory() -> None:
     sampler = Sampler(Heun(), UniformTime(8))
-    model = mixture()
+    model = blobs(VPSDE())
     z = torch.randn(4, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
     out = sampler(model, x_init=z, trajectory=True)
     assert out.trajectory is not None
@@ -164,7 +160,7 @@ def test_trajectory() -> None:
 
 
 def test_x_init_is_used_and_left_alone() -> None:
-    model = mixture()
+    model = blobs(VPSDE())
     z = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     before = z.clone()
     out = Sampler(PredictorCorrector(ReverseDiffusion(), Langevin()), UniformTime(5))(model, x_init=z)
@@ -176,7 +172,7 @@ def test_x_init_is_used_and_left_alone() -> None:
 
 @pytest.mark.parametrize("sde", [VPSDE(), VESDE(sigma_max=3.0)], ids=["vp", "ve"])
 def test_prior_has_the_moments_of_the_noised_data(sde: SDE) -> None:
-    model = mixture(sde)
+    model = blobs(sde)
     z = Sampler(Euler(), UniformTime(1))(model, (20_000, 3), trajectory=True).trajectory
     assert z is not None
     assert model.statistics is not None
@@ -189,7 +185,7 @@ def test_prior_has_the_moments_of_the_noised_data(sde: SDE) -> None:
 
 
 def test_prior_without_statistics_is_the_plain_one() -> None:
-    model = mixture(VESDE(sigma_max=3.0))
+    model = blobs(VESDE(sigma_max=3.0))
     model.statistics = None
     z = Sampler(Euler(), UniformTime(1))(model, (3, 3), trajectory=True, seed=2).trajectory
     assert z is not None
@@ -197,14 +193,14 @@ def test_prior_without_statistics_is_the_plain_one() -> None:
 
 
 def test_denoise_step() -> None:
-    model = mixture()
+    model = blobs(VPSDE())
     noisy = Sampler(Euler(), UniformTime(5), denoise=False)(model, (4, 3))
     clean = Sampler(Euler(), UniformTime(5))(model, (4, 3))
     torch.testing.assert_close(model.denoise(noisy.x, noisy.times[-1]), clean.x, rtol=0, atol=1e-14)
 
 
 def test_conditions_are_split_with_the_batch() -> None:
-    model = Watched(mixture())
+    model = Watched(blobs(VPSDE()))
     labels = torch.arange(5)
     sampler = Sampler(Euler(), UniformTime(2))
     sampler(model, (5, 3), batch_size=2, labels=labels, scale=1.5, flag=torch.tensor(3.0))
@@ -215,12 +211,12 @@ def test_conditions_are_split_with_the_batch() -> None:
 
 def test_labels_of_the_wrong_length() -> None:
     with pytest.raises(ValueError, match=r"labels.*4.*5"):
-        Sampler(Euler(), UniformTime(2))(Watched(mixture()), (5, 3), labels=torch.arange(4))
+        Sampler(Euler(), UniformTime(2))(Watched(blobs(VPSDE())), (5, 3), labels=torch.arange(4))
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_eval_mode_without_gradients(training: bool) -> None:
-    model = Watched(mixture()).train(training)
+    model = Watched(blobs(VPSDE())).train(training)
     out = Sampler(Heun(), UniformTime(3))(model, x_init=torch.zeros(2, 3, requires_grad=True))
     assert model.modes == {(False, False)}
     assert model.training is training
@@ -233,14 +229,14 @@ def test_mode_is_restored_after_an_error() -> None:
         def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
             raise RuntimeError("no")
 
-    model = Fails(mixture()).train()
+    model = Fails(blobs(VPSDE())).train()
     with pytest.raises(RuntimeError, match="no"):
         Sampler(Euler(), UniformTime(3))(model, (2, 3))
     assert model.training
 
 
 def test_frozen_parts_stay_frozen() -> None:
-    model = Watched(mixture()).train()
+    model = Watched(blobs(VPSDE())).train()
     model.model.eval()
     Sampler(Euler(), UniformTime(3))(model, (2, 3))
     assert model.training
@@ -255,7 +251,7 @@ def test_non_finite() -> None:
             return out
 
     with pytest.raises(NonFiniteError, match=r"^1 of 3 samples are not finite after Sampler\(Euler") as error:
-        Sampler(Euler(), UniformTime(3))(Diverges(mixture()), (3, 3))
+        Sampler(Euler(), UniformTime(3))(Diverges(blobs(VPSDE())), (3, 3))
     # What is finite is not lost.
     assert error.value.x is not None
     assert error.value.x.isfinite().all(1).tolist().count(True) == 2
@@ -266,7 +262,7 @@ def test_a_start_that_is_too_far_is_named() -> None:
     z[2] = 1e200
     for solver in (Euler(), Adaptive()):
         with pytest.raises(NonFiniteError, match="sample 2 of x_init, which lies .*e.2.. standard deviations from the"):
-            Sampler(solver, UniformTime(3))(mixture(), x_init=z)
+            Sampler(solver, UniformTime(3))(blobs(VPSDE()), x_init=z)
 
 
 def test_a_non_finite_sample_does_not_touch_its_mates() -> None:
@@ -282,12 +278,12 @@ def test_a_non_finite_sample_does_not_touch_its_mates() -> None:
                 yield x
 
     with pytest.raises(NonFiniteError, match="1 of 3"):
-        Sampler(Keeps(), UniformTime(3))(mixture(), x_init=z)
+        Sampler(Keeps(), UniformTime(3))(blobs(VPSDE()), x_init=z)
     assert bool(Keeps.last[[0, 2]].isfinite().all())
 
 
 def test_bad_arguments() -> None:
-    sampler, model = Sampler(Euler(), UniformTime(3)), mixture()
+    sampler, model = Sampler(Euler(), UniformTime(3)), blobs(VPSDE())
     z = torch.zeros(2, 3)
     for arguments in ({}, {"shape": (2, 3), "x_init": z}):
         with pytest.raises(ValueError, match="either shape"):
@@ -305,7 +301,7 @@ def test_bad_arguments() -> None:
 
 def test_integer_x_init_is_refused_or_promoted() -> None:
     z = torch.ones(2, 3, dtype=torch.int64)
-    out = Sampler(Euler(), UniformTime(3))(mixture(), x_init=z)
+    out = Sampler(Euler(), UniformTime(3))(blobs(VPSDE()), x_init=z)
     assert out.x.is_floating_point()
 
 
@@ -343,7 +339,7 @@ def test_repr_names_every_part() -> None:
 
 def test_progress_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_has_bars", lambda: True)
-    Sampler(Euler(), UniformTime(3))(mixture(), (4, 3), batch_size=2, progress=True)
+    Sampler(Euler(), UniformTime(3))(blobs(VPSDE()), (4, 3), batch_size=2, progress=True)
     assert "6/6" in capsys.readouterr().err
 
 

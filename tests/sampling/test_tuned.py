@@ -1,7 +1,6 @@
 """Tuned steps: that they are what they say, that they do better, and that a file is refused where it does not fit."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,9 @@ from scoresde.sampling import (
 )
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
+from tests.problems import ring
 
 F64 = torch.float64
-
-
-def ring(sde: SDE, modes: int = 5) -> GaussianMixtureScore:
-    angle = torch.arange(modes, dtype=F64) * 2 * math.pi / modes
-    means = torch.stack((angle.cos() + 0.3, angle.sin()), 1)
-    return GaussianMixtureScore(torch.ones(modes), means, torch.full((modes,), 0.04, dtype=F64), sde)
 
 
 def true_ends(model: GaussianMixtureScore, x: Tensor) -> Tensor:
@@ -44,7 +38,7 @@ def rms(x: Tensor) -> float:
 
 @pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()], ids=["vp", "edm"])
 def test_tuned_steps_do_much_better_on_starts_they_never_saw(sde: SDE) -> None:
-    model = ring(sde)
+    model = ring(sde, 5, 0.2, (0.3, 0.0))
     made = tune(model, 5, starts=1500, seconds=60)
     x = model.sample(1000, sde.t_max, torch.Generator().manual_seed(5))
     true = true_ends(model, x)
@@ -63,7 +57,7 @@ def test_tuned_steps_do_much_better_on_starts_they_never_saw(sde: SDE) -> None:
 
 
 def test_without_coefficients_it_is_the_multistep_method_on_better_times() -> None:
-    model = ring(VPSDE())
+    model = ring(VPSDE(), 5, 0.2, (0.3, 0.0))
     made = tune(model, 7, starts=600, coefficients=False, seconds=20)
     x = model.sample(300, 1.0, torch.Generator().manual_seed(6))
     method = Multistep(2, 2, centre=True, start="gaussian")
@@ -83,7 +77,7 @@ def test_normal_data_are_exact() -> None:
 
 
 def test_the_same_seed_finds_the_same_and_float32_will_do() -> None:
-    model = ring(VPSDE())
+    model = ring(VPSDE(), 5, 0.2, (0.3, 0.0))
     first, second = (tune(model, 3, starts=200, seed=3, seconds=100) for _ in range(2))
     assert first == second
     x = model.sample(100, 1.0, torch.Generator().manual_seed(0))
@@ -119,14 +113,14 @@ def test_conditions_go_with_the_starts() -> None:
 
 @pytest.fixture(scope="module")
 def made() -> TunedSteps:
-    return tune(ring(VPSDE()), 3, starts=100, seconds=5)
+    return tune(ring(VPSDE(), 5, 0.2, (0.3, 0.0)), 3, starts=100, seconds=5)
 
 
 def test_files(made: TunedSteps, tmp_path: Path) -> None:
     file = tmp_path / "tuned-3.json"
     made.save(file)
     assert TunedSteps.load(file) == made
-    model = ring(VPSDE())
+    model = ring(VPSDE(), 5, 0.2, (0.3, 0.0))
     wanted = made.sampler()(model, (6, 2), seed=1).x
     for path in (file, tmp_path):
         sampler = Sampler(Tuned(3, path), TunedTimes(3, path), denoise=False)
@@ -142,15 +136,15 @@ def test_what_does_not_fit_is_refused(made: TunedSteps, tmp_path: Path) -> None:
         Sampler(Tuned(steps, path), TunedTimes(steps, path))(model, (2, 2))
 
     with pytest.raises(ValueError, match=r"the tuned steps are for VPSDE\(.*, the model has EDMSDE\(.*tune for this"):
-        sample(ring(EDMSDE()))
+        sample(ring(EDMSDE(), 5, 0.2, (0.3, 0.0)))
     with pytest.raises(ValueError, match="is for 3 evaluations, not 5: set steps, or tune for 5"):
-        sample(ring(VPSDE()), 5)
+        sample(ring(VPSDE(), 5, 0.2, (0.3, 0.0)), 5)
     with pytest.raises(ValueError, match=r"no file .*tuned-5.json: make it by `scoresde tune run=DIR steps=N`"):
-        sample(ring(VPSDE()), 5, tmp_path)
+        sample(ring(VPSDE(), 5, 0.2, (0.3, 0.0)), 5, tmp_path)
     with pytest.raises(ValueError, match="path is missing"):
-        sample(ring(VPSDE()), 3, None)
+        sample(ring(VPSDE(), 5, 0.2, (0.3, 0.0)), 3, None)
     with pytest.raises(ValueError, match="the times of the grid are not those of the tuned steps"):
-        Sampler(Tuned(3, file), UniformTime(4))(ring(VPSDE()), (2, 2))
+        Sampler(Tuned(3, file), UniformTime(4))(ring(VPSDE(), 5, 0.2, (0.3, 0.0)), (2, 2))
     content = json.loads(file.read_text())
     for broken in ("nonsense", "[]", json.dumps({**content, "format": "other"}), json.dumps({"format": "x"})):
         file.write_text(broken)
@@ -166,7 +160,7 @@ def test_what_does_not_fit_is_refused(made: TunedSteps, tmp_path: Path) -> None:
 
 
 def test_bad_arguments() -> None:
-    model = ring(VPSDE())
+    model = ring(VPSDE(), 5, 0.2, (0.3, 0.0))
     for steps in (1, 2.5, True):
         with pytest.raises(ValueError, match="steps is .*, expected an? (integer|whole number of at least 2)"):
             tune(model, steps)  # type: ignore[arg-type]
