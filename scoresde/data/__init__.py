@@ -1,30 +1,38 @@
-"""Data sets in memory, and the transforms between their values and model space."""
+"""Data sets in memory, and the transforms between their values and model space.
 
-from .any_file import file
-from .array_data import arrays, npz
+The readers of files are imported when they are first used: score models and samplers need transforms alone.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
 from .base import Data
-from .bundled import digits, mnist5k
-from .cifar import cifar
-from .folders import image_folder
-from .hub import huggingface
-from .idx import idx
-from .imagenet import imagenet
 from .info import DataInfo
 from .labels import class_index
 from .order import batch_indices, epoch_order
-from .parquet import parquet
-from .svhn import svhn
-from .tables import table
-from .toys import (
-    checkerboard,
-    eight_gaussians,
-    eight_gaussians_mixture,
-    grid_gaussians,
-    grid_gaussians_mixture,
-    swiss_roll,
-    two_moons,
-)
 from .transforms import Affine, Discrete, Identity, Standardise, Transform, continuous
+
+if TYPE_CHECKING:
+    from .any_file import file
+    from .array_data import arrays, npz
+    from .bundled import digits, mnist5k
+    from .cifar_files import cifar
+    from .folders import image_folder
+    from .hub import huggingface
+    from .idx_files import idx
+    from .imagenet_files import imagenet
+    from .parquet_files import parquet
+    from .svhn_files import svhn
+    from .tables import table
+    from .toys import (
+        checkerboard,
+        eight_gaussians,
+        eight_gaussians_mixture,
+        grid_gaussians,
+        grid_gaussians_mixture,
+        swiss_roll,
+        two_moons,
+    )
 
 __all__ = [
     "Affine",
@@ -59,3 +67,39 @@ __all__ = [
     "table",
     "two_moons",
 ]
+
+# By function, the file that it is in. No file may be named like a function: importing it would set that name here.
+_READERS = {
+    "arrays": "array_data",
+    "checkerboard": "toys",
+    "cifar": "cifar_files",
+    "digits": "bundled",
+    "eight_gaussians": "toys",
+    "eight_gaussians_mixture": "toys",
+    "file": "any_file",
+    "grid_gaussians": "toys",
+    "grid_gaussians_mixture": "toys",
+    "huggingface": "hub",
+    "idx": "idx_files",
+    "image_folder": "folders",
+    "imagenet": "imagenet_files",
+    "mnist5k": "bundled",
+    "npz": "array_data",
+    "parquet": "parquet_files",
+    "svhn": "svhn_files",
+    "swiss_roll": "toys",
+    "table": "tables",
+    "two_moons": "toys",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _READERS:
+        raise AttributeError(f"module 'scoresde.data' has no attribute {name!r}")
+    reader = getattr(importlib.import_module(f"scoresde.data.{_READERS[name]}"), name)
+    globals()[name] = reader
+    return reader
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

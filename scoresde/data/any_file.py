@@ -12,14 +12,14 @@ import numpy as np
 from .array_data import arrays
 from .assembling import Split
 from .base import Data
-from .cifar import cifar
+from .cifar_files import cifar
 from .folders import image_folder
-from .idx import idx
-from .imagenet import imagenet
+from .idx_files import idx
+from .imagenet_files import imagenet
 from .images import SUFFIXES, Fit, Frames, Resample
-from .parquet import image_columns, parquet
+from .parquet_files import image_columns, parquet
 from .places import located
-from .svhn import svhn
+from .svhn_files import svhn
 from .tables import table
 from .transforms import Standardisation
 from .trees import open_tree, open_zip
