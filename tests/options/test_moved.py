@@ -1,6 +1,7 @@
 """Names that configurations of earlier versions give to classes."""
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,17 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from scoresde.config.targets import check_targets, instantiate
+from scoresde.config.targets import check_arguments, check_targets, instantiate
 from scoresde.config.words import conf_dir
 from scoresde.options.errors import ConfigError
 from scoresde.options.moved import MOVED, current_name, with_current_names, with_first_names
 from scoresde.runs.directory import config_hash
+from scoresde.runs.results import identity_of
+from scoresde.sampling import Sampler
 from scoresde.training.provenance import check_provenance
 
-# Every name that the configuration files of version 0.1.0 give, and those of its averages of weights.
-NAMES = (Path(__file__).parents[1] / "stored_runs" / "names.txt").read_text().split()
+# Every choice of version 0.1.0, and how its results name what it makes.
+CHOICES = json.loads((Path(__file__).parents[1] / "stored_runs" / "choices.json").read_text())
 
 
 def found(name: str) -> Any:
@@ -32,11 +35,27 @@ def targets(node: Any) -> list[str]:
     return [name for value in node for name in targets(value)] if isinstance(node, list) else []
 
 
-@pytest.mark.parametrize("name", NAMES)
+NAMES = sorted({*targets([choice["config"] for choice in CHOICES.values()]), "scoresde.training.ema.HalfLife"})
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("scoresde.")])
 def test_a_name_of_an_earlier_version_is_the_public_class_of_that_name(name: str) -> None:
     package, _, last = current_name(name).rpartition(".")
     assert last == name.rpartition(".")[2]
     assert found(name) is getattr(importlib.import_module(package), last)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_an_earlier_version_is_taken_as_it_was_written(choice: str) -> None:
+    check_arguments(CHOICES[choice]["config"], choice)
+
+
+@pytest.mark.parametrize("choice", [name for name, choice in CHOICES.items() if "identity" in choice])
+def test_what_a_choice_of_an_earlier_version_makes_has_the_name_by_which_results_are_known(choice: str) -> None:
+    # By this text a run tells which likelihoods, samples and tuned steps it has already.
+    made = instantiate(OmegaConf.create({"x": CHOICES[choice]["config"]}), "x")
+    text = identity_of(made) if isinstance(made, Sampler) else repr(made)
+    assert text == CHOICES[choice]["identity"]
 
 
 @pytest.mark.parametrize(
