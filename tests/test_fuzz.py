@@ -27,8 +27,9 @@ from omegaconf import OmegaConf
 import scoresde
 from scoresde.data import npz
 from scoresde.report.reading import read_run
-from scoresde.runs.directory import Run, build_model
-from scoresde.runs.pictures import _column, read_log
+from scoresde.runs.directory import Run
+from scoresde.runs.log import read_log
+from scoresde.runs.pictures.likelihoods import column
 from scoresde.runs.train import train
 from scoresde.sampling import TunedSteps
 from scoresde.storage.table import ResumableTable
@@ -233,7 +234,7 @@ def use_checkpoint(directory: Path) -> None:
     run = Run.open(directory)
     run.config.training.steps = 6
     data, options = run.data(), run.make("training")
-    model = build_model(run, data.shape, data_statistics(data, True))
+    model = run.new_model(data.shape, data_statistics(data, True))
     trainer = Trainer(
         model, run.make("objective"), data, run.make("optimizer"), options, directory, [], Accelerator(cpu=True)
     )
@@ -247,7 +248,7 @@ def use_texts(directory: Path) -> None:
     run.pictures()
     read_run(directory)
     for path in directory.glob("likelihood*.csv"):
-        _column(path)
+        column(path)
         ResumableTable(path, ("index", "nats"), {"n": 3})
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from scipy.fft import dctn
 
 from scoresde.numerics.dct import DCT, dct_matrix
-from scoresde.runs.directory import Run, build_model
+from scoresde.runs.directory import Run
 from scoresde.statistics import Statistics
 
 
@@ -213,7 +213,7 @@ preconditioning: {_target_: scoresde.preconditioning.EDMPreconditioning, sigma_d
 def test_a_run_keeps_them(tmp_path: Path, limit: int) -> None:
     run = Run(tmp_path, OmegaConf.create(RUN))
     known = Statistics.estimate(samples(100, 2), limit)
-    run.save_model(build_model(run, (2,), known), step=1)
+    run.save_model(run.new_model((2,), known), step=1)
     found = run.model().statistics
     assert found is not None
     assert found.state_dict().keys() == known.state_dict().keys()

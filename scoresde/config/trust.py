@@ -22,7 +22,7 @@ from scoresde.config.modules import find_in, folder_of, packages, top_level
 from scoresde.config.start import from_start
 from scoresde.options.errors import ConfigError
 from scoresde.storage.bounded import YAML, CheckpointError, read_file, read_json
-from scoresde.storage.files import write_atomically
+from scoresde.storage.files import write_text
 
 __all__ = ["FILE", "Trust", "allowed", "keep", "kept"]
 
@@ -60,7 +60,7 @@ def keep(run: Path, allow: Sequence[str]) -> str | None:
         text = json.dumps({"format": _FORMAT, **content, "hmac": code}, indent=1) + "\n"
         path = run / FILE
         if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
-            write_atomically(path, lambda file: file.write(text.encode()))
+            write_text(path, text)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{where}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scoresde.report.run_page import run_page
 from scoresde.report.sweep_page import sweep_page
-from scoresde.storage.files import write_atomically
+from scoresde.storage.files import write_bytes
 
 __all__ = ["write_report"]
 
@@ -32,5 +32,5 @@ def write_report(directory: str | Path) -> Path:
     make = run_page if (directory / "config.yaml").is_file() else sweep_page
     page = make(directory)
     path = directory / "report.html"
-    write_atomically(path, lambda file: file.write(page.encode(errors="replace")))
+    write_bytes(path, page.encode(errors="replace"))
     return path

@@ -29,7 +29,6 @@ from scoresde.runs.results import choose_name, known_tables
 from scoresde.sampling import Adaptive, Sampler, ScipyODE, TorchSDE, TunedTimes
 from scoresde.score import NetworkScore
 from scoresde.storage.bounded import read_file
-from scoresde.storage.files import write_atomically
 from scoresde.storage.table import ResumableTable
 from scoresde.storage.tensors import load_tensors, save_tensors
 from scoresde.training.checkpoint import CheckpointError
@@ -369,8 +368,7 @@ def _parsed(lines: list[list[str]]) -> list[dict[str, Any]]:
 
 def _write(run: Run, table: _Table, frame: pd.DataFrame, source: str | None) -> None:
     """What is made of all lines: parquet, the note in full, and the picture."""
-    content = frame.to_parquet(None, index=False)
-    write_atomically(table.path.with_suffix(".parquet"), lambda file: file.write(content))
+    run.write_bytes(f"{table.path.stem}.parquet", frame.to_parquet(None, index=False))
     seeds, steps = sorted(set(frame["seed"].tolist())), sorted(set(frame["steps"].dropna().tolist()))
     shown = [name for name in ("default",) if name in set(frame["sampler"][frame["problem"] == ""])]
     drawn = bool(frame[["error", "frechet_distance"]].notna().any(axis=None))

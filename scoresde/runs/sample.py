@@ -1,6 +1,5 @@
 """Draws samples from a run into its directory."""
 
-import io
 import json
 import math
 import time
@@ -21,7 +20,7 @@ from scoresde.runs.pictures import picture_of_samples
 from scoresde.runs.results import differences, identity_of, is_of
 from scoresde.sampling import Sampler
 from scoresde.score import NetworkScore
-from scoresde.storage.files import remove_leftovers, write_atomically
+from scoresde.storage.files import remove_leftovers
 from scoresde.storage.limits import check_memory, check_unpacked
 
 __all__ = ["sample"]
@@ -79,10 +78,7 @@ def sample(
         raw = data.transform.decode(out.x.cpu())
         cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
         arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.cpu().numpy() for k, v in cond.items()}}
-        buffer = io.BytesIO()
-        arrays[_NOTE] = np.array(json.dumps(cost))
-        np.savez_compressed(buffer, **arrays)
-        write_atomically(path, lambda file: file.write(buffer.getvalue()))
+        run.write_npz(f"samples/{name}.npz", **arrays, **{_NOTE: np.array(json.dumps(cost))})
         classes = of_classes(model, data.class_names, settings["label"])
         caption = f"{n} samples{classes}, {out.nfe} evaluations of the network each, seed {seed}."
         in_turn = (

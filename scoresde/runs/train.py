@@ -16,11 +16,12 @@ from scoresde.metrics.evaluate import FEWEST
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import say
-from scoresde.runs.directory import Run, build_model
+from scoresde.runs.directory import Run
 from scoresde.runs.evaluate import check_evaluation_size, evaluate, flattened
 from scoresde.runs.labels import check_labels
 from scoresde.runs.likelihood import check_likelihood, likelihood
-from scoresde.runs.pictures import pictures, read_log
+from scoresde.runs.log import read_log
+from scoresde.runs.pictures import pictures
 from scoresde.runs.provenance import provenance
 from scoresde.runs.results import identity_of, is_of, outdate
 from scoresde.score import NetworkScore
@@ -80,7 +81,7 @@ def train(
     # The order of creation and the seed fix the initial weights.
     torch.manual_seed(options.seed)
     statistics = data_statistics(data, options.dequantise)
-    model = build_model(run, data.shape, statistics)
+    model = run.new_model(data.shape, statistics)
     check_labels(model.classes, data)
     _check_evaluation(run, model, data)
     accelerator = processes(device)

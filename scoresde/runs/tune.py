@@ -12,7 +12,6 @@ from scoresde.runs.directory import Run
 from scoresde.runs.labels import labels_of
 from scoresde.sampling import TunedSteps, tune
 from scoresde.score import NetworkScore
-from scoresde.storage.files import write_atomically
 
 __all__ = ["tune_run"]
 
@@ -40,5 +39,5 @@ def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: Dict
         **labels_of(model, count, options.label, data.class_names),
     )
     path = run.directory / f"tuned-{options.steps}.json"
-    write_atomically(path, lambda file: file.write(made.to_json().encode()))
+    run.write_text(path.name, made.to_json())
     return made, path

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["remove_leftovers", "set_aside", "write_atomically"]
+__all__ = ["remove_leftovers", "set_aside", "write_atomically", "write_bytes", "write_text"]
 
 _TEMPORARY = re.compile(r"\.[a-z0-9_]{8}")  # the end of a name of mkstemp
 
@@ -44,6 +44,16 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, as `write_atomically` does."""
+    write_atomically(path, lambda file: file.write(content))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8 whole or not at all."""
+    write_bytes(path, text.encode())
 
 
 def set_aside(path: Path) -> Path:

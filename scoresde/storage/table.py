@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scoresde.storage.bounded import DamagedFile, check_regular, read_csv, read_json
-from scoresde.storage.files import remove_leftovers, write_atomically
+from scoresde.storage.files import remove_leftovers, write_text
 
 __all__ = ["ResumableTable"]
 
@@ -63,13 +63,13 @@ class ResumableTable:
         for path in (self.path, self.note_path):
             remove_leftovers(path.parent, escape(path.name))
         text = _text([self.columns, *rows])
-        write_atomically(self.path, lambda file: file.write(text.encode()))
+        write_text(self.path, text)
         self.write_note(**further)
 
     def write_note(self, **further: Any) -> None:
         """Write the note: the settings and more that should be known of the rows."""
         text = json.dumps({"settings": self.settings, **further}, indent=1) + "\n"
-        write_atomically(self.note_path, lambda file: file.write(text.encode()))
+        write_text(self.note_path, text)
 
     def append(self, rows: Iterable[Sequence[str]]) -> None:
         """Append rows to a file that was begun; only the process that holds the run's lock may."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from scoresde import shell
 from scoresde.storage.bounded import CheckpointError, DamagedFile, read_tensor_header
 from scoresde.storage.digests import DIGEST, digest, is_intact
-from scoresde.storage.files import write_atomically
+from scoresde.storage.files import write_bytes
 
 __all__ = ["check_tensor", "check_tensors", "load_header", "load_metadata", "load_tensors", "save_tensors"]
 
@@ -47,7 +47,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     """Write tensors as a safetensors file, with their digest among the metadata."""
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     data = safetensors_bytes(plain, {**metadata, DIGEST: digest(plain)})
-    write_atomically(path, lambda file: file.write(data))
+    write_bytes(path, data)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from scoresde.training.ema import HalfLife, PowerFunction
     from scoresde.training.fitting import Fit, fit
     from scoresde.training.loggers import LocalLogger, TensorBoardLogger, WandbLogger
-    from scoresde.training.loop import Training
+    from scoresde.training.options import Training
 
 __all__ = ["Fit", "HalfLife", "LocalLogger", "PowerFunction", "TensorBoardLogger", "Training", "WandbLogger", "fit"]
 
@@ -17,7 +17,7 @@ _MODULES = {
     "LocalLogger": "loggers",
     "PowerFunction": "ema",
     "TensorBoardLogger": "loggers",
-    "Training": "loop",
+    "Training": "options",
     "WandbLogger": "loggers",
     "fit": "fitting",
 }

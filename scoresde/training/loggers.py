@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from scoresde.storage.bounded import complete_lines, read_file, read_json_lines
-from scoresde.storage.files import set_aside, write_atomically
+from scoresde.storage.files import set_aside, write_bytes, write_text
 
 __all__ = ["Guarded", "LocalLogger", "Logger", "TensorBoardLogger", "WandbLogger"]
 
@@ -117,7 +117,7 @@ class LocalLogger(Logger):
         elif len(kept) == len(entries):
             return
         content = "".join(json.dumps(entry) + "\n" for entry in kept)
-        write_atomically(path, lambda file: file.write(content.encode()))
+        write_text(path, content)
 
     def start(self, run_dir: Path, config: dict[str, Any]) -> None:
         self._path = run_dir / _LOG
@@ -154,7 +154,7 @@ def _drop_partial_line(path: Path) -> None:
     except FileNotFoundError:
         return
     if text and not text.endswith(b"\n"):
-        write_atomically(path, lambda file: file.write(complete_lines(text)))
+        write_bytes(path, complete_lines(text))
 
 
 class WandbLogger(Logger):

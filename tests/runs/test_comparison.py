@@ -21,7 +21,7 @@ from scoresde.metrics import sliced_wasserstein
 from scoresde.options.errors import ConfigError
 from scoresde.runs import compare as module
 from scoresde.runs.compare import Presets, compare_run
-from scoresde.runs.directory import Run, build_model
+from scoresde.runs.directory import Run
 from scoresde.sampling import Sampler, TunedSteps
 from scoresde.training.moments import data_statistics
 
@@ -43,7 +43,7 @@ def untrained(directory: Path, *overrides: str) -> SimpleNamespace:
     run = Run(directory, OmegaConf.create({k: v for k, v in whole.items() if k not in free}))
     data = run.data()
     torch.manual_seed(0)
-    model = build_model(run, data.shape, data_statistics(data, dequantise=False)).eval()
+    model = run.new_model(data.shape, data_statistics(data, dequantise=False)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.2)  # the last layer begins at 0

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from scoresde.cli import sweeps
 from scoresde.report.reading import read_run
 from scoresde.runs.directory import Run
-from scoresde.runs.pictures import _column, read_log
+from scoresde.runs.log import read_log
+from scoresde.runs.pictures.likelihoods import column
 from scoresde.storage.bounded import CheckpointError, DamagedFile, read_file, read_json
 from scoresde.storage.files import set_aside
 from scoresde.training.loggers import LocalLogger
@@ -118,11 +119,11 @@ def test_damaged_lines_of_a_log_are_set_aside(run: Run, caplog: pytest.LogCaptur
 
 def test_likelihoods_cut_anywhere_have_their_complete_rows(tmp_path: Path) -> None:
     path = tmp_path / "likelihood-test.csv"
-    assert _column(path) == []
+    assert column(path) == []
     text = "index,nats,stderr\n0,3.8555e-05,0.0\n1,-2.5,0.0\n"
     for size in range(len(text) + 1):
         path.write_text(text[:size])
-        assert _column(path) == [3.8555e-05, -2.5][: max(text[:size].count("\n") - 1, 0)]
+        assert column(path) == [3.8555e-05, -2.5][: max(text[:size].count("\n") - 1, 0)]
 
 
 def test_a_comparison_cut_in_a_number_has_its_complete_rows(run: Run) -> None:

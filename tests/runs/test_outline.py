@@ -12,7 +12,7 @@ from torch import nn
 import scoresde
 from scoresde.networks import MLP, FourierFeatures, GaussianFourierFeatures, PositionalFeatures, UNet
 from scoresde.options.errors import ConfigError
-from scoresde.runs.directory import Run, build_model
+from scoresde.runs.directory import Run
 from scoresde.runs.outline import differences, filled, outline
 from scoresde.statistics import Statistics
 
@@ -109,7 +109,7 @@ def config(**network: Any) -> dict[str, Any]:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = Run(tmp_path_factory.mktemp("run"), OmegaConf.create(config()))
     run.write_config()
-    run.save_model(build_model(run, (2,), Statistics(torch.zeros(2), 1.0)), 1)
+    run.save_model(run.new_model((2,), Statistics(torch.zeros(2), 1.0)), 1)
     return run.directory
 
 
@@ -140,7 +140,7 @@ def test_sizes_that_are_not_those_of_the_weights(saved: Path, tmp_path: Path, ne
 def test_a_new_model_is_within_the_memory_allowed(tmp_path: Path) -> None:
     run = Run(tmp_path, OmegaConf.create(config(width=90_000)))
     with pytest.raises(ConfigError, match="^network: training a network of at least .* parameters would take .* GiB"):
-        build_model(run, (2,), Statistics(torch.zeros(2), 1.0))
+        run.new_model((2,), Statistics(torch.zeros(2), 1.0))
 
 
 def test_declared_shapes_of_statistics_are_checked_first(saved: Path, tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ from scoresde.data import Data
 from scoresde.data.transforms import Discrete
 from scoresde.plots import panels
 from scoresde.runs import pictures
+from scoresde.runs.pictures import images
+from scoresde.runs.pictures import plane as plane_pictures
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import VPSDE
+from scoresde.storage.files import write_bytes
 
 
 class Directory:
@@ -21,6 +24,9 @@ class Directory:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.listed: dict[str, dict[str, Any]] = {}
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        write_bytes(self.directory / name, content)
 
     def add_picture(self, file: str, title: str, caption: str, **facts: Any) -> None:
         with Image.open(self.directory / file) as picture:
@@ -86,7 +92,7 @@ def test_transparency_is_shown_on_white(tmp_path: Path) -> None:
     data = made((4, 8, 8), 256)
     raw = torch.full((1, 4, 8, 8), 100)
     raw[:, 3, :4] = 0
-    pixels = pictures._as_pixels(data, raw, raw)
+    pixels = images.as_pixels(data, raw, raw)
     assert pixels.shape == (1, 3, 8, 8)
     assert (pixels[:, :, :4] == 1).all()
 
@@ -97,7 +103,7 @@ def test_the_density_on_the_plane_is_the_models() -> None:
     points = model.sample(2000, model.sde.t_min, generator=torch.Generator().manual_seed(0)).double()
     data = Data("mixture", points[:1000].float(), points[1000:].float())
     plane = panels.Plane.around(points.numpy(), cells=48)
-    density = pictures._model_density(model, data, plane, points[:1000], points[1000:], None)  # type: ignore[arg-type]
+    density = plane_pictures._model_density(model, data, plane, points[:1000], points[1000:], None)  # type: ignore[arg-type]
     assert density is not None
     area = (plane.side / plane.cells) ** 2
     assert density.sum() * area == pytest.approx(1, abs=0.03)

@@ -23,7 +23,6 @@ from scoresde.cli import conf_dir
 from scoresde.data import Identity, digits, two_moons
 from scoresde.likelihood import bits_per_dim
 from scoresde.options.errors import ConfigError
-from scoresde.runs import directory as run_module
 from scoresde.runs import train as pipeline
 from scoresde.runs.directory import Run
 from scoresde.runs.evaluate import evaluate, sample_quality
@@ -34,6 +33,7 @@ from scoresde.runs.sample import sample
 from scoresde.runs.train import _number_to_evaluate, train
 from scoresde.sampling import Euler, Sampler
 from scoresde.score import NetworkScore
+from scoresde.storage import files
 from scoresde.training.loggers import LocalLogger, Logger
 
 SMALL = [
@@ -435,7 +435,7 @@ def test_figures_that_are_set_aside_survive_an_interruption(
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", interrupted(Path.rename))
-            patch.setattr(run_module, "write_atomically", interrupted(run_module.write_atomically))
+            patch.setattr(files, "write_atomically", interrupted(files.write_atomically))
             with suppress(KeyboardInterrupt):
                 outdate(copied, 20)
         outdate(copied, 20)

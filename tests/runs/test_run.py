@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import scoresde
 from scoresde.data import Data, DataInfo, Identity, Standardise, digits, two_moons
 from scoresde.options.errors import ConfigError
-from scoresde.runs.directory import Run, build_model, check_name, config_hash
+from scoresde.runs.directory import Run, check_name, config_hash
 from scoresde.score import NetworkScore
 from scoresde.statistics import Statistics
 from scoresde.training.checkpoint import CheckpointError
@@ -55,7 +55,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NetworkScore]
     """A run directory with a model whose weights are random, and the model."""
     run = Run(tmp_path_factory.mktemp("runs") / "moons", config())
     torch.manual_seed(1)
-    model = build_model(run, (2,), data_statistics(run.data(), dequantise=True))
+    model = run.new_model((2,), data_statistics(run.data(), dequantise=True))
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.3 * torch.randn_like(p))
@@ -210,7 +210,7 @@ def test_a_loaded_model_is_the_saved_one(saved: tuple[Path, NetworkScore]) -> No
 def test_statistics_without_a_covariance(tmp_path: Path) -> None:
     run = Run(tmp_path, config())
     run.write_config()
-    model = build_model(run, (2,), Statistics(torch.tensor([1.0, 2.0]), 0.5))
+    model = run.new_model((2,), Statistics(torch.tensor([1.0, 2.0]), 0.5))
     run.save_model(model, 1)
     loaded = scoresde.load(tmp_path)
     assert loaded.statistics is not None

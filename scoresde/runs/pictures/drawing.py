@@ -1,0 +1,54 @@
+"""How figures of a run are drawn and listed, whatever they show."""
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.runs.directory import Run
+from scoresde.score import ScoreModel
+
+__all__ = ["BESIDE", "classes_in_turn", "panels", "plots", "save"]
+
+BESIDE = "Samples beside held-out data"
+
+
+def plots() -> ModuleType:
+    """`scoresde.plots`, imported late: training does not wait for matplotlib."""
+    from scoresde import plots
+
+    return plots
+
+
+def panels() -> ModuleType:
+    """`scoresde.plots.panels`, imported late, too."""
+    from scoresde.plots import panels
+
+    return panels
+
+
+def save(run: Run, figure: Any, file: str, title: str, caption: str, kind: str = "", wide: bool = False) -> None:
+    """Save a figure in the run directory and list it for the report.
+
+    Args:
+        run: The run.
+        figure: Figure of matplotlib.
+        file: Name of the file in the run directory.
+        title: Title in the report.
+        caption: One or two sentences.
+        kind: Entry of the list for the report: chart, dark or nothing.
+        wide: Save it at the resolution of wide figures.
+    """
+    if kind == "dark":
+        run.write_bytes(file, panels().dark_png(figure))
+    else:
+        plots().save(figure, run.directory / file, **({"dpi": panels().RUN_DPI} if wide else {}))
+    run.add_picture(file, title, caption, **({"kind": kind} if kind else {}))
+
+
+def classes_in_turn(model: ScoreModel, count: int) -> dict[str, Tensor]:
+    """Labels `(count,)` of the classes in turn, if the model takes any."""
+    if model.classes is None:
+        return {}
+    return {"labels": torch.arange(count, device=model.device) % model.classes}

@@ -1,0 +1,103 @@
+"""Models of a run, by its configuration: a new one to be trained, and one with the weights of its file."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from scoresde.options.errors import ConfigError
+from scoresde.runs.outline import differences, filled, outline
+from scoresde.score import NetworkScore
+from scoresde.statistics import Statistics
+from scoresde.storage.bounded import CheckpointError, parse_json
+from scoresde.storage.tensors import load_header, load_tensors
+from scoresde.training.environment import default_types
+from scoresde.training.provenance import TRAINED_WITH, check_provenance
+
+__all__ = ["load_model", "new_model"]
+
+Make = Callable[..., Any]
+Entry = TypeVar("Entry")
+
+
+def new_model(make: Make, shape: tuple[int, ...], statistics: Statistics) -> NetworkScore:
+    """A new model.
+
+    Args:
+        make: `Run.make`.
+        shape: Shape of a sample.
+        statistics: Moments of the training data in model space.
+
+    Raises:
+        ConfigError: As for `Run.make`, or a network that is too large to be trained.
+    """
+    make_network = partial(make, "network", shape=shape)
+    try:
+        outline(make_network)  # refused before memory is taken for it
+    except ValueError as error:
+        raise ConfigError(f"network: {error}") from error
+    network = make_network()
+    return NetworkScore(network, make("sde"), make("preconditioning"), statistics)
+
+
+def load_model(
+    path: Path, make: Make, trained_with: Mapping[str, Any], accept: Sequence[str], config_path: Path
+) -> NetworkScore:
+    """The model with the weights of a file, in evaluation mode.
+
+    Args:
+        path: File of the weights.
+        make: `Run.make`.
+        trained_with: What the weights should have been trained with.
+        accept: Keys of it whose difference is accepted.
+        config_path: File of the configuration, for messages.
+
+    Raises:
+        CheckpointError: No model yet, a truncated or foreign file, or one of another configuration.
+        ConfigError: A configuration that is not the one that the weights were trained with.
+    """
+    shapes, metadata = load_header(path)
+    # Older files do not say what they were trained with.
+    then = parse_json(metadata.get(TRAINED_WITH, "{}").encode(), path)
+    if not isinstance(then, dict):
+        raise CheckpointError(f"{path} is damaged: what it was trained with is no mapping")
+    check_provenance(str(path), then, trained_with, accept)
+    try:
+        return _loaded(path, make, shapes)
+    except (KeyError, RuntimeError, ValueError) as error:
+        if isinstance(error, ConfigError | CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path} does not hold the model that {config_path} describes: {' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def _loaded(path: Path, make: Make, shapes: Mapping[str, tuple[int, ...]]) -> NetworkScore:
+    make_network = partial(make, "network", shape=shapes["statistics.mean"])
+    own = _part(shapes, "network.")
+    with default_types():
+        network = outline(make_network, sum(map(math.prod, own.values())), path)
+    if network is not None:
+        for difference in differences(network, own):
+            raise ValueError(f"network.{difference}")
+    tensors = load_tensors(path)
+    statistics = _statistics(_part(tensors, "statistics."))
+    with default_types():
+        network = filled(network, make_network, _part(tensors, "network."))
+        model = NetworkScore(network, make("sde"), make("preconditioning"), statistics)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def _statistics(known: Mapping[str, Tensor]) -> Statistics:
+    # Which of these are there depends on the data's size and on the version that wrote the file.
+    optional = (known.get(name) for name in ("covariance", "variance", "dct_variance"))
+    return Statistics(known["mean"], known["std"], *optional)
+
+
+def _part(named: Mapping[str, Entry], prefix: str) -> dict[str, Entry]:
+    """Entries whose names have the prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
