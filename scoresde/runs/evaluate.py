@@ -159,14 +159,3 @@ def _units(data: Data, raw: Tensor) -> Tensor:
 
 def _metrics(estimates: dict[str, Any]) -> dict[str, Any]:
     return {k: {"value": e.value, "stderr": e.stderr, "n": e.n} for k, e in estimates.items()}
-
-
-def flattened(summary: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested numbers under dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in summary.items():
-        if isinstance(value, dict):
-            flat |= flattened(value, f"{prefix}{key}/")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            flat[f"{prefix}{key}"] = value
-    return flat

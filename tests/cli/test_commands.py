@@ -28,7 +28,9 @@ from scoresde.cli.console import format_warning
 from scoresde.config import modules
 from scoresde.data import eight_gaussians, two_moons
 from scoresde.runs import likelihood as likelihoods
+from scoresde.runs import stages
 from scoresde.runs import train as pipeline
+from scoresde.runs.stages import Fit, Report, Save, Stage
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
 
 TOY = [
@@ -89,7 +91,8 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def training_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """No samples, likelihoods and pictures after training, where a test is not about them."""
-    monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
+    kept = tuple(stage for stage in pipeline.STAGES if isinstance(stage, Fit | Save | Report))
+    monkeypatch.setattr(pipeline, "STAGES", kept)
 
 
 @pytest.fixture
@@ -636,7 +639,7 @@ def test_no_command_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_classes_end_to_end(empty: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "pictures", lambda run, *a, **k: run.add_picture("samples/samples.png", "a", "b"))
+    monkeypatch.setattr(stages, "pictures", lambda run, *a, **k: run.add_picture("samples/samples.png", "a", "b"))
     main(["train", *TOY, "data=eight_gaussians", "network.num_classes=8", "evaluation.likelihood=0", "name=classes"])
     run = "run=runs/classes"
     main(["sample", run, "n=5", "label=3", "progress=false"])
@@ -1076,8 +1079,12 @@ def test_a_signal_ends_a_likelihood_of_which_rows_are_kept(
 def test_a_signal_after_training_keeps_the_model(
     empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    class Stopped(Stage):
+        def run(self, context: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_after_training", lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(pipeline, "STAGES", (*pipeline.STAGES[:2], Stopped()))
         with pytest.raises(SystemExit) as stop:
             main(["train", *TOY, "name=stopped"])
     assert stop.value.code == 128 + signal.SIGTERM

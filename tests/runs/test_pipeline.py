@@ -23,6 +23,7 @@ from scoresde.cli import conf_dir
 from scoresde.data import Identity, digits, two_moons
 from scoresde.likelihood import bits_per_dim
 from scoresde.options.errors import ConfigError
+from scoresde.runs import stages
 from scoresde.runs import train as pipeline
 from scoresde.runs.directory import Run
 from scoresde.runs.evaluate import evaluate, sample_quality
@@ -30,7 +31,8 @@ from scoresde.runs.labels import check_labels
 from scoresde.runs.likelihood import likelihood
 from scoresde.runs.results import outdate
 from scoresde.runs.sample import sample
-from scoresde.runs.train import _number_to_evaluate, train
+from scoresde.runs.stages import Context, Fit, Report, Save, Stage, number_to_evaluate
+from scoresde.runs.train import train
 from scoresde.sampling import Euler, Sampler
 from scoresde.score import NetworkScore
 from scoresde.storage import files
@@ -52,6 +54,7 @@ SMALL = [
     "evaluation.tol=0.5",
 ]
 TOY = ["data=two_moons", "+data.n_train=200", "+data.n_test=40", *SMALL]
+TRAINING_ONLY = tuple(stage for stage in pipeline.STAGES if isinstance(stage, Fit | Save | Report))
 COMMAND = ("run", "resume", "runs", "name", "allow", "progress")
 
 
@@ -514,6 +517,34 @@ def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "Trainer", Trainer)
 
 
+def test_every_stage_is_checked_before_the_first_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    class Told(Stage):
+        def __init__(self, name: str, problem: str = "") -> None:
+            self.name, self.problem = name, problem
+
+        def check(self, context: Context) -> None:
+            events.append(f"check {self.name}")
+            if self.problem:
+                raise ConfigError(self.problem)
+
+        def run(self, context: Context) -> None:
+            assert context.trainer.step == 0
+            events.append(f"run {self.name}")
+
+    run = Run(tmp_path / "run", config(*TOY))
+    monkeypatch.setattr(pipeline, "STAGES", (Told("a"), Told("b", "no"), Told("c")))
+    with pytest.raises(ConfigError, match="^no$"):
+        train(run, None, progress=False)
+    assert events == ["check a", "check b"]
+    assert not run.directory.exists()
+    events.clear()
+    monkeypatch.setattr(pipeline, "STAGES", (Told("a"), Told("b")))
+    assert train(run, None, progress=False)
+    assert events == ["check a", "check b", "run a", "run b"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -563,10 +594,10 @@ def test_too_few_samples_to_compare_are_not_if_no_number_was_asked_for(
     with pytest.raises(AssertionError, match="training began"):
         train(Run(tmp_path / "run", made), None, progress=False)
     assert "5 held-out and 200 training samples are fewer than the 7 that sample quality needs" in caplog.text
-    assert _number_to_evaluate(made.evaluation, two_moons(n_train=20, n_test=5)) == 0
-    assert _number_to_evaluate(made.evaluation, two_moons(n_train=20, n_test=7)) == 7
+    assert number_to_evaluate(made.evaluation, two_moons(n_train=20, n_test=5)) == 0
+    assert number_to_evaluate(made.evaluation, two_moons(n_train=20, n_test=7)) == 7
     made.evaluation.samples = 9
-    assert _number_to_evaluate(made.evaluation, two_moons(n_train=20, n_test=7)) == 7
+    assert number_to_evaluate(made.evaluation, two_moons(n_train=20, n_test=7)) == 7
 
 
 def test_labels_must_fit() -> None:
@@ -585,7 +616,7 @@ def test_labels_must_fit() -> None:
 
 def test_nothing_after_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[NetworkScore] = []
-    monkeypatch.setattr(pipeline, "pictures", lambda run, model, data, **k: drawn.append(model))
+    monkeypatch.setattr(stages, "pictures", lambda run, model, data, **k: drawn.append(model))
     run = Run(tmp_path / "run", config(*TOY, "evaluation.samples=0", "evaluation.likelihood=0"))
     logger = LocalLogger()
     train(run, [logger], progress=False)
@@ -622,7 +653,7 @@ def test_a_failure_keeps_the_last_good_checkpoint_and_closes_the_loggers(
     # Going on ends where an uninterrupted run does, also from a log whose last line was cut short.
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 16, "lo')
-    monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
+    monkeypatch.setattr(pipeline, "STAGES", TRAINING_ONLY)
     train(Run.open(tmp_path / "run"), None, progress=False)
     train(Run(tmp_path / "straight", made), None, progress=False)
     assert_same_model(tmp_path / "run", tmp_path / "straight")
@@ -635,7 +666,7 @@ def test_a_failure_keeps_the_last_good_checkpoint_and_closes_the_loggers(
 def test_a_run_goes_on_from_the_checkpoint_before_one_that_is_cut_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
+    monkeypatch.setattr(pipeline, "STAGES", TRAINING_ONLY)
     run = Run(tmp_path / "run", config(*TOY))
     train(run, None, progress=False)
     whole = shutil.copytree(run.directory, tmp_path / "whole")
@@ -658,11 +689,11 @@ def test_a_run_goes_on_from_the_checkpoint_before_one_that_is_cut_short(
 
 
 def test_lost_checkpoints_are_not_trained_over_unless_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
+    monkeypatch.setattr(pipeline, "STAGES", TRAINING_ONLY)
     run = Run(tmp_path / "run", config(*TOY))
     train(run, None, progress=False)
     whole = shutil.copytree(run.directory, tmp_path / "whole")
-    with pytest.raises(ConfigError, match=r"restart=true, but .* can go on from step 20: leave it out"):
+    with pytest.raises(ConfigError, match=r"restart=true, but .* can resume from step 20: leave it out"):
         train(Run.open(run.directory), None, progress=False, restart=True)
     for path in (run.directory / "checkpoints").iterdir():
         path.write_bytes(b"")
@@ -671,7 +702,7 @@ def test_lost_checkpoints_are_not_trained_over_unless_asked(tmp_path: Path, monk
         train(Run.open(run.directory), None, progress=False)
     shutil.rmtree(run.directory / "checkpoints")
     for what in ("a trained model", "a log of 20 steps"):
-        with pytest.raises(ConfigError, match=rf"has {what}, but no checkpoint to go on from: .*restart=true"):
+        with pytest.raises(ConfigError, match=rf"has {what}, but no checkpoint to resume from: .*restart=true"):
             train(Run.open(run.directory), None, progress=False)
         assert {p: p.read_bytes() for p in before if p.exists()} == {p: v for p, v in before.items() if p.exists()}
         run.model_path.unlink(missing_ok=True)
@@ -680,7 +711,7 @@ def test_lost_checkpoints_are_not_trained_over_unless_asked(tmp_path: Path, monk
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_after_training", lambda *a, **k: None)
+    monkeypatch.setattr(pipeline, "STAGES", TRAINING_ONLY)
     run = Run(tmp_path / "run", config(*TOY))
     run.write_config()
     (run.directory / "metrics.jsonl").write_text('{"step": 5, "loss": 1.0}\n')
