@@ -71,6 +71,7 @@ def decode(
 
 
 @checked
+@torch.no_grad()
 def round_trip_error(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
     """Root mean square over the elements of decode(encode(x)) − x, `(B,)` float64 in units of x.
 
