@@ -8,7 +8,8 @@ from scoresde.likelihood.codes import decode, encode, interpolate, round_trip_er
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.dequantisation import Posterior, TruncatedNormal, Uniform, Variational
 from scoresde.likelihood.differentiable import differentiable_log_prob
-from scoresde.likelihood.flow import LikelihoodError
+from scoresde.likelihood.errors import LikelihoodError
+from scoresde.likelihood.options import FlowOptions
 from scoresde.likelihood.scaling import CovarianceScaling, DCTScaling, DiagonalScaling, ScalarScaling
 from scoresde.likelihood.solver_error import solver_error
 from scoresde.numerics.trace import Auto, Exact, Hutchinson, Probing
@@ -22,6 +23,7 @@ __all__ = [
     "DCTScaling",
     "DiagonalScaling",
     "Exact",
+    "FlowOptions",
     "Hutchinson",
     "LikelihoodError",
     "LogLikelihood",

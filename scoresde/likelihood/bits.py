@@ -1,18 +1,21 @@
 """Bits per dimension of discrete data."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from scoresde.arguments import ArgumentError, checked, shown
-from scoresde.likelihood.bounds import elbo
-from scoresde.likelihood.density import log_likelihood, mean_and_error
+from scoresde.likelihood.bounds import Bound, elbo
+from scoresde.likelihood.density import LogLikelihood, log_likelihood, mean_and_error
 from scoresde.likelihood.dequantisation import Dequantisation, DiscreteTransform, Uniform, gaussian_decoder
+from scoresde.likelihood.numbering import draw_seed
+from scoresde.likelihood.options import FlowOptions
 from scoresde.numerics.html import counts, mean_with_error, range_of, rms, table, with_error
 from scoresde.numerics.random import SampleNoise, Stream
+from scoresde.numerics.values import at_least, one_of
 from scoresde.score import ScoreModel
 
 __all__ = ["BitsPerDim", "bits_per_dim"]
@@ -23,21 +26,22 @@ class BitsPerDim:
     """Bits per dimension of discrete data.
 
     Attributes:
-        bits: `(B,)` float64.
-        stderr: `(B,)`, standard error of `bits` from random probes.
-        mean: over samples.
-        mean_stderr: its standard error over samples; dequantisation and probes are part of the scatter.
-        log_prob: `(B,)`, mean over dequantisation draws of the log-density in model space, nats.
-        stderr_dequantisation: `(B,)`, standard error of `bits` from the draws; not a number for one draw.
-        nfe: `(B,)`, evaluations per draw.
-        divergences: `(B,)`, traces per draw.
-        dequantisation: how; the figure is an upper bound on the bits of a discrete model (Theis et al. 2016).
-        decoder: which discrete model.
-        draws: dequantisation draws per sample.
-        bound: how they are put together.
-        t_min: the time at which the density is taken.
-        elbo: `(B,)`, bits by the evidence lower bound of the reverse-time SDE, if it was asked for.
-        elbo_stderr: `(B,)`, standard error of that from its draws.
+        bits: Bits per dimension of each sample, `(B,)` float64: an upper bound on those of a discrete model (Theis et
+            al. 2016).
+        stderr: Standard errors of `bits` from random probes, `(B,)`.
+        mean: Mean of `bits` over samples.
+        mean_stderr: Standard error of the mean over samples; dequantisation and probes are part of the scatter.
+        log_prob: Means over the draws of the log-density in model space, `(B,)` in nats.
+        stderr_dequantisation: Standard errors of `bits` from the draws, `(B,)`; NaN for one draw.
+        nfe: Evaluations of the model for a draw, `(B,)`.
+        divergences: Traces for a draw, `(B,)`.
+        dequantisation: Name of the dequantisation.
+        decoder: Name of the decoder, which defines the discrete model.
+        draws: Number of draws of the dequantisation for each sample.
+        bound: `"average"` or `"importance"`, the way in which the draws are put together.
+        t_min: Time at which the density is taken.
+        elbo: Bits by the evidence lower bound of the reverse-time SDE, `(B,)`, if it was asked for.
+        elbo_stderr: Standard errors of `elbo` from its draws, `(B,)`.
     """
 
     bits: Tensor
@@ -67,10 +71,19 @@ class BitsPerDim:
         return _html(self)
 
 
-# Between the seeds of two draws, so that neighbouring seeds of a user share no probes.
-_DRAWS = 2**40
-# Options of `log_likelihood` that `elbo` has not.
-_ALONE = ("tol", "rtol", "atol", "divergence", "method", "variable", "nodes", "progress", "on_done", "scaling")
+@dataclass(frozen=True)
+class _Draw:
+    """One draw of the dequantisation of every sample.
+
+    Attributes:
+        density: Log-density at the dequantised values.
+        log_weight: log d(k|z) − log q(z|k) of decoder and dequantisation, `(B,)`.
+        elbo: Lower bound on the log-density, if it was asked for.
+    """
+
+    density: LogLikelihood
+    log_weight: Tensor
+    elbo: Bound | None
 
 
 @checked
@@ -85,7 +98,6 @@ def bits_per_dim(
     bound: Literal["average", "importance"] = "average",
     seed: int = 0,
     first: int = 0,
-    t_min: float | None = None,
     elbo_draws: int = 0,
     **options: Any,
 ) -> BitsPerDim:
@@ -94,27 +106,63 @@ def bits_per_dim(
     The discrete model is a draw of the density at t_min, decoded; see `scoresde.likelihood.dequantisation`.
 
     Args:
-        model: the score model.
-        pixels: `(B, ...)`, the transform's integers.
-        transform: the data's transform, which knows its levels and its log-determinant; that of `model.info` if not
+        model: The score model.
+        pixels: Integers `(B, ...)` of the transform's levels.
+        transform: The data's transform, which knows the levels and the log-determinant; that of `model.info` if not
             given.
-        dequantisation: `"uniform"`, or `Uniform()`, `TruncatedNormal(std)`, `Posterior()`.
+        dequantisation: `"uniform"`, or `Uniform()`, `TruncatedNormal(std)`, `Posterior()`, `Variational(path)`.
         decoder: `"rounding"` to the cell that a value lies in, where values beyond the outer cells are no data; or
             `"gaussian"`, by the noise at t_min, whose probabilities sum to 1.
-        draws: K, dequantisation draws per sample.
+        draws: Number K of draws of the dequantisation for each sample.
         bound: `"average"` of the K draws' logarithms, or `"importance"`, the logarithm of their mean, which is nearer
             to the truth the larger K is. The noise of random probes would make the latter too large, by half of its
-            variance; that is taken off each draw.
-        seed: of the dequantisation and the probes.
-        first: index of the first sample.
-        t_min: where the density is taken; the SDE's `t_min` if not given.
-        elbo_draws: draws of `elbo` at each dequantised sample, for the bound of the reverse-time SDE beside it; 0 for
-            none.
-        **options: of `log_likelihood`, conditions of the model included.
+            variance; that is subtracted from each draw.
+        seed: Seed of the dequantisation and the probes.
+        first: Index of the first sample.
+        elbo_draws: Number of draws of `elbo` at each dequantised sample, for the bound of the reverse-time SDE in
+            addition; 0 for none.
+        **options: Options of `log_likelihood`, such as `t_min`, `tol` or `divergence`, and conditions of the model.
 
     Raises:
-        ValueError: no transform, and a model that does not know its data's; continuous data, which has a density in
+        ValueError: No transform, and a model that does not know its data's; continuous data, which have a density in
             nats (`log_likelihood`) but no bits per dimension; pixels that are not integers of the transform's levels.
+    """
+    transform = _discrete(model, transform)
+    q = _dequantisation(dequantisation, decoder)
+    one_of("bound", bound, ("average", "importance"))
+    at_least("draws", draws, 1)
+    if pixels.ndim < 2 or len(pixels) < 1:
+        raise ValueError(f"pixels has shape {tuple(pixels.shape)}, expected (B, ...) with at least one sample")
+    pixels = model.on_device(pixels)
+    of_density = {name: options.pop(name) for name in ("divergence", "progress", "on_done") if name in options}
+    common: dict[str, Any] = {"first": first, "prior": options.pop("prior", "matched")}
+    flow, cond = FlowOptions.split(bits_per_dim, model, options.pop("options", None), options)
+    t = torch.tensor(model.sde.t_min if flow.t_min is None else flow.t_min, dtype=torch.float64)
+    alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))
+    indices = torch.arange(first, first + len(pixels))
+    shape = tuple(pixels.shape[1:])
+    noise = SampleNoise(seed, indices, shape, torch.float64, pixels.device, stream=Stream.DEQUANTISATION)
+    found = []
+    for draw in range(draws):
+        z, log_q = q.draw(pixels, transform, noise, alpha, sigma)
+        common["seed"] = draw_seed(seed, draw)
+        density = log_likelihood(model, z, options=flow, **of_density, **common, **cond)
+        log_weight = -log_q
+        if decoder == "gaussian":
+            log_weight = log_weight + gaussian_decoder(z, pixels, transform, alpha, sigma)
+        lower = None
+        if elbo_draws:
+            # The scaling is one of the ODE; the bound has its own default.
+            lower = elbo(model, z, draws=elbo_draws, options=replace(flow, scaling=None), **common, **cond)
+        found.append(_Draw(density, log_weight, lower))
+    return _joined(found, math.prod(shape), bound, q.name, decoder)
+
+
+def _discrete(model: ScoreModel, transform: DiscreteTransform | None) -> DiscreteTransform:
+    """The transform of discrete data that is given, or that the model knows.
+
+    Raises:
+        ValueError: Neither, or continuous data.
     """
     if transform is None:
         if model.info is None:
@@ -128,79 +176,90 @@ def bits_per_dim(
         raise ValueError(f"bits/dim is for discrete data and {transform!r} is continuous: use log_likelihood, in nats")
     if model.transform is not None:
         raise ValueError(f"bits/dim is for discrete data and the model is of continuous ones, {model.transform!r}")
+    return transform
+
+
+def _dequantisation(dequantisation: Dequantisation | str, decoder: str) -> Dequantisation:
+    """The dequantisation itself where it is given by its name.
+
+    Raises:
+        ValueError: An unknown name or decoder, or two that do not go together.
+    """
     q = Uniform() if dequantisation == "uniform" else dequantisation
     if not isinstance(q, Dequantisation):
         raise ValueError(f"dequantisation is {q!r}, expected 'uniform' or a Dequantisation")
-    if decoder not in ("rounding", "gaussian"):
-        raise ValueError(f"decoder is {decoder!r}, expected 'rounding' or 'gaussian'")
-    if bound not in ("average", "importance"):
-        raise ValueError(f"bound is {bound!r}, expected 'average' or 'importance'")
+    one_of("decoder", decoder, ("rounding", "gaussian"))
     if decoder == "rounding" and not q.within:
         raise ValueError(f"{q!r} leaves the cell of a value, which decoder='rounding' needs: take decoder='gaussian'")
-    if draws < 1:
-        raise ValueError(f"draws is {draws}, expected at least 1")
-    if pixels.ndim < 2 or len(pixels) < 1:
-        raise ValueError(f"pixels has shape {tuple(pixels.shape)}, expected (B, ...) with at least one sample")
-    pixels = model.on_device(pixels)
-    shape = tuple(pixels.shape[1:])
-    t = torch.tensor(model.sde.t_min if t_min is None else t_min, dtype=torch.float64)
-    alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))
-    indices = torch.arange(first, first + len(pixels))
-    noise = SampleNoise(seed, indices, shape, torch.float64, pixels.device, stream=Stream.DEQUANTISATION)
-    results, weights, bounds = [], [], []
-    of_both = {k: v for k, v in options.items() if k not in _ALONE}
-    for draw in range(draws):
-        z, log_q = q.draw(pixels, transform, noise, alpha, sigma)
-        out = log_likelihood(model, z, seed=seed + draw * _DRAWS, first=first, t_min=t_min, **options)
-        discrete = -log_q
-        if decoder == "gaussian":
-            discrete = discrete + gaussian_decoder(z, pixels, transform, alpha, sigma)
-        results.append(out)
-        weights.append(out.log_prob + discrete)
-        if elbo_draws:
-            lower = elbo(model, z, draws=elbo_draws, seed=seed + draw * _DRAWS, first=first, t_min=t_min, **of_both)
-            bounds.append((lower.value + discrete, lower.stderr))
-    each, errors = torch.stack(weights), torch.stack([r.stderr for r in results])
-    if bound == "average":
-        value, stderr = each.mean(0), errors.square().mean(0).div(draws).sqrt()
-        # What the draws differ by is probes and dequantisation together.
-        scatter = each.var(0) / draws if draws > 1 else torch.full_like(value, math.nan)
-    else:
-        lowered = each - 0.5 * errors.square()
-        value, share = lowered.logsumexp(0) - math.log(draws), lowered.softmax(0)
-        stderr = (share * errors).square().sum(0).sqrt()
-        # Of the logarithm of a mean, by the delta method.
-        scatter = (share - 1 / draws).square().sum(0) * draws / (draws - 1) if draws > 1 else value * math.nan
-    from_draws = (scatter - stderr.square()).clamp_min(0).sqrt()
-    nats_per_bit = math.prod(shape) * math.log(2)
-    bits = -value / nats_per_bit
-    mean, error = mean_and_error(bits)
-    nfe, divergences = (
-        torch.stack(counts).double().mean(0) for counts in zip(*((r.nfe, r.divergences) for r in results), strict=True)
-    )
+    return q
+
+
+def _joined(found: list[_Draw], size: int, bound: str, dequantisation: str, decoder: str) -> BitsPerDim:
+    """The bits per dimension of all draws together, for samples of `size` elements."""
+    draws, nats_per_bit = len(found), size * math.log(2)
+    densities = [d.density for d in found]
+    logs = torch.stack([d.density.log_prob + d.log_weight for d in found])
+    errors = torch.stack([d.stderr for d in densities])
+    log_prob, stderr, scatter = (_average if bound == "average" else _importance)(logs, errors)
+    bits = -log_prob / nats_per_bit
+    mean, mean_stderr = mean_and_error(bits)
+    lower: dict[str, Tensor] = {}
+    if all(d.elbo is not None for d in found):
+        bounds = [d.elbo for d in found if d.elbo is not None]
+        values = torch.stack([b.value + d.log_weight for b, d in zip(bounds, found, strict=True)])
+        squares = torch.stack([b.stderr for b in bounds]).square()
+        lower["elbo"] = -values.mean(0) / nats_per_bit
+        lower["elbo_stderr"] = squares.mean(0).div(draws).sqrt() / nats_per_bit
     return BitsPerDim(
         bits=bits,
         stderr=stderr / nats_per_bit,
         mean=mean,
-        mean_stderr=error,
-        log_prob=torch.stack([r.log_prob for r in results]).mean(0),
-        stderr_dequantisation=from_draws / nats_per_bit,
-        nfe=nfe,
-        divergences=divergences,
-        dequantisation=q.name,
+        mean_stderr=mean_stderr,
+        log_prob=torch.stack([d.log_prob for d in densities]).mean(0),
+        stderr_dequantisation=(scatter - stderr.square()).clamp_min(0).sqrt() / nats_per_bit,
+        nfe=torch.stack([d.nfe for d in densities]).double().mean(0),
+        divergences=torch.stack([d.divergences for d in densities]).double().mean(0),
+        dequantisation=dequantisation,
         decoder=decoder,
         draws=draws,
         bound=bound,
-        t_min=results[0].t_min,
-        elbo=-torch.stack([v for v, _ in bounds]).mean(0) / nats_per_bit if bounds else None,
-        elbo_stderr=torch.stack([e for _, e in bounds]).square().mean(0).div(draws).sqrt() / nats_per_bit
-        if bounds
-        else None,
+        t_min=densities[0].t_min,
+        **lower,
     )
 
 
+def _average(logs: Tensor, errors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean over draws, its standard error from probes, and its variance from the scatter of the draws, `(B,)` each.
+
+    Args:
+        logs: Logarithms `(K, B)` of the draws' importance weights.
+        errors: Their standard errors from random probes, `(K, B)`.
+    """
+    draws, mean = len(logs), logs.mean(0)
+    stderr = errors.square().mean(0).div(draws).sqrt()
+    # The draws differ by probes and dequantisation together.
+    return mean, stderr, logs.var(0) / draws if draws > 1 else torch.full_like(mean, math.nan)
+
+
+def _importance(logs: Tensor, errors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The logarithm of the mean over draws, with the errors of `_average`.
+
+    The mean of e^(l + e) over a normal error e of variance v is e^(l + v/2), hence v/2 is subtracted from every
+    logarithm. With w_k the share of draw k in the sum, the logarithm of the mean changes by Σ w_k times the change of
+    the logarithms: its error from probes has the variance Σ w_k² v_k. Its variance from the scatter of the draws is
+    that of the logarithm of a mean by the delta method, Σ (w_k − 1/K)² K/(K − 1).
+    """
+    draws = len(logs)
+    lowered = logs - 0.5 * errors.square()
+    log_mean, share = lowered.logsumexp(0) - math.log(draws), lowered.softmax(0)
+    stderr = (share * errors).square().sum(0).sqrt()
+    if draws == 1:
+        return log_mean, stderr, log_mean * math.nan
+    return log_mean, stderr, (share - 1 / draws).square().sum(0) * draws / (draws - 1)
+
+
 def _html(out: BitsPerDim) -> str:
-    """Bits per dimension with their error bars, what they are a bound of, and what they cost."""
+    """Bits per dimension with their errors, the model that they bound, and the costs, as HTML."""
     rows = [
         ("mean over samples", f"{with_error(out.mean, out.mean_stderr)} bits/dim"),
         ("of one sample", range_of(out.bits)),

@@ -24,16 +24,20 @@ A chain on levels u_1 < u_2 < ... < u_N has KL divergences with the same h. See 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.likelihood.density import check_batch, mean_and_error
-from scoresde.likelihood.flow import Flow, LikelihoodError
-from scoresde.likelihood.scaling import CovarianceScaling, ScalarScaling, Scaling, Spread
+from scoresde.likelihood.density import mean_and_error
+from scoresde.likelihood.errors import LikelihoodError, remedy
+from scoresde.likelihood.flow import Flow
+from scoresde.likelihood.inputs import check_batch
+from scoresde.likelihood.numbering import NOISES, noise_number
+from scoresde.likelihood.options import BOUND_OPTIONS, FlowOptions
+from scoresde.likelihood.scaling import CovarianceScaling, ScalarScaling, Spread
 from scoresde.numerics.html import mean_with_error, rms, table
 from scoresde.numerics.ode import Status
 from scoresde.numerics.random import SampleNoise, Stream
@@ -43,10 +47,7 @@ from scoresde.statistics import Statistics
 
 __all__ = ["Bound", "discrete_elbo", "elbo"]
 
-_BATCH = 512
-# Indices of the noise that each sample has for its evaluations.
-_TERMS = 2**24
-# Noise this many times the data's spread leaves little to be integrated: the share of draws that goes beyond.
+# Noise of more than this many times the data's spread leaves little to be integrated; and the share of draws there.
 _FAR, _FAR_SHARE = 3.0, 0.125
 
 
@@ -90,12 +91,9 @@ def elbo(
     draws: int = 64,
     seed: int = 0,
     first: int = 0,
-    t_min: float | None = None,
-    t_max: float | None = None,
     prior: Literal["matched", "plain"] = "matched",
-    scaling: Scaling | None = None,
-    batch_size: int | None = None,
-    **cond: Any,
+    options: FlowOptions | None = None,
+    **keywords: Any,
 ) -> Bound:
     """The evidence lower bound in continuous time on the log-density of x at t_min.
 
@@ -130,8 +128,9 @@ def elbo(
         ValueError: samples that are not finite, numbers below 1, or a time outside the SDE's interval.
         LikelihoodError: a bound that is not finite; it holds those of the others.
     """
+    options, cond = FlowOptions.split(elbo, model, options, keywords, BOUND_OPTIONS)
     x = model.on_device(x)
-    path = _Path(model, x, cond, t_min, t_max, prior, scaling, draws, draws, seed, first, batch_size)
+    path = _Path(model, x, cond, options, prior, draws, draws, seed, first)
     uniform = SampleNoise(seed, path.indices, (), torch.float64, x.device, stream=Stream.BOUND_TIMES)
     strata = torch.stack([(j + uniform.uniform()) / draws for j in range(draws)], 1)
     w, length = _spaced(strata, path.end, path.near)
@@ -152,12 +151,9 @@ def discrete_elbo(
     draws: int = 1,
     seed: int = 0,
     first: int = 0,
-    t_min: float | None = None,
-    t_max: float | None = None,
     prior: Literal["matched", "plain"] = "matched",
-    scaling: Scaling | None = None,
-    batch_size: int | None = None,
-    **cond: Any,
+    options: FlowOptions | None = None,
+    **keywords: Any,
 ) -> Bound:
     """The evidence lower bound in discrete time on the log-density of x at t_min.
 
@@ -189,14 +185,15 @@ def discrete_elbo(
     All other arguments, and what is raised, are those of `elbo`. Times that do not decrease, or that are given beside
     steps, t_min or t_max, are a ValueError.
     """
+    options, cond = FlowOptions.split(discrete_elbo, model, options, keywords, BOUND_OPTIONS)
     grid: Tensor | None = None
     if times is not None:
-        if not (steps is None and t_min is None and t_max is None):
+        if not (steps is None and options.t_min is None and options.t_max is None):
             raise ValueError("got times beside steps, t_min or t_max: times say all three")
         grid = torch.as_tensor(times, dtype=torch.float64).cpu()
         if grid.ndim != 1 or len(grid) < 2 or not bool((grid.diff() < 0).all()):
             raise ValueError(f"times have shape {tuple(grid.shape)}, expected at least two that decrease")
-        t_max, t_min = grid[0].item(), grid[-1].item()
+        options = replace(options, t_min=grid[-1].item(), t_max=grid[0].item())
         steps = len(grid) - 1
     if variance not in ("large", "small"):
         raise ValueError(f"variance is {variance!r}, expected 'large' or 'small'")
@@ -204,7 +201,7 @@ def discrete_elbo(
     if steps < 1:
         raise ValueError(f"steps is {steps}, expected at least 1")
     x = model.on_device(x)
-    path = _Path(model, x, cond, t_min, t_max, prior, scaling, draws, draws * steps, seed, first, batch_size)
+    path = _Path(model, x, cond, options, prior, draws, draws * steps, seed, first)
     if grid is None:
         w = path.end * torch.arange(1, steps + 1, dtype=torch.float64) / steps
     else:
@@ -232,26 +229,21 @@ class _Path:
         model: ScoreModel,
         x: Tensor,
         cond: dict[str, Any],
-        t_min: float | None,
-        t_max: float | None,
+        options: FlowOptions,
         prior: str,
-        scaling: Scaling | None,
         draws: int,
         evaluations: int,
         seed: int,
         first: int,
-        batch_size: int | None,
     ) -> None:
         x, conditions = check_batch(model, x, cond, prior)
         if draws < 1:
             raise ValueError(f"draws is {draws}, expected at least 1")
-        if evaluations >= _TERMS:
-            raise ValueError(f"{evaluations} evaluations for each sample are more than the {_TERMS - 1} there can be")
-        self.batch_size = _BATCH if batch_size is None else batch_size
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-        scaling = CovarianceScaling() if scaling is None else scaling
-        self.flow = Flow(model, x.shape, conditions, t_min, t_max, LogSNR(), scaling, x.device)
+        if evaluations >= NOISES:
+            raise ValueError(f"{evaluations} evaluations for each sample are more than the {NOISES - 1} there can be")
+        scaling = CovarianceScaling() if options.scaling is None else options.scaling
+        self.flow = Flow(model, x.shape, conditions, replace(options, variable=LogSNR(), scaling=scaling), x.device)
+        self.batch_size = options.width
         self.draws, self.evaluations, self.seed, self.first = draws, evaluations, seed, first
         self.size = self.flow.size
         self.indices = torch.arange(first, first + len(x))
@@ -291,7 +283,7 @@ class _Path:
 
     def _excess(self, rows: Tensor, number: Tensor, w: Tensor) -> Tensor:
         flow = self.flow
-        index = (self.first + rows) * _TERMS + number
+        index = noise_number(self.first + rows, number)
         eps = SampleNoise(self.seed, index, (self.size,), torch.float64, w.device, stream=Stream.BOUND_NOISE)()
         place = flow.place(-(self.level * w.cosh()).log())
         moved = self.level * w.sinh()[:, None] * eps
@@ -343,7 +335,7 @@ class _Path:
             start = self.flow.spread.apply(1 / self.flow.at_ends[:1].norm, self.centred[broken[:1]])
             raise LikelihoodError(
                 f"the bound is not finite for {len(broken)} of {len(value)} samples, the first of them sample "
-                f"{self.first + int(broken[0])}{self.flow.remedy(start)}",
+                f"{self.first + int(broken[0])}{remedy(start)}",
                 [self.first + i for i in broken.tolist()],
                 torch.zeros_like(value, dtype=torch.int64).index_fill(0, broken, int(Status.NOT_FINITE)),
                 found,

@@ -1,6 +1,5 @@
 """Codes: the two ends of the probability flow, which it maps onto each other (Song et al. 2021, section D.3)."""
 
-import inspect
 import math
 from typing import Any
 
@@ -8,66 +7,62 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.likelihood.density import check_batch, state_dtype, tolerance_of
 from scoresde.likelihood.flow import Flow
-from scoresde.likelihood.scaling import Scaling
-from scoresde.numerics.tableaus import DORMAND_PRINCE, EmbeddedPair
+from scoresde.likelihood.inputs import check_batch, state_dtype
+from scoresde.likelihood.options import FLOW_OPTIONS, FlowOptions
 from scoresde.score import ScoreModel
-from scoresde.sde.coordinates import Coordinate
 
 __all__ = ["decode", "encode", "interpolate", "round_trip_error"]
 
+_TOLERANCE = 1e-6
+# Codes are ends of a path, along which nothing is integrated.
+_OPTIONS = tuple(name for name in FLOW_OPTIONS if name != "nodes")
 # Sine of the angle between two codes below which they count as parallel or opposite.
 _PARALLEL = 1e-6
 
 
 @checked
 @torch.no_grad()
-def encode(
-    model: ScoreModel,
-    x: Tensor,
-    *,
-    rtol: float = 1e-6,
-    atol: float = 1e-6,
-    t_min: float | None = None,
-    t_max: float | None = None,
-    method: EmbeddedPair = DORMAND_PRINCE,
-    variable: Coordinate | None = None,
-    scaling: Scaling | None = None,
-    batch_size: int = 512,
-    **cond: Any,
-) -> Tensor:
-    """The code `(B, ...)` at t_max of data x `(B, ...)` at t_min; the inverse of `decode` to the tolerance.
+def encode(model: ScoreModel, x: Tensor, *, options: FlowOptions | None = None, **keywords: Any) -> Tensor:
+    """The codes `(B, ...)` at t_max of data at t_min; the inverse of `decode` to the tolerance.
 
-    x is in the data's units, as for `log_likelihood`, and the code in model space.
+    The codes are in model space and in the dtype of x, float32 at least.
 
-    In the dtype of x, float32 at least. Args, and errors raised, are those of `log_likelihood`.
+    Args:
+        model: The score model.
+        x: Data `(B, ...)` in the data's units, as for `log_likelihood`.
+        options: Accuracy and other options of the solve; the keywords below replace its values.
+        **keywords: The options of `FlowOptions`, of which `rtol` and `atol` are 1e-6 here if no tolerance is given.
+            All others are conditions for the model.
+
+    Raises:
+        ValueError: As `log_likelihood`.
+        LikelihoodError: The path of a sample could not be followed.
     """
+    options, cond = FlowOptions.split(encode, model, options, keywords, _OPTIONS)
     x, conditions = check_batch(model, x, cond)
-    flow = Flow(model, x.shape, conditions, t_min, t_max, variable, scaling, x.device)
-    return _carried(flow, model.to_model_space(x), rtol, atol, method, batch_size, back=False)
+    flow = Flow(model, x.shape, conditions, options, x.device)
+    return _carried(flow, model.to_model_space(x), back=False)
 
 
 @checked
 @torch.no_grad()
-def decode(
-    model: ScoreModel,
-    z: Tensor,
-    *,
-    rtol: float = 1e-6,
-    atol: float = 1e-6,
-    t_min: float | None = None,
-    t_max: float | None = None,
-    method: EmbeddedPair = DORMAND_PRINCE,
-    variable: Coordinate | None = None,
-    scaling: Scaling | None = None,
-    batch_size: int = 512,
-    **cond: Any,
-) -> Tensor:
-    """The data `(B, ...)` at t_min of a code z `(B, ...)` at t_max; the inverse of `encode` to the tolerance."""
+def decode(model: ScoreModel, z: Tensor, *, options: FlowOptions | None = None, **keywords: Any) -> Tensor:
+    """The data `(B, ...)` at t_min of codes at t_max; the inverse of `encode` to the tolerance.
+
+    Args:
+        model: The score model.
+        z: Codes `(B, ...)` in model space.
+        options: As for `encode`.
+        **keywords: As for `encode`.
+
+    Raises:
+        ValueError: As `log_likelihood`.
+        LikelihoodError: The path of a sample could not be followed.
+    """
+    options, cond = FlowOptions.split(decode, model, options, keywords, _OPTIONS)
     z, conditions = check_batch(model, z, cond)
-    flow = Flow(model, z.shape, conditions, t_min, t_max, variable, scaling, z.device)
-    return _carried(flow, z, rtol, atol, method, batch_size, back=True)
+    return _carried(Flow(model, z.shape, conditions, options, z.device), z, back=True)
 
 
 @checked
@@ -89,10 +84,6 @@ def round_trip_error(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
     x = model.on_device(x)
     back = decode(model, encode(model, x, **options), **options)
     return (back.double() - x.double()).flatten(1).square().mean(1).sqrt()
-
-
-# Of `encode` and `decode`, what is no condition.
-_OPTIONS = tuple(inspect.signature(encode).parameters)
 
 
 @checked
@@ -124,19 +115,19 @@ def interpolate(model: ScoreModel, a: Tensor, b: Tensor, steps: int = 8, **optio
         raise ValueError(f"a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}, expected the same")
     if steps < 2:
         raise ValueError(f"steps is {steps}, expected at least 2, the ends")
-    cond = {k: v for k, v in options.items() if k not in _OPTIONS}
+    flow_options, cond = FlowOptions.split(interpolate, model, None, options, _OPTIONS)
     (a, conditions), (b, _) = check_batch(model, a, cond), check_batch(model, b, cond)
-    options = {k: v for k, v in options.items() if k in _OPTIONS}
-    count, shape, t_max = len(a), a.shape[1:], options.get("t_max")
+    count, shape, t_max = len(a), a.shape[1:], flow_options.t_max
     # In float64, so that no code is rounded.
-    u, v = encode(model, torch.cat((a.double(), b.double())), **conditions.repeat(2), **options).flatten(1).split(count)
+    ends = torch.cat((a.double(), b.double()))
+    u, v = encode(model, ends, options=flow_options, **conditions.repeat(2)).flatten(1).split(count)
     centre = torch.zeros_like(u[0])
     if model.statistics is not None:
         alpha = model.sde.alpha(torch.tensor(model.sde.t_noise() if t_max is None else t_max, dtype=torch.float64))
         centre = (alpha * model.statistics.mean.double().cpu()).flatten().to(u)
     share = torch.linspace(0, 1, steps, dtype=torch.float64, device=u.device)
     codes = (centre + _between(u - centre, v - centre, share)).flatten(0, 1).reshape(-1, *shape)
-    x = decode(model, codes, **conditions.repeat(steps, each=True), **options)
+    x = decode(model, codes, options=flow_options, **conditions.repeat(steps, each=True))
     return x.reshape(count, steps, *shape).to(torch.promote_types(state_dtype(a), b.dtype))
 
 
@@ -155,19 +146,18 @@ def _between(u: Tensor, v: Tensor, share: Tensor) -> Tensor:
     return on_u[..., None] * to_u[:, None] + on_v[..., None] * to_v[:, None]
 
 
-def _carried(
-    flow: Flow, x: Tensor, rtol: float, atol: float, method: EmbeddedPair, batch_size: int, back: bool
-) -> Tensor:
+def _carried(flow: Flow, x: Tensor, back: bool) -> Tensor:
+    """The other ends of the paths of x in model space; of codes in the data's units."""
     start, stop = flow.at_ends[:1], flow.at_ends[1:]
     if back:
         start, stop = stop, start
     y = flow.to_y(start, x.flatten(1))
-    solution = flow.run(y, tolerance_of(None, rtol, atol, flow.size), method, back, width=batch_size)
+    solution = flow.run(y, flow.options.tolerance(flow.size, default=_TOLERANCE), back)
     ends = torch.where(solution.arrived[:, None], flow.to_x(stop, solution.y), math.nan)
-    found = ends.reshape(x.shape).to(state_dtype(x))
+    result = ends.reshape(x.shape).to(state_dtype(x))
     if back:
-        found = flow.model.to_data_space(found)
-    error = flow.lost(solution, y, 0, found)
+        result = flow.model.to_data_space(result)
+    error = flow.lost(solution, y, 0, result)
     if error is not None:
         raise error
-    return found
+    return result

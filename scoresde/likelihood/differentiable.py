@@ -1,7 +1,11 @@
 """The log-density as a differentiable function of the data and of the model's parameters.
 
-Discretise, then optimise: gradients are those of the steps that are taken, exactly, and not of the equation that they
-approximate (Onken & Ruthotto 2020). The steps are fixed, for a step size that follows the data has no derivative.
+Discretise, then optimise: the gradients are exactly those of the steps taken, not of the equation that the steps
+approximate. The steps are fixed, since a step size that follows the data has no derivative.
+
+References:
+    Discretize-Optimize vs. Optimize-Discretize for Time-Series Regression and Continuous Normalizing Flows (Onken &
+    Ruthotto 2020), https://arxiv.org/abs/2005.13420
 """
 
 from collections.abc import Callable
@@ -12,21 +16,22 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.likelihood.density import check_batch
 from scoresde.likelihood.flow import Flow
-from scoresde.likelihood.integral import prior_log_prob
-from scoresde.likelihood.scaling import Scaling
+from scoresde.likelihood.inputs import check_batch
+from scoresde.likelihood.numbering import evaluation_number
+from scoresde.likelihood.options import FIXED_STEP_OPTIONS, FlowOptions
+from scoresde.likelihood.prior import prior_log_prob
 from scoresde.numerics.trace import Divergence, Exact, Hutchinson
 from scoresde.score import ScoreModel
-from scoresde.sde.coordinates import Coordinate
 
 __all__ = ["differentiable_log_prob"]
 
 
 class _Again(torch.autograd.Function):
-    """A step whose graph is made when its gradient is asked for.
+    """A step whose graph is built when its gradient is asked for.
 
-    Not by torch.utils.checkpoint: its hooks on saved tensors cannot be around the derivatives of `torch.func`.
+    torch.utils.checkpoint cannot do this: its hooks on saved tensors do not work around the derivatives of
+    `torch.func`.
     """
 
     @staticmethod
@@ -55,35 +60,34 @@ def differentiable_log_prob(
     divergence: Divergence | None = None,
     seed: int = 0,
     first: int = 0,
-    t_min: float | None = None,
-    t_max: float | None = None,
     prior: Literal["matched", "plain"] = "matched",
-    variable: Coordinate | None = None,
-    scaling: Scaling | None = None,
     checkpointing: bool = True,
-    **cond: Any,
+    options: FlowOptions | None = None,
+    **keywords: Any,
 ) -> Tensor:
-    """Log-density `(B,)` of x at t_min in nats, float64, with a graph.
+    """The log-densities `(B,)` of x at t_min in nats, float64, with a graph.
 
-    The classical Runge-Kutta method on state and log-determinant together, in equal steps of the time variable; the
-    model is called in the mode that it is in. Its error falls as the fourth power of the number of steps: compare with
-    `log_likelihood`.
+    The classical Runge-Kutta method is applied to state and log-determinant together, in equal steps of the time
+    variable. The model is called in the mode that it is in. The error falls as the fourth power of the number of steps:
+    compare with `log_likelihood`.
 
     Args:
-        model: the score model.
-        x: `(B, ...)` in the data's units, as for `log_likelihood`.
-        steps: of 4 evaluations and 4 traces each.
+        model: The score model.
+        x: Samples `(B, ...)` in the data's units, as for `log_likelihood`.
+        steps: Number of steps, of 4 evaluations and 4 traces each.
         divergence: `Exact()`, `Hutchinson(probes)` or `Probing(colours)`; `Hutchinson(1)` if not given.
-        seed: of the probes, fresh at every evaluation.
-        first: index of the first sample.
-        t_min, t_max, prior, variable, scaling: as for `log_likelihood`.
-        checkpointing: keep the states at the steps alone and compute a step again when its gradient is asked for: the
-            memory of one step instead of all, for a forward pass more.
-        **cond: conditions for the model.
+        seed: Seed of the probes, which are fresh at every evaluation.
+        first: Index of the first sample.
+        prior: Density of the latent, as for `log_likelihood`.
+        checkpointing: Keep only the states at the steps, and compute a step again when its gradient is asked for. This
+            takes the memory of one step instead of all, and one more forward pass.
+        options: The options `t_min`, `t_max`, `variable` and `scaling` of a solve; keywords replace its values.
+        **keywords: These options by name. All others are conditions for the model.
 
     Raises:
-        ValueError: as `log_likelihood`, fewer than 1 step, or a forward-mode divergence.
+        ValueError: As `log_likelihood`, fewer than 1 step, or a forward-mode divergence.
     """
+    options, cond = FlowOptions.split(differentiable_log_prob, model, options, keywords, FIXED_STEP_OPTIONS)
     x = model.on_device(x)
     _, conditions = check_batch(model, x.detach(), cond, prior)
     if steps < 1:
@@ -92,14 +96,14 @@ def differentiable_log_prob(
         # torch 2.13 leaves a part of the gradient out where it goes through a layer norm's forward derivative.
         raise ValueError("Exact(mode='forward') gives no gradients that can be relied on: take mode='reverse'")
     chosen = (Hutchinson() if divergence is None else divergence).for_shape(tuple(x.shape[1:]))
-    flow = Flow(model, x.shape, conditions, t_min, t_max, variable, scaling, x.device)
+    flow = Flow(model, x.shape, conditions, options, x.device)
     rows = torch.arange(len(x), device=x.device)
     w = torch.linspace(flow.ends[0], flow.ends[1], steps + 1, dtype=torch.float64, device=x.device)
 
     def slopes(at: Tensor, y: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """dy/dw, and that of the part of the log-density that is not closed form."""
+        """The slopes of the state and of the part of the log-density that is not in closed form."""
         place = flow.place(at.expand(len(y)))
-        index = ((first + rows) * 2**28 + number).cpu()
+        index = evaluation_number(first + rows, number).cpu()
         points = flow.to_x(place, y).to(flow.dtype).reshape(x.shape)
         noise = flow.noise(place, rows)
         trace = chosen.traces(noise, points, seed, index, flow.known(place)).value

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.likelihood import CellFlow, Variational, bits_per_dim
-from scoresde.likelihood.density import mean_and_error, tolerance_of
+from scoresde.likelihood.density import mean_and_error
 from scoresde.likelihood.fit_dequantisation import fit
+from scoresde.likelihood.options import FlowOptions
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
@@ -85,7 +86,7 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
     )
     entry = _judge(flow, model, data, kept, labels, options)
     size = math.prod(data.shape)
-    nats = tolerance_of(tol, None, None, size).nats
+    nats = FlowOptions(tol=tol).tolerance(size).nats
     assert nats is not None
     if not entry["gain"] > entry["stderr"] + nats / (size * math.log(2)):
         return entry, None

@@ -15,8 +15,9 @@ from torch import Tensor
 from scoresde.config.targets import instantiate
 from scoresde.data import Data
 from scoresde.likelihood import bits_per_dim, log_likelihood, solver_error
-from scoresde.likelihood.density import mean_and_error, tolerance_of
+from scoresde.likelihood.density import mean_and_error
 from scoresde.likelihood.dequantisation import Dequantisation, Uniform
+from scoresde.likelihood.options import FlowOptions
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
@@ -223,7 +224,7 @@ class _Settings(_Options):
             "conditional": model.classes is not None,
             "data": data.name,
             "divergence": repr(self.divergence.for_shape(data.shape)),
-            "tol": tolerance_of(options.tol, None, None, math.prod(data.shape)).nats,
+            "tol": FlowOptions(tol=options.tol).tolerance(math.prod(data.shape)).nats,
             **({"draws": options.draws, "dequantisation": self.dequantisation.name} if self.discrete else {}),
             **({"decoder": options.decoder, "bound": options.bound} if self.discrete else {}),
             **({"digest": self.dequantisation.digest} if self.discrete and self.dequantisation.digest else {}),

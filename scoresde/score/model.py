@@ -302,6 +302,11 @@ class ScoreModel(nn.Module, ABC):
         """The model for the samples `rows` `(b,)` of its batch, which may repeat; itself if none are bound."""
         return self
 
+    def takes_condition(self, name: str) -> bool:
+        """True if the model may take a condition of this name: True also for a model that does not say."""
+        inner = [child.takes_condition(name) for child in self.children() if isinstance(child, ScoreModel)]
+        return all(inner) if inner else not self.exact
+
     def _check_names(self, cond: Iterable[str]) -> None:
         for child in self.children():
             if isinstance(child, ScoreModel):

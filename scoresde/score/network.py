@@ -60,11 +60,22 @@ class NetworkScore(ScoreModel):
         classes = getattr(self.unwrapped, "num_classes", None)
         return None if classes is None else int(classes)
 
-    def _check_names(self, cond: Iterable[str]) -> None:
+    def _known_conditions(self) -> list[str] | None:
+        """The names of the network's conditions; None if it takes any."""
         parameters = list(inspect.signature(self.network.forward).parameters.values())
         if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return None
+        return [p.name for p in parameters[2:] if p.kind is not p.VAR_POSITIONAL]
+
+    def takes_condition(self, name: str) -> bool:
+        """True if the network has an argument of this name, or takes any."""
+        known = self._known_conditions()
+        return known is None or name in known
+
+    def _check_names(self, cond: Iterable[str]) -> None:
+        known = self._known_conditions()
+        if known is None:
             return
-        known = [p.name for p in parameters[2:] if p.kind is not p.VAR_POSITIONAL]
         for name in cond:
             if name not in known:
                 raise ValueError(

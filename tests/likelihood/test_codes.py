@@ -178,7 +178,9 @@ def test_options_of_a_way_are_no_conditions_of_the_network() -> None:
     assert way.shape == (2, 3, 2)
     assert torch.allclose(way[:, 0], x, atol=1e-2)
     assert torch.equal(way, interpolate(model, x, x.flip(0), 3, rtol=1e-4, atol=1e-4, labels=[1, 1]))
-    with pytest.raises(ValueError, match="rtl is no argument of this call"):
+    with pytest.raises(ValueError, match="interpolate has no argument 'rtl', did you mean rtol?"):
         interpolate(model, x, x, 3, labels=1, rtl=1e-4)
+    with pytest.raises(ValueError, match="caption is no argument of this call"):
+        interpolate(model, x, x, 3, labels=1, caption="a")
     back = round_trip_error(model, x, labels=1)
     assert float(back.max()) < 1e-3

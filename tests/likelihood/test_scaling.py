@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scoresde.likelihood import log_likelihood
 from scoresde.likelihood.flow import Flow
-from scoresde.likelihood.integral import prior_log_prob
+from scoresde.likelihood.prior import prior_log_prob
 from scoresde.likelihood.scaling import (
     CovarianceScaling,
     DCTScaling,
@@ -114,7 +114,7 @@ def test_densities(sde: Any, scaling: Scaling, large: bool) -> None:
     out = log_likelihood(model, x, tol=1e-5, scaling=scaling, divergence=Exact())
     end = torch.tensor(sde.t_max, dtype=F64)
     lacking = model.log_prob(out.latent, end) - prior_log_prob(
-        Flow(model, x.shape, {}), out.latent.flatten(1).double(), "matched"
+        Flow(model, x.shape), out.latent.flatten(1).double(), "matched"
     )
     # As that of the other scalings in test_density.py.
     torch.testing.assert_close(out.log_prob + lacking, truth, rtol=0, atol=1e-4)
@@ -128,7 +128,7 @@ def test_the_prior_has_the_variances_that_are_known(large: bool) -> None:
     model.statistics = known(shape, covariance, large)
     z = torch.randn(4, 6, dtype=F64, generator=torch.Generator().manual_seed(2))
     normal = torch.distributions.MultivariateNormal(torch.zeros(6, dtype=F64), covariance + 4 * torch.eye(6))
-    flow = Flow(model, torch.Size((4, *shape)), {})
+    flow = Flow(model, torch.Size((4, *shape)))
     torch.testing.assert_close(prior_log_prob(flow, z, "matched"), normal.log_prob(z))
     plain = torch.distributions.Normal(0.0, 2.0).log_prob(z).sum(1)
     torch.testing.assert_close(prior_log_prob(flow, z, "plain"), plain)

@@ -1,0 +1,117 @@
+"""Quadrature nodes on the steps of paths."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde.likelihood.flow import Flow
+from scoresde.likelihood.numbering import node_number
+from scoresde.numerics.ode import AcceptedSteps
+from scoresde.numerics.quadrature import gauss_legendre
+from scoresde.numerics.tableaus import EmbeddedPair
+
+__all__ = ["NodeRule", "Nodes"]
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of a steps, M on each; one step belongs to one sample.
+
+    Attributes:
+        rows: Samples that took the steps, `(a,)`.
+        w: Values of the time variable, `(a, M)`.
+        weight: Weights of the nodes in the integral over τ, `(a, M)`.
+        scale: Factors α σ̃ of the trace of ∂ε/∂x, `(a, M)`.
+        normal: Contributions of normal data, tr σ̃² (Σ + σ̃²)^(−1), which are subtracted, `(a, M)`.
+        x: States in model space, `(a, M, ...)`.
+        order: Places of the nodes in the path of their sample, `(a, M)`.
+    """
+
+    rows: Tensor
+    w: Tensor
+    weight: Tensor
+    scale: Tensor
+    normal: Tensor
+    x: Tensor
+    order: Tensor
+
+    def __getitem__(self, steps: Tensor) -> "Nodes":
+        return Nodes(*(v[steps] for v in vars(self).values()))
+
+    @staticmethod
+    def join(parts: list["Nodes"]) -> "Nodes":
+        """The nodes of all parts, one after the other."""
+        return Nodes(*(torch.cat(each) for each in zip(*(vars(p).values() for p in parts), strict=True)))
+
+    def sorted(self) -> "Nodes":
+        """The nodes by sample, and along the path of each sample."""
+        return self[node_number(self.rows, self.order[:, 0]).argsort()]
+
+
+class NodeRule:
+    """A Gauss-Legendre rule on the dense output of steps.
+
+    Args:
+        flow: The flow whose paths are integrated along.
+        method: Runge-Kutta pair that takes the steps.
+        count: Number of nodes on a step.
+
+    Attributes:
+        count: Number of nodes on a step.
+        contrast: Weights `(M,)` of length 1 with which the values of any polynomial of degree M − 2 at the nodes sum
+            to 0. The expectation of a trace is a smooth function of time, so that this sum over the estimates at the
+            nodes of a step consists of their random errors.
+    """
+
+    def __init__(self, flow: Flow, method: EmbeddedPair, count: int) -> None:
+        self.flow, self.count = flow, count
+        points, weights = gauss_legendre(count)
+        device = flow.device
+        self._points = (0.5 * (points + 1)).to(device)
+        self._weights = (0.5 * weights).to(device)
+        self.contrast = _contrast(self._points)
+        at = torch.cat((self._points.cpu(), torch.ones(1, dtype=torch.float64)))
+        self._dense = method.within(at).to(device)
+
+    def on(self, steps: AcceptedSteps, done: Tensor) -> tuple[Nodes, Tensor]:
+        """The nodes on steps, and the states `(a, D)` at the ends of the steps.
+
+        Args:
+            steps: The steps.
+            done: Number of earlier nodes of every sample, `(B,)`.
+        """
+        flow, count = self.flow, self.count
+        # (S, M + 1) weights: the states at the nodes and at the end.
+        moves = torch.zeros(count + 1, *steps.y.shape, dtype=steps.y.dtype, device=steps.y.device)
+        for slope, weights in zip(steps.slopes, self._dense.tolist(), strict=True):
+            for move, weight in zip(moves, weights, strict=True):
+                if weight:
+                    move.add_(slope, alpha=weight)
+        states = torch.addcmul(steps.y, steps.size[:, None].to(steps.y.dtype), moves)
+        w = steps.start[:, None] + steps.size[:, None] * self._points
+        place = flow.place(w)
+        x = torch.stack([flow.to_x(place[:, k], states[k]) for k in range(count)], 1)
+        nodes = Nodes(
+            rows=steps.rows,
+            w=w,
+            weight=steps.size[:, None] * self._weights * place.rate,
+            scale=place.alpha * place.level,
+            normal=flow.spread.trace((place.level[..., None] / place.norm) ** 2),
+            x=x.to(flow.dtype).reshape(*w.shape, *flow.shape[1:]),
+            order=done[steps.rows, None] + torch.arange(count, device=flow.device),
+        )
+        return nodes, states[-1]
+
+
+def _contrast(points: Tensor) -> Tensor:
+    """The weights of a divided difference over all points `(M,)`, of length 1."""
+    if len(points) == 1:
+        # Nothing tells a mean from its random error: both are counted.
+        return torch.ones_like(points)
+    differences = torch.tensor(
+        [1 / math.prod((p - q).item() for q in points if not torch.equal(q, p)) for p in points.cpu().unbind()],
+        dtype=torch.float64,
+    )
+    return (differences / differences.norm()).to(points)

@@ -1,0 +1,154 @@
+"""Traces of the model's Jacobian at the nodes of paths, with their variances."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde.likelihood.flow import Flow
+from scoresde.likelihood.nodes import Nodes
+from scoresde.likelihood.numbering import node_number
+from scoresde.numerics.trace import Auto, Divergence, Exact, Hutchinson, Traces
+
+__all__ = ["NodeTraces", "TraceEstimates", "sum_by"]
+
+# Products of which the modes of an exact trace are timed at once.
+_TIMED_PRODUCTS = 512
+
+# Numbers of probes at a step that `Auto` chooses from: few, so that there are few calls.
+_PROBES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+
+@dataclass(frozen=True)
+class TraceEstimates:
+    """Estimates at the M nodes of a steps.
+
+    Attributes:
+        value: α σ̃ tr ∂ε/∂x, `(a, M)`.
+        variance: Variances of the values, `(a, M)`.
+        probes: Number of probes at each node of a step, `(a,)`, where it was chosen for each step.
+    """
+
+    value: Tensor
+    variance: Tensor
+    probes: Tensor | None = None
+
+
+def sum_by(owner: Tensor, values: Tensor, count: int) -> Tensor:
+    """The sums `(count,)` of the values `(a,)` that belong to each owner."""
+    return torch.zeros(count, dtype=torch.float64, device=values.device).index_add_(0, owner, values)
+
+
+class NodeTraces:
+    """Estimates of traces at nodes, and what they cost.
+
+    Args:
+        flow: The flow whose paths the nodes are on.
+        divergence: Estimator of the trace.
+        contrast: Weights by which random errors are told from a smooth function of time; see `NodeRule`.
+        seed: Seed of the probes.
+        first: Index of the first sample.
+
+    Attributes:
+        forwards: `(B,)` int64, evaluations of the model so far.
+        traces: `(B,)` int64, traces so far.
+        products: `(B,)` int64, vector-Jacobian products so far.
+    """
+
+    def __init__(self, flow: Flow, divergence: Divergence, contrast: Tensor, seed: int, first: int) -> None:
+        self.flow, self.divergence, self.contrast, self.seed, self.first = flow, divergence, contrast, seed, first
+        self.forwards, self.traces, self.products = (
+            torch.zeros(flow.shape[0], dtype=torch.int64, device=flow.device) for _ in range(3)
+        )
+        self._exact: Divergence = Exact()
+
+    def estimate(self, nodes: Nodes, owner: Tensor, count: int) -> TraceEstimates:
+        """The traces at all nodes of some samples.
+
+        Args:
+            nodes: Nodes of a steps.
+            owner: The samples that took the steps, numbered from 0, `(a,)`.
+            count: Number of these samples.
+        """
+        self.divergence = self._fitted(self.divergence, nodes, count)
+        found = self._evaluated(nodes, self.divergence)
+        if isinstance(self.divergence, Auto):
+            return self._refined(nodes, found, owner, count, self.divergence.stderr)
+        return found
+
+    def _fitted(self, divergence: Divergence, nodes: Nodes, samples: int) -> Divergence:
+        """The divergence in the mode that is fastest for nodes like those of some samples, found out once."""
+        flow, count = self.flow, nodes.w.numel()
+        points = max(1, min(count, _TIMED_PRODUCTS // flow.size))
+        chosen = torch.linspace(0, count - 1, points, device=flow.device).long()
+        place, rows = flow.place(nodes.w.flatten()[chosen]), nodes.rows[chosen // nodes.w.shape[1]]
+        with flow.model.evaluating():
+            return divergence.for_field(
+                flow.noise(place, rows),
+                nodes.x.flatten(0, 1)[chosen],
+                flow.model,
+                count * flow.shape[0] // samples,
+            )
+
+    def _evaluated(self, nodes: Nodes, divergence: Divergence, repeat: int = 0) -> TraceEstimates:
+        """The estimates by a divergence, in as many calls as the batch size asks for."""
+        flow, (steps, count) = self.flow, nodes.w.shape
+        value, variance = (torch.zeros(steps, count, dtype=torch.float64, device=flow.device) for _ in range(2))
+        # A product costs about as much as an evaluation, and as much memory.
+        size = max(1, 4 * flow.options.width // (count * max(4, divergence.products(flow.size))))
+        for start in range(0, steps, size):
+            part = nodes[torch.arange(start, min(start + size, steps), device=flow.device)]
+            found = self._traces(part, divergence, repeat)
+            value[start : start + size] = part.scale * found.value.reshape(-1, count)
+            variance[start : start + size] = self._variances(found, part.scale)
+            rows = part.rows.repeat_interleave(count)
+            ones = torch.ones_like(rows)
+            self.forwards.index_add_(0, rows, ones)
+            self.traces.index_add_(0, rows, ones)
+            self.products.index_add_(0, rows, found.products * ones)
+        return TraceEstimates(value, variance)
+
+    def _traces(self, nodes: Nodes, divergence: Divergence, repeat: int) -> Traces:
+        flow = self.flow
+        place = flow.place(nodes.w.flatten())
+        rows = nodes.rows.repeat_interleave(nodes.w.shape[1])
+        number = node_number(self.first + rows, nodes.order.flatten(), repeat).cpu()
+        with flow.model.evaluating():
+            return divergence.traces(
+                flow.noise(place, rows), nodes.x.flatten(0, 1), self.seed, number, flow.known(place)
+            )
+
+    def _variances(self, found: Traces, scale: Tensor) -> Tensor:
+        """Variances `(a, M)` of the traces times `scale`."""
+        if found.variance is not None:
+            return scale**2 * found.variance.reshape(scale.shape)
+        assert found.terms is not None
+        terms = scale[..., None] * found.terms.reshape(*scale.shape, -1)
+        scatter = torch.einsum("m,amd->ad", self.contrast, terms).square().sum(1)
+        return (2 * scatter)[:, None].expand_as(scale)
+
+    def _refined(self, nodes: Nodes, first: TraceEstimates, owner: Tensor, count: int, target: float) -> TraceEstimates:
+        """Estimates with as many probes at every step as give each sample the standard error `target`.
+
+        The numbers of probes follow from the first estimates, with two probes, which are not used in the result: steps
+        that seemed to need few by chance would be taken for more certain than they are.
+        """
+        deviation = (nodes.weight**2 * first.variance).sum(1).sqrt()
+        # The least total for the standard error asked for has probes in proportion to a step's deviation. These are
+        # of two probes; the variance with K is 2/K of it.
+        wanted = 2 * deviation * sum_by(owner, deviation, count)[owner] / target**2
+        enough = sum_by(owner, deviation**2, count)[owner] <= target**2
+        value, variance = first.value.clone(), first.variance.clone()
+        exact = (wanted > self.flow.size / 2) & ~enough
+        sizes = torch.tensor(_PROBES, dtype=torch.float64, device=wanted.device)
+        probes = sizes[torch.searchsorted(sizes, wanted).clamp_max(len(_PROBES) - 1)].long()
+        for number in probes[~exact & ~enough].unique().tolist():
+            steps = ((probes == number) & ~exact & ~enough).nonzero()[:, 0]
+            again = self._evaluated(nodes[steps], Hutchinson(number), repeat=1)
+            value[steps], variance[steps] = again.value, again.variance
+        steps = exact.nonzero()[:, 0]
+        if len(steps):
+            self._exact = self._fitted(self._exact, nodes[steps], len(nodes.rows[steps].unique()))
+            again = self._evaluated(nodes[steps], self._exact, repeat=1)
+            value[steps], variance[steps] = again.value, again.variance
+        return TraceEstimates(value, variance, probes.masked_fill(enough, 2))
