@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from scoresde.config.former_choices import FORMER_SAMPLERS
+
 __all__ = ["conf_dir", "in_words", "leaves"]
 
 # Groups whose choices stand inside another entry of the configuration, by where they stand.
@@ -63,7 +65,7 @@ def _choice(group: str, own: dict[str, Any]) -> tuple[str, set[str]]:
     """The choice that settings come from, and which of them are not the choice's; an empty name if there is none."""
     targets = {key for key in own if key.split(".")[-1] == "_target_"}
     fitting = []
-    for name, choice in _choices().get(group, {}).items():
+    for name, choice in _choices().get(group, ()):
         if all(own.get(key) == value for key, value in choice.items() if key.split(".")[-1] == "_target_"):
             changed = {key for key, value in own.items() if not _is_choices_own(key, value, choice)}
             if not changed & targets:
@@ -92,13 +94,17 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _choices() -> dict[str, dict[str, dict[str, Any]]]:
-    """The leaves of every choice's file, by group and name."""
+def _choices() -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """The names and leaves of every choice, by group: those of its file, and those that earlier versions had."""
     import yaml
 
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for path in sorted(conf_dir().glob("*/*.yaml")):
-        found.setdefault(path.parent.name, {})[path.stem] = leaves(
-            yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        )
+        choice = leaves(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        choices = found.setdefault(path.parent.name, [])
+        choices.append((path.stem, choice))
+        if path.parent.name == "sampler" and path.stem in FORMER_SAMPLERS:
+            others = {key: value for key, value in choice.items() if not key.startswith("solver.")}
+            solver = {f"solver.{key}": value for key, value in FORMER_SAMPLERS[path.stem].items()}
+            choices.append((path.stem, others | solver))
     return found

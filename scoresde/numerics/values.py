@@ -70,12 +70,12 @@ class Value:
     def __repr__(self) -> str:
         return described(self)
 
-    # By their text, which has all digits of a number, and which lists and tensors have as well.
+    # By the text of all attributes: it has every digit of a number, and lists and tensors have one.
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and repr(other) == repr(self)
+        return type(other) is type(self) and repr(vars(other)) == repr(vars(self))
 
     def __hash__(self) -> int:
-        return hash(repr(self))
+        return hash(repr(vars(self)))
 
 
 def _text(value: Any, digits: int | None) -> str:

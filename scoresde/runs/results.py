@@ -52,9 +52,12 @@ def digest_of(settings: Mapping[str, Any] | None) -> str:
 
 
 def identity_of(sampler: Sampler) -> str:
-    """A text that is the same for two samplers exactly when they are, tuned steps by their content."""
+    """A text that is the same for two samplers exactly when they are, tuned steps by their content.
+
+    A named solver counts as the setting of its family that it is: `UniPC` as a `Multistep`.
+    """
     if not isinstance(sampler.grid, TunedTimes):
-        return repr(sampler)
+        return repr(Sampler(sampler.solver.general(), sampler.grid, sampler.denoise, sampler.noise))
     steps = sampler.grid.tuned()
     return f"Tuned(steps={steps.evaluations}, digest={hashlib.sha256(steps.to_json().encode()).hexdigest()[:8]!r})"
 

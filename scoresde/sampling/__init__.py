@@ -25,6 +25,7 @@ from scoresde.sampling.grids import (
     VEGrid,
     VPGrid,
 )
+from scoresde.sampling.named import DDIM, DDPM, DEIS, IPNDM, DPMSolverPP, SASolver, UniPC
 from scoresde.sampling.picard import Picard
 from scoresde.sampling.predictor_corrector import (
     Ancestral,
@@ -39,7 +40,7 @@ from scoresde.sampling.predictor_corrector import (
     ReverseDiffusion,
 )
 from scoresde.sampling.restart import Restart, RestartInterval
-from scoresde.sampling.runge_kutta import TABLEAUS, Euler, ExplicitTableau, Heun, RungeKutta, Tableau
+from scoresde.sampling.runge_kutta import TABLEAUS, EDMHeun, Euler, ExplicitTableau, Heun, RungeKutta, Tableau
 from scoresde.sampling.sampler import Sampler
 from scoresde.sampling.samples import Samples
 from scoresde.sampling.solver import Noise, NonFiniteError, Report, Solver, StoppedError
@@ -49,10 +50,14 @@ from scoresde.sampling.tuning import tune
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 
 __all__ = [
+    "DDIM",
+    "DDPM",
+    "DEIS",
     "ERSDE",
     "ERSDE1",
     "ERSDE4",
     "ERSDE5",
+    "IPNDM",
     "RES",
     "SEEDS",
     "TABLEAUS",
@@ -67,9 +72,11 @@ __all__ = [
     "ConstantTau",
     "Coordinate",
     "Corrector",
+    "DPMSolverPP",
     "DPMSolverSinglestep",
     "DataStraight",
     "DiscreteTime",
+    "EDMHeun",
     "Eta",
     "Euler",
     "EulerMaruyama",
@@ -100,6 +107,7 @@ __all__ = [
     "RestartInterval",
     "ReverseDiffusion",
     "RungeKutta",
+    "SASolver",
     "SampleNoise",
     "Sampler",
     "Samples",
@@ -115,6 +123,7 @@ __all__ = [
     "Tuned",
     "TunedSteps",
     "TunedTimes",
+    "UniPC",
     "UniformAngle",
     "UniformLogSNR",
     "UniformStraight",

@@ -16,7 +16,7 @@ next step needs anyway, so it costs no evaluation (Zhao et al. 2023).
 """
 
 import warnings
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.numerics.values import fraction, one_of
-from scoresde.sampling.adams_plan import AdamsStep, WeightKind, adams_plan, adams_step, gaussian_prediction
+from scoresde.sampling.adams_plan import AdamsStep, Same, WeightKind, adams_plan, adams_step, gaussian_prediction
 from scoresde.sampling.solver import Noise, Solver
 from scoresde.sampling.stochasticity import ConstantTau, Stochasticity
 from scoresde.score import ScoreModel
@@ -150,10 +150,7 @@ class Multistep(Solver):
         The last plans are kept, for the next chunk of a batch or the next call.
         """
         coordinate = Angle(std) if self.coordinate is None else self.coordinate
-        # A data class of the user's own may have no hash.
-        hashable = all(isinstance(part, Hashable) for part in (sde, coordinate, self.interpolation, self.tau))
-        plan = adams_plan if hashable else adams_plan.__wrapped__
-        return coordinate, plan(self, coordinate, sde, tuple(times.tolist()))
+        return coordinate, adams_plan(self, coordinate, Same(sde), tuple(times.tolist()))
 
     def require_steps(self, steps: int) -> None:
         """Warn that a grid has fewer steps than the order needs.

@@ -26,7 +26,7 @@ from scoresde.score import ScoreModel
 from scoresde.sde import SDE
 from scoresde.sde.coordinates import Coordinate
 
-__all__ = ["AdamsStep", "WeightKind", "Weights", "adams_plan", "adams_step", "gaussian_prediction"]
+__all__ = ["AdamsStep", "Same", "WeightKind", "Weights", "adams_plan", "adams_step", "gaussian_prediction"]
 
 _NODES = 20  # in a panel of length 2 in λ
 _KEPT = 16  # plans
@@ -108,12 +108,26 @@ def adams_step(base: Tensor, on_base: float, weights: Weights, values: list[Tens
     return x
 
 
+@dataclass(frozen=True, eq=False)
+class Same:
+    """An SDE that equals itself alone, whatever a class of the user's own takes for equal."""
+
+    sde: SDE
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.sde is self.sde
+
+    def __hash__(self) -> int:
+        return id(self.sde)
+
+
 @lru_cache(maxsize=_KEPT)
-def adams_plan(method: Method, coordinate: Coordinate, sde: SDE, times: tuple[float, ...]) -> list[AdamsStep]:
+def adams_plan(method: Method, coordinate: Coordinate, same: Same, times: tuple[float, ...]) -> list[AdamsStep]:
     """Tabulate the coefficients of every step on a grid.
 
     Plans are kept for the next chunk of a batch and the next call, so they are not to be written to.
     """
+    sde = same.sde
     grid = torch.tensor(times, dtype=torch.float64)
     table = _tabulated(method, coordinate, sde, grid)
     count = len(times) - 1

@@ -87,6 +87,9 @@ class Picard(Solver):
     def stochastic(self) -> bool:
         return self.method.stochastic
 
+    def general(self) -> "Picard":
+        return Picard(self.method.general(), self.window, self.tolerance, self.splitting)
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Generator[Tensor, None, Report]:
         sde, shape, device, steps = model.sde, x.shape, x.device, len(times) - 1
         std = data_std(model)

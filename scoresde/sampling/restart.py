@@ -12,11 +12,10 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.sampling.grids import KarrasGrid
-from scoresde.sampling.runge_kutta import Heun
+from scoresde.sampling.runge_kutta import EDMHeun
 from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
-from scoresde.sde.coordinates import NoiseLevel
 
 __all__ = ["Restart", "RestartInterval"]
 
@@ -88,14 +87,17 @@ class Restart(Solver):
 
     Args:
         intervals: where to restart, in any order.
-        solver: of the probability-flow ODE, on a fixed grid; EDM's, Heun's method in σ/α, if not given.
+        solver: of the probability-flow ODE, on a fixed grid; `EDMHeun` if not given.
     """
 
     def __init__(self, intervals: Sequence[RestartInterval], solver: Solver | None = None) -> None:
         if not intervals:
             raise ValueError("no interval to restart in: give at least one, or use the inner solver alone")
         self.intervals = list(intervals)
-        self.solver = Heun(NoiseLevel()) if solver is None else solver
+        self.solver = EDMHeun() if solver is None else solver
+
+    def general(self) -> "Restart":
+        return Restart(self.intervals, self.solver.general())
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         ways: dict[int, list[Tensor]] = {len(times) - 1: []}

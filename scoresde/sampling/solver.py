@@ -98,6 +98,10 @@ class Solver(ABC):
         """Whether a tolerance decides on the steps; False if the grid does."""
         return False
 
+    def general(self) -> "Solver":
+        """The same method under the name of its family, with all settings written out; itself if it has none."""
+        return self
+
     def __repr__(self) -> str:
         values = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
         return f"{type(self).__name__}({values})"

@@ -149,7 +149,7 @@ def test_an_interrupted_command_goes_on(
     path.write_text(path.read_text()[:-30])
     cells.clear()
     assert without_seconds(do(run, trained)) == without_seconds(whole)
-    assert cells == [("Multistep", 3, 0), ("Multistep", 4, 0)]
+    assert cells == [("DDPM", 3, 0), ("DDPM", 4, 0)]
 
 
 def test_another_sampler_adds_lines_and_the_reference_is_kept(

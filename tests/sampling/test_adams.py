@@ -1,4 +1,4 @@
-"""Multistep solvers against published formulas, their orders, and the variance of a Gaussian."""
+"""Multistep solvers: weights, orders, and the variance of a Gaussian; `test_named.py` has the published updates."""
 
 import copy
 import dataclasses
@@ -52,129 +52,12 @@ def _levels(sde: SDE, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 # -- published formulas, written out ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
-def test_ddim(sde: SDE, planar: Mixture, start: Tensor, eta: float) -> None:
-    # Song, Meng & Ermon 2021, eq. 12 and 16, in x_t = √ᾱ x₀ + √(1 − ᾱ) ε generalised to any α and σ
-    model, times = planar.model(sde), KarrasGrid(6)(sde)
-    a, s, _ = _levels(sde, times)
-    noise = _Recorded(start)
-    *_, x = Multistep(1, tau=Eta(eta), **DATA).solve(model, start, times, noise)
-    y = start
-    for i in range(6):
-        extra = eta * (s[i + 1] / s[i]) * (s[i] ** 2 - (a[i] / a[i + 1]) ** 2 * s[i + 1] ** 2).sqrt()
-        denoised = model.denoise(y, times[i])
-        y = a[i + 1] * denoised + (s[i + 1] ** 2 - extra**2).sqrt() * model.noise(y, times[i])
-        y = y + (extra * noise.draws[i] if eta else 0)
-    assert len(noise.draws) == (6 if eta else 0)
-    torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
-
-
 def test_ddim_is_the_same_in_every_coordinate_without_memory(sde: SDE, planar: Mixture, start: Tensor) -> None:
     # one value: x₀ and ε both constant is a straight line only for these two; the rest differ at second order
     model, times = planar.model(sde), UniformLogSNR(5)(sde)
     x = run(Multistep(1, **DATA), model, times, start)
     torch.testing.assert_close(run(Multistep(1, **NOISE), model, times, start), x, rtol=1e-10, atol=1e-10)
     assert not torch.allclose(run(Multistep(1), model, times, start), x, rtol=1e-3)
-
-
-def test_dpm_solver_plus_plus_2m(sde: SDE, planar: Mixture, start: Tensor) -> None:
-    # Lu et al. 2022b, algorithm 2
-    model, times = planar.model(sde), KarrasGrid(9)(sde)
-    a, s, lam = _levels(sde, times)
-    x = run(Multistep(2, weights="bh2", **DATA), model, times, start)
-    y, before = start, None
-    for i in range(9):
-        h = lam[i + 1] - lam[i]
-        denoised = model.denoise(y, times[i])
-        guess = denoised
-        if before is not None:
-            r = (lam[i] - lam[i - 1]) / h
-            guess = (1 + 1 / (2 * r)) * denoised - before / (2 * r)
-        y = s[i + 1] / s[i] * y - a[i + 1] * torch.expm1(-h) * guess
-        before = denoised
-    torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
-
-
-def test_sde_dpm_solver_plus_plus_2m(sde: SDE, planar: Mixture, start: Tensor) -> None:
-    # Lu et al. 2022b, section 5: the same with e^{−2h}, and noise of variance σ² (1 − e^{−2h})
-    model, times = planar.model(sde), KarrasGrid(9)(sde)
-    a, s, lam = _levels(sde, times)
-    noise = _Recorded(start)
-    *_, x = Multistep(2, weights="bh2", tau=1.0, **DATA).solve(model, start, times, noise)
-    y, before = start, None
-    for i in range(9):
-        h = lam[i + 1] - lam[i]
-        denoised = model.denoise(y, times[i])
-        guess = denoised
-        if before is not None:
-            r = (lam[i] - lam[i - 1]) / h
-            guess = denoised + (denoised - before) / (2 * r)
-        decay = torch.exp(-h)
-        y = s[i + 1] / s[i] * decay * y + a[i + 1] * (1 - decay**2) * guess
-        y = y + s[i + 1] * (1 - decay**2).sqrt() * noise.draws[i]
-        before = denoised
-    torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("order", [2, 3])
-@pytest.mark.parametrize("kind", ["bh1", "bh2"])
-@pytest.mark.parametrize("predicts", ["data", "noise"])
-def test_unipc(sde: SDE, planar: Mixture, start: Tensor, order: int, kind: str, predicts: str) -> None:
-    # Zhao et al. 2023, algorithms 1 and 2 with eq. 5: R(r) and b solved for the weights of the differences
-    model, times = planar.model(sde), UniformLogSNR(8)(sde)
-    a, s, lam = _levels(sde, times)
-    data = predicts == "data"
-    ask = model.denoise if data else model.noise
-    x = run(Multistep(order, order, weights=kind, **(DATA if data else NOISE)), model, times, start)  # type: ignore[arg-type]
-
-    def update(y: Tensor, i: int, r: list[float], now: Tensor, others: list[Tensor]) -> Tensor:
-        hh = (lam[i + 1] - lam[i]) * (-1 if data else 1)
-        b = hh if kind == "bh1" else torch.expm1(hh)
-        base = s[i + 1] / s[i] * y - a[i + 1] * torch.expm1(hh) * now
-        scale = a[i + 1] * b
-        if not data:
-            base, scale = a[i + 1] / a[i] * y - s[i + 1] * torch.expm1(hh) * now, s[i + 1] * b
-        if not others:
-            return base
-        count = len(others)
-        if count == 1:
-            rho = torch.tensor([0.5], dtype=torch.float64)
-        else:
-            rows = torch.stack([torch.tensor(r, dtype=torch.float64) ** k for k in range(count)])
-            # φ_{k+1}(hh) hh k!/B; every node is measured in steps
-            right = torch.stack([hh * phi(k + 1, hh) * math.factorial(k) / b for k in range(1, count + 1)])
-            rho = torch.linalg.solve(rows, right)
-        return base - scale * sum(c * (v - now) / q for c, v, q in zip(rho, others, r, strict=True))
-
-    y = start
-    values = [ask(y, times[0])]
-    for i in range(8):
-        h = lam[i + 1] - lam[i]
-        r = [float((lam[i - j] - lam[i]) / h) for j in range(1, min(order, i + 1))]
-        guess = update(y, i, r, values[0], values[1 : len(r) + 1])
-        if i == 7:
-            y = guess
-            break
-        new = ask(guess, times[i + 1])
-        p = min(order, i + 1)
-        r = [float((lam[i - j] - lam[i]) / h) for j in range(1, p)] + [1.0]
-        y = update(y, i, r, values[0], [*values[1:p], new])
-        values = [new, *values]
-    torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
-
-
-def test_ipndm(planar: Mixture, start: Tensor) -> None:
-    # Adams-Bashforth's weights of equal steps, on unequal ones (Zhang & Chen 2023, appendix B)
-    sde = EDMSDE()
-    model, times = planar.model(sde), KarrasGrid(9)(sde)
-    x = run(Multistep(4, coordinate=NoiseLevel(), weights="uniform"), model, times, start)
-    rows = [[1.0], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]]
-    y, values = start, []
-    for i in range(9):
-        values.insert(0, model.noise(y, times[i]))
-        row = rows[min(i, 3)]
-        y = y + (times[i + 1] - times[i]) * sum(c * v for c, v in zip(row, values, strict=False))
-    torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
 
 
 def test_third_order_weights_are_those_of_the_phi_functions(sde: SDE) -> None:
@@ -597,3 +480,20 @@ def test_an_sde_of_ones_own_may_have_no_hash(planar: Mixture, start: Tensor) -> 
     times = UniformLogSNR(5)(FlowSDE())
     made = [run(Multistep(2), planar.model(sde), times, start) for sde in (FlowSDE(), _Sheet())]
     assert torch.equal(*made)
+
+
+class _Hidden(FlowSDE):
+    """An SDE with a setting that its text does not show."""
+
+    def __init__(self, power: float) -> None:
+        self._power = power
+        super().__init__()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t**self._power
+
+
+def test_a_plan_is_of_one_sde_whatever_that_is_equal_to() -> None:
+    times = UniformLogSNR(5)(FlowSDE())
+    first, second = (Multistep(2).plan(_Hidden(p), times)[1] for p in (1.0, 2.0))
+    assert first != second
