@@ -175,20 +175,23 @@ def test_reports_name_the_choices(folder: Path) -> None:
     assert "likelihood-test-Exact_mode_reverse" in toy_page
 
 
-@pytest.mark.parametrize("run", list(FIGURES))
-def test_training_goes_on_from_a_stored_checkpoint(run: str, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("run", "entry"),
+    [
+        ("digits", {"step": 310, "loss": 10.77750473, "held_out_loss": 8.042299271, "grad_norm": 43.53323}),
+        ("toy", {"step": 2010, "loss": 0.1539413929, "held_out_loss": 0.1267235428, "grad_norm": 0.1308844}),
+    ],
+)
+def test_training_goes_on_from_a_stored_checkpoint(run: str, entry: dict[str, float], folder: Path) -> None:
     before = scoresde.load(run).state_dict()
-    steps = json.loads(Path(run, "summary.json").read_text())["training"]["steps"] + 10
-    main(["train", f"run={run}", f"training.steps={steps}", *QUIET])
+    main(["train", f"run={run}", f"training.steps={entry['step']}", "training.log_every=10", *QUIET])
     summary = json.loads(Path(run, "summary.json").read_text())
-    assert summary["training"]["steps"] == steps
+    assert summary["training"]["steps"] == entry["step"]
     assert summary["finished"] is True
-    assert f"likelihood-test-step{steps - 10}" in summary  # the figures of the weights before
+    assert f"likelihood-test-step{entry['step'] - 10}" in summary  # the figures of the weights before
+    # Of the batches, noises and dropout that the ten steps have had in version 0.1.0.
+    lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if "event" not in line][-1]
+    assert {key: last[key] for key in entry} == pytest.approx(entry, rel=1e-5)
     after = scoresde.load(run).state_dict()
-    moved = [
-        float((after[key] - value).norm() / value.norm())
-        for key, value in before.items()
-        if key.startswith("network.") and value.is_floating_point() and value.norm() > 0
-    ]
-    # An average over the last steps has moved, and hardly: training did not begin anew.
-    assert 0 < max(moved) < 0.2
+    assert any((after[key] != value).any() for key, value in before.items() if key.startswith("network."))
