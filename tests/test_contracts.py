@@ -217,7 +217,7 @@ def test_a_seed_repeats_and_another_differs(name: str) -> None:
     case = CASES[name]
     again = case.call(model(), states(), labels=LABELS, seed=3, first=0)
     torch.testing.assert_close(again, whole(name), rtol=0, atol=0, equal_nan=True)
-    other = case.call(model(), states(), labels=LABELS, seed=4, first=0)
+    other = case.call(model(), states(), labels=LABELS, seed=9, first=0)
     changed = differences(other, whole(name)) > 0
     assert bool(changed.all()) if case.random else not bool(changed.any())
 
