@@ -5,14 +5,16 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import hydra
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -20,26 +22,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scoresde import progress, shell
-from scoresde.cli import launchers, sweeps
-from scoresde.cli.catalogue import check_extras, conf_dir
+from scoresde.cli import jobs, launchers
+from scoresde.cli.catalogue import conf_dir
+from scoresde.cli.command_line import CommandLine
 from scoresde.cli.console import UsageError, Verbosity, configure, fail
-from scoresde.cli.flags import flags_first, show_info
+from scoresde.cli.flags import show_info
 from scoresde.cli.optuna import with_study
-from scoresde.cli.overrides import (
-    check_overrides,
-    edit_own,
-    expand_paths,
-    follow_sweeps,
-    is_sweep,
-    name_directory,
-    parsed,
-    planned_jobs,
-    with_any_letters,
-)
+from scoresde.cli.overrides import check_overrides, edit_own, follow_sweeps, planned_jobs
 from scoresde.cli.processes import SHARED, interrupted, interruptible, lost, rank, wait_for_first, world_size
 from scoresde.cli.settings import settle_paths
 from scoresde.cli.spaces import check_spaces
 from scoresde.cli.streams import end_of_output, outlive_readers
+from scoresde.cli.sweep_end import conclude
+from scoresde.cli.sweeps import check_extras, check_sweep, expand_repeats, make_directory, requeue
 from scoresde.shell import override
 from scoresde.training.interruptions import Stopped
 
@@ -50,106 +45,147 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     """Run a command; exits if it does not do what was asked."""
     if rank() > 0 and command not in SHARED:
         return
-    sweep: Path | None = None
-    asked: int | None = None
-    # Its errors come here, to be told in one line, instead of being printed by Hydra.
+    # Errors come here, to be told in one line, instead of being printed by Hydra.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sweep: Sweep | None = None
     try:
-        arguments = flags_first(command, arguments)
-        arguments = expand_paths(name_directory(command, with_any_letters(arguments)))
-        check_extras(arguments)
-        arguments = sweeps.expand_repeats(command, arguments)
-        sweeps.check_sweep(command, arguments)
-        if is_sweep(arguments) and world_size() > 1 and command in SHARED:
-            raise UsageError(
-                f"--multirun is for one process, and there are {world_size()}: start each job by itself, or leave out "
-                "torchrun and share the jobs out by hydra/launcher=joblib"
-            )
-        notes = check_spaces(parsed(arguments)) if is_sweep(arguments) else []
-        arguments = edit_own(command, arguments)
-        check_overrides(command, arguments)
-        arguments = follow_sweeps(arguments)
-        if (
-            verbosity is Verbosity.QUIET
-            and command != "report"
-            and not any(a.startswith("progress=") for a in arguments)
-        ):
-            arguments = [*arguments, "progress=false"]
-        if is_sweep(arguments):
-            arguments = with_study(command, sweeps.requeue(arguments))
-            planned = planned_jobs(arguments)
-            asked = None if planned is None else len(planned)
-            arguments, sweep, lock = sweeps.make_directory(arguments)
-            sweeps.announce(sweep, planned or [])
+        line, notes = _checked(command, arguments, verbosity)
+        if line.is_sweep:
+            line = with_study(requeue(line))
+            sweep, line = Sweep.begun(line)
     except UsageError as error:
         if rank() > 0:
             wait_for_first(2)
         fail(str(error), 2)
     except OSError as error:
         fail(explanation(error) or str(error))
-    sys.argv = [f"scoresde {command}", *arguments]
+    sys.argv = [f"scoresde {command}", *line.arguments]
     application: Any = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
-    if sweep is not None and verbosity is not Verbosity.QUIET:
-        print("".join(f"scoresde: {note}\n" for note in notes), file=sys.stderr, end="")
-        print(f"sweep {sweep}", flush=True)
-    status, mistaken = 0, False
-    deaths: Sequence[set[int]] = ()
-    if "--info" in arguments:
+    job = application(Job(command, verbosity))
+    if sweep is None:
+        _run_alone(job, line)
+    else:
+        if verbosity is not Verbosity.QUIET:
+            print("".join(f"scoresde: {note}\n" for note in notes), file=sys.stderr, end="")
+            print(f"sweep {sweep.directory}", flush=True)
+        status = sweep.run(job)
+        if status:
+            sys.exit(status)
+
+
+def _checked(command: str, arguments: Sequence[str], verbosity: Verbosity) -> tuple[CommandLine, list[str]]:
+    """The command line in the form that Hydra takes, and what is to be told of its sweep.
+
+    Raises:
+        UsageError: What is wrong, and what to do.
+    """
+    line = CommandLine.of(command, arguments)
+    check_extras(line)
+    line = expand_repeats(line)
+    check_sweep(line)
+    if line.is_sweep and world_size() > 1 and command in SHARED:
+        raise UsageError(
+            f"--multirun is for one process, and there are {world_size()}: start each job by itself, or leave out "
+            "torchrun and share the jobs out by hydra/launcher=joblib"
+        )
+    notes = check_spaces(line.overrides) if line.is_sweep else []
+    line = edit_own(line)
+    check_overrides(line)
+    line = follow_sweeps(line)
+    if verbosity is Verbosity.QUIET and command != "report" and line.get("progress") is None:
+        line = line.adding("progress=false")
+    return line, notes
+
+
+def _run_alone(job: Callable[[], Any], line: CommandLine) -> None:
+    """Run a command that is no sweep."""
+    asked = set(line.flags)
+    if "--info" in asked:
         show_info()
     try:
-        if sweep is None:
-            application(Job(command, verbosity))()
-        else:
-            launcher = _launcher(arguments)
-            with (
-                launchers.tended(launcher, partial(sweeps.note_lost, sweep)) as deaths,
-                launchers.ending_in_order(launcher, sweep),
-            ):
-                application(Job(command, verbosity))()
+        job()
     except KeyboardInterrupt as stop:
-        status = 128 + _signum(stop)
-    except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        sys.exit(128 + _signum(stop))
     except Exception as error:
-        status = 1
         text = explanation(error)
-        if sweep is None and (text is None or os.environ.get("SCORESDE_TRACEBACK")):
+        if text is None or os.environ.get("SCORESDE_TRACEBACK"):
             raise
-        if os.environ.get("SCORESDE_TRACEBACK"):
-            traceback.print_exc()
-        mistaken = text is not None
-        text = launchers.reason(error) if text is None else text
-        # Optuna's, where every trial failed or has no value.
-        text = "no trial has a value: see the jobs" if text == "Record does not exist." else text
         print(f"scoresde: {text}", file=sys.stderr)
-    if sweep is not None:
-        try:
-            if not (mistaken and sweeps.none_began(sweep)):
-                status = sweeps.conclude(sweep, status, asked, _how_to_go_on(command, asked), deaths)
-        except OSError as error:  # of a full disk, when records and the report are written
-            print(f"scoresde: {explanation(error)}", file=sys.stderr)
-            status = status or 1
-        finally:
-            with suppress(OSError):
-                Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
-    if status:
-        sys.exit(status)
-    if {"--cfg", "-c", "--info", "-i", "--hydra-help"} & {a.partition("=")[0] for a in arguments}:
+        sys.exit(1)
+    if {"--cfg", "--info", "--hydra-help"} & asked:
         end_of_output()
 
 
-def _launcher(arguments: Sequence[str]) -> str:
-    chosen = [o.value() for o in parsed(arguments) if o.key_or_group == "hydra/launcher"]
-    return str(chosen[-1]) if chosen else "basic"
+@dataclass
+class Sweep:
+    """A sweep from its beginning to its end.
 
+    Attributes:
+        line: The command line, with the directory in it.
+        directory: Its directory.
+        lock: Held while it runs, so that no other sweep takes the directory.
+        asked: Number of jobs, None where a sweeper decides.
+    """
 
-def _how_to_go_on(command: str, asked: int | None) -> str:
-    if command not in ("train", "likelihood", "compare"):
-        return ""
-    if asked is None:
-        return "the same command goes on with the study, by as many trials again"
-    return "the same command goes on: what is finished is not done again"
+    line: CommandLine
+    directory: Path
+    lock: FileLock
+    asked: int | None
+
+    @classmethod
+    def begun(cls, line: CommandLine) -> tuple["Sweep", CommandLine]:
+        """Make the directory and announce the jobs; the sweep, and the line with the directory in it."""
+        planned = planned_jobs(line)
+        line, directory, lock = make_directory(line)
+        jobs.announce(directory, planned or [])
+        return cls(line, directory, lock, None if planned is None else len(planned)), line
+
+    def run(self, application: Callable[[], Any]) -> int:
+        """Run the jobs and say how they ended; the status to exit with."""
+        status, none_said = self._launch(application)
+        try:
+            if none_said and jobs.none_began(self.directory):
+                return status
+            return conclude(self.directory, status, self.asked, self._how_to_resume(), self._deaths)
+        except OSError as error:  # of a full disk, when records and the report are written
+            print(f"scoresde: {explanation(error)}", file=sys.stderr)
+            return status or 1
+        finally:
+            with suppress(OSError):
+                Path(self.lock.lock_file).unlink(missing_ok=True)
+            self.lock.release()
+
+    def _launch(self, application: Callable[[], Any]) -> tuple[int, bool]:
+        """Have the launcher run the jobs; its status, and True if it failed for a reason that was told in a line."""
+        launcher = str(self.line.value("hydra/launcher", "basic"))
+        self._deaths: Sequence[set[int]] = ()
+        try:
+            with (
+                launchers.tended(launcher, partial(jobs.note_lost, self.directory)) as self._deaths,
+                launchers.ending_in_order(launcher, self.directory),
+            ):
+                application()
+        except KeyboardInterrupt as stop:
+            return 128 + _signum(stop), False
+        except SystemExit as stop:
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None), False
+        except Exception as error:
+            if os.environ.get("SCORESDE_TRACEBACK"):
+                traceback.print_exc()
+            text = explanation(error)
+            said = launchers.reason(error) if text is None else text
+            # Optuna's, where every trial failed or has no value.
+            said = "no trial has a value: see the jobs" if said == "Record does not exist." else said
+            print(f"scoresde: {said}", file=sys.stderr)
+            return 1, text is not None
+        return 0, False
+
+    def _how_to_resume(self) -> str:
+        if self.line.command not in ("train", "likelihood", "compare"):
+            return ""
+        if self.asked is None:
+            return "the same command goes on with the study, by as many trials again"
+        return "the same command goes on: what is finished is not done again"
 
 
 class Job:
@@ -185,7 +221,7 @@ class Job:
         interruptible()
         task = commands.TASKS[self.command]
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return sweeps.run_job(task, config, explanation, said=self.verbosity is not Verbosity.QUIET)
+            return jobs.run_job(task, config, explanation, said=self.verbosity is not Verbosity.QUIET)
         return _alone(task, config)
 
 

@@ -14,7 +14,6 @@ from scoresde.cli.console import UsageError, fail, nearest, print_table, wrapped
 from scoresde.config.words import conf_dir
 
 __all__ = [
-    "check_extras",
     "conf_dir",
     "description",
     "flag_value",
@@ -190,31 +189,3 @@ def show_command(command: str, arguments: Sequence[str] = ()) -> None:
             print(f"\n{group}.KEY, here of {group}={default}")
             print("\n".join(f"  {line}" for line in lines))
     print("\n`--cfg job` prints the whole configuration, `--hydra-help` what Hydra itself can be told.")
-
-
-_EXTRAS = {
-    "hydra/launcher=joblib": ("hydra_joblib_launcher", "sweep"),
-    "hydra/launcher=submitit_local": ("hydra_submitit_launcher", "sweep"),
-    "hydra/launcher=submitit_slurm": ("hydra_submitit_launcher", "sweep"),
-    "hydra/sweeper=optuna": ("hydra_optuna_sweeper", "sweep"),
-    "hydra/launcher=ray": ("hydra_ray_launcher", "ray"),
-    "hydra/launcher=ray_aws": ("hydra_ray_launcher", "ray"),
-}
-
-
-def check_extras(arguments: Sequence[str]) -> None:
-    """Refuse a launcher or sweeper of Hydra whose package is not installed.
-
-    Raises:
-        UsageError: saying what to install, or the nearest name that exists.
-    """
-    for argument in arguments:
-        key, _, name = argument.lstrip("+").partition("=")
-        if key not in ("hydra/launcher", "hydra/sweeper"):
-            continue
-        known = ["basic", *(e.partition("=")[2] for e in _EXTRAS if e.startswith(key))]
-        if name not in known:
-            raise UsageError(f"{key} has no choice {name!r}{nearest(name, known)}; expected one of {', '.join(known)}")
-        module, extra = _EXTRAS.get(f"{key}={name}", ("", ""))
-        if module and (find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{module}") is None):
-            raise UsageError(f"{argument} needs a package that is not installed: pip install 'scoresde[{extra}]'")

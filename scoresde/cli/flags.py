@@ -11,11 +11,11 @@ from hydra._internal.utils import get_args_parser
 
 from scoresde.cli.console import UsageError
 
-__all__ = ["flags_first", "show_info"]
+__all__ = ["show_info", "split_flags"]
 
 
-def flags_first(command: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments with flags written out before the overrides: Hydra takes these in one row only.
+def split_flags(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags, written out and each followed by its value, and overrides, told apart as Hydra does.
 
     Raises:
         UsageError: an unknown flag, one without its value, or one that does nothing for this command.
@@ -49,7 +49,7 @@ def flags_first(command: str, arguments: Sequence[str]) -> list[str]:
         if value is not None:
             flag = f"--{name.replace('_', '-')}"
             flags += [flag, _folder(flag, value) if name in ("config_path", "config_dir") else value]
-    return flags + given.overrides
+    return flags, given.overrides
 
 
 def _refuse(message: str) -> NoReturn:

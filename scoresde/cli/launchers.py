@@ -17,8 +17,8 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from scoresde.cli.jobs import at_work
 from scoresde.cli.processes import interrupted, leave
-from scoresde.cli.sweeps import at_work
 from scoresde.training.interruptions import Stopped, give_back, is_stopping, stopping, take
 
 __all__ = ["ending_in_order", "reason", "tended"]

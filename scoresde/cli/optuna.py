@@ -1,17 +1,15 @@
 """Optuna as the sweeper: its study is kept in a file, and one that is gone on with must be about the same question."""
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from scoresde.cli.catalogue import flag_value
+from scoresde.cli.command_line import CommandLine, parse_overrides, text_of
 from scoresde.cli.console import UsageError
-from scoresde.cli.overrides import composing, parsed
+from scoresde.cli.overrides import composing
 from scoresde.cli.spaces import check_parameters, is_optuna
 from scoresde.shell import quoted
 
@@ -21,61 +19,52 @@ __all__ = ["with_study"]
 _DEFAULTS = {"study_name": "scoresde", "max_failure_rate": "1.0"}
 
 
-def with_study(command: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments with what Optuna's sweeper is told here if nothing else is said; others as they are.
+def with_study(line: CommandLine) -> CommandLine:
+    """The line with what Optuna's sweeper is told here if nothing else is said; others as they are.
 
     A study is kept in `optuna.db` in the folder of runs, and a trial that fails does not end the sweep.
 
     Raises:
         UsageError: nothing to search, or a study of another search space or of other fixed settings.
     """
-    overrides = parsed(arguments)
-    if not is_optuna(overrides):
-        return list(arguments)
-    values = {o.key_or_group: o for o in overrides}
-    runs = str(values["runs"].value()) if "runs" in values else "runs"
-    defaults = {**_DEFAULTS, "direction": _direction(command, values), "storage": quoted(f"sqlite:///{runs}/optuna.db")}
-    more = [f"hydra.sweeper.{k}={v}" for k, v in defaults.items() if f"hydra.sweeper.{k}" not in values]
-    arguments = [*arguments, *more]
-    _check(command, arguments)
-    return arguments
+    if not is_optuna(line.overrides):
+        return line
+    runs = str(line.value("runs", "runs"))
+    defaults = {**_DEFAULTS, "direction": _direction(line), "storage": quoted(f"sqlite:///{runs}/optuna.db")}
+    more = [f"hydra.sweeper.{k}={v}" for k, v in defaults.items() if line.get(f"hydra.sweeper.{k}") is None]
+    line = line.adding(*more)
+    _check(line)
+    return line
 
 
-def _direction(command: str, values: Mapping[str, Override]) -> str:
+def _direction(line: CommandLine) -> str:
     """Whether to minimise or to maximise what the jobs return.
 
     Raises:
         UsageError: the direction that is given leads to the worst.
     """
-    metric = str(values["metric"].value()) if command == "train" and "metric" in values else "likelihood"
+    metric = str(line.value("metric", "likelihood")) if line.command == "train" else "likelihood"
     best = "minimize"
     if metric != "likelihood":
         from scoresde.metrics.evaluate import HIGHER_IS_BETTER
 
         best = "maximize" if metric in HIGHER_IS_BETTER else "minimize"
-    given = values.get("hydra.sweeper.direction")
-    if command == "train" and given is not None and given.value() != best:
+    given = line.get("hydra.sweeper.direction")
+    if line.command == "train" and given is not None and given.value() != best:
         better = "higher" if best == "maximize" else "lower"
         sign = ", as the sweeper sees it," if metric == "likelihood" else ""
         raise UsageError(f"{given.input_line}: of metric={metric}{sign} {better} is better, leave it out")
     return best
 
 
-def _check(command: str, arguments: Sequence[str]) -> None:
-    overrides = parsed(arguments)
-    texts = [str(o.input_line) for o in overrides]
-    plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
-    try:
-        with composing(arguments):
-            name = flag_value(arguments, "--config-name", "-cn") or command
-            sweeper = compose(config_name=name, overrides=plain, return_hydra_config=True).hydra.sweeper
-    except HydraException as error:
-        raise UsageError(f"Optuna's settings: {' '.join(str(error).split())}") from error
+def _check(line: CommandLine) -> None:
+    sweeper = _settings_of(line)
+    overrides = line.overrides
     if sweeper.search_space:
         raise UsageError("hydra.sweeper.search_space is not used here: give KEY=interval(a,b), KEY=a,b,c or the like")
     params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     given = {o.get_key_element().lstrip("+") for o in overrides}
-    for parameter in parsed(params):
+    for parameter in parse_overrides(params):
         if parameter.get_key_element() in given:
             raise UsageError(f"{parameter.key_or_group} is given twice: here, and in hydra.sweeper.params")
         if parameter.is_sweep_override():
@@ -84,16 +73,33 @@ def _check(command: str, arguments: Sequence[str]) -> None:
     os.environ.setdefault("SQLALCHEMY_SILENCE_UBER_WARNING", "1")
     import optuna
     from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
-    from sqlalchemy.exc import SQLAlchemyError  # type: ignore[import-untyped]
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    task = [t for t in texts if not t.lstrip("+").startswith("hydra")]
+    task = [t for t in line.texts if not t.lstrip("+").startswith("hydra")]
     space, fixed = create_params_from_overrides(params + task)
     if not space:
         raise UsageError("hydra/sweeper=optuna has nothing to search: give key=interval(a,b), key=a,b,c or the like")
     if sweeper.storage is None or sweeper.study_name is None:
         return
     _make_folder(sweeper.storage)
+    _check_study(sweeper, space, fixed)
+
+
+def _settings_of(line: CommandLine) -> Any:
+    """The settings of the sweeper, as Hydra composes them."""
+    plain = [text_of(o) for o in line.overrides if not o.is_sweep_override()]
+    try:
+        with composing(line):
+            return compose(config_name=line.config_name, overrides=plain, return_hydra_config=True).hydra.sweeper
+    except HydraException as error:
+        raise UsageError(f"Optuna's settings: {' '.join(str(error).split())}") from error
+
+
+def _check_study(sweeper: Any, space: dict[str, Any], fixed: dict[str, Any]) -> None:
+    """Reject a study that is there with another direction, search space or fixed settings."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError  # type: ignore[import-untyped]
+
     try:
         names = {s.study_name for s in optuna.study.get_all_study_summaries(sweeper.storage)}
     except SQLAlchemyError as error:

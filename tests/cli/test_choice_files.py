@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from scoresde.cli.command_line import CommandLine
 from scoresde.cli.console import UsageError
 from scoresde.cli.overrides import check_overrides
 
@@ -19,7 +20,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def refused(folder: Path, *arguments: str) -> str:
     with pytest.raises(UsageError) as error:
-        check_overrides("train", ["--config-dir", str(folder), *arguments])
+        check_overrides(CommandLine.of("train", ["--config-dir", str(folder), *arguments]))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -62,7 +63,7 @@ def test_an_experiment_that_would_do_nothing(tmp_path: Path, text: str, message:
 )
 def test_experiments_that_are_fine(tmp_path: Path, text: str) -> None:
     write(tmp_path, "experiment/mine", text)
-    check_overrides("train", ["--config-dir", str(tmp_path), "experiment=mine"])
+    check_overrides(CommandLine.of("train", ["--config-dir", str(tmp_path), "experiment=mine"]))
 
 
 @pytest.mark.parametrize("package", ["model", "_global_", "sde", "network.inner", "_group_"])
@@ -76,9 +77,9 @@ def test_a_package_that_takes_a_choice_elsewhere(tmp_path: Path, package: str) -
 def test_a_choice_by_the_package_of_its_group(tmp_path: Path) -> None:
     for number, head in enumerate(("", "# @package network\n")):
         write(tmp_path, f"network/mine{number}", f"{head}_target_: scoresde.networks.MLP\nwidth: 16\n")
-        check_overrides("train", ["--config-dir", str(tmp_path), f"network=mine{number}"])
+        check_overrides(CommandLine.of("train", ["--config-dir", str(tmp_path), f"network=mine{number}"]))
     write(tmp_path, "network/nested", GLOBAL + "network: {_target_: scoresde.networks.MLP}\ntraining: {steps: 7}\n")
-    check_overrides("train", ["--config-dir", str(tmp_path), "network=nested"])
+    check_overrides(CommandLine.of("train", ["--config-dir", str(tmp_path), "network=nested"]))
 
 
 def test_a_file_that_hydra_would_pass_over(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from scoresde.cli import main
 from scoresde.cli.console import UsageError
-from scoresde.cli.flags import flags_first
+from scoresde.cli.flags import split_flags
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,8 @@ from scoresde.cli.flags import flags_first
     ],
 )
 def test_flags_come_first_and_are_written_out(given: str, expected: str) -> None:
-    assert flags_first("train", given.split()) == expected.split()
+    flags, overrides = split_flags("train", given.split())
+    assert [*flags, *overrides] == expected.split()
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_flags_that_do_nothing_are_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as error:
-        flags_first("train", given.split())
+        split_flags("train", given.split())
     assert message in str(error.value)
     with pytest.raises(SystemExit) as stop:
         main(["train", *given.split()])
@@ -61,9 +62,9 @@ def test_folders_of_flags_are_absolute(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my conf").mkdir()
     for text in ("my conf", "./my conf", str(tmp_path / "my conf")):
-        assert flags_first("train", ["--config-dir", text]) == ["--config-dir", str(tmp_path / "my conf")]
+        assert split_flags("train", ["--config-dir", text]) == (["--config-dir", str(tmp_path / "my conf")], [])
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert flags_first("train", ["-cd", "~/my conf"]) == ["--config-dir", str(tmp_path / "my conf")]
+    assert split_flags("train", ["-cd", "~/my conf"]) == (["--config-dir", str(tmp_path / "my conf")], [])
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from scoresde.cli.catalogue import conf_dir
-from scoresde.cli.commands import _logger_keys
+from scoresde.cli.command_line import CommandLine
+from scoresde.cli.commands.train import _logger_keys
 from scoresde.cli.console import UsageError
 from scoresde.cli.overrides import check_overrides
 from scoresde.config.targets import instantiate
@@ -28,7 +29,7 @@ def composed(*overrides: str) -> DictConfig:
 def test_loggers_by_name(overrides: tuple[str, ...], kinds: list[type]) -> None:
     config = composed(*overrides)
     assert [type(instantiate(config, key)) for key in _logger_keys(config)] == kinds
-    check_overrides("train", overrides)
+    check_overrides(CommandLine.of("train", overrides))
 
 
 def test_the_logger_of_an_older_configuration() -> None:
@@ -47,4 +48,4 @@ def test_a_setting_of_no_logger_is_refused() -> None:
 @pytest.mark.parametrize("override", ["logger._target_=mine.Board", "+logger._target_=mine.Board"])
 def test_a_target_without_the_name_of_its_logger_is_refused(override: str) -> None:
     with pytest.raises(UsageError, match=r"each logger has a name.*: write \+logger.mine._target_=mine.Board$"):
-        check_overrides("train", [override, "allow=[mine]"])
+        check_overrides(CommandLine.of("train", [override, "allow=[mine]"]))

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from scoresde.cli.catalogue import conf_dir
+from scoresde.cli.command_line import CommandLine
 from scoresde.cli.console import UsageError
 from scoresde.cli.networks import fit_network
 from scoresde.cli.overrides import check_overrides
@@ -93,5 +94,5 @@ def test_it_is_said_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_a_key_of_another_choice_is_told_whose_it_is(given: str, hint: str) -> None:
     with pytest.raises(UsageError, match=f"^{given.partition('=')[0]}: ") as error:
-        check_overrides("train", [given])
+        check_overrides(CommandLine.of("train", [given]))
     assert str(error.value).endswith(hint or "t_min, t_max")

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from scoresde.cli.command_line import CommandLine
 from scoresde.cli.console import UsageError
 from scoresde.cli.optuna import with_study
 
@@ -19,6 +20,6 @@ def test_a_damaged_study_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(
         UsageError, match=r"sqlite:///runs/optuna.db cannot be read as a study \(.*\): move it away"
     ) as error:
-        with_study("train", arguments)
+        with_study(CommandLine.of("train", arguments))
     assert "\n" not in str(error.value)
     assert Path("runs/optuna.db").read_bytes() == content

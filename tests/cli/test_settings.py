@@ -9,14 +9,15 @@ import yaml
 from omegaconf import OmegaConf
 
 from scoresde.cli import COMMANDS, conf_dir
+from scoresde.cli.command_line import CommandLine, parse_overrides
 from scoresde.cli.console import UsageError
-from scoresde.cli.overrides import check_overrides, edit_own, parsed
+from scoresde.cli.overrides import check_overrides, edit_own
 from scoresde.cli.settings import apply_changes, declared
 from scoresde.runs.directory import Run
 
 
 def check(command: str, *arguments: str) -> None:
-    check_overrides(command, edit_own(command, arguments))
+    check_overrides(edit_own(CommandLine.of(command, arguments)))
 
 
 def refused(command: str, *arguments: str) -> str:
@@ -316,5 +317,5 @@ def test_changes_of_a_run() -> None:
     own = OmegaConf.create({"training": {"steps": 3, "clip": 1.0}, "sampler": {"a": 1}, "logger": {"b": 2}})
     chosen = OmegaConf.create({"sampler": {"c": 5}})
     given = ["sampler=other", "sampler.c=5", "~training.clip", "++training.steps=9", "logger.b=3", "progress=false"]
-    apply_changes(own, chosen, parsed(given))
+    apply_changes(own, chosen, parse_overrides(given))
     assert own == {"training": {"steps": 9}, "sampler": {"c": 5}, "logger": {"b": 3}}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from scoresde.cli import main
+from scoresde.cli.command_line import CommandLine, parse_overrides
 from scoresde.cli.console import UsageError
 from scoresde.cli.optuna import with_study
-from scoresde.cli.overrides import parsed
 from scoresde.cli.spaces import check_spaces
 
 OPTUNA = "hydra/sweeper=optuna"
@@ -56,7 +56,7 @@ GRID = "hydra/sweeper/sampler=grid"
 )
 def test_what_optuna_would_not_follow_is_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
-        check_spaces(parsed([*arguments, OPTUNA]))
+        check_spaces(parse_overrides([*arguments, OPTUNA]))
     assert "\n" not in str(error.value)
 
 
@@ -74,7 +74,7 @@ def test_what_optuna_would_not_follow_is_refused(arguments: list[str], message: 
 )
 def test_what_a_grid_would_not_follow_is_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_spaces(parsed(arguments))
+        check_spaces(parse_overrides(arguments))
 
 
 @pytest.mark.filterwarnings("ignore:The distribution is specified by")
@@ -96,19 +96,19 @@ def test_what_a_grid_would_not_follow_is_refused(arguments: list[str], message: 
 )  # fmt: skip
 def test_where_optuna_differs_from_a_grid_is_said(space: str, note: str | None) -> None:
     """As Optuna's sweeper has it, which these distributions are made by."""
-    assert check_spaces(parsed([space, OPTUNA])) == ([note] if note else [])
+    assert check_spaces(parse_overrides([space, OPTUNA])) == ([note] if note else [])
     implementation = pytest.importorskip("hydra_plugins.hydra_optuna_sweeper._impl")
-    (override,) = parsed([space])
+    (override,) = parse_overrides([space])
     distribution = implementation.create_optuna_distribution_from_override(override)
     if "range" in space:
         grid = [float(choice) for choice in override.sweep_string_iterator()]
         assert (distribution.high > max(grid)) == (note is not None)
         sampled = implementation.OptunaSweeperImpl._to_grid_sampler_choices(None, distribution)
         if len(sampled) == len(grid):
-            assert check_spaces(parsed([space, OPTUNA, GRID])) == []
+            assert check_spaces(parse_overrides([space, OPTUNA, GRID])) == []
         else:
             with pytest.raises(UsageError, match="would leave out the last value"):
-                check_spaces(parsed([space, OPTUNA, GRID]))
+                check_spaces(parse_overrides([space, OPTUNA, GRID]))
 
 
 def test_searching_other_numbers_than_integers_is_refused(
@@ -133,14 +133,18 @@ def test_the_direction_is_that_of_the_metric(tmp_path: Path, monkeypatch: pytest
     space = ["-m", OPTUNA, "sde=vp,ve"]
 
     def direction(*more: str) -> str:
-        (found,) = {a for a in with_study("train", [*space, *more]) if a.startswith("hydra.sweeper.direction=")}
+        (found,) = {
+            a
+            for a in with_study(CommandLine.of("train", [*space, *more])).texts
+            if a.startswith("hydra.sweeper.direction=")
+        }
         return found.partition("=")[2]
 
     assert direction() == direction("metric=frechet_distance") == "minimize"
     assert direction("metric=precision") == direction("metric=recall", "hydra.sweeper.direction=maximize") == "maximize"
     for wrong in (["hydra.sweeper.direction=maximize"], ["metric=coverage", "hydra.sweeper.direction=minimize"]):
         with pytest.raises(UsageError, match=r"(lower|higher) is better, leave it out"):
-            with_study("train", [*space, *wrong])
+            with_study(CommandLine.of("train", [*space, *wrong]))
     study = optuna.create_study(storage="sqlite:///runs/optuna.db", study_name="scoresde", direction="maximize")
     study.add_trial(
         optuna.trial.create_trial(
@@ -149,11 +153,11 @@ def test_the_direction_is_that_of_the_metric(tmp_path: Path, monkeypatch: pytest
         )
     )  # fmt: skip
     with pytest.raises(UsageError, match="is to maximize, this sweep to minimize: give hydra.sweeper.study_name=NAME"):
-        with_study("train", space)
+        with_study(CommandLine.of("train", space))
 
 
 def test_what_hydra_does_not_take_of_optuna_s_settings_is_told_in_one_line() -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     with pytest.raises(UsageError, match=r"^Optuna's settings: .*seed") as error:
-        with_study("train", ["-m", OPTUNA, "sde=vp,ve", "hydra.sweeper.sampler.seed=x"])
+        with_study(CommandLine.of("train", ["-m", OPTUNA, "sde=vp,ve", "hydra.sweeper.sampler.seed=x"]))
     assert "\n" not in str(error.value)

@@ -20,9 +20,14 @@ import pytest
 from hydra.core.plugins import Plugins
 from joblib.externals.loky import get_reusable_executor
 
-from scoresde.cli import commands, launchers, main, sweeps
+from scoresde.cli import commands, launchers, main, sweep_end
+from scoresde.cli.command_line import CommandLine
+from scoresde.cli.commands.new_run import new_directory
 from scoresde.cli.console import UsageError
+from scoresde.cli.jobs import note_lost, read_jobs
 from scoresde.cli.processes import leave_at_once
+from scoresde.cli.sweep_end import conclude, unfinished
+from scoresde.cli.sweeps import expand_repeats, make_directory, requeue
 from scoresde.config.jobs import has_ended, settled, this_process
 from scoresde.options.errors import ConfigError
 from scoresde.report.sweep_page import sweep_page
@@ -94,8 +99,8 @@ def sweep() -> Path:
     return max(Path("runs/sweeps").iterdir())
 
 
-def jobs() -> list[dict[str, Any]]:
-    return sweeps.read_jobs(sweep())
+def records() -> list[dict[str, Any]]:
+    return read_jobs(sweep())
 
 
 def runs() -> list[Path]:
@@ -104,12 +109,12 @@ def runs() -> list[Path]:
 
 def check(number: int = 4, allow: Sequence[str] = ()) -> None:
     """So many jobs have trained so many runs."""
-    assert [job["status"] for job in jobs()] == ["finished"] * number
-    assert [job["number"] for job in jobs()] == list(range(number))
-    made = {(sweep() / job["run"]).resolve() for job in jobs()}
+    assert [job["status"] for job in records()] == ["finished"] * number
+    assert [job["number"] for job in records()] == list(range(number))
+    made = {(sweep() / job["run"]).resolve() for job in records()}
     assert made == {path.resolve() for path in runs()}
     assert len(made) == number
-    for job in jobs():
+    for job in records():
         summary = Run.open(sweep() / job["run"], allow).summary()
         assert summary["training"]["steps"] == 4
         assert job["value"] == -summary["likelihood"]["nats"]
@@ -120,7 +125,7 @@ def test_a_failed_job_is_named_and_a_repeated_sweep_does_the_rest(capsys: pytest
     arguments = ["train", *TOY, "--multirun", "sde=vp,ve", "network.num_classes=null,5"]
     assert status_of(*arguments) == 1
     out, error = capsys.readouterr()
-    assert [job["status"] for job in jobs()] == ["finished", "failed", "finished", "failed"]
+    assert [job["status"] for job in records()] == ["finished", "failed", "finished", "failed"]
     assert "2 of 4 jobs finished" in out
     table = [line.split() for line in out.splitlines() if re.match(r" +[0-3]  sde", line)]
     assert [row[3] for row in table] == ["finished", "failed", "finished", "failed"]
@@ -134,7 +139,7 @@ def test_a_failed_job_is_named_and_a_repeated_sweep_does_the_rest(capsys: pytest
     assert len(before) == 2
     arguments[-1] = "network.num_classes=null,2"
     assert status_of(*arguments) == 0
-    assert [job["status"] for job in jobs()] == ["skipped", "finished", "skipped", "finished"]
+    assert [job["status"] for job in records()] == ["skipped", "finished", "skipped", "finished"]
     assert len(runs()) == 4
     assert all((path / "model.safetensors").stat().st_mtime_ns == then for path, then in before.items())
 
@@ -166,7 +171,7 @@ def test_fail_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     (tmp_path / "somewhere").mkdir()
     (tmp_path / "somewhere" / "config.yaml").touch()
     assert status_of("sample", "run=somewhere", "seed=0,1,2", "-m", "fail_fast=true") == 1
-    assert [job["status"] for job in jobs()] == ["failed", "not started", "not started"]
+    assert [job["status"] for job in records()] == ["failed", "not started", "not started"]
     assert "0 of 3 jobs finished" in capsys.readouterr().out
 
 
@@ -182,7 +187,7 @@ def test_likelihoods_of_a_sweep_are_kept_apart(joblib: list[str]) -> None:
     assert status_of("likelihood", "runs/one", "n=6", "batch_size=1", *sweep_of) == 0
     files = sorted(path.name for path in Path("runs/one").glob("likelihood-test-*.csv"))
     assert files == ["likelihood-test-tol0.5-seed3.csv", "likelihood-test-tol2-seed3.csv"]
-    for job, file in zip(jobs(), files, strict=True):
+    for job, file in zip(records(), files, strict=True):
         lines = (Path("runs/one") / file).read_text().splitlines()
         assert [line.split(",")[0] for line in lines[1:]] == [str(i) for i in range(6)]
         assert job["value"] == pytest.approx(sum(float(line.split(",")[1]) for line in lines[1:]) / 6)
@@ -220,9 +225,9 @@ def test_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Each job is a process of its own, so that more of them would show no more.
     assert status_of("train", *TOY, *logger, *often, "-m", "sde=vp,ve", "hydra/launcher=submitit_local") == 0
     check(2, allow=["preempted_job"])
-    said = [(sweep() / "jobs" / job["log"]).read_text() for job in jobs()]
+    said = [(sweep() / "jobs" / job["log"]).read_text() for job in records()]
     (first,) = (number for number, text in enumerate(said) if "resuming from" in text)
-    run = sweep() / jobs()[first]["run"]
+    run = sweep() / records()[first]["run"]
     assert re.search(r"resuming from .*/step-000000002\.pt", said[first])
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 4]
 
@@ -244,8 +249,8 @@ def test_optuna(capsys: pytest.CaptureFixture[str]) -> None:
     check()
     storage = "sqlite:///runs/optuna.db"
     study = optuna.load_study(study_name="scoresde", storage=storage)
-    assert [trial.value for trial in study.trials] == [job["value"] for job in jobs()]
-    assert study.best_value == min(job["value"] for job in jobs())
+    assert [trial.value for trial in study.trials] == [job["value"] for job in records()]
+    assert study.best_value == min(job["value"] for job in records())
     assert all(1e-4 <= trial.params["optimizer.lr"] <= 1e-2 for trial in study.trials)
     assert (
         f"best: {study.best_value:.6g} with optimizer.lr={study.best_params['optimizer.lr']}" in capsys.readouterr().out
@@ -264,7 +269,7 @@ def test_optuna(capsys: pytest.CaptureFixture[str]) -> None:
 def test_optuna_with_repeats_optimises_their_mean() -> None:
     one = [o.replace("n_trials=4", "n_trials=1") for o in OPTUNA]
     assert status_of("train", *TOY, *one, "sde=vp,ve", "repeats=2") == 0
-    (job,) = jobs()
+    (job,) = records()
     values = [-Run.open(sweep() / run).summary()["likelihood"]["nats"] for run in job["runs"]]
     assert len(set(values)) == 2
     assert job["value"] == pytest.approx(sum(values) / 2, rel=1e-12)
@@ -282,19 +287,19 @@ def test_repeats_differ_in_the_seed() -> None:
     ("given", "expected"),
     [
         (["repeats=2"], ["--multirun", "training.seed=0,1"]),
-        (["-m", "repeats=2", "sde=vp,ve"], ["-m", "sde=vp,ve", "training.seed=0,1"]),
+        (["-m", "repeats=2", "sde=vp,ve"], ["--multirun", "sde=vp,ve", "training.seed=0,1"]),
         (["repeats=1"], ["repeats=1"]),
         (["repeats=2", "hydra/sweeper=optuna"], ["repeats=2", "hydra/sweeper=optuna"]),
     ],
 )
 def test_repeats_become_seeds(given: list[str], expected: list[str]) -> None:
-    assert sweeps.expand_repeats("train", given) == expected
+    assert expand_repeats(CommandLine.of("train", given)).arguments == expected
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["repeats=0"], "repeats is 0, expected a whole number of at least 1"),
+        (["repeats=0"], "repeats is 0, expected an integer of at least 1"),
         (["repeats=1.5"], "repeats is 1.5"),
         (["repeats=1000000000000"], "repeats is 1000000000000, the limit is 10,000: give fewer"),
         (["repeats=1,2", "-m"], "expected one number of repeats"),
@@ -305,7 +310,7 @@ def test_repeats_become_seeds(given: list[str], expected: list[str]) -> None:
 )
 def test_repeats_that_cannot_be(given: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        sweeps.expand_repeats("train", given)
+        expand_repeats(CommandLine.of("train", given))
 
 
 KILLED = "its process ended without a word, as when memory runs out"
@@ -335,7 +340,7 @@ def test_what_is_said_of_jobs_whose_processes_are_gone(capsys: pytest.CaptureFix
     record(tmp_path, 3, "running", others)
     record(tmp_path, 4, "waiting", this_process())
     record(tmp_path, 5, "waiting", this_process())
-    assert sweeps.conclude(tmp_path, 1, 6, "again", [{1}, {dead["pid"]}, {others["pid"]}]) == 1
+    assert conclude(tmp_path, 1, 6, "again", [{1}, {dead["pid"]}, {others["pid"]}]) == 1
     said = capsys.readouterr()
     rows = [line.split() for line in said.out.splitlines() if re.match(r" +\d  seed", line)]
     assert [row[2] for row in rows] == ["finished", "stopped", "killed", "stopped", "not", "not"]
@@ -347,7 +352,7 @@ def test_what_is_said_of_jobs_whose_processes_are_gone(capsys: pytest.CaptureFix
         "jobs 4-5 not started: the sweep ended before its turn",
     ]
     assert said.err.splitlines() == [*(f"scoresde: {line}" for line in expected), "again"]
-    assert sweeps.unfinished(tmp_path) == expected  # at any later time
+    assert unfinished(tmp_path) == expected  # at any later time
     assert status_of("report", str(tmp_path)) == 0
     assert capsys.readouterr().err.splitlines() == [f"scoresde: {line}" for line in expected]
 
@@ -355,8 +360,8 @@ def test_what_is_said_of_jobs_whose_processes_are_gone(capsys: pytest.CaptureFix
 def test_a_job_without_a_launcher_s_news_was_killed_if_its_process_is_gone(tmp_path: Path) -> None:
     for number, process in enumerate((None, gone())):  # None of an earlier version
         record(tmp_path, number, "running", process)
-    assert sweeps.conclude(tmp_path, 0) == 1
-    assert [job["status"] for job in sweeps.read_jobs(tmp_path)] == ["killed", "killed"]
+    assert conclude(tmp_path, 0) == 1
+    assert [job["status"] for job in read_jobs(tmp_path)] == ["killed", "killed"]
 
 
 def test_whether_a_job_still_runs(tmp_path: Path) -> None:
@@ -370,8 +375,8 @@ def test_whether_a_job_still_runs(tmp_path: Path) -> None:
     record(tmp_path, 0, "running", own)
     record(tmp_path, 1, "running", {**own, "host": "another"})
     record(tmp_path, 2, "waiting", own)
-    assert [settled(job)["status"] for job in sweeps.read_jobs(tmp_path)] == ["running", "running", "waiting"]
-    assert settled(sweeps.read_jobs(tmp_path)[1])["error"].startswith("on another: whether it still runs")
+    assert [settled(job)["status"] for job in read_jobs(tmp_path)] == ["running", "running", "waiting"]
+    assert settled(read_jobs(tmp_path)[1])["error"].startswith("on another: whether it still runs")
 
 
 DEADLY = """
@@ -428,7 +433,8 @@ def test_jobs_of_slurm_do_not_end_with_the_sweep(
     ],
 )
 def test_jobs_are_requeued_as_often_as_it_takes(given: list[str], added: list[str]) -> None:
-    assert sweeps.requeue(["-m", "sde=vp,ve", *given]) == ["-m", "sde=vp,ve", *given, *added]
+    line = requeue(CommandLine.of("train", ["-m", "sde=vp,ve", *given]))
+    assert line.texts == ["sde=vp,ve", *given, *added]
 
 
 def test_a_signal_has_the_jobs_of_joblib_end_with_checkpoints(
@@ -445,8 +451,8 @@ def test_a_signal_has_the_jobs_of_joblib_end_with_checkpoints(
     endless = ["training.steps=10000000", "training.checkpoint_every=null"]
     assert status_of("train", *TOY, *endless, "-m", "sde=vp,ve,subvp", *joblib) == 128 + signal.SIGTERM
     thread.join()
-    assert [job["status"] for job in jobs()] == ["interrupted", "interrupted", "not started"]
-    for job in jobs()[:2]:
+    assert [job["status"] for job in records()] == ["interrupted", "interrupted", "not started"]
+    for job in records()[:2]:
         step = re.fullmatch(r"interrupted at step (\d+), with a checkpoint", job["error"])
         assert step, job["error"]
         assert (sweep() / job["run"] / "checkpoints" / f"step-{int(step[1]):09d}.pt").is_file()
@@ -466,12 +472,12 @@ def test_a_killed_process_of_joblib(
     assert status_of("train", *TOY, "-m", "sde=vp,ve,subvp,edm", *own, *joblib) == 1
     said = capsys.readouterr()
     assert "Traceback" not in said.out + said.err
-    assert [job["status"] for job in jobs()] == ["finished", "killed", "stopped", "not started"]
+    assert [job["status"] for job in records()] == ["finished", "killed", "stopped", "not started"]
     assert "1 of 4 jobs finished" in said.out
     assert f"scoresde: job 1 killed: {KILLED} ({sweep()}/jobs/001.log)\n" in said.err
     assert "scoresde: the launcher gave up: TerminatedWorkerError: " in said.err
     assert (sweep() / "report.html").is_file()
-    assert sweeps.unfinished(sweep())[1:] == [
+    assert unfinished(sweep())[1:] == [
         "job 2 stopped: the launcher ends all its processes once one is gone",
         "job 3 not started: the sweep ended before its turn",
     ]
@@ -519,12 +525,12 @@ def test_a_killed_process_of_submitit(tmp_path: Path) -> None:
         fails.results()
     record(tmp_path, 7, "running", this_process())
     record(tmp_path, 8, "waiting", this_process())
-    sweeps.note_lost(tmp_path, 9, "no node", tmp_path / "none")  # one that was not announced
-    assert sweeps.unfinished(tmp_path)[0] == "job 9 failed: it ended before it began: no node"
+    note_lost(tmp_path, 9, "no node", tmp_path / "none")  # one that was not announced
+    assert unfinished(tmp_path)[0] == "job 9 failed: it ended before it began: no node"
     (tmp_path / "jobs" / "009.json").unlink()
     for news in told:
-        sweeps.note_lost(tmp_path, *news)
-    killed, failed = sweeps.unfinished(tmp_path)
+        note_lost(tmp_path, *news)
+    killed, failed = unfinished(tmp_path)
     assert killed == f"job 7 killed: {KILLED}"
     assert failed.startswith("job 8 failed: it ended before it began: ZeroDivisionError: division by zero (")
     assert Path(failed.rpartition("(")[2].rstrip(")")).is_file()
@@ -577,9 +583,9 @@ def test_a_sweep_that_was_stopped_goes_on_when_repeated(
         assert "1 of 3 jobs finished" in out
         assert "the same command goes on" in error
         assert "Traceback" not in out + error
-        assert [job["status"] for job in jobs()] == ["finished", "interrupted", "not started"]
+        assert [job["status"] for job in records()] == ["finished", "interrupted", "not started"]
     else:  # nobody was left to say so at the end
-        assert sweeps.unfinished(sweep()) == [
+        assert unfinished(sweep()) == [
             f"job 1 killed: {KILLED} ({sweep()}/jobs/001.log)",
             "job 2 not started: the sweep ended before its turn",
         ]
@@ -600,7 +606,7 @@ def test_a_sweep_that_was_stopped_goes_on_when_repeated(
         monkeypatch.delitem(sys.modules, "slow_logger", raising=False)
         assert status_of(*arguments) == 0
         said = (sweep() / "jobs" / "001.log").read_text()
-    assert [job["status"] for job in jobs()] == ["skipped", "finished", "finished"]
+    assert [job["status"] for job in records()] == ["skipped", "finished", "finished"]
     assert (first / "model.safetensors").stat().st_mtime_ns == model
     steps = [json.loads(line)["step"] for line in (second / "metrics.jsonl").read_text().splitlines()]
     assert steps == [*range(1, 9), 8]
@@ -701,7 +707,7 @@ def test_a_full_disk_at_the_end_of_a_sweep(monkeypatch: pytest.MonkeyPatch, caps
         raise OSError(errno.ENOSPC, "No space left on device", "here/report.html")
 
     monkeypatch.setitem(commands.TASKS, "sample", lambda config: None)
-    monkeypatch.setattr(sweeps, "_report", full)
+    monkeypatch.setattr(sweep_end, "_report", full)
     assert status_of("sample", "run=a", "-m", "seed=0,1", "hydra.sweep.dir=here") == 1
     said = capsys.readouterr()
     assert "2 of 2 jobs finished: here" in said.out
@@ -717,7 +723,7 @@ def test_two_sweeps_at_once_in_one_directory(
     def task(config: Any) -> None:
         before = {path: path.read_bytes() for path in Path("here/jobs").iterdir()}
         with pytest.raises(UsageError, match="^here is in use by another sweep: let it end first"):
-            sweeps.make_directory(["hydra.sweep.dir=here"])
+            make_directory(CommandLine.of("train", ["hydra.sweep.dir=here"]))
         assert {path: path.read_bytes() for path in Path("here/jobs").iterdir()} == before
 
     monkeypatch.setitem(commands.TASKS, "sample", task)
@@ -727,7 +733,7 @@ def test_two_sweeps_at_once_in_one_directory(
 
 
 def test_two_sweeps_at_once_have_directories_of_their_own() -> None:
-    made = [sweeps.make_directory(["runs=there"])[1] for _ in range(3)]
+    made = [make_directory(CommandLine.of("train", ["runs=there"]))[1] for _ in range(3)]
     assert len(set(made)) == 3
     assert all(path.parent == Path("there/sweeps") for path in made)
 
@@ -737,7 +743,7 @@ def test_the_same_configuration_is_found_by_whatever_choices_it_was_named() -> N
     (first,) = runs()
     assert status_of("train", "sde=vp", *TOY, "-m", "objective=likelihood") == 0
     assert runs() == [first]
-    assert [job["status"] for job in jobs()] == ["skipped"]
+    assert [job["status"] for job in records()] == ["skipped"]
 
 
 def test_optuna_without_a_value(capsys: pytest.CaptureFixture[str]) -> None:
@@ -758,7 +764,7 @@ def test_a_pipe_that_is_closed(tmp_path: Path) -> None:
 
 def test_runs_that_begin_at_once_take_the_next_free_name(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: commands._new_directory(tmp_path / "runs", "a"), range(8)))
+        made = list(pool.map(lambda _: new_directory(tmp_path / "runs", "a"), range(8)))
     assert {path.name for path, _ in made} == {"a", *(f"a-{i}" for i in range(2, 9))}
     assert all(folders[0] == path and path.is_dir() for path, folders in made)
 
@@ -774,7 +780,7 @@ def test_relative_paths_are_of_where_the_command_was_started(capsys: pytest.Capt
     own = ["data=npz", "data.path=mine.npz", *(o for o in TOY if "data" not in o), "hydra.job.chdir=true"]
     swept = ["-m", "network.num_classes=null,5", "hydra.sweep.subdir='job${hydra.job.num}'"]
     assert status_of("train", *own, *swept) == 1
-    assert [job["status"] for job in jobs()] == ["finished", "failed"]
+    assert [job["status"] for job in records()] == ["finished", "failed"]
     out = capsys.readouterr().out
     assert f"1 of 2 jobs finished: {sweep()}" in out
     (run,) = runs()

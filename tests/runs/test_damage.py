@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from scoresde.cli import sweeps
+from scoresde.cli.jobs import read_jobs
+from scoresde.cli.sweep_end import conclude
 from scoresde.report.reading import read_run
 from scoresde.runs.directory import Run
 from scoresde.runs.log import read_log
@@ -144,8 +145,8 @@ def test_a_damaged_record_of_a_job_is_a_failed_job(tmp_path: Path, content: str)
     good |= {"log": None, "seconds": 1.0, "value": None, "unit": "", "process": None}
     (tmp_path / "jobs" / "000.json").write_text(json.dumps(good))
     (tmp_path / "jobs" / "003.json").write_text(content)
-    first, second = sweeps.read_jobs(tmp_path)
+    first, second = read_jobs(tmp_path)
     assert first == good
     assert (second["number"], second["status"]) == (3, "failed")
     assert "003.json" in second["error"]
-    assert sweeps.conclude(tmp_path, 0) == 1
+    assert conclude(tmp_path, 0) == 1

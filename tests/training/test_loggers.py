@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from scoresde.cli.command_line import CommandLine
 from scoresde.cli.overrides import check_overrides
 from scoresde.training.loggers import Guarded, LocalLogger, TensorBoardLogger, WandbLogger, _answers
 
@@ -198,7 +199,7 @@ def test_the_example_of_a_wandb_sweep_is_a_command_of_this_package() -> None:
     first, command, *rest = example["command"]
     assert (first, example["program"], command, rest[-1]) == ("${program}", "scoresde", "train", "${args_no_hyphens}")
     values = {key: p["values"][0] if "values" in p else p["min"] for key, p in example["parameters"].items()}
-    check_overrides("train", [*rest[:-1], *(f"{key}={value}" for key, value in values.items())])
+    check_overrides(CommandLine.of("train", [*rest[:-1], *(f"{key}={value}" for key, value in values.items())]))
 
 
 def test_wandb_gets_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,28 @@
+"""What each command does with its configuration."""
+
+from collections.abc import Callable
+
+from omegaconf import DictConfig
+
+from scoresde.cli.commands.compare import compare_command
+from scoresde.cli.commands.dequantise import dequantise_command
+from scoresde.cli.commands.evaluate import evaluate_command
+from scoresde.cli.commands.likelihood import likelihood_command
+from scoresde.cli.commands.report import report_command
+from scoresde.cli.commands.sample import sample_command
+from scoresde.cli.commands.train import train_command
+from scoresde.cli.commands.tune import tune_command
+from scoresde.cli.jobs import Outcome
+
+__all__ = ["TASKS"]
+
+TASKS: dict[str, Callable[[DictConfig], Outcome | None]] = {
+    "train": train_command,
+    "sample": sample_command,
+    "likelihood": likelihood_command,
+    "compare": compare_command,
+    "evaluate": evaluate_command,
+    "tune": tune_command,
+    "dequantise": dequantise_command,
+    "report": report_command,
+}

@@ -1,0 +1,42 @@
+"""Compares samplers on a run."""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from scoresde.cli.catalogue import conf_dir
+from scoresde.cli.commands.opened import data_for, in_sweep, model_of, open_run
+from scoresde.cli.console import print_table
+
+__all__ = ["compare_command"]
+
+
+_FEW = 24  # lines of a table that is read as a whole
+
+
+def compare_command(config: DictConfig) -> None:
+    from scoresde.compare.frame import listing, table
+    from scoresde.runs.compare import Presets, compare_run
+
+    run = open_run(config)
+    sources = HydraConfig.get().runtime.config_sources
+    further = [Path(source.path) / "sampler" for source in sources if source.schema == "file"]
+    presets = Presets(conf_dir() / "sampler", run.directory, run.allow, further)
+    model = model_of(run, config)
+    data, source = data_for(run, model, config, needs_own=True)
+    frame, stem = compare_run(run, model, data, config, presets, config.progress, source=source, first=not in_sweep())
+    names, steps = set(frame["sampler"]), set(frame["steps"].dropna())
+    short = len(names) * max(len(steps), 1) <= _FEW
+    head, *rows = listing(frame) if short else table(frame)
+    print_table(head, rows)
+    print(f"all of them: {run.directory / stem}.csv, picture: {run.directory / 'samples' / stem}.png")
+    problems = frame[frame["problem"] != ""]
+    costly = problems["problem"].str.startswith("left out")
+    if costly.any():
+        print(f"{costly.sum()} of more evaluations are left out: raise max_nfe, or name them in samplers")
+    failed = problems[~costly]
+    if len(failed):
+        first = failed.iloc[0]
+        which = f"the first {first.sampler} at {first.steps} steps"
+        raise ValueError(f"{len(failed)} of {len(frame)} cells failed, {which}: {first.problem}")

@@ -1,0 +1,24 @@
+"""Fits variational dequantisation to a run."""
+
+import time
+
+from omegaconf import DictConfig
+
+from scoresde.cli.commands.opened import data_of, model_of, open_run
+
+__all__ = ["dequantise_command"]
+
+
+def dequantise_command(config: DictConfig) -> None:
+    from scoresde.runs.dequantise import dequantise
+
+    run = open_run(config)
+    began = time.perf_counter()
+    with run.alone("dequantisation"):
+        entry, path = dequantise(run, model_of(run, config), data_of(run), config)
+    kept = str(path) if path is not None else "no better than uniform, nothing is kept"
+    print(
+        f"bits/dim {entry['variational']:.4f}, {entry['uniform']:.4f} with uniform dequantisation, gain "
+        f"{entry['gain']:.4f} ± {entry['stderr']:.4f} on {entry['n']} training images kept to judge by "
+        f"({time.perf_counter() - began:.0f} s): {kept}"
+    )

@@ -1,0 +1,87 @@
+"""Results in lines for the terminal."""
+
+from typing import Any
+
+from scoresde.progress import note
+
+__all__ = ["figure", "likelihood_line", "metric_lines", "print_summary", "reused"]
+
+
+def reused(entry: dict[str, Any]) -> str:
+    return ", there already" if entry.get("reused") else ""
+
+
+def figure(entry: dict[str, Any]) -> tuple[float, str]:
+    """The figure of a likelihood's entry, and its unit."""
+    value, unit = (entry["nats"], "nats") if entry["bits_per_dim"] is None else (entry["bits_per_dim"], "bits/dim")
+    return value, f"{unit} given the label" if entry.get("conditional") else unit
+
+
+def likelihood_line(entry: dict[str, Any]) -> str:
+    given = " given the label" if entry.get("conditional") else ""
+    error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.4f}"
+    if entry["bits_per_dim"] is None:
+        error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.3f}"
+        value = f"{entry['nats']:.3f}{error} nats{given}"
+    else:
+        value = (
+            f"{entry['bits_per_dim']:.4f}{error} bits/dim{given} ({entry['dequantisation']} dequantisation, "
+            f"{entry['decoder']} at t_min = {entry['t_min']:g}, draws = {entry['draws']}, {entry['bound']})"
+        )
+        if entry.get("elbo") is not None:
+            value += f", ELBO {entry['elbo']:.4f} bits/dim{given}"
+    reused = f", {entry['reused']} of them there already" if entry["reused"] else ""
+    source = f" of {entry['source']}" if entry.get("source") else ""
+    return (
+        f"{entry['split']}{source}: {value}, n = {entry['n']}{reused}, {entry['divergence']}, "
+        f"tol {entry['tol']:.2g} nats, NFE {entry['nfe']:.0f}, {entry['seconds']:.1f} s"
+    )
+
+
+def metric_lines(entry: dict[str, Any], reference: dict[str, Any]) -> list[str]:
+    against = f"of {entry['source']}" if entry.get("source") else "held-out"
+    lines = [f"{'':<22}{'samples':>20}{'training data':>20}   (against {_count(entry)} {against})"]
+    for name, metric in entry["metrics"].items():
+        other = reference.get(name)
+        lines.append(
+            f"  {name:<20}{metric['value']:>12.4g} ± {metric['stderr']:<6.2g}"
+            + (f"{other['value']:>11.4g} ± {other['stderr']:<6.2g}" if other else "")
+        )
+    return lines
+
+
+def _count(entry: dict[str, Any]) -> int:
+    return next(iter(entry["metrics"].values()))["n"]
+
+
+def print_summary(run: Any, seconds: float) -> None:
+    """Print the figures of a run that has been trained, and keep them in the log of a sweep's job."""
+    summary = run.summary()
+    training = summary["training"]
+    print()
+    _tell(str(run.directory))
+    _tell(
+        f"training    {training['steps']} steps in {training['seconds']:.0f} s, "
+        f"{summary['parameters']:,} parameters, {training['skipped']} steps skipped"
+    )
+    for key in ("likelihood", "likelihood_train"):
+        if key in summary:
+            _tell(f"{'likelihood' if key == 'likelihood' else '':<12}{likelihood_line(summary[key])}")
+    if "samples" in summary:
+        entry = summary["samples"]
+        _tell(f"samples     {entry['n']} by {entry['sampler']}, NFE {entry['nfe']}, {entry['seconds']:.1f} s")
+        if "metrics" in entry:
+            lines = metric_lines(entry, summary.get("reference", {}))
+            for line in lines:
+                _tell(f"            {line}")
+    further = [key for key in summary if key.startswith(("likelihood-", "samples-"))]
+    if further:
+        _tell(f"further     {', '.join(further)}: of other settings or an earlier step, see the report")
+    if (run.directory / "samples").is_dir():
+        _tell(f"pictures    {run.directory / 'samples'}")
+    _tell(f"report      {run.directory / 'report.html'}   ({seconds:.0f} s in all)")
+
+
+def _tell(line: str) -> None:
+    print(line)
+    note(line)

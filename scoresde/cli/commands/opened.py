@@ -1,0 +1,126 @@
+"""A run as the commands open it: its model, its data and the sampler that was chosen."""
+
+import re
+import zlib
+from contextlib import suppress
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from scoresde.cli.catalogue import groups
+from scoresde.cli.command_line import parse_overrides
+from scoresde.cli.console import UsageError
+from scoresde.cli.settings import with_own
+
+__all__ = [
+    "chosen_name",
+    "data_for",
+    "data_of",
+    "data_or_info",
+    "data_to_show",
+    "in_sweep",
+    "model_of",
+    "open_run",
+    "sampler_of",
+]
+
+
+def open_run(config: DictConfig) -> Any:
+    from scoresde.runs.directory import Run
+
+    if OmegaConf.is_missing(config, "run"):
+        raise UsageError("run is missing: give run=DIR, a directory that `scoresde train` wrote")
+    run = Run.open(str(config.run), list(config.allow), list(config.accept))
+    if config.allow:
+        run.keep_allowed()
+    return run
+
+
+def data_of(run: Any) -> Any:
+    from scoresde.training.environment import limit_threads
+
+    data = run.data()
+    limit_threads(data.shape)
+    return data
+
+
+def data_or_info(run: Any) -> Any:
+    """The facts that the run keeps of its data, which are enough to draw samples; an older run's data are loaded."""
+    from scoresde.training.environment import limit_threads
+
+    info = run.info()
+    if info is None:
+        return data_of(run)
+    limit_threads(info.shape)
+    return info
+
+
+def data_to_show(run: Any) -> Any:
+    """The same, with points in the plane loaded where they are there: pictures show them beside samples."""
+    info = data_or_info(run)
+    if info.shape != (2,):
+        return info
+    with suppress(ValueError, OSError):
+        return data_of(run)
+    return info
+
+
+def data_for(run: Any, model: Any, config: DictConfig, needs_own: bool) -> tuple[Any, str | None]:
+    """The run's data, or those that are given in place of its test data, and where the latter are from.
+
+    With those the run's own data are loaded only if the command `needs_own`.
+    """
+    from scoresde.data import DataInfo
+    from scoresde.runs.given import given_data
+
+    info = None if config.get("data") is None else run.info()
+    if info is not None and not needs_own:
+        return given_data(info, config, model.statistics, model.classes is not None, None, run.allow)
+    data = data_of(run)
+    if config.get("data") is None:
+        return data, None
+    own = data if needs_own else None
+    return given_data(info or DataInfo.of(data), config, model.statistics, model.classes is not None, own, run.allow)
+
+
+def model_of(run: Any, config: DictConfig) -> Any:
+    import torch
+
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return run.model().to(device)
+
+
+def sampler_of(run: Any, config: DictConfig) -> Any:
+    from scoresde.config.targets import instantiate
+
+    if config.get("sampler") is None:
+        return run.make("sampler")
+    if HydraConfig.get().runtime.choices.get("sampler") is None:
+        config.sampler = with_own(run.config, "sampler", config)
+    for part in ("solver", "grid"):
+        # A tuned file is the run's own if none is given.
+        if OmegaConf.select(config, f"sampler.{part}.path", default=0) is None:
+            OmegaConf.update(config, f"sampler.{part}.path", str(run.directory))
+    return instantiate(config, "sampler", run.allow)
+
+
+def in_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def chosen_name(keys: tuple[str, ...]) -> str:
+    """What was chosen of these groups and keys on the command line, as part of a file's name."""
+    parts: list[str] = []
+    for override in parse_overrides(HydraConfig.get().overrides.task):
+        key, value = str(override.key_or_group), str(override.input_line).partition("=")[2]
+        if key.partition(".")[0] not in keys or value == "null":
+            continue
+        if key in groups():
+            parts.insert(0, value)
+        else:
+            parts.append(f"{key.rpartition('.')[2]}{value}")
+    chosen = "-".join(parts)
+    plain = re.sub(r"[^\w.+-]+", "_", chosen)[:80].strip("_.")
+    return plain if plain == chosen else f"{plain}-{zlib.crc32(chosen.encode()):08x}"

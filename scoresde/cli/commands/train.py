@@ -1,0 +1,134 @@
+"""Trains a run, or several in a row."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from scoresde.cli.commands.lines import figure, print_summary
+from scoresde.cli.commands.new_run import fill_evaluation, run_to_train
+from scoresde.cli.commands.opened import in_sweep
+from scoresde.cli.console import UsageError, nearest
+from scoresde.cli.jobs import Outcome, note_run
+
+__all__ = ["fill_evaluation", "train_command"]
+
+
+def train_command(config: DictConfig) -> Outcome:
+    """Train a run, or `repeats` of them one after the other with seeds that follow each other."""
+    repeats = config.repeats
+    if repeats > 1 and config.run is not None:
+        raise UsageError("repeats are of new runs: leave out run")
+    outcomes = []
+    for seed in range(config.training.seed, config.training.seed + repeats):
+        config.training.seed = seed
+        outcomes.append(_train_one(config))
+        if repeats > 1:
+            config.run = None
+    values = [o.value for o in outcomes if o.value is not None]
+    mean = sum(values) / len(values) if values else None
+    skipped = all(o.skipped for o in outcomes)
+    return Outcome([run for o in outcomes for run in o.runs], mean, outcomes[0].unit, skipped)
+
+
+def _train_one(config: DictConfig) -> Outcome:
+    run, made, data = run_to_train(config)
+    try:
+        return _train_run(run, config, data)
+    finally:
+        for folder in made:
+            with suppress(OSError):  # unless something was written
+                folder.rmdir()
+
+
+def _train_run(run: Any, config: DictConfig, data: Any) -> Outcome:
+    from scoresde.config.targets import instantiate
+    from scoresde.runs.train import train
+
+    with open_dict(config):
+        config.run = str(run.directory)  # for the message after an interrupt
+    if in_sweep():
+        note_run(run.directory)
+        _check_metric(config)
+    value, unit = _value(run, config.metric)
+    if run.summary().get("finished") and not _asks_for_more(run):
+        print(f"{run.directory} is finished: nothing to do")
+        if config.run is not None and _names_run():
+            print("more steps: training.steps=N; other figures: evaluation.KEY=VALUE, scoresde likelihood or evaluate")
+        return Outcome([run.directory], value, unit, skipped=True)
+    began = time.perf_counter()
+    _name_group(run.config)
+    loggers = [instantiate(run.config, key, run.allow) for key in _logger_keys(run.config)]
+    options = {"progress": config.progress, "restart": config.restart, "data": data, "device": config.device}
+    if not train(run, loggers, **options):
+        return Outcome([run.directory])
+    print_summary(run, time.perf_counter() - began)
+    value, unit = _value(run, config.metric)
+    return Outcome([run.directory], value, unit)
+
+
+def _names_run() -> bool:
+    return any(o.startswith("run=") for o in HydraConfig.get().overrides.task)
+
+
+def _asks_for_more(run: Any) -> bool:
+    """Whether a finished run was named with more steps, or with figures or a logger that it does not have."""
+    if not _names_run():
+        return False
+    before = type(run).open(run.directory, run.allow).config
+    fill_evaluation(before)
+    if run.config.training.steps > run.summary().get("training", {}).get("steps", 0):
+        return True
+    return any(run.config.get(key) != before.get(key) for key in ("evaluation", "sampler", "logger"))
+
+
+def _name_group(config: DictConfig) -> None:
+    """The runs of a sweep are a group, for a logger that knows of groups."""
+    for node in (OmegaConf.select(config, key) for key in _logger_keys(config)) if in_sweep() else ():
+        if "group" in node and node.group is None:
+            node.group = Path(HydraConfig.get().sweep.dir).name
+
+
+def _logger_keys(config: DictConfig) -> list[str]:
+    """Keys of the configuration's loggers: by name, or the one of an older version or a user's own file."""
+    node = config.get("logger") or {}
+    if "_target_" in node:
+        return ["logger"]
+    for name, value in node.items():
+        if not (OmegaConf.is_dict(value) and "_target_" in value):
+            raise UsageError(f"logger.{name} has no _target_: settings of a logger are logger.NAME.KEY=VALUE")
+    return [f"logger.{name}" for name in node]
+
+
+def _value(run: Any, metric: str) -> tuple[float | None, str]:
+    """What a sweeper optimises, lower being better for a likelihood, and its name.
+
+    Raises:
+        UsageError: no such metric.
+    """
+    from scoresde.metrics.evaluate import METRICS
+
+    summary = run.summary()
+    if metric == "likelihood":
+        entry = summary.get("likelihood", {})
+        if not entry:
+            return None, "likelihood"
+        value, unit = figure(entry)
+        # A sweeper minimises.
+        return (value, unit) if entry.get("bits_per_dim") is not None else (-value, f"−{unit}")
+    if metric not in METRICS:
+        known = ("likelihood", *METRICS)
+        raise UsageError(f"metric is {metric!r}{nearest(str(metric), known)}; expected one of {', '.join(known)}")
+    return summary.get("samples", {}).get("metrics", {}).get(metric, {}).get("value"), metric
+
+
+def _check_metric(config: DictConfig) -> None:
+    """Refuse to train for a sweeper that will be told nothing."""
+    if HydraConfig.get().sweeper._target_.endswith("BasicSweeper"):
+        return
+    needed = "likelihood" if config.metric == "likelihood" else "samples"
+    if config.evaluation[needed] == 0:
+        raise UsageError(f"metric={config.metric} needs evaluation.{needed}, which is 0: leave it out")

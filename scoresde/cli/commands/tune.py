@@ -1,0 +1,24 @@
+"""Tunes a sampler to a run."""
+
+import time
+
+from omegaconf import DictConfig
+
+from scoresde.cli.commands.opened import data_or_info, model_of, open_run
+
+__all__ = ["tune_command"]
+
+
+def tune_command(config: DictConfig) -> None:
+    from scoresde.runs.directory import check_name
+    from scoresde.runs.tune import tune_run
+
+    run = open_run(config)
+    began = time.perf_counter()
+    check_name(f"tuned-{config.steps}")
+    with run.alone(f"tuned-{config.steps}"):
+        made, path = tune_run(run, model_of(run, config), data_or_info(run), config)
+    print(
+        f"{made.evaluations} evaluations: error {made.error:.3g} on starts kept for judging, {made.before:.3g} before "
+        f"({made.starts} starts, {time.perf_counter() - began:.0f} s): {path}"
+    )
