@@ -21,6 +21,7 @@ from scoresde.cli.processes import leave_at_once
 
 if TYPE_CHECKING:
     from scoresde.cli.catalogue import conf_dir
+    from scoresde.cli.console import Verbosity
 
 __all__ = ["COMMANDS", "OTHERS", "conf_dir", "main"]
 
@@ -72,49 +73,56 @@ def _main(arguments: Sequence[str] | None) -> None:
     verbosity = Verbosity.of(arguments)
     arguments = without_verbosity(arguments)
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if command in ("", "-h", "--help", "help"):
-        print(_usage())
-        end_of_output()
+    if command in COMMANDS and not {"-h", "--help"} & set(rest):
+        configure(verbosity)
+        _run(command, rest, verbosity)
+        return
+    about = ("", "-h", "--help", "help", "--version")
+    if command not in (*about, *COMMANDS, *OTHERS):
+        named = [*COMMANDS, *OTHERS]
+        fail(f"unknown command {command!r}{nearest(command, named)}; expected one of {', '.join(named)}", 2)
+    if command == "convert":
+        configure(verbosity)
+    _tell(command, rest)
+    end_of_output()
+    if command in about:
         sys.exit(0 if command else 2)
-    elif command == "--version":
-        from scoresde import __version__
+
+
+def _run(command: str, arguments: Sequence[str], verbosity: "Verbosity") -> None:
+    if "torch" not in sys.modules:
+        # They would change the type that float32 layers are computed in, and are read when torch is loaded.
+        for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
+            os.environ.pop(name, None)
+    from scoresde.cli.application import run
+
+    run(command, arguments, verbosity)
+
+
+def _tell(command: str, arguments: Sequence[str]) -> None:
+    """Do what needs no run: help, lists, completion and conversion."""
+    if command == "--version":
+        from scoresde.version import __version__
 
         print(__version__)
-        end_of_output()
-        sys.exit(0)
     elif command == "list":
         from scoresde.cli.catalogue import show
 
-        show(rest)
-        end_of_output()
+        show(arguments)
     elif command == "convert":
         from scoresde.cli.convert import convert
 
-        configure(verbosity)
-        convert(rest)
-        end_of_output()
+        convert(arguments)
     elif command == "completion":
         from scoresde.cli.completion import script
 
-        print(script(rest))
-        end_of_output()
-    elif command in COMMANDS and {"-h", "--help"} & set(rest):
+        print(script(arguments))
+    elif command in COMMANDS:
         from scoresde.cli.catalogue import show_command
 
-        show_command(command, rest)
-        end_of_output()
-    elif command in COMMANDS:
-        configure(verbosity)
-        if "torch" not in sys.modules:
-            # They would change the type that float32 layers are computed in, and are read when torch is loaded.
-            for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
-                os.environ.pop(name, None)
-        from scoresde.cli.application import run
-
-        run(command, rest, verbosity)
+        show_command(command, arguments)
     else:
-        known = [*COMMANDS, *OTHERS]
-        fail(f"unknown command {command!r}{nearest(command, known)}; expected one of {', '.join(known)}", 2)
+        print(_usage())
 
 
 def _usage() -> str:

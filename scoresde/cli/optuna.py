@@ -58,6 +58,7 @@ def _direction(line: CommandLine) -> str:
 
 
 def _check(line: CommandLine) -> None:
+    """Reject a search that Optuna's sweeper would not make as it was asked for."""
     sweeper = _settings_of(line)
     overrides = line.overrides
     if sweeper.search_space:
