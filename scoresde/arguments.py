@@ -58,23 +58,20 @@ def checked(target: F) -> F:
     if isinstance(target, type):
         target.__init__ = checked(target.__init__)  # type: ignore[misc]
         return target
-    signature = inspect.signature(target)
-    method = "self" in signature.parameters
-    rules: dict[str, Rule] = {}
-    resolved = False
+    prepared: list[Any] = []
 
     @functools.wraps(target)
     def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal resolved
-        if not resolved:  # late: annotations may name what is defined further down
-            rules.update(_rules(target, signature))
-            resolved = True
+        if not prepared:
+            # At the first call: annotations may name what is defined further down, and an import takes less time.
+            signature = inspect.signature(target)
+            prepared[:] = signature, dict(_rules(target, signature))
+        signature, rules = prepared
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ArgumentError(
-                _misfit(_name(target, args if method else ()), signature, args, kwargs, error)
-            ) from None
+            name = _name(target, args if "self" in signature.parameters else ())
+            raise ArgumentError(_misfit(name, signature, args, kwargs, error)) from None
         given = bound.arguments
         for name, rule in rules.items():
             if name in given:
