@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scoresde.data.info import DataInfo
 from scoresde.numerics.html import arrived, counts, shape_of, spread_of, table, times_of
+from scoresde.sampling.solver import Report
 from scoresde.score import ScoreModel
 
 if TYPE_CHECKING:
@@ -82,6 +83,23 @@ class Samples:
             titles = [str(k) if names is None else names[k] for k in self.labels[:n].tolist()]
         levels = None if info is None else info.transform.levels
         return plots.samples(self.decoded, data, levels=levels, titles=titles, n=n)
+
+    def reported(self, report: Report, denoised: bool) -> "Samples":
+        """The samples with the report of their solver.
+
+        Args:
+            report: The report.
+            denoised: Whether the denoising step, which a solver does not count, was applied.
+        """
+        nfe = report.nfe + 1 if denoised else report.nfe
+        return replace(
+            self,
+            nfe=int(nfe.max()),
+            nfe_per_sample=nfe,
+            status=report.status,
+            reached=report.reached,
+            sweeps=report.sweeps,
+        )
 
     def __repr__(self) -> str:
         return f"Samples(x={tuple(self.x.shape)}, nfe={self.nfe}, steps={len(self.times) - 1})"

@@ -1,10 +1,11 @@
-"""The contract of solvers, and what a solve reports."""
+"""The contract of solvers, the noise that they are given, and the report that they return."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from scoresde.numerics.ode import Status
@@ -51,13 +52,25 @@ class Report:
     reached: Tensor | None = None
     sweeps: Tensor | None = None
 
+    @classmethod
+    def join(cls, reports: Sequence["Report"]) -> "Report | None":
+        """The report of several batches, one after the other; None if there is none."""
+        if not reports:
+            return None
+        return cls(*(_cat([getattr(report, field.name) for report in reports]) for field in fields(cls)))
+
     def stopped(self) -> str:
-        """How many samples stopped on the way and why; nothing if none did."""
+        """The number of samples that stopped on the way, and the reasons; empty if none did."""
         if self.status is None:
             return ""
         counts = {s: int((self.status == s).sum()) for s in Status if s != Status.ARRIVED}
         reasons = ", ".join(f"{s.name.lower().replace('_', ' ')} {n}" for s, n in counts.items() if n)
         return f"{sum(counts.values())} of {len(self.status)} samples stopped on the way ({reasons})" if reasons else ""
+
+
+def _cat(parts: list[Tensor | None]) -> Any:
+    """The tensors one after the other, or None if the first is none."""
+    return None if parts[0] is None else torch.cat([part for part in parts if part is not None])
 
 
 class StoppedError(ArithmeticError):

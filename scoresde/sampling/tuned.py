@@ -27,7 +27,6 @@ from scoresde.score import ScoreModel
 from scoresde.sde import SDE
 from scoresde.sde.coordinates import Angle
 from scoresde.statistics import Statistics
-from scoresde.storage.bounded import read_json
 
 __all__ = ["Tuned", "TunedSteps", "TunedTimes"]
 
@@ -82,6 +81,8 @@ class TunedSteps:
         Raises:
             ValueError: no such file, or not one of these.
         """
+        from scoresde.storage.bounded import read_json
+
         file = Path(path)
         if not file.is_file():
             raise ValueError(f"there is no file {file}: make it by `scoresde tune run=DIR steps=N`")

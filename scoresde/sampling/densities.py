@@ -1,0 +1,43 @@
+"""Log-densities of samples, for a sampler that is called with `log_prob=True`."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.numerics.ode import Status
+from scoresde.sampling.samples import Samples
+from scoresde.score import ScoreModel, in_model_space
+
+__all__ = ["with_log_prob"]
+
+
+def with_log_prob(model: ScoreModel, samples: Samples, **options: Any) -> Samples:
+    """Samples in model space with their log-densities under the probability-flow ODE at the last of their times.
+
+    A sample that did not arrive at that time gets NaN.
+
+    Args:
+        model: The score model.
+        samples: The samples, without the denoising step.
+        **options: Further arguments of `log_likelihood`, and the conditions.
+    """
+    # Late, since most samplers need no likelihood, and importing it takes as long as all of this package.
+    from scoresde.likelihood.density import log_likelihood
+
+    x = samples.x
+    status = torch.zeros(len(x), device=x.device) if samples.status is None else samples.status
+    arrived = status == Status.ARRIVED
+    if not bool(arrived.any()):
+        unknown = torch.full((len(x),), math.nan, dtype=torch.float64, device=x.device)
+        return replace(samples, log_prob=unknown, stderr=unknown.clone())
+    # The ODE is solved for the whole batch, so samples that did not arrive are replaced by one that did.
+    filled = torch.where(arrived.reshape(-1, *[1] * (x.ndim - 1)), x, x[arrived][:1])
+    density = log_likelihood(in_model_space(model), filled, t_min=float(samples.times[-1]), **options)
+    return replace(samples, log_prob=_where(arrived, density.log_prob), stderr=_where(arrived, density.stderr))
+
+
+def _where(arrived: Tensor, values: Tensor) -> Tensor:
+    return torch.where(arrived, values, math.nan)
