@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from scoresde.config.former_choices import FORMER_SAMPLERS
+from scoresde.config.spelled_out import spelled_out
 
 __all__ = ["conf_dir", "in_words", "leaves"]
 
@@ -100,11 +100,9 @@ def _choices() -> dict[str, list[tuple[str, dict[str, Any]]]]:
 
     found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for path in sorted(conf_dir().glob("*/*.yaml")):
-        choice = leaves(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        choice = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         choices = found.setdefault(path.parent.name, [])
-        choices.append((path.stem, choice))
-        if path.parent.name == "sampler" and path.stem in FORMER_SAMPLERS:
-            others = {key: value for key, value in choice.items() if not key.startswith("solver.")}
-            solver = {f"solver.{key}": value for key, value in FORMER_SAMPLERS[path.stem].items()}
-            choices.append((path.stem, others | solver))
+        choices.append((path.stem, leaves(choice)))
+        if path.parent.name == "sampler":
+            choices.append((path.stem, leaves(spelled_out(choice))))
     return found

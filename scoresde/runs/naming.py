@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from scoresde.config.spelled_out import spelled_out
 from scoresde.options.errors import ConfigError
 from scoresde.options.moved import with_first_names
 
@@ -28,6 +29,8 @@ def config_hash(config: DictConfig) -> str:
         group, key = path.split(".")
         kept.get(group, {}).pop(key, None)
     # Directories are named by it, so that it does not depend on names of classes that change with the version.
+    if "sampler" in kept:
+        kept["sampler"] = spelled_out(kept["sampler"])
     return hashlib.sha256(json.dumps(with_first_names(kept), sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -8,10 +8,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate as make
 from omegaconf import OmegaConf
 
-from scoresde.config.former_choices import FORMER_SAMPLERS
+from scoresde.config.spelled_out import spelled_out
 from scoresde.config.targets import instantiate
 from scoresde.config.words import conf_dir, in_words, leaves
 from scoresde.numerics.random import SampleNoise
+from scoresde.runs.naming import config_hash
 from scoresde.runs.results import identity_of
 from scoresde.sampling import Sampler
 from scoresde.sde import VPSDE
@@ -25,6 +26,66 @@ CHOICES = [
     if path.stem not in ("tuned", "variational")
     and (group, path.stem) != ("network", "default")  # of a run, or of its data
 ]
+
+
+_SAMPLING = "scoresde.sampling"
+
+
+def _data(order: int, **settings: Any) -> dict[str, Any]:
+    """An Adams method with the data interpolated in the log-SNR."""
+    return {
+        "_target_": f"{_SAMPLING}.Multistep",
+        "coordinate._target_": f"{_SAMPLING}.SignalLevel",
+        "interpolation._target_": f"{_SAMPLING}.LogSNR",
+        "order": order,
+        **settings,
+    }
+
+
+def _noise(order: int, **settings: Any) -> dict[str, Any]:
+    """An Adams method with the noise interpolated in the noise level."""
+    return {
+        "_target_": f"{_SAMPLING}.Multistep",
+        "coordinate._target_": f"{_SAMPLING}.NoiseLevel",
+        "order": order,
+        **settings,
+    }
+
+
+def _ddim(eta: float) -> dict[str, Any]:
+    return {**_data(1), "tau._target_": f"{_SAMPLING}.Eta", "tau.eta": eta}
+
+
+def _within(name: str, solver: dict[str, Any]) -> dict[str, Any]:
+    return {f"{name}.{key}": value for key, value in solver.items()}
+
+
+_EDM = {"_target_": f"{_SAMPLING}.Heun", "coordinate._target_": f"{_SAMPLING}.NoiseLevel"}
+_CHURN = {"_target_": f"{_SAMPLING}.Churn", "amount": 40, "s_min": 0.05, "s_max": 50, "s_noise": 1.003}
+_TAU = {"_target_": f"{_SAMPLING}.IntervalTau", "tau": 1.0, "s_min": 0.05, "s_max": 1.0}
+_INTERVAL = {"_target_": f"{_SAMPLING}.RestartInterval", "low": 0.05, "high": 0.3, "steps": 3, "repeats": 2}
+
+# The leaves of `sampler.solver` in version 0.1.0, by the name of the choice.
+FORMER_SAMPLERS: dict[str, dict[str, Any]] = {
+    "ddim": _ddim(0.0),
+    "ddpm": _ddim(1.0),
+    "deis_rhoab": _noise(3),
+    "deis_tab": {**_noise(3), "interpolation._target_": f"{_SAMPLING}.Time"},
+    "dpmpp_1m": _data(1),
+    "dpmpp_2m": _data(2, weights="bh2", lower_order_final=True),
+    "dpmpp_3m": _data(3, lower_order_final=True),
+    "dpmpp_1m_sde": _data(1, tau=1.0),
+    "dpmpp_2m_sde": _data(2, weights="bh2", tau=1.0),
+    "dpmpp_3m_sde": _data(3, tau=1.0),
+    "edm_churn": _EDM | _within("churn", _CHURN),
+    "edm_heun": _EDM,
+    "ipndm": _noise(4, weights="uniform"),
+    "lms": _noise(4),
+    "picard": {"_target_": f"{_SAMPLING}.Picard", "window": 64, "tolerance": 0.1} | _within("method", _ddim(1.0)),
+    "restart": {"_target_": f"{_SAMPLING}.Restart"} | _within("intervals.0", _INTERVAL) | _within("solver", _EDM),
+    "sa_solver": _data(3, corrector=3) | _within("tau", _TAU),
+    "unipc": _data(2, corrector=2, weights="bh2", lower_order_final=True),
+}
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -74,6 +135,9 @@ def test_a_named_solver_is_the_method_that_was_spelled_out(name: str) -> None:
     solver = make(OmegaConf.create(node), _convert_="all")
     assert type(solver) is type(sampler.solver.general())
     assert repr(solver) == repr(sampler.solver.general())
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        now = OmegaConf.to_container(compose("sample", ["run=none", f"sampler={name}"]))
+    assert spelled_out(now)["sampler"]["solver"] == node
     former = Sampler(solver, sampler.grid, sampler.denoise)
     assert identity_of(former) == identity_of(sampler) == repr(former)
     times = torch.linspace(1, 1e-3, 6, dtype=torch.float64)
@@ -111,3 +175,12 @@ def test_a_part_of_another_class_stays_with_its_choice() -> None:
     words = in_words(own)
     assert words["objective"] == "DenoisingScoreMatching"
     assert words["objective.weighting._target_"] == "mine.Weighting"
+
+
+@pytest.mark.parametrize(
+    ("choice", "digest"),
+    [("default", "a382b6f4"), ("unipc", "d5fc0451"), ("picard", "c4047223"), ("restart", "0a77967f")],
+)
+def test_a_run_directory_has_the_name_that_version_0_1_0_gave_it(choice: str, digest: str) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        assert config_hash(compose("train", [f"sampler={choice}"])) == digest
