@@ -6,27 +6,25 @@
 from scoresde.compare import compare
 from scoresde.data import grid_gaussians_mixture
 from scoresde.sampling import (
+    DDIM,
     AutoAdams,
     DataStraight,
-    Heun,
+    DPMSolverPP,
+    EDMHeun,
     KarrasGrid,
-    LogSNR,
-    Multistep,
     NoiseLevel,
     RungeKutta,
     Sampler,
-    SignalLevel,
     UniformLogSNR,
 )
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE
 
 model = GaussianMixtureScore(*grid_gaussians_mixture(), sde=EDMSDE())
-second = Multistep(2, weights="bh2", coordinate=SignalLevel(), interpolation=LogSNR())
 samplers = {
-    "DDIM": lambda n: Sampler(Multistep(1, coordinate=SignalLevel()), UniformLogSNR(n)),
-    "DPM-Solver++ 2M": lambda n: Sampler(second, UniformLogSNR(n)),
-    "EDM's Heun": lambda n: Sampler(Heun(coordinate=NoiseLevel()), KarrasGrid(n)),
+    "DDIM": lambda n: Sampler(DDIM(), UniformLogSNR(n)),
+    "DPM-Solver++ 2M": lambda n: Sampler(DPMSolverPP(2), UniformLogSNR(n)),
+    "EDM's Heun": lambda n: Sampler(EDMHeun(), KarrasGrid(n)),
     "RK4": lambda n: Sampler(RungeKutta("rk4", coordinate=NoiseLevel()), KarrasGrid(n)),
     "default": lambda n: Sampler(AutoAdams(), DataStraight(n)),
 }

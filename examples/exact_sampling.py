@@ -10,10 +10,9 @@ from scoresde.metrics import sliced_wasserstein
 from scoresde.sampling import (
     AutoAdams,
     DataStraight,
+    EDMHeun,
     EulerMaruyama,
-    Heun,
     KarrasGrid,
-    NoiseLevel,
     PredictorCorrector,
     Sampler,
     UniformTime,
@@ -28,7 +27,7 @@ print(f"{'exact samples':32s}          distance {sliced_wasserstein(again, refer
 
 samplers = {
     "Adams methods on the ODE": Sampler(AutoAdams(), DataStraight(10)),
-    "EDM's Heun on the ODE": Sampler(Heun(coordinate=NoiseLevel()), KarrasGrid(17)),
+    "EDM's Heun on the ODE": Sampler(EDMHeun(), KarrasGrid(17)),
     "Euler-Maruyama on the SDE": Sampler(PredictorCorrector(EulerMaruyama()), UniformTime(300)),
 }
 for name, sampler in samplers.items():

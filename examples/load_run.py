@@ -7,7 +7,7 @@ import argparse
 import time
 
 import scoresde
-from scoresde.sampling import AutoAdams, DataStraight, Heun, KarrasGrid, NoiseLevel, Sampler
+from scoresde.sampling import AutoAdams, DataStraight, EDMHeun, KarrasGrid, Sampler
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("run", help="a run directory")
@@ -22,7 +22,7 @@ assert model.info is not None  # facts about the data are kept with every run
 shape = (arguments.samples, *model.info.shape)
 cond = {} if arguments.label is None else {"labels": arguments.label}
 
-for sampler in (Sampler(AutoAdams(), DataStraight(8)), Sampler(Heun(coordinate=NoiseLevel()), KarrasGrid(17))):
+for sampler in (Sampler(AutoAdams(), DataStraight(8)), Sampler(EDMHeun(), KarrasGrid(17))):
     start = time.perf_counter()
     out = sampler(model, shape=shape, seed=arguments.seed, **cond)
     seconds = time.perf_counter() - start

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from scoresde.likelihood import Exact, log_likelihood
+from scoresde.sampling import DPMSolverPP, EDMHeun
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import VPSDE
 
@@ -49,6 +50,8 @@ def test_the_samplers_of_the_architecture_page_run() -> None:
     rows = [line.split() for line in printed.getvalue().splitlines()]
     assert [int(nfe) for nfe, _ in rows] == [35, 26, 401]
     assert all(abs(float(std) - 1.01**0.5) < 0.05 for _, std in rows)
+    assert namespace["edm"].solver == EDMHeun()
+    assert namespace["sde_2m"].solver == DPMSolverPP(2, sde=True)
 
 
 def test_the_textbook_likelihood_is_what_the_package_computes() -> None:
