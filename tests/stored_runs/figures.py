@@ -36,14 +36,16 @@ EULER_MARUYAMA = Sampler(PredictorCorrector(EulerMaruyama()), UniformTime(20))
 
 def data_of(folder: Path, name: str) -> Data:
     """The data of a run, of which points.npz lies beside it."""
-    return digits() if name == "digits" else npz(folder / "points.npz", levels=16)
+    return digits() if name == "digits" else npz(str(folder / "points.npz"), levels=16)
 
 
 def digits_figures(folder: Path) -> dict[str, Callable[[], Tensor]]:
     """What is asked of the run of digits, by the names in expected.json."""
     data, labels = data_of(folder, "digits"), torch.arange(4)
     model = scoresde.load(folder / "digits")
-    some, cond = data.test[:4], {"labels": data.test_labels[:4]}  # type: ignore[index]
+    assert data.test_labels is not None
+    some = data.test[:4]
+    cond: dict[str, Any] = {"labels": data.test_labels[:4]}
     x = data.transform.encode(some)
     return {
         "score": lambda: model.score(x, torch.tensor([0.01, 0.1, 0.5, 0.9]), **cond),
