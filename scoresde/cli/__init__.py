@@ -4,11 +4,10 @@
     scoresde convert | list | completion
 
 A command is a Hydra application: `--multirun`, `--cfg job`, `--help` and overrides work as Hydra's documentation has
-them. What is added here: an override that does not exist is answered with the nearest name that does, a user's
-mistake ends in one line, not in a traceback, and a job of a sweep that fails does not take the others with it.
+them. In addition, an override that does not exist is answered with the nearest name that does, a user's mistake ends
+in one line instead of a traceback, and a failed job of a sweep does not stop the others.
 
-Nothing that takes long to import is imported before it is known to be needed, and hardly anything before a signal
-that asks the process to end does so without a traceback.
+Slow imports wait until they are needed, and nearly all of them until signals end the process without a traceback.
 """
 
 import os
@@ -40,7 +39,7 @@ main choices, by name; `scoresde list GROUP` tells more of each
 
 `scoresde COMMAND --help` shows what a command can be told."""
 
-# Of the groups, those that a first command is likely to name.
+# Groups shown in the short help.
 _MAIN = ("experiment", "data", "sde", "network", "objective", "sampler", "logger")
 
 

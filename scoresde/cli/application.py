@@ -1,4 +1,4 @@
-"""A command as a Hydra application: what is done to its arguments, and its job, alone or in a sweep."""
+"""A command as a Hydra application: its arguments are checked, then its job runs, alone or in a sweep."""
 
 import errno
 import os
@@ -45,7 +45,7 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     """Run a command; exits if it does not do what was asked."""
     if rank() > 0 and command not in SHARED:
         return
-    # Errors come here, to be told in one line, instead of being printed by Hydra.
+    # Errors are raised here, to be reported in one line, instead of being printed by Hydra.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sweep: Sweep | None = None
     try:
@@ -74,7 +74,7 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
 
 
 def _checked(command: str, arguments: Sequence[str], verbosity: Verbosity) -> tuple[CommandLine, list[str]]:
-    """The command line in the form that Hydra takes, and what is to be told of its sweep.
+    """The command line in the form that Hydra takes, and notes to print about its sweep.
 
     Raises:
         UsageError: What is wrong, and what to do.
@@ -122,7 +122,7 @@ class Sweep:
 
     Attributes:
         line: The command line, with the directory in it.
-        directory: Its directory.
+        directory: Directory of the sweep.
         lock: Held while it runs, so that no other sweep takes the directory.
         asked: Number of jobs, None where a sweeper decides.
     """
@@ -156,7 +156,7 @@ class Sweep:
             self.lock.release()
 
     def _launch(self, application: Callable[[], Any]) -> tuple[int, bool]:
-        """Have the launcher run the jobs; its status, and True if it failed for a reason that was told in a line."""
+        """Have the launcher run the jobs; its status, and True if the reason of its failure was printed in one line."""
         launcher = str(self.line.value("hydra/launcher", "basic"))
         self._deaths: Sequence[set[int]] = ()
         try:
@@ -174,7 +174,7 @@ class Sweep:
                 traceback.print_exc()
             text = explanation(error)
             said = launchers.reason(error) if text is None else text
-            # Optuna's, where every trial failed or has no value.
+            # Optuna's message when every trial failed or has no value.
             said = "no trial has a value: see the jobs" if said == "Record does not exist." else said
             print(f"scoresde: {said}", file=sys.stderr)
             return 1, text is not None
@@ -189,7 +189,7 @@ class Sweep:
 
 
 class Job:
-    """What Hydra calls, in this process or in one of a launcher's."""
+    """The function that Hydra calls, in this process or in one that a launcher started."""
 
     def __init__(self, command: str, verbosity: Verbosity) -> None:
         self.command = command
@@ -216,7 +216,7 @@ class Job:
         for key in ("run", "runs"):
             if config.get(key) is not None and not OmegaConf.is_missing(config, key):
                 config[key] = from_start(str(config[key]))
-        # Here, where an interruption still ends the process at once.
+        # Imported here, while an interruption still ends the process at once.
         import_module("scoresde.report" if self.command == "report" else "scoresde.runs.train")
         interruptible()
         task = commands.TASKS[self.command]
@@ -226,9 +226,9 @@ class Job:
 
 
 def _show_progress(config: DictConfig, verbosity: Verbosity) -> None:
-    """Have progress shown in bars, or with `progress=false` and for jobs that run side by side in lines.
+    """Show progress in bars, or in lines with `progress=false` and for jobs that run side by side.
 
-    Thereafter the setting says whether there is any: there is unless `-q` is given.
+    Afterwards the setting is true unless `-q` is given.
     """
     if "progress" not in config:
         return
@@ -265,7 +265,7 @@ def _alone(task: Any, config: DictConfig) -> None:
             wait_for_first(2 if isinstance(error, UsageError) else 1)
         text = explanation(error)
         text = f"process {rank()}: {text}" if text and rank() > 0 else text
-        # With SCORESDE_TRACEBACK set, the traceback of any error: for those who work on the code.
+        # SCORESDE_TRACEBACK asks for the traceback of any error: for those who work on the code.
         if text is None or os.environ.get("SCORESDE_TRACEBACK"):
             raise
         fail(text, 2 if isinstance(error, UsageError) else 1)
@@ -276,13 +276,13 @@ def _signum(stop: KeyboardInterrupt) -> int:
 
 
 def _again(config: DictConfig) -> str:
-    """The command that goes on with a run."""
+    """The command that resumes a run."""
     allow = [override("allow", list(config.allow))] if config.allow else []
     return shell.command("train", override("run", config.run), *allow)
 
 
 def _hint(config: DictConfig) -> str:
-    """How to go on with what a signal has ended between two steps of it that are kept."""
+    """How to resume a command that a signal has ended, after the last part that it kept."""
     command = HydraConfig.get().job.config_name
     if command == "train":
         return f"; to go on: {_again(config)}" if config.run and Path(str(config.run), "config.yaml").is_file() else ""
@@ -290,7 +290,7 @@ def _hint(config: DictConfig) -> str:
 
 
 def explanation(error: Exception) -> str | None:
-    """What to say of an error that a user can do something about, in one line; None of one in the code."""
+    """One line about an error that a user can mend; None for an error in the code."""
     import torch
 
     if isinstance(error, OSError):

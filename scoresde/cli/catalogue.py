@@ -1,6 +1,6 @@
-"""Choices by name: the files of `conf/`, whose first line says what each is and whose it is.
+"""Choices by name: the files of `conf/`, whose first line describes each and names its source.
 
-Further folders of such files are those that `--config-dir` and `hydra.searchpath` name.
+`--config-dir` and `hydra.searchpath` add further folders of such files.
 """
 
 import os
@@ -25,17 +25,17 @@ __all__ = [
     "source",
 ]
 
-# Where an s does not make it, as one word for the shell.
+# Irregular plurals, as one word for the shell.
 _PLURALS = {"data": "data_sets", "training": "training", "evaluation": "evaluation"}
 
 
 def groups(folders: Sequence[Path] = ()) -> list[str]:
-    """Names of the groups, with those of further folders."""
+    """Names of the groups, including those of further folders."""
     return sorted({p.name for f in (conf_dir(), *folders) for p in f.iterdir() if p.is_dir() and p.name[0] not in "._"})
 
 
 def options(group: str, folders: Sequence[Path] = ()) -> list[str]:
-    """Names of a group's choices, with those of further folders."""
+    """Names of a group's choices, including those of further folders."""
     return sorted({path.stem for folder in (conf_dir(), *folders) for path in (folder / group).glob("*.yaml")})
 
 
@@ -62,7 +62,7 @@ def source(group: str, name: str) -> Path:
 
 
 def _first(folders: Iterable[Path], file: str) -> Path:
-    """The file in the first folder that has it, as Hydra takes it."""
+    """The file in the first folder that has it, which is the one that Hydra reads."""
     return next(path for path in (folder / file for folder in folders) if path.is_file())
 
 
@@ -82,7 +82,7 @@ def further_folders(arguments: Sequence[str]) -> list[Path]:
     """Folders of configurations that the arguments name, in the order in which Hydra looks them up.
 
     Raises:
-        UsageError: one that is not there.
+        UsageError: A folder does not exist.
     """
     given = (flag_value(arguments, "--config-path", "-cp"), flag_value(arguments, "--config-dir", "-cd"))
     folders = [_folder(text) for text in given if text is not None]
@@ -102,7 +102,7 @@ def _yaml(text: str) -> Any:
 
     try:
         return yaml.safe_load(text) or {}
-    except yaml.YAMLError:  # Hydra tells it
+    except yaml.YAMLError:  # Hydra reports it
         return {}
 
 
@@ -132,7 +132,7 @@ def _plural(group: str) -> str:
 
 
 def show(arguments: Sequence[str]) -> None:
-    """Print the choices of the groups that are named, or the groups; with those of further folders that are named."""
+    """Print the choices of the named groups, or all groups, including those of named further folders."""
     try:
         folders = further_folders(arguments)
     except UsageError as error:
@@ -167,7 +167,7 @@ def _without_folders(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def show_command(command: str, arguments: Sequence[str] = ()) -> None:
-    """Print what a command can be told: its groups with their choices, and its settings as its file explains them."""
+    """Print the help of a command: its groups with their choices, and its settings with the comments of its file."""
     try:
         folders = further_folders(arguments)
     except UsageError as error:

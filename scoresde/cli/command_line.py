@@ -59,7 +59,7 @@ class CommandLine:
 
     @property
     def arguments(self) -> list[str]:
-        """What Hydra is given: flags first, since it takes overrides in one row only."""
+        """Arguments for Hydra, flags first, since it takes overrides in one row only."""
         return [*self.flags, *self.texts]
 
     @cached_property

@@ -23,7 +23,7 @@ _BASH = """_scoresde() {
     [[ $kept == = ]] && kept=""
     local cut="${word%"$kept"}"
     COMPREPLY=("${COMPREPLY[@]#"$cut"}")
-    # Quotes are for Hydra, so they must reach it.
+    # Quotes belong to Hydra's grammar, so they must reach it.
     for i in "${!COMPREPLY[@]}"; do
         [[ ${COMPREPLY[i]} == *'"'* ]] && printf -v "COMPREPLY[$i]" %q "${COMPREPLY[i]}"
     done
@@ -50,7 +50,7 @@ _SCRIPTS = {"bash": (_BASH, "~/.bashrc"), "zsh": (_ZSH, "~/.zshrc"), "fish": (_F
 
 
 def script(arguments: Sequence[str]) -> str:
-    """What a shell has to read: `eval "$(scoresde completion bash)"`."""
+    """Script for a shell to evaluate: `eval "$(scoresde completion bash)"`."""
     if len(arguments) != 1 or arguments[0] not in _SCRIPTS:
         fail(f"scoresde completion takes one of {', '.join(_SCRIPTS)}", 2)
     text, file = _SCRIPTS[arguments[0]]
@@ -63,7 +63,7 @@ def script(arguments: Sequence[str]) -> str:
 
 
 def complete(words: Sequence[str]) -> list[str]:
-    """What the last word may become; the others are those before it."""
+    """Completions of the last word, given the words before it."""
     from scoresde.cli.names import COMMANDS, OTHERS
 
     before, word = without_verbosity(words[:-1]), words[-1] if words else ""

@@ -1,4 +1,4 @@
-"""What the command says: errors in one line, warnings, tables that fit the terminal, more or less of it."""
+"""Output of the command: errors in one line, warnings, tables that fit the terminal, and verbosity."""
 
 import codecs
 import io
@@ -23,7 +23,7 @@ class UsageError(ValueError):
 
 
 class Verbosity(Enum):
-    """How much is said: results and errors alone, the course of things too, or everything with tracebacks."""
+    """Amount of output: results and errors only, progress too, or everything with tracebacks."""
 
     QUIET = "-q"
     NORMAL = ""
@@ -31,7 +31,7 @@ class Verbosity(Enum):
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> "Verbosity":
-        """The last that was asked for."""
+        """The last verbosity that was asked for."""
         asked = [_FLAGS[a] for a in arguments if a in _FLAGS]
         return asked[-1] if asked else cls.NORMAL
 
@@ -40,7 +40,7 @@ _FLAGS = {"-q": Verbosity.QUIET, "--quiet": Verbosity.QUIET, "-v": Verbosity.VER
 
 
 def without_verbosity(arguments: Iterable[str]) -> list[str]:
-    """The other arguments."""
+    """Arguments without the flags of verbosity."""
     return [a for a in arguments if a not in _FLAGS]
 
 
@@ -48,7 +48,7 @@ _NOISY = (
     "accelerate", "alembic", "fsspec", "hydra", "hydra_plugins", "matplotlib", "optuna", "submitit", "torch", "wandb",
 )  # fmt: skip
 
-# What the command itself prints, in characters that every encoding has.
+# Substitutes for the characters that the command prints, in characters that every encoding has.
 _ASCII = {"–": "-", "—": "-", "−": "-", "±": "+-", "×": "x", "≤": "<=", "≥": ">=", "↓": "v", "↑": "^", "…": "..."}
 
 
@@ -77,7 +77,7 @@ def configure(verbosity: Verbosity) -> None:
     if verbosity is Verbosity.VERBOSE:
         # An environment variable reaches the processes of a launcher, too.
         os.environ["SCORESDE_TRACEBACK"] = "1"
-    # Libraries say at INFO what only their authors want to know.
+    # At INFO, libraries log what only their authors want to know.
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     warnings.formatwarning = format_warning

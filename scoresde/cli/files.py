@@ -1,4 +1,4 @@
-"""Configuration files of the user's own, checked for keys that Hydra takes to where nothing reads them."""
+"""The user's own configuration files, checked for keys that Hydra would put where nothing reads them."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,15 @@ __all__ = ["check_files", "file_with_key"]
 
 
 def check_files(command: str, overrides: Sequence[Override], folders: Sequence[Path]) -> None:
-    """Refuse files of further folders whose keys or defaults would do nothing, or not what they say.
+    """Reject files of further folders whose keys or defaults would have no effect, or another than they say.
 
     Args:
-        command: the command.
-        overrides: those that choose the files.
-        folders: where they are.
+        command: Name of the command.
+        overrides: Overrides that choose the files.
+        folders: Folders with the files.
 
     Raises:
-        UsageError: naming the file, the line and what to write.
+        UsageError: The message names the file, the line and what to write.
     """
     settings, groups = declared(command)
     for group, path in _chosen(overrides, folders):
@@ -55,7 +55,7 @@ def _chosen(overrides: Sequence[Override], folders: Sequence[Path]) -> Iterator[
     """Groups and files that the overrides choose, of further folders.
 
     Raises:
-        UsageError: a file that Hydra would pass over, as one that comes with the package has its name.
+        UsageError: A file that Hydra would pass over, as one that comes with the package has its name.
     """
     for override in overrides:
         if override.is_delete() or override.is_sweep_override():
@@ -77,7 +77,7 @@ def _read(path: Path) -> tuple[dict[Any, Any], str | None, int]:
     """The content of a file, the package that its comment gives, and the line of this.
 
     Raises:
-        UsageError: no YAML, or no mapping.
+        UsageError: No YAML, or no mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")

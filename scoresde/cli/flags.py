@@ -1,4 +1,4 @@
-"""Hydra's flags: told from the overrides as Hydra tells them, and those refused that do nothing here."""
+"""Hydra's flags: told apart from overrides as Hydra does, and rejected if they do nothing here."""
 
 import logging
 import shlex
@@ -18,9 +18,9 @@ def split_flags(command: str, arguments: Sequence[str]) -> tuple[list[str], list
     """Flags, written out and each followed by its value, and overrides, told apart as Hydra does.
 
     Raises:
-        UsageError: an unknown flag, one without its value, or one that does nothing for this command.
+        UsageError: An unknown flag, one without its value, or one that does nothing for this command.
     """
-    # As a flag whose value may be left out it would take an override for that.
+    # The value of this flag may be left out, and then the parser would take an override for it.
     arguments = ["--info=all" if a in ("--info", "-i") and "=" in b else a for a, b in pairwise([*arguments, ""])]
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]

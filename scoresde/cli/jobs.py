@@ -43,13 +43,13 @@ KILLED = "its process ended without a word, as when memory runs out"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job has to tell.
+    """Result of a job.
 
     Attributes:
-        runs: its run directories.
-        value: what a sweeper optimises; None where the command has no such thing.
-        unit: of the value.
-        skipped: nothing was left to do.
+        runs: Its run directories.
+        value: Value that a sweeper optimises; None where the command has none.
+        unit: Unit of the value.
+        skipped: True if nothing was left to do.
     """
 
     runs: list[Path] = field(default_factory=list)
@@ -123,7 +123,7 @@ def note_run(run: Path) -> None:
 
 
 def started_again() -> bool:
-    """Whether a launcher has started the job that this process is at before."""
+    """True if a launcher has started this process's job before."""
     return _current is not None and _current.again
 
 
@@ -217,7 +217,7 @@ def write_job(path: Path, job: dict[str, Any]) -> None:
 
 
 def read_jobs(sweep: Path) -> list[dict[str, Any]]:
-    """What the jobs of a sweep have written, by number."""
+    """Records of the jobs of a sweep, by number."""
     return [_read_job(path) for path in sorted((sweep / "jobs").glob("[0-9]*.json"), key=_place)]
 
 
@@ -256,5 +256,5 @@ def at_work(sweep: Path) -> list[int]:
 
 
 def none_began(sweep: Path) -> bool:
-    """Whether all jobs are still to begin."""
+    """True if no job has begun."""
     return all(job["status"] == "waiting" for job in read_jobs(sweep))

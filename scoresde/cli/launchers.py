@@ -29,8 +29,8 @@ def tended(launcher: str, lost: Callable[[int, str, Path], None]) -> Iterator[li
     """Within, the death of a launcher's process is noted, and does not hide how the other jobs end.
 
     Args:
-        launcher: its name.
-        lost: called with the number of a job that submitit knows to have ended without a result, with its reason, and
+        launcher: Name of the launcher.
+        lost: Called with the number of a job that submitit knows to have ended without a result, with its reason, and
             with the file of the job's stderr.
 
     Yields:
@@ -58,14 +58,14 @@ def ending_in_order(launcher: str, sweep: Path) -> Iterator[None]:
     said.
 
     Args:
-        launcher: its name.
-        sweep: the directory of the sweep.
+        launcher: Name of the launcher.
+        sweep: The directory of the sweep.
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:
         if is_stopping() is None:
             stopping(signum)
-            # Those that a terminal has told, too, are ending already, which another signal than SIGINT does not hasten.
+            # Processes that the terminal has signalled as well are ending; only SIGINT would hasten that.
             for number in at_work(sweep):
                 with suppress(ProcessLookupError):
                     os.kill(number, signal.SIGTERM)

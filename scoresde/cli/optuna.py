@@ -1,4 +1,4 @@
-"""Optuna as the sweeper: its study is kept in a file, and one that is gone on with must be about the same question."""
+"""Optuna as the sweeper: its study is kept in a file, and a study that is resumed must ask the same question."""
 
 import os
 from pathlib import Path
@@ -20,12 +20,12 @@ _DEFAULTS = {"study_name": "scoresde", "max_failure_rate": "1.0"}
 
 
 def with_study(line: CommandLine) -> CommandLine:
-    """The line with what Optuna's sweeper is told here if nothing else is said; others as they are.
+    """Add the package's defaults for Optuna's sweeper; lines of other sweeps stay as they are.
 
     A study is kept in `optuna.db` in the folder of runs, and a trial that fails does not end the sweep.
 
     Raises:
-        UsageError: nothing to search, or a study of another search space or of other fixed settings.
+        UsageError: Nothing to search, or a study of another search space or of other fixed settings.
     """
     if not is_optuna(line.overrides):
         return line
@@ -38,10 +38,10 @@ def with_study(line: CommandLine) -> CommandLine:
 
 
 def _direction(line: CommandLine) -> str:
-    """Whether to minimise or to maximise what the jobs return.
+    """Direction in which the sweeper optimises the value of a job.
 
     Raises:
-        UsageError: the direction that is given leads to the worst.
+        UsageError: The given direction leads to the worst value.
     """
     metric = str(line.value("metric", "likelihood")) if line.command == "train" else "likelihood"
     best = "minimize"
@@ -70,7 +70,7 @@ def _check(line: CommandLine) -> None:
             raise UsageError(f"{parameter.key_or_group} is given twice: here, and in hydra.sweeper.params")
         if parameter.is_sweep_override():
             check_parameters(overrides, parameter)
-    # Which SQLAlchemy Optuna 2 works with is the extra's business, not the user's.
+    # The version of SQLAlchemy is the extra's business, not the user's.
     os.environ.setdefault("SQLALCHEMY_SILENCE_UBER_WARNING", "1")
     import optuna
     from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
@@ -130,13 +130,13 @@ def _check_study(sweeper: Any, space: dict[str, Any], fixed: dict[str, Any]) -> 
 
 
 def _settings(space: dict[str, Any], fixed: dict[str, Any]) -> dict[str, str]:
-    # Where runs go and what is shown while they do makes no difference.
+    # Places of runs and output do not change the question.
     kept = {k: str(v) for k, v in fixed.items() if k not in ("progress", "runs", "allow", "accept", "fail_fast")}
     return {**{k: repr(v) for k, v in space.items()}, **kept}
 
 
 def _make_folder(storage: str) -> None:
-    """SQLite makes a file, but no folder for it."""
+    """Make the folder of an SQLite file, which SQLite does not."""
     kind, _, path = storage.partition(":///")
     if kind == "sqlite" and path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

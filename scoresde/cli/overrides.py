@@ -132,7 +132,7 @@ def composing(line: CommandLine) -> Iterator[None]:
 
 
 def _hint(message: str, overrides: Sequence[str]) -> str:
-    """How to write a value as text that Hydra has read as a list, a mapping or an interpolation."""
+    """A hint to quote a value that Hydra has read as a list, a mapping or an interpolation."""
     for override in overrides:
         key, _, value = override.partition("=")
         listed = value[:1] in ("[", "{") and message.startswith(f"{key.lstrip('+')} is ") and "expected text" in message
@@ -142,7 +142,7 @@ def _hint(message: str, overrides: Sequence[str]) -> str:
 
 
 def _check_form(override: Override, read: dict[str, str | None], sweep: bool, folders: Sequence[Path]) -> None:
-    """Refuse what can be seen to be wrong without the configuration."""
+    """Reject what is wrong whatever the configuration."""
     if not override.key_or_group:
         raise UsageError(f"{override.input_line!r} has no key: write key=value")
     group = str(override.key_or_group)
@@ -165,7 +165,7 @@ def _check_form(override: Override, read: dict[str, str | None], sweep: bool, fo
 
 
 def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
-    """The values that a sweep goes through; of an interval, one end."""
+    """Values of a sweep; for an interval, one end."""
     value = override.value()
     if isinstance(value, IntervalSweep):
         return [str(value.start)]
@@ -175,7 +175,7 @@ def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
 
 
 def _probes(override: Override, folders: Sequence[Path]) -> list[str]:
-    """The values that are checked: all, but of a long range the ends."""
+    """Values to check: all, but only the ends of a long range."""
     value = override.value()
     if isinstance(value, RangeSweep) and (length := range_length(value)) > _MOST_PROBES:
         assert value.start is not None  # or there would be none
@@ -184,7 +184,7 @@ def _probes(override: Override, folders: Sequence[Path]) -> list[str]:
 
 
 def _matches(name: str, glob: Glob) -> bool:
-    """Whether the name is one of those."""
+    """True if the glob matches the name."""
     return any(fnmatch(name, g) for g in glob.include) and not any(fnmatch(name, g) for g in glob.exclude)
 
 

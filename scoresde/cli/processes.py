@@ -1,4 +1,4 @@
-"""Several processes of one command, as torchrun, accelerate and MPI start them: who speaks, and who is gone."""
+"""Several processes of one command, as torchrun, accelerate and MPI start them: who prints, and who is gone."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ __all__ = [
 
 # Commands whose work the processes share; others are done by the first alone.
 SHARED = ("train", "likelihood")
-# As Accelerate reads them.
+# Environment variables that Accelerate reads.
 _RANK = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _SIZE = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
@@ -54,7 +54,7 @@ def wait_for_first(status: int) -> NoReturn:
 
 
 def lost(error: BaseException) -> str | None:
-    """What to say of an error of communication: which process is gone.
+    """The message about an error of communication: which process is gone.
 
     Returns:
         None for another error, or if there is one process. An empty text in all processes but one of those left.

@@ -1,7 +1,7 @@
-"""What a command takes: its settings, and in its groups the arguments of what they name; anything else is refused.
+"""Settings of a command and arguments of its groups; anything else is rejected.
 
-Hydra takes any key that is added with `+`, and any key of a configuration file. A key that nothing reads would leave a
-figure that is not of what was asked for.
+Hydra takes any key that is added with `+`, and any key of a configuration file. A key that nothing reads would give the
+result of another configuration than the one that was asked for.
 """
 
 import copy
@@ -76,7 +76,7 @@ def with_own(own: DictConfig, group: str, config: DictConfig) -> DictConfig:
     """The run's own group, with the changes of this configuration.
 
     Raises:
-        UsageError: the run has no such group.
+        UsageError: The run has no such group.
     """
     if own.get(group) is None:
         raise UsageError(f"the run has no {group} to change: choose one by {group}=NAME")
@@ -86,15 +86,15 @@ def with_own(own: DictConfig, group: str, config: DictConfig) -> DictConfig:
 def apply_changes(own: DictConfig, config: DictConfig, overrides: Sequence[Override]) -> None:
     """Bring overrides into the configuration of a run that is continued.
 
-    How long to train and what to do afterwards may change, not what is trained.
+    The length of training and what follows it may change, but not what is trained.
 
     Args:
-        own: the configuration of the run; changed in place.
-        config: the composed configuration, with whole groups that are chosen anew.
-        overrides: of the command line.
+        own: The configuration of the run; changed in place.
+        config: The composed configuration, with whole groups that are chosen anew.
+        overrides: Overrides of the command line.
 
     Raises:
-        UsageError: an override of something else.
+        UsageError: An override of something else.
     """
     settings, _ = declared("train")
     for override in overrides:
@@ -120,7 +120,7 @@ def apply_changes(own: DictConfig, config: DictConfig, overrides: Sequence[Overr
 
 
 def is_path(key: str) -> bool:
-    """Whether the values of a key, dotted, are files or folders."""
+    """True if the values of a dotted key are files or folders."""
     return key.rpartition(".")[2] in _PATHS
 
 
@@ -128,7 +128,7 @@ def with_home(key: str, text: str) -> str:
     """A path with `~` or `~user` at its beginning replaced.
 
     Raises:
-        UsageError: an empty path, or no such user; naming the key.
+        UsageError: An empty path, or no such user; naming the key.
     """
     if not text.strip():
         raise UsageError(f"{key} is empty, expected a path: is the variable that it comes from set?")
@@ -142,7 +142,7 @@ def settle_paths(node: Any, prefix: str = "", within: bool = False) -> None:
     """Replace `~` in paths of a configuration, in place, from wherever they come.
 
     Raises:
-        UsageError: an empty path, as one made of a variable that is not set.
+        UsageError: An empty path, as one made of a variable that is not set.
     """
     if isinstance(node, DictConfig):
         keys: Iterable[Any] = list(node)
@@ -167,17 +167,17 @@ def settle_paths(node: Any, prefix: str = "", within: bool = False) -> None:
 
 
 def check_settings(command: str, config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Refuse what nothing reads, and values of another type than what reads them takes.
+    """Reject keys that nothing reads, and values of the wrong type.
 
     Nothing is imported for it that takes long: what is in the groups is compared with the source of what they name.
 
     Args:
-        command: the command.
-        config: its composed configuration.
-        overrides: of the command line.
+        command: Name of the command.
+        config: Its composed configuration.
+        overrides: Overrides of the command line.
 
     Raises:
-        UsageError: naming the key, the nearest that is read, or the expected type.
+        UsageError: The message names the key, the nearest that is read, or the expected type.
     """
     settle_paths(config)
     _check_logger(config, overrides)
@@ -220,15 +220,15 @@ def _elsewhere(group: str, node: Any) -> str:
 
 
 def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Refuse targets that are not allowed and arguments that they do not take, by importing what is named.
+    """Reject targets that are not allowed and arguments that they do not take, by importing them.
 
     Args:
-        command: the command.
-        config: its composed configuration, for which `check_settings` has nothing to say.
-        overrides: of the command line.
+        command: Name of the command.
+        config: Its composed configuration, for which `check_settings` has nothing to say.
+        overrides: Overrides of the command line.
 
     Raises:
-        UsageError: naming the target, or the key with what is expected.
+        UsageError: The message names the target, or the key with what is expected.
     """
     from scoresde.config.targets import check_arguments
     from scoresde.config.trust import allowed
@@ -371,7 +371,7 @@ def _of_run(command: str, config: DictConfig, overrides: Sequence[Override]) -> 
     except ConfigError as error:
         raise UsageError(str(error)) from error
     if continued:
-        # What another version wrote is not the user's mistake.
+        # A key that another version wrote is not the user's mistake.
         for key in set(own.get("evaluation", {})) - set(_evaluation()):
             del own.evaluation[key]
         apply_changes(own, config, overrides)

@@ -1,4 +1,4 @@
-"""Values and spaces of sweeps: refused where the sweeper would ignore a part of them, or take it otherwise.
+"""Values and spaces of sweeps, rejected where the sweeper would ignore a part of them or read it differently.
 
 Hydra's grid takes values; Optuna's sweeper takes values, ranges and intervals, ignores tags but for `log` on intervals,
 and includes both ends of a range.
@@ -21,7 +21,7 @@ MOST_JOBS = 10_000
 
 
 def is_optuna(overrides: Sequence[Override]) -> bool:
-    """Whether the sweeper that is chosen is Optuna's."""
+    """True if the chosen sweeper is Optuna's."""
     return _chosen(overrides, "hydra/sweeper", "basic") == "optuna"
 
 
@@ -39,16 +39,16 @@ def _chosen(overrides: Sequence[Override], key: str, default: str) -> str:
 
 
 def check_spaces(overrides: Sequence[Override]) -> list[str]:
-    """Refuse spaces and settings of a sweeper that it would not follow.
+    """Reject spaces and settings that the sweeper would not follow.
 
     Args:
-        overrides: those of a sweep.
+        overrides: Overrides of a sweep.
 
     Returns:
-        What to tell of a space that Optuna takes otherwise than a grid sweep does, a line each.
+        Notes on spaces that Optuna reads differently from a grid sweep, one line each.
 
     Raises:
-        UsageError: saying what to write.
+        UsageError: The message says what to write.
     """
     optuna = is_optuna(overrides)
     _check_sweeper(overrides, optuna)
@@ -136,17 +136,17 @@ def _check_length(override: Override) -> None:
 
 
 def check_parameters(overrides: Sequence[Override], override: Override) -> list[str]:
-    """Refuse a space that Optuna's sweeper would not follow.
+    """Reject a space that Optuna's sweeper would not follow.
 
     Args:
-        overrides: those of the sweep, for its sampler.
-        override: the one with the space.
+        overrides: Overrides of the sweep, among them those of its sampler.
+        override: Override with the space.
 
     Returns:
         What to tell of it.
 
     Raises:
-        UsageError: saying what to write.
+        UsageError: The message says what to write.
     """
     value, key, text = override.value(), override.key_or_group, override.input_line
     grid = _chosen(overrides, "hydra/sweeper/sampler", "tpe") == "grid"
@@ -210,7 +210,7 @@ def _check_range(override: Override, value: RangeSweep, grid: bool) -> list[str]
 
 
 def integers(message: str, overrides: Sequence[Override]) -> str:
-    """How to search integers, if a message is about an interval of other numbers in their place."""
+    """A hint on searching integers, for a message about an interval of real numbers in their place."""
     if "an integer" not in message and "a whole number" not in message:
         return ""
     for override in overrides:

@@ -1,4 +1,4 @@
-"""Standard streams that the work does not depend on: what nobody can receive any more is dropped, quietly.
+"""Standard streams that the work does not depend on: output that nobody can receive is dropped silently.
 
 A reader that has seen enough (`| head`), a terminal that is gone, a closed descriptor or a full disk behind a
 redirected log then ends no training, whoever writes: `print`, a progress bar, a logger, a library.
@@ -79,7 +79,7 @@ def end_of_output() -> None:
     """To be called by commands that do nothing but print.
 
     Raises:
-        SystemExit: with status 1, after a line that says why the output is not complete; a reader that has seen enough
+        SystemExit: With status 1, after a line that says why the output is not complete; a reader that has seen enough
             does not make it so.
     """
     sys.stdout.flush()

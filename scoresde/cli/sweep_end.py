@@ -1,4 +1,4 @@
-"""The end of a sweep: what became of its jobs, in a table and in their records."""
+"""The end of a sweep: the outcome of its jobs, in a table and in their records."""
 
 import itertools
 import os
@@ -23,11 +23,11 @@ def conclude(
     """Say how the jobs of a sweep ended.
 
     Args:
-        sweep: its directory.
-        status: with which the launcher ended.
-        asked: number of jobs that were asked for, where it is known.
-        hint: what to say if they are not all finished.
-        deaths: the numbers of processes that have ended, in their order.
+        sweep: Directory of the sweep.
+        status: Exit status of the launcher.
+        asked: Number of jobs that were asked for, None if unknown.
+        hint: Line to print if not all jobs are finished.
+        deaths: Process IDs of processes that have ended, in the order in which they did.
 
     Returns:
         The status to exit with: 0 if every job is finished.
@@ -80,7 +80,7 @@ def _print_best(results: Path) -> None:
 
 
 def _close(sweep: Path, jobs: Sequence[dict[str, Any]], status: int, deaths: Sequence[set[int]]) -> None:
-    """Bring records, and their files, up to date of jobs that could not do so, now that the launcher has ended."""
+    """Bring the records of jobs that could not do so up to date, now that the launcher has ended."""
     from scoresde.config.jobs import has_ended
 
     running = [job for job in jobs if job["status"] == "running"]
@@ -121,8 +121,8 @@ def unfinished(sweep: Path, jobs: Sequence[dict[str, Any]] | None = None) -> lis
     """Lines about jobs without a result: one for each that failed, and one for all others of a kind.
 
     Args:
-        sweep: its directory.
-        jobs: their records; as they are now if not given.
+        sweep: Directory of the sweep.
+        jobs: Records of the jobs; read from the directory if not given.
     """
     from scoresde.config.jobs import settled
 
@@ -150,7 +150,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _report(sweep: Path, jobs: Sequence[dict[str, Any]]) -> None:
-    """A page about the runs of a sweep, if it has trained any."""
+    """Write a page about the runs of a sweep, if it has trained any."""
     if any(job["unit"] and job["status"] in ("finished", "skipped") for job in jobs):
         from scoresde.report import write_report
 

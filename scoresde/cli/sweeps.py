@@ -35,7 +35,7 @@ def check_extras(line: CommandLine) -> None:
     """Reject a launcher or sweeper of Hydra whose package is not installed.
 
     Raises:
-        UsageError: saying what to install, or the nearest name that exists.
+        UsageError: The message says what to install, or the nearest name that exists.
     """
     for argument in line.texts:
         key, _, name = argument.lstrip("+").partition("=")
@@ -102,7 +102,7 @@ def make_directory(line: CommandLine) -> tuple[CommandLine, Path, FileLock]:
         The line with the directory in it, the directory, and its lock, which the caller releases.
 
     Raises:
-        UsageError: a directory whose name is not plain, or that another sweep is using.
+        UsageError: A directory whose name is not plain, or that another sweep is using.
     """
     given = line.value("hydra.sweep.dir")
     if given is not None:
@@ -111,7 +111,7 @@ def make_directory(line: CommandLine) -> tuple[CommandLine, Path, FileLock]:
             raise UsageError(f"hydra.sweep.dir is {given}, expected a plain path")
         directory.mkdir(parents=True, exist_ok=True)
         lock = _lock(directory)
-        # Of an earlier sweep; whatever else lies there is not the sweep's to remove.
+        # Files of an earlier sweep; anything else there is not the sweep's to remove.
         for file in (directory / "jobs").glob("*"):
             if re.fullmatch(r"\d{3,}\.(json|log)", file.name):
                 file.unlink()

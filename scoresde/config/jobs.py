@@ -15,7 +15,7 @@ def this_process() -> dict[str, Any]:
 
 
 def has_ended(process: Any) -> bool | None:
-    """Whether a process that `this_process` described has ended; None if that cannot be seen from here."""
+    """True if a process described by `this_process` has ended; None if that cannot be determined here."""
     import psutil
 
     if not isinstance(process, dict) or process.get("host") != socket.gethostname():

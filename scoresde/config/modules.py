@@ -49,9 +49,9 @@ def find_in(folder: str | Path, allow: Iterable[str], first: bool = True) -> Non
     """Let the modules of these names be imported from a folder, in which no others are looked for.
 
     Args:
-        folder: where they are; taken as it is now, whatever the current folder is later.
-        allow: packages that the user trusts; of `a.b` the package is `a`.
-        first: before the folders that are known for these names, or after them.
+        folder: Folder with the modules; made absolute now.
+        allow: Packages that the user trusts; of `a.b` the package is `a`.
+        first: True to look there before the folders already known for these names, False for after.
     """
     if _finder not in sys.meta_path:
         sys.meta_path.append(_finder)

@@ -72,7 +72,7 @@ def _find_target(target: Any, allow: Sequence[str]) -> Any:
     """The class or function of a name.
 
     Raises:
-        ConfigError: outside the allow-list and the packages of `allow`, in one of these but from elsewhere, or not
+        ConfigError: Outside the allow-list and the packages of `allow`, in one of these but from elsewhere, or not
             there.
     """
     refusal = ConfigError(
@@ -106,7 +106,7 @@ def _proposed(target: Any) -> str:
 
 
 def _look_up(target: str, package: str, refusal: ConfigError) -> Any:
-    """What a name stands for: its parts are modules of the package, then a class or function, or one of a class.
+    """The object of a dotted name: its parts are modules of the package, then a class or function, or one of a class.
 
     A module outside the package is not gone through, so that none of its attributes can be named.
     """
@@ -133,7 +133,7 @@ def _look_up(target: str, package: str, refusal: ConfigError) -> Any:
 
 
 def _hands_on(module: ModuleType, name: str) -> bool:
-    """Whether a module of this package has a public name, which it may import only when asked for it."""
+    """True if a module of this package has a public name, which it may import lazily."""
     return _within(module.__name__, ["scoresde"]) and name in getattr(module, "__all__", ())
 
 
@@ -165,11 +165,11 @@ def check_targets(node: Any, allow: Sequence[str] = ()) -> None:
     """Refuse any `_target_` in plain containers that is not in the allow-list.
 
     Args:
-        node: dicts and lists.
-        allow: further packages, trusted by the user.
+        node: Dicts and lists.
+        allow: Further packages, trusted by the user.
 
     Raises:
-        ConfigError: naming the target, or a special key with a value that it does not take.
+        ConfigError: The message names the target, or a special key with a value that it does not take.
     """
     if isinstance(node, dict):
         for key, value in node.items():
@@ -188,20 +188,20 @@ def check_arguments(node: Any, key: str, allow: Sequence[str] = (), given: Seque
     """Refuse targets that are not allowed, and arguments that they do not take.
 
     Args:
-        node: plain containers.
-        key: dotted name of the node.
-        allow: further packages, trusted by the user.
-        given: parameters of the node's own target that the program adds; None if they are not known.
+        node: Plain containers.
+        key: Dotted name of the node.
+        allow: Further packages, trusted by the user.
+        given: Parameters of the node's own target that the program adds; None if they are not known.
 
     Raises:
-        ConfigError: naming the target, or the key with what is expected.
+        ConfigError: The message names the target, or the key with what is expected.
     """
     check_targets(node, allow)
     for problem in problems(node, key, lambda target: _find_target(target, allow), given):
         raise ConfigError(problem)
 
 
-# Of Hydra's keys: by position, a partial, arguments built or left as they are, containers always plain.
+# Types of Hydra's special keys: by position, partial, recursive, conversion of containers.
 _SPECIAL = {"_target_": str, "_args_": list, "_partial_": bool, "_recursive_": bool, "_convert_": str}
 
 
@@ -223,7 +223,7 @@ def check_plain(node: Any, file: Any) -> None:
     opens it.
 
     Raises:
-        ConfigError: naming `file`.
+        ConfigError: The message names `file`.
     """
     for value in _leaves(node):
         if isinstance(value, str) and "${" in value:
@@ -234,12 +234,12 @@ def check_local(node: Any, file: Any, allow: Sequence[str] = ()) -> None:
     """Refuse addresses of other machines in the data of a run directory: nothing is fetched because a file says so.
 
     Args:
-        node: the configuration of the data.
-        file: its file, for the message.
-        allow: what such addresses may begin with; from the user.
+        node: The configuration of the data.
+        file: Its file, for the message.
+        allow: What such addresses may begin with; from the user.
 
     Raises:
-        ConfigError: naming the address.
+        ConfigError: The message names the address.
     """
     for value in _leaves(node):
         if not isinstance(value, str) or not ("://" in value or "::" in value or value.startswith(("\\\\", "//"))):
@@ -283,7 +283,7 @@ def instantiate(config: DictConfig, key: str, allow: Sequence[str] = (), **argum
     As Hydra's `instantiate` with plain containers, and with its `_args_`, `_partial_` and `_recursive_`.
 
     Raises:
-        ConfigError: no such key, a `_target_` outside the allow-list, or arguments that its class does not take.
+        ConfigError: No such key, a `_target_` outside the allow-list, or arguments that its class does not take.
     """
     node = OmegaConf.select(config, key)
     if node is None:

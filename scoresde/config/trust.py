@@ -35,8 +35,8 @@ class Trust:
     """Packages, addresses and folders that the user has allowed.
 
     Attributes:
-        allow: packages that may be named, and beginnings of addresses of data.
-        folders: where top-level modules lie that are not installed.
+        allow: Packages that may be named, and beginnings of addresses of data.
+        folders: Folders of top-level modules that are not installed.
     """
 
     allow: tuple[str, ...] = ()
@@ -95,12 +95,12 @@ def allowed(run: Path, given: Sequence[str], needed: Sequence[str] = ()) -> tupl
     The modules are found from now on where they lay then, those that are given now in the current folder first.
 
     Args:
-        run: the directory.
-        given: packages and addresses that the user allows now.
-        needed: top-level modules that the configuration names.
+        run: Directory of the run.
+        given: Packages and addresses that the user allows now.
+        needed: Top-level modules that the configuration names.
 
     Raises:
-        ConfigError: a module that is needed lies there no more, or one of another folder has its name.
+        ConfigError: A module that is needed lies there no more, or one of another folder has its name.
     """
     find_in(from_start("."), given)
     trust = kept(run) or Trust()
@@ -133,7 +133,7 @@ def _key(make: bool) -> bytes:
     """The user's secret key.
 
     Raises:
-        OSError: there is none and it cannot be made, or it is not for the user's eyes alone.
+        OSError: There is none and it cannot be made, or it is not for the user's eyes alone.
     """
     state = os.environ.get("XDG_STATE_HOME", "")
     try:

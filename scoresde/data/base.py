@@ -1,4 +1,4 @@
-"""What a data set is: raw training and test values, their labels, and the transform into model space."""
+"""A data set: raw training and test values, their labels, and the transform into model space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -245,7 +245,7 @@ def split_indices(
             "give a fraction between 0 and 1, or a count below the number of samples"
         )
     if stratify is None:
-        # What `train_test_split` does, without the two seconds that it takes to import.
+        # The same as `train_test_split`, without the two seconds that it takes to import.
         order = np.random.RandomState(seed).permutation(n)
         return torch.from_numpy(order[count:]), torch.from_numpy(order[:count])
     from sklearn.model_selection import train_test_split

@@ -25,7 +25,7 @@ CLASS_SUFFIX = ".cls"
 
 
 def common_depth(files: Sequence[PurePosixPath]) -> int:
-    """How many folders all files have in common at the beginning of their paths."""
+    """Number of leading folders that the paths of all files share."""
     folders = [file.parts[:-1] for file in (min(files), max(files))]
     return next((i for i, (a, b) in enumerate(zip(*folders, strict=False)) if a != b), min(map(len, folders)))
 

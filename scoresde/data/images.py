@@ -73,7 +73,7 @@ def open_image(source: Path | IO[bytes], suffix: str = "") -> "Image":
 
 @dataclass(frozen=True)
 class Reading:
-    """How pictures are read.
+    """Options for reading images.
 
     Args:
         size: Side of the result, or height and width. None keeps the pictures as they are, and they must then agree
@@ -233,7 +233,7 @@ def _read(name: str, opener: Callable[[], "Image"], reading: Reading, notes: Cou
 
 
 def _cut_to_8_bits(opened: "Image") -> bool:
-    """Whether the file has 16 bits a channel in colour, which Pillow reads with 8."""
+    """True if the file has 16 bits per channel in colour, of which Pillow reads 8."""
     tiles = getattr(opened, "tile", [])
     return any(";16" in str(tile[3]) for tile in tiles) and not opened.mode.startswith("I")
 

@@ -1,4 +1,4 @@
-"""What a run keeps of its data, so that it can be used without them."""
+"""Facts about a run's data that it stores, so that it can be used without them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -103,7 +103,7 @@ def channels_first(x: np.ndarray, channels_last: bool | None, pictures: bool, wh
 
 
 def _is_last(shape: tuple[int, ...], where: str) -> bool:
-    """Whether the last axis of `(N, a, b, c)` must be that of channels.
+    """True if the last axis of `(N, a, b, c)` must be that of channels.
 
     An axis of channels has at most four entries, or is the one beside a square picture. Where that fits the last
     axis alone, the picture must be twice as long and wide at least as there are channels, to be sure.

@@ -103,7 +103,7 @@ def _read(path: str, separator: str | None, argument: str) -> "DataFrame":
         if parquet:
             from pyarrow import parquet as pq
 
-            # What columns take unpacked, as the file itself says.
+            # Unpacked size of the columns, as the file declares it.
             meta = pq.ParquetFile(file).metadata
             check_memory(sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)), path)
             frame = pd.read_parquet(file)

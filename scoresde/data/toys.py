@@ -40,7 +40,7 @@ def eight_gaussians_mixture(std: float = 0.05) -> tuple[Tensor, Tensor, Tensor]:
     Component k sits at angle kπ/4 on the unit circle.
 
     Raises:
-        ValueError: std not positive.
+        ValueError: `std` is not positive.
     """
     angles = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
     return _equal_mixture(torch.stack([angles.cos(), angles.sin()], dim=1), std)
@@ -53,7 +53,7 @@ def grid_gaussians_mixture(std: float = 0.05) -> tuple[Tensor, Tensor, Tensor]:
     Component 5i + j sits at (-1 + i/2, -1 + j/2).
 
     Raises:
-        ValueError: std not positive.
+        ValueError: `std` is not positive.
     """
     ticks = torch.linspace(-1, 1, 5, dtype=torch.float64)
     return _equal_mixture(torch.cartesian_prod(ticks, ticks), std)

@@ -27,7 +27,7 @@ __all__ = ["Affine", "Discrete", "Identity", "Standardisation", "Standardise", "
 Standardisation = Literal["auto", "none", "all", "channel", "value"]
 """What has a mean and a standard deviation of its own: see `continuous`."""
 
-# Of data that are worked on at once: 128 MiB in float64.
+# Elements processed at once: 128 MiB in float64.
 _VALUES = 2**24
 # Root mean squares, and parts of 1, beyond which so many values are not standardised data, it seems.
 _FAR, _SEVERAL = 20.0, 16
@@ -445,14 +445,14 @@ def continuous(raw: Tensor, standardise: Standardisation = "auto") -> Transform:
 
 
 def _not_finite(raw: Tensor) -> int:
-    """How many values are NaN or infinite, without a copy of data that may be on disk."""
+    """Number of values that are NaN or infinite, without a copy of data that may be on disk."""
     parts = raw.split(max(1, _VALUES // max(1, raw[:1].numel()))) if raw.ndim else (raw,)
     finite = (part.isfinite() for part in parts)
     return sum(0 if bool(part.all()) else int((~part).sum()) for part in finite)
 
 
 def _channels_differ(mean: Tensor, std: Tensor) -> bool:
-    """Whether the channels of these moments are too unlike for one mean and standard deviation."""
+    """True if the moments of channels differ too much for one mean and standard deviation."""
     varying = std[std > 0]
     if len(varying) == 0:
         return False

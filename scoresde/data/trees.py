@@ -55,7 +55,7 @@ class Tree(ABC):
         return 0
 
     def inside(self, file: PurePosixPath) -> bool:
-        """Whether a file really lies in this place, and is no link to another."""
+        """True if a file really lies in this place and is no link to another."""
         return True
 
     def where(self, file: PurePosixPath) -> str:

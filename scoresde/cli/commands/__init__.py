@@ -1,4 +1,4 @@
-"""What each command does with its configuration."""
+"""The commands as functions of their configuration."""
 
 from collections.abc import Callable
 

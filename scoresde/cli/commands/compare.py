@@ -12,7 +12,7 @@ from scoresde.cli.console import print_table
 __all__ = ["compare_command"]
 
 
-_FEW = 24  # lines of a table that is read as a whole
+_FEW = 24  # rows of a table that still reads as a whole
 
 
 def compare_command(config: DictConfig) -> None:

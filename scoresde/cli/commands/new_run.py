@@ -21,7 +21,7 @@ __all__ = ["run_to_train"]
 
 
 def run_to_train(config: DictConfig) -> tuple[Any, list[Path], Any]:
-    """The run to start or to go on with, the folders made for it, and its data if loaded to choose the network."""
+    """The run to start or resume, the folders made for it, and its data if they were loaded to choose the network."""
     from scoresde.runs.directory import Run, check_name, config_hash
 
     allow = list(config.allow)
@@ -40,7 +40,7 @@ def run_to_train(config: DictConfig) -> tuple[Any, list[Path], Any]:
     name = str(config.name or f"{_choices()}-{identity}")
     check_name(name)
     if started_again() or (in_sweep() if config.resume is None else config.resume):
-        # Whatever the choices are called that lead to the same configuration.
+        # The same configuration may have been reached by other choices.
         named = runs.glob(f"{name}*" if config.name else f"*-{identity}*")
         same = [d for d in sorted(named, key=_place) if (d / "config.yaml").is_file()]
         same = [d for d in same if config_hash(Run.open(d, allow).config) == identity]
@@ -51,7 +51,7 @@ def run_to_train(config: DictConfig) -> tuple[Any, list[Path], Any]:
 
 
 def fill_evaluation(config: DictConfig) -> None:
-    """Add the options that the configuration of an older version has not."""
+    """Add options that the configuration of an older version lacks."""
     if "evaluation" in config:
         for key, value in OmegaConf.load(conf_dir() / "evaluation" / "default.yaml").items():
             if key not in config.evaluation:
@@ -62,7 +62,7 @@ _known_shapes: dict[str, tuple[tuple[int, ...], str]] = {}  # and names of data;
 
 
 def _fit_network(body: DictConfig, run: Any) -> Any:
-    """Settle the default network of a new run; returns its data if they had to be loaded for that."""
+    """Settle the default network of a new run; returns its data if they had to be loaded."""
     key, data = OmegaConf.to_yaml(body.data, sort_keys=True), None
     if key not in _known_shapes:
         data = run.data()

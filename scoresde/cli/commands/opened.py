@@ -47,7 +47,7 @@ def data_of(run: Any) -> Any:
 
 
 def data_or_info(run: Any) -> Any:
-    """The facts that the run keeps of its data, which are enough to draw samples; an older run's data are loaded."""
+    """Facts about the data that the run stores, which are enough to draw samples; an older run loads its data."""
     from scoresde.training.environment import limit_threads
 
     info = run.info()
@@ -58,7 +58,7 @@ def data_or_info(run: Any) -> Any:
 
 
 def data_to_show(run: Any) -> Any:
-    """The same, with points in the plane loaded where they are there: pictures show them beside samples."""
+    """The same, but points in the plane are loaded if available, since figures show them beside samples."""
     info = data_or_info(run)
     if info.shape != (2,):
         return info
@@ -68,9 +68,9 @@ def data_to_show(run: Any) -> Any:
 
 
 def data_for(run: Any, model: Any, config: DictConfig, needs_own: bool) -> tuple[Any, str | None]:
-    """The run's data, or those that are given in place of its test data, and where the latter are from.
+    """The run's data, or data given in place of its test data, and the source of the latter.
 
-    With those the run's own data are loaded only if the command `needs_own`.
+    With given data, the run's own are loaded only if the command `needs_own`.
     """
     from scoresde.data import DataInfo
     from scoresde.runs.given import given_data
@@ -100,7 +100,7 @@ def sampler_of(run: Any, config: DictConfig) -> Any:
     if HydraConfig.get().runtime.choices.get("sampler") is None:
         config.sampler = with_own(run.config, "sampler", config)
     for part in ("solver", "grid"):
-        # A tuned file is the run's own if none is given.
+        # The run's own tuned file is the default.
         if OmegaConf.select(config, f"sampler.{part}.path", default=0) is None:
             OmegaConf.update(config, f"sampler.{part}.path", str(run.directory))
     return instantiate(config, "sampler", run.allow)
@@ -111,7 +111,7 @@ def in_sweep() -> bool:
 
 
 def chosen_name(keys: tuple[str, ...]) -> str:
-    """What was chosen of these groups and keys on the command line, as part of a file's name."""
+    """Choices of these groups and keys on the command line, as part of a file's name."""
     parts: list[str] = []
     for override in parse_overrides(HydraConfig.get().overrides.task):
         key, value = str(override.key_or_group), str(override.input_line).partition("=")[2]

@@ -17,7 +17,7 @@ def sample_command(config: DictConfig) -> None:
     sampler, model, data = sampler_of(run, config), model_of(run, config), data_to_show(run)
     name = str(config.name or "")
     if not name:
-        # Those of other weights, say, keep theirs.
+        # Samples of other weights, for example, keep that name.
         label = label_index(model, config.label, data.class_names)
         name, settings = _sample_name(config), sample_settings(run, sampler, config.n, config.seed, label)
         known = saved_samples(run.directory / "samples" / f"{name}.npz")
@@ -43,5 +43,5 @@ def sample_command(config: DictConfig) -> None:
 
 
 def _sample_name(config: DictConfig) -> str:
-    """n and the seed, after the label and what was chosen of the sampler: no job of a sweep writes another's file."""
+    """File name from sampler, label, n and seed, so that no job of a sweep writes another's file."""
     return "-".join(filter(None, (chosen_name(("sampler", "label")), f"n{config.n}", f"seed{config.seed}")))

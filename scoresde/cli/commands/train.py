@@ -75,7 +75,7 @@ def _names_run() -> bool:
 
 
 def _asks_for_more(run: Any) -> bool:
-    """Whether a finished run was named with more steps, or with figures or a logger that it does not have."""
+    """True if a finished run was named with more steps, or with figures or a logger that it does not have."""
     if not _names_run():
         return False
     before = type(run).open(run.directory, run.allow).config
@@ -86,7 +86,7 @@ def _asks_for_more(run: Any) -> bool:
 
 
 def _name_group(config: DictConfig) -> None:
-    """The runs of a sweep are a group, for a logger that knows of groups."""
+    """Put the runs of a sweep in one group, for loggers that have groups."""
     for node in (OmegaConf.select(config, key) for key in _logger_keys(config)) if in_sweep() else ():
         if "group" in node and node.group is None:
             node.group = Path(HydraConfig.get().sweep.dir).name
@@ -104,10 +104,10 @@ def _logger_keys(config: DictConfig) -> list[str]:
 
 
 def _value(run: Any, metric: str) -> tuple[float | None, str]:
-    """What a sweeper optimises, lower being better for a likelihood, and its name.
+    """The value that a sweeper optimises, lower being better for a likelihood, and its name.
 
     Raises:
-        UsageError: no such metric.
+        UsageError: Unknown metric.
     """
     from scoresde.metrics.evaluate import METRICS
 
@@ -126,7 +126,7 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
 
 
 def _check_metric(config: DictConfig) -> None:
-    """Refuse to train for a sweeper that will be told nothing."""
+    """Reject training for a sweeper that would receive no value."""
     if HydraConfig.get().sweeper._target_.endswith("BasicSweeper"):
         return
     needed = "likelihood" if config.metric == "likelihood" else "samples"
