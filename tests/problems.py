@@ -1,7 +1,9 @@
 """Exact problems that tests share: SDEs, and data of which scores, densities and samples are known in closed form."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,18 @@ SDES: dict[str, SDE] = {
 
 # Orders, and tolerances that step sizes follow, are of SDEs without a kink at each entry of a table.
 SMOOTH = {name: sde for name, sde in SDES.items() if name != "ddpm"}
+
+
+def in_turn(*axes: Sequence[Any], sdes: Iterable[Any] = tuple(SMOOTH.values())) -> list[tuple[Any, ...]]:
+    """Every combination of values, each with one SDE in turn, so that every value of an axis meets several SDEs."""
+    sdes = tuple(sdes)
+    inner = math.prod(map(len, axes[1:]))
+    return [(*row, sdes[(i + i // inner) % len(sdes)]) for i, row in enumerate(itertools.product(*axes))]
+
+
+def short(value: Any) -> str:
+    """A short id for a parameter of a test."""
+    return type(value).__name__ if isinstance(value, SDE) else getattr(value, "__name__", str(value))
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -237,33 +237,6 @@ def test_discrete_error_is_honest(draws: int) -> None:
     assert (ratio < (2.0 if draws == 1 else 1.15)).all()
 
 
-@pytest.mark.parametrize("bound", [elbo, discrete_elbo])
-def test_a_sample_does_not_depend_on_its_batch(bound: Any) -> None:
-    model = correlated(VPSDE())
-    x = model.sample(6, model.sde.t_min, generator())
-    options = {"draws": 3, "seed": 5}
-    together = bound(model, x, **options)
-    for i in (0, 4):
-        alone = bound(model, x[i : i + 1], first=i, **options)
-        assert abs(float(alone.value - together.value[i])) < 1e-10
-        assert abs(float(alone.stderr - together.stderr[i])) < 1e-10
-    split = bound(model, x, batch_size=7, **options)
-    assert (split.value - together.value).abs().max() < 1e-10
-    other = bound(model, x, draws=3, seed=6)
-    assert (other.value - together.value).abs().min() > 1e-6
-
-
-@pytest.mark.parametrize("bound", [elbo, discrete_elbo])
-def test_conditions_go_with_their_samples(bound: Any) -> None:
-    model = Altered(correlated(VPSDE()), 1.0)
-    x = correlated(VPSDE()).sample(3, 1e-5, generator())
-    shift = torch.tensor([0.0, 0.5, 1.0], dtype=F64)
-    together = bound(model, x, draws=4, batch_size=5, shift=shift).value
-    for i in range(3):
-        alone = bound(model, x[i : i + 1], draws=4, first=i, shift=shift[i : i + 1]).value
-        assert abs(float(alone - together[i])) < 1e-10
-
-
 def test_float32_images_and_another_interval() -> None:
     sde = VPSDE()
     flat = correlated(sde, (4,))
@@ -275,15 +248,6 @@ def test_float32_images_and_another_interval() -> None:
     coarse = elbo(model.float(), x.float(), t_min=1e-3, t_max=0.9)
     assert coarse.value.dtype == F64
     assert (coarse.value - fine.value).abs().max() < 1e-3
-
-
-def test_mode_is_left_as_it_was_and_no_gradient() -> None:
-    model = Altered(correlated(VPSDE()), 1.0)
-    x = correlated(VPSDE()).sample(2, 1e-5, generator()).requires_grad_()
-    model.train()
-    out = elbo(model, x, draws=2)
-    assert model.training
-    assert not out.value.requires_grad
 
 
 def test_what_a_bound_says() -> None:

@@ -253,15 +253,6 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("solver", SETTINGS, ids=range(len(SETTINGS)))
-def test_a_sample_does_not_depend_on_its_batch(solver: Multistep, sde: SDE, planar: Mixture) -> None:
-    model = planar.model(sde)
-    sampler = Sampler(solver, KarrasGrid(8))
-    together = sampler(model, (6, 2), seed=4).x
-    apart = sampler(model, (6, 2), seed=4, batch_size=1).x
-    torch.testing.assert_close(together, apart, rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.parametrize("solver", SETTINGS, ids=range(len(SETTINGS)))
 @pytest.mark.parametrize("name", ["vp", "ve", "edm"])
 def test_float32_agrees_with_float64(solver: Multistep, name: str, planar: Mixture) -> None:
     model = planar.model(SDES[name])

@@ -22,7 +22,7 @@ from scoresde.sampling.stochasticity import Eta, Stochasticity
 from scoresde.score import ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.sde.coordinates import NoiseLevel, SignalLevel
-from tests.problems import Mixture, gaussian
+from tests.problems import Mixture, gaussian, in_turn, short
 
 F64 = torch.float64
 SCALES = [PowerScale(1.0), PowerScale(1.5), PowerScale(2.0), PowerScale(2.5), ERSDE1(), ERSDE4(), ERSDE5()]
@@ -200,8 +200,7 @@ def variance_error(solver: ERSDE, sde: SDE, times: Tensor, variance: float) -> f
     return float(end.square().sum()) / last - 1
 
 
-@pytest.mark.parametrize("scale", SCALES, ids=repr)
-@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize(("order", "scale", "sde"), in_turn([1, 3], SCALES), ids=short)
 def test_one_point_is_reproduced_exactly(sde: SDE, order: int, scale: NoiseScale) -> None:
     """Data at a point has a constant D: whatever the steps, the variance of the marginal is exact for every φ."""
     for steps in (1, 4):
@@ -238,17 +237,6 @@ def test_strong_order_one(planar: Mixture, scale: NoiseScale, order: int) -> Non
 
 
 # -- batches, dtypes, counts, mistakes ------------------------------------------------------------------
-
-
-def test_samples_do_not_depend_on_the_batch_and_float32_follows(planar: Mixture) -> None:
-    model, sampler = planar.model(VPSDE()), Sampler(ERSDE(), UniformLogSNR(12))
-    whole = sampler(model, (7, 2), seed=4)
-    parts = sampler(model, (7, 2), seed=4, batch_size=2)
-    torch.testing.assert_close(parts.x, whole.x, rtol=0, atol=1e-12)
-    assert parts.nfe == whole.nfe == 13
-    single = sampler(model, (7, 2), seed=4, dtype=torch.float32).x
-    assert single.dtype == torch.float32
-    torch.testing.assert_close(single.double(), whole.x, rtol=0, atol=5e-4)
 
 
 def test_bad_arguments() -> None:

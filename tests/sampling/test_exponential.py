@@ -17,7 +17,7 @@ from scoresde.sampling import Sampler, Solver, UniformLogSNR
 from scoresde.sampling.exponential import RES, SEEDS, DPMSolverSinglestep, ExponentialRungeKutta, ExponentialTableau
 from scoresde.score import GaussianMixtureScore, Prediction, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
-from tests.problems import gaussian
+from tests.problems import gaussian, in_turn, short
 
 F64 = torch.float64
 
@@ -324,9 +324,7 @@ def test_all_follow_one_path(tau: float) -> None:
         assert coarse / fine > 4**0.75
 
 
-@pytest.mark.parametrize("order", [1, 2, 3])
-@pytest.mark.parametrize("tau", [0.4, 1.0, 3.0])
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(("order", "tau", "steps", "sde"), in_turn([1, 2, 3], [0.4, 1.0, 3.0], [1, 3]), ids=short)
 def test_one_point_is_reproduced_exactly(sde: SDE, order: int, tau: float, steps: int) -> None:
     """Data at a point has a constant D: whatever the steps, the marginal N(α μ, σ²) is exact for every τ."""
     model = GaussianMixtureScore(torch.ones(1), torch.zeros(1, 1), torch.zeros(1), sde)
@@ -374,23 +372,6 @@ def test_the_third_stage_and_the_data_prediction_pay_on_short_grids() -> None:
 
 
 # -- batches, dtypes, counts, mistakes ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("solver", "each"),
-    [(DPMSolverSinglestep(3), 3), (RES(2), 2), (RES(3), 3), (SEEDS(1), 1), (SEEDS(2), 2), (SEEDS(3), 3)],
-    ids=repr,
-)
-def test_samples_do_not_depend_on_the_batch_and_float32_follows(solver: Solver, each: int) -> None:
-    model = model_of(VPSDE())
-    sampler = Sampler(solver, UniformLogSNR(12))
-    whole = sampler(model, (7, 2), seed=4)
-    parts = sampler(model, (7, 2), seed=4, batch_size=2)
-    torch.testing.assert_close(parts.x, whole.x, rtol=0, atol=1e-11)
-    assert parts.nfe == whole.nfe == 12 * each + 1
-    single = sampler(model, (7, 2), seed=4, dtype=torch.float32).x
-    assert single.dtype == torch.float32
-    torch.testing.assert_close(single.double(), whole.x, rtol=0, atol=5e-4)
 
 
 @pytest.mark.parametrize(

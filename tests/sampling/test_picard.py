@@ -17,7 +17,7 @@ from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
-from tests.problems import Mixture, gaussian
+from tests.problems import Mixture, gaussian, in_turn, short
 
 F64 = torch.float64
 ANCESTRAL = Multistep(1, coordinate=SignalLevel(), tau=Eta(1.0))
@@ -58,11 +58,11 @@ def draw(solver: Any, model: ScoreModel, steps: int, n: int = 5, **kwargs: Any) 
     return Sampler(solver, KarrasGrid(steps), denoise=False)(model, (n, 2), dtype=F64, **kwargs)
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-@pytest.mark.parametrize("splitting", [None, NoiseLevel()], ids=["angle", "noise"])
+@pytest.mark.parametrize(("name", "splitting", "sde"), in_turn(list(METHODS), [None, NoiseLevel()]), ids=short)
 def test_without_tolerance_it_is_the_sequential_method(
-    sde: SDE, planar: Mixture, method: Multistep, splitting: Coordinate | None
+    sde: SDE, planar: Mixture, name: str, splitting: Coordinate | None
 ) -> None:
+    method = METHODS[name]
     model, steps = planar.model(sde), 11
     wanted = draw(method, model, steps, trajectory=True).trajectory
     for window, tolerance in ((1, 1.0), (4, 0.0), (50, 1e-13)):

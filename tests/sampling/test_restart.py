@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.numerics.random import SampleNoise
 from scoresde.sampling.grids import ExplicitTimes, KarrasGrid, UniformLogSNR
 from scoresde.sampling.restart import Restart, RestartInterval
-from scoresde.sampling.runge_kutta import Euler, Heun
+from scoresde.sampling.runge_kutta import Heun
 from scoresde.sampling.sampler import Sampler
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.sde.coordinates import NoiseLevel
@@ -90,13 +90,6 @@ def test_restarts_contract_errors() -> None:
         (y,) = solver.solve(model, x, times, lambda *_: torch.zeros(1, 2, dtype=F64))
         wanted = 0.7 + 5.0 * ((0.3 + low**2) / (0.3 + high**2)) ** (repeats / 2)
         torch.testing.assert_close(y, torch.full((1, 2), wanted, dtype=F64), rtol=0, atol=1e-4)
-
-
-def test_a_sample_does_not_depend_on_its_batch(planar: Mixture) -> None:
-    sampler = Sampler(Restart([RestartInterval(0.05, 0.6, 3, 2)], Euler()), KarrasGrid(8))
-    model = planar.model(VPSDE())
-    whole = sampler(model, (6, 2), seed=4).x
-    torch.testing.assert_close(sampler(model, (6, 2), seed=4, batch_size=1).x, whole, rtol=0, atol=1e-12)
 
 
 def test_where_it_restarts(sde: SDE) -> None:

@@ -16,6 +16,7 @@ from scoresde.sampling.runge_kutta import TABLEAUS, Euler, ExplicitTableau, Heun
 from scoresde.score import GaussianMixtureScore, Prediction, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, FlowSDE
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
+from tests.problems import in_turn, short
 
 F64 = torch.float64
 COORDINATES = [Time(), NoiseLevel(), LogSNR(), SignalLevel(), Angle(0.8), Straight(0.8)]
@@ -77,9 +78,11 @@ def smooth_problem(kind: type[SDE]) -> tuple[ScoreModel, Tensor, Tensor]:
     return model, x, reference(model, x, *ends.tolist(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [VPSDE, EDMSDE, VESDE])
-@pytest.mark.parametrize("coordinate", COORDINATES, ids=lambda c: type(c).__name__)
-@pytest.mark.parametrize("name", list(TABLEAUS))
+@pytest.mark.parametrize(
+    ("name", "coordinate", "kind"),
+    in_turn(list(TABLEAUS), COORDINATES, sdes=(VPSDE, EDMSDE, VESDE)),
+    ids=short,
+)
 def test_order_in_every_coordinate(name: str, coordinate: Coordinate, kind: type[SDE]) -> None:
     model, x, truth = smooth_problem(kind)
     solver = RungeKutta(name, coordinate)
@@ -344,21 +347,6 @@ def test_every_method_runs_on_the_whole_interval(sde: SDE, name: str, coordinate
     out = Sampler(RungeKutta(name, coordinate), UniformLogSNR(12))(model_of(sde), (3, 2))
     assert out.nfe == 12 * len(TABLEAUS[name].nodes) + 1
     assert out.x.abs().max() < 30
-
-
-@pytest.mark.parametrize(
-    "solver", [RungeKutta("rk4", Angle()), Heun(NoiseLevel(), Churn(10.0, 0.05, 50.0, 1.003))], ids=["rk4", "churn"]
-)
-def test_samples_do_not_depend_on_the_batch_and_float32_follows(solver: Solver) -> None:
-    model = model_of(VPSDE())
-    sampler = Sampler(solver, UniformLogSNR(12))
-    whole = sampler(model, (7, 2), seed=4)
-    parts = sampler(model, (7, 2), seed=4, batch_size=2)
-    torch.testing.assert_close(parts.x, whole.x, rtol=0, atol=1e-11)
-    assert parts.nfe == whole.nfe
-    single = sampler(model, (7, 2), seed=4, dtype=torch.float32).x
-    assert single.dtype == torch.float32
-    torch.testing.assert_close(single.double(), whole.x, rtol=0, atol=2e-4)
 
 
 def test_a_deterministic_solver_draws_no_noise() -> None:
