@@ -19,7 +19,7 @@ from scoresde.report.numbers import (
     of_labels,
     text,
 )
-from scoresde.report.reading import Run
+from scoresde.report.reading import RunText
 from scoresde.report.sentence import dimensions
 from scoresde.report.tables import main_metric
 
@@ -69,7 +69,7 @@ class Column:
     hint: str = ""
 
 
-def data_set(run: Run) -> str:
+def data_set(run: RunText) -> str:
     """The data set of a run, so that two runs with the same one can be compared."""
     entries = {k: v for k, v in run.words.items() if k.split(".")[0] == "data" and k not in _SAME_DATA}
     name = str(entries.pop("data", "unknown data"))
@@ -77,7 +77,7 @@ def data_set(run: Run) -> str:
     return f"{name} ({rest})" if rest else name
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
+def differing(runs: Sequence[RunText]) -> list[str]:
     """The settings whose values are not the same in all runs, in the words of the command line.
 
     A setting that some runs lack because their choice at that place is another is no difference of its own, unless it
@@ -100,7 +100,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return [key for key in keys if differs(key)]
 
 
-def _is_choice(run: Run, place: str) -> bool:
+def _is_choice(run: RunText, place: str) -> bool:
     """Whether what stands at a place is a choice by name, and not a class of somebody's own."""
     own = str(run.config.get(f"{place}_target_", "")).rpartition(".")[2]
     return run.words.get(place[:-1], own) != own
@@ -117,7 +117,7 @@ def _exact(value: Any) -> str:
     return "" if value is _NONE else repr(value)
 
 
-def repeats(runs: Sequence[Run]) -> list[list[int]]:
+def repeats(runs: Sequence[RunText]) -> list[list[int]]:
     """Places of the runs that differ in their training seed alone; of those that share a seed, only the first."""
     groups: dict[str, dict[str, int]] = {}
     for place, run in enumerate(runs):
@@ -136,18 +136,18 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _value(run: Run, key: str) -> Any:
+def _value(run: RunText, key: str) -> Any:
     """A setting's value, also where it is the choice's own and so needs no word."""
     return run.words.get(key, run.config.get(key, _NONE))
 
 
-def _value_of(run: Run, key: str) -> str:
+def _value_of(run: RunText, key: str) -> str:
     """A setting's value as text; of a class its own name."""
     value = _plain(_value(run, key))
     return value.rpartition(".")[2] if key.endswith("_target_") else value
 
 
-def label(run: Run, keys: Sequence[str]) -> str:
+def label(run: RunText, keys: Sequence[str]) -> str:
     """The run by what sets it apart, if that is short, else by its name."""
     parts = [f"{_short(key, keys)}={_value_of(run, key)}" for key in keys if _value(run, key) is not _NONE]
     made = ", ".join(parts)
@@ -162,10 +162,10 @@ def _short(key: str, keys: Sequence[str]) -> str:
     return last if len(same) == 1 else full
 
 
-def setting(runs: Sequence[Run], key: str, keys: Sequence[str]) -> Column:
+def setting(runs: Sequence[RunText], key: str, keys: Sequence[str]) -> Column:
     """The column of one of the settings, `keys`."""
 
-    def cell(run: Run) -> Cell:
+    def cell(run: RunText) -> Cell:
         if _value(run, key) is _NONE:
             return Cell("–", None)
         shown, number = _value_of(run, key), number_of(run, key)
@@ -174,7 +174,7 @@ def setting(runs: Sequence[Run], key: str, keys: Sequence[str]) -> Column:
     return Column(_short(key, keys), [cell(run) for run in runs], key)
 
 
-def number_of(run: Run, key: str) -> float | None:
+def number_of(run: RunText, key: str) -> float | None:
     """A setting's value as a number, if it is one: YAML 1.1 takes 1e-5 for text, and truth values are none."""
     try:
         number = float(_value_of(run, key))
@@ -199,20 +199,20 @@ class Measure:
 
     title: str
     hint: str
-    read: Callable[[Run], Value | None]
+    read: Callable[[RunText], Value | None]
     show: Callable[[Value], str]
     better: int = 0
-    reference: Callable[[Run], Value | None] = lambda run: None
+    reference: Callable[[RunText], Value | None] = lambda run: None
     metric: str = ""
 
-    def mean(self, runs: Sequence[Run]) -> Value | None:
+    def mean(self, runs: Sequence[RunText]) -> Value | None:
         """The mean over repeats, with their scatter as its error; None if no run has a value."""
         values = [value for value in map(self.read, runs) if value is not None]
         return combine(values) if values else None
 
 
 def measured(
-    measures: Sequence[Measure], runs: Sequence[Run], groups: Sequence[Sequence[int]], mark: bool = False
+    measures: Sequence[Measure], runs: Sequence[RunText], groups: Sequence[Sequence[int]], mark: bool = False
 ) -> list[Column]:
     """The columns of what was measured, for groups of runs: their means with errors, the best marked.
 
@@ -276,11 +276,11 @@ def _count(value: Value) -> str:
     return text(int(value.value)) if whole else _shown(value)
 
 
-def measures(runs: Sequence[Run]) -> list[Measure]:
+def measures(runs: Sequence[RunText]) -> list[Measure]:
     """All that these runs have values of: first what they are judged by, as `main_measures` has it."""
 
-    def entry(*path: str, error: str = "") -> Callable[[Run], Value | None]:
-        def read(run: Run) -> Value | None:
+    def entry(*path: str, error: str = "") -> Callable[[RunText], Value | None]:
+        def read(run: RunText) -> Value | None:
             found: Any = run.summary
             for part in path[:-1]:
                 found = as_dict(found).get(part)
@@ -307,7 +307,7 @@ def measures(runs: Sequence[Run]) -> list[Measure]:
     return main + [measure for measure in known if measure not in main]
 
 
-def main_measures(measures: Sequence[Measure], runs: Sequence[Run]) -> list[Measure]:
+def main_measures(measures: Sequence[Measure], runs: Sequence[RunText]) -> list[Measure]:
     """The measures that runs are judged by: the held-out likelihood, and the main metric of samples."""
     metrics = [measure.metric for measure in measures if measure.metric]
     quality = main_metric(metrics, dimensions(runs[0])) if metrics else None
@@ -318,8 +318,8 @@ def main_measures(measures: Sequence[Measure], runs: Sequence[Run]) -> list[Meas
 def _likelihoods(conditional: bool, in_bits: bool) -> list[Measure]:
     """The measures of held-out likelihoods that are `conditional` on labels, or of those that are not."""
 
-    def read(key: str, error: str) -> Callable[[Run], Value | None]:
-        def found(run: Run) -> Value | None:
+    def read(key: str, error: str) -> Callable[[RunText], Value | None]:
+        def found(run: RunText) -> Value | None:
             entry = as_dict(run.summary.get("likelihood"))
             if (entry.get("conditional") is True) != conditional:
                 return None
@@ -346,7 +346,7 @@ def _value_and_error(value: Any, stderr: Any) -> Value | None:
     return Value(float(value), float(stderr) if is_number(stderr) and stderr >= 0 else None)
 
 
-def conditions(runs: Sequence[Run]) -> list[str]:
+def conditions(runs: Sequence[RunText]) -> list[str]:
     """What the runs' evaluations do not have in common, though their numbers stand in one column."""
     notes = []
     entries = [e for e in (as_dict(run.summary.get("likelihood")) for run in runs) if e]

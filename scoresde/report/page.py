@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from scoresde.report.charts import Chart
+from scoresde.report.traces import Chart
 
 __all__ = ["render"]
 

@@ -20,11 +20,11 @@ from scoresde.storage import bounded
 from scoresde.storage.bounded import CheckpointError, DamagedFile
 from scoresde.storage.bounded_yaml import parse_yaml
 
-__all__ = ["Job", "Run", "Sweep", "find_runs", "natural", "read_json", "read_run", "read_sweep"]
+__all__ = ["Job", "RunText", "Sweep", "find_runs", "natural", "read_json", "read_run", "read_sweep"]
 
 
 @dataclass
-class Run:
+class RunText:
     """A run directory's text.
 
     `config` has the leaves of the configuration by their dotted names, `words` what they are on a command line;
@@ -63,7 +63,7 @@ class Sweep:
     """Several run directories, and the jobs they come from where a sweep wrote them."""
 
     directory: Path
-    runs: list[Run] = field(default_factory=list)
+    runs: list[RunText] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -101,7 +101,7 @@ def read_json(run_dir: Path, name: str, notes: list[str]) -> Any:
     return _read(run_dir, name, bounded.read_json, notes)
 
 
-def read_run(directory: Path) -> Run:
+def read_run(directory: Path) -> RunText:
     """Read a run directory; an interrupted run has less.
 
     Raises:
@@ -132,7 +132,7 @@ def read_run(directory: Path) -> Run:
     data, words = as_dict(read_json(directory, "data.json", notes)), in_words(config)
     if "sampler" in (samples := as_dict(summary.get("samples"))):
         summary["samples"] = {**samples, "sampler": own_sampler(samples["sampler"], config, words)}
-    return Run(directory, name, text, config, summary, log, comparison, coloured, notes, comparisons, words, data)
+    return RunText(directory, name, text, config, summary, log, comparison, coloured, notes, comparisons, words, data)
 
 
 def _mark_conditional(summary: dict[str, Any], config: dict[str, Any]) -> None:

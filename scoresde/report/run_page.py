@@ -6,13 +6,14 @@ from pathlib import Path
 from scoresde import plots, shell
 from scoresde.config.modules import foreign
 from scoresde.report import charts
-from scoresde.report.charts import Chart
+from scoresde.report.frontiers import frontiers
 from scoresde.report.numbers import as_dict, is_number
 from scoresde.report.page import render
 from scoresde.report.png import Picture, from_png, pictures
-from scoresde.report.reading import Run, read_run
+from scoresde.report.reading import RunText, read_run
 from scoresde.report.sentence import Part, dimensions, sentence
 from scoresde.report.tables import Number, Table, numbers, tables
+from scoresde.report.traces import Chart, Series
 
 __all__ = ["run_page"]
 
@@ -68,14 +69,14 @@ def run_page(directory: Path) -> str:
     # Points say less than their density above them; wide pictures come first, and the others follow in columns.
     shown = {*top, _POINTS} if _DENSITIES in top else set(top)
     page.pictures = sorted((picture for picture in every if picture.file not in shown), key=lambda p: not p.wide)
-    series = [charts.Series(run.name, 0, run.log, run.summary, run.comparison, coloured=run.coloured)]
+    series = [Series(run.name, 0, run.log, run.summary, run.comparison, coloured=run.coloured)]
     noise = next((p for p in page.pictures if p.file == _NOISE_LEVELS), None)
     unit = "bits/dim" if _in_bits(run) else "nats"
     made = [
         charts.learning_curves(series, _curve(run)),
         charts.loss_by_noise_level(series, noise),
         charts.error_budget(series, unit),
-        *charts.frontiers(series),
+        *frontiers(series),
     ]
     page.charts = [chart for chart in made if chart is not None]
     if any(chart.fallback is noise for chart in page.charts if noise is not None):
@@ -83,16 +84,16 @@ def run_page(directory: Path) -> str:
     return render("run.html.j2", page.charts, scripts=True, page=page)
 
 
-def _levels(run: Run) -> int | None:
+def _levels(run: RunText) -> int | None:
     levels = as_dict(run.data.get("transform")).get("levels")
     return levels if isinstance(levels, int) and 1 < levels < 2**32 else None
 
 
-def _in_bits(run: Run) -> bool:
+def _in_bits(run: RunText) -> bool:
     return as_dict(run.summary.get("likelihood")).get("bits_per_dim") is not None
 
 
-def _curve(run: Run) -> Picture | None:
+def _curve(run: RunText) -> Picture | None:
     """The learning curve for readers without scripts."""
     lost = [e["step"] for e in run.log if "loss" in e and not is_number(e["loss"])]
     if lost:
@@ -108,7 +109,7 @@ def _curve(run: Run) -> Picture | None:
     return from_png(plots.to_png(figure), "Learning curve", "")
 
 
-def _commands(run: Run) -> list[tuple[str, str]]:
+def _commands(run: RunText) -> list[tuple[str, str]]:
     """Things to do, each with its command, which also says what it takes where nothing is kept of what is allowed."""
     own = foreign([{"_target_": value} for key, value in run.config.items() if key.rpartition(".")[2] == "_target_"])
     allow = [shell.override("allow", own)] if own else []

@@ -5,14 +5,14 @@ from datetime import datetime
 from typing import Any
 
 from scoresde.report.numbers import as_dict, duration, is_number, text
-from scoresde.report.reading import Run
+from scoresde.report.reading import RunText
 
 __all__ = ["sentence"]
 
 Part = tuple[str, bool]  # text, and whether it is a word of the shell
 
 
-def sentence(run: Run) -> list[Part]:
+def sentence(run: RunText) -> list[Part]:
     """The parts of the sentence, as far as they are known: an interrupted run, or an old one, has fewer."""
     training = as_dict(run.summary.get("training"))
     data = str(run.data.get("name") or run.words.get("data") or "")
@@ -52,7 +52,7 @@ def _samples(shape: Any, count: Any) -> str:
     return f"{number}samples of {' × '.join(map(str, shape))} values"
 
 
-def _trained(run: Run, training: dict[str, Any]) -> str:
+def _trained(run: RunText, training: dict[str, Any]) -> str:
     if not training:
         return ", in training."
     words = ", trained"
@@ -84,7 +84,7 @@ _MONTHS = (
 )  # fmt: skip
 
 
-def dimensions(run: Run) -> int | None:
+def dimensions(run: RunText) -> int | None:
     """Number of values of a sample, where the run says it."""
     shape = run.data.get("shape")
     if not isinstance(shape, list) or not all(isinstance(n, int) for n in shape):

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from scoresde.report import charts
 from scoresde.report import columns as comparing
-from scoresde.report.charts import Chart, Palette
 from scoresde.report.columns import SEED, Cell, Column, Measure
+from scoresde.report.frontiers import Palette, frontiers
 from scoresde.report.numbers import Value, as_dict
 from scoresde.report.page import render
 from scoresde.report.png import Picture, pictures
-from scoresde.report.reading import Job, Run, read_sweep
+from scoresde.report.rankings import Row, against, ranking
+from scoresde.report.reading import Job, RunText, read_sweep
 from scoresde.report.tables import Table, tables
+from scoresde.report.traces import Chart, Series
 
 __all__ = ["sweep_page"]
 
@@ -96,7 +98,7 @@ def sweep_page(directory: Path) -> str:
         FileNotFoundError: No such directory, or nothing in it.
     """
     sweep = read_sweep(directory)
-    by_data: dict[str, list[Run]] = {}
+    by_data: dict[str, list[RunText]] = {}
     for run in sweep.runs:
         by_data.setdefault(comparing.data_set(run), []).append(run)
     notes = list(sweep.notes)
@@ -119,7 +121,9 @@ def sweep_page(directory: Path) -> str:
     return render("sweep.html.j2", made, scripts=bool(sections), page=page)
 
 
-def _section(data: str, runs: list[Run], directory: Path, number: int, made: list[Chart], palette: Palette) -> Section:
+def _section(
+    data: str, runs: list[RunText], directory: Path, number: int, made: list[Chart], palette: Palette
+) -> Section:
     keys = comparing.differing(runs)
     groups = comparing.repeats(runs)
     tones = {place: tone for tone, group in enumerate(groups) for place in group}
@@ -147,7 +151,7 @@ def _section(data: str, runs: list[Run], directory: Path, number: int, made: lis
     }
     series = [
         # Copies of a run have no tone of their own.
-        charts.Series(
+        Series(
             view.label,
             tones.get(place, place),
             run.log,
@@ -164,7 +168,7 @@ def _section(data: str, runs: list[Run], directory: Path, number: int, made: lis
         (_results(main, configurations, keys), section.results),
         (
             [
-                *charts.frontiers(series, palette),
+                *frontiers(series, palette),
                 charts.learning_curves(series),
                 charts.loss_by_noise_level(series),
                 charts.error_budget(series, "bits/dim" if bits else "nats"),
@@ -197,11 +201,11 @@ class _Configuration:
     """Runs that differ in their seed alone, also by their places, and what sets them apart from others."""
 
     name: str
-    runs: list[Run]
+    runs: list[RunText]
     places: list[int]
 
 
-def _configurations(runs: list[Run], groups: list[list[int]], keys: list[str]) -> list[_Configuration]:
+def _configurations(runs: list[RunText], groups: list[list[int]], keys: list[str]) -> list[_Configuration]:
     keys = [key for key in keys if key != SEED]
     return [
         _Configuration(comparing.label(runs[group[0]], keys), [runs[place] for place in group], group)
@@ -225,11 +229,9 @@ def _results(main: list[Measure], configurations: list[_Configuration], keys: li
         known = _ranked(configurations, measure)
         if len(known) < 2:
             continue
-        rows = [
-            charts.Row(c.name, mean, [v.value for v in map(measure.read, c.runs) if v is not None]) for c, mean in known
-        ]
+        rows = [Row(c.name, mean, [v.value for v in map(measure.read, c.runs) if v is not None]) for c, mean in known]
         real = [value for c in configurations for value in map(measure.reference, c.runs) if value is not None]
-        made.append(charts.ranking(measure.title, measure.hint, rows, real[0] if real else None))
+        made.append(ranking(measure.title, measure.hint, rows, real[0] if real else None))
         for key in numeric[:_MOST_SCALES]:
             rest = [other for other in keys if other not in (key, SEED)]
             lines: dict[str, list[tuple[float, Value]]] = {}
@@ -237,7 +239,7 @@ def _results(main: list[Measure], configurations: list[_Configuration], keys: li
                 number = comparing.number_of(c.runs[0], key)
                 if number is not None:
                     lines.setdefault(comparing.label(c.runs[0], rest) if rest else "", []).append((number, mean))
-            made.append(charts.against(measure.title, key, measure.better, list(lines.items())))
+            made.append(against(measure.title, key, measure.better, list(lines.items())))
     return made
 
 
@@ -249,7 +251,7 @@ def _by_number(cell: Cell) -> float:
 _MOST_SCALES = 3
 
 
-def _is_scale(runs: list[Run], key: str) -> bool:
+def _is_scale(runs: list[RunText], key: str) -> bool:
     """Whether a setting has three different values at least, all of them numbers."""
     found = [comparing.number_of(run, key) for run in runs]
     return None not in found and len(set(found)) > 2
@@ -285,7 +287,7 @@ def _best(ranked: list[tuple[_Configuration, Value]], measure: Measure) -> str:
     return f"{made}."
 
 
-def _view(run: Run, keys: list[str], directory: Path, anchor: str, prefix: str) -> RunView:
+def _view(run: RunText, keys: list[str], directory: Path, anchor: str, prefix: str) -> RunView:
     place = os.path.relpath(run.directory, directory)
     cells = [comparing.setting([run], key, keys).cells[0] for key in keys]
     settings = [(key, cell.text) for key, cell in zip(keys, cells, strict=True)]
@@ -293,7 +295,7 @@ def _view(run: Run, keys: list[str], directory: Path, anchor: str, prefix: str) 
     return RunView(anchor, run.name, label, place, settings, tables(run.summary, run.comparisons), run.text, run.notes)
 
 
-def _every_run(measures: list[Measure], runs: list[Run], keys: list[str], views: list[RunView]) -> Grid:
+def _every_run(measures: list[Measure], runs: list[RunText], keys: list[str], views: list[RunView]) -> Grid:
     number = Column("no.", [Cell(str(place + 1), place + 1) for place in range(len(runs))])
     name = Column("run", [Cell(view.name, view.name) for view in views])
     singles = [[place] for place in range(len(runs))]
@@ -309,7 +311,7 @@ _MARKS = "Bold: the best. Grey: worse, by more than two standard errors of the d
 
 
 def _averages(
-    measures: list[Measure], runs: list[Run], groups: list[list[int]], keys: list[str], views: list[RunView]
+    measures: list[Measure], runs: list[RunText], groups: list[list[int]], keys: list[str], views: list[RunView]
 ) -> Grid:
     """A row for each configuration, over its training seeds."""
     keys = [key for key in keys if key != SEED]

@@ -12,19 +12,12 @@ import yaml
 
 from scoresde import plots
 from scoresde.report import write_report
-from scoresde.report.charts import (
-    COLOURS,
-    Palette,
-    Series,
-    _axis,
-    error_budget,
-    frontiers,
-    learning_curves,
-    loss_by_noise_level,
-)
+from scoresde.report.charts import error_budget, learning_curves, loss_by_noise_level
 from scoresde.report.columns import best
+from scoresde.report.frontiers import Palette, frontiers
 from scoresde.report.numbers import Value, combine
 from scoresde.report.reading import read_run
+from scoresde.report.traces import COLOURS, Series, axis
 
 # The parser of the page of one run, and what must hold for any page.
 from tests.report.test_report import LIKELIHOOD, METRICS, Page, check_it_needs_nothing_else
@@ -577,9 +570,9 @@ def test_no_direction_no_difference_and_no_error_mean_no_marks() -> None:
     ],
 )
 def test_logarithmic_axes_have_ticks_that_can_be_read(values: tuple[float, float], ticks: list[str]) -> None:
-    axis = _axis("", values)
-    assert axis["type"] == "log"
-    shown = [t for v, t in zip(axis["tickvals"], axis["ticktext"], strict=True) if values[0] <= v <= values[1]]
+    made = axis("", values)
+    assert made["type"] == "log"
+    shown = [t for v, t in zip(made["tickvals"], made["ticktext"], strict=True) if values[0] <= v <= values[1]]
     assert shown == ticks
     assert min(axis["tickvals"]) < values[0]
     assert max(axis["tickvals"]) > values[1]
