@@ -1,19 +1,21 @@
 """Evaluates samples of a run against data."""
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from scoresde.data import Data
-from scoresde.metrics import PCA, evaluate_samples
+from scoresde.metrics import PCA, Estimate, evaluate_samples
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run
-from scoresde.runs.results import choose_name, identity_of, is_of, set_aside
+from scoresde.runs.results import Filing, choose_name, identity_of, is_of, set_aside
 from scoresde.runs.sample import sample, sample_settings, saved_samples
+from scoresde.runs.summary import MetricEntry, SamplesEntry, Summary
 from scoresde.sampling import Sampler
 from scoresde.score import NetworkScore
 
@@ -21,7 +23,11 @@ __all__ = ["check_evaluation_size", "evaluate"]
 
 
 def check_evaluation_size(n: int) -> None:
-    """Refuse to compare too few samples."""
+    """Reject a comparison of too few samples.
+
+    Raises:
+        ConfigError: Fewer than the metrics need.
+    """
     if n < FEWEST:
         raise ConfigError(
             f"sample quality needs at least {FEWEST} samples on each side, got {n}: ask for that many or more, "
@@ -40,53 +46,38 @@ def evaluate(
     pca: int | None = None,
     batch_size: int = 1024,
     progress: bool = True,
-    label: str = "",
-    source: str | None = None,
-    overwrite: bool = False,
-    own: bool = False,
-    first: bool = True,
-) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    filing: Filing | None = None,
+) -> tuple[str, SamplesEntry, dict[str, MetricEntry]]:
     """Draw samples and compare them with as many held-out samples, and training data with the same for scale.
 
     The figures go into the summary with what the samples cost: the run's own as `samples`, others under a name of what
     differs in their settings (see `choose_name`). Figures with the same settings are not computed again.
 
     Args:
-        run: the run.
-        model: its model.
-        data: its data, or others in the place of its test data.
-        sampler: draws the samples.
-        n: how many.
-        seed: of the samples, and of which data they are compared with.
-        pca: compare on so many principal components; raw values if None.
-        batch_size: samples to work on at once.
-        progress: show a progress bar.
-        label: a short text for the sampler, as part of a name.
-        source: the file that the data are from, for the summary, if they are not the run's.
-        overwrite: replace the run's own figures.
-        own: these are the run's own figures; those that are there with other settings get a further name.
-        first: where there are none these are the run's own, whatever their settings.
+        run: The run.
+        model: Its model.
+        data: Its data, or others in the place of its test data.
+        sampler: Sampler of the samples.
+        n: Number of samples.
+        seed: Seed of the samples, and of which data they are compared with.
+        pca: Number of principal components to compare on; raw values if None.
+        batch_size: Samples to work on at once.
+        progress: Show a progress bar.
+        filing: How the result is named and stored; as `Filing()` if not given.
 
     Returns:
         The key of the summary, its entry, and the metrics of training data.
     """
+    filing = filing or Filing()
     drawing = sample_settings(run, sampler, n, seed)
     settings = {**drawing, "pca": pca, "data": data.name, "data_hash": data.fingerprint()}
     summary = run.summary()
     known = _known_samples(run, summary, settings, drawing)
-    key = "samples"
-    if own:
-        if key in known and known[key] != settings:
-            set_aside(run, key, known[key], settings)
-    else:
-        default = None if first else _own_settings(run, data, settings)
-        if source is not None:
-            default = {**(default or settings), "data_hash": None}
-        replacing = overwrite and source is None
-        key = choose_name(key, known, settings, default, overwrite=replacing, labels={"sampler": label})
-    if known.get(key) == settings and not overwrite:
-        entry = summary[key]
-        return key, {**entry, "reused": True}, entry.get("reference") or summary.get("reference", {})
+    key = _key(run, data, settings, known, filing)
+    if known.get(key) == settings and not filing.overwrite:
+        entry = summary.entry(key)
+        reference = entry.get("reference") or summary.reference
+        return key, cast(SamplesEntry, {**entry, "reused": True}), reference
     drawn, cost = sample(
         run,
         model,
@@ -97,21 +88,41 @@ def evaluate(
         batch_size=batch_size,
         progress=progress,
         name=key,
-        overwrite=overwrite,
+        overwrite=filing.overwrite,
     )
     metrics, reference, seconds = sample_quality(data, drawn, seed=seed, features=None if pca is None else PCA(pca))
     entry = {**cost, **settings, "metrics": metrics, "metrics_seconds": seconds}
-    entry |= {} if source is None else {"source": source}
+    entry |= {} if filing.source is None else {"source": filing.source}
     entry.pop("reused", None)
     if key == "samples":
         run.add_to_summary(samples=entry, reference=reference)
     else:
         run.add_to_summary(**{key: {**entry, "reference": reference}})
-    return key, entry, reference
+    return key, cast(SamplesEntry, entry), reference
+
+
+def _key(
+    run: Run,
+    data: Data,
+    settings: dict[str, Any],
+    known: Mapping[str, dict[str, Any] | None],
+    filing: Filing,
+) -> str:
+    """The key of the summary for an evaluation with these settings; the run's own make room for others."""
+    if filing.own:
+        if "samples" in known and known["samples"] != settings:
+            set_aside(run, "samples", known["samples"], settings)
+        return "samples"
+    default = None if filing.first else _own_settings(run, data, settings)
+    if filing.source is not None:
+        default = {**(default or settings), "data_hash": None}
+    replacing = filing.overwrite and filing.source is None
+    labels = {"sampler": filing.label}
+    return choose_name("samples", known, settings, default, overwrite=replacing, labels=labels)
 
 
 def _known_samples(
-    run: Run, summary: dict[str, Any], settings: dict[str, Any], drawing: dict[str, Any]
+    run: Run, summary: Summary, settings: dict[str, Any], drawing: dict[str, Any]
 ) -> dict[str, dict[str, Any] | None]:
     """Settings of the evaluations in the summary by their names, and of other samples under such a name.
 
@@ -119,9 +130,9 @@ def _known_samples(
     """
     known: dict[str, dict[str, Any] | None] = {}
     for path in (run.directory / "samples").glob("samples*.npz"):
-        found = saved_samples(path)
-        if found is not None and not is_of(found[1], drawing):
-            known[path.stem] = found[1]
+        saved = saved_samples(path)
+        if saved is not None and not is_of(saved[1], drawing):
+            known[path.stem] = saved[1]
     for key, entry in summary.items():
         if isinstance(entry, dict) and (key == "samples" or key.startswith("samples-")):
             known[key] = {name: entry.get(name) for name in settings}
@@ -140,15 +151,22 @@ def _own_settings(run: Run, data: Data, settings: dict[str, Any]) -> dict[str, A
 
 def sample_quality(
     data: Data, samples: Tensor, *, seed: int = 0, features: Any = None
-) -> tuple[dict[str, Any], dict[str, Any], float]:
-    """Metrics of samples and of training data, both against as many held-out data, and the seconds they took."""
+) -> tuple[dict[str, MetricEntry], dict[str, MetricEntry], float]:
+    """Metrics of samples and of training data, both against as many held-out data, and the seconds they took.
+
+    Args:
+        data: The data.
+        samples: Samples in raw units.
+        seed: Seed of the choice of data.
+        features: Features to compare on, as for `scoresde.metrics.evaluate_samples`.
+    """
     n = min(len(samples), len(data.test), len(data.train))
     order = torch.Generator().manual_seed(seed)
     test = _units(data, data.test[torch.randperm(len(data.test), generator=order)[:n]])
-    some = _units(data, data.train[torch.randperm(len(data.train), generator=order)[:n]])
+    train = _units(data, data.train[torch.randperm(len(data.train), generator=order)[:n]])
     began = time.perf_counter()
     metrics = _metrics(evaluate_samples(_units(data, samples[:n]), test, features, seed, same_units=True))
-    reference = _metrics(evaluate_samples(some, test, features, seed, same_units=True))
+    reference = _metrics(evaluate_samples(train, test, features, seed, same_units=True))
     return metrics, reference, time.perf_counter() - began
 
 
@@ -157,5 +175,5 @@ def _units(data: Data, raw: Tensor) -> Tensor:
     return data.transform.encode(raw).double()
 
 
-def _metrics(estimates: dict[str, Any]) -> dict[str, Any]:
+def _metrics(estimates: dict[str, Estimate]) -> dict[str, MetricEntry]:
     return {k: {"value": e.value, "stderr": e.stderr, "n": e.n} for k, e in estimates.items()}

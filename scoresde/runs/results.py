@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from scoresde.sampling import Sampler, TunedTimes
 from scoresde.storage.bounded import DamagedFile, read_csv, read_json
 
 __all__ = [
+    "Filing",
     "choose_name",
     "differences",
     "digest_of",
@@ -31,6 +33,29 @@ __all__ = [
 ]
 
 Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Filing:
+    """How a result is named and stored.
+
+    Attributes:
+        name: Further name to store it under, instead of one made of the settings.
+        label: Short text for the sampler, as part of a name.
+        source: File that the data are from, for the summary, if they are not the run's.
+        overwrite: Replace the result of that name, or the run's own.
+        own: It is the run's own result; one that is there with other settings gets a further name.
+        first: Where there is none it is the run's own, whatever its settings.
+    """
+
+    name: str = ""
+    label: str = ""
+    source: str | None = None
+    overwrite: bool = False
+    own: bool = False
+    first: bool = True
+
+
 # The keys of the summary under which the run's own results stand.
 _KEYS = {"likelihood-test": "likelihood", "likelihood-train": "likelihood_train"}
 _OWN = (*_KEYS, "samples", "comparison")

@@ -24,7 +24,7 @@ from scoresde.runs.evaluate import check_evaluation_size, evaluate
 from scoresde.runs.likelihood import check_likelihood, likelihood
 from scoresde.runs.log import read_log
 from scoresde.runs.pictures import pictures
-from scoresde.runs.results import identity_of, is_of
+from scoresde.runs.results import Filing, identity_of, is_of
 from scoresde.runs.summary import Summary, TrainingEntry, flattened
 from scoresde.score import NetworkScore
 from scoresde.training.loggers import Logger
@@ -149,10 +149,8 @@ class Evaluate(Stage):
         run, options = context.run, context.options
         n = number_to_evaluate(options, context.data)
         if n > 0:
-            sampler = run.make("sampler")
-            evaluate(
-                run, context.model, context.data, sampler, n, seed=options.seed, progress=context.progress, own=True
-            )
+            sampler, settings = run.make("sampler"), {"seed": options.seed, "progress": context.progress}
+            evaluate(run, context.model, context.data, sampler, n, **settings, filing=Filing(own=True))
 
 
 def number_to_evaluate(options: DictConfig, data: Data) -> int:
@@ -186,7 +184,7 @@ class Likelihood(Stage):
             return
         # As many of the training data as there are held out: enough to see overfitting.
         n = len(data.test) if options.likelihood is None else options.likelihood
-        likelihood(context.run, context.model, data, self.split, n, options, context.progress, own=True)
+        likelihood(context.run, context.model, data, self.split, n, options, context.progress, None, Filing(own=True))
 
 
 class Figures(Stage):

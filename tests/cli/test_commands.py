@@ -27,9 +27,9 @@ from scoresde.cli import conf_dir, main
 from scoresde.cli.console import format_warning
 from scoresde.config import modules
 from scoresde.data import eight_gaussians, two_moons
-from scoresde.runs import likelihood as likelihoods
 from scoresde.runs import stages
 from scoresde.runs import train as pipeline
+from scoresde.runs.likelihood_table import LikelihoodTable
 from scoresde.runs.stages import Fit, Report, Save, Stage
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
 
@@ -1054,7 +1054,7 @@ def test_interrupt_and_go_on(trained: Path, empty: Path, training_only: None) ->
 def test_a_signal_ends_a_likelihood_of_which_rows_are_kept(
     number: signal.Signals, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table, calls = likelihoods._Table, []
+    table, calls = LikelihoodTable, []
     add = table.add
 
     def then_stop(self: Any, rows: Any, write: bool) -> None:

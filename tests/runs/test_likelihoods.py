@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from scoresde.cli import conf_dir
 from scoresde.likelihood import CellFlow
 from scoresde.options.errors import ConfigError
-from scoresde.runs import likelihood as likelihoods
+from scoresde.runs import likelihood_table
 from scoresde.runs.dequantise import FILE
 from scoresde.runs.directory import Run
 from scoresde.runs.likelihood import likelihood
+from scoresde.runs.results import Filing
 from scoresde.runs.train import train
 from scoresde.storage.tensors import save_tensors
 
@@ -87,7 +88,7 @@ def test_an_interrupted_command_goes_on(run: Run, trained: SimpleNamespace, monk
     reference = table(run)
     assert whole["reused"] == 0
     (run.directory / "likelihood-test.csv").unlink()
-    real = likelihoods.bits_per_dim
+    real = likelihood_table.bits_per_dim
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
@@ -96,7 +97,7 @@ def test_an_interrupted_command_goes_on(run: Run, trained: SimpleNamespace, monk
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(likelihoods, "bits_per_dim", interrupted)
+    monkeypatch.setattr(likelihood_table, "bits_per_dim", interrupted)
     with pytest.raises(KeyboardInterrupt):
         likelihood(run, model, trained.data, "test", 6, options(), progress=False)
     assert table(run) == reference[:2]
@@ -123,7 +124,7 @@ def test_fewer_samples_leave_the_entry_of_more(run: Run, trained: SimpleNamespac
     assert content(run) == files
     assert likelihood(run, run.model(), trained.data, "test", 5, options(), progress=False)["reused"] == 4
     assert run.summary()["likelihood"]["n"] == 5
-    likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False, overwrite=True)
+    likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False, filing=Filing(overwrite=True))
     assert run.summary()["likelihood"]["n"] == 2
     assert len(table(run)) == 5
 
@@ -149,7 +150,9 @@ def test_other_settings_have_a_file_of_their_own(
     again = likelihood(run, run.model(), trained.data, "test", 3, options(**changes), progress=False)
     assert (again["reused"], again["file"]) == (2, entry["file"])
     # Unless the user says so.
-    last = likelihood(run, run.model(), trained.data, "test", 2, options(**changes), progress=False, overwrite=True)
+    last = likelihood(
+        run, run.model(), trained.data, "test", 2, options(**changes), progress=False, filing=Filing(overwrite=True)
+    )
     assert last["file"] == "likelihood-test.csv"
     assert run.summary()["likelihood"] == last
     assert table(run)[:2] != [line.split(",") for line in before["likelihood-test.csv"].decode().splitlines()[1:]]
@@ -157,8 +160,8 @@ def test_other_settings_have_a_file_of_their_own(
 
 def test_a_given_name_is_not_given_twice(run: Run, trained: SimpleNamespace) -> None:
     def found(name: str, **changes: Any) -> dict[str, Any]:
-        chosen = {"overwrite": changes.pop("overwrite", False), "name": name, "progress": False}
-        return likelihood(run, run.model(), trained.data, "test", 2, options(**changes), **chosen)
+        filing = Filing(name=name, overwrite=changes.pop("overwrite", False))
+        return likelihood(run, run.model(), trained.data, "test", 2, options(**changes), False, filing=filing)
 
     assert found("mine")["file"] == "likelihood-test-mine.csv"
     before = content(run)
@@ -175,9 +178,11 @@ def test_a_given_name_is_not_given_twice(run: Run, trained: SimpleNamespace) -> 
 
 def test_the_runs_own_settings_are_its_own_again(run: Run, trained: SimpleNamespace) -> None:
     """Training with other options of its evaluation keeps what was there under a further name."""
-    first = likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False, own=True)
+    first = likelihood(run, run.model(), trained.data, "test", 2, options(), progress=False, filing=Filing(own=True))
     rows = table(run)
-    second = likelihood(run, run.model(), trained.data, "test", 2, options(tol=0.4), progress=False, own=True)
+    second = likelihood(
+        run, run.model(), trained.data, "test", 2, options(tol=0.4), progress=False, filing=Filing(own=True)
+    )
     assert second["file"] == "likelihood-test.csv"
     summary = run.summary()
     assert summary["likelihood"] == second
@@ -211,7 +216,9 @@ def test_a_note_of_an_older_version_is_of_other_settings(run: Run, trained: Simp
     assert before.items() <= content(run).items()
     # Nor are rows without a note lost.
     note.unlink()
-    entry = likelihood(run, run.model(), trained.data, "test", 2, options(seed=1), progress=False, own=True)
+    entry = likelihood(
+        run, run.model(), trained.data, "test", 2, options(seed=1), progress=False, filing=Filing(own=True)
+    )
     assert (run.directory / "likelihood-test-earlier.csv").read_bytes() == before["likelihood-test.csv"]
     assert entry["file"] == "likelihood-test.csv"
 

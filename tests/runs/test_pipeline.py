@@ -29,7 +29,7 @@ from scoresde.runs.directory import Run
 from scoresde.runs.evaluate import evaluate, sample_quality
 from scoresde.runs.labels import check_labels
 from scoresde.runs.likelihood import likelihood
-from scoresde.runs.results import outdate
+from scoresde.runs.results import Filing, outdate
 from scoresde.runs.sample import sample
 from scoresde.runs.stages import Context, Fit, Report, Save, Stage, number_to_evaluate
 from scoresde.runs.train import train
@@ -296,7 +296,9 @@ def test_samples_that_cannot_be_drawn(
 
 def assess(run: Run, data: Any, **options: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     sampler, n = options.pop("sampler", run.make("sampler")), options.pop("n", 12)
-    return evaluate(run, run.model(), data, sampler, n, progress=False, **options)
+    filing = Filing(**{name: options.pop(name) for name in ("label", "overwrite") if name in options})
+    key, entry, reference = evaluate(run, run.model(), data, sampler, n, progress=False, filing=filing, **options)
+    return key, {**entry}, {**reference}
 
 
 def test_an_evaluation_is_not_done_twice(copied: Run, trained: SimpleNamespace) -> None:

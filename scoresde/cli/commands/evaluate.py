@@ -14,6 +14,7 @@ __all__ = ["evaluate_command"]
 
 def evaluate_command(config: DictConfig) -> Outcome:
     from scoresde.runs.evaluate import check_evaluation_size, evaluate
+    from scoresde.runs.results import Filing
 
     run = open_run(config)
     sampler, model = sampler_of(run, config), model_of(run, config)
@@ -28,6 +29,7 @@ def evaluate_command(config: DictConfig) -> Outcome:
         raise UsageError(
             f"pca is {config.pca}, expected at most {most} components: the smaller of n and the dimensions"
         )
+    filing = Filing(label=chosen_name(("sampler",)), source=source, overwrite=config.overwrite, first=not in_sweep())
     key, entry, reference = evaluate(
         run,
         model,
@@ -38,10 +40,7 @@ def evaluate_command(config: DictConfig) -> Outcome:
         pca=config.pca,
         batch_size=config.batch_size,
         progress=config.progress,
-        label=chosen_name(("sampler",)),
-        source=source,
-        overwrite=config.overwrite,
-        first=not in_sweep(),
+        filing=filing,
     )
     print("\n".join(metric_lines(entry, reference)))
     print(f"{key} in {run.directory / 'summary.json'}{reused(entry)}")

@@ -11,6 +11,7 @@ __all__ = ["likelihood_command"]
 
 def likelihood_command(config: DictConfig) -> Outcome:
     from scoresde.runs.likelihood import likelihood
+    from scoresde.runs.results import Filing
     from scoresde.training.environment import processes
 
     run = open_run(config)
@@ -29,10 +30,7 @@ def likelihood_command(config: DictConfig) -> Outcome:
         config,
         config.progress,
         sharing,
-        str(config.name or ""),
-        source=source,
-        overwrite=config.overwrite,
-        first=not in_sweep(),
+        Filing(str(config.name or ""), source=source, overwrite=config.overwrite, first=not in_sweep()),
     )
     if sharing.is_main_process:
         print(likelihood_line(entry))

@@ -1,23 +1,26 @@
 """Results in lines for the terminal."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from scoresde.progress import note
+from scoresde.runs.summary import LikelihoodEntry, MetricEntry, SamplesEntry, Summary
 
 __all__ = ["figure", "likelihood_line", "metric_lines", "print_summary", "reused"]
 
 
-def reused(entry: dict[str, Any]) -> str:
+def reused(entry: Mapping[str, Any]) -> str:
     return ", there already" if entry.get("reused") else ""
 
 
-def figure(entry: dict[str, Any]) -> tuple[float, str]:
+def figure(entry: LikelihoodEntry) -> tuple[float, str]:
     """The figure of a likelihood's entry, and its unit."""
-    value, unit = (entry["nats"], "nats") if entry["bits_per_dim"] is None else (entry["bits_per_dim"], "bits/dim")
+    bits = entry["bits_per_dim"]
+    value, unit = (entry["nats"], "nats") if bits is None else (bits, "bits/dim")
     return value, f"{unit} given the label" if entry.get("conditional") else unit
 
 
-def likelihood_line(entry: dict[str, Any]) -> str:
+def likelihood_line(entry: LikelihoodEntry) -> str:
     given = " given the label" if entry.get("conditional") else ""
     error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.4f}"
     if entry["bits_per_dim"] is None:
@@ -38,7 +41,7 @@ def likelihood_line(entry: dict[str, Any]) -> str:
     )
 
 
-def metric_lines(entry: dict[str, Any], reference: dict[str, Any]) -> list[str]:
+def metric_lines(entry: SamplesEntry, reference: Mapping[str, MetricEntry]) -> list[str]:
     against = f"of {entry['source']}" if entry.get("source") else "held-out"
     lines = [f"{'':<22}{'samples':>20}{'training data':>20}   (against {_count(entry)} {against})"]
     for name, metric in entry["metrics"].items():
@@ -50,32 +53,29 @@ def metric_lines(entry: dict[str, Any], reference: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _count(entry: dict[str, Any]) -> int:
+def _count(entry: SamplesEntry) -> int:
     return next(iter(entry["metrics"].values()))["n"]
 
 
 def print_summary(run: Any, seconds: float) -> None:
     """Print the figures of a run that has been trained, and keep them in the log of a sweep's job."""
-    summary = run.summary()
-    training = summary["training"]
+    summary: Summary = run.summary()
+    training = summary.training
     print()
     _tell(str(run.directory))
     _tell(
         f"training    {training['steps']} steps in {training['seconds']:.0f} s, "
         f"{summary['parameters']:,} parameters, {training['skipped']} steps skipped"
     )
-    for key in ("likelihood", "likelihood_train"):
-        if key in summary:
-            _tell(f"{'likelihood' if key == 'likelihood' else '':<12}{likelihood_line(summary[key])}")
-    if "samples" in summary:
-        entry = summary["samples"]
+    for title, likelihood in (("likelihood", summary.likelihood), ("", summary.likelihood_train)):
+        if likelihood:
+            _tell(f"{title:<12}{likelihood_line(likelihood)}")
+    if entry := summary.samples:
         _tell(f"samples     {entry['n']} by {entry['sampler']}, NFE {entry['nfe']}, {entry['seconds']:.1f} s")
         if "metrics" in entry:
-            lines = metric_lines(entry, summary.get("reference", {}))
-            for line in lines:
+            for line in metric_lines(entry, summary.reference):
                 _tell(f"            {line}")
-    further = [key for key in summary if key.startswith(("likelihood-", "samples-"))]
-    if further:
+    if further := summary.further():
         _tell(f"further     {', '.join(further)}: of other settings or an earlier step, see the report")
     if (run.directory / "samples").is_dir():
         _tell(f"pictures    {run.directory / 'samples'}")

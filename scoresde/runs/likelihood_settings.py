@@ -1,0 +1,115 @@
+"""The options of likelihoods, checked, and the settings that likelihoods depend on."""
+
+import math
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from scoresde.config.targets import instantiate
+from scoresde.data import Data
+from scoresde.likelihood.dequantisation import Dequantisation, Uniform
+from scoresde.likelihood.options import FlowOptions
+from scoresde.options.errors import ConfigError
+from scoresde.options.settings import option_problems
+from scoresde.runs.dequantise import FILE
+from scoresde.runs.directory import Run
+from scoresde.score import NetworkScore
+from scoresde.storage.limits import check_steps
+
+__all__ = ["LikelihoodOptions", "LikelihoodSettings", "own_settings"]
+
+
+class LikelihoodOptions:
+    """The options of likelihoods, checked: each by itself, and against the data.
+
+    Args:
+        run: The run.
+        data: The data.
+        options: Options as in `conf/likelihood.yaml`; what they lack is as in the run's evaluation.
+        prefix: Prefix of the names of options in messages.
+
+    Attributes:
+        divergence: How the divergence is computed.
+        dequantisation: How discrete data are dequantised.
+        discrete: Whether the data are discrete.
+
+    Raises:
+        ConfigError: A wrong option.
+    """
+
+    def __init__(self, run: Run, data: Data, options: DictConfig, prefix: str = "") -> None:
+        plain: Any = OmegaConf.to_container(options, resolve=True)
+        for problem in option_problems("likelihood", plain, prefix=prefix):
+            raise ConfigError(problem)
+        self.divergence = _made(run, options, "divergence", prefix)
+        self.dequantisation: Dequantisation = _made(run, options, "dequantisation", prefix)
+        self.discrete = data.transform.levels is not None
+        quantisation = f"{prefix}dequantisation is {self.dequantisation.name}"
+        if not self.discrete and not isinstance(self.dequantisation, Uniform):
+            raise ConfigError(f"{quantisation}, but {data.name} is continuous: leave it out")
+        if options.decoder == "rounding" and not self.dequantisation.within:
+            raise ConfigError(
+                f"{quantisation}, which leaves the cell of a value, as {prefix}decoder=rounding does not allow: "
+                f"take {prefix}decoder=gaussian"
+            )
+        try:
+            self.dequantisation.check(data.shape, data.transform.levels)
+            self.divergence.for_shape(data.shape)
+            for name in ("draws", "elbo_draws"):
+                check_steps(options[name], f"{prefix}{name}")
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+
+class LikelihoodSettings(LikelihoodOptions):
+    """The settings that likelihoods depend on.
+
+    Args:
+        run: The run.
+        model: Its model.
+        data: The data.
+        split: Split of the data.
+        options: As for `LikelihoodOptions`.
+
+    Attributes:
+        unit: Unit of the values: bits_per_dim or nats.
+        size: Number of dimensions of a sample.
+        settings: Plain values by name.
+    """
+
+    def __init__(self, run: Run, model: NetworkScore, data: Data, split: str, options: DictConfig) -> None:
+        super().__init__(run, data, options)
+        self.unit, self.size = "bits_per_dim" if self.discrete else "nats", math.prod(data.shape)
+        self.settings: dict[str, Any] = {
+            "split": split,
+            "unit": self.unit,
+            "conditional": model.classes is not None,
+            "data": data.name,
+            "divergence": repr(self.divergence.for_shape(data.shape)),
+            "tol": FlowOptions(tol=options.tol).tolerance(self.size).nats,
+            **({"draws": options.draws, "dequantisation": self.dequantisation.name} if self.discrete else {}),
+            **({"decoder": options.decoder, "bound": options.bound} if self.discrete else {}),
+            **({"digest": self.dequantisation.digest} if self.discrete and self.dequantisation.digest else {}),
+            "t_min": model.sde.t_min,
+            "seed": options.seed,
+            "elbo_draws": options.elbo_draws,
+            "model": run.fingerprint(),
+            "data_hash": data.fingerprint(),
+        }
+
+
+def own_settings(run: Run, model: NetworkScore, data: Data, split: str, options: DictConfig) -> dict[str, Any]:
+    """The settings of the likelihoods that training computes; empty where they cannot be had."""
+    # The configuration of an older version has not all options.
+    evaluation = OmegaConf.create({**options, **run.config.get("evaluation", {})})
+    try:
+        return LikelihoodSettings(run, model, data, split, evaluation).settings
+    except ConfigError:
+        return {}
+
+
+def _made(run: Run, options: DictConfig, key: str, prefix: str) -> Any:
+    """The object of an option, or of the run's evaluation; a trained dequantisation is the run's own without a file."""
+    config, path = (options, key) if key in options and not prefix else (run.config, f"evaluation.{key}")
+    own = OmegaConf.select(config, f"{path}.path", default="") is None
+    return instantiate(config, path, run.allow, **({"path": str(run.directory / FILE)} if own else {}))
