@@ -315,7 +315,7 @@ class _Path:
         level, moved = self.level * math.cosh(w), self.level * math.sinh(w)
         spread = self.flow.spread
         total = (spread.values + level**2)[None]
-        shrunk = moved * spread.apply(1 / total, self.centred)
+        shrunk: Tensor = moved * spread.apply(1 / total, self.centred)
         # 1 − u/(Σ + v)
         kept = (spread.values + self.level**2)[None] / total
         return shrunk.square().sum(1) + spread.trace(kept**2)

@@ -135,14 +135,15 @@ def _between(u: Tensor, v: Tensor, share: Tensor) -> Tensor:
     """`(B, S, D)` at shares `(S,)` of the way from u to v `(B, D)`, about 0."""
     norm_u, norm_v = u.norm(dim=1)[:, None], v.norm(dim=1)[:, None]
     tiny = torch.finfo(u.dtype).tiny
-    to_u, to_v = u / norm_u.clamp_min(tiny), v / norm_v.clamp_min(tiny)
+    to_u: Tensor = u / norm_u.clamp_min(tiny)
+    to_v: Tensor = v / norm_v.clamp_min(tiny)
     # Not the arc cosine, which loses half the digits of small angles (Kahan 2006, section 12).
     angle = 2 * torch.atan2((to_u - to_v).norm(dim=1), (to_u + to_v).norm(dim=1))[:, None]
     sine = angle.sin()
     straight = (sine.abs() < _PARALLEL) | (norm_u == 0) | (norm_v == 0)
     norm = torch.lerp(norm_u, norm_v, share)
-    on_u = torch.where(straight, (1 - share) * norm_u, norm * ((1 - share) * angle).sin() / sine)
-    on_v = torch.where(straight, share * norm_v, norm * (share * angle).sin() / sine)
+    on_u: Tensor = torch.where(straight, (1 - share) * norm_u, norm * ((1 - share) * angle).sin() / sine)
+    on_v: Tensor = torch.where(straight, share * norm_v, norm * (share * angle).sin() / sine)
     return on_u[..., None] * to_u[:, None] + on_v[..., None] * to_v[:, None]
 
 

@@ -121,9 +121,10 @@ def differentiable_log_prob(
     parameters = tuple(model.parameters())
     y = flow.to_y(flow.at_ends[:1], model.to_model_space(x).flatten(1))
     total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    again: Any = _Again.apply
     for i in range(steps):
         if checkpointing and torch.is_grad_enabled():
-            y, gained = _Again.apply(partial(step, i=i), y, *parameters)
+            y, gained = again(partial(step, i=i), y, *parameters)
         else:
             y, gained = step(y, i)
         total = total + gained

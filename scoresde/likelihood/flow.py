@@ -214,7 +214,7 @@ class Flow:
         if not isinstance(self.variable, LogSNR):
             return math.inf
         allowed = tolerance.rtol if tolerance.nats is None else tolerance.nats / self.size
-        rho = max(min(allowed, 0.1) ** (-1 / (2 * nodes)), 1.5)
+        rho: float = max(min(allowed, 0.1) ** (-1 / (2 * nodes)), 1.5)
         return 2 * math.pi / (rho - 1 / rho)
 
     def log_scale(self) -> float:

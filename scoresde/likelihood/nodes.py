@@ -114,4 +114,5 @@ def _contrast(points: Tensor) -> Tensor:
         [1 / math.prod((p - q).item() for q in points if not torch.equal(q, p)) for p in points.cpu().unbind()],
         dtype=torch.float64,
     )
-    return (differences / differences.norm()).to(points)
+    weights: Tensor = differences / differences.norm()
+    return weights.to(points)

@@ -21,12 +21,12 @@ _DRAWS = 2**40
 
 def evaluation_number(sample: Tensor, evaluation: Tensor | int) -> Tensor:
     """The numbers of evaluations of samples, for their probes."""
-    return sample * 2**_EVALUATIONS + evaluation
+    return (sample << _EVALUATIONS) + evaluation
 
 
 def node_number(sample: Tensor, node: Tensor, repeat: int = 0) -> Tensor:
     """The numbers of estimates at nodes of the paths of samples, for their probes."""
-    return (sample * 2**_NODES + node) * 2**_REPEATS + repeat
+    return (((sample << _NODES) + node) << _REPEATS) + repeat
 
 
 def sample_of(number: Tensor) -> Tensor:

@@ -22,7 +22,9 @@ class ExactScore(ScoreModel):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ExactScore":
         # Half precision is for networks.
-        return super()._apply(at_least_float32(fn), recurse)
+        apply: Any = super()._apply
+        apply(at_least_float32(fn), recurse)
+        return self
 
     @property
     def exact(self) -> bool:
@@ -199,7 +201,7 @@ class EmpiricalScore(ExactScore):
         precision = (2 * self.sde.log_snr(t)).exp().to(x).expand(x.shape[0])
         rows = max(1, self.chunk // data.numel())
         parts = []
-        for part, weight in zip(scaled.split(rows), precision.split(rows), strict=True):
+        for part, weight in zip(torch.split(scaled, rows), torch.split(precision, rows), strict=True):
             # Not by |x|² − 2 x·y + |y|²: at small σ the distances are small differences of these.
             distance = (part[:, None] - data).square().sum(2)
             parts.append((-0.5 * weight[:, None] * distance).softmax(1) @ data)

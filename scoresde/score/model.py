@@ -17,6 +17,7 @@ from scoresde.data.info import DataInfo
 from scoresde.data.labels import listed
 from scoresde.data.transforms import Identity, Transform
 from scoresde.score.conditions import Conditions
+from scoresde.score.linear import Linear, combined
 from scoresde.sde import SDE, expand_to
 from scoresde.statistics import Statistics
 
@@ -27,13 +28,6 @@ __all__ = ["Prediction", "ScoreModel"]
 _FAR, _SEVERAL = 5.0, 16
 
 Prediction = Callable[..., Tensor]
-
-
-def combined(a: float, x: Tensor, b: float, output: Tensor) -> Tensor:
-    """a x + b output, without the kernels that a 0 or a 1 saves."""
-    if a == 0:
-        return output if b == 1 else b * output
-    return torch.add(output if b == 1 else b * output, x, alpha=a)
 
 
 class ScoreModel(nn.Module, ABC):
@@ -88,8 +82,7 @@ class ScoreModel(nn.Module, ABC):
 
     def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         """Drift of the probability-flow ODE dx/dt = f x − ½ g² score (Song et al. 2021, eq. 13)."""
-        drift, pull = self._flow(t)
-        return expand_to(drift, x) * x + expand_to(pull, x) * self.noise(x, t, **cond)
+        return self._flow_terms(t).of(x, self.noise(x, t, **cond))
 
     def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> "Prediction":
         """A function `f(x, i, **cond)` = E[p_i x₀ + q_i ε | x at times_i], one evaluation a call.
@@ -386,7 +379,7 @@ class ScoreModel(nn.Module, ABC):
         """The text in brackets in the first line of `repr`."""
         return [*(c._head() for c in self.children() if isinstance(c, ScoreModel)), repr(self.sde)]
 
-    def _flow(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """f and g²/(2σ): the velocity is f x + g²/(2σ) ε."""
+    def _flow_terms(self, t: Tensor) -> Linear:
+        """The velocity f x + g²/(2σ) ε, by its coefficients."""
         t = torch.as_tensor(t, dtype=torch.float64)
-        return self.sde.drift_coefficient(t), self.sde.diffusion(t) ** 2 / (2 * self.sde.sigma(t))
+        return Linear(self.sde.drift_coefficient(t), self.sde.diffusion(t) ** 2 / (2 * self.sde.sigma(t)))

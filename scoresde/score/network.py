@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scoresde.arguments import checked
-from scoresde.score.model import Prediction, ScoreModel, combined
+from scoresde.score.linear import Linear, combined
+from scoresde.score.model import Prediction, ScoreModel
 from scoresde.score.preconditioning import Preconditioning
 from scoresde.sde import SDE, expand_to
 from scoresde.statistics import Statistics
@@ -19,17 +20,18 @@ __all__ = ["NetworkScore"]
 
 @checked
 class NetworkScore(ScoreModel):
-    """A network under a preconditioning.
+    """A score model that is a network under a preconditioning.
 
     Each prediction is one linear combination of x and the raw output F, with coefficients computed in float64
     in closed form, never a difference of predictions.
 
     Args:
-        network: maps (x, c_noise, **cond) to the raw output F of the shape of x; x is `(B, ...)` scaled by
-            c_in, c_noise `(B,)`.
-        sde: the forward SDE.
-        preconditioning: what the network sees and predicts.
-        statistics: mean and covariance of the training data.
+        network: Module that maps (x, c_noise, **cond) to the raw output F of the shape of x, where x `(B, ...)` is
+            scaled by c_in and c_noise is `(B,)`. Its attributes `shape` and `num_classes`, where it has them, say the
+            shape of a sample and the number of classes.
+        sde: The forward SDE.
+        preconditioning: Scaling of the network's input, and the target of its output.
+        statistics: Mean and covariance of the training data.
     """
 
     def __init__(
@@ -91,29 +93,30 @@ class NetworkScore(ScoreModel):
         """The network's output F, of the shape and dtype of x."""
         t = self.sde.check_time(t).double()
         c_noise = self.preconditioning.c_noise(self.sde, t)
-        dtype, fine = self._dtypes(x)
+        dtype, level_dtype = self._input_dtypes(x)
         c_noise = (
-            torch.full((), c_noise.item(), dtype=fine, device=x.device)
+            torch.full((), c_noise.item(), dtype=level_dtype, device=x.device)
             if c_noise.ndim == 0 and c_noise.device.type == "cpu"
-            else c_noise.to(x.device, fine)
+            else c_noise.to(x.device, level_dtype)
         )
-        return self._ask(x, expand_to(self.preconditioning.c_in(self.sde, t), x), c_noise, dtype, cond)
+        return self._evaluate(x, expand_to(self.preconditioning.c_in(self.sde, t), x), c_noise, dtype, cond)
 
-    def _dtypes(self, x: Tensor) -> tuple[torch.dtype, torch.dtype]:
-        """Those of the network's input and of its noise level."""
+    def _input_dtypes(self, x: Tensor) -> tuple[torch.dtype, torch.dtype]:
+        """The dtypes of the network's input and of its noise level."""
         dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
-        # Never bfloat16: 999 t would have steps of 4. The networks cast their features instead.
+        # A noise level is never bfloat16: 999 t would have steps of 4. The networks cast their features instead.
         return dtype, torch.float64 if dtype == torch.float64 else torch.float32
 
-    def _ask(
+    def _evaluate(
         self, x: Tensor, c_in: Tensor | float, c_noise: Tensor, dtype: torch.dtype, cond: dict[str, Any]
     ) -> Tensor:
+        """The network's output F at the input c_in x in `dtype` and the noise level c_noise, `()` or `(B,)`."""
         if x.ndim < 2 or x.shape[0] == 0:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, ...) with at least one sample")
         scaled = x if isinstance(c_in, float) and c_in == 1 else c_in * x
         # `to` and `expand` take as long as a kernel even where they change nothing.
         scaled = scaled if scaled.dtype == dtype else scaled.to(dtype)
-        raw = self.network(scaled, c_noise if c_noise.ndim else c_noise.expand(x.shape[0]), **cond)
+        raw: Tensor = self.network(scaled, c_noise if c_noise.ndim else c_noise.expand(x.shape[0]), **cond)
         if raw.shape != x.shape:
             raise ValueError(f"the network returned shape {tuple(raw.shape)}, expected {tuple(x.shape)} as its input")
         return raw if raw.dtype == x.dtype else raw.to(x.dtype)
@@ -132,36 +135,33 @@ class NetworkScore(ScoreModel):
         def predict(x: Tensor, i: int, **cond: Any) -> Tensor:
             nonlocal dtype, levels
             if not levels or levels[0].shape != x.shape[:1]:
-                dtype, fine = self._dtypes(x)
-                levels = c_noise.to(x.device, fine)[:, None].expand(-1, x.shape[0] if x.ndim else 1).unbind()
-            return combined(on_x[i], x, on_output[i], self._ask(x, c_in[i], levels[i], dtype, cond))
+                dtype, level_dtype = self._input_dtypes(x)
+                levels = c_noise.to(x.device, level_dtype)[:, None].expand(-1, x.shape[0] if x.ndim else 1).unbind()
+            return combined(on_x[i], x, on_output[i], self._evaluate(x, c_in[i], levels[i], dtype, cond))
 
         return predict
 
-    def _solved(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(a, b) with ε = a x + b F."""
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        _, c_skip, c_out, _ = self.preconditioning.coefficients(self.sde, self.sde.check_time(t).double())
+        return Linear(c_skip, c_out).of(x, self.raw(x, t, **cond))
+
+    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        return self._noise_terms(t).of(x, self.raw(x, t, **cond))
+
+    def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        noise = self._noise_terms(t)
+        minus_sigma = -self.sde.sigma(self.sde.check_time(t).double())
+        return Linear(noise.on_x / minus_sigma, noise.on_output / minus_sigma).of(x, self.raw(x, t, **cond))
+
+    def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        noise, flow = self._noise_terms(t), self._flow_terms(self.sde.check_time(t).double())
+        terms = Linear(flow.on_x + flow.on_output * noise.on_x, flow.on_output * noise.on_output)
+        return terms.of(x, self.raw(x, t, **cond))
+
+    def _noise_terms(self, t: Tensor) -> Linear:
+        """The noise prediction ε = (α F − p x)/(α q − σ p), by its coefficients."""
         t = self.sde.check_time(t).double()
         p, q = self.preconditioning.target(self.sde, t)
         alpha = self.sde.alpha(t)
         det = alpha * q - self.sde.sigma(t) * p
-        return -p / det, alpha / det
-
-    def _combine(self, a: Tensor, b: Tensor, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        return expand_to(a, x) * x + expand_to(b, x) * self.raw(x, t, **cond)
-
-    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        _, c_skip, c_out, _ = self.preconditioning.coefficients(self.sde, self.sde.check_time(t).double())
-        return self._combine(c_skip, c_out, x, t, **cond)
-
-    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        return self._combine(*self._solved(t), x, t, **cond)
-
-    def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        a, b = self._solved(t)
-        minus_sigma = -self.sde.sigma(self.sde.check_time(t).double())
-        return self._combine(a / minus_sigma, b / minus_sigma, x, t, **cond)
-
-    def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        a, b = self._solved(t)
-        drift, pull = self._flow(self.sde.check_time(t).double())
-        return self._combine(drift + pull * a, pull * b, x, t, **cond)
+        return Linear(-p / det, alpha / det)
