@@ -191,7 +191,7 @@ def presets() -> dict[str, DictConfig]:
 
 def adapts(solver: Any) -> bool:
     """Whether tolerances rather than the grid decide on the steps."""
-    return hasattr(solver, "rtol") and getattr(solver, "adaptive", True)
+    return bool(getattr(solver, "adapts", False))
 
 
 def our_contenders(pattern: str, grids: Sequence[str], failures: Failures) -> Iterator[Contender]:

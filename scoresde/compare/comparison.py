@@ -19,7 +19,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ def root_mean_square(x: Tensor, true: Tensor) -> tuple[float, float]:
 @checked
 def ignores_steps(sampler: Sampler) -> bool:
     """Whether a tolerance decides on the steps, and not the grid."""
-    return hasattr(sampler.solver, "rtol") and bool(getattr(sampler.solver, "adaptive", True))
+    return sampler.solver.adapts
 
 
 class _Start(Solver):
@@ -178,8 +178,7 @@ class Comparison:
             x = self.starts(seed, first)
             ends = self._solve(self.model, self.solver, x, first, last)
             some = slice(0, min(self.n, _CHECKED))
-            finer = copy.copy(self.solver)
-            finer.rtol, finer.atol = self.solver.rtol / 10, self.solver.atol / 10
+            finer = replace(self.solver, rtol=self.solver.rtol / 10, atol=self.solver.atol / 10)
             precise = self._precise()
             checked = self._solve(precise, finer, x[some].to(precise.dtype), first, last)
             error = root_mean_square(ends[some], checked)[0]
@@ -200,9 +199,7 @@ class Comparison:
         return made if out.dtype == torch.float64 else self.model
 
     def _solve(self, model: ScoreModel, solver: Adaptive, x: Tensor, first: float, last: float) -> Tensor:
-        strict = copy.copy(solver)
-        strict.strict = True
-        sampler = Sampler(strict, ExplicitTimes([first, last]), denoise=False)
+        sampler = Sampler(replace(solver, strict=True), ExplicitTimes([first, last]), denoise=False)
         options: dict[str, Any] = {"batch_size": self.batch_size, **self._first(len(x))}
         return sampler(model, x_init=x, **options).x
 

@@ -1,14 +1,15 @@
 """The probability-flow ODE with a step size for every sample."""
 
 from collections.abc import Generator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.numerics.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, EmbeddedPair, Status, integrate_through
-from scoresde.sampling.slopes import data_std, slope_terms
-from scoresde.sampling.solver import Noise, NonFiniteError, Report, Solver, StoppedError
+from scoresde.numerics.ode import BOSH3, DOP853, DORMAND_PRINCE, TSIT5, EmbeddedPair, integrate_through
+from scoresde.sampling.slopes import slope_terms
+from scoresde.sampling.solver import Noise, Report, Solver, check_tolerances
 from scoresde.score import ScoreModel
 from scoresde.sde.coordinates import Angle, Coordinate
 
@@ -18,54 +19,68 @@ TABLEAUS = {"bosh3": BOSH3, "dopri5": DORMAND_PRINCE, "tsit5": TSIT5, "dop853": 
 
 
 @checked
+@dataclass(frozen=True, repr=False)
 class Adaptive(Solver):
     """An embedded Runge-Kutta pair on dy/dw = P, each sample with its own steps, in a coordinate (y, w).
 
-    The state is given at the grid's times, where steps end: one interval is enough unless the states between
-    are wanted. A sample that cannot be followed stops where it is; `Samples.status` says why, `reached` where.
-    The device is waited for once a step, to see whether a sample leaves the batch. A tolerance below the round-off of
-    the network (0.004 for bfloat16) is followed in tiny steps.
+    Steps end at the grid's times, where the state is given: one interval is enough unless the states between are
+    needed. A sample that cannot be followed stops where it is; `Samples.status` says why and `Samples.reached` where.
+    A step reads one value of the device, to see whether a sample leaves the batch. A tolerance below the round-off of
+    the network (0.004 for bfloat16) leads to tiny steps.
+
+    >>> from scoresde.sampling import Adaptive, Sampler, UniformTime
+    >>> from scoresde.score import GaussianMixtureScore
+    >>> from scoresde.sde import VPSDE
+    >>> model = GaussianMixtureScore(torch.ones(1), torch.zeros(1, 2), 0.5 * torch.ones(1), VPSDE())
+    >>> Sampler(Adaptive(rtol=1e-4, atol=1e-4), UniformTime(1))(model, (3, 2)).status
+    tensor([0, 0, 0])
 
     Args:
-        method: `"bosh3"` (Bogacki & Shampine 1989), `"dopri5"` (Dormand & Prince 1980), `"tsit5"` (Tsitouras
-            2011), `"dop853"` (Hairer, Nørsett & Wanner 1993, II.10), or a tableau.
-        rtol: relative tolerance of y, in the root mean square over a sample's elements.
-        atol: absolute tolerance of y, which the coordinate scales: in an `Angle` or `Straight` coordinate to 1.
-        coordinate: what is integrated; `Angle` with the data's standard deviation if not given.
-        max_steps: attempts of a sample in each interval of the grid.
-        strict: raise where a sample stops on the way.
+        method: "bosh3", "dopri5", "tsit5", "dop853", or an `EmbeddedPair`.
+        rtol: The relative tolerance of y, in the root mean square over a sample's elements.
+        atol: The absolute tolerance of y, whose scale the coordinate sets: in an `Angle` or `Straight` coordinate to 1.
+        coordinate: The coordinate that is integrated; `Angle` with the data's standard deviation if not given.
+        max_steps: The largest number of attempts of a sample in each interval of the grid.
+        strict: Whether to raise if a sample stops on the way.
 
     Raises:
-        ValueError: an unknown method, tolerances that are not positive.
-        StoppedError: a sample stopped on the way, if strict.
+        ValueError: An unknown method, or tolerances that are not positive.
+        StoppedError: A sample stopped on the way, if strict.
+
+    References:
+        "bosh3": Bogacki & Shampine (1989), A 3(2) Pair of Runge-Kutta Formulas:
+        https://doi.org/10.1016/0893-9659(89)90079-7
+        "dopri5": Dormand & Prince (1980), A Family of Embedded Runge-Kutta Formulae:
+        https://doi.org/10.1016/0771-050X(80)90013-3
+        "tsit5": Tsitouras (2011), Runge-Kutta Pairs of Order 5(4) Satisfying Only the First Column Simplifying
+        Assumption: https://doi.org/10.1016/j.camwa.2011.06.002
+        "dop853": Hairer, Nørsett & Wanner (1993), Solving Ordinary Differential Equations I, section II.10:
+        https://doi.org/10.1007/978-3-540-78862-1
     """
 
-    def __init__(
-        self,
-        method: str | EmbeddedPair = "dopri5",
-        rtol: float = 1e-5,
-        atol: float = 1e-5,
-        coordinate: Coordinate | None = None,
-        max_steps: int = 10_000,
-        strict: bool = False,
-    ) -> None:
-        if isinstance(method, str) and method not in TABLEAUS:
-            raise ValueError(f"method is {method!r}, expected one of {', '.join(TABLEAUS)}, or an EmbeddedPair")
-        check_tolerances(rtol, atol, max_steps)
-        self.method = method
-        self.rtol = rtol
-        self.atol = atol
-        self.coordinate = coordinate
-        self.max_steps = max_steps
-        self.strict = strict
+    method: str | EmbeddedPair = "dopri5"
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    coordinate: Coordinate | None = None
+    max_steps: int = 10_000
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.method, str) and self.method not in TABLEAUS:
+            raise ValueError(f"method is {self.method!r}, expected one of {', '.join(TABLEAUS)}, or an EmbeddedPair")
+        check_tolerances(self.rtol, self.atol, self.max_steps)
 
     @property
     def stochastic(self) -> bool:
         return False
 
+    @property
+    def adapts(self) -> bool:
+        return True
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Generator[Tensor, None, Report]:
         sde, shape = model.sde, x.shape
-        coordinate = Angle(data_std(model)) if self.coordinate is None else self.coordinate
+        coordinate = Angle(model.data_std) if self.coordinate is None else self.coordinate
         tableau = TABLEAUS[self.method] if isinstance(self.method, str) else self.method
         first, last = float(times[-1]), float(times[0])
         batch, within = torch.empty(0), model
@@ -99,23 +114,5 @@ class Adaptive(Solver):
             report = Report(solution.nfe, solution.status, reached)
             yield x
         if self.strict:
-            refuse(x, report)
+            report.raise_if_stopped(x)
         return report
-
-
-def check_tolerances(rtol: float, atol: float, max_steps: int) -> None:
-    """ValueError unless they can be worked to."""
-    if not (rtol > 0 and atol > 0):
-        raise ValueError(f"rtol={rtol} and atol={atol} must be positive")
-    if max_steps < 1:
-        raise ValueError(f"max_steps is {max_steps}, expected at least 1")
-
-
-def refuse(x: Tensor, report: Report) -> None:
-    """Raise if a sample stopped on the way."""
-    reason = report.stopped()
-    if not reason or report.status is None:
-        return
-    if bool((report.status == Status.NOT_FINITE).any()):
-        raise NonFiniteError(f"{reason}: the model is not finite there", x)
-    raise StoppedError(f"{reason}: loosen the tolerances or allow more steps", x, report)

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from scoresde.numerics.ode import Status
+from scoresde.numerics.values import at_least, described
 from scoresde.score import ScoreModel
 
-__all__ = ["Noise", "NonFiniteError", "Report", "Solver", "StoppedError"]
+__all__ = ["Noise", "NonFiniteError", "Report", "Solver", "StoppedError", "check_tolerances"]
 
 
 class Noise(Protocol):
     """Draws of standard normal noise of the shape of the state.
 
-    A solver whose noise is a martingale M gives the variance of M at both ends of its step, so that a Brownian
-    path can answer with (M(stop) − M(start))/√(stop − start); white noise does not look at them.
+    A solver whose noise is a martingale M gives the variance of M at both ends of its step. A Brownian path answers
+    with (M(stop) − M(start))/√(stop − start); white noise ignores both.
     """
 
     def __call__(self, start: float | None = None, stop: float | None = None) -> Tensor: ...
@@ -28,7 +29,7 @@ class NonFiniteError(ArithmeticError):
     """A solve ended in values that are not finite.
 
     Attributes:
-        x: `(B, ...)`, all samples, those that are finite among them; None where there are none yet.
+        x: `(B, ...)`, all samples, including those that are finite; None if there are none yet.
     """
 
     def __init__(self, message: str, x: Tensor | None = None) -> None:
@@ -38,13 +39,13 @@ class NonFiniteError(ArithmeticError):
 
 @dataclass(frozen=True)
 class Report:
-    """What a solver that treats samples differently says of each `(B,)`, as its generator's return value.
+    """The return value of the generator of a solver that treats samples differently, `(B,)` tensors.
 
     Attributes:
-        nfe: int64, network evaluations.
-        status: int64, of `scoresde.numerics.ode.Status`, where a sample may stop on the way.
-        reached: float64, the time of each sample's last state, beside a status.
-        sweeps: int64, calls of the network one after the other, where a call has several times of a sample.
+        nfe: int64, the evaluations of the network.
+        status: int64, `scoresde.numerics.ode.Status`, from a solver that may stop on the way.
+        reached: float64, the time of each sample's last state; given with a status.
+        sweeps: int64, the calls of the network one after the other, if a call holds several times of a sample.
     """
 
     nfe: Tensor
@@ -67,6 +68,23 @@ class Report:
         reasons = ", ".join(f"{s.name.lower().replace('_', ' ')} {n}" for s, n in counts.items() if n)
         return f"{sum(counts.values())} of {len(self.status)} samples stopped on the way ({reasons})" if reasons else ""
 
+    def raise_if_stopped(self, x: Tensor) -> None:
+        """Do nothing if every sample arrived.
+
+        Args:
+            x: The states of the samples, for the exception.
+
+        Raises:
+            NonFiniteError: The model was not finite for a sample.
+            StoppedError: A sample stopped for another reason.
+        """
+        reason = self.stopped()
+        if not reason or self.status is None:
+            return
+        if bool((self.status == Status.NOT_FINITE).any()):
+            raise NonFiniteError(f"{reason}: the model is not finite there", x)
+        raise StoppedError(f"{reason}: loosen the tolerances or allow more steps", x, self)
+
 
 def _cat(parts: list[Tensor | None]) -> Any:
     """The tensors one after the other, or None if the first is none."""
@@ -77,8 +95,8 @@ class StoppedError(ArithmeticError):
     """Samples stopped on the way.
 
     Attributes:
-        x: `(B, ...)`, where every sample is.
-        report: which, where and why.
+        x: `(B, ...)`, the last state of every sample.
+        report: The report, which says which samples stopped, where and why.
     """
 
     def __init__(self, message: str, x: Tensor, report: Report) -> None:
@@ -88,17 +106,22 @@ class StoppedError(ArithmeticError):
 
 
 class Solver(ABC):
-    """A way to follow the reverse SDE or the probability-flow ODE; one generator function."""
+    """A method for the reverse SDE or the probability-flow ODE, as one generator function.
+
+    A subclass defines `solve`, whose local variables hold the history of the solve. Counting of evaluations, progress,
+    the trajectory, the check of the result and the denoising step are the work of `Sampler`. A solver is a value: it is
+    not changed by a solve, and two of the same settings do the same.
+    """
 
     @abstractmethod
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
-        """Yield the state at times[1], times[2], ...; return a `Report` where samples differ.
+        """Yield the state at times[1], times[2], ...; return a `Report` if samples differ in cost or status.
 
         Args:
-            model: the score model, with its conditions bound.
-            x: `(B, ...)`, the state at times[0].
-            times: `(n + 1,)` float64 on the CPU, decreasing.
-            noise: returns a fresh draw of standard normal noise of the shape of x at each call.
+            model: The score model, with its conditions bound.
+            x: The state at times[0], `(B, ...)`; it must not be changed in place.
+            times: The times, `(n + 1,)` float64 on the CPU, decreasing.
+            noise: A function that returns a fresh draw of standard normal noise of the shape of x at each call.
         """
 
     @property
@@ -116,5 +139,15 @@ class Solver(ABC):
         return self
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
-        return f"{type(self).__name__}({values})"
+        return described(self)
+
+
+def check_tolerances(rtol: float, atol: float, max_steps: int) -> None:
+    """Check the settings of a solver that adapts its steps.
+
+    Raises:
+        ValueError: A tolerance that is not positive, or less than one step.
+    """
+    if not (rtol > 0 and atol > 0):
+        raise ValueError(f"rtol={rtol} and atol={atol} must be positive")
+    at_least("max_steps", max_steps, 1)

@@ -18,7 +18,6 @@ from scoresde.sampling.adams import Multistep
 from scoresde.sampling.adams_plan import gaussian_prediction
 from scoresde.sampling.grids import DataStraight, ExplicitTimes
 from scoresde.sampling.sampler import Sampler
-from scoresde.sampling.slopes import data_std
 from scoresde.score import Conditions, ScoreModel
 from scoresde.sde.coordinates import Angle
 
@@ -74,7 +73,7 @@ class Steps:
     ) -> None:
         self.model, self.sde, self.cond = model, model.sde, repeated(cond, starts)
         self.batch_size = batch_size
-        self.std = data_std(model)
+        self.std = model.data_std
         self.angle = Angle(self.std)
         dtype = model.dtype
         mean = None if model.statistics is None else model.statistics.mean

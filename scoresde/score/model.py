@@ -278,6 +278,11 @@ class ScoreModel(nn.Module, ABC):
             )
         return (shape, *self.shape)
 
+    @property
+    def data_std(self) -> float:
+        """The standard deviation of the data in model space, or 1 if the model does not know it."""
+        return 1.0 if self.statistics is None else float(self.statistics.std)
+
     def on_device(self, x: Tensor) -> Tensor:
         """x on the device of the model's network; where it is, for an exact score, which follows it."""
         return x if self.exact else x.to(self.device)
