@@ -1,15 +1,19 @@
 """Fixtures that the tests of SDEs, preconditionings and score models share."""
 
+import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from scoresde.sde import SDE
 from tests import problems
-from tests.problems import SDES, Mixture
+from tests.problems import SDES, Mixture, Once
 
 torch.set_num_threads(1)  # the suite runs on two workers
 
@@ -51,6 +55,31 @@ def planar() -> Mixture:
 def points() -> Mixture:
     """Three weighted points in the plane."""
     return Mixture("point", (2,))
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Make a folder once for all workers of the session: `once(name, make)` calls `make(folder)` unless that is done.
+
+    What it returns is for reading; a test that writes takes a copy.
+    """
+    root = tmp_path_factory.getbasetemp()
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setenv("ACCELERATE_USE_CPU", "true")
+                    make(folder)
+                done.touch()
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from scoresde.score.preconditioning import Preconditioning
 from scoresde.sde import DDPMSDE, EDMSDE, NCSNSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 
 F64 = torch.float64
+
+# The fixture `once`: a name and what makes the folder, to the folder.
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 SDES: dict[str, SDE] = {
     "vp": VPSDE(),

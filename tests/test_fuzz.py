@@ -36,6 +36,7 @@ from scoresde.storage.table import ResumableTable
 from scoresde.training.loggers import LocalLogger
 from scoresde.training.loop import Trainer
 from scoresde.training.moments import data_statistics
+from tests.problems import Once
 
 CONFIG = """
 data: {_target_: scoresde.data.npz, path: points.npz, test_size: 20, seed: 0}
@@ -85,9 +86,9 @@ SECONDS, BYTES = 10, 3 * 2**30  # that reading one file may take
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(once: Once) -> Path:
     """A small run with files of every kind."""
-    return make_run(tmp_path_factory.mktemp("fuzz") / "run")
+    return once("every file", lambda folder: make_run(folder / "run")) / "run"
 
 
 def make_run(directory: Path) -> Path:

@@ -32,6 +32,7 @@ from scoresde.runs import train as pipeline
 from scoresde.runs.likelihood_table import LikelihoodTable
 from scoresde.runs.stages import Fit, Report, Save, Stage
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
+from tests.problems import Once
 
 TOY = [
     "data=two_moons",
@@ -65,13 +66,15 @@ def _surroundings() -> Any:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(once: Once) -> Path:
     """Where `scoresde train name=moons` was run, once."""
-    folder = tmp_path_factory.mktemp("work")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        main(["train", *TOY, "name=moons"])
-    return folder
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            main(["train", *TOY, "name=moons"])
+
+    return once("moons", make)
 
 
 @pytest.fixture

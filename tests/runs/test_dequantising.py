@@ -17,6 +17,7 @@ from scoresde.runs.dequantise import FILE, dequantise
 from scoresde.runs.directory import Run
 from scoresde.runs.likelihood import likelihood
 from scoresde.runs.train import train
+from tests.problems import Once
 
 SMALL = ["network=mlp", "network.width=32", "network.blocks=1", "network.embedding.dim=8", "training.batch_size=64"]
 AFTER = ["evaluation.samples=0", "evaluation.likelihood=0"]
@@ -42,16 +43,15 @@ def config(command: str, *overrides: str) -> DictConfig:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(once: Once) -> Path:
     """Two pixels of three levels, in whose cells the density is high in the middle, as they are not dequantised."""
-    folder = tmp_path_factory.mktemp("dequantising")
-    np.savez(folder / "x.npz", x=np.random.default_rng(0).choice(3, (1000, 2), p=[0.4, 0.2, 0.4]))
-    data = ["data=npz", f"data.path={folder / 'x.npz'}", "data.levels=3"]
-    run = Run(folder / "run", config("train", *data, *SMALL, *AFTER, *FEW))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        train(run, None, progress=False)
-    return run.directory
+
+    def make(folder: Path) -> None:
+        np.savez(folder / "x.npz", x=np.random.default_rng(0).choice(3, (1000, 2), p=[0.4, 0.2, 0.4]))
+        data = ["data=npz", f"data.path={folder / 'x.npz'}", "data.levels=3"]
+        train(Run(folder / "run", config("train", *data, *SMALL, *AFTER, *FEW)), None, progress=False)
+
+    return once("pixels", make) / "run"
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from scoresde.runs.likelihood import likelihood
 from scoresde.runs.results import Filing
 from scoresde.runs.train import train
 from scoresde.storage.tensors import save_tensors
+from tests.problems import Once
 
 SMALL = [
     "network=mlp",
@@ -39,17 +40,18 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    directory = tmp_path_factory.mktemp("likelihoods") / "run"
+def trained(once: Once) -> SimpleNamespace:
+    run = Run.open(once("unlabelled", make))
+    return SimpleNamespace(directory=run.directory, data=run.data())
+
+
+def make(directory: Path) -> None:
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         whole = OmegaConf.to_container(compose(config_name="train", overrides=SMALL), resolve=True)
     assert isinstance(whole, dict)
     free = ("run", "resume", "runs", "name", "allow", "progress")
     run = Run(directory, OmegaConf.create({k: v for k, v in whole.items() if k not in free}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        train(run, None, progress=False)
-    return SimpleNamespace(directory=directory, data=run.data())
+    train(run, None, progress=False)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from scoresde.likelihood import log_likelihood
 from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run
 from scoresde.sampling import Heun, KarrasGrid, Sampler
+from tests.problems import Once
 
 SETTINGS = [
     "data=npz",
@@ -48,12 +49,13 @@ def points(scale: float = 3.0, n: int = 60, width: int = 3) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("provenance")
-    np.savez(folder / "points.npz", x=points())
-    done = scoresde_command(folder, "train", *SETTINGS, "data.path=points.npz", "name=run", "runs=.")
-    assert done.returncode == 0, done.stderr
-    return folder
+def trained(once: Once) -> Path:
+    def make(folder: Path) -> None:
+        np.savez(folder / "points.npz", x=points())
+        done = scoresde_command(folder, "train", *SETTINGS, "data.path=points.npz", "name=run", "runs=.")
+        assert done.returncode == 0, done.stderr
+
+    return once("points", make)
 
 
 @pytest.fixture
