@@ -1,21 +1,17 @@
-"""Time grids: the times t_max = t_0 > t_1 > ... > t_n = t_min at which a solver's state is given.
+"""Time grids of the literature: uniform in a coordinate, by noise levels, of discrete-time models, or explicit."""
 
-A grid is made once per solve, in float64 on the CPU.
-"""
-
-import copy
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from scoresde.arguments import checked
+from scoresde.numerics.values import one_of, positive
+from scoresde.sampling.data_grids import DataStraight
+from scoresde.sampling.grid import Grid, evenly, pinned, uniform_in
 from scoresde.sde import SDE, VPSDE
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, Straight, Time
-from scoresde.statistics import Statistics
 
 __all__ = [
     "DataStraight",
@@ -35,85 +31,14 @@ __all__ = [
 
 
 @checked
-class Grid(ABC):
-    """A rule for the times of a solve.
-
-    Args:
-        steps: number of intervals, at least 1.
-        t_min: where the grid ends; the SDE's `t_min_sampling` if not given.
-        t_max: where the grid begins; the SDE's `t_noise` if not given.
-    """
-
-    def __init__(self, steps: int, t_min: float | None = None, t_max: float | None = None) -> None:
-        if isinstance(steps, bool) or int(steps) != steps or steps < 1:
-            raise ValueError(f"steps is {steps!r}, expected a whole number of at least 1")
-        self.steps = int(steps)
-        self.t_min = t_min
-        self.t_max = t_max
-
-    @abstractmethod
-    def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        """The `steps + 1` times, decreasing, float64."""
-
-    def __call__(self, sde: SDE, statistics: Statistics | None = None, exact: bool = False) -> Tensor:
-        """The times `(steps + 1,)` for `sde`: float64, on the CPU, strictly decreasing.
-
-        `statistics` are those of the data, and `exact` tells whether the score is that of a known density
-        (`ScoreModel.exact`), for grids that depend on them.
-
-        Raises:
-            ValueError: a time outside the SDE's interval, or times that do not decrease.
-        """
-        t_min = sde.t_min_sampling if self.t_min is None else self.t_min
-        std = None if statistics is None else float(statistics.std)
-        t_max = sde.t_noise(std) if self.t_max is None else self.t_max
-        _check(self, sde, torch.tensor([t_max, t_min], dtype=torch.float64), ["t_max", "t_min"])
-        times = self.places(sde, t_min, t_max).double()
-        _check(self, sde, times, [f"time {i}" for i in range(len(times))])
-        return times
-
-    def __repr__(self) -> str:
-        values = [f"{k}={v!r}" for k, v in vars(self).items() if v is not None and not k.startswith("_")]
-        return f"{type(self).__name__}({', '.join(values)})"
-
-
-def _check(grid: Grid, sde: SDE, times: Tensor, names: list[str]) -> None:
-    """ValueError that names the first time out of place: the times of a grid, or its two ends."""
-    slack = 1e-6  # of `SDE.check_time`
-    falls = times.diff() < 0
-    least, most = sde.t_min * (1 - slack), sde.t_max * (1 + slack)
-    if bool(falls.all()) and most >= times[0].item() and times[-1].item() >= least:
-        return
-    inside = (times >= least) & (times <= most)
-    if not bool(inside.all()):
-        i = int((~inside).to(torch.int8).argmax())
-        raise ValueError(
-            f"{names[i]} of {grid} is {times[i].item():g}, outside [{sde.t_min:g}, {sde.t_max:g}] of {sde}: "
-            "give times inside, or set t_min and t_max of the SDE"
-        )
-    i = int((~falls).to(torch.int8).argmax())
-    raise ValueError(
-        f"the times of {grid} do not decrease: {names[i]} is {times[i].item():.9g}, "
-        f"{names[i + 1]} is {times[i + 1].item():.9g}"
-    )
-
-
-def _spread(steps: int, first: float, last: float) -> Tensor:
-    return torch.linspace(first, last, steps + 1, dtype=torch.float64)
-
-
-def _uniform(coordinate: Coordinate, steps: int, sde: SDE, t_min: float, t_max: float) -> Tensor:
-    """Times uniform in the coordinate's variable."""
-    first, last = coordinate.variable(sde, torch.tensor([t_max, t_min], dtype=torch.float64)).tolist()
-    return _pinned(coordinate.time(sde, _spread(steps, first, last)), t_min, t_max)
-
-
-@checked
 class UniformVariable(Grid):
-    """Uniform in the time variable of any coordinate.
+    """Uniform in the variable of any coordinate.
 
     Args:
-        coordinate: whose variable; `NoiseLevel()` for uniform σ/α, for example.
+        steps: As for `Grid`.
+        coordinate: The coordinate; `NoiseLevel()` for uniform σ/α, for example.
+        t_min: As for `Grid`.
+        t_max: As for `Grid`.
     """
 
     def __init__(
@@ -123,28 +48,32 @@ class UniformVariable(Grid):
         self.coordinate = coordinate
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        return _uniform(self.coordinate, self.steps, sde, t_min, t_max)
+        return uniform_in(self.coordinate, self.steps, sde, t_min, t_max)
 
 
 class UniformTime(Grid):
-    """Uniform in t (Song et al. 2021)."""
+    """Uniform in t (Song et al. 2021).
+
+    >>> UniformTime(4, t_min=0.2)(VPSDE()).round(decimals=3).tolist()
+    [1.0, 0.8, 0.6, 0.4, 0.2]
+    """
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        return _uniform(Time(), self.steps, sde, t_min, t_max)
+        return uniform_in(Time(), self.steps, sde, t_min, t_max)
 
 
 class QuadraticTime(Grid):
     """Uniform in √t (Song, Meng & Ermon 2021, appendix D.2)."""
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        return _pinned(_spread(self.steps, math.sqrt(t_max), math.sqrt(t_min)) ** 2, t_min, t_max)
+        return pinned(evenly(self.steps, math.sqrt(t_max), math.sqrt(t_min)) ** 2, t_min, t_max)
 
 
 class UniformLogSNR(Grid):
     """Uniform in λ = log(α/σ) (Lu et al. 2022a)."""
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        return _uniform(LogSNR(), self.steps, sde, t_min, t_max)
+        return uniform_in(LogSNR(), self.steps, sde, t_min, t_max)
 
 
 @checked
@@ -152,7 +81,10 @@ class UniformAngle(Grid):
     """Uniform in the angle θ = arctan(s/d), s = σ/α, in which the state turns from noise to data (Salimans & Ho 2022).
 
     Args:
-        std: d > 0; the standard deviation of the data puts the angle's middle where signal and noise are equal.
+        steps: As for `Grid`.
+        std: The scale d; at the standard deviation of the data the angle is π/4 as signal and noise are equal.
+        t_min: As for `Grid`.
+        t_max: As for `Grid`.
     """
 
     def __init__(self, steps: int, std: float = 1.0, t_min: float | None = None, t_max: float | None = None) -> None:
@@ -161,7 +93,7 @@ class UniformAngle(Grid):
         self.std = std
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        return _uniform(self._coordinate, self.steps, sde, t_min, t_max)
+        return uniform_in(self._coordinate, self.steps, sde, t_min, t_max)
 
 
 @checked
@@ -169,7 +101,10 @@ class UniformStraight(Grid):
     """Uniform in the straight interpolant's time u = s/(d + s), s = σ/α (Liu et al. 2022).
 
     Args:
-        std: d > 0; 1 in rectified flow.
+        steps: As for `Grid`.
+        std: The scale d; 1 in rectified flow.
+        t_min: As for `Grid`.
+        t_max: As for `Grid`.
     """
 
     def __init__(self, steps: int, std: float = 1.0, t_min: float | None = None, t_max: float | None = None) -> None:
@@ -178,112 +113,7 @@ class UniformStraight(Grid):
         self.std = std
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        return _uniform(self._coordinate, self.steps, sde, t_min, t_max)
-
-
-# From so many steps on: fraction, top and bend of `DataStraight`.
-_FOR_EXACT_SCORES = ((40, 0.2, 0.04, 0.5), (25, 0.27, 0.04, 0.5), (12, 0.3, 0.0, 0.0), (0, 1 / 3, 0.0, 0.0))
-_FOR_NETWORKS = ((25, 0.25, 0.4, 0.0), (0, 1 / 3, 0.1, 0.0))
-
-
-@checked
-class DataStraight(Grid):
-    """Uniform in u = s/(d + s), with d a part of the largest standard deviation of the data in any direction.
-
-    As the noise falls below that, the modes of the data part. Where the covariance is not known, d is the root mean
-    square standard deviation, and 1 where nothing is.
-
-    Where there is more noise, an exact score is as smooth in u as anywhere, but a network, which is told log s, is not:
-    a share of the steps is spread evenly in log(1 + s/d) instead. Of many steps along an exact score, some are even in
-    the angle arctan(s/d), which puts fewer there.
-
-    The values taken where none is given were found on a ring in the plane and on a mixture in 64 dimensions, whose
-    scores are exact, and on two networks trained on 8x8 digits.
-
-    Args:
-        fraction: of the largest standard deviation. If not given: for networks a third, and 0.25 from 25 steps; for
-            exact scores a third, 0.3 from 12 steps, 0.27 from 25 and 0.2 from 40.
-        top: the share of steps in log(1 + s/d). If not given: 0 with a fraction that is; for networks 0.1, and 0.4
-            from 25 steps; for exact scores 0, and 0.04 from 25 steps.
-        bend: the share, of the others, in arctan(s/d). If not given: 0, but 0.5 from 25 steps along an exact score
-            with a fraction that is not given.
-    """
-
-    def __init__(
-        self,
-        steps: int,
-        fraction: float | None = None,
-        t_min: float | None = None,
-        t_max: float | None = None,
-        top: float | None = None,
-        bend: float | None = None,
-    ) -> None:
-        super().__init__(steps, t_min, t_max)
-        if fraction is not None and not 0 < fraction < math.inf:
-            raise ValueError(f"fraction is {fraction}, expected a positive number")
-        for name, share in (("top", top), ("bend", bend)):
-            if share is not None and not 0 <= share < 1:
-                raise ValueError(f"{name} is {share}, expected a share from 0 to below 1")
-        self.fraction = fraction
-        self.top = top
-        self.bend = bend
-        self._known: Statistics | None = None
-        self._exact = False
-
-    def __call__(self, sde: SDE, statistics: Statistics | None = None, exact: bool = False) -> Tensor:
-        grid = copy.copy(self)
-        grid._known, grid._exact = statistics, exact
-        return super(DataStraight, grid).__call__(sde, statistics)
-
-    def _choices(self) -> tuple[float, float, float]:
-        """fraction, top and bend."""
-        if self.fraction is None:
-            table = _FOR_EXACT_SCORES if self._exact else _FOR_NETWORKS
-            fraction, top, bend = next(values for least, *values in table if self.steps >= least)
-        else:
-            fraction, top, bend = self.fraction, 0.0, 0.0
-        return fraction, top if self.top is None else self.top, bend if self.bend is None else self.bend
-
-    def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        known = self._known
-        fraction, top, bend = self._choices()
-        scale = 1.0 if known is None else float(known.std)
-        if known is not None and known.covariance is not None:
-            scale = fraction * known.largest_std
-        coordinate = Straight(scale)
-        if top == bend == 0:
-            return _uniform(coordinate, self.steps, sde, t_min, t_max)
-        levels = -sde.log_snr(torch.tensor([t_min, t_max], dtype=torch.float64)) - math.log(scale)
-        return _pinned(coordinate.time(sde, _blend(self.steps, softplus(levels), top, bend)), t_min, t_max)
-
-
-def _blend(steps: int, ends: Tensor, top: float, bend: float) -> Tensor:
-    """u, evenly spread in a mean of u, arctan(u/(1 − u)) and y = −log(1 − u), between the smallest y and the largest.
-
-    The weights are (1 − top)(1 − bend), (1 − top) bend and top, of variables that go from 0 to 1.
-    """
-
-    def variables(y: Tensor) -> Iterator[tuple[float, Tensor]]:
-        yield (1 - top) * (1 - bend), -torch.expm1(-y)
-        yield (1 - top) * bend, torch.expm1(y).atan()
-        yield top, y
-
-    bounds = [v for _, v in variables(ends)]
-
-    def place(y: Tensor) -> Tensor:
-        return sum(
-            (w * (v - low) / (high - low) for (w, v), (low, high) in zip(variables(y), bounds, strict=True)),
-            start=torch.zeros_like(y),
-        )
-
-    # Bisection in y = −log(1 − u), in which u near 1 keeps its digits.
-    wanted = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    left, right = (ends[i].expand_as(wanted) for i in (0, 1))
-    for _ in range(55):
-        middle = (left + right) / 2
-        below = place(middle) < wanted
-        left, right = torch.where(below, middle, left), torch.where(below, right, middle)
-    return -torch.expm1(-(left + right) / 2)
+        return uniform_in(self._coordinate, self.steps, sde, t_min, t_max)
 
 
 class VEGrid(UniformLogSNR):
@@ -294,11 +124,14 @@ class VEGrid(UniformLogSNR):
 class VPGrid(Grid):
     """Uniform in the t at which the VP SDE has the same σ/α: EDM's discretisation of VP (Karras et al. 2022, table 1).
 
-    Their ε_s is where t_min falls: 1e-3 under `VPSDE` itself, where this is `UniformTime`.
+    The paper's ε_s is the time of the VP SDE at t_min: 1e-3 under `VPSDE` itself, under which this is `UniformTime`.
 
     Args:
-        beta_min: of that VP SDE.
-        beta_max: of that VP SDE; their β_d is beta_max − beta_min.
+        steps: As for `Grid`.
+        beta_min: β of that VP SDE at 0.
+        beta_max: β of that VP SDE at 1; the paper's β_d is beta_max − beta_min.
+        t_min: As for `Grid`.
+        t_max: As for `Grid`.
     """
 
     def __init__(
@@ -317,27 +150,39 @@ class VPGrid(Grid):
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
         ends = sde.log_snr(torch.tensor([t_max, t_min], dtype=torch.float64))
         first, last = self._vp.time(ends).tolist()
-        return _pinned(sde.time(self._vp.log_snr(_spread(self.steps, first, last))), t_min, t_max)
+        return pinned(sde.time(self._vp.log_snr(evenly(self.steps, first, last))), t_min, t_max)
 
 
 @checked
 class KarrasGrid(Grid):
-    """Uniform in (σ/α)^(1/ρ) (Karras et al. 2022, eq. 5).
+    """Uniform in s^{1/ρ}, s = σ/α (Karras et al. 2022, eq. 5):
+
+        s_i = (s_max^{1/ρ} + (i/n) (s_min^{1/ρ} − s_max^{1/ρ}))^ρ,    i = 0, ..., n.
 
     Args:
-        rho: ρ; 7 in the paper. Larger values put more steps at small noise.
+        steps: As for `Grid`; the n of the formula, and one less than the paper's N, which counts levels.
+        rho: The exponent ρ; 7 in the paper. Larger values put more steps at small noise.
+        t_min: As for `Grid`.
+        t_max: As for `Grid`.
+
+    >>> from scoresde.sde import EDMSDE
+    >>> KarrasGrid(4)(EDMSDE()).round(decimals=3).tolist()  # σ = t in this SDE
+    [80.0, 17.528, 2.515, 0.17, 0.002]
+
+    References:
+        Karras et al. 2022, Elucidating the design space of diffusion-based generative models,
+            https://arxiv.org/abs/2206.00364
     """
 
     def __init__(self, steps: int, rho: float = 7.0, t_min: float | None = None, t_max: float | None = None) -> None:
         super().__init__(steps, t_min, t_max)
-        if not rho > 0:
-            raise ValueError(f"rho is {rho}, expected a positive number")
+        positive("rho", rho, finite=False)
         self.rho = rho
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
         ends = -sde.log_snr(torch.tensor([t_max, t_min], dtype=torch.float64)) / self.rho
         first, last = ends.exp().tolist()
-        return _pinned(sde.time(-self.rho * _spread(self.steps, first, last).log()), t_min, t_max)
+        return pinned(sde.time(-self.rho * evenly(self.steps, first, last).log()), t_min, t_max)
 
 
 @checked
@@ -350,10 +195,20 @@ class DiscreteTime(Grid):
     train_steps/S with `"trailing"`. Levels outside [t_min, t_max] are left out before the S are chosen.
 
     Args:
-        train_steps: number of noise levels T that the model was trained on (1000 in Ho et al. 2020).
-        spacing: as in Lin et al. 2024, table 2: `"trailing"`, every (T/S)-th level down from the last; `"leading"`,
-            every ⌊T/S⌋-th up from the first, which does not start from pure noise; `"linspace"`, evenly from the
-            last level to the first.
+        steps: As for `Grid`.
+        train_steps: The number T of noise levels that the model was trained on (1000 in Ho et al. 2020).
+        spacing: `"trailing"`, every (T/S)-th level down from the last; `"leading"`, every ⌊T/S⌋-th up from the first,
+            which does not start from pure noise; or `"linspace"`, evenly from the last level to the first (Lin et al.
+            2024, table 2).
+        t_min: As for `Grid`.
+        t_max: As for `Grid`.
+
+    >>> [round(1000 * t) for t in DiscreteTime(4)(VPSDE()).tolist()]
+    [1000, 800, 600, 400, 200]
+
+    References:
+        Lin et al. 2024, Common diffusion noise schedules and sample steps are flawed,
+            https://arxiv.org/abs/2305.08891
     """
 
     def __init__(
@@ -365,8 +220,7 @@ class DiscreteTime(Grid):
         t_max: float | None = None,
     ) -> None:
         super().__init__(steps, t_min, t_max)
-        if spacing not in ("trailing", "leading", "linspace"):
-            raise ValueError(f"spacing is {spacing!r}, expected 'trailing', 'leading' or 'linspace'")
+        one_of("spacing", spacing, ("trailing", "leading", "linspace"))
         if not steps < train_steps:
             raise ValueError(f"steps is {steps}, expected fewer than train_steps = {train_steps}")
         self.train_steps = train_steps
@@ -394,10 +248,10 @@ class DiscreteTime(Grid):
 
 @checked
 class ExplicitTimes(Grid):
-    """The given times, decreasing.
+    """The times that are given, decreasing.
 
     Args:
-        times: at least two times inside the SDE's interval.
+        times: At least two times inside the SDE's interval.
     """
 
     def __init__(self, times: Sequence[float]) -> None:
@@ -408,13 +262,8 @@ class ExplicitTimes(Grid):
 
     @property
     def times(self) -> list[float]:
+        """The times."""
         return list(self._times)
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
         return torch.tensor(self._times, dtype=torch.float64)
-
-
-def _pinned(times: Tensor, t_min: float, t_max: float) -> Tensor:
-    """The ends set exactly, where a change of variable and back leaves round-off."""
-    times[0], times[-1] = t_max, t_min
-    return times
