@@ -1,7 +1,7 @@
-"""Progress of what takes long: a bar on a terminal and in a notebook, lines in a log file and elsewhere.
+"""Progress of long computations: a bar on a terminal and in a notebook, lines in a log file and elsewhere.
 
-A bar rewrites its line, which fills a file with carriage returns and says nothing to `grep`. So where standard error is
-no terminal, or one that cannot move its cursor, progress is told in lines, of which each stands for itself.
+A bar rewrites its line, which fills a file with carriage returns and is of no use to `grep`. So if standard error is no
+terminal, or one that cannot move its cursor, progress is reported in lines that can each be read alone.
 """
 
 import logging
@@ -15,12 +15,12 @@ from typing import Any
 __all__ = ["Progress", "duration", "log_beside_bars", "note", "say", "show"]
 
 _log = logging.getLogger(__name__)
-# Lines that a bar on the terminal makes superfluous there; the log of a sweep's job has them.
+# A bar on the terminal makes lines superfluous there; the log of a sweep's job has them.
 _beside = logging.getLogger(f"{__name__}.beside")
 _beside.propagate = False
 
-_FIRST = 10.0  # seconds until the first line of what says nothing by itself
-_EVERY = 30.0  # and between the lines after it
+_FIRST = 10.0  # seconds until the first line
+_EVERY = 30.0  # seconds between later lines
 
 _bars = True
 _prefix = ""
@@ -43,7 +43,7 @@ def log_beside_bars(handler: logging.Handler, add: bool = True) -> None:
 
 
 def note(text: str) -> None:
-    """Keep a line, which is told elsewhere, in the logs that get lines beside bars."""
+    """Write a line that is shown elsewhere to the logs that get lines beside bars."""
     _beside.info("%s", _prefix + text)
 
 
@@ -52,7 +52,7 @@ def say(text: str) -> None:
     if _log.isEnabledFor(logging.INFO):
         _log.info("%s", _prefix + text)
     elif sys.stderr is not None:
-        with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+        with suppress(OSError, ValueError):  # it is closed, or its reader is gone
             print(_prefix + text, file=sys.stderr, flush=True)
 
 
@@ -62,16 +62,17 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """How far a number of steps has come; a context manager.
+    """The progress of a number of steps; a context manager.
 
-    Without a bar there is a line after 10 s and then each 30 s, beside those of `line`. No device is waited for.
+    Without a bar there is a line after 10 s and then every 30 s, in addition to those of `line`. No device is waited
+    for.
 
     Args:
         total: Number of steps.
-        what: What they are of, such as "sampling".
-        unit: What one is called.
-        done: Number of steps that are done already.
-        shown: Show anything.
+        what: Name of the computation, such as "sampling".
+        unit: Name of one step.
+        done: Number of steps that are already done.
+        shown: Whether anything is shown.
     """
 
     def __init__(self, total: int, what: str, unit: str, done: int = 0, shown: bool = True) -> None:
@@ -96,7 +97,7 @@ class Progress:
             self._tell()
 
     def update(self, count: int = 1) -> None:
-        """Take in that `count` more steps are done."""
+        """Count `count` more steps as done."""
         self.done += count
         if self._bar is not None:
             self._bar.update(count)
@@ -111,7 +112,7 @@ class Progress:
             self._bar.set_postfix_str(text)
 
     def line(self, text: str) -> None:
-        """Tell the progress now, with a text after it; where there is a bar, in the log of a job alone."""
+        """Report the progress now, with a text after it; if there is a bar, only in the log of a job."""
         if self.shown:
             self._tell(text)
 
@@ -136,7 +137,7 @@ class Progress:
 
 
 def _has_bars() -> bool:
-    """Whether standard error is where a line can be rewritten: a notebook, or a terminal that moves its cursor."""
+    """Whether standard error can rewrite a line: it is a notebook, or a terminal that moves its cursor."""
     if _in_notebook():
         return True
     terminal = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
@@ -144,7 +145,7 @@ def _has_bars() -> bool:
 
 
 def _size() -> dict[str, Any]:
-    """Size of a bar: the terminal's, which it follows; a common one if its height is 0, where tqdm draws nothing."""
+    """Size of a bar: that of the terminal, or a fixed one if its height is 0, for which tqdm draws nothing."""
     try:
         columns, rows = os.get_terminal_size(sys.stderr.fileno())
     except (OSError, ValueError):  # a notebook

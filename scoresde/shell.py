@@ -1,4 +1,4 @@
-"""Commands as a shell and Hydra's grammar take them, whatever their values hold."""
+"""Commands quoted for a shell and for Hydra's grammar, whatever their values hold."""
 
 import re
 import shlex
@@ -12,7 +12,11 @@ _OTHER_TYPES = re.compile(r"[+-]?([\d_.]+(e[+-]?[\d_]+)?|inf|nan)|null|true|fals
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra's grammar wants it, in quotes where it would be read as anything else."""
+    """A text for Hydra's grammar, in quotes where it would be read as something else.
+
+    >>> quoted("a b"), quoted("runs/1"), quoted("null")
+    ('"a b"', 'runs/1', '"null"')
+    """
     if re.fullmatch(r"[\w./@+-]+", text, re.ASCII) and not _OTHER_TYPES.fullmatch(text):
         return text
     # `${` would begin an interpolation; backslashes count only before it, before a quote and at the end.
@@ -26,12 +30,16 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def override(key: str, value: str | Path | Sequence[str]) -> str:
-    """`key=value` for Hydra; `value` is taken as it is, or is a list of such."""
+    """An override `key=value` for Hydra, whose value is a text or a list of texts.
+
+    >>> override("accept", ["a b", "c"])
+    'accept=["a b",c]'
+    """
     if isinstance(value, str | Path):
         return f"{key}={quoted(str(value))}"
     return f"{key}=[{','.join(map(quoted, value))}]"
 
 
 def command(name: str, *overrides: str) -> str:
-    """`scoresde name ...` for a shell."""
+    """The command `scoresde name ...` for a shell."""
     return shlex.join(["scoresde", name, *overrides])

@@ -1,4 +1,4 @@
-"""Mean, scale and covariance of the data in model space."""
+"""Moments of the data in model space: mean, scale and covariance."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from scoresde.numerics.dct import DCT
 
 __all__ = ["Statistics", "at_least_float32"]
 
-# Of a batch that are worked on at once: 128 MiB.
-_VALUES = 2**24
+# Elements of a batch that are processed at once: 128 MiB in float64.
+_ELEMENTS = 2**24
 
 
 def at_least_float32(move: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A move of tensors, for `Module._apply`, that changes the device alone where it would give half precision."""
+    """A move of tensors, for `Module._apply`, that changes only the device where it would give half precision."""
 
     def kept(value: Tensor) -> Tensor:
         moved = move(value)
@@ -30,18 +30,25 @@ class Statistics(nn.Module):
     """First and second moments of a data set, as buffers that are saved with the model that uses them.
 
     Args:
-        mean: Mean of every value, `(*shape)`.
-        std: Root of the variance averaged over all D values of a sample, 0-dim or a float.
-        covariance: `(D, D)` over the flattened sample, or None (too large to keep, or not known).
-        variance: Of every value, `(*shape)`, where there is no covariance to tell it.
-        dct_variance: Of every coefficient of the `DCT`, `(*shape)`, likewise.
+        mean: Mean of every element, `(*shape)`.
+        std: Root of the variance averaged over all D elements of a sample, 0-dim or a float.
+        covariance: Covariance of the flattened sample, `(D, D)`; None if it is too large to keep, or not known.
+        variance: Variance of every element, `(*shape)`, where there is no covariance.
+        dct_variance: Variance of every coefficient of the `DCT`, `(*shape)`, where there is no covariance.
 
     All are kept in float64; moving the module to another dtype moves them too, but none below float32, since a network
-    in half precision leaves the state and what is known of the data as they are.
+    in half precision leaves the state and the moments of the data as they are.
 
     Raises:
-        ValueError: Shapes that do not fit, numbers that are not finite, variances that are negative or beside a
-            covariance, or std not positive (constant data).
+        ValueError: Shapes that do not fit, numbers that are not finite, negative variances, variances in addition to a
+            covariance, or a std that is not positive (constant data).
+
+    >>> x = torch.tensor([[0.0, 1.0], [2.0, 5.0]])
+    >>> statistics = Statistics.estimate(x)
+    >>> statistics.mean.tolist(), statistics.variances.tolist()
+    ([1.0, 3.0], [2.0, 8.0])
+    >>> statistics
+    Statistics(shape=(2,), std=2.236, covariance=True)
     """
 
     mean: Tensor
@@ -105,8 +112,8 @@ class Statistics(nn.Module):
 
         Args:
             x: Samples `(N, *shape)`, or an iterable of batches `(B, *shape)`.
-            max_covariance_dim: A sample of more values than this gets no covariance, but the variances of its values
-                and of its DCT coefficients.
+            max_covariance_dim: Largest number of elements with a covariance; above it there are the variances of the
+                elements and of the DCT coefficients.
 
         Raises:
             ValueError: Fewer than two samples, batches whose shapes differ, NaN or infinite values, or
@@ -156,16 +163,16 @@ class Statistics(nn.Module):
 
     @property
     def dim(self) -> int:
-        """Number of values in one sample, D."""
+        """Number D of elements of one sample."""
         return self.mean.numel()
 
     def eigh(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues `(D,)`, ascending and never negative, and eigenvectors `(D, D)`, in columns.
 
-        float64 whatever the buffers' dtype; computed once and again only after the covariance changes.
+        They are in float64 whatever the buffers' dtype, and are computed again only after the covariance has changed.
 
         Raises:
-            ValueError: There is no covariance.
+            ValueError: No covariance.
         """
         if self.covariance is None:
             raise ValueError(f"no covariance was kept for these {self.dim} dimensions; raise max_covariance_dim")
@@ -178,14 +185,14 @@ class Statistics(nn.Module):
 
     @property
     def variances(self) -> Tensor | None:
-        """Variance of every value, `(D,)` float64; None where it is not known."""
+        """Variance of every element, `(D,)` float64; None if it is not known."""
         if self.covariance is not None:
             return self.covariance.diagonal().double()
         return None if self.variance is None else self.variance.double().flatten()
 
     @property
     def dct_variances(self) -> Tensor | None:
-        """Variance of every coefficient of the `DCT` of a sample, `(D,)` float64; None where it is not known."""
+        """Variance of every coefficient of the `DCT` of a sample, `(D,)` float64; None if it is not known."""
         if self.covariance is None:
             return None if self.dct_variance is None else self.dct_variance.double().flatten()
 
@@ -196,7 +203,7 @@ class Statistics(nn.Module):
         return self._from(self.covariance, "dct_variances", compute)
 
     def _from(self, covariance: Tensor, name: str, compute: Callable[[Tensor], Any]) -> Any:
-        """What is computed of the covariance in float64, again only after it has changed."""
+        """A value computed from the covariance in float64, again only after the covariance has changed."""
         version = covariance._version  # counts writes in place, such as load_state_dict's
         found = self._derived.get(name)
         if found is None or found[0] is not covariance or found[1] != version:
@@ -205,9 +212,9 @@ class Statistics(nn.Module):
 
     @property
     def largest_std(self) -> float:
-        """The standard deviation in the direction in which it is largest.
+        """Standard deviation in the direction in which it is largest.
 
-        Where there is no covariance, the largest of those that are known: of values, of DCT coefficients, or `std`.
+        Without a covariance, the largest that is known: of the elements, of the DCT coefficients, or `std`.
         """
         if self.covariance is not None:
             return float(self.eigh()[0][-1].sqrt())
@@ -215,10 +222,9 @@ class Statistics(nn.Module):
         return max(float(self.std), *(float(v.max().sqrt()) for v in known), 0.0)
 
     def denoise(self, x: Tensor, level: float) -> Tensor:
-        """E[x₀ | x₀ + level ε = x] if the data were normal: m + Σ (Σ + level² I)⁻¹ (x − m), of the shape of x.
+        """Mean E[x₀ | x₀ + level ε = x] if the data were normal: m + Σ (Σ + level² I)⁻¹ (x − m), of the shape of x.
 
-        Where there is no covariance Σ is diagonal in the DCT basis, with the variances that are known there, or else
-        `std`² I.
+        Without a covariance, Σ is diagonal in the DCT basis if the variances are known there, and `std`² I if not.
         """
         centred = x.flatten(1) - self.mean.to(x).flatten()
         variances = self.dct_variances if self.covariance is None else None
@@ -235,7 +241,7 @@ class Statistics(nn.Module):
         return (self.mean.to(x).flatten() + shrunk).reshape(x.shape)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Of data whose variances were not kept by an earlier version, or were not yet when this was made.
+        # An earlier version kept no variances, and a placeholder has none yet.
         if f"{prefix}mean" in state_dict:
             for name in ("variance", "dct_variance"):
                 known = f"{prefix}{name}" in state_dict
@@ -251,7 +257,7 @@ class Statistics(nn.Module):
 
 
 def _parts(batch: Tensor) -> Iterable[Tensor]:
-    """Some samples `(n, *shape)` of a batch at a time, in float64 on the CPU."""
+    """Parts `(n, *shape)` of a batch, in float64 on the CPU."""
     if batch.ndim and len(batch):
-        for part in batch.split(max(1, _VALUES // batch[0].numel())):
+        for part in batch.split(max(1, _ELEMENTS // batch[0].numel())):
             yield part.detach().cpu().double()

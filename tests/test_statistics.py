@@ -108,7 +108,7 @@ def test_large_offset_does_not_cancel_in_the_variances() -> None:
 def test_batches_larger_than_are_worked_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     x = samples(50, 2, 3, 4)
     whole = Statistics.estimate(x, max_covariance_dim=0)
-    monkeypatch.setattr("scoresde.statistics._VALUES", 100)
+    monkeypatch.setattr("scoresde.statistics._ELEMENTS", 100)
     parts = Statistics.estimate(x, max_covariance_dim=0)
     for a, b in zip(parts.state_dict().values(), whole.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b)

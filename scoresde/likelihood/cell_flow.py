@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from scoresde import shell
 from scoresde.arguments import checked
-from scoresde.storage.bounded import parse_json, read_tensor_header
+from scoresde.storage.bounded import parse_json
+from scoresde.storage.bounded_tensors import read_tensor_header
 from scoresde.storage.digests import is_intact
 
 __all__ = ["CellFlow"]

@@ -9,13 +9,10 @@ import contextlib
 import csv
 import io
 import json
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from scoresde.storage.limits import check_memory
 
 __all__ = [
     "CheckpointError",
@@ -31,26 +28,25 @@ __all__ = [
     "read_file",
     "read_json",
     "read_json_lines",
-    "read_tensor_header",
 ]
 
 
 class CheckpointError(ValueError):
-    """A file that is no checkpoint, model or other file of this package; the message is one line, and names it."""
+    """A file that is no checkpoint, model or other file of this package; the message is one line that names it."""
 
 
 class DamagedFile(CheckpointError):
-    """A regular file that is not what its name promises."""
+    """A regular file whose content is not what its name promises."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a file is read.
+    """Limits on what is read of a file.
 
     Args:
-        size: Bytes.
-        values: Mappings, lists, keys and plain values together.
-        depth: Mappings and lists inside each other.
+        size: Number of bytes.
+        values: Number of mappings, lists, keys and plain values together.
+        depth: Number of mappings and lists inside each other.
     """
 
     size: int
@@ -61,12 +57,11 @@ class Limits:
 _MB = 1_000_000
 YAML = Limits(_MB, 20_000)
 JSON = Limits(16 * _MB, 1_000_000)
-TABLE = Limits(512 * _MB, 20_000_000)  # of CSV and of JSON Lines
-HEADER = Limits(16 * _MB, 1_000_000)  # of a safetensors file
+TABLE = Limits(512 * _MB, 20_000_000)  # CSV and JSON Lines
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is there and is no regular file.
+    """Reject a path at which there is something other than a regular file.
 
     Raises:
         CheckpointError: A directory, a named pipe (which could be waited for without end) or a device.
@@ -106,7 +101,7 @@ def decoded(content: bytes, path: Path, kind: str) -> str:
 
 
 class Count:
-    """Values and depth of a file while it is read."""
+    """The values and the depth of a file, counted while it is read."""
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self.path, self.limits, self.values = path, limits, 0
@@ -125,12 +120,12 @@ _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
 
 
 def read_json(path: Path, kind: type = object, limits: Limits = JSON) -> Any:
-    """What a JSON file holds; see `parse_json`.
+    """The values of a JSON file; see `parse_json`.
 
     Args:
         path: The file.
-        kind: `dict` or `list`, if it has to be one.
-        limits: On size, values and depth.
+        kind: The type that it must have, `dict` or `list`; any if not given.
+        limits: Limits on size, values and depth.
 
     Raises:
         FileNotFoundError: No such file.
@@ -149,7 +144,7 @@ def parse_json(content: bytes, path: Path, limits: Limits = JSON) -> Any:
     Args:
         content: The text.
         path: The file it is from, for messages.
-        limits: On values and depth.
+        limits: Limits on values and depth.
 
     Raises:
         DamagedFile: Not JSON, or too many values.
@@ -158,7 +153,7 @@ def parse_json(content: bytes, path: Path, limits: Limits = JSON) -> Any:
 
 
 def _parsed_json(content: bytes, path: Path, count: Count) -> Any:
-    # Every value but the first follows one of these: an upper bound, as strings may have them, too.
+    # Every value but the first follows one of these. The count is an upper bound, since strings may have them too.
     count.add(1 + sum(content.count(mark) for mark in (b",", b":", b"[", b"{")))
     text = decoded(content, path, "JSON")
     if content.count(b"[") + content.count(b"{") > count.limits.depth:
@@ -168,7 +163,7 @@ def _parsed_json(content: bytes, path: Path, count: Count) -> Any:
             count.add(0, depth)
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # of numbers with thousands of digits, too
+    except (ValueError, RecursionError) as error:  # ValueError also for numbers with thousands of digits
         raise DamagedFile(f"{path} cannot be read as JSON: {' '.join(str(error).split())}") from error
 
 
@@ -183,12 +178,12 @@ def read_json_lines(path: Path, limits: Limits = TABLE) -> tuple[list[dict[str, 
 
 
 def parse_json_lines(content: bytes, path: Path, limits: Limits = TABLE) -> tuple[list[dict[str, Any]], int]:
-    """The objects of the complete lines of a text, and how many lines are damaged.
+    """The objects of the complete lines of a text, and the number of damaged lines.
 
     Args:
         content: The text.
         path: The file it is from, for messages.
-        limits: On the values of all lines together, and on depth.
+        limits: Limits on the values of all lines together, and on depth.
 
     Raises:
         DamagedFile: Too many values.
@@ -213,7 +208,7 @@ def parse_json_lines(content: bytes, path: Path, limits: Limits = TABLE) -> tupl
 
 
 def read_csv(path: Path, limits: Limits = TABLE) -> list[list[str]]:
-    """The cells of the complete lines of a CSV file, its head first, up to one that cannot be read.
+    """The cells of the complete lines of a CSV file, its head first, up to the first line that cannot be read.
 
     Raises:
         FileNotFoundError: No such file.
@@ -230,69 +225,3 @@ def read_csv(path: Path, limits: Limits = TABLE) -> list[list[str]]:
 def complete_lines(content: bytes) -> bytes:
     """A text up to its last line end: a line that was cut short might read as another number."""
     return content[: content.rfind(b"\n") + 1]
-
-
-# -- safetensors ----------------------------------------------------------------------------------------
-
-_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
-_BYTES |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8}
-_DIMENSIONS = 8
-
-
-def read_tensor_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str]]:
-    """Types and shapes of the tensors of a safetensors file by name, and the file's metadata.
-
-    Nothing is allocated for the tensors. Those that the header declares fill the file exactly.
-
-    Raises:
-        FileNotFoundError: No such file.
-        DamagedFile: Truncated, of another format, with declared sizes that are not those of the file, or of more
-            memory than `scoresde.storage.limits` allows.
-    """
-    check_regular(path)
-    whole = path.stat().st_size
-    foreign = f"{path} cannot be read as a safetensors file: truncated, or of another format"
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if whole < 10 or length > whole - 8:
-            raise DamagedFile(foreign)
-        if length > HEADER.size:
-            raise DamagedFile(f"{path} has a header of {length:,} bytes, the limit is {HEADER.size:,}")
-        content = file.read(length)
-    try:
-        header = parse_json(content, path, HEADER)
-    except DamagedFile as error:
-        raise DamagedFile(f"{foreign} ({str(error).removeprefix(f'{path} ')})") from error
-    if not isinstance(header, dict):
-        raise DamagedFile(foreign)
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise DamagedFile(foreign)
-    tensors, total = {}, 0
-    for name, entry in header.items():
-        dtype, shape, size = _declared(entry)
-        if size < 0:
-            raise DamagedFile(f"{foreign} (what it says of the tensor {name[:80]!r})")
-        tensors[name], total = (dtype, shape), total + size
-    if total != whole - 8 - length:
-        raise DamagedFile(f"{foreign} (its tensors take {total:,} bytes and it has {whole - 8 - length:,})")
-    try:
-        check_memory(total, str(path))
-    except ValueError as error:
-        raise DamagedFile(str(error)) from error
-    return tensors, metadata
-
-
-def _declared(entry: Any) -> tuple[str, tuple[int, ...], int]:
-    """Type, shape and bytes of a tensor; −1 bytes if the entry says something else than its place in the file."""
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        return "", (), -1
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not (isinstance(dtype, str) and dtype in _BYTES and isinstance(shape, list) and len(shape) <= _DIMENSIONS):
-        return "", (), -1
-    if not (isinstance(offsets, list) and len(offsets) == 2):
-        return "", (), -1
-    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63 for n in (*shape, *offsets)):
-        return "", (), -1
-    size = math.prod(shape) * _BYTES[dtype]
-    return dtype, tuple(shape), size if size == offsets[1] - offsets[0] else -1

@@ -12,7 +12,7 @@ from scoresde.storage.bounded import YAML, Count, DamagedFile, Limits, decoded, 
 __all__ = ["parse_yaml", "read_yaml"]
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# What a plain scalar stands for: as OmegaConf reads it, without numbers to the base of 60.
+# Plain scalars, read as OmegaConf reads them, without numbers to the base of 60.
 _NULL = re.compile("~|null|Null|NULL|")
 _TRUE = re.compile("yes|Yes|YES|true|True|TRUE|on|On|ON")
 _FALSE = re.compile("no|No|NO|false|False|FALSE|off|Off|OFF")
@@ -28,7 +28,7 @@ _FLOAT = re.compile(
 
 
 def read_yaml(path: Path, limits: Limits = YAML) -> Any:
-    """What a YAML file of plain values holds; see `parse_yaml`.
+    """The plain values of a YAML file; see `parse_yaml`.
 
     Raises:
         FileNotFoundError: No such file.
@@ -38,18 +38,18 @@ def read_yaml(path: Path, limits: Limits = YAML) -> Any:
 
 
 def parse_yaml(content: bytes, path: Path, limits: Limits = YAML) -> Any:
-    """Dicts, lists, strings, numbers, booleans and None of a YAML text; None of an empty one.
+    """The dicts, lists, strings, numbers, booleans and None of a YAML text; None for an empty text.
 
-    Tags, anchors, aliases and merge keys are refused: no file that this package writes has any. Plain scalars are
+    Tags, anchors, aliases and merge keys are rejected: no file that this package writes has any. Plain scalars are
     read as OmegaConf reads them.
 
     Args:
         content: The text.
         path: The file it is from, for messages.
-        limits: On values and depth.
+        limits: Limits on values and depth.
 
     Raises:
-        DamagedFile: Not YAML, more than plain values, more than one document, a key that comes twice or is no string,
+        DamagedFile: Not YAML, other than plain values, more than one document, a key that comes twice or is no string,
             number or boolean, an integer of more than 64 bits, or too many values.
     """
     text = decoded(content, path, "YAML")
@@ -60,7 +60,7 @@ def parse_yaml(content: bytes, path: Path, limits: Limits = YAML) -> Any:
 
 
 class _Yaml:
-    """Plain values of the events of a parser, counted before they are built."""
+    """The plain values that a parser's events stand for, counted before they are built."""
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self.path, self.count = path, Count(path, limits)

@@ -10,13 +10,17 @@ from typing import BinaryIO
 
 __all__ = ["remove_leftovers", "set_aside", "write_atomically", "write_bytes", "write_text"]
 
-_TEMPORARY = re.compile(r"\.[a-z0-9_]{8}")  # the end of a name of mkstemp
+_TEMPORARY = re.compile(r"\.[a-z0-9_]{8}")  # the end of a name that mkstemp makes
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill `path`: under a temporary name, synced, then renamed.
+    """Write a file under a temporary name, sync it, then rename it.
 
-    Whatever stops it (a full disk, an interrupt), `path` is what it was before or complete.
+    Whatever stops it (a full disk, an interrupt), `path` is either what it was before or complete.
+
+    Args:
+        path: The file; missing folders are made.
+        write: Function that is given the open file.
     """
     made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +38,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
-        with contextlib.suppress(OSError):  # somebody else may use them by now
+        with contextlib.suppress(OSError):  # others may use them by now
             for parent in made:
                 parent.rmdir()
         raise
@@ -57,7 +61,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file, so that a new one can take its place; the new name."""
+    """Rename a damaged file, so that a new one can take its place, and return the new path."""
     aside = path.with_name(f"{path.name}.damaged")
     number = 1
     while aside.exists():
@@ -68,9 +72,13 @@ def set_aside(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path, *names: str) -> None:
-    """Remove the temporary files that killed processes left of writes of these files (patterns, as of `Path.glob`).
+    """Remove the temporary files that killed processes left behind.
 
-    Only whoever holds the lock of the files may: other processes may be writing them.
+    Only the holder of the files' lock may call it, since other processes may be writing them.
+
+    Args:
+        folder: The folder of the files.
+        *names: Names of the files that were written, as patterns of `Path.glob`.
     """
     for name in names:
         for path in folder.glob(f".{name}.*"):

@@ -15,10 +15,10 @@ _LIMITS = {"SCORESDE_MEMORY": 8.0, "SCORESDE_STEPS": 100_000.0, "SCORESDE_PIXELS
 
 
 def check_memory(needed: float, what: str) -> None:
-    """Refuse what would take more memory than `SCORESDE_MEMORY`, in GiB; 8 if that is not set.
+    """Reject what would take more memory than `SCORESDE_MEMORY`, in GiB; 8 if that is not set.
 
     Args:
-        needed: Bytes, at least.
+        needed: Lower bound on the bytes that it takes.
         what: The subject of the message.
 
     Raises:
@@ -33,7 +33,7 @@ def check_memory(needed: float, what: str) -> None:
 
 
 def check_unpacked(path: Path, what: str) -> None:
-    """Refuse a file that would take more than that limit: a zip archive by what it says that it unpacks to.
+    """Reject a file that would take more than that limit; a zip archive counts with its unpacked size.
 
     Args:
         path: The file.
@@ -50,12 +50,12 @@ def check_unpacked(path: Path, what: str) -> None:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        pass  # no archive, or a damaged one, of which its reader says more
+        pass  # no archive, or a damaged one, which its reader reports
     check_memory(size, what)
 
 
 def memory_limit() -> int:
-    """Bytes that are taken at most, `SCORESDE_MEMORY` GiB; 8 GiB if that is not set.
+    """Largest number of bytes that may be taken, `SCORESDE_MEMORY` GiB; 8 GiB if that is not set.
 
     Raises:
         ValueError: A limit that is not a positive number.
@@ -64,10 +64,10 @@ def memory_limit() -> int:
 
 
 def check_steps(steps: int, what: str) -> None:
-    """Refuse a number of steps or repeats of a sampler above `SCORESDE_STEPS`; 100,000 if that is not set.
+    """Reject a number of steps or repeats of a sampler above `SCORESDE_STEPS`; 100,000 if that is not set.
 
     Args:
-        steps: The number.
+        steps: The number of steps.
         what: The subject of the message.
 
     Raises:
@@ -82,7 +82,7 @@ def check_steps(steps: int, what: str) -> None:
 
 
 def most_pixels() -> int:
-    """Most pixels of a picture that is read, `SCORESDE_PIXELS`; 8192 × 8192 if that is not set.
+    """Largest number of pixels of an image that is read, `SCORESDE_PIXELS`; 8192 × 8192 if that is not set.
 
     Raises:
         ValueError: A limit that is not a positive number.
@@ -91,7 +91,7 @@ def most_pixels() -> int:
 
 
 def gib(size: float) -> str:
-    """Bytes in GiB, as messages print them."""
+    """A number of bytes in GiB, as messages print it."""
     return f"{size / _GIB:.3g} GiB"
 
 

@@ -1,4 +1,4 @@
-"""Tables in CSV files that an interrupted command resumes, each with a note beside it of what its rows are of.
+"""Tables in CSV files that an interrupted command resumes, each with the settings of its rows in a file beside it.
 
 A line counts only with its line end: one that an interruption or a full disk cut short might read as another number.
 """
@@ -18,18 +18,19 @@ __all__ = ["ResumableTable"]
 
 
 class ResumableTable:
-    """A CSV file whose rows are appended, and a JSON file of the same name that says what they depend on.
+    """A CSV file to which rows are appended, and a JSON file of the same name with the settings that they depend on.
 
     Nothing is written, and nothing that is there is lost, before `begin`.
 
     Args:
         path: The CSV file.
         columns: Names of the columns.
-        settings: What the rows depend on, in the types of JSON.
+        settings: Values that the rows depend on, in the types of JSON.
 
     Attributes:
-        note: Content of the JSON file if it is of the same settings, else empty.
-        lines: Cells of the complete rows, if they are of the same settings and columns, else empty.
+        note: Content of the JSON file if it has the same settings, else empty.
+        lines: Cells of the complete rows if they have the same settings and columns, else empty.
+        begun: Whether `begin` was called.
 
     Raises:
         CheckpointError: A directory, a named pipe or the like in place of either file.
@@ -51,13 +52,17 @@ class ResumableTable:
     def _read_note(self) -> dict[str, Any]:
         try:
             return read_json(self.note_path, dict)
-        except (FileNotFoundError, DamagedFile):  # damaged: of other settings
+        except (FileNotFoundError, DamagedFile):  # a damaged note counts as one with other settings
             return {}
 
     def begin(self, rows: Iterable[Sequence[str]], **further: Any) -> None:
-        """Write both files anew, with these rows; a note of other settings only once its rows are gone.
+        """Write both files anew; a note with other settings is replaced only once its rows are gone.
 
-        Only the process that holds the run's lock may, as with `append`.
+        Only the process that holds the run's lock may call it, or `append`.
+
+        Args:
+            rows: The first rows of the table.
+            **further: Values that the note has in addition to the settings.
         """
         self.begun = True
         for path in (self.path, self.note_path):
@@ -67,12 +72,12 @@ class ResumableTable:
         self.write_note(**further)
 
     def write_note(self, **further: Any) -> None:
-        """Write the note: the settings and more that should be known of the rows."""
+        """Write the note: the settings, and further values that should be known of the rows."""
         text = json.dumps({"settings": self.settings, **further}, indent=1) + "\n"
         write_text(self.note_path, text)
 
     def append(self, rows: Iterable[Sequence[str]]) -> None:
-        """Append rows to a file that was begun; only the process that holds the run's lock may."""
+        """Append rows to a file that was begun."""
         with self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(_text(rows))
 

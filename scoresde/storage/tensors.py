@@ -10,7 +10,8 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from scoresde import shell
-from scoresde.storage.bounded import CheckpointError, DamagedFile, read_tensor_header
+from scoresde.storage.bounded import CheckpointError, DamagedFile
+from scoresde.storage.bounded_tensors import read_tensor_header
 from scoresde.storage.digests import DIGEST, digest, is_intact
 from scoresde.storage.files import write_bytes
 
@@ -21,7 +22,7 @@ def check_tensors(found: Any, wanted: Mapping[str, Tensor], what: str) -> None:
     """Compare tensors of a file with those that they are to replace, before any is used.
 
     Raises:
-        ValueError: other names, another shape or dtype, or values that are not finite; `what` says whose.
+        ValueError: Other names, another shape or dtype, or values that are not finite; the message calls them `what`.
     """
     if not isinstance(found, dict):
         raise ValueError(f"{what} tensors are missing")
@@ -33,7 +34,11 @@ def check_tensors(found: Any, wanted: Mapping[str, Tensor], what: str) -> None:
 
 
 def check_tensor(found: Any, wanted: Tensor, what: str) -> None:
-    """As `check_tensors`, of one; `wanted` may be on the meta device."""
+    """Compare one tensor of a file with the one that it is to replace, which may be on the meta device.
+
+    Raises:
+        ValueError: Another shape or dtype, or values that are not finite; the message calls it `what`.
+    """
     if not isinstance(found, Tensor) or found.layout is not torch.strided:
         raise ValueError(f"{what} is no tensor")
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
@@ -54,9 +59,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
-        CheckpointError: no such file, a truncated or foreign one, or tensors that are not those that were written.
+        CheckpointError: No such file, a truncated or foreign one, or tensors that are not those that were written.
     """
-    load_header(path)  # what it declares is checked before any of it is read
+    load_header(path)  # its declared sizes are checked before any tensor is read
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -71,7 +76,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file; empty if there are none, or no such file."""
+    """The metadata of a safetensors file; empty without metadata or without a file."""
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
@@ -83,7 +88,7 @@ def load_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]
     """Shapes of the tensors of a safetensors file by name, and its metadata; nothing else of the file is read.
 
     Raises:
-        CheckpointError: no such file, a truncated or foreign one, or one of more memory than is allowed.
+        CheckpointError: No such file, a truncated or foreign one, or one of more memory than is allowed.
     """
     try:
         tensors, metadata = read_tensor_header(path)

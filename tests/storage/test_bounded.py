@@ -19,8 +19,8 @@ from scoresde.storage.bounded import (
     read_file,
     read_json,
     read_json_lines,
-    read_tensor_header,
 )
+from scoresde.storage.bounded_tensors import read_tensor_header
 from scoresde.storage.bounded_yaml import parse_yaml, read_yaml
 
 FILE = Path("x.yaml")
