@@ -184,8 +184,8 @@ class Sweep:
         if self.line.command not in ("train", "likelihood", "compare"):
             return ""
         if self.asked is None:
-            return "the same command goes on with the study, by as many trials again"
-        return "the same command goes on: what is finished is not done again"
+            return "the same command resumes the study, by as many trials again"
+        return "the same command resumes: finished jobs are not repeated"
 
 
 class Job:
@@ -246,7 +246,7 @@ def _alone(task: Any, config: DictConfig) -> None:
     except Interrupted as stop:
         if rank() == 0:
             print(
-                f"\nstopped at step {stop.step} with a checkpoint written; to go on: {_again(config)}", file=sys.stderr
+                f"\nstopped at step {stop.step} with a checkpoint written; to resume: {_again(config)}", file=sys.stderr
             )
         sys.exit(128 + stop.signum)
     except KeyboardInterrupt as stop:
@@ -285,8 +285,8 @@ def _hint(config: DictConfig) -> str:
     """How to resume a command that a signal has ended, after the last part that it kept."""
     command = HydraConfig.get().job.config_name
     if command == "train":
-        return f"; to go on: {_again(config)}" if config.run and Path(str(config.run), "config.yaml").is_file() else ""
-    return "; what is complete is kept, and the same command goes on" if command in ("likelihood", "compare") else ""
+        return f"; to resume: {_again(config)}" if config.run and Path(str(config.run), "config.yaml").is_file() else ""
+    return "; finished parts are kept, and the same command resumes" if command in ("likelihood", "compare") else ""
 
 
 def explanation(error: Exception) -> str | None:

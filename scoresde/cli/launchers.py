@@ -77,7 +77,7 @@ def ending_in_order(launcher: str, sweep: Path) -> Iterator[None]:
 
     def go_away(signum: int, frame: FrameType | None) -> None:
         print(
-            f"\nscoresde: {interrupted(signum)}: Slurm's jobs go on (scancel ends them), and scoresde report "
+            f"\nscoresde: {interrupted(signum)}: Slurm's jobs continue (scancel ends them), and scoresde report "
             f"{shlex.quote(str(sweep))} says how they do",
             file=sys.stderr,
             flush=True,

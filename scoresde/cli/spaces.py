@@ -83,8 +83,8 @@ def _text(value: Any) -> bool:
 
 
 _OPTUNA: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "n_trials": (_whole, "a whole number of at least 1"),
-    "n_jobs": (_whole, "a whole number of at least 1: that of trials side by side"),
+    "n_trials": (_whole, "an integer of at least 1"),
+    "n_jobs": (_whole, "an integer of at least 1: the number of trials side by side"),
     "max_failure_rate": (_share, "a number from 0 to 1"),
     "direction": (lambda value: value in ("minimize", "maximize"), "minimize or maximize"),
     "study_name": (_text, "a name, or null"),
@@ -211,7 +211,7 @@ def _check_range(override: Override, value: RangeSweep, grid: bool) -> list[str]
 
 def integers(message: str, overrides: Sequence[Override]) -> str:
     """A hint on searching integers, for a message about an interval of real numbers in their place."""
-    if "an integer" not in message and "a whole number" not in message:
+    if "an integer" not in message:
         return ""
     for override in overrides:
         value, key = override.value(), override.key_or_group

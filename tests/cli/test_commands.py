@@ -673,7 +673,7 @@ MISTAKES = [
     (["samples"], "unknown command 'samples', did you mean 'sample'.*expected one of train"),
     (["report"], "run is missing: give a run directory, or a folder of runs"),
     (["compare"], "run is missing: give run=DIR"),
-    (["train", "repeats=0"], "repeats is 0, expected a whole number of at least 1"),
+    (["train", "repeats=0"], "repeats is 0, expected an integer of at least 1"),
     (["train", "metric=bits"], "metric is 'bits'.*expected one of likelihood, frechet_distance"),
     (["train", "sde=vpp"], "sde has no choice 'vpp', did you mean 'vp'.*cosine, ddpm, edm, flow"),
     (["train", "experiment=rign"], "experiment has no choice 'rign', did you mean 'ring'"),
@@ -1036,7 +1036,7 @@ def test_interrupt_and_go_on(trained: Path, empty: Path, training_only: None) ->
     assert process.returncode == 128 + signal.SIGINT, error
     assert "Traceback" not in error
     (line,) = error.split("\n")[-2:-1]
-    found = re.fullmatch(r"stopped at step (\d+) with a checkpoint written; to go on: scoresde (train .*)", line)
+    found = re.fullmatch(r"stopped at step (\d+) with a checkpoint written; to resume: scoresde (train .*)", line)
     assert found, error
     step = int(found[1])
     assert 3 <= step < 20
@@ -1073,7 +1073,7 @@ def test_a_signal_ends_a_likelihood_of_which_rows_are_kept(
             main(again)
     assert stop.value.code == 128 + number
     name = "" if number == signal.SIGINT else f" by {number.name}"
-    line = f"scoresde: interrupted{name}; what is complete is kept, and the same command goes on"
+    line = f"scoresde: interrupted{name}; finished parts are kept, and the same command resumes"
     assert capsys.readouterr().err.splitlines()[-1] == line
     main(again)
     assert "n = 5, 4 of them there already" in capsys.readouterr().out
@@ -1092,9 +1092,9 @@ def test_a_signal_after_training_keeps_the_model(
             main(["train", *TOY, "name=stopped"])
     assert stop.value.code == 128 + signal.SIGTERM
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("scoresde: interrupted by SIGTERM; to go on: scoresde train ")
+    assert line.startswith("scoresde: interrupted by SIGTERM; to resume: scoresde train ")
     monkeypatch.setattr(pipeline.Trainer, "_advance", lambda self: pytest.fail("it is trained again"))
-    main(shlex.split(line.partition("to go on: scoresde ")[2]))
+    main(shlex.split(line.partition("to resume: scoresde ")[2]))
     assert summary("runs/stopped")["finished"]
 
 

@@ -417,7 +417,7 @@ def test_jobs_of_slurm_do_not_end_with_the_sweep(
     ):
         signal.raise_signal(signal.SIGHUP)
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "scoresde: interrupted by SIGHUP: Slurm's jobs go on (scancel ends them), and scoresde report 'runs/a b' says "
+        "scoresde: interrupted by SIGHUP: Slurm's jobs continue (scancel ends them), and scoresde report 'runs/a b' says "
         "how they do"
     )
 
@@ -458,7 +458,7 @@ def test_a_signal_has_the_jobs_of_joblib_end_with_checkpoints(
         assert (sweep() / job["run"] / "checkpoints" / f"step-{int(step[1]):09d}.pt").is_file()
     out, error = capsys.readouterr()
     assert "0 of 3 jobs finished" in out
-    assert error.splitlines()[-1] == "the same command goes on: what is finished is not done again"
+    assert error.splitlines()[-1] == "the same command resumes: finished jobs are not repeated"
 
 
 def test_a_killed_process_of_joblib(
@@ -581,7 +581,7 @@ def test_a_sweep_that_was_stopped_goes_on_when_repeated(
     if signum == signal.SIGINT:
         assert process.returncode == 128 + signum
         assert "1 of 3 jobs finished" in out
-        assert "the same command goes on" in error
+        assert "the same command resumes" in error
         assert "Traceback" not in out + error
         assert [job["status"] for job in records()] == ["finished", "interrupted", "not started"]
     else:  # nobody was left to say so at the end

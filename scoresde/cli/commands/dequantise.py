@@ -19,6 +19,6 @@ def dequantise_command(config: DictConfig) -> None:
     kept = str(path) if path is not None else "no better than uniform, nothing is kept"
     print(
         f"bits/dim {entry['variational']:.4f}, {entry['uniform']:.4f} with uniform dequantisation, gain "
-        f"{entry['gain']:.4f} ± {entry['stderr']:.4f} on {entry['n']} training images kept to judge by "
+        f"{entry['gain']:.4f} ± {entry['stderr']:.4f} on {entry['n']} held-out training images "
         f"({time.perf_counter() - began:.0f} s): {kept}"
     )

@@ -19,6 +19,6 @@ def tune_command(config: DictConfig) -> None:
     with run.alone(f"tuned-{config.steps}"):
         made, path = tune_run(run, model_of(run, config), data_or_info(run), config)
     print(
-        f"{made.evaluations} evaluations: error {made.error:.3g} on starts kept for judging, {made.before:.3g} before "
+        f"{made.evaluations} evaluations: error {made.error:.3g} on held-out starts, {made.before:.3g} before "
         f"({made.starts} starts, {time.perf_counter() - began:.0f} s): {path}"
     )
