@@ -417,8 +417,8 @@ def test_jobs_of_slurm_do_not_end_with_the_sweep(
     ):
         signal.raise_signal(signal.SIGHUP)
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "scoresde: interrupted by SIGHUP: Slurm's jobs continue (scancel ends them), and scoresde report 'runs/a b' says "
-        "how they do"
+        "scoresde: interrupted by SIGHUP: Slurm's jobs continue (scancel ends them), and scoresde report "
+        "'runs/a b' says how they do"
     )
 
 
