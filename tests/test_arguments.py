@@ -43,7 +43,9 @@ def x(model: GaussianMixtureScore) -> Tensor:
 
 
 @checked
-def called(x: Tensor, steps: int = 3, rate: float = 0.5, on: bool = False, names: Mapping[str, int] | None = None):
+def called(
+    x: Tensor, steps: int = 3, rate: float = 0.5, on: bool = False, names: Mapping[str, int] | None = None
+) -> Any:
     return x, steps, rate, on, names
 
 

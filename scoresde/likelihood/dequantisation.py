@@ -39,7 +39,8 @@ __all__ = [
 class DiscreteTransform(Protocol):
     """What is asked of a transform; `scoresde.data.Discrete` has it."""
 
-    levels: int | None
+    @property
+    def levels(self) -> int | None: ...
 
     def encode(self, raw: Tensor, noise: Tensor | None = None) -> Tensor: ...
 

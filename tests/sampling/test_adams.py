@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,8 @@ from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 from tests.problems import SDES, Mixture
 
-DATA = {"coordinate": SignalLevel(), "interpolation": LogSNR()}
-NOISE = {"coordinate": NoiseLevel(), "interpolation": LogSNR()}
+DATA: dict[str, Any] = {"coordinate": SignalLevel(), "interpolation": LogSNR()}
+NOISE: dict[str, Any] = {"coordinate": NoiseLevel(), "interpolation": LogSNR()}
 
 
 def run(solver: Multistep, model: GaussianMixtureScore, times: Tensor, x: Tensor, seed: int = 0) -> Tensor:

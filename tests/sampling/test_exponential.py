@@ -34,7 +34,9 @@ def levels(sde: SDE, steps: int, first: float = 3.0, last: float = 0.3) -> Tenso
     return sde.time(torch.linspace(-math.log(first), -math.log(last), steps + 1, dtype=F64))
 
 
-def final(solver: Solver, model: ScoreModel, x: Tensor, times: Tensor, noise: Callable[..., Tensor] | None = None):
+def final(
+    solver: Solver, model: ScoreModel, x: Tensor, times: Tensor, noise: Callable[..., Tensor] | None = None
+) -> Tensor:
     def silent(*_: float) -> Tensor:
         raise AssertionError("drew noise")
 

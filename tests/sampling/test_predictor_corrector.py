@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -144,7 +145,7 @@ def test_no_predictor_stays() -> None:
     assert c_s.tolist() == c_z.tolist() == [0] * 4
 
 
-def run(solver: PredictorCorrector, model: GaussianMixtureScore, x: Tensor, times: Tensor, draws: list[Tensor]):
+def run(solver: PredictorCorrector, model: GaussianMixtureScore, x: Tensor, times: Tensor, draws: list[Tensor]) -> Any:
     source: Iterator[Tensor] = iter(draws)
     return list(solver.solve(model, x, times, lambda *_: next(source)))
 

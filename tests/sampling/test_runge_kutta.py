@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def reference(model: ScoreModel, x: Tensor, start: float, stop: float, rtol: flo
     sde = model.sde
     ends = sde.log_snr(torch.tensor([start, stop], dtype=F64)).tolist()
 
-    def field(log_snr: float, y):
+    def field(log_snr: float, y: Any) -> Any:
         t = sde.time(torch.tensor(log_snr, dtype=F64)).clamp(sde.t_min, sde.t_max)
         # dλ/dt = −g²/(2σ²)
         rate = -(sde.diffusion(t) ** 2) / (2 * sde.sigma(t) ** 2)
@@ -60,7 +61,9 @@ def levels(sde: SDE, steps: int, first: float = 3.0, last: float = 0.3) -> Tenso
     return sde.time(torch.linspace(-math.log(first), -math.log(last), steps + 1, dtype=F64))
 
 
-def final(solver: Solver, model: ScoreModel, x: Tensor, times: Tensor, noise: Callable[..., Tensor] | None = None):
+def final(
+    solver: Solver, model: ScoreModel, x: Tensor, times: Tensor, noise: Callable[..., Tensor] | None = None
+) -> Tensor:
     def silent(*_: float) -> Tensor:
         raise AssertionError("drew noise")
 
@@ -390,7 +393,7 @@ def test_an_unknown_tableau_is_one_line_with_the_known_ones() -> None:
         ((0.5, 1), ((1,),), (0, 1), r"expected 0 first"),
     ],
 )
-def test_an_inconsistent_tableau_is_refused(nodes, stages, weights, message: str) -> None:
+def test_an_inconsistent_tableau_is_refused(nodes: Any, stages: Any, weights: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ExplicitTableau("mine", nodes, stages, weights)
 

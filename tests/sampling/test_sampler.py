@@ -349,7 +349,7 @@ def test_unknown_noise_is_refused() -> None:
     ],
     ids=["ancestral", "ancestral from t_max", "multistep", "heun"],
 )
-def test_much_more_noise_than_needed(make, beta_min, beta_max, t_max, sampler):
+def test_much_more_noise_than_needed(make: Any, beta_min: Any, beta_max: Any, t_max: Any, sampler: Any) -> None:
     sde = make(beta_min, beta_max, t_max=t_max)
     model = GaussianMixtureScore([1.0], [[1.0, -1.0]], [0.04], sde).float()
     if isinstance(sampler.grid, ExplicitTimes):
@@ -367,7 +367,7 @@ def test_much_more_noise_than_needed(make, beta_min, beta_max, t_max, sampler):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_start_in_half_precision_is_followed_in_float32(dtype):
+def test_a_start_in_half_precision_is_followed_in_float32(dtype: Any) -> None:
     model = GaussianMixtureScore([1.0], [[0.0, 0.0]], [0.25], VESDE(sigma_max=1e4))
     sampler = Sampler(Heun(NoiseLevel()), KarrasGrid(200))
     x_init = (1e4 * torch.randn(4000, 2, generator=torch.Generator().manual_seed(1))).to(dtype)
@@ -381,7 +381,7 @@ def test_a_start_in_half_precision_is_followed_in_float32(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_network_in_half_precision_has_a_state_in_float32(dtype):
+def test_a_network_in_half_precision_has_a_state_in_float32(dtype: Any) -> None:
     statistics = Statistics.estimate(1e6 + 0.5 * torch.randn(100, 2, dtype=F64))
     network = MLP((2,), width=16)
     for parameter in network.parameters():
@@ -412,7 +412,7 @@ def conditional() -> NetworkScore:
 @pytest.mark.parametrize(
     "labels", [np.array([0, 1, 3]), np.array([0, 1, 3], dtype=np.uint8), [0, 1, 3], [np.int64(0), 1, 3]], ids=repr
 )
-def test_labels_may_be_arrays_and_lists(labels):
+def test_labels_may_be_arrays_and_lists(labels: Any) -> None:
     model, sampler = conditional(), Sampler(Heun(), UniformTime(3))
     wanted = sampler(model, (3, 2), labels=torch.tensor([0, 1, 3]))
     torch.testing.assert_close(sampler(model, (3, 2), labels=labels, batch_size=2).x, wanted.x)
@@ -428,7 +428,7 @@ def test_labels_may_be_arrays_and_lists(labels):
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 64), (4, 1, 8, 9)])
-def test_a_shape_that_is_not_the_model_s_is_refused(shape):
+def test_a_shape_that_is_not_the_model_s_is_refused(shape: Any) -> None:
     wanted = rf"shape is {re.escape(str(shape))}, but a sample of this model has shape \(1, 8, 8\): expected \(4, 1, 8"
     network = NetworkScore(MLP((1, 8, 8), width=8), VPSDE(), EDMPreconditioning(0.5))
     known = NetworkScore(nn.Identity(), VPSDE(), EDMPreconditioning(), Statistics.standard((1, 8, 8)))
@@ -444,7 +444,7 @@ def test_a_shape_that_is_not_the_model_s_is_refused(shape):
             DenoisingScoreMatching()(model, torch.zeros(shape))
 
 
-def test_a_distribution_of_times_is_no_grid_and_a_grid_no_distribution():
+def test_a_distribution_of_times_is_no_grid_and_a_grid_no_distribution() -> None:
     with pytest.raises(TypeError, match=r"grid is UniformLogSNR\(.*: write UniformLogSNR.* of scoresde.sampling, not"):
         Sampler(Heun(), objectives.UniformLogSNR())
     with pytest.raises(TypeError, match=r"grid is Heun\(.*such as scoresde.sampling.KarrasGrid\(32\)"):

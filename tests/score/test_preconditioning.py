@@ -1,6 +1,7 @@
 """Every preconditioning against its paper's formulas, and as two equations for x₀ and ε, on every SDE."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def whole_interval(sde: SDE, count: int = 33) -> Tensor:
 # Formulas of the papers
 
 
-def test_edm_is_table_1_of_karras_et_al():
+def test_edm_is_table_1_of_karras_et_al() -> None:
     sigma = torch.logspace(math.log10(0.002), math.log10(80), 20, dtype=F64)
     c = EDMPreconditioning(sigma_data=DATA_STD).coefficients(EDMSDE(), sigma)
     variance = sigma**2 + DATA_STD**2
@@ -54,7 +55,7 @@ def test_edm_is_table_1_of_karras_et_al():
     torch.testing.assert_close(c.c_noise, sigma.log() / 4, rtol=1e-13, atol=1e-15)
 
 
-def test_edm_under_another_sde_sees_x_over_alpha(sde):
+def test_edm_under_another_sde_sees_x_over_alpha(sde: SDE) -> None:
     t = whole_interval(sde)
     preconditioning = EDMPreconditioning(sigma_data=DATA_STD)
     alpha = sde.alpha(t)
@@ -68,7 +69,7 @@ def test_edm_under_another_sde_sees_x_over_alpha(sde):
     torch.testing.assert_close(c.c_noise, relative.log() / 4, rtol=1e-13, atol=1e-15)
 
 
-def test_edm_has_unit_variance_in_and_out(sde):
+def test_edm_has_unit_variance_in_and_out(sde: SDE) -> None:
     """The two conditions that the formulas solve (Karras et al. 2022, eq. 114 and 117)."""
     t = whole_interval(sde)
     preconditioning = EDMPreconditioning(sigma_data=DATA_STD)
@@ -79,7 +80,7 @@ def test_edm_has_unit_variance_in_and_out(sde):
     torch.testing.assert_close(preconditioning.c_in(sde, t) ** 2 * variance, one, rtol=1e-12, atol=0)
 
 
-def test_edm_takes_the_spread_of_the_data_once():
+def test_edm_takes_the_spread_of_the_data_once() -> None:
     open_ = EDMPreconditioning()
     assert open_.with_data_std(2.0).sigma_data == 2.0
     assert open_.with_data_std(2.0).noise_input == open_.noise_input
@@ -95,7 +96,7 @@ def test_edm_takes_the_spread_of_the_data_once():
         assert other.with_data_std(2.0) is other
 
 
-def test_velocity_is_that_of_salimans_and_ho():
+def test_velocity_is_that_of_salimans_and_ho() -> None:
     """x̂ = α z − σ v and v = α ε − σ x₀ on a variance-preserving process."""
     for sde in (VPSDE(), CosineSDE()):
         t = whole_interval(sde)
@@ -111,7 +112,7 @@ def test_velocity_is_that_of_salimans_and_ho():
         torch.testing.assert_close(q, sde.alpha(t), rtol=1e-13, atol=0)
 
 
-def test_noise_is_that_of_ddpm():
+def test_noise_is_that_of_ddpm() -> None:
     """x̂₀ = (x − σ ε)/α; on VP the input is not scaled."""
     t = whole_interval(VPSDE())
     alpha, sigma = VPSDE().alpha(t), VPSDE().sigma(t)
@@ -120,7 +121,7 @@ def test_noise_is_that_of_ddpm():
         torch.testing.assert_close(mine, theirs, rtol=1e-13, atol=0)
 
 
-def test_score_is_that_of_ncsn_pp():
+def test_score_is_that_of_ncsn_pp() -> None:
     """Karras et al. 2022, table 1, column VE: D = x + σ F, input as it is."""
     t = whole_interval(VESDE())
     c = ScorePreconditioning().coefficients(VESDE(), t)
@@ -129,7 +130,7 @@ def test_score_is_that_of_ncsn_pp():
         torch.testing.assert_close(mine, theirs, rtol=1e-13, atol=0)
 
 
-def test_flow_is_that_of_rectified_flow():
+def test_flow_is_that_of_rectified_flow() -> None:
     """x₀ = x − t F for F = ε − x₀ = dx/dt."""
     t = whole_interval(FlowSDE())
     c = FlowPreconditioning().coefficients(FlowSDE(), t)
@@ -148,7 +149,7 @@ def test_flow_is_that_of_rectified_flow():
         EDMPreconditioning,
     ],
 )
-def test_noise_level_input(make, sde):
+def test_noise_level_input(make: Any, sde: SDE) -> None:
     t = whole_interval(sde, 5)
     default = make().c_noise(sde, t)
     torch.testing.assert_close(default, (sde.sigma(t) / sde.alpha(t)).log() / 4, rtol=1e-12, atol=1e-14)
@@ -156,7 +157,7 @@ def test_noise_level_input(make, sde):
     assert torch.equal(make(noise_input="sigma").c_noise(sde, t), sde.sigma(t).log())
 
 
-def test_bad_settings_are_named():
+def test_bad_settings_are_named() -> None:
     with pytest.raises(ValueError, match="noise_input is 'times', expected 'log_sigma', 'time' or 'sigma'"):
         NoisePreconditioning(noise_input="times")  # type: ignore[arg-type]
     for bad in (0.0, -1.0, math.nan):
@@ -167,14 +168,14 @@ def test_bad_settings_are_named():
 # Nothing cancels
 
 
-def test_the_determinant_is_a_sum(preconditioning, sde):
+def test_the_determinant_is_a_sum(preconditioning: Any, sde: SDE) -> None:
     t = whole_interval(sde)
     p, q = preconditioning.target(sde, t)
     assert (sde.alpha(t) * q * -sde.sigma(t) * p >= 0).all()
     assert (sde.alpha(t) * q - sde.sigma(t) * p != 0).all()
 
 
-def test_coefficients_in_float32_have_its_accuracy(preconditioning, sde):
+def test_coefficients_in_float32_have_its_accuracy(preconditioning: Any, sde: SDE) -> None:
     t = whole_interval(sde).float()
     t = t[(t >= sde.t_min) & (t <= sde.t_max)]
     single = preconditioning.coefficients(sde, t)
@@ -231,7 +232,9 @@ class Oracle(nn.Module):
 
 
 @pytest.mark.parametrize("dtype", [F64, torch.float32])
-def test_predictions_solve_for_the_target(preconditioning, sde, dtype, generator):
+def test_predictions_solve_for_the_target(
+    preconditioning: Any, sde: SDE, dtype: Any, generator: torch.Generator
+) -> None:
     t = whole_interval(sde).requires_grad_()
     (d_alpha,) = torch.autograd.grad((sde.alpha(t) + 0 * t).sum(), t, materialize_grads=True)
     (d_sigma,) = torch.autograd.grad(sde.sigma(t).sum(), t)
@@ -258,5 +261,5 @@ def test_predictions_solve_for_the_target(preconditioning, sde, dtype, generator
         assert ((value.double() - wanted).abs() <= allowed).all(), name
 
 
-def test_repr_is_readable():
+def test_repr_is_readable() -> None:
     assert repr(EDMPreconditioning(0.5)) == "EDMPreconditioning(noise_input='log_sigma', sigma_data=0.5)"

@@ -28,6 +28,7 @@ from scoresde.score import (
     with_sde,
 )
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE
+from tests.problems import Mixture
 
 F64 = torch.float64
 PREDICTIONS = ("denoise", "noise", "score", "velocity")
@@ -58,7 +59,7 @@ def assert_consistent(model: ScoreModel, x: Tensor, t: Tensor, rtol: float = 1e-
 # Gaussian mixtures
 
 
-def test_mixture_density_matches_torch_distributions(mixture, sde, generator):
+def test_mixture_density_matches_torch_distributions(mixture: Mixture, sde: SDE, generator: torch.Generator) -> None:
     model = mixture.model(sde)
     for t in middle(sde):
         x = model.sample(8, t, generator)
@@ -66,7 +67,7 @@ def test_mixture_density_matches_torch_distributions(mixture, sde, generator):
         torch.testing.assert_close(model.log_prob(x, t), wanted, rtol=1e-10, atol=1e-10)
 
 
-def test_mixture_score_is_the_gradient_of_its_density(mixture, sde, generator):
+def test_mixture_score_is_the_gradient_of_its_density(mixture: Mixture, sde: SDE, generator: torch.Generator) -> None:
     model = mixture.model(sde)
     for t in middle(sde):
         x = model.sample(8, t, generator).requires_grad_()
@@ -74,7 +75,7 @@ def test_mixture_score_is_the_gradient_of_its_density(mixture, sde, generator):
         torch.testing.assert_close(model.score(x.detach(), t), wanted, rtol=1e-9, atol=1e-9)
 
 
-def test_mixture_score_where_there_is_next_to_no_noise(mixture, generator):
+def test_mixture_score_where_there_is_next_to_no_noise(mixture: Mixture, generator: torch.Generator) -> None:
     """At σ = 1e-3 the score is of order 1/σ, and of order 1/σ² off the plane of a singular covariance."""
     sde = VPSDE()
     t = torch.tensor(sde.t_min, dtype=F64)
@@ -90,7 +91,7 @@ def test_mixture_score_where_there_is_next_to_no_noise(mixture, generator):
     torch.testing.assert_close(model.score(x.detach(), t), wanted, rtol=1e-8, atol=1e-14 / sigma**2)
 
 
-def test_predictions_of_a_mixture_agree(mixture, sde, generator):
+def test_predictions_of_a_mixture_agree(mixture: Mixture, sde: SDE, generator: torch.Generator) -> None:
     t = middle(sde)
     model = mixture.model(sde)
     x = torch.cat([model.sample(1, time, generator) for time in t])
@@ -100,7 +101,7 @@ def test_predictions_of_a_mixture_agree(mixture, sde, generator):
 
 @pytest.mark.parametrize("kind", ["isotropic"])
 @pytest.mark.parametrize("log_snr", [2.0, 0.0, -2.0])
-def test_denoising_is_the_posterior_mean_by_quadrature_in_1d(sde, log_snr, kind):
+def test_denoising_is_the_posterior_mean_by_quadrature_in_1d(sde: SDE, log_snr: Any, kind: Any) -> None:
     weights, means, variances = (torch.tensor(v, dtype=F64) for v in ([0.3, 0.7], [[-1.0], [1.5]], [0.2, 0.5]))
     t = at_log_snr(sde, log_snr)[0]
     alpha, sigma = sde.alpha(t), sde.sigma(t)
@@ -115,7 +116,7 @@ def test_denoising_is_the_posterior_mean_by_quadrature_in_1d(sde, log_snr, kind)
     torch.testing.assert_close(model.log_prob(x[:, None], t), density.log(), rtol=1e-10, atol=1e-10)
 
 
-def test_denoising_is_the_posterior_mean_by_quadrature_in_2d(planar):
+def test_denoising_is_the_posterior_mean_by_quadrature_in_2d(planar: Mixture) -> None:
     sde = VPSDE()
     t = at_log_snr(sde, 0.5)[0]
     alpha, sigma = sde.alpha(t), sde.sigma(t)
@@ -130,7 +131,7 @@ def test_denoising_is_the_posterior_mean_by_quadrature_in_2d(planar):
     torch.testing.assert_close(planar.model(sde).denoise(x, t), log_joint.softmax(1) @ x0, rtol=1e-8, atol=1e-8)
 
 
-def test_velocity_carries_the_density(planar):
+def test_velocity_carries_the_density(planar: Mixture) -> None:
     """Continuity: ∂ log p/∂t + div v + v · score = 0 along the probability flow."""
     for sde in (VPSDE(), VESDE(), FlowSDE()):
         model = planar.model(sde)
@@ -142,7 +143,7 @@ def test_velocity_carries_the_density(planar):
         assert abs(change.item()) < 1e-9 * (1 + abs(rate.item()))
 
 
-def test_mixture_samples_have_its_moments(mixture, generator):
+def test_mixture_samples_have_its_moments(mixture: Mixture, generator: torch.Generator) -> None:
     n, sde = 20000, VPSDE()
     t = at_log_snr(sde, 1.0)[0]
     x = mixture.model(sde).sample(n, t, generator)
@@ -158,7 +159,7 @@ def test_mixture_samples_have_its_moments(mixture, generator):
     assert ((products.mean(0) - covariance).abs() < 5 * products.std(0) / math.sqrt(n)).all()
 
 
-def test_mixture_samples_repeat_with_the_seed(planar):
+def test_mixture_samples_repeat_with_the_seed(planar: Mixture) -> None:
     model = planar.model(VPSDE())
     draws = [model.sample(5, 0.5, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(draws[0], draws[1])
@@ -171,7 +172,7 @@ def test_mixture_samples_repeat_with_the_seed(planar):
         model.sample(0, 0.5)
 
 
-def test_mixture_knows_its_statistics(mixture):
+def test_mixture_knows_its_statistics(mixture: Mixture) -> None:
     statistics = mixture.model(VPSDE()).statistics
     means = mixture.means.flatten(1)
     mean = mixture.weights @ means
@@ -182,7 +183,7 @@ def test_mixture_knows_its_statistics(mixture):
     assert float(statistics.std) == pytest.approx(covariance.diagonal().mean().sqrt().item(), rel=1e-12)
 
 
-def test_weights_are_normalised(planar):
+def test_weights_are_normalised(planar: Mixture) -> None:
     sde = VPSDE()
     scaled = GaussianMixtureScore(10 * planar.weights, planar.means, planar.given, sde)
     x, t = torch.ones(1, 2, dtype=F64), torch.tensor(0.4, dtype=F64)
@@ -190,7 +191,7 @@ def test_weights_are_normalised(planar):
     torch.testing.assert_close(scaled.weights.sum(), torch.ones((), dtype=F64))
 
 
-def test_a_time_is_the_same_as_a_number_or_a_tensor(planar):
+def test_a_time_is_the_same_as_a_number_or_a_tensor(planar: Mixture) -> None:
     """A number is a float64 time: 0.001 must not become the float32 next to it."""
     sde = EDMSDE()
     x = torch.tensor([[0.3, -0.8]], dtype=F64)
@@ -210,7 +211,7 @@ def test_a_time_is_the_same_as_a_number_or_a_tensor(planar):
     torch.testing.assert_close(model.log_prob(x, t[None]), model.log_prob(x, t), rtol=1e-14, atol=0)
 
 
-def test_lists_of_numbers_are_float64():
+def test_lists_of_numbers_are_float64() -> None:
     x, t = torch.zeros(1, 2, dtype=F64), torch.tensor(0.3, dtype=F64)
     numbers = ([0.3, 0.7], [[0.1, 0.2], [-0.3, 0.4]], [0.1, 0.3])
     listed = GaussianMixtureScore(*numbers, VPSDE())  # type: ignore[arg-type]
@@ -218,7 +219,7 @@ def test_lists_of_numbers_are_float64():
     torch.testing.assert_close(listed.log_prob(x, t), exact.log_prob(x, t), rtol=1e-14, atol=0)
 
 
-def test_mixture_keeps_the_dtype_of_the_state(planar):
+def test_mixture_keeps_the_dtype_of_the_state(planar: Mixture) -> None:
     model = planar.model(VPSDE())
     x = torch.tensor([[0.3, -0.8], [1.0, 2.0]], dtype=F64)
     t = torch.tensor([0.2, 0.6], dtype=F64)
@@ -229,13 +230,13 @@ def test_mixture_keeps_the_dtype_of_the_state(planar):
         torch.testing.assert_close(single.double(), getattr(model, name)(x, t), rtol=1e-4, atol=1e-4)
 
 
-def test_mixture_takes_flat_states(planar):
+def test_mixture_takes_flat_states(planar: Mixture) -> None:
     shaped = GaussianMixtureScore(planar.weights, planar.means.reshape(3, 1, 1, 2), planar.given, VPSDE())
     x, t = torch.tensor([[0.3, -0.8]], dtype=F64), torch.tensor(0.3, dtype=F64)
     assert torch.equal(shaped.score(x, t), shaped.score(x.reshape(1, 1, 1, 2), t).flatten(1))
 
 
-def test_a_singular_covariance_may_come_in_float32(generator):
+def test_a_singular_covariance_may_come_in_float32(generator: torch.Generator) -> None:
     """Rank one by construction; float32 leaves eigenvalues of either sign of order 1e-8."""
     factors = torch.randn(16, 4, 1, generator=generator)
     model = GaussianMixtureScore(torch.ones(16), torch.zeros(16, 4), factors @ factors.mT, VPSDE())
@@ -263,7 +264,7 @@ def test_a_singular_covariance_may_come_in_float32(generator):
         ({"means": torch.full((3, 2), math.nan)}, "means"),
     ],
 )
-def test_bad_mixtures_are_refused_in_one_line(change, message):
+def test_bad_mixtures_are_refused_in_one_line(change: Any, message: str) -> None:
     good = {"weights": torch.ones(3), "means": torch.zeros(3, 2), "covariances": torch.ones(3)}
     with pytest.raises(ValueError, match=message) as error:
         GaussianMixtureScore(**{**good, **change}, sde=VPSDE())
@@ -281,7 +282,7 @@ def test_bad_mixtures_are_refused_in_one_line(change, message):
     ],
 )
 @pytest.mark.parametrize("make", [GaussianMixtureScore, EmpiricalScore])
-def test_exact_models_say_what_is_wrong_with_a_state(make, x, t, message, planar):
+def test_exact_models_say_what_is_wrong_with_a_state(make: Any, x: Any, t: Any, message: str, planar: Mixture) -> None:
     if make is EmpiricalScore:
         model: ScoreModel = EmpiricalScore(planar.means, VPSDE())
     else:
@@ -292,7 +293,7 @@ def test_exact_models_say_what_is_wrong_with_a_state(make, x, t, message, planar
         assert "\n" not in str(error.value)
 
 
-def test_a_sampling_time_is_one_number(planar):
+def test_a_sampling_time_is_one_number(planar: Mixture) -> None:
     with pytest.raises(ValueError, match=r"t has shape \(2,\)"):
         planar.model(VPSDE()).sample(2, torch.tensor([0.2, 0.4]))
 
@@ -300,7 +301,7 @@ def test_a_sampling_time_is_one_number(planar):
 # Finite data sets
 
 
-def test_empirical_score_is_a_mixture_of_points(sde, generator):
+def test_empirical_score_is_a_mixture_of_points(sde: SDE, generator: torch.Generator) -> None:
     data = torch.randn(6, 1, 2, 2, generator=generator, dtype=F64)
     points = GaussianMixtureScore(torch.ones(6), data, torch.zeros(6), sde)
     model = EmpiricalScore(data, sde)
@@ -314,7 +315,7 @@ def test_empirical_score_is_a_mixture_of_points(sde, generator):
         assert_consistent(model, x, t.expand(5))
 
 
-def test_empirical_score_at_the_smallest_noise_returns_the_nearest_point(points, sde):
+def test_empirical_score_at_the_smallest_noise_returns_the_nearest_point(points: Mixture, sde: SDE) -> None:
     model = EmpiricalScore(points.means.float(), sde)
     t = torch.tensor([sde.t_min] * 3)
     x = sde.alpha(t)[:, None] * points.means.float() + 1e-3 * sde.sigma(t)[:, None]
@@ -322,7 +323,7 @@ def test_empirical_score_at_the_smallest_noise_returns_the_nearest_point(points,
     assert torch.equal(denoised, points.means.float())
 
 
-def test_empirical_score_does_not_depend_on_the_chunk(generator):
+def test_empirical_score_does_not_depend_on_the_chunk(generator: torch.Generator) -> None:
     data = torch.randn(7, 3, generator=generator, dtype=F64)
     x = torch.randn(5, 3, generator=generator, dtype=F64)
     t = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5], dtype=F64)
@@ -340,7 +341,7 @@ def test_empirical_score_does_not_depend_on_the_chunk(generator):
         )
 
 
-def test_exact_models_can_be_differentiated(planar, generator):
+def test_exact_models_can_be_differentiated(planar: Mixture, generator: torch.Generator) -> None:
     """Forwards and backwards, as exact and estimated divergences do."""
     x, t = torch.randn(2, 2, generator=generator, dtype=F64), torch.tensor(0.4, dtype=F64)
     v = torch.randn(2, 2, generator=generator, dtype=F64)
@@ -354,7 +355,7 @@ def test_exact_models_can_be_differentiated(planar, generator):
         assert (backwards * v).sum().item() == pytest.approx((wanted * v).sum().item(), rel=1e-6)
 
 
-def test_empirical_statistics_are_those_of_the_data(generator):
+def test_empirical_statistics_are_those_of_the_data(generator: torch.Generator) -> None:
     data = torch.randn(50, 1, 2, generator=generator, dtype=F64)
     model = EmpiricalScore(data, VPSDE())
     torch.testing.assert_close(model.statistics.mean, data.mean(0))
@@ -369,7 +370,7 @@ def test_empirical_statistics_are_those_of_the_data(generator):
         (torch.tensor([[0.0, math.inf]]), "not finite"),
     ],
 )
-def test_bad_data_are_refused(data, message):
+def test_bad_data_are_refused(data: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EmpiricalScore(data, VPSDE())
 
@@ -377,7 +378,9 @@ def test_bad_data_are_refused(data, message):
 # Another SDE
 
 
-def test_a_mixture_under_another_sde_is_the_mixture_rebuilt(planar, sde, other_sde, generator):
+def test_a_mixture_under_another_sde_is_the_mixture_rebuilt(
+    planar: Mixture, sde: SDE, other_sde: SDE, generator: torch.Generator
+) -> None:
     moved = with_sde(planar.model(sde), other_sde)
     rebuilt = planar.model(other_sde)
     assert (moved.sde.t_min, moved.sde.t_max) == (other_sde.t_min, other_sde.t_max)
@@ -394,7 +397,7 @@ def test_a_mixture_under_another_sde_is_the_mixture_rebuilt(planar, sde, other_s
     assert_consistent(moved, x, t, rtol=1e-8)
 
 
-def test_an_sde_of_alpha_and_sigma_alone_can_carry_a_mixture(planar, generator):
+def test_an_sde_of_alpha_and_sigma_alone_can_carry_a_mixture(planar: Mixture, generator: torch.Generator) -> Any:
     class Plain(SDE):
         def alpha(self, t: Tensor) -> Tensor:
             return (0.5 * math.pi * t).cos()
@@ -430,7 +433,9 @@ def network(sde: SDE, preconditioning: Preconditioning | None = None, dtype: tor
     return NetworkScore(Probe(dtype=dtype), sde, preconditioning or EDMPreconditioning(0.5))
 
 
-def test_a_network_under_another_sde_keeps_to_its_noise_levels(sde, other_sde, generator):
+def test_a_network_under_another_sde_keeps_to_its_noise_levels(
+    sde: SDE, other_sde: SDE, generator: torch.Generator
+) -> None:
     model = network(sde)
     moved = with_sde(model, other_sde)
     low, high = model.log_snr_range
@@ -453,20 +458,20 @@ def test_a_network_under_another_sde_keeps_to_its_noise_levels(sde, other_sde, g
     assert_consistent(moved, x, t)
 
 
-def test_sdes_without_a_common_noise_level_are_refused():
+def test_sdes_without_a_common_noise_level_are_refused() -> None:
     model = network(EDMSDE(sigma_min=0.002, sigma_max=0.01))
     with pytest.raises(ValueError, match="no noise level in common with the model") as error:
         with_sde(model, EDMSDE(sigma_min=1.0, sigma_max=80.0))
     assert "\n" not in str(error.value)
 
 
-def test_a_network_under_another_sde_refuses_times_outside():
+def test_a_network_under_another_sde_refuses_times_outside() -> None:
     moved = with_sde(network(VPSDE(t_min=1e-3)), EDMSDE())
     with pytest.raises(ValueError, match="outside"):
         moved.denoise(torch.zeros(1, 2, dtype=F64), torch.tensor(2 * moved.sde.t_max, dtype=F64))
 
 
-def test_moving_twice_keeps_the_narrower_range():
+def test_moving_twice_keeps_the_narrower_range() -> None:
     narrow = with_sde(network(VPSDE()), EDMSDE(sigma_min=1.0, sigma_max=2.0))
     twice = with_sde(narrow, FlowSDE())
     # σ/α = t/(1 − t) runs from 1 to 2.
@@ -475,7 +480,7 @@ def test_moving_twice_keeps_the_narrower_range():
     assert with_sde(narrow, VPSDE()).log_snr_range == pytest.approx((-math.log(2), 0.0), abs=1e-9)
 
 
-def test_conditions_pass_through_another_sde():
+def test_conditions_pass_through_another_sde() -> None:
     model = network(VPSDE())
     labels = torch.tensor([3])
     with_sde(model, EDMSDE()).score(torch.zeros(1, 2, dtype=F64), torch.tensor(1.0), labels=labels)
@@ -496,13 +501,13 @@ def test_conditions_pass_through_another_sde():
     ],
     ids=lambda p: type(p).__name__,
 )
-def test_predictions_of_a_network_agree(preconditioning, sde, generator):
+def test_predictions_of_a_network_agree(preconditioning: Any, sde: SDE, generator: torch.Generator) -> None:
     t = middle(sde)
     x = torch.randn(3, 2, generator=generator, dtype=F64)
     assert_consistent(network(sde, preconditioning), x, t)
 
 
-def test_a_network_sees_scaled_states_and_one_noise_level_for_each(generator):
+def test_a_network_sees_scaled_states_and_one_noise_level_for_each(generator: torch.Generator) -> None:
     sde, preconditioning = EDMSDE(), EDMPreconditioning(0.5)
     model = network(sde, preconditioning)
     x = torch.randn(3, 2, generator=generator, dtype=F64)
@@ -525,7 +530,9 @@ def test_a_network_sees_scaled_states_and_one_noise_level_for_each(generator):
 
 @pytest.mark.parametrize("inside", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("outside", [F64, torch.float32])
-def test_a_network_runs_in_its_own_dtype_and_answers_in_that_of_the_state(inside, outside, generator):
+def test_a_network_runs_in_its_own_dtype_and_answers_in_that_of_the_state(
+    inside: Any, outside: Any, generator: torch.Generator
+) -> None:
     model = network(EDMSDE(), dtype=inside)
     x = torch.randn(3, 2, generator=generator, dtype=F64)
     t = torch.tensor([0.002, 1.0, 80.0], dtype=F64)
@@ -542,7 +549,7 @@ def test_a_network_runs_in_its_own_dtype_and_answers_in_that_of_the_state(inside
             torch.testing.assert_close(value.double(), wanted, rtol=0, atol=16 * torch.finfo(inside).eps)
 
 
-def test_coefficients_are_not_rounded_to_the_dtype_of_t():
+def test_coefficients_are_not_rounded_to_the_dtype_of_t() -> None:
     """At small σ, D is x to float64's digits although the network has float32."""
     model = network(EDMSDE(), dtype=torch.float32)
     x, t = torch.tensor([[0.3, 0.7]], dtype=F64), torch.tensor(0.002, dtype=F64)
@@ -554,7 +561,7 @@ def test_coefficients_are_not_rounded_to_the_dtype_of_t():
     )
 
 
-def test_the_velocity_of_a_flow_is_the_network_itself(generator):
+def test_the_velocity_of_a_flow_is_the_network_itself(generator: torch.Generator) -> None:
     """dx/dt = ε − x₀ = F; f x + ½ g²/σ ε has terms of 1/(1 − t) that must not show."""
     sde = FlowSDE()
     model = network(sde, FlowPreconditioning())
@@ -580,13 +587,13 @@ def test_the_velocity_of_a_flow_is_the_network_itself(generator):
     ],
 )
 @pytest.mark.parametrize("name", PREDICTIONS)
-def test_a_network_says_what_is_wrong_in_one_line(name, x, t, message):
+def test_a_network_says_what_is_wrong_in_one_line(name: Any, x: Any, t: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         getattr(network(VPSDE()), name)(x, t)
     assert "\n" not in str(error.value)
 
 
-def test_an_output_of_another_shape_is_refused():
+def test_an_output_of_another_shape_is_refused() -> Any:
     class Narrow(nn.Module):
         def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
             return x[:, :1]
@@ -596,7 +603,7 @@ def test_an_output_of_another_shape_is_refused():
     assert "\n" not in str(error.value)
 
 
-def test_a_float32_end_of_the_cosine_schedule_moves():
+def test_a_float32_end_of_the_cosine_schedule_moves() -> None:
     """t_max rounded to float32 lies above t_max; the clipped schedule must not stand still there."""
     sde = CosineSDE()
     x = torch.ones(1, 2, dtype=F64)
@@ -605,7 +612,7 @@ def test_a_float32_end_of_the_cosine_schedule_moves():
     torch.testing.assert_close(single, model.velocity(x, torch.tensor(sde.t_max, dtype=F64)), rtol=1e-3, atol=0)
 
 
-def test_a_score_model_needs_denoise_alone(planar, generator):
+def test_a_score_model_needs_denoise_alone(planar: Mixture, generator: torch.Generator) -> Any:
     class Wrapped(ScoreModel):
         def denoise(self, x: Tensor, t: Tensor, **cond: object) -> Tensor:
             return planar.model(self.sde).denoise(x, t)
@@ -620,7 +627,7 @@ def test_a_score_model_needs_denoise_alone(planar, generator):
         ScoreModel(sde)  # type: ignore[abstract]
 
 
-def test_buffers_travel_with_the_state(planar):
+def test_buffers_travel_with_the_state(planar: Mixture) -> None:
     model = planar.model(VPSDE())
     other = GaussianMixtureScore(torch.ones(3), torch.randn(3, 2), planar.given + torch.eye(2), VPSDE())
     other.load_state_dict(model.state_dict())

@@ -5,6 +5,7 @@ import functools
 import inspect
 import itertools
 import math
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -31,7 +32,7 @@ from scoresde.sde import (
     SubVPSDE,
     expand_to,
 )
-from tests.problems import gaussian
+from tests.problems import Mixture, gaussian
 
 mpmath.mp.dps = 50
 F64 = torch.float64
@@ -108,7 +109,7 @@ def interior(sde: SDE, count: int = 9) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_scales_are_accurate_to_the_dtype_at_both_ends(sde, dtype):
+def test_scales_are_accurate_to_the_dtype_at_both_ends(sde: SDE, dtype: Any) -> None:
     t = grid(sde, dtype)
     eps = torch.finfo(dtype).eps
     for i, (a, s, lam) in enumerate(
@@ -124,7 +125,7 @@ def test_scales_are_accurate_to_the_dtype_at_both_ends(sde, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_drift_and_diffusion_are_the_derivatives_of_the_scales(sde, dtype):
+def test_drift_and_diffusion_are_the_derivatives_of_the_scales(sde: SDE, dtype: Any) -> None:
     t = grid(sde, dtype)
     eps = torch.finfo(dtype).eps
     for i, (f, g) in enumerate(zip(sde.drift_coefficient(t).tolist(), sde.diffusion(t).tolist(), strict=True)):
@@ -142,8 +143,8 @@ def test_drift_and_diffusion_are_the_derivatives_of_the_scales(sde, dtype):
         assert abs(g - mpmath.sqrt(wanted_g2)) <= 4 * eps * (1 + growth) * mpmath.sqrt(wanted_g2)
 
 
-def test_scales_are_integrals_of_drift_and_diffusion(sde):
-    def number(function, t):
+def test_scales_are_integrals_of_drift_and_diffusion(sde: SDE) -> Any:
+    def number(function: Any, t: Any) -> Any:
         return float(function(torch.tensor(t, dtype=F64)))
 
     start = sde.t_min_sampling
@@ -159,7 +160,7 @@ def test_scales_are_integrals_of_drift_and_diffusion(sde):
         assert math.log(alpha / alpha0) == pytest.approx(integral, abs=1e-9)
 
         # Variance ODE v' = 2 f v + g²: what was there is scaled by (α_t/α_0)², the rest is added on the way.
-        def added(s, alpha=alpha):
+        def added(s: Any, alpha: Any = alpha) -> Any:
             return (number(sde.diffusion, s) * alpha / number(sde.alpha, s)) ** 2
 
         variance, _ = quad(added, start, t, epsabs=0, **rule)
@@ -167,7 +168,7 @@ def test_scales_are_integrals_of_drift_and_diffusion(sde):
         assert number(sde.sigma, t) ** 2 == pytest.approx(variance, rel=1e-9)
 
 
-def test_closed_forms_agree_with_the_base_class(sde):
+def test_closed_forms_agree_with_the_base_class(sde: SDE) -> None:
     t = grid(sde)
     t = t[t > 0]
     # The base differentiates log α and λ: each is a sum and quotient of a few terms of the same sign, and the
@@ -178,7 +179,7 @@ def test_closed_forms_agree_with_the_base_class(sde):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_time_inverts_log_snr(sde, dtype):
+def test_time_inverts_log_snr(sde: SDE, dtype: Any) -> None:
     t = grid(sde, dtype)
     t = t[t >= sde.t_min_sampling] if sde.t_min == 0 else t
     log_snr = sde.log_snr(t)
@@ -191,7 +192,7 @@ def test_time_inverts_log_snr(sde, dtype):
     assert ((back - t).abs() <= allowed).all()
 
 
-def test_bisection_of_the_base_agrees_with_the_closed_form(sde):
+def test_bisection_of_the_base_agrees_with_the_closed_form(sde: SDE) -> None:
     t = grid(sde)
     t = t[t > 0]
     rate = 0.5 * (sde.diffusion(t) / sde.sigma(t)) ** 2
@@ -200,14 +201,14 @@ def test_bisection_of_the_base_agrees_with_the_closed_form(sde):
     assert ((SDE.time(sde, log_snr) - sde.time(log_snr)).abs() <= allowed).all()
 
 
-def test_time_of_a_number_and_beyond_the_interval():
+def test_time_of_a_number_and_beyond_the_interval() -> None:
     assert SDE.time(EDMSDE(), 0.0).item() == pytest.approx(1.0, rel=1e-15)
     # α = 1 − t is negative beyond t = 1, so λ is not a number there.
     plain = SDE.time(FlowSDE(), torch.tensor([-30.0, 30.0], dtype=F64))
     torch.testing.assert_close(plain, torch.tensor([1 - math.exp(-30), math.exp(-30)], dtype=F64), rtol=1e-12, atol=0)
 
 
-def test_alpha_and_sigma_are_all_that_a_new_sde_needs():
+def test_alpha_and_sigma_are_all_that_a_new_sde_needs() -> None:
     plain, vp = PlainVP(), VPSDE()
     t = grid(vp)
     s = t[:-8]  # b² ≈ −2 Δλ takes λ's relative error 1/Δλ times
@@ -225,7 +226,7 @@ def test_alpha_and_sigma_are_all_that_a_new_sde_needs():
 # Kernels
 
 
-def test_transition_matches_the_scales_and_composes(sde):
+def test_transition_matches_the_scales_and_composes(sde: SDE) -> None:
     s, u, t = sde.time(sde.log_snr(interior(sde, 3))).unbind()
     (a_us, b_us), (a_tu, b_tu), (a_ts, b_ts) = (
         sde.transition(u, s),
@@ -238,20 +239,20 @@ def test_transition_matches_the_scales_and_composes(sde):
     torch.testing.assert_close(a_tu**2 * b_us**2 + b_tu**2, b_ts**2, rtol=1e-12, atol=0)
 
 
-def test_transition_over_no_time_is_the_identity(sde):
+def test_transition_over_no_time_is_the_identity(sde: SDE) -> None:
     t = interior(sde, 3)
     a, b = sde.transition(t, t)
     assert (a == 1).all()
     assert (b == 0).all()
 
 
-def test_transition_over_one_float32_unit_is_finite(sde):
+def test_transition_over_one_float32_unit_is_finite(sde: SDE) -> None:
     s = torch.linspace(sde.t_min_sampling, sde.t_max, 2001)[1:-1]
     _, b = sde.transition(torch.nextafter(s, torch.tensor(math.inf)), s)
     assert b.isfinite().all()
 
 
-def test_simulated_paths_have_the_marginals_of_the_kernel(sde, generator):
+def test_simulated_paths_have_the_marginals_of_the_kernel(sde: SDE, generator: torch.Generator) -> None:
     """Euler-Maruyama on a grid uniform in λ, with coefficients at the middle of each step."""
     paths, steps, x0 = 4000, 800, 3.0
     ends = sde.log_snr(torch.tensor([sde.t_min_sampling, sde.t_max], dtype=F64)).tolist()
@@ -272,7 +273,7 @@ def test_simulated_paths_have_the_marginals_of_the_kernel(sde, generator):
             assert abs(x.var().item() / sigma**2 - 1) < 5 * math.sqrt(2 / paths)
 
 
-def test_perturb_is_the_kernel(sde, generator):
+def test_perturb_is_the_kernel(sde: SDE, generator: torch.Generator) -> None:
     x0 = torch.tensor([1.0, -2.0, 0.5], dtype=F64).expand(20000, 3)
     t = interior(sde, 3)[1]
     x = sde.perturb(x0, t, generator)
@@ -289,7 +290,7 @@ def test_perturb_is_the_kernel(sde, generator):
     assert sde.perturb(x0[:3].float(), times, given[:3].float()).dtype == torch.float32
 
 
-def test_perturb_repeats_with_the_seed():
+def test_perturb_repeats_with_the_seed() -> None:
     x0 = torch.zeros(4, 2)
     draws = [VPSDE().perturb(x0, torch.tensor(0.5), torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
     assert torch.equal(draws[0], draws[1])
@@ -310,14 +311,14 @@ def test_perturb_repeats_with_the_seed():
         (torch.tensor(0.5), torch.zeros(1, 2), r"noise has shape \(1, 2\), expected \(3, 2\)"),
     ],
 )
-def test_perturb_says_what_is_wrong(t, noise, message):
+def test_perturb_says_what_is_wrong(t: Any, noise: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         VPSDE().perturb(torch.zeros(3, 2), t, noise)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_ends_of_the_interval_are_inside_in_either_dtype(sde, dtype):
+def test_the_ends_of_the_interval_are_inside_in_either_dtype(sde: SDE, dtype: Any) -> None:
     ends = torch.tensor([sde.t_min, sde.t_min_sampling, sde.t_max], dtype=dtype)
     assert sde.perturb(torch.zeros(3, 2, dtype=dtype), ends, torch.ones(3, 2, dtype=dtype)).isfinite().all()
     # A float32 end may be carried on in float64: f and g must not jump there.
@@ -328,7 +329,7 @@ def test_the_ends_of_the_interval_are_inside_in_either_dtype(sde, dtype):
         torch.testing.assert_close(f_or_g(ends.double()), f_or_g(exact_ends), rtol=allowed, atol=1e-7)
 
 
-def test_prior_matches_torch_distributions(sde, generator):
+def test_prior_matches_torch_distributions(sde: SDE, generator: torch.Generator) -> None:
     sigma = float(sde.sigma(torch.tensor(sde.t_max, dtype=F64)))
     noise = torch.randn(5, 1, 2, 3, generator=generator, dtype=F64)
     z = sde.prior_sample((5, 1, 2, 3), noise)
@@ -350,7 +351,7 @@ def test_prior_matches_torch_distributions(sde, generator):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
-def test_coefficients_take_any_shape_of_t(sde, shape, dtype):
+def test_coefficients_take_any_shape_of_t(sde: SDE, shape: Any, dtype: Any) -> None:
     t = torch.full(shape, interior(sde, 1).item(), dtype=dtype)
     for name in ("alpha", "sigma", "log_snr", "drift_coefficient", "diffusion"):
         for function in (getattr(sde, name), *([getattr(SDE, name).__get__(sde)] if name[0] in "ld" else [])):
@@ -363,7 +364,7 @@ def test_coefficients_take_any_shape_of_t(sde, shape, dtype):
         assert time(sde.log_snr(t)).dtype == dtype
 
 
-def test_a_number_is_a_time_in_float64(sde):
+def test_a_number_is_a_time_in_float64(sde: SDE) -> None:
     t = interior(sde, 1).item()
     for name in ("alpha", "sigma", "log_snr", "drift_coefficient", "diffusion"):
         value = getattr(sde, name)(t)
@@ -371,7 +372,7 @@ def test_a_number_is_a_time_in_float64(sde):
         assert torch.equal(value, getattr(sde, name)(torch.tensor(t, dtype=F64)))
 
 
-def test_drift_multiplies_each_sample_by_its_own_coefficient(sde):
+def test_drift_multiplies_each_sample_by_its_own_coefficient(sde: SDE) -> None:
     x = torch.arange(12, dtype=F64).reshape(3, 2, 2)
     t = interior(sde, 3)
     wanted = torch.stack([sde.drift_coefficient(time) * sample for time, sample in zip(t, x, strict=True)])
@@ -381,14 +382,14 @@ def test_drift_multiplies_each_sample_by_its_own_coefficient(sde):
         sde.drift(x, t[:2])
 
 
-def test_expand_to_takes_the_dtype_of_x():
+def test_expand_to_takes_the_dtype_of_x() -> None:
     x = torch.zeros(2, 3, 4)
     assert expand_to(torch.ones(2, dtype=F64), x).shape == (2, 1, 1)
     assert expand_to(torch.ones(2, dtype=F64), x).dtype == torch.float32
     assert expand_to(torch.ones((), dtype=F64), x).dtype == torch.float32
 
 
-def test_scales_are_differentiable_in_t(sde):
+def test_scales_are_differentiable_in_t(sde: SDE) -> None:
     t = interior(sde, 3).requires_grad_()
     (slope,) = torch.autograd.grad(sde.alpha(t).log().sum() if sde.alpha(t).requires_grad else 0 * t.sum(), t)
     torch.testing.assert_close(slope, sde.drift_coefficient(t).detach(), rtol=1e-12, atol=1e-15)
@@ -397,12 +398,12 @@ def test_scales_are_differentiable_in_t(sde):
 # The interval
 
 
-def test_log_snr_decreases(sde):
+def test_log_snr_decreases(sde: SDE) -> None:
     t = torch.linspace(sde.t_min, sde.t_max, 1001, dtype=F64)
     assert (sde.log_snr(t).diff()[1:] < 0).all()
 
 
-def test_cosine_ends_where_its_log_snr_is_clipped():
+def test_cosine_ends_where_its_log_snr_is_clipped() -> None:
     sde = CosineSDE()
     assert sde.log_snr(torch.tensor(sde.t_max, dtype=F64)).item() == pytest.approx(-5.0, rel=1e-13)
     assert 0.99 < sde.t_max < 1
@@ -419,7 +420,7 @@ def test_cosine_ends_where_its_log_snr_is_clipped():
     assert lower.diffusion(torch.tensor(lower.t_max)).isfinite()
 
 
-def test_between_keeps_the_kernels(sde):
+def test_between_keeps_the_kernels(sde: SDE) -> None:
     low, high = interior(sde, 2).tolist()
     part = sde.between(low, high)
     assert (part.t_min, part.t_min_sampling, part.t_max) == (low, low, high)
@@ -436,12 +437,12 @@ def test_between_keeps_the_kernels(sde):
         sde.between(high, low)
 
 
-def test_between_may_end_before_sampling_does():
+def test_between_may_end_before_sampling_does() -> None:
     early = VPSDE().between(1e-5, 5e-4)
     assert (early.t_min, early.t_max) == (1e-5, 5e-4)
 
 
-def test_defaults_are_those_of_the_papers():
+def test_defaults_are_those_of_the_papers() -> None:
     vp = VPSDE()
     assert (vp.t_min, vp.t_min_sampling, vp.t_max) == (1e-5, 1e-3, 1.0)
     assert VPSDE(t_min=1e-4).t_min_sampling == 1e-4
@@ -452,7 +453,7 @@ def test_defaults_are_those_of_the_papers():
 
 
 @pytest.mark.parametrize("kind", [VPSDE, SubVPSDE, CosineSDE])
-def test_sampling_may_stop_at_a_time_of_its_own(kind):
+def test_sampling_may_stop_at_a_time_of_its_own(kind: Any) -> None:
     assert (kind().t_min, kind().t_min_sampling) == (1e-5, 1e-3)
     assert (kind(t_min_sampling=1e-4).t_min, kind(t_min_sampling=1e-4).t_min_sampling) == (1e-5, 1e-4)
     both = kind(t_min=1e-4, t_min_sampling=1e-2)
@@ -462,7 +463,7 @@ def test_sampling_may_stop_at_a_time_of_its_own(kind):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_noise_level_is_accurate_to_the_dtype_at_both_ends(sde, dtype):
+def test_noise_level_is_accurate_to_the_dtype_at_both_ends(sde: SDE, dtype: Any) -> None:
     t = grid(sde, dtype)
     for at, level in zip(t.tolist(), sde.noise_level(t).tolist(), strict=True):
         alpha, sigma = exact(sde, mpmath.mpf(at))
@@ -471,7 +472,7 @@ def test_noise_level_is_accurate_to_the_dtype_at_both_ends(sde, dtype):
         assert abs(level / wanted - 1) <= 6 * torch.finfo(dtype).eps * (1 + abs(float(mpmath.log(wanted))))
 
 
-def test_an_sde_is_equal_to_one_of_the_same_class_and_values(sde):
+def test_an_sde_is_equal_to_one_of_the_same_class_and_values(sde: SDE) -> None:
     twin, shorter = copy.deepcopy(sde), sde.between(sde.t_min, 0.5 * (sde.t_min_sampling + sde.t_max))
     assert twin == sde
     assert hash(twin) == hash(sde)
@@ -479,7 +480,7 @@ def test_an_sde_is_equal_to_one_of_the_same_class_and_values(sde):
     assert sde != repr(sde)
 
 
-def test_sdes_differ_where_their_texts_do_not():
+def test_sdes_differ_where_their_texts_do_not() -> None:
     near = 20.0 * (1 + 1e-9)
     assert repr(VPSDE(beta_max=near)) == repr(VPSDE())
     assert VPSDE(beta_max=near) != VPSDE()
@@ -488,7 +489,7 @@ def test_sdes_differ_where_their_texts_do_not():
     assert len({VPSDE(), VPSDE(0.1, 20.0), VPSDE(t_min=1e-3), VPSDE(beta_max=near)}) == 3
 
 
-def test_sdes_with_tensors_are_equal_element_by_element():
+def test_sdes_with_tensors_are_equal_element_by_element() -> None:
     class Table(Polynomial):
         def __init__(self, *values: float) -> None:
             super().__init__()
@@ -499,7 +500,7 @@ def test_sdes_with_tensors_are_equal_element_by_element():
     assert Table(1.0, 2.0) != Table(1.0)
 
 
-def test_constant_beta_is_a_vp_sde():
+def test_constant_beta_is_a_vp_sde() -> None:
     sde = VPSDE(beta_min=2.0, beta_max=2.0)
     t = torch.tensor([0.1, 0.9], dtype=F64)
     torch.testing.assert_close(sde.alpha(t), (-t).exp())
@@ -539,7 +540,7 @@ def test_constant_beta_is_a_vp_sde():
         (lambda: FlowSDE(t_min=0.0), "t_min=0.0"),
     ],
 )
-def test_constructors_say_what_is_wrong(make, message):
+def test_constructors_say_what_is_wrong(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
@@ -561,7 +562,9 @@ def test_constructors_say_what_is_wrong(make, message):
         (0.0, 1e4, 1.0),
     ],
 )
-def test_scales_where_the_exponential_of_their_integral_is_no_number(kind, beta_min, beta_max, t_max, dtype):
+def test_scales_where_the_exponential_of_their_integral_is_no_number(
+    kind: Any, beta_min: Any, beta_max: Any, t_max: Any, dtype: Any
+) -> None:
     sde = kind(beta_min, beta_max, t_max=t_max)
     t = torch.cat((torch.logspace(-5, 0, 200, dtype=F64) * t_max, torch.linspace(0.01, 1, 100, dtype=F64) * t_max))
     t = t.clamp(sde.t_min, t_max).to(dtype)
@@ -581,7 +584,7 @@ def test_scales_where_the_exponential_of_their_integral_is_no_number(kind, beta_
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", [VPSDE, SubVPSDE])
 @pytest.mark.parametrize(("beta_max", "t_max"), [(20.0, 10.0), (900.0, 1.0), (20.0, 100.0)])
-def test_transition_where_no_signal_is_left(kind, beta_max, t_max, dtype):
+def test_transition_where_no_signal_is_left(kind: Any, beta_max: Any, t_max: Any, dtype: Any) -> None:
     sde = kind(0.1, beta_max, t_max=t_max)
     times = torch.linspace(0.01, 1, 40, dtype=F64).to(dtype) * t_max
     eps = torch.finfo(dtype).eps
@@ -594,7 +597,7 @@ def test_transition_where_no_signal_is_left(kind, beta_max, t_max, dtype):
         assert abs(b - mpmath.sqrt(sigma_t**2 - wanted**2 * sigma_s**2)) <= 8 * eps * b
 
 
-def test_a_beta_that_starts_at_zero():
+def test_a_beta_that_starts_at_zero() -> None:
     sde = VPSDE(beta_min=0.0)
     t = torch.tensor([1e-5, 1e-3, 0.3, 1.0], dtype=F64)
     torch.testing.assert_close(sde.alpha(t), (-5 * t**2).exp())
@@ -618,7 +621,7 @@ class Polynomial(SDE):
         return (1 - self.alpha(t) ** 2).sqrt()
 
 
-def test_a_user_s_sde_in_float32():
+def test_a_user_s_sde_in_float32() -> None:
     sde = Polynomial()
     t = torch.tensor([1e-4, 2e-4, 1e-3, 0.5, 0.999])
     fine = t.double()
@@ -644,7 +647,7 @@ def test_a_user_s_sde_in_float32():
         ((1e-4, 1.0), r"α is 0 at t_max=1 of Polynomial\(.*end a little earlier"),
     ],
 )
-def test_a_user_s_sde_without_noise_or_signal_is_refused_when_it_is_made(ends, message):
+def test_a_user_s_sde_without_noise_or_signal_is_refused_when_it_is_made(ends: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Polynomial(*ends)
 
@@ -652,7 +655,7 @@ def test_a_user_s_sde_without_noise_or_signal_is_refused_when_it_is_made(ends, m
 # Tables
 
 
-def test_a_ddpm_s_table_has_its_kernels():
+def test_a_ddpm_s_table_has_its_kernels() -> None:
     sde = DDPMSDE()
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=F64)
     t = torch.arange(1, 1001, dtype=F64) / 1000
@@ -665,7 +668,7 @@ def test_a_ddpm_s_table_has_its_kernels():
     assert repr(sde) == "DDPMSDE(betas=[0.0001, ..., 0.02] (1000), t_min=0.001, t_max=1, t_min_sampling=0.001)"
 
 
-def test_a_user_s_table_of_beta():
+def test_a_user_s_table_of_beta() -> None:
     betas = [0.02, 0.3, 0.05, 0.5, 0.4]
     sde = DiscreteVPSDE(torch.tensor(betas))
     t = torch.arange(1, 6, dtype=F64) / 5
@@ -676,7 +679,7 @@ def test_a_user_s_table_of_beta():
     torch.testing.assert_close(sde.time(sde.log_snr(t)), t)
 
 
-def test_a_ddpm_s_ancestral_step_is_the_paper_s():
+def test_a_ddpm_s_ancestral_step_is_the_paper_s() -> None:
     """Ho et al. 2020, algorithm 2 with σ² = β̃, eq. 7."""
     sde = DDPMSDE(10, 0.01, 0.4)
     betas = torch.linspace(0.01, 0.4, 10, dtype=F64)
@@ -690,7 +693,7 @@ def test_a_ddpm_s_ancestral_step_is_the_paper_s():
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_table_of_noise_levels(reverse):
+def test_a_table_of_noise_levels(reverse: Any) -> None:
     levels = [0.01, 0.05, 0.06, 1.0, 40.0]
     sde = DiscreteVESDE(levels[::-1] if reverse else levels)
     t = torch.arange(1, 6, dtype=F64) / 5
@@ -699,7 +702,7 @@ def test_a_table_of_noise_levels(reverse):
     assert repr(sde) == "DiscreteVESDE(sigmas=[0.01, ..., 40] (5), t_min=0.2, t_max=1, t_min_sampling=0.2)"
 
 
-def test_a_geometric_table_is_the_ve_sde():
+def test_a_geometric_table_is_the_ve_sde() -> None:
     table, ve = NCSNSDE(11, 0.01, 50.0), VESDE(0.01, 50.0)
     t = torch.linspace(0.1, 1, 7, dtype=F64)
     same = (11 * t - 1) / 10  # the first level is at 1/11 here, at 0 there
@@ -708,7 +711,7 @@ def test_a_geometric_table_is_the_ve_sde():
     torch.testing.assert_close(times, torch.arange(11, 0, -1, dtype=F64) / 11, rtol=1e-15, atol=0)
 
 
-def test_tables_are_equal_by_their_numbers():
+def test_tables_are_equal_by_their_numbers() -> None:
     model = GaussianMixtureScore([1.0], [[1.0, -0.5]], [[0.25, 0.04]], DDPMSDE(20, 1e-3, 0.5))
     assert DDPMSDE(20, 1e-3, 0.5).reverse(model).sde is model.sde
     with pytest.raises(ValueError, match="use with_sde"):
@@ -718,7 +721,7 @@ def test_tables_are_equal_by_their_numbers():
 # The reverse-time SDE
 
 
-def test_reverse_drift_is_anderson_s_formula(sde, generator):
+def test_reverse_drift_is_anderson_s_formula(sde: SDE, generator: torch.Generator) -> None:
     reverse = sde.reverse(gaussian(sde, (2,), (1.0, -0.5), (0.25, 0.04)))
     assert (reverse.noise_type, reverse.sde_type) == ("diagonal", "ito")
     x = torch.randn(4, 2, generator=generator, dtype=F64)
@@ -733,7 +736,7 @@ def test_reverse_drift_is_anderson_s_formula(sde, generator):
         torch.testing.assert_close(reverse.g(s, x), sde.diffusion(t).expand(4, 2), rtol=1e-9, atol=0)
 
 
-def test_reverse_takes_flat_states_to_the_shape_of_the_model(planar, generator):
+def test_reverse_takes_flat_states_to_the_shape_of_the_model(planar: Mixture, generator: torch.Generator) -> None:
     sde = VPSDE()
     means, covariances = planar.means.reshape(3, 1, 2, 1), planar.full
     image = GaussianMixtureScore(planar.weights, means, covariances, sde)
@@ -744,7 +747,7 @@ def test_reverse_takes_flat_states_to_the_shape_of_the_model(planar, generator):
 
 
 @pytest.mark.parametrize("sde", [VPSDE(t_min=1e-3), SubVPSDE(t_min=1e-3), VESDE(sigma_max=5.0)], ids=repr)
-def test_torchsde_integrates_the_reverse_sde_back_to_the_data(sde, generator):
+def test_torchsde_integrates_the_reverse_sde_back_to_the_data(sde: SDE, generator: torch.Generator) -> None:
     paths = 2000
     model = gaussian(sde, (2,), (1.0, -0.5), (0.25, 0.04))
     x = model.sample(paths, sde.t_max, generator)
@@ -763,7 +766,7 @@ def test_torchsde_integrates_the_reverse_sde_back_to_the_data(sde, generator):
     assert ((end.var(0) / variance - 1).abs() < 5 * np.sqrt(2 / paths)).all()
 
 
-def test_reverse_in_float32_stays_inside_the_interval(sde):
+def test_reverse_in_float32_stays_inside_the_interval(sde: SDE) -> Any:
     """float32 rounds t_max − s, and a network checks its interval."""
 
     class Strict(GaussianMixtureScore):

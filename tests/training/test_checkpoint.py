@@ -45,7 +45,7 @@ class FullDisk:
 
 
 @pytest.fixture
-def full_disk(monkeypatch: pytest.MonkeyPatch):
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call with a number of bytes: every file from then on takes no more."""
     make = os.fdopen
 
@@ -111,7 +111,7 @@ def test_a_failed_sync_counts_as_a_failed_write(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("room", [0, 100, 1500, 4000])
-def test_a_disk_that_fills_up_is_an_os_error_and_keeps_the_old_files(tmp_path: Path, full_disk, room: int) -> None:
+def test_a_disk_that_fills_up_is_an_os_error_and_keeps_the_old_files(tmp_path: Path, full_disk: Any, room: int) -> None:
     save_checkpoint(tmp_path, 10, state(1.0), keep=1)
     save_tensors(tmp_path / "model.safetensors", {"w": torch.ones(2000)}, {})
     full_disk(room)
@@ -167,7 +167,7 @@ def test_files_of_other_names_are_left_alone(tmp_path: Path) -> None:
     assert latest.name == "step-000000003.pt"
 
 
-def test_an_old_checkpoint_is_removed_only_after_the_new_one_is_there(tmp_path: Path, full_disk) -> None:
+def test_an_old_checkpoint_is_removed_only_after_the_new_one_is_there(tmp_path: Path, full_disk: Any) -> None:
     save_checkpoint(tmp_path, 1, state(), keep=1)
     full_disk(0)
     with pytest.raises(OSError, match="No space left"):

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -119,6 +121,6 @@ def test_a_state_of_another_network_is_refused() -> None:
         (lambda: PowerFunction(0.3), "relative_std is 0.3"),
     ],
 )
-def test_errors(make, message: str) -> None:
+def test_errors(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
