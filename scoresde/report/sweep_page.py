@@ -1,7 +1,8 @@
-"""The page of several runs: jobs that failed, and for each data set tables, charts and pictures side by side."""
+"""The page of several runs: jobs that failed, and for each data set tables, charts and figures side by side."""
 
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from scoresde.report.traces import Chart, Series
 
 __all__ = ["sweep_page"]
 
-# Of each configuration the first of these that is there.
+# Figures of samples, of which each configuration shows the first that is there.
 _SAMPLES = ("samples/beside-samples.png", "samples/densities.png", "samples/samples.png")
 _DATA = "samples/beside-data.png"
-_MOST_SHOWN = 12  # pictures that are not folded
+_MOST_SHOWN = 12  # figures that are not folded
+_MOST_SCALES = 3  # settings that a measure is charted against
 _DONE = ("finished", "skipped")
 
 
@@ -43,7 +45,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class RunView:
-    """What the page has of one run."""
+    """One run on the page."""
 
     anchor: str
     name: str
@@ -70,18 +72,18 @@ class Section:
 
     @property
     def folded(self) -> list[tuple[str, Picture]]:
-        """Pictures beyond those that are shown at once."""
+        """Figures beyond those that are shown at once."""
         return self.pictures[_MOST_SHOWN:]
 
     @property
     def shown(self) -> list[tuple[str, Picture]]:
-        """Pictures that are shown at once."""
+        """Figures that are shown at once."""
         return self.pictures[:_MOST_SHOWN]
 
 
 @dataclass
 class _Page:
-    """What the template shows."""
+    """Content of the page for its template."""
 
     name: str
     directory: str
@@ -124,12 +126,18 @@ def sweep_page(directory: Path) -> str:
 def _section(
     data: str, runs: list[RunText], directory: Path, number: int, made: list[Chart], palette: Palette
 ) -> Section:
-    keys = comparing.differing(runs)
-    groups = comparing.repeats(runs)
-    tones = {place: tone for tone, group in enumerate(groups) for place in group}
-    views = []
-    for place, run in enumerate(runs):
-        views.append(_view(run, keys, directory, f"run-{number}-{place}", f"{place + 1}. "))
+    """The part of the page about the runs of one data set.
+
+    Args:
+        data: Name of the data set.
+        runs: The runs.
+        directory: Folder of the runs.
+        number: Number of the section.
+        made: Charts of the page, to which those of the section are added.
+        palette: Colours of samplers on the page.
+    """
+    keys, groups = comparing.differing(runs), comparing.repeats(runs)
+    views = [_view(run, keys, directory, f"run-{number}-{index}", f"{index + 1}. ") for index, run in enumerate(runs)]
     measures = comparing.measures(runs)
     main = comparing.main_measures(measures, runs)
     configurations = _configurations(runs, groups, keys)
@@ -143,72 +151,99 @@ def _section(
     section.grids.append(_every_run(measures, runs, keys, views))
     if sum(map(len, groups)) < len(runs):
         section.notes.append("Runs with the configuration and seed of another are no repeats: one of each is averaged.")
-    shared = {
-        place: configuration.name
-        for configuration in configurations
-        for place in configuration.places
-        if len(configuration.places) > 1
-    }
+    shared = {index: c.name for c in configurations for index in c.indices if len(c.indices) > 1}
+    section.results = _numbered(_results(main, configurations, keys), made)
+    section.charts = _numbered(_curves(runs, views, groups, shared, palette), made)
+    # The best first; those that were not measured at the end, as they come.
+    order = [configuration.indices[0] for configuration, _ in ranked]
+    order += [c.indices[0] for c in configurations if c.indices[0] not in order]
+    section.pictures = _pictures([(runs[i], views[i], shared.get(i, views[i].label)) for i in order])
+    return section
+
+
+def _numbered(charts: Sequence[Chart | None], made: list[Chart]) -> list[tuple[int, Chart]]:
+    """Charts with their numbers on the page; they are added to those of the page."""
+    numbered = []
+    for chart in charts:
+        if chart is not None:
+            numbered.append((len(made), chart))
+            made.append(chart)
+    return numbered
+
+
+def _curves(
+    runs: Sequence[RunText],
+    views: Sequence[RunView],
+    groups: Sequence[Sequence[int]],
+    shared: Mapping[int, str],
+    palette: Palette,
+) -> list[Chart | None]:
+    """Charts with a curve for each run: samplers compared, losses and the parts of the likelihood's error.
+
+    Args:
+        runs: The runs.
+        views: What the page has of each of them.
+        groups: Indices of runs that differ in their seed alone.
+        shared: Names that runs share with their repeats, by index.
+        palette: Colours of samplers on the page.
+    """
+    tones = {index: tone for tone, group in enumerate(groups) for index in group}
     series = [
         # Copies of a run have no tone of their own.
         Series(
             view.label,
-            tones.get(place, place),
+            tones.get(index, index),
             run.log,
             run.summary,
             run.comparison,
-            str(place + 1),
+            str(index + 1),
             run.coloured,
-            shared.get(place, ""),
+            shared.get(index, ""),
         )
-        for place, (run, view) in enumerate(zip(runs, views, strict=True))
+        for index, (run, view) in enumerate(zip(runs, views, strict=True))
     ]
     bits = any(as_dict(run.summary.get("likelihood")).get("bits_per_dim") is not None for run in runs)
-    for drawn, into in (
-        (_results(main, configurations, keys), section.results),
-        (
-            [
-                *frontiers(series, palette),
-                charts.learning_curves(series),
-                charts.loss_by_noise_level(series),
-                charts.error_budget(series, "bits/dim" if bits else "nats"),
-            ],
-            section.charts,
-        ),
-    ):
-        for chart in drawn:
-            if chart is not None:
-                into.append((len(made), chart))
-                made.append(chart)
-    # The best first; those that were not measured at the end, as they come.
-    order = [configuration.places[0] for configuration, _ in ranked]
-    order += [c.places[0] for c in configurations if c.places[0] not in order]
-    for place in order:
-        found = {
-            picture.file: picture for picture in pictures(runs[place].directory, views[place].notes, (_DATA, *_SAMPLES))
-        }
-        shown = next((found[file] for file in _SAMPLES if file in found), None)
-        if shown is None:
+    return [
+        *frontiers(series, palette),
+        charts.learning_curves(series),
+        charts.loss_by_noise_level(series),
+        charts.error_budget(series, "bits/dim" if bits else "nats"),
+    ]
+
+
+def _pictures(runs: Sequence[tuple[RunText, RunView, str]]) -> list[tuple[str, Picture]]:
+    """A figure of samples of each run, and of held-out data before the first of images, with their names."""
+    shown: list[tuple[str, Picture]] = []
+    for run, view, name in runs:
+        by_file = {each.file: each for each in pictures(run.directory, view.notes, (_DATA, *_SAMPLES))}
+        samples = next((by_file[file] for file in _SAMPLES if file in by_file), None)
+        if samples is None:
             continue
-        if _DATA in found and not section.pictures and shown.file == _SAMPLES[0]:
-            section.pictures.append(("held-out data", found[_DATA]))
-        section.pictures.append((shared.get(place, views[place].label), shown))
-    return section
+        if _DATA in by_file and not shown and samples.file == _SAMPLES[0]:
+            shown.append(("held-out data", by_file[_DATA]))
+        shown.append((name, samples))
+    return shown
 
 
 @dataclass(frozen=True)
 class _Configuration:
-    """Runs that differ in their seed alone, also by their places, and what sets them apart from others."""
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        name: What sets them apart from others.
+        runs: The runs.
+        indices: Their indices among all runs.
+    """
 
     name: str
     runs: list[RunText]
-    places: list[int]
+    indices: list[int]
 
 
 def _configurations(runs: list[RunText], groups: list[list[int]], keys: list[str]) -> list[_Configuration]:
     keys = [key for key in keys if key != SEED]
     return [
-        _Configuration(comparing.label(runs[group[0]], keys), [runs[place] for place in group], group)
+        _Configuration(comparing.label(runs[group[0]], keys), [runs[index] for index in group], group)
         for group in groups
     ]
 
@@ -244,11 +279,8 @@ def _results(main: list[Measure], configurations: list[_Configuration], keys: li
 
 
 def _by_number(cell: Cell) -> float:
-    """Numbers by their size; names, all alike, stay as they come."""
+    """A key to sort numbers by their size; names, all alike, stay as they come."""
     return cell.key if isinstance(cell.key, (int, float)) else 0.0
-
-
-_MOST_SCALES = 3
 
 
 def _is_scale(runs: list[RunText], key: str) -> bool:
@@ -268,7 +300,7 @@ def _sentence(count: int, keys: list[str], configurations: list[_Configuration])
         parts.append(
             f"{column.title} ({', '.join(values)})" if len(values) <= 6 else f"{len(values)} values of {column.title}"
         )
-    sizes = [len(configuration.places) for configuration in configurations]
+    sizes = [len(configuration.indices) for configuration in configurations]
     fewest, most = min(sizes), max(sizes)
     seeds = f", {'up to ' if fewest < most else ''}{most} training seeds each" if most > 1 else ""
     told = f": {', '.join(parts[:5])}" if parts else ""

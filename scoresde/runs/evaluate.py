@@ -14,9 +14,8 @@ from scoresde.metrics.evaluate import FEWEST
 from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run
 from scoresde.runs.results import Filing, choose_name, identity_of, is_of, set_aside
-from scoresde.runs.sample import sample, sample_settings, saved_samples
+from scoresde.runs.sample import Draw, sample, saved_samples
 from scoresde.runs.summary import MetricEntry, SamplesEntry, Summary
-from scoresde.sampling import Sampler
 from scoresde.score import NetworkScore
 
 __all__ = ["check_evaluation_size", "evaluate"]
@@ -39,12 +38,9 @@ def evaluate(
     run: Run,
     model: NetworkScore,
     data: Data,
-    sampler: Sampler,
-    n: int,
+    draw: Draw,
     *,
-    seed: int = 0,
     pca: int | None = None,
-    batch_size: int = 1024,
     progress: bool = True,
     filing: Filing | None = None,
 ) -> tuple[str, SamplesEntry, dict[str, MetricEntry]]:
@@ -57,11 +53,8 @@ def evaluate(
         run: The run.
         model: Its model.
         data: Its data, or others in the place of its test data.
-        sampler: Sampler of the samples.
-        n: Number of samples.
-        seed: Seed of the samples, and of which data they are compared with.
+        draw: Which samples are drawn; its seed also chooses which data they are compared with.
         pca: Number of principal components to compare on; raw values if None.
-        batch_size: Samples to work on at once.
         progress: Show a progress bar.
         filing: How the result is named and stored; as `Filing()` if not given.
 
@@ -69,7 +62,7 @@ def evaluate(
         The key of the summary, its entry, and the metrics of training data.
     """
     filing = filing or Filing()
-    drawing = sample_settings(run, sampler, n, seed)
+    drawing = draw.settings(run, model, data.class_names)
     settings = {**drawing, "pca": pca, "data": data.name, "data_hash": data.fingerprint()}
     summary = run.summary()
     known = _known_samples(run, summary, settings, drawing)
@@ -78,19 +71,9 @@ def evaluate(
         entry = summary.entry(key)
         reference = entry.get("reference") or summary.reference
         return key, cast(SamplesEntry, {**entry, "reused": True}), reference
-    drawn, cost = sample(
-        run,
-        model,
-        data,
-        sampler,
-        n,
-        seed=seed,
-        batch_size=batch_size,
-        progress=progress,
-        name=key,
-        overwrite=filing.overwrite,
-    )
-    metrics, reference, seconds = sample_quality(data, drawn, seed=seed, features=None if pca is None else PCA(pca))
+    drawn, cost = sample(run, model, data, draw, name=key, overwrite=filing.overwrite, progress=progress)
+    features = None if pca is None else PCA(pca)
+    metrics, reference, seconds = sample_quality(data, drawn, seed=draw.seed, features=features)
     entry = {**cost, **settings, "metrics": metrics, "metrics_seconds": seconds}
     entry |= {} if filing.source is None else {"source": filing.source}
     entry.pop("reused", None)

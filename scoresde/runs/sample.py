@@ -3,6 +3,8 @@
 import json
 import math
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -23,45 +25,81 @@ from scoresde.score import NetworkScore
 from scoresde.storage.files import remove_leftovers
 from scoresde.storage.limits import check_memory, check_unpacked
 
-__all__ = ["sample"]
+__all__ = ["Draw", "sample", "saved_samples"]
+
+
+_NOTE = "note"  # the array of a file of samples that says how they were drawn, as JSON
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which samples are drawn.
+
+    Attributes:
+        sampler: The sampler.
+        n: Number of samples.
+        seed: Seed of their noise.
+        label: Class to draw from, by its name or index, for models with classes; else classes come in turn.
+        batch_size: Samples to work on at once, which change nothing in them.
+    """
+
+    sampler: Sampler
+    n: int
+    seed: int = 0
+    label: int | str | None = None
+    batch_size: int = 1024
+
+    def settings(self, run: Run, model: NetworkScore, names: Sequence[str] | None) -> dict[str, Any]:
+        """The settings that the samples depend on, the label as an index.
+
+        Args:
+            run: The run.
+            model: Its model.
+            names: Names of the classes of its data.
+        """
+        label = label_index(model, self.label, names)
+        plain = {"sampler": identity_of(self.sampler), "n": self.n, "seed": self.seed, "label": label}
+        return {**plain, "model": run.fingerprint()}
 
 
 def sample(
     run: Run,
     model: NetworkScore,
     data: Data | DataInfo,
-    sampler: Sampler,
-    n: int,
+    draw: Draw,
     *,
-    seed: int = 0,
-    label: int | str | None = None,
-    batch_size: int = 1024,
-    progress: bool = True,
     name: str = "samples",
     overwrite: bool = False,
+    progress: bool = True,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Draw n samples, save them and a picture of them; those that are there with the same settings are read.
-
-    Returns the samples `(n, ...)` in raw units, and what they cost.
+    """Draw samples, save them and a figure of them; those that are there with the same settings are read.
 
     Args:
-        data: the run's data, or what it knows of them, with which pictures show no held-out data beside samples.
-        label: the class to draw from, by its name or index, for models with classes; else classes come in turn.
-        overwrite: replace samples of the same name with other settings.
+        run: The run.
+        model: Its model.
+        data: Its data, or what is known of them, with which the figure shows no held-out data beside the samples.
+        draw: Which samples are drawn.
+        name: Name of the files in `samples/`.
+        overwrite: Replace samples of the same name with other settings.
+        progress: Show a progress bar.
+
+    Returns:
+        The samples `(n, ...)` in raw units, and what they cost.
 
     Raises:
-        ConfigError: there are samples of this name with other settings.
+        ConfigError: There are samples of this name with other settings, or a wrong option.
     """
-    for problem in option_problems("sample", {"n": n, "seed": seed, "batch_size": batch_size}):
+    n, seed = draw.n, draw.seed
+    for problem in option_problems("sample", {"n": n, "seed": seed, "batch_size": draw.batch_size}):
         raise ConfigError(problem)
     check_memory(8 * n * math.prod(data.shape), f"n={n}")
     check_name(name)
     run.check_writable("samples")
-    cond = labels_of(model, n, label, data.class_names)
+    cond = labels_of(model, n, draw.label, data.class_names)
     path = run.directory / "samples" / f"{name}.npz"
     with run.alone(f"samples-{name}"):
         remove_leftovers(path.parent, f"{escape(name)}.npz")
-        settings = sample_settings(run, sampler, n, seed, label_index(model, label, data.class_names))
+        settings = draw.settings(run, model, data.class_names)
         known = None if overwrite else saved_samples(path)
         if known is not None:
             saved, note = known
@@ -72,8 +110,8 @@ def sample(
                 )
             return saved, {**note, "reused": True}
         began = time.perf_counter()
-        options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress, **cond}
-        out = sampler(model, (n, *data.shape), **options)
+        options: dict[str, Any] = {"seed": seed, "batch_size": draw.batch_size, "progress": progress, **cond}
+        out = draw.sampler(model, (n, *data.shape), **options)
         seconds = time.perf_counter() - began
         raw = data.transform.decode(out.x.cpu())
         cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
@@ -81,19 +119,9 @@ def sample(
         run.write_npz(f"samples/{name}.npz", **arrays, **{_NOTE: np.array(json.dumps(cost))})
         classes = of_classes(model, data.class_names, settings["label"])
         caption = f"{n} samples{classes}, {out.nfe} evaluations of the network each, seed {seed}."
-        in_turn = (
-            class_names(model, data.class_names) if model.classes is not None and settings["label"] is None else ()
-        )
-        picture_of_samples(run, data, raw, name, caption, in_turn)
+        in_turn = model.classes is not None and settings["label"] is None
+        picture_of_samples(run, data, raw, name, caption, class_names(model, data.class_names) if in_turn else ())
         return raw, cost
-
-
-_NOTE = "note"  # the array of a file of samples that says how they were drawn, as JSON
-
-
-def sample_settings(run: Run, sampler: Sampler, n: int, seed: int, label: int | None = None) -> dict[str, Any]:
-    """What samples depend on; the label as an index."""
-    return {"sampler": identity_of(sampler), "n": n, "seed": seed, "label": label, "model": run.fingerprint()}
 
 
 def saved_samples(path: Path) -> tuple[Tensor, dict[str, Any] | None] | None:

@@ -25,6 +25,7 @@ from scoresde.runs.likelihood import check_likelihood, likelihood
 from scoresde.runs.log import read_log
 from scoresde.runs.pictures import pictures
 from scoresde.runs.results import Filing, identity_of, is_of
+from scoresde.runs.sample import Draw
 from scoresde.runs.summary import Summary, TrainingEntry, flattened
 from scoresde.score import NetworkScore
 from scoresde.training.loggers import Logger
@@ -149,8 +150,8 @@ class Evaluate(Stage):
         run, options = context.run, context.options
         n = number_to_evaluate(options, context.data)
         if n > 0:
-            sampler, settings = run.make("sampler"), {"seed": options.seed, "progress": context.progress}
-            evaluate(run, context.model, context.data, sampler, n, **settings, filing=Filing(own=True))
+            draw = Draw(run.make("sampler"), n, options.seed)
+            evaluate(run, context.model, context.data, draw, progress=context.progress, filing=Filing(own=True))
 
 
 def number_to_evaluate(options: DictConfig, data: Data) -> int:

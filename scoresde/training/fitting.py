@@ -121,14 +121,6 @@ def fit(
     if objective is None:
         objective = DenoisingScoreMatching(Likelihood(), LogNormalSigma(-1.0, 1.6, importance=True))
 
-    def make_optimizer(parameters: Any) -> torch.optim.Optimizer:
-        if optimizer is None:
-            return torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=0.05)
-        made = optimizer(parameters)
-        if not isinstance(made, torch.optim.Optimizer):
-            raise ArgumentError(f"optimizer makes {shown(made)} of parameters, expected an optimiser of torch.optim")
-        return made
-
     memory, threads = _Memory(), torch.get_num_threads()
     limit_threads(data.shape)
     # Training seeds torch's own generator at every step; whoever calls keeps theirs.
@@ -137,7 +129,7 @@ def fit(
             model,
             objective,
             data,
-            make_optimizer,
+            _optimizer(optimizer, lr),
             training,
             Path(scratch) if run_dir is None else Path(run_dir),
             [memory],
@@ -154,6 +146,22 @@ def fit(
             torch.set_num_threads(threads)
     centres, curve = memory.curve()
     return Fit(memory.steps, memory.losses, centres, curve, trainer.skipped, trainer.seconds)
+
+
+def _optimizer(
+    given: Callable[[Any], torch.optim.Optimizer] | None, lr: float
+) -> Callable[[Any], torch.optim.Optimizer]:
+    """The user's maker of an optimiser, whose result is checked; AdamW if there is none."""
+
+    def make(parameters: Any) -> torch.optim.Optimizer:
+        if given is None:
+            return torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=0.05)
+        made = given(parameters)
+        if not isinstance(made, torch.optim.Optimizer):
+            raise ArgumentError(f"optimizer makes {shown(made)} of parameters, expected an optimiser of torch.optim")
+        return made
+
+    return make
 
 
 class _Memory(Logger):

@@ -31,7 +31,7 @@ from scoresde.runs.evaluate import evaluate, sample_quality
 from scoresde.runs.labels import check_labels
 from scoresde.runs.likelihood import likelihood
 from scoresde.runs.results import Filing, outdate
-from scoresde.runs.sample import sample
+from scoresde.runs.sample import Draw, sample
 from scoresde.runs.stages import Context, Fit, Report, Save, Stage, number_to_evaluate
 from scoresde.runs.train import train
 from scoresde.sampling import Euler, Sampler
@@ -211,8 +211,9 @@ def test_the_model_is_the_average(trained: SimpleNamespace) -> None:
 
 
 def draw(run: Run, data: Any, n: int, **options: Any) -> np.lib.npyio.NpzFile:
-    name = options.pop("name", "drawn")
-    sample(run, run.model(), data, run.make("sampler"), n, progress=False, name=name, **options)
+    name, overwrite = options.pop("name", "drawn"), options.pop("overwrite", False)
+    drawn = Draw(run.make("sampler"), n, **options)
+    sample(run, run.model(), data, drawn, name=name, overwrite=overwrite, progress=False)
     return np.load(run.directory / "samples" / f"{name}.npz")
 
 
@@ -258,7 +259,8 @@ def test_samples_are_not_replaced_by_others(copied: Run, trained: SimpleNamespac
     path = copied.directory / "samples" / "drawn.npz"
     first = draw(copied, trained.data, 6)["x"]
     before = path.read_bytes()
-    again, cost = sample(copied, copied.model(), trained.data, copied.make("sampler"), 6, progress=False, name="drawn")
+    drawn = Draw(copied.make("sampler"), 6)
+    again, cost = sample(copied, copied.model(), trained.data, drawn, name="drawn", progress=False)
     assert cost["reused"]
     assert np.array_equal(again.numpy(), first)
     message = "drawn.npz is there already, with seed 0 instead of 1: give another name, or overwrite=true to replace it"
@@ -303,7 +305,9 @@ def test_samples_that_cannot_be_drawn(
 def assess(run: Run, data: Any, **options: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     sampler, n = options.pop("sampler", run.make("sampler")), options.pop("n", 12)
     filing = Filing(**{name: options.pop(name) for name in ("label", "overwrite") if name in options})
-    key, entry, reference = evaluate(run, run.model(), data, sampler, n, progress=False, filing=filing, **options)
+    drawn, pca = Draw(sampler, n, options.pop("seed", 0)), options.pop("pca", None)
+    assert not options
+    key, entry, reference = evaluate(run, run.model(), data, drawn, pca=pca, progress=False, filing=filing)
     return key, {**entry}, {**reference}
 
 

@@ -15,6 +15,7 @@ __all__ = ["evaluate_command"]
 def evaluate_command(config: DictConfig) -> Outcome:
     from scoresde.runs.evaluate import check_evaluation_size, evaluate
     from scoresde.runs.results import Filing
+    from scoresde.runs.sample import Draw
 
     run = open_run(config)
     sampler, model = sampler_of(run, config), model_of(run, config)
@@ -30,18 +31,8 @@ def evaluate_command(config: DictConfig) -> Outcome:
             f"pca is {config.pca}, expected at most {most} components: the smaller of n and the dimensions"
         )
     filing = Filing(label=chosen_name(("sampler",)), source=source, overwrite=config.overwrite, first=not in_sweep())
-    key, entry, reference = evaluate(
-        run,
-        model,
-        data,
-        sampler,
-        n,
-        seed=config.seed,
-        pca=config.pca,
-        batch_size=config.batch_size,
-        progress=config.progress,
-        filing=filing,
-    )
+    draw = Draw(sampler, n, config.seed, batch_size=config.batch_size)
+    key, entry, reference = evaluate(run, model, data, draw, pca=config.pca, progress=config.progress, filing=filing)
     print("\n".join(metric_lines(entry, reference)))
     print(f"{key} in {run.directory / 'summary.json'}{reused(entry)}")
     value = entry["metrics"]["frechet_distance"]["value"]

@@ -9,33 +9,20 @@ __all__ = ["sample_command"]
 
 
 def sample_command(config: DictConfig) -> None:
-    from scoresde.runs.labels import label_index
     from scoresde.runs.results import digest_of, is_of
-    from scoresde.runs.sample import sample, sample_settings, saved_samples
+    from scoresde.runs.sample import Draw, sample, saved_samples
 
     run = open_run(config)
     sampler, model, data = sampler_of(run, config), model_of(run, config), data_to_show(run)
+    draw = Draw(sampler, config.n, config.seed, config.label, config.batch_size)
     name = str(config.name or "")
     if not name:
         # Samples of other weights, for example, keep that name.
-        label = label_index(model, config.label, data.class_names)
-        name, settings = _sample_name(config), sample_settings(run, sampler, config.n, config.seed, label)
+        name, settings = _sample_name(config), draw.settings(run, model, data.class_names)
         known = saved_samples(run.directory / "samples" / f"{name}.npz")
         if known is not None and not is_of(known[1], settings) and not config.overwrite:
             name = f"{name}-{digest_of(settings)}"
-    _, cost = sample(
-        run,
-        model,
-        data,
-        sampler,
-        config.n,
-        seed=config.seed,
-        label=config.label,
-        batch_size=config.batch_size,
-        progress=config.progress,
-        name=name,
-        overwrite=config.overwrite,
-    )
+    _, cost = sample(run, model, data, draw, name=name, overwrite=config.overwrite, progress=config.progress)
     print(
         f"{cost['n']} samples{reused(cost)}, {cost['nfe']} evaluations each, {cost['seconds']:.1f} s: "
         f"{run.directory / 'samples' / name}.npz"
