@@ -18,7 +18,7 @@ def write_report(directory: str | Path) -> Path:
     """Write `report.html` of a run directory, or of all runs in a folder, from whatever is there.
 
     Of a run it reads `config.yaml`, and where they exist `summary.json`, `metrics.jsonl`, `comparison.csv`,
-    `pictures.json` and the pictures it lists (without it, those in `samples/`). A directory without `config.yaml`
+    `pictures.json` and the figures it lists (without it, those in `samples/`). A directory without `config.yaml`
     is a sweep if `jobs/` lists its jobs, and else a folder that run directories lie in, at any depth. What cannot
     be read is left out, and the page says so.
 

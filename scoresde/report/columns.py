@@ -1,4 +1,4 @@
-"""Runs beside each other: what differs, which are repeats of one another, and tables that can be sorted."""
+"""Columns of tables of several runs: settings that differ, repeats of a configuration, and measures."""
 
 import json
 import math
@@ -155,7 +155,7 @@ def label(run: RunText, keys: Sequence[str]) -> str:
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
-    """A key without what it does not need to be told from the others; `sde._target_` is `sde`."""
+    """A key without parts that it does not need to be distinct; `sde._target_` is `sde`."""
     full = key.removesuffix("._target_")
     last = full.rpartition(".")[2]
     same = [k for k in keys if k.removesuffix("._target_").rpartition(".")[2] == last]
@@ -219,7 +219,7 @@ def measured(
     Args:
         measures: A column for each that any of the groups has a value of.
         runs: All of them.
-        groups: A row for each, by places in `runs`.
+        groups: Indices of runs, a row for each group.
         mark: Mark means over a single run, or over fewer runs than the group has.
     """
     made = []

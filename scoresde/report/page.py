@@ -29,7 +29,7 @@ def render(template: str, charts: Sequence[Chart], scripts: bool, **context: Any
 
     Args:
         template: The name of a file in `templates/`.
-        charts: Those that the template shows, by their places.
+        charts: Charts that the template shows, by their numbers.
         scripts: Whether the page has sortable tables, so that it needs `script.js` even without charts.
     """
     allowed = []

@@ -21,7 +21,7 @@ __all__ = ["KINDS", "Picture", "from_png", "pictures"]
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST = 24  # without a list, the newest so many by name
 _BYTES = 2**24  # of a picture: those of this package have a twentieth of it
-_TOGETHER = 2**27  # bytes of all pictures of a run
+_TOGETHER = 2**27  # bytes of all figures of a run
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Ite
     if not isinstance(listed, list):
         found = sorted((run_dir / "samples").glob("*.png"), key=lambda p: natural(p.name))
         if len(found) > _MOST and not only:
-            notes.append(f"samples/ has {len(found)} pictures; the last {_MOST} are shown.")
+            notes.append(f"samples/ has {len(found)} figures; the last {_MOST} are shown.")
             found = found[-_MOST:]
         listed = [{"file": f"samples/{path.name}", "title": path.stem} for path in found]
     root, left = run_dir.resolve(), _TOGETHER
@@ -129,7 +129,7 @@ def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Ite
             continue
         left -= len(content)
         if left < 0:
-            notes.append(f"The pictures have more than {_TOGETHER:,} bytes together: {file!r} and others are left out.")
+            notes.append(f"The figures have more than {_TOGETHER:,} bytes together: {file!r} and others are left out.")
             return
         kind, columns = str(entry.get("kind") or ""), entry.get("columns")
         yield from_png(

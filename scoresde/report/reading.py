@@ -1,4 +1,4 @@
-"""What a report is made of: run directories, and the jobs of a sweep, read without trusting them.
+"""Run directories and the jobs of a sweep, read for a report without trusting them.
 
 Nothing here is executed, files are read only where they lie inside their run directory, and what cannot be read
 is left out with a note.
@@ -25,11 +25,21 @@ __all__ = ["Job", "RunText", "Sweep", "find_runs", "natural", "read_json", "read
 
 @dataclass
 class RunText:
-    """A run directory's text.
+    """The text of a run directory.
 
-    `config` has the leaves of the configuration by their dotted names, `words` what they are on a command line;
-    `coloured` the samplers that the picture of the comparison colours, in the order of the colours; `comparisons` the
-    settings of further comparisons by their names; `data` the facts of `data.json`.
+    Attributes:
+        directory: The directory.
+        name: Name of the run.
+        text: Text of `config.yaml`.
+        config: Leaves of the configuration by their dotted names.
+        summary: Content of `summary.json`.
+        log: Entries of `metrics.jsonl`.
+        comparison: Rows of `comparison.csv`.
+        coloured: Samplers that the figure of the comparison colours, in the order of the colours.
+        notes: Remarks on what could not be read.
+        comparisons: Settings of further comparisons by their names.
+        words: Leaves of the configuration as they are on a command line.
+        data: Facts of `data.json`.
     """
 
     directory: Path
@@ -126,7 +136,7 @@ def read_run(directory: Path) -> RunText:
     trained = as_dict(summary.get("training")).get("steps")
     if log and is_number(trained) and log[-1]["step"] > trained:
         notes.append(
-            f"Training has gone on to step {log[-1]['step']} since; the model and its figures are of {trained}."
+            f"Training has since continued to step {log[-1]['step']}; the model and its figures are of {trained}."
         )
     comparisons = _read_comparisons(directory, notes)
     data, words = as_dict(read_json(directory, "data.json", notes)), in_words(config)
@@ -146,7 +156,7 @@ _MOST_COMPARISONS = 50
 
 
 def _read_comparisons(directory: Path, notes: list[str]) -> dict[str, dict[str, Any]]:
-    """The settings of comparisons besides `comparison.csv`, with the step of the model, by their names."""
+    """The settings of comparisons other than `comparison.csv`, with the step of the model, by their names."""
     found = {}
     for path in sorted(directory.glob("comparison-*.json"), key=lambda p: natural(p.name))[:_MOST_COMPARISONS]:
         note = as_dict(read_json(directory, path.name, notes))
@@ -275,7 +285,7 @@ def _run_of_job(directory: Path, place: str) -> Path | None:
     """The run directory, as a path relative to the sweep.
 
     A sweep reuses runs that are there already, so it may lie elsewhere; then its configuration has to be one of
-    this package, lest the report of a stranger's sweep show some other program's.
+    this package, so that the report of a stranger's sweep shows no other program's.
     """
     try:
         path = Path(os.path.normpath(directory / place))

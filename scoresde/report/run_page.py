@@ -1,4 +1,4 @@
-"""The page of one run: what it is, samples beside data, four numbers; charts, and the rest folded."""
+"""The page of one run: a sentence, samples beside data, four numbers, charts, and the rest folded."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ __all__ = ["run_page"]
 
 _NOISE_LEVELS = "samples/loss_by_noise_level.png"
 _DENSITIES, _POINTS = "samples/densities.png", "samples/samples.png"
-# At the top, the first of these that are there: held-out data beside samples, or else samples alone.
+# Figures at the top, the first of these that are there: held-out data beside samples, or samples alone.
 _TOP = (("samples/beside-data.png", "samples/beside-samples.png"), (_DENSITIES,), (_POINTS,))
 
 
@@ -66,7 +66,7 @@ def run_page(directory: Path) -> str:
     every = list(pictures(directory, run.notes))
     top = next((files for files in _TOP if set(files) <= {picture.file for picture in every}), ())
     page.hero = [picture for picture in every if picture.file in top]
-    # Points say less than their density above them; wide pictures come first, and the others follow in columns.
+    # Points show less than their density above them; wide figures come first, and the others follow in columns.
     shown = {*top, _POINTS} if _DENSITIES in top else set(top)
     page.pictures = sorted((picture for picture in every if picture.file not in shown), key=lambda p: not p.wide)
     series = [Series(run.name, 0, run.log, run.summary, run.comparison, coloured=run.coloured)]

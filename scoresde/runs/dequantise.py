@@ -1,4 +1,4 @@
-"""Train the variational dequantisation of a run: a flow in the cell, to a score model that stays as it is.
+"""Trains the variational dequantisation of a run: a flow in the cell, for a score model that stays as it is.
 
 The bound E_q[log p(z) − log q(z|k)] on log P(k) (Ho et al. 2019, Flow++, eq. 12) is maximised over draws z of the flow,
 with the evidence lower bound of `scoresde.likelihood.bounds` for log p (Song, Durkan, Murray & Ermon 2021, theorem 3):
@@ -6,9 +6,9 @@ up to a part that hardly depends on z, in its notation and with c = tanh w,
 
     log p(z) ≥ −∫ E[c ‖ε̂‖² − 2 ε̂·ε] dw,    σ̃ = σ̃₀ cosh w,    x = α (z/α₀ + σ̃₀ sinh w ε).
 
-One w and one ε for each draw, and one backward pass through the network. What p is like in a cell shows at noise of a
-part of its width, so that is where most of the w are. The score at such a noise, in place of the gradient of this,
-needs no backward pass, but has the bound gain less: it is the slope of a smoother density.
+Each draw has one w and one ε, and one backward pass through the network. The shape of p in a cell shows at noise of a
+fraction of its width, so that is where most of the w are. The score at such a noise, in place of the gradient of this,
+needs no backward pass, but improves the bound less: it is the slope of a smoother density.
 """
 
 import math
@@ -35,19 +35,26 @@ __all__ = ["FILE", "dequantise"]
 
 FILE = "dequantisation.safetensors"
 
-_LEAST = 8  # samples to judge by
+_LEAST = 8  # held-out samples
 
 
 def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> tuple[dict[str, Any], Path | None]:
     """Train a dequantisation for the run's model, and write it into the run directory if it is better than uniform.
 
-    Some of the training data are kept to judge by: by their bits per dimension with either, at the same seeds.
+    Some of the training data are held out, and compared by their bits per dimension with either, at the same seeds.
 
-    Returns bits per dimension with both, their difference and its standard error, and the file, or None if the
-    difference is not above its standard error and what the solver may err by; a file that is there then stays.
+    Args:
+        run: The run.
+        model: Its model.
+        data: Its data.
+        options: Options as in `conf/dequantise.yaml`.
+
+    Returns:
+        Bits per dimension with both, their difference and its standard error; and the file, or None if the difference
+        is not above its standard error plus the tolerance of the solver. A file that is there then stays.
 
     Raises:
-        ConfigError: continuous data, too few of them, or an option out of its range.
+        ConfigError: Continuous data, too few of them, or an option out of its range.
     """
     if data.transform.levels is None:
         raise ConfigError(f"{data.name} is continuous: only discrete data are dequantised")
@@ -69,7 +76,7 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
             bins=options.bins,
         ).to(model.device)
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(options.seed))
-    kept, rest = order[:count], order[count:]
+    held_out, rest = order[:count], order[count:]
     labels = data.train_labels if model.classes is not None else None
     fit(
         flow,
@@ -84,7 +91,7 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
         seed=options.seed,
         progress=options.progress,
     )
-    entry = _judge(flow, model, data, kept, labels, options)
+    entry = _evaluated(flow, model, data, held_out, labels, options)
     size = math.prod(data.shape)
     nats = FlowOptions(tol=tol).tolerance(size).nats
     assert nats is not None
@@ -95,17 +102,17 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
     return entry, path
 
 
-def _judge(
-    flow: CellFlow, model: ScoreModel, data: Data, kept: Tensor, labels: Tensor | None, options: DictConfig
+def _evaluated(
+    flow: CellFlow, model: ScoreModel, data: Data, held_out: Tensor, labels: Tensor | None, options: DictConfig
 ) -> dict[str, Any]:
-    """Bits per dimension of the training samples `kept`, uniformly dequantised and by the flow."""
-    cond = {} if labels is None else {"labels": labels[kept].to(model.device)}
-    pixels = data.train[kept].to(model.device)
+    """Bits per dimension of the training samples `held_out`, uniformly dequantised and by the flow."""
+    cond = {} if labels is None else {"labels": labels[held_out].to(model.device)}
+    pixels = data.train[held_out].to(model.device)
     common: dict[str, Any] = {"seed": options.seed, "tol": options.tol, **cond}
-    with Progress(2, "judging", "likelihood", shown=options.progress) as bar:
+    with Progress(2, "evaluating", "likelihood", shown=options.progress) as bar:
         uniform = bits_per_dim(model, pixels, data.transform, dequantisation="uniform", **common)
         bar.update()
         learned = bits_per_dim(model, pixels, data.transform, dequantisation=Variational(flow), **common)
         bar.update()
     gain, error = mean_and_error(uniform.bits - learned.bits)
-    return {"uniform": uniform.mean, "variational": learned.mean, "gain": gain, "stderr": error, "n": len(kept)}
+    return {"uniform": uniform.mean, "variational": learned.mean, "gain": gain, "stderr": error, "n": len(held_out)}

@@ -12,8 +12,8 @@ from scoresde.statistics import Statistics
 
 __all__ = ["given_data"]
 
-_FARTHEST = 10.0  # root mean square distance of values from the training data's mean, in their standard deviations
-_NARROWEST = 0.01  # standard deviation of values, in those of the training data
+_FARTHEST = 10.0  # largest RMS distance of values from the mean of the training data, in their standard deviations
+_NARROWEST = 0.01  # smallest standard deviation of values, in those of the training data
 
 
 def given_data(
@@ -24,20 +24,20 @@ def given_data(
     own: Data | None = None,
     allow: Sequence[str] = (),
 ) -> tuple[Data, str]:
-    """The data of `config.data` as test data, encoded as the run's are, and where they are from.
+    """The data of `config.data` as test data, encoded as the run's are, and their source.
 
     They are taken whole and in the order of their source, unless `config.split` is train or test.
 
     Args:
-        info: what the run knows of its data.
-        config: of a command: `data` as for training, whose number of levels is the run's if it is not given.
-        statistics: of the run's training data in model space.
-        conditional: whether the model takes labels; else they are left out.
-        own: data of the run, whose training part the result has; without them it has the test data there, too.
-        allow: further packages that the configuration may name.
+        info: Facts about the run's data.
+        config: Configuration of a command: `data` as for training, with the run's number of levels if none is given.
+        statistics: Moments of the run's training data in model space.
+        conditional: Whether the model takes labels; else they are left out.
+        own: Data of the run, whose training part the result has; without them it has the test data there, too.
+        allow: Further packages that the configuration may name.
 
     Raises:
-        ConfigError: data that cannot be read, or whose shape, levels, values or labels are not like the run's.
+        ConfigError: Data that cannot be read, or whose shape, levels, values or labels are not like the run's.
     """
     levels = info.transform.levels
     if OmegaConf.select(config, "data.levels", default=0) is None and levels is not None:
@@ -89,7 +89,7 @@ def _labelled(data: Data, info: DataInfo, source: str) -> Data:
 
 
 def _check_range(values: Tensor, transform: Transform, statistics: Statistics, source: str) -> None:
-    """Refuse continuous values that are likely to be in other units than the training data."""
+    """Reject continuous values that are likely to be in other units than the training data."""
     x = transform.encode(values).double()
     mean, std = statistics.mean.cpu().double(), float(statistics.std)
     spread = float((std**2 + mean.var(correction=0)).sqrt())

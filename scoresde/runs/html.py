@@ -13,12 +13,12 @@ from scoresde.storage.bounded import read_json
 
 __all__ = ["run_html"]
 
-_LARGEST = 2_000_000  # bytes of a picture that is put into a notebook
+_LARGEST = 2_000_000  # bytes of a figure that is put into a notebook
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Shown(Protocol):
-    """What is shown of a run."""
+    """The parts of a run that are shown."""
 
     directory: Path
     config: DictConfig
@@ -29,7 +29,7 @@ class Shown(Protocol):
 
 
 def run_html(run: Shown) -> str:
-    """A run's name, choices and headline numbers, and a picture of its samples; of what there is."""
+    """A run's name, choices and headline numbers, and a figure of its samples, as far as they are there."""
     try:
         summary: Any = run.summary()
     except (OSError, ValueError):
@@ -91,7 +91,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _picture(directory: Path) -> str:
-    """The first picture that the run lists, if it is a PNG file inside its directory."""
+    """The first figure that the run lists, if it is a PNG file inside its directory."""
     try:
         listed = read_json(directory / "pictures.json")
         file, title = str(listed[0]["file"]), str(listed[0].get("title", ""))

@@ -14,7 +14,15 @@ __all__ = ["check_labels", "label_index", "labels_of"]
 
 
 def check_labels(wanted: int | None, data: Data) -> None:
-    """ConfigError for data without labels, or with another number of classes than the network's (None: it has none)."""
+    """Reject data without labels, or with another number of classes than the network's.
+
+    Args:
+        wanted: Number of classes of the network; None if it has none.
+        data: The data.
+
+    Raises:
+        ConfigError: Such data.
+    """
     if wanted is None:
         return
     if data.train_labels is None:
@@ -43,13 +51,13 @@ def labels_of(
     """Give n samples their condition: classes in turn, or `label`; none for a model without classes.
 
     Args:
-        model: whose network has the classes.
-        n: number of samples.
-        label: a class by its name or index (see `scoresde.data.class_index`).
-        names: of the classes; their indices if not given.
+        model: Model whose classes they are.
+        n: Number of samples.
+        label: Class by its name or index (see `scoresde.data.class_index`).
+        names: Names of the classes; their indices if not given.
 
     Raises:
-        ValueError: no such class, or a label for a model without classes.
+        ValueError: No such class, or a label for a model without classes.
     """
     index = label_index(model, label, names)
     if model.classes is None:

@@ -99,8 +99,15 @@ class LikelihoodSettings(LikelihoodOptions):
 
 
 def own_settings(run: Run, model: NetworkScore, data: Data, split: str, options: DictConfig) -> dict[str, Any]:
-    """The settings of the likelihoods that training computes; empty where they cannot be had."""
-    # The configuration of an older version has not all options.
+    """Settings of the likelihoods that training computes; empty where they cannot be computed.
+
+    Args:
+        run: The run.
+        model: Its model.
+        data: The data.
+        split: Split of the data.
+        options: Options that the run's evaluation lacks, as that of an older version does.
+    """
     evaluation = OmegaConf.create({**options, **run.config.get("evaluation", {})})
     try:
         return LikelihoodSettings(run, model, data, split, evaluation).settings

@@ -2,7 +2,7 @@
 
 A configuration can ask for more memory than there is, or for more layers than can be made in a day. On the meta device
 tensors have shapes and no values, so a network of any size is made at once; and it is given up as soon as it has more
-parameters than it may.
+parameters than allowed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ from scoresde.storage.limits import check_memory
 __all__ = ["differences", "filled", "outline"]
 
 _MOST_TENSORS = 20_000
-# Of training in float32, for each parameter: itself, its gradient, its average and two moments.
+# Bytes of training in float32 for each parameter: itself, its gradient, its average and two moments.
 _BYTES = 5 * 4
 
 
@@ -29,10 +29,10 @@ def outline(make: Callable[[], nn.Module], most: int | None = None, file: Any = 
         make: Makes the network.
         most: Number of parameters that it may have, no more than the elements of `file`; if not given, as many as can
             be trained within the limit on memory.
-        file: For the message.
+        file: File of the elements, for the message.
 
     Raises:
-        ValueError: More than that.
+        ValueError: A network with more parameters than that.
     """
 
     def check(elements: int, tensors: int) -> None:
@@ -82,7 +82,7 @@ def _counting(check: Callable[[int, int], None]) -> Iterator[None]:
 
 
 def differences(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """What differs between the state of a network and tensors of these shapes, in words.
+    """The differences of the state of a network and tensors of these shapes, in words.
 
     Args:
         network: On any device.
@@ -99,7 +99,7 @@ def differences(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> li
 
 
 def filled(network: nn.Module | None, make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
-    """The network with its state; made anew unless all of it is known to be in the state.
+    """The network with its state; it is made anew unless all of it is known to be in the state.
 
     Args:
         network: An `outline`, or None.
@@ -108,7 +108,7 @@ def filled(network: nn.Module | None, make: Callable[[], nn.Module], state: Mapp
     """
     ours = ("scoresde.", "torch.nn.")
     if network is None or not all(type(module).__module__.startswith(ours) for module in network.modules()):
-        # One of a user's own may keep tensors besides.
+        # A network of the user's own may keep further tensors.
         network = make()
         network.load_state_dict(state)
         return network

@@ -1,8 +1,4 @@
-"""The configuration and the data that weights were trained with: kept beside them, so that a change is noticed.
-
-A configuration that was edited by hand, or other data under the same name, would otherwise give other numbers without
-a word.
-"""
+"""The provenance of weights: the parts of a configuration, and the facts about data, that they depend on in use."""
 
 from typing import Any
 
@@ -12,7 +8,7 @@ from scoresde.data import DataInfo
 
 __all__ = ["provenance"]
 
-# The groups that a model is made of.
+# Groups of the configuration that a model is made of.
 _GROUPS = ("sde", "network", "preconditioning")
 
 
@@ -20,8 +16,8 @@ def provenance(config: DictConfig, data: DataInfo | None) -> dict[str, Any]:
     """Everything that weights depend on in use, as plain values.
 
     Args:
-        config: of the run.
-        data: that the run is trained on; None where nothing is known of them.
+        config: Configuration of the run.
+        data: Facts about the data that the run is trained on; None where nothing is known of them.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
     groups = {group: plain[group] for group in _GROUPS if group in plain}

@@ -1,8 +1,8 @@
-"""Stored results of a run: each has settings, and a name made of those in which it differs from the run's own.
+"""Stored results of a run: each has settings, and a name made of the settings that differ from those of the run's own.
 
 A result is a likelihood (`likelihood-test`), an evaluation of samples (`samples`) or a comparison of samplers
 (`comparison`). One with other settings than the run's own has a further name, such as `likelihood-test-draws4`: its
-files and its entry in the summary stand beside the first, which is replaced only where the user says so.
+files and its entry in the summary are added to the first, which is replaced only where the user says so.
 """
 
 import hashlib
@@ -56,12 +56,12 @@ class Filing:
     first: bool = True
 
 
-# The keys of the summary under which the run's own results stand.
+# Keys of the summary for the run's own results, where they are not their names.
 _KEYS = {"likelihood-test": "likelihood", "likelihood-train": "likelihood_train"}
 _OWN = (*_KEYS, "samples", "comparison")
-# Their values say what they are of.
+# Settings whose values say what they are.
 _PLAIN = ("data", "dequantisation", "divergence", "bound", "decoder", "digest", "sampler", "device")
-# Named by something else: the data's name, and the step at which the model was.
+# Settings that another part of a name stands for: the data's name, and the step of the model.
 _SILENT = ("data_hash", "model", "unit", "split", "t_min", "conditional")
 _LONGEST = 80  # characters of the part of a name that settings make
 
@@ -91,9 +91,9 @@ def further_name(settings: Settings, own: Settings, labels: Mapping[str, str] | 
     """The settings that differ from `own`, as part of a file's name; empty if none does.
 
     Args:
-        settings: of the result.
-        own: of the result that has no such part.
-        labels: short texts for values that are long.
+        settings: Settings of the result.
+        own: Settings of the result that has no such part.
+        labels: Short texts for values that are long.
     """
     parts = []
     for key, value in settings.items():
@@ -106,8 +106,8 @@ def further_name(settings: Settings, own: Settings, labels: Mapping[str, str] | 
         elif key == "digest":
             text = text[:8]
         parts.append(text if key in _PLAIN else f"{key}{text}")
-    made = "-".join(filter(None, parts))
-    return made if len(made) <= _LONGEST else f"{made[:_LONGEST]}-{digest_of(settings)}"
+    name = "-".join(filter(None, parts))
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{digest_of(settings)}"
 
 
 def _other_data(settings: Settings, own: Settings) -> bool:
@@ -129,16 +129,16 @@ def choose_name(
     It is the one that a result of the same settings has; for the run's own settings `own_name`; else a further name.
 
     Args:
-        own_name: such as `likelihood-test`.
-        known: settings of the results that are there, by their names; None for one of unknown settings.
-        settings: of the result.
-        own: settings that the run's own result would have; None if the first result is the run's own.
-        given: a further name from the user.
-        overwrite: replace the result of the given name, or the run's own.
-        labels: as for `further_name`.
+        own_name: Name of the run's own result, such as `likelihood-test`.
+        known: Settings of the results that are there, by their names; None for one of unknown settings.
+        settings: Settings of the result.
+        own: Settings that the run's own result would have; None if the first result is the run's own.
+        given: Further name from the user.
+        overwrite: Replace the result of the given name, or the run's own.
+        labels: Short texts for values, as for `further_name`.
 
     Raises:
-        ConfigError: the given name is no part of a file's name, or that of a result with other settings.
+        ConfigError: The given name is no part of a file's name, or that of a result with other settings.
     """
     if given:
         check_name(given)
@@ -162,7 +162,7 @@ def choose_name(
 
 
 def differences(before: Settings | None, now: Settings) -> str:
-    """In what two settings differ, in words."""
+    """The differences of two settings, in words."""
     if before is None:
         return "with settings that are not known"
     keys = [key for key in now if now[key] != before.get(key)]
@@ -201,10 +201,10 @@ def set_aside(run: Run, name: str, before: Settings | None, now: Settings) -> No
     """Make room for a result of the run: one with other settings gets a further name.
 
     Args:
-        run: the run.
-        name: of the result.
-        before: its settings; None if they are not known.
-        now: settings of the result that takes its place.
+        run: The run.
+        name: Name of the result.
+        before: Its settings; None if they are not known.
+        now: Settings of the result that takes its place.
     """
     step = run.summary().get(key_of(name), {}).get("step")
     if before is None:
@@ -217,7 +217,7 @@ def set_aside(run: Run, name: str, before: Settings | None, now: Settings) -> No
 
 
 def outdate(run: Run, step: int) -> None:
-    """Keep the figures and pictures of a model that is about to be trained further as those of its `step`."""
+    """Keep the results and figures of a model that is about to be trained further as those of its `step`."""
     summary = run.summary()
     # Older versions did not say of which step results are.
     dated = {key: {**entry, "step": step} for key, entry in summary.items() if _lacks_step(key, entry)}
@@ -233,9 +233,9 @@ def _lacks_step(key: str, entry: Any) -> bool:
 
 
 def _rename(run: Run, name: str, further: str) -> None:
-    """Give a result, with its files, its picture and its entry in the summary, a further name.
+    """Give a result, with its files, its figure and its entry in the summary, a further name.
 
-    Should there be one of that name, a number is added; a renaming that was interrupted is completed.
+    A number is added if there is one of that name; a renaming that was interrupted is completed.
     """
     summary, files = run.summary(), _files(run, name)
     target, number = f"{name}-{further}", 1
@@ -259,5 +259,5 @@ def _rename(run: Run, name: str, further: str) -> None:
 def _files(run: Run, name: str) -> dict[tuple[str, str], Path]:
     """The files of a result, by their folder and suffix."""
     folders = (run.directory, run.directory / "samples")
-    found = [path for folder in folders for path in folder.glob(f"{name}.*") if path.suffix != ".lock"]
-    return {(path.parent.name, path.suffix): path for path in sorted(found)}
+    paths = [path for folder in folders for path in folder.glob(f"{name}.*") if path.suffix != ".lock"]
+    return {(path.parent.name, path.suffix): path for path in sorted(paths)}

@@ -17,10 +17,19 @@ __all__ = ["tune_run"]
 
 
 def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: DictConfig) -> tuple[TunedSteps, Path]:
-    """Tune steps for the run's model and write them into its directory; the steps and the file.
+    """Tune steps for the run's model and write them into its directory.
+
+    Args:
+        run: The run.
+        model: Its model.
+        data: Its data, or what is known of them.
+        options: Options as in `conf/tune.yaml`.
+
+    Returns:
+        The steps and their file.
 
     Raises:
-        ConfigError: a wrong option.
+        ConfigError: A wrong option.
     """
     plain: Any = OmegaConf.to_container(options, resolve=True)
     for problem in option_problems("tune", plain):

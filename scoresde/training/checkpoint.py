@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, checkpoints and model files."""
+"""Checkpoint files: written whole or not at all, with a digest of their values."""
 
 import hashlib
 import json
@@ -24,7 +24,17 @@ _WITHOUT_DIGEST = "scoresde-checkpoint-1"
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `state` with its digest as the checkpoint of `step`, then remove all but the newest `keep`."""
+    """Write a checkpoint, then remove all but the newest.
+
+    Args:
+        folder: Folder of the checkpoints.
+        step: Step of the checkpoint, which names it.
+        state: Tensors and plain values in nested containers.
+        keep: Number of checkpoints that are kept.
+
+    Returns:
+        The file.
+    """
     path = folder / f"step-{step:09d}.pt"
     content = {"format": _FORMAT, "step": step, **state}
     content[DIGEST] = _digest_of_state(content)
@@ -59,8 +69,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state in a checkpoint. Only tensors and plain values are read; no code in the file is run.
 
     Raises:
-        DamagedFile: a truncated file, or values that are not those that were written.
-        CheckpointError: no such file, a foreign one, or one above the limit of memory.
+        DamagedFile: A truncated file, or values that are not those that were written.
+        CheckpointError: No such file, a foreign one, or one above the limit of memory.
     """
     check_regular(path)
     _check_declared(path)
@@ -83,7 +93,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_declared(path: Path) -> None:
-    """Hold what an archive says that it unpacks to, to the limit of memory, before any of it is unpacked."""
+    """Reject an archive that would unpack to more than the limit of memory, before any of it is unpacked."""
     try:
         check_unpacked(path, f"checkpoint {path}")
     except ValueError as error:
@@ -96,7 +106,7 @@ def _digest_of_state(state: dict[str, Any]) -> str:
     """Digest of the tensors and plain values in nested containers.
 
     Raises:
-        ValueError: a tensor of which not every element is stored.
+        ValueError: A tensor whose elements are not all stored.
     """
     tensors: dict[str, Tensor] = {}
     others: list[tuple[str, str]] = []

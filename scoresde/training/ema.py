@@ -12,19 +12,19 @@ __all__ = ["EMA", "HalfLife", "PowerFunction", "Profile"]
 
 
 class Profile(ABC):
-    """How fast an average forgets."""
+    """How fast an average forgets old parameters."""
 
     @abstractmethod
     def decay(self, step: int) -> float:
-        """β of average ← β average + (1 − β) parameters after step 1, 2, ..."""
+        """Decay β of average ← β average + (1 − β) parameters after `step` (1, 2, ...)."""
 
 
 class HalfLife(Profile):
     """β = 2^(−1/h): a parameter's weight halves in h steps (Karras et al. 2022, appendix F.2).
 
     Args:
-        steps: h.
-        ramp_up: h is at most this part of the steps so far, so that the start is forgotten sooner.
+        steps: Half-life h in steps.
+        ramp_up: Largest h as a fraction of the steps so far, so that the start is forgotten sooner; null for no limit.
     """
 
     def __init__(self, steps: float = 500.0, ramp_up: float | None = 0.05) -> None:
@@ -37,14 +37,14 @@ class HalfLife(Profile):
 
     def decay(self, step: int) -> float:
         life = self.steps if self.ramp_up is None else min(self.steps, self.ramp_up * step)
-        return 0.5 ** (1 / max(life, 1e-8))
+        return float(0.5 ** (1 / max(life, 1e-8)))
 
 
 class PowerFunction(Profile):
-    """β = (1 − 1/step)^(γ + 1): the average spans a fixed part of training (Karras et al. 2024, eq. 123 to 127).
+    """β = (1 − 1/step)^(γ + 1): the average spans a fixed fraction of training (Karras et al. 2024, eq. 123 to 127).
 
     Args:
-        relative_std: width of the weights' profile relative to the training time, between 0 and 1/√12 = 0.2887.
+        relative_std: Width of the weights' profile relative to the training time, between 0 and 1/√12 = 0.2887.
     """
 
     def __init__(self, relative_std: float = 0.05) -> None:
@@ -60,15 +60,15 @@ class PowerFunction(Profile):
         self.gamma = (low + high) / 2
 
     def decay(self, step: int) -> float:
-        return (1 - 1 / step) ** (self.gamma + 1)
+        return float((1 - 1 / step) ** (self.gamma + 1))
 
 
 class EMA:
     """An average of a module's parameters.
 
     Args:
-        module: whose parameters.
-        profile: how fast the average forgets.
+        module: Module whose parameters are averaged.
+        profile: How fast the average forgets.
     """
 
     def __init__(self, module: nn.Module, profile: Profile) -> None:
@@ -78,18 +78,18 @@ class EMA:
         self.average = [p.clone() for p in self._parameters]
 
     def update(self, step: int) -> None:
-        """Take in the parameters after `step` (1, 2, ...)."""
+        """Add the parameters after `step` (1, 2, ...)."""
         torch._foreach_lerp_(self.average, self._parameters, 1 - self.profile.decay(step))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The average by parameter name."""
+        """The average by the names of the parameters."""
         return dict(zip(self._names, self.average, strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take the average from `state_dict`.
+        """Load the average from a `state_dict`.
 
         Raises:
-            ValueError: other names, shapes or dtypes than the parameters', or values that are not finite.
+            ValueError: Other names, shapes or dtypes than the parameters', or values that are not finite.
         """
         check_tensors(state, self.state_dict(), "the average's")
         _copy(self.average, (state[name] for name in self._names))

@@ -1,9 +1,9 @@
-"""What the environment may decide behind a configuration: the precision of arithmetic, and how processes share work.
+"""Devices, processes and precision, which the environment must not decide behind the configuration.
 
 Precision is the configuration's: `training.bf16` for the network in training, and float32 for everything else. So the
-processes are known by accelerate's `PartialState`, which has no precision, no gradient accumulation and no compiler of
-its own, unlike its `Accelerator`, which takes all three from environment variables that a saved configuration or an
-option of `accelerate launch` sets.
+processes come from accelerate's `PartialState`, which has no precision, no gradient accumulation and no compiler of its
+own, unlike its `Accelerator`, which takes all three from environment variables that a saved configuration or an option
+of `accelerate launch` sets.
 """
 
 import math
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 __all__ = ["check_device", "default_types", "own_precision", "processes"]
 
-# Where these are set when torch is loaded, oneDNN computes float32 layers in another type, and nothing stops it later.
+# If one of these is set when torch is loaded, oneDNN computes float32 layers in another type, and stays so.
 ONEDNN = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that is not there.
+    """Reject a device that is not there.
 
     Args:
         device: As torch names it: cpu, cuda, cuda:1, ...
 
     Raises:
-        ValueError: naming those that are there.
+        ValueError: Such a device; the message has those that there are.
     """
     asked = torch.device(device)
     if asked.type == "cpu":
@@ -60,9 +60,9 @@ def processes(device: str | None = None) -> "PartialState":
         device: Another device for this process, if it is the only one.
 
     Raises:
-        ValueError: a device for several processes, of which each has its own.
+        ValueError: A device for several processes, each of which has its own.
     """
-    from accelerate import PartialState  # late: commands that draw a page do not wait for it
+    from accelerate import PartialState  # late: commands that need no processes do not wait for it
 
     asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "t", "y")
     state = PartialState(cpu=asked or not torch.cuda.is_available())
@@ -74,7 +74,7 @@ def processes(device: str | None = None) -> "PartialState":
 
 
 def own_precision() -> None:
-    """Compute float32 products in float32, whatever environment variables say; for a process that is the command's.
+    """Compute float32 products in float32, whatever environment variables say; for the process of a command.
 
     Raises:
         ValueError: oneDNN was loaded with a variable that has it compute float32 layers in another type.
@@ -91,7 +91,7 @@ def own_precision() -> None:
 
 @contextmanager
 def default_types() -> Iterator[None]:
-    """Within, new tensors are float32 on the CPU, whatever other code has set as torch's defaults."""
+    """Make new tensors float32 on the CPU while the context lasts, whatever other code has set as torch's defaults."""
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -102,10 +102,13 @@ def default_types() -> Iterator[None]:
 
 
 def limit_threads(shape: tuple[int, ...]) -> None:
-    """Take one CPU thread for samples of up to 256 elements, unless OMP_NUM_THREADS says otherwise.
+    """Use one CPU thread for samples of up to 256 elements, unless OMP_NUM_THREADS says otherwise.
 
-    Their layers are too small to share: a second thread gains nothing, and where another program runs, the
-    threads' waiting for each other makes every layer several times slower.
+    Their layers are too small to share: a second thread gains nothing, and where another program runs, threads that
+    wait for each other make every layer several times slower.
+
+    Args:
+        shape: Shape of a sample.
     """
     if math.prod(shape) <= 256 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)

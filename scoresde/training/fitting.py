@@ -31,15 +31,15 @@ __all__ = ["Fit", "fit"]
 
 @dataclass(frozen=True)
 class Fit:
-    """How training went.
+    """The course of a training.
 
     Attributes:
-        steps: of each entry of the log, in order.
-        loss: the mean of the weighted loss since the entry before.
-        log_snr: λ = log(α/σ), the centres of the bins of `loss_by_log_snr`.
-        loss_by_log_snr: the mean-square error of the noise prediction in each bin, over the last fifth of the log.
-        skipped: steps left out because the loss or its gradient was not finite.
-        seconds: spent, those before an interruption included.
+        steps: Step of each entry of the log, in order.
+        loss: Mean weighted loss since the entry before, of each entry.
+        log_snr: Centres of the bins of λ = log(α/σ) of `loss_by_log_snr`.
+        loss_by_log_snr: Mean squared error of the noise prediction in each bin, over the last fifth of the log.
+        skipped: Number of steps skipped because the loss or its gradient was not finite.
+        seconds: Seconds of training, with those before an interruption.
     """
 
     steps: list[int]
@@ -77,29 +77,29 @@ def fit(
     them where it is made.
 
     Args:
-        model: to train.
-        data: samples `(N, ...)` as a tensor, array, data frame or list of arrays; a pair `(samples, labels)` of these,
+        model: Model to train.
+        data: Samples `(N, ...)` as a tensor, array, data frame or list of arrays; a pair `(samples, labels)` of these,
             where labels may be integers or names; a torch data set of x or (x, label), or a loader of one, whose batch
             size is taken; or a `scoresde.data.Data`, whose own transform is taken. All are held in memory. Floating
-            point is continuous, uint8 are pixels of 256 levels, and pictures may be `(N, H, W, C)` or `(N, H, W)` where
-            the network takes `(C, H, W)`. All samples are trained on (of a `Data`, its `train`): keep some back to
-            judge the model by.
-        steps: optimiser steps in all.
-        objective: the default experiment's likelihood-weighted denoising score matching if not given.
-        optimizer: from parameters to an optimiser, such as `functools.partial(torch.optim.SGD, lr=0.1)`; AdamW with
+            point is continuous, uint8 are pixels of 256 levels, and images may be `(N, H, W, C)` or `(N, H, W)` where
+            the network takes `(C, H, W)`. All samples are trained on (of a `Data`, its `train`): hold some out to
+            evaluate the model on.
+        steps: Optimiser steps in all.
+        objective: The loss; the default experiment's likelihood-weighted denoising score matching if not given.
+        optimizer: Makes an optimiser of parameters, such as `functools.partial(torch.optim.SGD, lr=0.1)`; AdamW with
             `lr` if not given.
-        lr: the learning rate's peak, without `optimizer`.
-        standardise: what of the samples has a mean and a standard deviation of its own, or `"none"`; see
+        lr: Peak of the learning rate, without `optimizer`.
+        standardise: Parts of the samples that are standardised by themselves, or `"none"`; see
             `scoresde.data.continuous`. For samples that are no data set.
-        run_dir: where checkpoints go; a call with the same directory goes on from the newest. None for none.
-        progress: show what is trained and how far it is: a bar on a terminal and in a notebook, lines elsewhere.
-        **options: others of `Training`, such as `batch_size`, `seed`, `ema`.
+        run_dir: Directory of the checkpoints; a call with the same directory resumes from the newest. None for none.
+        progress: Show what is trained and how far it is: a bar on a terminal and in a notebook, lines elsewhere.
+        **options: Other options of `Training`, such as `batch_size`, `seed`, `ema`.
 
     Raises:
-        ValueError: an option that makes no sense, data of another kind, shape or transform than the model's, labels
+        ValueError: An option that makes no sense, data of another kind, shape or transform than the model's, labels
             that are not the network's, or checkpoints of another model.
-        KeyboardInterrupt: interrupted; the model holds the average so far.
-        TrainingFailed: too many steps in a row whose loss was not finite.
+        KeyboardInterrupt: Training was interrupted; the model holds the average so far.
+        TrainingFailed: Too many steps in a row whose loss was not finite.
     """
     if not lr > 0:
         raise ValueError(f"lr is {lr}, expected a positive learning rate")
@@ -123,7 +123,7 @@ def fit(
 
     memory, threads = _Memory(), torch.get_num_threads()
     limit_threads(data.shape)
-    # Training seeds torch's own generator at every step; whoever calls keeps theirs.
+    # Training seeds torch's own generator at every step; the caller's stays as it is.
     with tempfile.TemporaryDirectory() as scratch, torch.random.fork_rng():
         trainer = Trainer(
             model,
@@ -165,7 +165,7 @@ def _optimizer(
 
 
 class _Memory(Logger):
-    """Keeps the log."""
+    """Keeps the entries of the log."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -181,8 +181,8 @@ class _Memory(Logger):
         self.curves.append(dict(zip(values["log_snr"], values["loss_by_log_snr"], strict=True)))
 
     def curve(self) -> tuple[list[float], list[float]]:
-        """Bins, and the mean over the last fifth of the log of each."""
+        """Centres of bins, and the mean loss in each over the last fifth of the log."""
         late = self.curves[-max(1, len(self.curves) // 5) :]
         centres = sorted({c for curve in late for c in curve})
-        found = [[curve[c] for curve in late if c in curve] for c in centres]
-        return centres, [sum(v) / len(v) for v in found]
+        values = [[curve[c] for curve in late if c in curve] for c in centres]
+        return centres, [sum(v) / len(v) for v in values]

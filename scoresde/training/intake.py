@@ -30,7 +30,7 @@ def as_data(model: NetworkScore, given: Any, standardise: Standardisation) -> Da
 
     Args:
         model: To be trained; its network says which shape samples have and how many classes there are.
-        given: As `TAKEN` lists. uint8 are pixels of 256 levels, floating point is continuous. Pictures may be
+        given: As `TAKEN` lists. uint8 are pixels of 256 levels, floating point is continuous. Images may be
             `(N, H, W, C)` or `(N, H, W)` where the network takes `(C, H, W)`.
         standardise: As for `scoresde.training.fit`.
 
@@ -79,7 +79,7 @@ def _collected(given: Any) -> tuple[Tensor, np.ndarray | None]:
     if isinstance(given, DataLoader):
         plain = isinstance(given.sampler, SequentialSampler | RandomSampler) and given.collate_fn is default_collate
         if not plain or isinstance(given.dataset, IterableDataset):
-            # Whatever order and whatever else its own sampler makes.
+            # In the order, and with all else, that its own sampler makes.
             return _joined([item for batch in given for item in _items(batch)])
         given = given.dataset
     if isinstance(given, IterableDataset):
@@ -100,7 +100,7 @@ def _is_dataset(given: Any) -> bool:
     """Whether its items are samples, or samples with labels, which are asked for one by one."""
     if isinstance(given, Tensor | np.ndarray | Mapping) or hasattr(given, "to_numpy") or not len(_sized(given)):
         return False
-    # A list of pictures of Pillow, which has a mode and may be of several sizes, is one, and a list of arrays is not.
+    # A list of images of Pillow, which have a mode and may have several sizes, is one, and a list of arrays is not.
     return not isinstance(given, list | tuple) or isinstance(given[0], tuple | Mapping) or hasattr(given[0], "mode")
 
 
@@ -151,7 +151,7 @@ def _tensor(given: Any) -> Tensor:
 
 
 def _shaped(x: Tensor, event: tuple[int, ...] | None) -> Tensor:
-    """`(N, *event)`: pictures with their channels before the rows, and single numbers as vectors."""
+    """Samples as `(N, *event)`: images with their channels before the rows, and single numbers as vectors."""
     if x.ndim == 0:
         raise ValueError(f"data is a single number, expected {TAKEN}")
     if not len(x):
@@ -173,7 +173,7 @@ def _shaped(x: Tensor, event: tuple[int, ...] | None) -> Tensor:
 
 
 def _transform(model: NetworkScore, samples: Tensor, standardise: Standardisation) -> Transform:
-    """That of samples which come without one: the model's, if its space is settled."""
+    """Transform of samples that come without one: the model's, if its space is settled."""
     info = model.info
     if not samples.is_floating_point():
         if standardise != "auto":

@@ -1,9 +1,9 @@
-"""Signals that ask the process to end, by a person, a terminal that closes or a batch system.
+"""Signals that ask the process to end, from a person, a terminal that closes or a batch system.
 
 A command that has begun ends by an exception, `Stopped`, so that what it has written is complete; training ends after
-the step that it is at, with a checkpoint. Another SIGINT, of somebody who does not want to wait, ends at once. Others
-come repeatedly by themselves, and change nothing: SIGHUP from the terminal and from its shell, SIGXCPU every second,
-SIGTERM from a launcher that has got a SIGINT with its processes.
+the present step, with a checkpoint. A second SIGINT, from somebody who does not want to wait, ends at once. Other
+signals come repeatedly by themselves, and a repetition changes nothing: SIGHUP from the terminal and from its shell,
+SIGXCPU every second, SIGTERM from a launcher that has got a SIGINT with its processes.
 
 A handler that somebody else has set is left in place, such as that by which submitit has a job requeued. Signals that
 are ignored stay ignored, as SIGHUP is under `nohup`.
@@ -28,7 +28,7 @@ __all__ = [
     "take",
 ]
 
-# Those of them that the system has.
+# Not every system has all of them.
 SIGNALS = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
@@ -49,18 +49,18 @@ class Stopped(KeyboardInterrupt):
 
 
 def stopping(signum: int | None) -> None:
-    """From now on the process is ending, because of that signal; None if it is not, any more."""
+    """Note that the process is ending because of a signal; None if it is not ending any more."""
     global _stopping
     _stopping = signum
 
 
 def is_stopping() -> int | None:
-    """The signal because of which the process is ending."""
+    """The signal because of which the process is ending; None if it is not."""
     return _stopping
 
 
 def raise_stopped(signum: int, frame: FrameType | None) -> None:
-    """The handler of a command that is at work."""
+    """Handler of signals while a command is at work."""
     if _stopping is None or signum == signal.SIGINT:
         stopping(signum)
         raise Stopped(signum)
@@ -83,20 +83,20 @@ def take(handler: Handler, instead_of: Handler | None = None) -> dict[int, Any]:
 
 
 def give_back(before: Mapping[int, Any]) -> None:
-    """Set handlers as they were before."""
+    """Restore handlers that `take` has replaced."""
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
 class Deferred:
-    """The signals that have come, and the handlers of others that are to be told of them."""
+    """Signals that have come, and the handlers of others that will be called for them."""
 
     def __init__(self) -> None:
         self.pending: list[int] = []
         self.before: dict[int, Any] = {}
 
     def keep(self, signum: int, frame: FrameType | None) -> None:
-        """The handler meanwhile."""
+        """Handler of signals meanwhile: note the signal."""
         if self.pending and signum == signal.SIGINT:
             stopping(signum)
             raise Stopped(signum)
@@ -104,7 +104,7 @@ class Deferred:
             self.pending.append(signum)
 
     def pass_on(self, signum: int) -> bool:
-        """Call the handler that somebody else has set, such as a launcher's; whether there is one, and it has returned.
+        """Call the handler that somebody else has set, such as a launcher's; True if there is one and it has returned.
 
         One that requeues the job raises SystemExit; one that lets the signal pass returns. Others that are pending and
         have such handlers follow.
@@ -123,11 +123,11 @@ class Deferred:
 
 @contextmanager
 def deferred() -> Iterator[Deferred]:
-    """Within, signals that ask the process to end only leave a note; a second SIGINT raises `Stopped`."""
+    """Only note signals that ask the process to end while the context lasts; a second SIGINT raises `Stopped`."""
     note = Deferred()
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        # A shell that starts a process in the background has it ignore SIGINT, by which it still can be stopped.
+        # A shell has its background processes ignore SIGINT, by which they can still be stopped.
         note.before = {
             number: handler
             for number, handler in before.items()

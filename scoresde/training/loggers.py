@@ -1,4 +1,4 @@
-"""Where a run's numbers and pictures go besides its directory."""
+"""Receivers of a run's numbers and figures, in its directory and elsewhere."""
 
 import json
 import logging
@@ -20,15 +20,20 @@ __all__ = ["Guarded", "LocalLogger", "Logger", "TensorBoardLogger", "WandbLogger
 
 _log = logging.getLogger(__name__)
 _LOG = "metrics.jsonl"
-# Seconds that a run waits for wandb: for an answer at all, for a new run, and at the end for what is left to upload.
+# Seconds that a run waits for wandb: for an answer at all, for a new run, and at the end for the last uploads.
 _ANSWER, _START, _FINISH = 5.0, 20.0, 60.0
 
 
 class Logger(ABC):
-    """Receives numbers and pictures."""
+    """Receives numbers and figures."""
 
     def rewind(self, run_dir: Path, step: int) -> None:
-        """Called before `start`: what was logged after this step, if anything, will be logged again."""
+        """Called before `start`: what was logged after this step, if anything, will be logged again.
+
+        Args:
+            run_dir: The run directory.
+            step: Step that training resumes from.
+        """
 
     @abstractmethod
     def start(self, run_dir: Path, config: dict[str, Any]) -> None:
@@ -52,10 +57,10 @@ class Logger(ABC):
 
 
 class Guarded(Logger):
-    """Another logger, whose trouble ends no training: it is said once, and the run goes on without what was refused.
+    """Another logger, whose failures end no training: each is reported once, and the run continues without it.
 
     Args:
-        logger: the other.
+        logger: The other logger.
     """
 
     def __init__(self, logger: Logger) -> None:
@@ -68,7 +73,9 @@ class Guarded(Logger):
         self._try(lambda: self.logger.rewind(run_dir, step))
 
     def start(self, run_dir: Path, config: dict[str, Any]) -> None:
-        self._working = self._try(lambda: self.logger.start(run_dir, config), "did not start, the run does without it")
+        self._working = self._try(
+            lambda: self.logger.start(run_dir, config), "did not start, the run continues without it"
+        )
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
         if self._working:
@@ -89,7 +96,7 @@ class Guarded(Logger):
     def finish(self) -> None:
         self._try(self.logger.finish)
 
-    def _try(self, action: Callable[[], Any], what: str = "failed, the run goes on") -> bool:
+    def _try(self, action: Callable[[], Any], what: str = "failed, the run continues") -> bool:
         try:
             action()
         except Exception as error:  # whatever a service, a full disk or a user's own class raises
@@ -124,7 +131,7 @@ class LocalLogger(Logger):
         _drop_partial_line(self._path)
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
-        # Opened for each line: a line is on disk before training goes on, whatever stops it.
+        # Opened for each line: a line is on disk before training continues, whatever stops it.
         line = json.dumps({"step": step, **{k: _plain(v) for k, v in values.items()}}, allow_nan=False)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -139,7 +146,7 @@ def _scalars(values: dict[str, Any]) -> dict[str, float]:
 
 
 def _plain(value: Any) -> Any:
-    """Values as JSON has them: there is no not-a-number, so null stands for it."""
+    """Values as JSON has them, which has no NaN and no infinity: null stands for both."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, (list, tuple)):
@@ -148,7 +155,7 @@ def _plain(value: Any) -> Any:
 
 
 def _drop_partial_line(path: Path) -> None:
-    """A kill or a full disk may have cut the last line short; the next one must not be glued to it."""
+    """Remove a last line that a kill or a full disk has cut short, so that the next one is not glued to it."""
     try:
         text = read_file(path)
     except FileNotFoundError:
@@ -158,20 +165,21 @@ def _drop_partial_line(path: Path) -> None:
 
 
 class WandbLogger(Logger):
-    """Weights & Biases: curves, pictures, tables, and the run directory as an artifact.
+    """Weights & Biases: curves, figures, tables, and the run directory as an artifact.
 
     Without a login, or where the service cannot be reached, the run is logged offline into the run directory, and
     `wandb sync` uploads it later; a line says so. When training is resumed, so is the run. Under an agent of
     `wandb sweep` the run is the agent's.
 
     Args:
-        project: name of the project; `WANDB_PROJECT`, or scoresde, if not given.
-        mode: where it logs; `WANDB_MODE`, or online if somebody is logged in, if not given.
-        entity: user or team that the project belongs to; the login's own if not given.
-        group: name of a group of runs.
-        job_type: what the run is for, by which a group can be sorted.
-        tags: words by which runs are found.
-        notes: a text about the run.
+        project: Name of the project; `WANDB_PROJECT`, or scoresde, if not given.
+        mode: Whether it logs online, offline or not at all; `WANDB_MODE`, or online if somebody is logged in, if not
+            given.
+        entity: User or team that the project belongs to; the login's own if not given.
+        group: Name of a group of runs.
+        job_type: Purpose of the run, by which a group can be sorted.
+        tags: Words by which runs are found.
+        notes: Text about the run.
     """
 
     def __init__(
@@ -207,7 +215,7 @@ class WandbLogger(Logger):
         self._wandb = wandb
         options: dict[str, Any] = dict(self.options)
         if "WANDB_SWEEP_ID" in os.environ:
-            options = {}  # the same run goes on when training does, and here it is the agent's
+            options = {}  # the run is resumed when training is, and here it is the agent's
         else:
             options["name"] = run_dir.name
             if "WANDB_RUN_ID" not in os.environ:
@@ -219,7 +227,7 @@ class WandbLogger(Logger):
                 self._run = self._init(mode, {**options, "resume": "allow"})
                 _log.info("wandb: %s", getattr(self._run, "url", None) or "online")
                 return
-            except Exception as error:  # a key that is refused, say
+            except Exception as error:  # such as a key that is rejected
                 why = " ".join(str(error).split())[:200]
                 # Its service keeps the name of the run that did not start.
                 self._wandb.teardown()
@@ -278,16 +286,16 @@ _NOT_IN_PROJECTS = "/\\#?%:"
 _RUN_FOLDER = re.compile(r"(?:offline-)?run-\d{8}_\d{6}-(.+)")
 
 
-def _clean(name: str, refused: str, longest: int) -> str:
-    """A name as wandb takes it, without what it refuses; a line says so."""
-    clean = "".join("_" if character in refused else character for character in name.strip())[:longest]
+def _clean(name: str, rejected: str, longest: int) -> str:
+    """A name as wandb takes it, without characters that it rejects; a line says so."""
+    clean = "".join("_" if character in rejected else character for character in name.strip())[:longest]
     if clean != name:
         _log.info("wandb: %r is called %r there", name, clean)
     return clean
 
 
 def _earlier_id(run_dir: Path) -> str | None:
-    """The id under which the run was logged before its training was resumed; None for a new one of wandb's making."""
+    """The id under which the run was logged before its training was resumed; None for a new one that wandb makes."""
     folders = sorted((run_dir / "wandb").glob("*run-*"), key=lambda path: path.name.rpartition("run-")[2])
     ids = [match[1] for match in (_RUN_FOLDER.fullmatch(path.name) for path in folders) if match]
     return ids[-1] if ids else None
@@ -334,7 +342,7 @@ class TensorBoardLogger(Logger):
     def numbers(self, step: int, values: dict[str, Any]) -> None:
         for name, value in _scalars(values).items():
             self._writer.add_scalar(name, value, step)
-        # Else up to two minutes of them are lost with a killed process, and are not logged again.
+        # Otherwise up to two minutes of them are lost with a killed process, and are not logged again.
         self._writer.flush()
 
     def picture(self, step: int, name: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether the noise of an SDE is of the size of the data that it is to be trained on."""
+"""A warning where the noise of an SDE does not fit the scale of the data."""
 
 import math
 import warnings
@@ -12,22 +12,22 @@ from scoresde.statistics import Statistics
 
 __all__ = ["warn_of_scale"]
 
-# In standard deviations of the data: σ/α that training needs at the ends, with a factor of 3 for what still does.
+# Range of σ/α that training needs, in standard deviations of the data, and the factor by which it may be missed.
 _SMALL, _LARGE, _SLACK = 0.01, 10.0, 3.0
-# Means farther from 0 than so many standard deviations hide the data from a network.
+# Means farther from 0 than this, in standard deviations, hide the data from a network.
 _OFFSET = 3.0
 
 
 def warn_of_scale(sde: SDE, statistics: Statistics, transform: Transform) -> None:
     """Warn where σ/α does not reach from about 0.01 to about 10 standard deviations, or the mean is far from 0.
 
-    Data that are standardised never are so. Continuous data are looked at channel by channel (the first axis of a
-    sample), without those that are constant; discrete ones, whose borders may hardly vary, as a whole.
+    Standardised data need no warning. Continuous data are looked at channel by channel (the first axis of a sample),
+    without constant ones; discrete data, whose borders may hardly vary, as a whole.
 
     Args:
-        sde: the SDE.
-        statistics: of the data in model space.
-        transform: of the data.
+        sde: The SDE.
+        statistics: Moments of the data in model space.
+        transform: Transform of the data.
     """
     means, stds = _moments(statistics, transform.levels is None)
     smallest, largest = float(stds.min()), float(stds.max())

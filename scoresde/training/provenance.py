@@ -1,7 +1,6 @@
-"""The configuration and the data that weights were trained with: kept beside them, so that a change is noticed.
+"""The configuration and the data that weights were trained with: kept with them, so that a change is noticed.
 
-A configuration that was edited by hand, or other data under the same name, would otherwise give other numbers without
-a word.
+A configuration that was edited by hand, or other data under the same name, would otherwise change the numbers silently.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,20 +12,20 @@ from scoresde.options.moved import with_current_names
 
 __all__ = ["TRAINED_WITH", "check_fit", "check_provenance", "check_same_data"]
 
-TRAINED_WITH = "trained_with"  # the key in model files and checkpoints
+TRAINED_WITH = "trained_with"  # key in model files and checkpoints
 
 
 def check_provenance(file: str, then: Mapping[str, Any], now: Mapping[str, Any], accept: Sequence[str] = ()) -> None:
-    """Refuse weights that were trained with something else.
+    """Reject weights that were trained with something else.
 
     Args:
-        file: the weights' file, for the message.
-        then: the provenance in the file; keys that it lacks are not compared.
-        now: the provenance of what is to be used.
-        accept: keys, or parts of keys up to a dot, whose difference is accepted; from the user.
+        file: File of the weights, for the message.
+        then: Provenance in the file; keys that it lacks are not compared.
+        now: Provenance of what is to be used.
+        accept: Keys, or parts of keys up to a dot, whose difference is accepted; from the user.
 
     Raises:
-        ConfigError: naming the first key that differs, both values, and how to accept it.
+        ConfigError: A key that differs; the message has both values, and how to accept the difference.
     """
     for group in then:
         if group not in now:
@@ -38,20 +37,20 @@ def check_provenance(file: str, then: Mapping[str, Any], now: Mapping[str, Any],
                 continue
             raise ConfigError(
                 f"{key} is {_short(after)}, but {file} was trained with {_short(before)}: "
-                f"set it back, or go on with it by accept=[{key}]"
+                f"set it back, or accept it by accept=[{key}]"
             )
 
 
 def check_fit(file: str, info: DataInfo, data: Data) -> None:
-    """Refuse data that the model of a run cannot take.
+    """Reject data that the model of a run cannot take.
 
     Args:
-        file: where `info` is from, for the message.
-        info: the data that the run was trained on.
-        data: those at hand.
+        file: File that `info` is from, for the message.
+        info: Facts about the data that the run was trained on.
+        data: Data to be used.
 
     Raises:
-        ConfigError: another shape, or another number of levels.
+        ConfigError: Another shape, or another number of levels.
     """
     levels = [transform.levels or "continuous" for transform in (data.transform, info.transform)]
     for what, now, then in (("shape", data.shape, info.shape), ("levels", *levels)):
@@ -63,15 +62,21 @@ def check_fit(file: str, info: DataInfo, data: Data) -> None:
 
 
 def check_same_data(file: str, info: DataInfo, data: Data, accept: Sequence[str] = ()) -> None:
-    """Refuse to go on training with data whose values, labels or split have changed.
+    """Reject data whose values, labels or split have changed since training.
+
+    Args:
+        file: File that `info` is from, for the message.
+        info: Facts about the data that the run was trained on.
+        data: Data to be used.
+        accept: Keys whose difference is accepted, of which this one is data.
 
     Raises:
-        ConfigError: saying how to accept it.
+        ConfigError: Other data; the message says how to accept them.
     """
     if info.fingerprint not in (None, data.fingerprint()) and "data" not in accept:
         raise ConfigError(
             f"the data {data.name} are not those that the run was trained on ({file} has their fingerprint): "
-            "put them back, or go on with these by accept=[data]"
+            "put them back, or accept these by accept=[data]"
         )
 
 

@@ -1,7 +1,7 @@
-"""Checks of a checkpoint against what training is made of, before any of it is used.
+"""Checks of a checkpoint against the parts of a training, before any of it is used.
 
 A fused optimiser hands its moments to a kernel that trusts their shapes and dtypes: nothing from a file may get there
-unseen.
+unchecked.
 """
 
 import math
@@ -15,15 +15,18 @@ from scoresde.storage.tensors import check_tensor
 
 __all__ = ["check_counts", "load_optimizer", "without_state"]
 
-# How an optimiser computes, not what; another device may need another.
+# Settings of how an optimiser computes, not of what; another device may need others.
 _MEANS = ("fused", "foreach", "capturable", "differentiable")
 
 
 def check_counts(state: dict[str, Any]) -> None:
-    """Refuse a step, seconds or a number of skipped steps that no training can have.
+    """Reject a step, seconds or a number of skipped steps that no training can have.
+
+    Args:
+        state: Entries of a checkpoint.
 
     Raises:
-        ValueError: naming it.
+        ValueError: Such a value; the message has it.
     """
     step = _count(state, "step")
     if _count(state, "skipped") > step:
@@ -47,16 +50,16 @@ def without_state(optimizer: torch.optim.Optimizer) -> list[int]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any, stepped: bool, missing: Sequence[int] | None) -> None:
-    """Load an optimiser's state after comparing it with that after a step of zero gradients, which is taken for this.
+    """Load an optimiser's state after comparing it with its own after a step of zero gradients, made for this.
 
     Args:
-        optimizer: its state is replaced; its parameters stay.
-        saved: its `state_dict` in the checkpoint.
-        stepped: it has made a step, and so has a state if it keeps one.
-        missing: `without_state` when it was saved; None of an older checkpoint, which does not say.
+        optimizer: Optimiser whose state is replaced; its parameters stay.
+        saved: Its `state_dict` in the checkpoint.
+        stepped: Whether it has made a step, and so has a state if it keeps one.
+        missing: Its `without_state` when it was saved; None for an older checkpoint, which does not say.
 
     Raises:
-        ValueError: another number of parameters, other settings than the configuration's, or a state that is missing,
+        ValueError: Another number of parameters, other settings than the configuration's, or a state that is missing,
             of another shape or dtype, or not finite.
     """
     if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict):
@@ -102,7 +105,7 @@ def _meta(value: Any) -> Any:
 
 
 def _check_groups(saved: Any, own: list[dict[str, Any]], kind: type) -> list[dict[str, Any]]:
-    """The groups to load: those of the configuration, or for an optimiser that may keep a state in them the saved."""
+    """Groups to load: those of the configuration, or the saved ones for an optimiser that may keep a state in them."""
     shapes = [len(group["params"]) for group in own]
     if not isinstance(saved, list) or [len(group.get("params", ())) for group in saved] != shapes:
         raise ValueError(f"the optimiser has other groups of parameters than {shapes}")
@@ -122,6 +125,7 @@ def _plain(value: Any) -> Any:
 
 
 def _check_value(found: Any, wanted: Any, what: str) -> None:
+    """Check a value against the one after the first step."""
     if isinstance(wanted, Tensor):
         if found is None:
             raise ValueError(f"{what} is missing")
@@ -131,7 +135,7 @@ def _check_value(found: Any, wanted: Any, what: str) -> None:
 
 
 def _check_extra(found: Any, parameter: Tensor, what: str) -> None:
-    """What the first step had not made: of the parameter's own shape and dtype, or a number."""
+    """Check a value that the first step did not make: of the parameter's own shape and dtype, or a number."""
     if isinstance(found, Tensor) and found.ndim:
         check_tensor(found, parameter, what)
     elif isinstance(found, Tensor | int | float) and not math.isfinite(float(found)):

@@ -260,10 +260,10 @@ def test_likelihoods_given_labels_say_so(full: Path) -> None:
 
 
 def test_steps_after_the_figures_are_told(full: Path) -> None:
-    assert "Training has gone on" not in Page(write_report(full)).text
+    assert "Training has since continued" not in Page(write_report(full)).text
     with (full / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 20050, "loss": 0.1}) + "\n")
-    told = "Training has gone on to step 20050 since; the model and its figures are of 20000."
+    told = "Training has since continued to step 20050; the model and its figures are of 20000."
     assert told in Page(write_report(full)).text
 
 

@@ -393,6 +393,6 @@ def test_a_missing_extra_is_named_and_the_run_goes_on(
     logger.numbers(1, {"loss": 0.5})
     logger.finish()
     assert caplog.messages == [
-        f"{make.__name__} did not start, the run does without it: {extra} is not installed: "
+        f"{make.__name__} did not start, the run continues without it: {extra} is not installed: "
         f"pip install 'scoresde[{extra}]'"
     ]
