@@ -55,7 +55,6 @@ HOMES = (
     "scoresde.sde",
     "scoresde.training.ema",
     "scoresde.training.loggers",
-    "scoresde.training.loop",
     "scoresde.training.options",
     "torch.optim",
 )

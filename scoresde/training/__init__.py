@@ -5,11 +5,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scoresde.training.ema import HalfLife, PowerFunction
-    from scoresde.training.fitting import Fit, fit
+    from scoresde.training.fitting import Fit, fit, make_trainer
     from scoresde.training.loggers import LocalLogger, TensorBoardLogger, WandbLogger
     from scoresde.training.options import Training
 
-__all__ = ["Fit", "HalfLife", "LocalLogger", "PowerFunction", "TensorBoardLogger", "Training", "WandbLogger", "fit"]
+__all__ = [
+    "Fit",
+    "HalfLife",
+    "LocalLogger",
+    "PowerFunction",
+    "TensorBoardLogger",
+    "Training",
+    "WandbLogger",
+    "fit",
+    "make_trainer",
+]
 
 _MODULES = {
     "Fit": "fitting",
@@ -20,6 +30,7 @@ _MODULES = {
     "Training": "options",
     "WandbLogger": "loggers",
     "fit": "fitting",
+    "make_trainer": "fitting",
 }
 
 

@@ -3,8 +3,7 @@
 The loop is that of `scoresde train`, so that the same seed gives the same weights.
 """
 
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from scoresde.training.messages import opening
 from scoresde.training.moments import data_statistics
 from scoresde.training.options import Training
 
-__all__ = ["Fit", "fit"]
+__all__ = ["Fit", "fit", "make_trainer"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,70 @@ def fit(
         KeyboardInterrupt: Training was interrupted; the model holds the average so far.
         TrainingFailed: Too many steps in a row whose loss was not finite.
     """
+    memory, threads = _Memory(), torch.get_num_threads()
+    # Training seeds torch's own generator at every step; the caller's stays as it is.
+    with torch.random.fork_rng():
+        trainer = make_trainer(
+            model,
+            data,
+            steps,
+            objective=objective,
+            optimizer=optimizer,
+            lr=lr,
+            standardise=standardise,
+            run_dir=run_dir,
+            loggers=[memory],
+            **options,
+        )
+        limit_threads(trainer.data.shape)
+        if progress:
+            directory = None if run_dir is None else Path(run_dir)
+            say(opening(model, trainer.data, trainer.options, trainer.accelerator.device, directory))
+        try:
+            trainer.fit(progress)
+        except Interrupted as interruption:
+            trainer.finish()
+            raise KeyboardInterrupt(f"training stopped after step {interruption.step} of {steps}") from None
+        finally:
+            torch.set_num_threads(threads)
+    centres, curve = memory.curve()
+    return Fit(memory.steps, memory.losses, centres, curve, trainer.skipped, trainer.seconds)
+
+
+@checked
+def make_trainer(
+    model: NetworkScore,
+    data: Any,
+    steps: int,
+    *,
+    objective: Objective | None = None,
+    optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+    lr: float = 3e-3,
+    standardise: Standardisation = "auto",
+    run_dir: str | Path | None = None,
+    loggers: Sequence[Logger] = (),
+    **options: Any,
+) -> Trainer:
+    """The trainer of `fit`, for a loop of one's own over its steps.
+
+    `for step in trainer.steps(): ...` trains; after the last step the model holds the averaged weights and is in
+    evaluation mode. Every step seeds torch's own generator.
+
+    Args:
+        model: Model to train, as for `fit`.
+        data: Samples, as for `fit`.
+        steps: Optimiser steps in all.
+        objective: The loss, as for `fit`.
+        optimizer: Makes an optimiser of parameters, as for `fit`.
+        lr: Peak of the learning rate, without `optimizer`.
+        standardise: Parts of the samples that are standardised by themselves, as for `fit`.
+        run_dir: Directory of the checkpoints that `Trainer.save` writes; None for none.
+        loggers: Receivers of the entries of the log, which `Trainer.fit` makes.
+        **options: Other options of `Training`.
+
+    Raises:
+        ValueError: As for `fit`.
+    """
     if not lr > 0:
         raise ValueError(f"lr is {lr}, expected a positive learning rate")
     if isinstance(data, Data) and standardise != "auto":
@@ -120,32 +183,16 @@ def fit(
         model.preconditioning = model.preconditioning.with_data_std(float(model.statistics.std))
     if objective is None:
         objective = DenoisingScoreMatching(Likelihood(), LogNormalSigma(-1.0, 1.6, importance=True))
-
-    memory, threads = _Memory(), torch.get_num_threads()
-    limit_threads(data.shape)
-    # Training seeds torch's own generator at every step; the caller's stays as it is.
-    with tempfile.TemporaryDirectory() as scratch, torch.random.fork_rng():
-        trainer = Trainer(
-            model,
-            objective,
-            data,
-            _optimizer(optimizer, lr),
-            training,
-            Path(scratch) if run_dir is None else Path(run_dir),
-            [memory],
-            held_out=False,
-        )
-        if progress:
-            say(opening(model, data, training, trainer.accelerator.device, None if run_dir is None else Path(run_dir)))
-        try:
-            trainer.fit(progress)
-        except Interrupted as interruption:
-            trainer.finish()
-            raise KeyboardInterrupt(f"training stopped after step {interruption.step} of {steps}") from None
-        finally:
-            torch.set_num_threads(threads)
-    centres, curve = memory.curve()
-    return Fit(memory.steps, memory.losses, centres, curve, trainer.skipped, trainer.seconds)
+    return Trainer(
+        model,
+        objective,
+        data,
+        _optimizer(optimizer, lr),
+        training,
+        None if run_dir is None else Path(run_dir),
+        loggers,
+        held_out=False,
+    )
 
 
 def _optimizer(

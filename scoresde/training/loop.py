@@ -24,7 +24,6 @@ from scoresde.objectives import Objective
 from scoresde.progress import Progress
 from scoresde.score import NetworkScore
 from scoresde.training.batches import Batches
-from scoresde.training.checkpoint import latest_checkpoint
 from scoresde.training.ema import EMA
 from scoresde.training.environment import processes
 from scoresde.training.held_out import HeldOutLoss
@@ -68,7 +67,7 @@ class Trainer:
         data: Training data.
         make_optimizer: Makes the optimiser of a list of parameters.
         options: Options of training.
-        run_dir: Directory whose `checkpoints` folder the checkpoints go into.
+        run_dir: Directory whose `checkpoints` folder the checkpoints go into; None for no checkpoints.
         loggers: Receivers of the entries of the log.
         accelerator: This process's device and the processes that share the work; those of the program if not given.
         provenance: What the weights depend on in use; kept in checkpoints, and compared with theirs.
@@ -78,7 +77,6 @@ class Trainer:
         step: Number of steps made so far.
         seconds: Seconds of training so far, with those before an interruption.
         skipped: Number of steps skipped so far because the loss or its gradient was not finite.
-        checkpoints: Folder of the checkpoints.
         bare: The network, without the wrapper for several processes.
 
     Raises:
@@ -92,7 +90,7 @@ class Trainer:
         data: Data,
         make_optimizer: Callable[[Any], torch.optim.Optimizer],
         options: Training,
-        run_dir: Path,
+        run_dir: Path | None = None,
         loggers: Sequence[Logger] = (),
         accelerator: PartialState | None = None,
         provenance: Provenance | None = None,
@@ -101,7 +99,6 @@ class Trainer:
         self.accelerator = accelerator or processes()
         _check_batch_size(options, data, self.accelerator)
         self.model, self.objective, self.data, self.options = model, objective, data, options
-        self.checkpoints = run_dir / "checkpoints"
         self.loggers = list(loggers)
         self.bare = model.network
         device = self.accelerator.device
@@ -126,7 +123,7 @@ class Trainer:
         self._total = partial(total, processes=self.accelerator)
         self.record = LossRecord(model.log_snr_range, device, self._total, self.accelerator.num_processes)
         self._store = CheckpointStore(
-            self.checkpoints,
+            None if run_dir is None else run_dir / "checkpoints",
             self.bare,
             self.ema,
             self.optimizer,
@@ -139,6 +136,17 @@ class Trainer:
         self._began: float | None = None  # when the clock read 0, while it runs
         self._signals = Deferred()
         self._resumed = False
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints.
+
+        Raises:
+            ValueError: A trainer without `run_dir`.
+        """
+        if self._store.folder is None:
+            raise ValueError("the trainer writes no checkpoints: give run_dir")
+        return self._store.folder
 
     @property
     def skipped(self) -> int:
@@ -225,7 +233,8 @@ class Trainer:
                 stop = self._stop_requested()
                 due = options.checkpoint_every is not None and step.step % options.checkpoint_every == 0
                 # Weights that are being skipped over must not push out a good state.
-                if done or stop is not None or (due and not int(self.optimizer.in_a_row)):
+                due = done or stop is not None or (due and not int(self.optimizer.in_a_row))
+                if due and self._store.folder is not None:
                     self.save()
                 if stop is not None:
                     self._stop(stop)
@@ -261,12 +270,16 @@ class Trainer:
     def _give_up(self) -> None:
         centres, curve = self.record.levels.curve()
         self._log({"loss": math.nan, "skipped": self.skipped, "log_snr": centres, "loss_by_log_snr": curve})
-        raise TrainingFailed(failure(self.step, self.options, centres, curve, latest_checkpoint(self.checkpoints)))
+        raise TrainingFailed(failure(self.step, self.options, centres, curve, self._store.newest()))
 
     # -- checkpoints ------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint of the present step."""
+        """Write a checkpoint of the present step.
+
+        Raises:
+            ValueError: A trainer without `run_dir`.
+        """
         self._store.save(self.step, self._read_clock())
 
     def resume(self) -> bool:

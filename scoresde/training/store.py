@@ -42,7 +42,7 @@ class CheckpointStore:
     """The parts of a training that its checkpoints hold, and the folder of these.
 
     Args:
-        folder: Folder of the checkpoints.
+        folder: Folder of the checkpoints; None for a training without any.
         network: Network, without the wrapper for several processes.
         ema: Average of its parameters.
         optimizer: Optimiser of its parameters.
@@ -52,7 +52,7 @@ class CheckpointStore:
         provenance: What the weights depend on besides.
     """
 
-    folder: Path
+    folder: Path | None
     network: nn.Module
     ema: EMA
     optimizer: GuardedOptimizer
@@ -62,7 +62,13 @@ class CheckpointStore:
     provenance: Provenance
 
     def save(self, step: int, seconds: float) -> None:
-        """Write the checkpoint of `step`; all processes call it."""
+        """Write the checkpoint of `step`; all processes call it.
+
+        Raises:
+            ValueError: A training without a folder of checkpoints.
+        """
+        if self.folder is None:
+            raise ValueError("there is no folder for checkpoints: give run_dir")
         log = self.record.state()
         if self.processes.is_main_process:
             state = {
@@ -89,7 +95,7 @@ class CheckpointStore:
             ValueError: A checkpoint of another configuration or of other data, or with values that no training has.
         """
         damaged: list[tuple[Path, CheckpointError]] = []
-        for path in checkpoints(self.folder):
+        for path in self._newest_first():
             try:
                 state = load_checkpoint(path)
             except CheckpointError as error:
@@ -109,8 +115,15 @@ class CheckpointStore:
     def set_aside_all(self) -> None:
         """Rename all checkpoints, so that training can begin anew beside them."""
         if self.processes.is_main_process:
-            for path in checkpoints(self.folder):
+            for path in self._newest_first():
                 set_aside(path)
+
+    def _newest_first(self) -> list[Path]:
+        return [] if self.folder is None else checkpoints(self.folder)
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint; None without any."""
+        return next(iter(self._newest_first()), None)
 
     def _set_aside(self, path: Path, older: Path) -> None:
         if not self.processes.is_main_process:

@@ -18,7 +18,7 @@ from scoresde.sampling import Heun, KarrasGrid, Sampler
 from scoresde.score import NetworkScore
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.statistics import Statistics
-from scoresde.training import Fit, fit
+from scoresde.training import Fit, fit, make_trainer
 from scoresde.training.loop import Trainer
 
 
@@ -252,3 +252,23 @@ def test_data_in_other_units_than_the_models_are_told_of(x: Tensor) -> None:
     assert small.transform is not None
     with pytest.warns(UserWarning, match="of their standard deviations: x is expected in the data's units"):
         encode(small, small.transform.encode(1e-3 * x[:20]))
+
+
+def test_a_loop_of_ones_own_trains_as_fit_does(tmp_path: Path) -> None:
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) + 5
+    options = {"batch_size": 16, "log_every": 1, "seed": 3}
+    one, other = _model(), _model()
+    fitted = fit(one, x, 6, progress=False, **options)
+    trainer = make_trainer(other, x, 6, **options)
+    with torch.random.fork_rng():
+        losses = [float(step.loss) for step in trainer.steps()]
+    assert losses == fitted.loss
+    assert torch.equal(_weights(one), _weights(other))
+    assert not other.training
+    assert other.transform == one.transform
+    with pytest.raises(ValueError, match="^there is no folder for checkpoints: give run_dir$"):
+        trainer.save()
+    with pytest.raises(ValueError, match="^the trainer writes no checkpoints: give run_dir$"):
+        _ = trainer.checkpoints
+    with pytest.raises(ValueError, match="lr is -1"):
+        make_trainer(_model(), x, 6, lr=-1)
