@@ -4,8 +4,12 @@ In the `Angle` of the data, y = (x − α m)/n and P the velocity there, a step 
 
     y_{i+1} = a_i y_0 + Σ_{j ≤ i} b_ij P_j
 
-(Shaul et al. 2024, non-stationary solvers). Every explicit multistep method is one of these, and every Runge-Kutta
-method too. The numbers are in a small JSON file that `scoresde.sampling.tune` writes.
+These are the non-stationary solvers of Shaul et al. (2024). Every explicit multistep method is one of them, and every
+Runge-Kutta method. The numbers are in a small JSON file that `scoresde.sampling.tune` makes.
+
+References:
+    Shaul et al. (2024), Bespoke Non-Stationary Solvers for Fast Sampling of Diffusion and Flow Models:
+    https://arxiv.org/abs/2403.01329
 """
 
 import json
@@ -36,17 +40,18 @@ _FORMAT = "scoresde-tuned-1"
 @checked
 @dataclass(frozen=True)
 class TunedSteps:
-    """Times and coefficients of a solver, and how well they do.
+    """Times and coefficients of a solver, and their error.
 
     Attributes:
-        sde: description of the SDE they are for.
-        std: d of the angle.
-        times: t_0 > ... > t_n.
-        rows: for each step (a_i, b_i0, ..., b_ii).
-        gaussian: P_0 is that of a normal density, which takes no evaluation.
-        error: root mean square distance to the true end points of starts that were not used for tuning.
-        before: the same of the multistep method that it started from.
-        starts: number of starts used for tuning.
+        sde: A description of the SDE that they are for.
+        std: The standard deviation d of the angle.
+        times: The times t_0 > ... > t_n.
+        rows: For each step the coefficients (a_i, b_i0, ..., b_ii).
+        gaussian: Whether P_0 is that of a normal density, which takes no evaluation.
+        error: The root mean square distance to the true end points of starts that were held out.
+        before: The same distance for the multistep method that the search started from.
+        starts: The number of starts that were used for tuning.
+        kernels: (α, σ) of the SDE at each of the times; None in a file of version 0.1.0.
     """
 
     sde: str
@@ -57,29 +62,34 @@ class TunedSteps:
     error: float
     before: float
     starts: int
+    kernels: tuple[tuple[float, float], ...] | None = None
 
     @property
     def evaluations(self) -> int:
+        """The number of evaluations of the model, without the denoising step."""
         return len(self.rows) - self.gaussian
 
     def sampler(self, denoise: bool = False) -> Sampler:
-        """The sampler that takes these steps."""
+        """The sampler that takes these steps on these times."""
         return Sampler(Tuned(self.evaluations, self), ExplicitTimes(self.times), denoise)
 
     def to_json(self) -> str:
         """The text of the file."""
-        return json.dumps({"format": _FORMAT, **asdict(self)}, indent=1) + "\n"
+        content = {"format": _FORMAT, **asdict(self)}
+        if self.kernels is None:
+            del content["kernels"]
+        return json.dumps(content, indent=1) + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Write the file."""
+        """Write the file, which `load` reads."""
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "TunedSteps":
-        """Read a file that `save` wrote; it holds numbers only, whoever it is from.
+        """Read a file that `save` wrote; reading it executes nothing, whoever it is from.
 
         Raises:
-            ValueError: no such file, or not one of these.
+            ValueError: No such file, a file of another format, or one whose parts do not fit together.
         """
         from scoresde.storage.bounded import read_json
 
@@ -92,18 +102,35 @@ class TunedSteps:
                 raise ValueError
             content["times"] = tuple(float(t) for t in content["times"])
             content["rows"] = tuple(tuple(float(c) for c in row) for row in content["rows"])
-            made = cls(**content)
-            fits = [len(row) for row in made.rows] == list(range(2, len(made.times) + 1)) and made.std > 0
+            if content.get("kernels") is not None:
+                content["kernels"] = tuple((float(alpha), float(sigma)) for alpha, sigma in content["kernels"])
+            tuned = cls(**content)
+            fits = [len(row) for row in tuned.rows] == list(range(2, len(tuned.times) + 1)) and tuned.std > 0
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{file} is not a file that `scoresde tune` wrote") from error
         if not fits:
-            raise ValueError(f"{file} is damaged: its {len(made.rows)} rows do not fit its {len(made.times)} times")
-        return made
+            raise ValueError(f"{file} is damaged: its {len(tuned.rows)} rows do not fit its {len(tuned.times)} times")
+        return tuned
 
-    def check(self, sde: SDE) -> None:
-        """Refuse another SDE than that of the tuning."""
-        if repr(sde) != self.sde:
+    def check_sde(self, sde: SDE) -> None:
+        """Do nothing if these steps are for the kernels of `sde`.
+
+        Raises:
+            ValueError: Another SDE than that of the tuning.
+        """
+        if self.kernels is None:
+            same = repr(sde) == self.sde
+        else:
+            own = torch.tensor(self.kernels, dtype=torch.float64)
+            given = torch.tensor(kernels_at(sde, torch.tensor(self.times, dtype=torch.float64)), dtype=torch.float64)
+            same = torch.allclose(own, given, rtol=1e-9, atol=1e-12)
+        if not same:
             raise ValueError(f"the tuned steps are for {self.sde}, the model has {sde!r}: tune for this model")
+
+
+def kernels_at(sde: SDE, times: Tensor) -> tuple[tuple[float, float], ...]:
+    """(α, σ) at each of `times`, on which all coefficients of a step depend."""
+    return tuple(zip(sde.alpha(times).tolist(), sde.sigma(times).tolist(), strict=True))
 
 
 @lru_cache(maxsize=32)
@@ -112,16 +139,16 @@ def _read(path: str, modified: int) -> TunedSteps:
 
 
 def _find(path: str | Path | None, steps: int) -> TunedSteps:
-    """The steps in a file, or for a number of evaluations in a folder."""
+    """The steps in a file, or those for a number of evaluations in a directory."""
     if path is None:
-        raise ValueError("path is missing: give the file that `scoresde tune` wrote, or the folder of such files")
+        raise ValueError("path is missing: give the file that `scoresde tune` wrote, or the directory of such files")
     file = Path(path)
     if file.is_dir():
         file = file / f"tuned-{steps}.json"
-    made = _read(str(file), file.stat().st_mtime_ns) if file.is_file() else TunedSteps.load(file)
-    if made.evaluations != steps:
-        raise ValueError(f"{file} is for {made.evaluations} evaluations, not {steps}: set steps, or tune for {steps}")
-    return made
+    tuned = _read(str(file), file.stat().st_mtime_ns) if file.is_file() else TunedSteps.load(file)
+    if tuned.evaluations != steps:
+        raise ValueError(f"{file} is for {tuned.evaluations} evaluations, not {steps}: set steps, or tune for {steps}")
+    return tuned
 
 
 @checked
@@ -129,8 +156,8 @@ class TunedTimes(Grid):
     """The times of a tuned file.
 
     Args:
-        steps: number of evaluations; there is one interval more where the first needs none.
-        path: the file, or a folder with a file `tuned-{steps}.json`.
+        steps: The number of evaluations; there is one interval more if the first prediction needs none.
+        path: The file, or a directory with a file `tuned-{steps}.json`.
     """
 
     def __init__(self, steps: int, path: str | Path | None = None) -> None:
@@ -141,14 +168,14 @@ class TunedTimes(Grid):
         """The content of the file.
 
         Raises:
-            ValueError: no such file, or one for another number of evaluations.
+            ValueError: No such file, or one for another number of evaluations.
         """
         return _find(self.path, self.steps)
 
     def __call__(self, sde: SDE, statistics: Statistics | None = None, exact: bool = False) -> Tensor:
-        made = self.tuned()
-        made.check(sde)
-        self.t_max, self.t_min = made.times[0], made.times[-1]
+        tuned = self.tuned()
+        tuned.check_sde(sde)
+        self.t_max, self.t_min = tuned.times[0], tuned.times[-1]
         return super().__call__(sde, statistics, exact)
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
@@ -159,12 +186,12 @@ class TunedTimes(Grid):
 class Tuned(Solver):
     """The steps of a tuned file, on its `TunedTimes`; one evaluation a step.
 
-    Unlike with a multistep method every step uses all predictions so far, so that memory and the few kernels of a
-    step grow with their number. It is made for 3 to 15.
+    Every step uses all predictions so far, unlike a multistep method, so that memory and the cost of a step beyond the
+    network grow with their number. The solver is made for 3 to 15 evaluations.
 
     Args:
-        steps: number of evaluations.
-        path: as for `TunedTimes`; or the `TunedSteps` themselves.
+        steps: The number of evaluations.
+        path: The file or directory, as for `TunedTimes`, or the `TunedSteps` themselves.
     """
 
     def __init__(self, steps: int, path: str | Path | TunedSteps | None = None) -> None:
@@ -177,37 +204,40 @@ class Tuned(Solver):
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         sde = model.sde
-        made = self.path if isinstance(self.path, TunedSteps) else _find(self.path, self.steps)
-        made.check(sde)
-        if times.tolist() != list(made.times):
+        tuned = self.path if isinstance(self.path, TunedSteps) else _find(self.path, self.steps)
+        tuned.check_sde(sde)
+        if times.tolist() != list(tuned.times):
             raise ValueError("the times of the grid are not those of the tuned steps: use TunedTimes as the grid")
-        coordinate = Angle(made.std)
+        coordinate = Angle(tuned.std)
         p, q = coordinate.target(sde, times)
         predict = model.prediction(times[:-1], p[:-1], q[:-1])
         known, mean = model.statistics, None
         if known is not None:
             mean = known.mean.to(x).reshape(x.shape[1:])
-        first = gaussian_prediction(model, x, times[0], float(p[0]), float(q[0])) if made.gaussian else None
-        if made.gaussian and first is None:
+        first = gaussian_prediction(model, x, times[0], float(p[0]), float(q[0])) if tuned.gaussian else None
+        if tuned.gaussian and first is None:
             raise ValueError("the tuned steps are for a model that knows its data's statistics, without conditions")
         values = [predict(x, 0) if first is None else first]
-        for i, (on_x, weights, on_mean) in enumerate(_plan(made, coordinate, sde, times)):
+        for i, (on_x, weights, on_mean) in enumerate(_plan(tuned, coordinate, sde, times)):
             state = on_x * x
             for w, value in zip(weights, values, strict=True):
                 state.add_(value, alpha=w)
             if mean is not None:
                 state.add_(mean, alpha=on_mean)
-            if i < len(made.rows) - 1:
+            if i < len(tuned.rows) - 1:
                 values.append(predict(state, i + 1))
             yield state
 
 
-def _plan(made: TunedSteps, coordinate: Angle, sde: SDE, times: Tensor) -> list[tuple[float, list[float], float]]:
-    """Weights of x_0, of the predictions and of the mean; y is x − α m over the norm, and P is without p m."""
+def _plan(tuned: TunedSteps, coordinate: Angle, sde: SDE, times: Tensor) -> list[tuple[float, list[float], float]]:
+    """For each step the weights of x_0, of the predictions and of the mean m.
+
+    They follow from the coefficients by y = (x − α m)/n, with P without its part p m.
+    """
     norm, alpha = coordinate.norm(sde, times).tolist(), sde.alpha(times).tolist()
     p = coordinate.target(sde, times)[0].tolist()
     plan = []
-    for i, (a, *b) in enumerate(made.rows, 1):
+    for i, (a, *b) in enumerate(tuned.rows, 1):
         on_x, weights = norm[i] * a / norm[0], [norm[i] * c for c in b]
         on_mean = alpha[i] - on_x * alpha[0] - sum(w * v for w, v in zip(weights, p, strict=False))
         plan.append((on_x, weights, on_mean))

@@ -1,17 +1,22 @@
-"""Find the times and coefficients of a solver for a given model and number of evaluations.
+"""The search for the times and coefficients of a solver, for a given model and number of evaluations.
 
 The starts are draws of the prior, the targets their end points under the probability flow, by a method of order 4 in
 many steps. Three searches follow each other, all on the root mean square distance to the targets:
 
-1. Over a family of grids. On given times the coefficients are fitted greedily, step after step, by linear least squares
-   to the true path, on the states that the solver itself reaches (as in LD3 and S4S: Tong et al. 2024; Frankel et
-   al. 2025).
+1. Over a family of grids. On given times the coefficients are fitted greedily, one step after the other, by linear
+   least squares to the true path, on the states that the solver itself reaches.
 2. Over the times by Gauss-Newton, the coefficients following greedily.
-3. Over all times and coefficients at once by Levenberg-Marquardt (as Bespoke Non-Stationary solvers are trained: Shaul
-   et al. 2024). A first step that is not quite on the path may help a later one.
+3. Over all times and coefficients at once by Levenberg-Marquardt. A first step that is not quite on the path may help
+   a later one.
 
-Which of the minima is found depends on the grid, so a part of the starts searches from several, as far as half of the
-time allows; the best of them on all starts goes on at all starts.
+Which of the minima is found depends on the grid. So a part of the starts searches from several grids, for up to half of
+the time, and the best result on all starts is then improved on all starts.
+
+References:
+    Tong et al. (2024), Learning to Discretize Denoising Diffusion ODEs: https://arxiv.org/abs/2405.15506
+    Frankel et al. (2025), S4S: Solving for a Fast Diffusion Model Solver: https://arxiv.org/abs/2502.17423
+    Shaul et al. (2024), Bespoke Non-Stationary Solvers for Fast Sampling of Diffusion and Flow Models:
+    https://arxiv.org/abs/2403.01329
 """
 
 import math
@@ -23,17 +28,19 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.numerics.values import at_least, positive, whole_number
 from scoresde.progress import Progress
 from scoresde.sampling.grids import DataStraight
-from scoresde.sampling.tuned import TunedSteps
-from scoresde.sampling.tuning_problem import PATH, State, Steps, repeated
+from scoresde.sampling.true_paths import PATH_STEPS, TruePaths, repeated_conditions
+from scoresde.sampling.tuned import TunedSteps, kernels_at
+from scoresde.sampling.tuning_problem import State, TuningProblem
 from scoresde.score import ScoreModel, in_model_space
 
 __all__ = ["tune"]
 
 _GRIDS = (0.25, 0.4, 0.6, 0.9)
-_MOST = 2**21  # numbers in all starts together
-_FEW = 1024  # starts that the search from several grids has at least, and an eighth of all at least
+_MAX_ELEMENTS = 2**21  # in all starts together
+_MIN_FIRST_STARTS = 1024  # for the search from several grids, which also has at least an eighth of all starts
 
 
 @checked
@@ -52,33 +59,32 @@ def tune(
     progress: bool = False,
     **cond: Any,
 ) -> TunedSteps:
-    """Find the steps that `steps` evaluations of `model` do best with.
+    """Find the times and coefficients with which `steps` evaluations of `model` have the smallest error.
 
-    A few hundred starts are enough for a smooth network; where modes part sharply, a few starts near the
-    edge carry the error, and thousands are needed to see enough of them.
+    A few hundred starts are enough for a smooth network. If modes part sharply, a few starts near the edge between them
+    carry the error, and thousands of starts are needed to see enough of those.
 
     Args:
-        model: the score model.
-        steps: number of evaluations, at least 2.
-        shape: `(...)`, the event shape; that of the model's statistics if not given.
-        x_init: `(N, ...)`, starts at the SDE's t_max, instead of draws of the prior.
-        starts: number of starts, a fifth of them kept to judge by; as many as the time allows if not given.
-        coefficients: find the coefficients, too; else those of a multistep method are used and only times are found.
-        seconds: about how long it may take.
-        seed: of the starts.
-        batch_size: samples to work on at once.
-        progress: show a progress bar.
-        **cond: conditions; a tensor is repeated to the number of starts.
+        model: The score model.
+        steps: The number of evaluations, at least 2.
+        shape: The shape of a sample, `(...)`; that of the model's statistics if not given.
+        x_init: Starts at the SDE's t_max, `(N, ...)`, instead of draws of the prior.
+        starts: The number of starts, a fifth of which is held out; as many as the time allows if not given.
+        coefficients: Whether to find the coefficients as well; if not, those of a multistep method are used and only
+            the times are found.
+        seconds: The approximate time that the search may take.
+        seed: The seed of the starts.
+        batch_size: The number of samples to work on at once.
+        progress: Whether to show a progress bar.
+        **cond: Conditions; a tensor is repeated to the number of starts.
 
     Raises:
-        ValueError: fewer than 2 steps, no shape, fewer than 40 starts, a time that is not positive.
+        ValueError: Fewer than 2 steps, no shape, fewer than 40 starts, or a time that is not positive.
     """
-    if isinstance(steps, bool) or int(steps) != steps or steps < 2:
-        raise ValueError(f"steps is {steps!r}, expected a whole number of at least 2")
-    if not seconds > 0:
-        raise ValueError(f"seconds is {seconds}, expected a positive number")
-    if starts is not None and starts < 40:
-        raise ValueError(f"starts is {starts}, expected at least 40")
+    steps = whole_number("steps", steps, at_least=2)
+    positive("seconds", seconds)
+    if starts is not None:
+        at_least("starts", starts, 40)
     if x_init is not None:
         shape, starts = tuple(x_init.shape[1:]), len(x_init)
     elif shape is None:
@@ -91,11 +97,12 @@ def tune(
         if starts is None:
             starts = _affordable(model, steps, shape, seconds, batch_size, cond)
         clock.show("true paths")
-        return _search(Steps(model, steps, shape, starts, seed, batch_size, x_init, cond), clock, coefficients)
+        paths = TruePaths(model, shape, starts, seed, batch_size, x_init, cond)
+        return _search(TuningProblem(paths, steps, seed), clock, coefficients)
 
 
 class _Clock:
-    """How much time is left, and a progress bar of it."""
+    """The time that is left, and a progress bar of it."""
 
     def __init__(self, seconds: float, progress: bool) -> None:
         self.start, self.seconds = time.perf_counter(), seconds
@@ -108,9 +115,11 @@ class _Clock:
         self.bar.__exit__(*error)
 
     def left(self) -> float:
+        """The seconds that are left, negative if there are none."""
         return self.seconds - (time.perf_counter() - self.start)
 
     def show(self, text: str) -> None:
+        """Move the progress bar to the present, with a note."""
         self.bar.note(text)
         self.bar.update(min(round(self.seconds - self.left()), self.bar.total) - self.bar.done)
 
@@ -118,7 +127,7 @@ class _Clock:
 def _affordable(
     model: ScoreModel, steps: int, shape: tuple[int, ...], seconds: float, batch_size: int, cond: dict[str, Any]
 ) -> int:
-    """As many starts as leave time for some iterations of each search."""
+    """The number of starts that leaves time for some iterations of each search."""
     size = math.prod(shape)
     rows = min(max(2**16 // size, 16), 1024, batch_size)
     ends = model.sde.log_snr(torch.tensor([model.sde.t_noise(), model.sde.t_min_sampling], dtype=torch.float64))
@@ -126,57 +135,61 @@ def _affordable(
     x = torch.randn(rows, *shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
     for _ in range(2):  # the first warms up
         began = time.perf_counter()
-        float(model.noise(x, t, **repeated(cond, rows)).sum())  # waits for the device
+        float(model.noise(x, t, **repeated_conditions(cond, rows)).sum())  # waits for the device
         each = (time.perf_counter() - began) / rows
     parameters = 2 * steps + steps * (steps + 1) // 2
     # The true path, the grids, the search for times, and 8 iterations at an eighth of the starts.
-    evaluations = PATH + steps * (len(_GRIDS) + 2.5 * steps + 8 * (parameters / 16 + 2))
-    return int(min(max(min(seconds / (each * evaluations), _MOST / size), 128), 2**15))
+    evaluations = PATH_STEPS + steps * (len(_GRIDS) + 2.5 * steps + 8 * (parameters / 16 + 2))
+    return int(min(max(min(seconds / (each * evaluations), _MAX_ELEMENTS / size), 128), 2**15))
 
 
-def _search(steps: Steps, clock: _Clock, coefficients: bool) -> TunedSteps:
+def _search(problem: TuningProblem, clock: _Clock, coefficients: bool) -> TunedSteps:
+    """All three searches, and the error of the result on the starts that are held out."""
+    paths = problem.paths
     clock.show("grids")
-    grids = [DataStraight(steps.intervals, f)(steps.sde, steps.model.statistics) for f in _GRIDS]
-    plain = min(steps.plain(times) for times in grids)
+    grids = [DataStraight(problem.intervals, f)(paths.sde, paths.model.statistics) for f in _GRIDS]
+    plain = min(problem.plain(times) for times in grids)
 
     def fit(times: Tensor) -> State:
-        return steps.greedy(times) if coefficients else steps.rolled(times, steps.multistep(times))
+        return problem.greedy(times) if coefficients else problem.rolled(times, problem.multistep(times))
 
     def by_times(state: State) -> tuple[Tensor, Tensor]:
-        return steps.by_times(state, fit)
+        return problem.by_times(state, fit)
 
     def with_times(state: State, change: Tensor) -> State | None:
-        return steps.with_times(state, change, fit)
+        return problem.with_times(state, change, fit)
 
-    whole = steps.train
-    steps.train = slice(0, min(whole.stop, max(_FEW, whole.stop // 8)))
-    found: list[State] = []
+    train = problem.train
+    problem.train = slice(0, min(train.stop, max(_MIN_FIRST_STARTS, train.stop // 8)))
+    minima: list[State] = []
     firsts = sorted((fit(times) for times in grids), key=lambda state: state.error)
     half = 0.5 * clock.left()
     for i, state in enumerate(firsts):
-        if found and clock.left() <= half:
+        if minima and clock.left() <= half:
             break
         now, own = clock.left(), (clock.left() - half) / (len(firsts) - i)
         state = _descend(state, by_times, with_times, clock, now - 0.5 * own, 1)
         if coefficients:
-            state = _descend(state, steps.by_all, steps.with_all, clock, now - own, 1)
-        found.append(state)
-    steps.train = whole
-    best = min((steps.rolled(s.times, s.rows) for s in found), key=lambda state: state.error)
+            state = _descend(state, problem.by_all, problem.with_all, clock, now - own, 1)
+        minima.append(state)
+    problem.train = train
+    best = min((problem.rolled(s.times, s.rows) for s in minima), key=lambda state: state.error)
     if coefficients:
-        best = _descend(best, steps.by_all, steps.with_all, clock, 0.0, 3)  # each time at other starts
+        # Each iteration takes its derivatives at other starts, so that one without gain is not yet the end.
+        best = _descend(best, problem.by_all, problem.with_all, clock, 0.0, patience=3)
     else:
-        best = _descend(best, by_times, with_times, clock, 0.0, 1)
-    end, _ = steps.roll(best.times, best.rows, steps.test)
+        best = _descend(best, by_times, with_times, clock, 0.0, patience=1)
+    end, _ = problem.roll(best.times, best.rows, problem.test)
     return TunedSteps(
-        sde=repr(steps.sde),
-        std=steps.std,
+        sde=repr(paths.sde),
+        std=paths.model.data_std,
         times=tuple(best.times.tolist()),
         rows=tuple(tuple(row.tolist()) for row in best.rows),
-        gaussian=steps.gaussian,
-        error=steps.error_of(end, steps.test),
+        gaussian=paths.gaussian,
+        error=problem.error_of(end, problem.test),
         before=plain,
-        starts=whole.stop,
+        starts=train.stop,
+        kernels=kernels_at(paths.sde, best.times),
     )
 
 
@@ -188,12 +201,16 @@ def _descend(
     until: float,
     patience: int,
 ) -> State:
-    """Levenberg-Marquardt, until it gains little `patience` times or fewer than `until` seconds would be left.
+    """The state after iterations of the Levenberg-Marquardt method.
 
     Args:
-        columns: derivatives of the end points of some starts by each parameter `(parameters, D)`, and the
-            residuals there `(D,)`.
-        moved: the state with the parameters changed; None if that cannot be.
+        state: The state to start from.
+        columns: A function of a state that returns the derivatives of the end points of some starts by each parameter,
+            `(parameters, D)`, and the residuals, `(D,)`.
+        moved: A function that changes the parameters of a state; it returns None for parameters that are impossible.
+        clock: The time that is left.
+        until: The seconds that must be left after another iteration.
+        patience: The number of iterations in a row without gain that end the search.
     """
     damping, fruitless = 1e-2, 0
     while True:

@@ -159,6 +159,25 @@ def test_what_does_not_fit_is_refused(made: TunedSteps, tmp_path: Path) -> None:
         TunedSteps.load(file)
 
 
+def test_the_sde_is_compared_by_its_kernels(made: TunedSteps, tmp_path: Path) -> None:
+    # Descriptions have six digits.
+    other = VPSDE(beta_max=20.000001)
+    assert repr(other) == made.sde
+    with pytest.raises(ValueError, match="the tuned steps are for VPSDE"):
+        made.check_sde(other)
+    made.check_sde(VPSDE())
+    # Files of version 0.1.0 have the description alone.
+    file = tmp_path / "tuned-3.json"
+    made.save(file)
+    content = json.loads(file.read_text())
+    del content["kernels"]
+    file.write_text(json.dumps(content))
+    old = TunedSteps.load(file)
+    old.check_sde(VPSDE())
+    with pytest.raises(ValueError, match="the tuned steps are for VPSDE"):
+        old.check_sde(EDMSDE())
+
+
 def test_bad_arguments() -> None:
     model = ring(VPSDE(), 5, 0.2, (0.3, 0.0))
     for steps in (1, 2.5, True):
