@@ -1,8 +1,9 @@
 """Score matching: denoising, implicit and sliced, with their weightings and distributions of noise levels."""
 
-from scoresde.objectives.base import Loss, Objective, loss_by_noise_level
+from scoresde.objectives.base import Loss, Objective
 from scoresde.objectives.denoising import DenoisingScoreMatching
 from scoresde.objectives.matching import ImplicitScoreMatching, SlicedScoreMatching
+from scoresde.objectives.noise_levels import loss_by_noise_level
 from scoresde.objectives.times import (
     ImportanceSampled,
     LogNormalSigma,

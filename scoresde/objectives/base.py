@@ -1,4 +1,4 @@
-"""What every objective shares: times and noise in, a weighted mean and its curve over noise levels out."""
+"""The base class of objectives: times and noise are drawn, and errors become a weighted mean."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -7,21 +7,22 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.numerics.values import described
+from scoresde.objectives.tensors import normal
 from scoresde.objectives.times import Times, UniformTime, low_discrepancy
 from scoresde.objectives.weightings import SigmaSquared, Weighting
 from scoresde.score import ScoreModel
 
-__all__ = ["Loss", "Objective", "loss_by_noise_level"]
+__all__ = ["Loss", "Objective"]
 
 
 class Loss(NamedTuple):
     """A loss on a batch, in the dtype of the data (float32 at least).
 
     Attributes:
-        value: `()`, the mean over the batch of weight × correction × error; what is minimised.
-        per_sample: `(B,)`, the error of each sample, a mean over its D values, without weight and correction;
-            detached.
-        log_snr: `(B,)`, λ = log(α/σ) at which each sample was noised; detached.
+        value: Mean over the batch of weight × correction × error, `()`; the number to minimise.
+        per_sample: Error of each sample, a mean over its D elements, without weight and correction, `(B,)`; detached.
+        log_snr: λ = log(α/σ) at which each sample was noised, `(B,)`; detached.
     """
 
     value: Tensor
@@ -34,10 +35,10 @@ class Objective(ABC):
     """A score-matching loss.
 
     Args:
-        weighting: how much an error counts at each noise level; `SigmaSquared()` if not given.
-        times: distribution of the times; `UniformTime()` if not given.
-        stratified: draw the uniforms of a batch by `low_discrepancy`. Sample i of a batch then has a noise
-            level that follows from sample 0's, so the batch should be in random order.
+        weighting: Weight of an error at each noise level; `SigmaSquared()` if not given.
+        times: Distribution of the times; `UniformTime()` if not given.
+        stratified: Draw the uniforms of a batch by `low_discrepancy`. The noise level of sample i of a batch then
+            follows from that of sample 0, so that the batch should be in random order.
     """
 
     def __init__(
@@ -60,24 +61,23 @@ class Objective(ABC):
     ) -> Loss:
         """The loss of `model` on a batch.
 
+        Data in half precision are converted to float32, and so is the noise. Arrays and lists among the conditions
+        become tensors.
+
         Args:
-            model: what is trained.
-            x0: data `(B, ...)`.
-            generator: draws what is not given.
-            u: uniforms in [0, 1], `(B,)`, that choose the times; used as they are, whatever `stratified`.
-            noise: ε `(B, ...)`, standard normal.
-            **cond: passed on to the model.
+            model: The model to train.
+            x0: Data `(B, ...)` in model space.
+            generator: Generator of the uniforms and the noise that are not given.
+            u: Uniforms in [0, 1], `(B,)`, that choose the times; used as they are, also if `stratified`.
+            noise: Standard normal noise ε, `(B, ...)`.
+            **cond: Conditions for the model.
 
         Raises:
-            ValueError: shapes that do not fit, or u outside [0, 1] (looked at on the CPU only).
-
-        Data in half precision are taken in float32, and so is the noise; arrays and lists among the conditions become
-        tensors.
+            ValueError: Shapes that do not fit, or u outside [0, 1], which is checked on the CPU only.
         """
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v!r}" for k, v in vars(self).items())
-        return f"{type(self).__name__}({values})"
+        return described(self)
 
     def _draw(
         self, model: ScoreModel, x0: Tensor, generator: torch.Generator | None, u: Tensor | None, noise: Tensor | None
@@ -97,7 +97,7 @@ class Objective(ABC):
         elif u.device.type == "cpu" and not bool(((u >= 0) & (u <= 1)).all()):
             raise ValueError(f"u runs from {float(u.min()):g} to {float(u.max()):g}, expected uniforms in [0, 1]")
         if noise is None:
-            noise = _normal(x0.shape, x0, generator)
+            noise = normal(x0.shape, x0, generator)
         elif noise.shape != x0.shape:
             raise ValueError(f"noise has shape {tuple(noise.shape)}, expected that of x0, {tuple(x0.shape)}")
         return *self.times.sample(model.sde, u), noise
@@ -105,49 +105,9 @@ class Objective(ABC):
     def _loss(
         self, model: ScoreModel, t: Tensor, correction: Tensor, error: Tensor, gain: Tensor | None = None
     ) -> Loss:
-        """The loss where the errors of ε are `gain` × `error`, each `(B,)`."""
+        """The loss from the mean-square errors of ε, which are `gain` × `error`, `(B,)` each."""
         weight = self.weighting.for_model(model)(model.sde, t) * correction
         # Multiplied in float64: gain and weight may be large and small at the same end of the interval.
         weight, per_sample = (weight, error) if gain is None else (weight * gain, gain.to(error) * error)
         log_snr = model.sde.log_snr(t).to(error)
         return Loss((weight.to(error) * error).mean(), per_sample.detach(), log_snr)
-
-
-def _normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal draws in the dtype and on the device of `like`, made on the generator's device."""
-    device = like.device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def loss_by_noise_level(log_snr: Tensor, per_sample: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean loss in bins of the noise level, without waiting for the device.
-
-    Args:
-        log_snr: λ of each sample, `(B,)`.
-        per_sample: loss of each sample, `(B,)`.
-        edges: `(K + 1,)`, increasing. A bin holds its lower edge, the last one its upper edge too, as in
-            `numpy.histogram`; what lies outside is left out.
-
-    Returns:
-        Means `(K,)` in float64, NaN for an empty bin, and counts `(K,)`, int64.
-
-    Raises:
-        ValueError: shapes that do not fit.
-    """
-    if edges.ndim != 1 or len(edges) < 2:
-        raise ValueError(f"edges has shape {tuple(edges.shape)}, expected (K + 1,) with K at least 1")
-    if log_snr.ndim != 1 or log_snr.shape != per_sample.shape:
-        raise ValueError(
-            f"log_snr has shape {tuple(log_snr.shape)}, per_sample {tuple(per_sample.shape)}, expected (B,)"
-        )
-    edges = edges.to(log_snr)
-    # By comparison, not by adding into bins: that is in no fixed order on a GPU.
-    member = (log_snr[:, None] >= edges[:-1]) & (log_snr[:, None] < edges[1:])
-    member[:, -1] |= log_snr == edges[-1]
-    values = per_sample.detach().double()[:, None]
-    count = member.sum(0)
-    return torch.where(member, values, torch.zeros_like(values)).sum(0) / count, count

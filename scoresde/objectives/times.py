@@ -1,10 +1,9 @@
-"""Which times, that is noise levels, a loss is asked at.
+"""Distributions of the times, that is noise levels, at which a loss is evaluated.
 
-Each distribution maps uniforms u in [0, 1] to times by the inverse of its distribution function, so that
-u = 0 is t_min and u = 1 is t_max, and gives a correction with each. Where the distribution is there to
-estimate the integral ∫ w(t) L(t) dt over the SDE's interval, the correction is 1/p(t), and every such
-distribution gives the same loss with another variance. Where the distribution is itself part of the loss, the
-correction is 1.
+Each distribution maps uniforms u in [0, 1] to times by the inverse of its distribution function, so that u = 0 is t_min
+and u = 1 is t_max, and gives a correction with each time. A distribution that serves to estimate the integral
+∫ w(t) L(t) dt over the SDE's interval has the correction 1/p(t), and every such distribution gives the same loss with
+another variance. A distribution that is itself part of the loss has the correction 1.
 """
 
 import math
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.numerics.values import at_least
 from scoresde.objectives.weightings import Weighting
 from scoresde.sde import SDE
 
@@ -24,20 +24,23 @@ __all__ = ["ImportanceSampled", "LogNormalSigma", "Times", "UniformLogSNR", "Uni
 def low_discrepancy(start: Tensor, size: int) -> Tensor:
     """Uniforms u_i = (start + i/size) mod 1, `(size,)`, from one uniform `start` `()`.
 
-    Each is uniform on [0, 1), and together they are spread evenly: the noise levels of a batch vary much less
+    Each is uniform on [0, 1), and together they are spread evenly, so that the noise levels of a batch vary much less
     from batch to batch (Kingma et al. 2021, appendix I.1).
+
+    >>> low_discrepancy(torch.tensor(0.5), 4).tolist()
+    [0.5, 0.75, 0.0, 0.25]
     """
     return (start + torch.arange(size, dtype=start.dtype, device=start.device) / size) % 1
 
 
 def _log_snr_ends(sde: SDE) -> tuple[float, float]:
-    """λ at t_min and at t_max: the largest and the smallest."""
+    """The largest λ, at t_min, and the smallest, at t_max."""
     high, low = sde.log_snr(torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)).tolist()
     return high, low
 
 
 def _rate(sde: SDE, t: Tensor) -> Tensor:
-    """−dλ/dt = g²/(2σ²), the density of t where λ is uniform, but for a constant factor."""
+    """−dλ/dt = g²/(2σ²), which is proportional to the density of t if λ is uniform."""
     return 0.5 * (sde.diffusion(t) / sde.sigma(t)) ** 2
 
 
@@ -51,12 +54,12 @@ class Times(ABC):
 
     @abstractmethod
     def sample(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Times t and corrections for uniforms u in [0, 1]: each `(B,)` float64, on the device of u."""
+        """The times and their corrections for uniforms u in [0, 1], `(B,)` float64 each, on the device of u."""
 
 
 @dataclass(frozen=True)
 class UniformTime(Times):
-    """t uniform on the interval (Song et al. 2021, eq. 7); the correction is its length."""
+    """t uniform on the interval (Song et al. 2021, eq. 7); the correction is the interval's length."""
 
     def sample(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         length = sde.t_max - sde.t_min
@@ -70,13 +73,17 @@ class LogNormalSigma(Times):
     """log(σ/α) normal, cut off at the ends of the SDE's interval (Karras et al. 2022, table 1).
 
     Args:
-        mean: of log(σ/α).
-        std: of log(σ/α).
-        importance: correct by 1/p(t), to estimate the integral over t with most draws where the loss can be
-            lowered. Otherwise the distribution is part of the loss, as in EDM, and the correction is 1.
+        mean: Mean of log(σ/α).
+        std: Standard deviation of log(σ/α).
+        importance: Correct by 1/p(t), to estimate the integral over t with most draws where the loss can be lowered.
+            Otherwise the distribution is part of the loss, as in EDM, and the correction is 1.
 
     Raises:
-        ValueError: std is not positive, or the interval of the SDE holds no probability.
+        ValueError: A standard deviation that is not positive, or an interval of the SDE without probability.
+
+    References:
+        Elucidating the design space of diffusion-based generative models (Karras et al. 2022),
+        https://arxiv.org/abs/2206.00364
     """
 
     mean: float = -1.2
@@ -116,7 +123,12 @@ class UniformLogSNR(Times):
     (Kingma et al. 2021, section 5.1).
 
     Args:
-        importance: correct by 1/p(t), to estimate the integral over t. Otherwise the loss is the mean over λ.
+        importance: Correct by 1/p(t), to estimate the integral over t. Otherwise the loss is the mean over λ.
+
+    References:
+        Maximum likelihood training of score-based diffusion models (Song, Durkan, Murray & Ermon 2021),
+        https://arxiv.org/abs/2101.09258
+        Variational diffusion models (Kingma et al. 2021), https://arxiv.org/abs/2107.00630
     """
 
     importance: bool = True
@@ -129,24 +141,22 @@ class UniformLogSNR(Times):
 
 @checked
 class ImportanceSampled(Times):
-    """t with density proportional to a weighting, corrected by 1/p(t): weight times correction is flat.
+    """t with a density proportional to a weighting, corrected by 1/p(t): weight times correction is constant.
 
-    The density is constant in λ over each of `cells` equal steps of λ, with the weighting's mass from the
-    trapezoidal rule. The correction belongs to that very density: the loss is unbiased however coarse the
-    table, which is accurate to O(cells⁻²) and made once for an SDE. For `Likelihood` the closed form is
-    `UniformLogSNR()`.
+    The density is constant in λ over each of `cells` equal steps of λ, with the weighting's mass from the trapezoidal
+    rule. The correction belongs to exactly that density, so that the loss is unbiased however coarse the table. The
+    table is accurate to O(cells⁻²) and made once for an SDE. For `Likelihood` the closed form is `UniformLogSNR()`.
 
     Args:
-        weighting: what to sample in proportion to; positive.
-        cells: number of steps.
+        weighting: Positive weighting to which the density is proportional.
+        cells: Number of steps.
 
     Raises:
-        ValueError: cells is not positive, or the weighting is not positive and finite on the interval.
+        ValueError: Fewer than 1 step, or a weighting that is not positive and finite on the interval.
     """
 
     def __init__(self, weighting: Weighting, cells: int = 4096) -> None:
-        if cells < 1:
-            raise ValueError(f"cells is {cells}, expected at least 1")
+        at_least("cells", cells, 1)
         self.weighting = weighting
         self.cells = cells
         self._table: tuple[SDE, Tensor, Tensor] | None = None

@@ -1,4 +1,4 @@
-"""How much an error counts at each noise level.
+"""Weights of an error at each noise level.
 
 A weighting w(t) is stated as the factor of the mean-square error of the noise prediction, ‖ε̂ − ε‖². An error
 of ε is one of the score and one of the denoised sample,
@@ -16,15 +16,14 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.score import NetworkScore, ScoreModel
-from scoresde.score.preconditioning import EDMPreconditioning
+from scoresde.score import ScoreModel
 from scoresde.sde import SDE
 
 __all__ = ["EDMWeighting", "Likelihood", "MinSNR", "SigmaSquared", "Weighting"]
 
 
 def _squared_level(sde: SDE, t: Tensor) -> Tensor:
-    """(σ/α)², at most 1e300: the error that an infinite weight multiplies may be 0."""
+    """(σ/α)², at most 1e300, since the error that an infinite weight multiplies may be 0."""
     return (-2 * sde.log_snr(t)).exp().clamp(max=1e300)
 
 
@@ -36,7 +35,7 @@ class Weighting(ABC):
         """w(t), of the shape of t."""
 
     def for_model(self, model: ScoreModel) -> "Weighting":
-        """This weighting with what it takes from the model's data filled in; itself where that is nothing."""
+        """This weighting with the numbers that it takes from the model; itself if it takes none."""
         return self
 
 
@@ -52,9 +51,13 @@ class SigmaSquared(Weighting):
 class Likelihood(Weighting):
     """g² on the score error, so g²/σ² = −2 dλ/dt on ε.
 
-    With it, and times that estimate an integral over t, ½ D times the loss is, up to what does not depend on
-    the model, a bound on the negative log-likelihood in nats (Song, Durkan, Murray & Ermon 2021,
-    arXiv:2101.09258, theorem 1; Kingma et al. 2021, section 5).
+    With it, and times that estimate an integral over t, ½ D times the loss is a bound on the negative log-likelihood in
+    nats, up to a term that does not depend on the model (Song, Durkan, Murray & Ermon 2021, theorem 1; Kingma et al.
+    2021, section 5).
+
+    References:
+        Maximum likelihood training of score-based diffusion models (Song, Durkan, Murray & Ermon 2021),
+        https://arxiv.org/abs/2101.09258
     """
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
@@ -66,14 +69,23 @@ class Likelihood(Weighting):
 class EDMWeighting(Weighting):
     """(r² + σ_d²)/(r σ_d)² on the denoiser error at r = σ/α, so 1 + (r/σ_d)² on ε.
 
-    Karras et al. 2022, table 1, where α = 1. Under `EDMPreconditioning` the raw output then has weight 1.
+    Under `EDMPreconditioning` the raw output then has weight 1 (Karras et al. 2022, table 1, where α = 1).
+
+    >>> from scoresde.sde import EDMSDE
+    >>> weight = EDMWeighting(sigma_data=0.5)(EDMSDE(), torch.tensor([0.5, 1.0], dtype=torch.float64))
+    >>> [round(w, 6) for w in weight.tolist()]
+    [2.0, 5.0]
 
     Args:
-        sigma_data: standard deviation σ_d of the data; the preconditioning's, or else that of the model's
-            statistics, if not given.
+        sigma_data: Standard deviation σ_d of the data. If not given, that of the model's preconditioning, or else of
+            its statistics.
 
     Raises:
-        ValueError: sigma_data is not positive, or is neither given nor known to the model.
+        ValueError: A number that is not positive, or that is neither given nor known to the model.
+
+    References:
+        Elucidating the design space of diffusion-based generative models (Karras et al. 2022),
+        https://arxiv.org/abs/2206.00364
     """
 
     sigma_data: float | None = None
@@ -85,17 +97,13 @@ class EDMWeighting(Weighting):
     def for_model(self, model: ScoreModel) -> "EDMWeighting":
         if self.sigma_data is not None:
             return self
-        # The preconditioning first: its number is on the host, and the two belong together.
-        if isinstance(model, NetworkScore) and isinstance(model.preconditioning, EDMPreconditioning):
-            known = model.preconditioning.sigma_data
-            if known is not None:
-                return EDMWeighting(known)
-        if model.statistics is None:
+        std = model.sigma_data
+        if std is None:
             raise ValueError(
                 "EDMWeighting has no sigma_data and the model knows no statistics of its data: "
                 "give EDMWeighting(sigma_data=...)"
             )
-        return EDMWeighting(float(model.statistics.std))
+        return EDMWeighting(std)
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
         if self.sigma_data is None:
@@ -106,14 +114,17 @@ class EDMWeighting(Weighting):
 @checked
 @dataclass(frozen=True)
 class MinSNR(Weighting):
-    """min(SNR, γ) on the denoiser error with SNR = (α/σ)², so min(1, γ/SNR) on ε (Hang et al. 2023,
-    arXiv:2303.09556, section 3.4).
+    """min(SNR, γ) on the denoiser error with SNR = (α/σ)², so min(1, γ/SNR) on ε (Hang et al. 2023, section 3.4).
 
     Args:
-        gamma: the largest weight γ of the denoiser error.
+        gamma: Largest weight γ of the denoiser error.
 
     Raises:
-        ValueError: gamma is not positive.
+        ValueError: A number that is not positive.
+
+    References:
+        Efficient diffusion training via Min-SNR weighting strategy (Hang et al. 2023),
+        https://arxiv.org/abs/2303.09556
     """
 
     gamma: float = 5.0

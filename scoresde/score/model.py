@@ -84,6 +84,23 @@ class ScoreModel(nn.Module, ABC):
         """Drift of the probability-flow ODE dx/dt = f x − ½ g² score (Song et al. 2021, eq. 13)."""
         return self._flow_terms(t).of(x, self.noise(x, t, **cond))
 
+    def noise_residual(
+        self, x: Tensor, t: Tensor, x0: Tensor, noise: Tensor, **cond: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """The error of the noise prediction at x = α x₀ + σ ε, as a residual and a factor of it.
+
+        Args:
+            x: Noised samples `(B, ...)`.
+            t: Times `(B,)`.
+            x0: Data `(B, ...)`.
+            noise: The noise ε `(B, ...)` in x.
+            **cond: Conditions for the model.
+
+        Returns:
+            The residual, of the shape of x, and the factor `(B,)` by which it is multiplied to give ε̂ − ε; None for 1.
+        """
+        return self.noise(x, t, **cond) - noise, None
+
     def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> "Prediction":
         """A function `f(x, i, **cond)` = E[p_i x₀ + q_i ε | x at times_i], one evaluation a call.
 
@@ -282,6 +299,11 @@ class ScoreModel(nn.Module, ABC):
     def data_std(self) -> float:
         """The standard deviation of the data in model space, or 1 if the model does not know it."""
         return 1.0 if self.statistics is None else float(self.statistics.std)
+
+    @property
+    def sigma_data(self) -> float | None:
+        """The standard deviation of the data for which a network is preconditioned, or that of the data; or None."""
+        return None if self.statistics is None else float(self.statistics.std)
 
     def on_device(self, x: Tensor) -> Tensor:
         """x on the device of the model's network; where it is, for an exact score, which follows it."""

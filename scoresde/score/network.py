@@ -54,6 +54,13 @@ class NetworkScore(ScoreModel):
         assert isinstance(module, nn.Module)
         return module
 
+    @property
+    def sigma_data(self) -> float | None:
+        """The standard deviation σ_data of the preconditioning, or else that of the statistics; or None."""
+        # The preconditioning first: its number is on the host, and goes with the network's input.
+        std = self.preconditioning.sigma_data
+        return super().sigma_data if std is None else std
+
     def _own_shape(self) -> tuple[int, ...] | None:
         shape = getattr(self.unwrapped, "shape", None)
         return shape if isinstance(shape, tuple) else super()._own_shape()
@@ -120,6 +127,22 @@ class NetworkScore(ScoreModel):
         if raw.shape != x.shape:
             raise ValueError(f"the network returned shape {tuple(raw.shape)}, expected {tuple(x.shape)} as its input")
         return raw if raw.dtype == x.dtype else raw.to(x.dtype)
+
+    def noise_residual(
+        self, x: Tensor, t: Tensor, x0: Tensor, noise: Tensor, **cond: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """The error of the raw output F against its target p x₀ + q ε, and the factor from it to that of ε.
+
+            ε̂ − ε = b (F − p x₀ − q ε),    b = α/Δ = α/(α q − σ p).
+
+        Nothing is subtracted but F and its target, so that float32 keeps its accuracy where ε̂ and ε agree to many
+        digits, as those of EDM do at large σ.
+        """
+        p, q = self.preconditioning.target(self.sde, t)
+        alpha = self.sde.alpha(t)
+        factor = alpha / (alpha * q - self.sde.sigma(t) * p)
+        target = expand_to(p, x0) * x0 + expand_to(q, x0) * noise
+        return self.raw(x, t, **cond) - target, factor
 
     def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
         times = self.sde.check_time(times).double()

@@ -46,7 +46,13 @@ class Preconditioning(ABC):
     Args:
         noise_input: what the network is told of the noise level: `"log_sigma"`, ¼ log(σ/α) as in EDM;
             `"time"`, 999 t as score_sde does for VP and sub-VP; `"sigma"`, log σ as score_sde does for VE.
+
+    Attributes:
+        sigma_data: Standard deviation of the data that the coefficients depend on; None if they depend on none, or on
+            one that is not known yet.
     """
+
+    sigma_data: float | None = None
 
     def __init__(self, noise_input: Literal["log_sigma", "time", "sigma"] = "log_sigma") -> None:
         if noise_input not in ("log_sigma", "time", "sigma"):
@@ -54,7 +60,7 @@ class Preconditioning(ABC):
         self.noise_input = noise_input
 
     def with_data_std(self, std: float) -> "Preconditioning":
-        """This preconditioning for data of standard deviation `std`; itself where that does not matter."""
+        """This preconditioning for data of standard deviation `std`; itself if it does not depend on that."""
         return self
 
     @abstractmethod

@@ -738,3 +738,27 @@ def test_a_bound_model_counts_its_calls_and_is_divided_with_the_batch() -> None:
     assert model.for_rows(rows) is model
     inner = NetworkScore(Sized((2, 3), 5), VPSDE(), NoisePreconditioning())
     assert (BoundModel(inner, {}).shape, BoundModel(inner, {}).classes) == ((2, 3), 5)
+
+
+def test_the_residual_is_the_error_of_the_noise_prediction() -> None:
+    sde, g = VPSDE(), torch.Generator().manual_seed(3)
+    x0, noise = (torch.randn(4, 2, generator=g, dtype=F64) for _ in range(2))
+    t = torch.tensor([0.01, 0.2, 0.6, 0.99], dtype=F64)
+    x = sde.perturb(x0, t, noise)
+    for preconditioning in (NoisePreconditioning(), EDMPreconditioning(0.7)):
+        model = network(sde, preconditioning)
+        residual, factor = model.noise_residual(x, t, x0, noise)
+        assert factor is not None
+        torch.testing.assert_close(factor[:, None] * residual, model.noise(x, t) - noise, rtol=1e-9, atol=1e-9)
+        plain, none = Around(model).noise_residual(x, t, x0, noise)
+        assert none is None
+        torch.testing.assert_close(plain, model.noise(x, t) - noise, rtol=1e-9, atol=1e-9)
+
+
+def test_the_standard_deviation_is_the_preconditionings_or_the_datas() -> None:
+    exact = GaussianMixtureScore(torch.ones(1), torch.zeros(1, 2), torch.tensor([4.0]), VPSDE())
+    assert exact.sigma_data == with_sde(exact, VESDE()).sigma_data == 2.0
+    assert NetworkScore(nn.Identity(), VPSDE(), EDMPreconditioning(0.7), exact.statistics).sigma_data == 0.7
+    assert NetworkScore(nn.Identity(), VPSDE(), EDMPreconditioning(), exact.statistics).sigma_data == 2.0
+    assert NetworkScore(nn.Identity(), VPSDE(), NoisePreconditioning(), exact.statistics).sigma_data == 2.0
+    assert NetworkScore(nn.Identity(), VPSDE(), NoisePreconditioning()).sigma_data is None
