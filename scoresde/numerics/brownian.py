@@ -1,4 +1,4 @@
-"""A Brownian path that every solver and every grid looks at, so that a finer grid refines the same trajectory."""
+"""A Brownian path that all solvers and grids share, so that a finer grid refines the same trajectory."""
 
 import math
 
@@ -10,8 +10,8 @@ from scoresde.numerics.random import SampleNoise, Stream
 __all__ = ["BrownianPath"]
 
 _OCTAVES = 64  # the tree reaches from 2⁻⁶⁴ to 2⁶⁴
-_FINENESS = 16  # halvings of an octave
-_PLACES = 2 * _OCTAVES << _FINENESS
+_HALVINGS = 16  # of an octave
+_PLACES = 2 * _OCTAVES << _HALVINGS
 
 
 class BrownianPath:
@@ -32,10 +32,11 @@ class BrownianPath:
     sequence of 20 to 1000 that spans 30 octaves takes 17 to 11.
 
     Args:
-        seed: any integer.
-        indices: `(B,)` int64, the indices of the samples.
-        shape: event shape.
-        dtype: of the draws.
+        seed: Any integer.
+        indices: Indices of the samples, `(B,)` int64.
+        shape: Event shape.
+        dtype: Dtype of the draws.
+        device: Device of the draws.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class BrownianPath:
         """The increment of the path between two values of its variance, over the root of their distance, `(B, *shape)`.
 
         Raises:
-            ValueError: one end without the other, or an end that is not between 0 and 2⁶⁴.
+            ValueError: One end without the other, or an end that is not between 0 and 2⁶⁴.
         """
         if start is None or stop is None:
             if start is not stop:
@@ -76,7 +77,7 @@ class BrownianPath:
         self._white.skip()
 
     def _value(self, place: int) -> Tensor:
-        """M at a place."""
+        """The motion M at a place."""
         if not self._descent:
             self._tree.draws = _PLACES
             end = self._tree().mul_(_variance(_PLACES) ** 0.5)
@@ -103,11 +104,12 @@ class BrownianPath:
 
 
 def _variance(place: int) -> float:
-    return 2.0 ** (place / 2**_FINENESS - _OCTAVES) if place else 0.0
+    """The variance at a place."""
+    return 2.0 ** (place / 2**_HALVINGS - _OCTAVES) if place else 0.0
 
 
 def _place(v: float) -> int:
-    """The place next to a variance."""
+    """The place nearest to a variance."""
     if not 0 <= v <= 2.0**_OCTAVES:
         raise ValueError(f"a Brownian path was asked for its value at variance {v:g}, expected between 0 and 2^64")
-    return max(0, round((math.log2(v) + _OCTAVES) * 2**_FINENESS)) if v else 0
+    return max(0, round((math.log2(v) + _OCTAVES) * 2**_HALVINGS)) if v else 0

@@ -23,7 +23,7 @@ __all__ = [
 
 Rows = Sequence[tuple[str, str]]
 
-# Colours are the notebook's own, light or dark.
+# Colours are left to the notebook, which may be light or dark.
 _CELL = "text-align:left;padding:1px 12px 1px 0"
 
 
@@ -31,9 +31,9 @@ def table(title: str, rows: Rows, note: str = "") -> str:
     """A heading and a table of names and values, all of them text.
 
     Args:
-        title: what is shown.
-        rows: names and values.
-        note: small print below.
+        title: The heading.
+        rows: Names and values.
+        note: A note below the table, in small print.
     """
     cells = "".join(
         f'<tr><th style="{_CELL};font-weight:normal;opacity:0.7">{escape(name)}</th>'
@@ -45,10 +45,12 @@ def table(title: str, rows: Rows, note: str = "") -> str:
 
 
 def shape_of(x: Tensor) -> str:
+    """The shape of a tensor, such as `64 × 1 × 8 × 8`."""
     return " × ".join(map(str, x.shape))
 
 
 def times_of(times: Tensor) -> str:
+    """The ends of a grid of times and its number of steps."""
     first, last = float(times[0]), float(times[-1])
     return f"{first:.3g} to {last:.3g} in {len(times) - 1} steps"
 
@@ -63,12 +65,13 @@ def spread_of(x: Tensor) -> str:
 
 
 def arrived(status: Tensor) -> str:
+    """The number of samples that came to the end."""
     count = int((status == Status.ARRIVED).sum())
     return "all" if count == len(status) else f"{count} of {len(status)}; see status"
 
 
 def counts(values: Tensor | int) -> str:
-    """A number, or the mean and the range where samples differ."""
+    """A number, or the mean and the range if samples differ."""
     if isinstance(values, int):
         return str(values)
     low, high = values.double().aminmax()
@@ -76,22 +79,29 @@ def counts(values: Tensor | int) -> str:
 
 
 def range_of(values: Tensor) -> str:
+    """The smallest and the largest value."""
     low, high = values.double().aminmax()
     return f"{low:.4g} to {high:.4g}"
 
 
 def mean_with_error(values: Tensor) -> str:
+    """The mean of independent values with its standard error."""
     values = values.double()
     error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return with_error(values.mean().item(), error)
 
 
 def rms(values: Tensor) -> float:
+    """The root mean square."""
     return values.double().square().mean().sqrt().item()
 
 
 def with_error(value: float, stderr: float) -> str:
-    """With as many digits as two of the error's leave; the value alone without an error."""
+    """A value and its error, to two digits of the error; the value alone without an error.
+
+    >>> with_error(3.14159, 0.0123), with_error(3.14159, float("nan"))
+    ('3.142 ± 0.012', '3.1416')
+    """
     if not (math.isfinite(stderr) and stderr > 0):
         return f"{value:.5g}"
     places = max(0, 1 - math.floor(math.log10(stderr)))

@@ -5,28 +5,35 @@ import math
 import torch
 from torch import Tensor
 
+from scoresde.numerics.values import not_negative
+
 __all__ = ["phi"]
 
 
 def phi(k: int, z: Tensor) -> Tensor:
-    """φ_k(z) = Σ_j z^j/(j + k)!, so that φ_0 = e^z and φ_{k+1}(z) = (φ_k(z) − 1/k!)/z.
+    """The function φ_k(z) = Σ_j z^j/(j + k)!, so that φ_0 = e^z and φ_{k+1}(z) = (φ_k(z) − 1/k!)/z.
 
     The recursion loses digits near 0. There the power series is summed, for z < 0 in the form
     φ_k(z) = e^z/(k − 1)! Σ_j |z|^j/(j! (j + k)), all of whose terms are positive too (Kummer's transformation).
 
     Args:
-        k: 0, 1, 2, ...
-        z: real, any shape.
+        k: Index of the function, 0 or more.
+        z: Real numbers of any shape.
 
     Returns:
-        float64, of the shape of z; relative error about 1e-15.
+        Values in float64, of the shape of z, with a relative error of about 1e-15.
+
+    Raises:
+        ValueError: A negative k.
+
+    >>> phi(1, torch.tensor([0.0, 1.0])).tolist() == [1.0, math.e - 1]
+    True
     """
-    if k < 0:
-        raise ValueError(f"k is {k}, expected 0 or more")
+    not_negative("k", k)
     z = z.double()
     if k == 0:
         return z.exp()
-    # Beyond this, 1/k! and φ_k differ enough.
+    # Beyond this reach φ_k differs enough from 1/k! for the recursion.
     reach = max(4.0, float(k))
     far = torch.where(z.abs() > reach, z, 2 * reach)
     value = far.expm1() / far

@@ -53,12 +53,12 @@ def _signed(value: int) -> int:
 
 
 def _xor_shift(z: Tensor, bits: int) -> Tensor:
-    # int64 shifts are arithmetic; the mask makes them logical.
+    # Shifts of int64 are arithmetic; the mask makes them logical.
     return z.bitwise_xor_((z >> bits).bitwise_and_(2 ** (64 - bits) - 1))
 
 
 def _scramble(z: Tensor) -> Tensor:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014), in place on int64."""
+    """Apply the finaliser of SplitMix64 (Steele, Lea & Flood 2014), in place on int64."""
     for bits, factor in zip(_SHIFTS, _MIX, strict=True):
         z = _xor_shift(z, bits).mul_(_signed(factor))
     return _xor_shift(z, 31)
@@ -106,7 +106,7 @@ class SampleNoise:
 
     @cached_property
     def _start(self) -> Tensor:
-        """`(B, 1)`, the state of every sample's generator; not made for a solve that draws nothing."""
+        """State of every sample's generator, `(B, 1)`; not made for a solve that draws nothing."""
         # As in SplitMix64, each state is a step of the golden ratio on: the scrambler leaves 0 where it is.
         key = _scramble(torch.tensor(_signed(self._seed), dtype=torch.int64))
         start = _scramble(key + (self._indices.cpu().to(torch.int64) + 1).mul_(_signed(_GOLDEN)))
@@ -133,7 +133,7 @@ class SampleNoise:
         if self._work == torch.float64:
             symmetric = bits.add_(0.5).mul_(2.0**-31)
         else:
-            # Rounded to 24 bits the largest integers are 2³¹, of which nothing must come that is not finite.
+            # Rounded to 24 bits the largest integers are 2³¹, whose draws must be finite too.
             symmetric = bits.mul_(2.0**-31 * (1 - 2.0**-24))
         return symmetric.erfinv_().mul_(math.sqrt(2)).to(self.dtype).reshape(-1, *self.shape)
 

@@ -18,14 +18,17 @@ class ExplicitTableau:
     Stage j evaluates P at w + c_j h and y + h Σ_k a_jk P_k; the step ends at y + h Σ_j b_j P_j.
 
     Attributes:
-        name: what it is called.
-        nodes: c, from 0, each in [0, 1].
-        stages: rows of A below the first, a_jk for k < j.
-        weights: b.
+        name: Name of the method.
+        nodes: Nodes c, from 0, each in [0, 1].
+        stages: Rows of A below the first, a_jk for k < j.
+        weights: Weights b.
 
     Raises:
-        ValueError: not as many rows or weights as nodes, a row that does not sum to its node, weights that do not
+        ValueError: Not as many rows or weights as nodes, a row that does not sum to its node, or weights that do not
             sum to 1.
+
+    >>> ExplicitTableau("ralston", (0, 2 / 3), ((2 / 3,),), (1 / 4, 3 / 4))
+    ralston
     """
 
     name: str
@@ -61,12 +64,12 @@ EXPLICIT_TABLEAUS = {
         ExplicitTableau("euler", (0,), (), (1,)),
         ExplicitTableau("midpoint", (0, 1 / 2), ((1 / 2,),), (0, 1)),
         ExplicitTableau("heun", (0, 1), ((1,),), (1 / 2, 1 / 2)),
-        # Ralston 1962: the least bound on the local error at orders 2 and 3
+        # Ralston 1962, with the least bound on the local error at orders 2 and 3.
         ExplicitTableau("ralston", (0, 2 / 3), ((2 / 3,),), (1 / 4, 3 / 4)),
         ExplicitTableau("ralston3", (0, 1 / 2, 3 / 4), ((1 / 2,), (0, 3 / 4)), (2 / 9, 1 / 3, 4 / 9)),
         ExplicitTableau("heun3", (0, 1 / 3, 2 / 3), ((1 / 3,), (0, 2 / 3)), (1 / 4, 0, 3 / 4)),
         ExplicitTableau("kutta3", (0, 1 / 2, 1), ((1 / 2,), (-1, 2)), (1 / 6, 2 / 3, 1 / 6)),
-        # Kutta 1901, both
+        # Kutta 1901, the last two.
         ExplicitTableau("rk4", (0, 1 / 2, 1 / 2, 1), ((1 / 2,), (0, 1 / 2), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
         ExplicitTableau(
             "three_eighths",
@@ -86,14 +89,14 @@ class EmbeddedPair:
     there it is the next step's slope alone, which costs it one evaluation on a rejected step and at the end.
 
     Attributes:
-        nodes: c.
-        stages: rows of A below the first; the last is the weights b of the step itself.
-        error: b − b̂, the weights of the error estimate.
-        order: k of a local error estimate that shrinks as step^k.
-        coarse: weights of a second estimate, which the first is combined with as in DOP853.
-        dense: y(t + c h) = y + h Σ_j k_j Σ_m dense_jm c^m within a step, m from 1.
-        extra: rows of A of stages that only `dense` needs, after the others.
-        name: shown in place of the numbers.
+        nodes: Nodes c.
+        stages: Rows of A below the first; the last is the weights b of the step itself.
+        error: Weights b − b̂ of the error estimate.
+        order: Order k of a local error estimate that shrinks as step^k.
+        coarse: Weights of a second estimate, which is combined with the first as in DOP853.
+        dense: Polynomials of the dense output, y(t + c h) = y + h Σ_j k_j Σ_m dense_jm c^m with m from 1.
+        extra: Rows of A of stages that only `dense` needs, after the others.
+        name: Name, shown in place of the numbers.
     """
 
     nodes: tuple[float, ...]
@@ -110,18 +113,22 @@ class EmbeddedPair:
 
     @property
     def extra_nodes(self) -> tuple[float, ...]:
-        """c of the extra stages: their rows' sums."""
+        """Nodes c of the extra stages, the sums of their rows."""
         return tuple(math.fsum(row) for row in self.extra)
 
     def within(self, places: Tensor) -> Tensor:
-        """Weights `(stages, m)` of the slopes at fractions `places` `(m,)` of a step."""
+        """Weights `(stages, m)` of the slopes at fractions `places` `(m,)` of a step.
+
+        Raises:
+            ValueError: A pair without a dense output.
+        """
         if self.dense is None:
             raise ValueError("this Runge-Kutta pair has no dense output: take one of those of scoresde.numerics.ode")
         table = torch.tensor(self.dense, dtype=torch.float64)
         return table @ places.double() ** torch.arange(1, table.shape[1] + 1)[:, None]
 
 
-# Bogacki & Shampine 1989; dense: the cubic of Hermite
+# Bogacki & Shampine 1989; the dense output is the cubic of Hermite.
 BOSH3 = EmbeddedPair(
     name="BOSH3",
     nodes=(0, 1 / 2, 3 / 4, 1),
@@ -131,7 +138,7 @@ BOSH3 = EmbeddedPair(
     dense=((1, -4 / 3, 5 / 9), (0, 1, -2 / 3), (0, 4 / 3, -8 / 9), (0, -1, 1)),
 )
 
-# Dormand & Prince 1980; dense: Shampine 1986, of order 4
+# Dormand & Prince 1980; the dense output is that of Shampine 1986, of order 4.
 DORMAND_PRINCE = EmbeddedPair(
     name="DORMAND_PRINCE",
     nodes=(0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1),
@@ -166,11 +173,11 @@ DORMAND_PRINCE = EmbeddedPair(
 
 
 def _quartic(scale: float, a: float, b: float) -> tuple[float, ...]:
-    """scale c² (c² + a c + b)."""
+    """The polynomial scale c² (c² + a c + b)."""
     return 0.0, scale * b, scale * a, scale
 
 
-# Tsitouras 2011, table 1 and section 5: an interpolant of order 4
+# Tsitouras 2011, table 1, and section 5 for the dense output, of order 4.
 TSIT5 = EmbeddedPair(
     name="TSIT5",
     nodes=(0, 0.161, 0.327, 0.9, 0.9800255409045097, 1, 1),
@@ -222,7 +229,7 @@ TSIT5 = EmbeddedPair(
     ),
 )
 
-# Hairer, Nørsett & Wanner 1993, II.5 and II.10; the digits are those of Hairer's own program
+# Hairer, Nørsett & Wanner 1993, II.5 and II.10; the digits are those of Hairer's own program.
 # fmt: off
 _EXTRA_853 = (
     (0.056167502283047954, 0, 0, 0, 0, 0, 0.25350021021662483, -0.2462390374708025, -0.12419142326381637,
@@ -284,7 +291,7 @@ def _dense_853(weights: Sequence[float]) -> tuple[tuple[float, ...], ...]:
     """The interpolant of order 7 (Hairer, Nørsett & Wanner 1993, eq. II.6.27), multiplied out."""
     first, last, step = np.eye(16)[0], np.eye(16)[len(weights)], np.pad(weights, (0, 16 - len(weights)))
     rows = (step, first - step, 2 * step - first - last, *_DENSE_853)
-    # From the innermost: c F₆, (1 − c)(F₅ + ...), c (F₄ + ...), ...
+    # From the innermost outwards: c F₆, (1 − c)(F₅ + ...), c (F₄ + ...), ...
     total = np.zeros((1, 16))
     for k, row in zip(reversed(range(7)), reversed(rows), strict=True):
         inner = total + np.vstack((row, np.zeros((len(total) - 1, 16))))

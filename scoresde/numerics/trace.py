@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scoresde.arguments import checked
 from scoresde.numerics.random import SampleNoise, Stream
+from scoresde.numerics.values import at_least, described, one_of, positive
 
 __all__ = ["Auto", "Divergence", "Exact", "Hutchinson", "Known", "Probing", "Traces"]
 
@@ -29,13 +30,14 @@ ProbeKind = Literal["rademacher", "gaussian", "orthogonal"]
 
 Mode = Literal["auto", "reverse", "forward"]
 
-# Numbers in the vectors of the products that are computed at once: 16 MiB in float32, of which a network that makes
-# some hundred of each takes some GiB.
+# Elements of the vectors of the products that are computed at once: 16 MiB in float32, for which a network with some
+# hundred activations of this size takes some GiB.
 _VALUES = 2**22
-# Products at a point that are timed, and the seconds of all traces below which the other mode is not: it takes up to
-# one on its first call alone, so that for few points or dimensions there is nothing to gain.
+# Products at a point that are timed, and the seconds that all traces must take in reverse mode before forward mode is
+# timed too: its first call alone takes up to one, so that there is nothing to gain for few points or dimensions.
 _TIMED, _WORTH = 64, 3.0
-# Of the reverse mode's time that the forward mode must do with, lest chance choose.
+# Forward mode is chosen only if it takes less than this fraction of reverse mode's time, so that timing noise does not
+# decide.
 _MARGIN = 0.9
 # The cheaper mode for a model's shapes, dtypes and devices.
 _CHEAPER: "weakref.WeakKeyDictionary[object, dict[tuple[Any, ...], Literal['reverse', 'forward']]]" = (
@@ -45,11 +47,11 @@ _CHEAPER: "weakref.WeakKeyDictionary[object, dict[tuple[Any, ...], Literal['reve
 
 @dataclass(frozen=True)
 class Known:
-    """A matrix that J is near to, to be taken out of the estimate: a control variate.
+    """A known matrix near J at each point, which is taken out of the estimate as a control variate.
 
     Attributes:
-        product: maps vectors `(n, K, D)`, K for each point, to their products with it.
-        trace: `(n,)` float64.
+        product: Function from vectors `(n, K, D)`, K for each point, to their products with the matrix.
+        trace: Trace of the matrix, `(n,)` float64.
     """
 
     product: Callable[[Tensor], Tensor]
@@ -61,12 +63,12 @@ class Traces:
     """Traces at n points.
 
     Attributes:
-        value: `(n,)` float64.
-        variance: `(n,)` float64, an unbiased estimate of the variance of value if J is symmetric, as the Jacobian of an
-            exact score is; None where neighbouring points are needed to tell, from `terms`.
-        terms: `(n, D)` float64 that value is the sum of. Their means change slowly from point to point and their
-            scatter about these is independent, with half of the variance of value in all.
-        products: vector-Jacobian products at each point.
+        value: Traces, `(n,)` float64.
+        variance: Unbiased estimate of the variance of `value` if J is symmetric, as the Jacobian of an exact score is,
+            `(n,)` float64; None if it has to be estimated from the `terms` of neighbouring points.
+        terms: Terms whose sum is `value`, `(n, D)` float64. Their means change slowly from point to point, and their
+            scatter about these is independent, with half of the variance of `value` in all.
+        products: Number of vector-Jacobian products at each point.
     """
 
     value: Tensor
@@ -79,43 +81,42 @@ class Divergence(ABC):
     """A way to compute traces."""
 
     def for_shape(self, shape: tuple[int, ...]) -> "Divergence":
-        """What to use for samples of this shape: this, or what costs no more and is better.
+        """The divergence to use for samples of this shape: this one, or one that costs no more and is better.
 
         Raises:
-            ValueError: it cannot be used.
+            ValueError: A shape for which it cannot be used.
         """
         return self
 
     def for_field(self, function: Function, x: Tensor, owner: object, traces: int) -> "Divergence":
-        """What to use for many traces of a field: this, or what is the same and measured to be cheaper.
+        """The divergence to use for many traces of a field: this one, or an equal one that is measured to be cheaper.
 
         Args:
-            function: as for `traces`.
-            x: `(n, ...)`, a few of the points.
-            owner: the model whose field it is; what was measured is remembered as long as it lives.
-            traces: about how many there will be.
+            function: The field, as for `traces`.
+            x: A few of the points, `(n, ...)`.
+            owner: The model whose field it is; measurements are remembered as long as it lives.
+            traces: Approximate number of traces.
         """
         return self
 
     @abstractmethod
     def products(self, size: int) -> int:
-        """Vector-Jacobian products at once for a trace in `size` dimensions."""
+        """Number of vector-Jacobian products that a trace in `size` dimensions computes at once."""
 
     @abstractmethod
     def traces(self, function: Function, x: Tensor, seed: int, indices: Tensor, known: Known | None = None) -> Traces:
-        """tr ∂function/∂x at every point.
+        """The trace of ∂function/∂x at every point.
 
         Args:
-            function: maps `(n, ...)` to the same shape, each point by itself.
-            x: `(n, ...)`, the points.
-            seed: of the probes.
-            indices: `(n,)` int64; the probes at a point are a function of the seed and its index.
-            known: a matrix for each point that is near its Jacobian.
+            function: Function from `(n, ...)` to the same shape, each point by itself.
+            x: The points, `(n, ...)`.
+            seed: Seed of the probes.
+            indices: Indices of the points, `(n,)` int64; the probes at a point depend on the seed and its index alone.
+            known: A matrix near the Jacobian at each point.
         """
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
-        return f"{type(self).__name__}({values})"
+        return described(self)
 
 
 @checked
@@ -124,23 +125,29 @@ class Exact(Divergence):
 
     Args:
         mode: `"reverse"`, vector-Jacobian products; `"forward"`, Jacobian-vector products, which need less memory but a
-            forward derivative of every operation, on a CPU mostly at several times the time; `"auto"`, what a
+            forward derivative of every operation, on a CPU mostly at several times the time; `"auto"`, the mode that a
             likelihood measures to be cheaper for its model and device, once for each (`for_field`). A call of `traces`
-            that nothing was measured for is in reverse.
-        chunk: how many products to compute at once; if not given, as many as hold 2²² numbers. It is halved where
-            memory runs out.
+            without a measurement is in reverse mode.
+        chunk: Number of products to compute at once; if not given, as many as hold 2²² elements. It is halved if memory
+            runs out.
+
+    Raises:
+        ValueError: An unknown mode, or a chunk below 1.
+
+    >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> Exact().traces(lambda x: x**2, x, seed=0, indices=torch.arange(2)).value.tolist()
+    [6.0, 14.0]
     """
 
     def __init__(self, mode: Mode = "auto", chunk: int | None = None) -> None:
-        if mode not in ("auto", "reverse", "forward"):
-            raise ValueError(f"mode is {mode!r}, expected 'auto', 'reverse' or 'forward'")
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk is {chunk}, expected at least 1")
+        one_of("mode", mode, ("auto", "reverse", "forward"))
+        if chunk is not None:
+            at_least("chunk", chunk, 1)
         self.mode: Mode = mode
         self.chunk = chunk
 
     def for_field(self, function: Function, x: Tensor, owner: object, traces: int) -> "Exact":
-        """In the cheaper mode, if that is to be found out."""
+        """The exact trace in the cheaper mode, which `mode="auto"` measures."""
         if self.mode != "auto":
             return self
         known = _CHEAPER.setdefault(owner, {})
@@ -172,7 +179,7 @@ class Exact(Divergence):
                     raise
                 self.chunk = chunk // 2
                 warnings.warn(
-                    f"not enough memory for {chunk} products at once at {len(x)} points: going on with {self.chunk}; "
+                    f"not enough memory for {chunk} products at once at {len(x)} points: continuing with {self.chunk}; "
                     "set chunk, or a smaller batch_size",
                     RuntimeWarning,
                     stacklevel=2,
@@ -182,10 +189,10 @@ class Exact(Divergence):
         return max(1, _VALUES // x.numel()) if self.chunk is None else self.chunk
 
     def _diagonal(self, function: Function, x: Tensor, units: Tensor | None = None) -> Tensor:
-        """`(D, n)`, or the entries with the numbers `units` `(k,)` alone."""
+        """The diagonal entries of J, `(D, n)`, or those with the indices `units` `(k,)` alone, `(k, n)`."""
         places = torch.arange(x[0].numel(), device=x.device)
 
-        # Made where it is needed, since all of them are a D × D matrix.
+        # Each is made when it is needed, since all of them are a D × D matrix.
         def vector(i: Tensor) -> Tensor:
             return (places == i).to(x.dtype).reshape(x.shape[1:])
 
@@ -214,8 +221,8 @@ class Exact(Divergence):
     ) -> Literal["reverse", "forward"] | None:
         """The mode that computes some entries in less time.
 
-        Reverse where the forward mode does not know an operation or finds something else; None where the reverse mode
-        takes less than `worth` seconds or fails, for which the forward mode is not tried.
+        Reverse if the forward mode lacks an operation or gives other values; None if the reverse mode takes less than
+        `worth` seconds or fails, for which the forward mode is not tried.
         """
         reverse, forward = Exact("reverse", self.chunk), Exact("forward", self.chunk)
 
@@ -229,7 +236,7 @@ class Exact(Divergence):
             truth = reverse._diagonal(function, x, units)
             spent = timed(reverse)
         except RuntimeError:
-            return None  # the trace itself will tell, or take smaller chunks
+            return None  # the trace itself will raise, or take smaller chunks
         if spent < worth:
             return None
         try:
@@ -240,7 +247,7 @@ class Exact(Divergence):
         allowed = math.sqrt(torch.finfo(x.dtype).eps) * float(truth.abs().max())
         if not bool(((found - truth).abs() <= allowed).all()):
             return "reverse"
-        # In turns, and the least of each, which is what other work on the machine disturbs least.
+        # Timed in turns; the least time of each is what other work on the machine disturbs least.
         turns = [(timed(forward), timed(reverse)) for _ in range(2)]
         least = min(spent, *(t[1] for t in turns))
         return "forward" if min(t[0] for t in turns) < _MARGIN * least else "reverse"
@@ -253,19 +260,19 @@ def _clock(device: torch.device) -> float:
 
 
 def _kept(result: Tensor) -> Tensor:
-    """With the graph that a derivative leaves behind only where one is wanted."""
+    """The result, without the graph that a derivative leaves behind unless gradients are enabled."""
     return result if torch.is_grad_enabled() else result.detach()
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[None]:
-    """Leave torch.autocast, in which batched derivatives of normalisation layers mix dtypes."""
+    """A context without torch.autocast, in which batched derivatives of normalisation layers mix dtypes."""
     if torch.is_autocast_enabled(x.device.type):
         return torch.autocast(x.device.type, enabled=False)
     return nullcontext()
 
 
 def _products(function: Function, x: Tensor, probes: Tensor) -> Tensor:
-    """Jᵀu `(n, K, D)` for probes `(n, K, D)`."""
+    """Products Jᵀu `(n, K, D)` with probes u `(n, K, D)`."""
     count = probes.shape[1]
     shaped = probes.reshape(*probes.shape[:2], *x.shape[1:])
     if count == 1:
@@ -279,34 +286,35 @@ def _products(function: Function, x: Tensor, probes: Tensor) -> Tensor:
 
 
 def _probed(function: Function, x: Tensor, probes: Tensor, known: Known | None) -> tuple[Tensor, Tensor]:
-    """(J − known)ᵀu and u, float64 `(n, K, D)`."""
+    """Products (J − known)ᵀu and probes u, float64 `(n, K, D)`."""
     products, flat = _products(function, x, probes).double(), probes.double()
     return products if known is None else products - known.product(flat), flat
 
 
 @checked
 class Hutchinson(Divergence):
-    """The mean of uᵀJu over independent probes.
+    """The mean of uᵀJu over independent probes u (Hutchinson 1989).
 
-    Rademacher probes, of signs, do without the diagonal of J in their variance, 2 Σ_{i≠j} J_ij² for symmetric J;
-    Gaussian ones have 2 Σ_ij J_ij². Orthogonal ones, K at right angles and of length √D, have (D − K)/(D − 1) of the
+    For symmetric J the variance of a Rademacher probe, of signs, is 2 Σ_{i≠j} J_ij², without the diagonal; that of a
+    Gaussian probe is 2 Σ_ij J_ij². Orthogonal probes, K at right angles and of length √D, have (D − K)/(D − 1) of the
     variance of K that are independent and uniform on the sphere: none for K = D.
 
     Args:
-        probes: K.
-        kind: `"rademacher"`, `"gaussian"` or `"orthogonal"`.
+        probes: Number K of probes.
+        kind: Distribution of the probes, `"rademacher"`, `"gaussian"` or `"orthogonal"`.
+
+    Raises:
+        ValueError: Fewer than one probe, or an unknown kind.
     """
 
     def __init__(self, probes: int = 1, kind: ProbeKind = "rademacher") -> None:
-        if probes < 1:
-            raise ValueError(f"probes is {probes}, expected at least 1")
-        if kind not in ("rademacher", "gaussian", "orthogonal"):
-            raise ValueError(f"kind is {kind!r}, expected 'rademacher', 'gaussian' or 'orthogonal'")
+        at_least("probes", probes, 1)
+        one_of("kind", kind, ("rademacher", "gaussian", "orthogonal"))
         self.probes = probes
         self.kind: ProbeKind = kind
 
     def for_shape(self, shape: tuple[int, ...]) -> Divergence:
-        # As many products as there are dimensions give the trace itself.
+        # D products give the trace itself.
         return Exact() if math.prod(shape) <= max(4, self.probes) else self
 
     def products(self, size: int) -> int:
@@ -327,13 +335,13 @@ class Hutchinson(Divergence):
         value, variance = each.mean(1), None
         norm = products.square().sum(2).mean(1)  # E‖Jᵀu‖² = Σ_ij J_ij²
         if self.kind == "rademacher" and count > 1:
-            # The mean of a term is its diagonal entry for every probe at the point.
+            # Every probe at a point has the same mean of a term, the entry on the diagonal.
             variance = 2 * terms.var(dim=1).sum(1) / count
         elif self.kind == "gaussian":
             variance = 2 * norm / count
         elif self.kind == "orthogonal":
             share = 2 * size * (size - count) / (count * (size - 1) * (size + 2))
-            # value² is (tr J)² and the variance.
+            # The expectation of value² is (tr J)² plus the variance.
             variance = share / (1 - share / size) * (norm - value**2 / size).clamp_min(0)
         if known is not None:
             value = value + known.trace
@@ -346,16 +354,18 @@ class Probing(Divergence):
 
     Entries of J decay with distance for local networks and natural images, and pixels of one colour are far apart
     (Tang & Saad 2012). In an image `(C, H, W)` the colours tile the plane in blocks of a × b = colours, all channels of
-    a pixel alike; elsewhere elements take turns along the last axis. The variance is told by neighbouring points of a
-    path, and too large where these are far apart and the noise is small.
+    a pixel alike; elsewhere elements take turns along the last axis. The variance is estimated from neighbouring points
+    of a path, and is too large where these are far apart and the noise is small.
 
     Args:
-        colours: number of colours, and of products.
+        colours: Number of colours, and of products.
+
+    Raises:
+        ValueError: Fewer than one colour.
     """
 
     def __init__(self, colours: int = 16) -> None:
-        if colours < 1:
-            raise ValueError(f"colours is {colours}, expected at least 1")
+        at_least("colours", colours, 1)
         self.colours = colours
 
     def for_shape(self, shape: tuple[int, ...]) -> Divergence:
@@ -385,19 +395,21 @@ class Probing(Divergence):
 
 @checked
 class Auto(Divergence):
-    """Rademacher probes where the variance is, until the log-likelihood of a sample has the asked standard error.
+    """Rademacher probes where the variance is, until the log-likelihood of a sample has a given standard error.
 
-    Two probes at every point of the path tell how the variance is spread over it; others are given in proportion to
-    its root times the point's weight, which is the cheapest way (Neyman 1934). Where half as many as there are
-    dimensions would be needed, the exact trace is taken.
+    Two probes at every point of the path show how the variance is spread over it; further probes go to the points in
+    proportion to its root times the point's weight, which is the cheapest allocation (Neyman 1934). Where more than D/2
+    would be needed in D dimensions, the exact trace is taken.
 
     Args:
-        stderr: in nats.
+        stderr: Standard error in nats.
+
+    Raises:
+        ValueError: A standard error that is not positive.
     """
 
     def __init__(self, stderr: float = 0.5) -> None:
-        if not stderr > 0:
-            raise ValueError(f"stderr is {stderr}, expected a positive number of nats")
+        positive("stderr", stderr, "a positive number of nats", finite=False)
         self.stderr = stderr
         self._pilot = Hutchinson(2)
 
@@ -408,5 +420,5 @@ class Auto(Divergence):
         return self._pilot.probes
 
     def traces(self, function: Function, x: Tensor, seed: int, indices: Tensor, known: Known | None = None) -> Traces:
-        """Of two probes; the likelihood asks for more."""
+        """Traces from two probes; the likelihood adds more."""
         return self._pilot.traces(function, x, seed, indices, known)
