@@ -11,21 +11,19 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scoresde.arguments import checked
+from scoresde.numerics.jacobian import Function, jacobian_diagonal, jacobian_products
 from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.values import at_least, described, one_of, positive
 
 __all__ = ["Auto", "Divergence", "Exact", "Hutchinson", "Known", "Probing", "Traces"]
 
-Function = Callable[[Tensor], Tensor]
 ProbeKind = Literal["rademacher", "gaussian", "orthogonal"]
 
 Mode = Literal["auto", "reverse", "forward"]
@@ -190,31 +188,7 @@ class Exact(Divergence):
 
     def _diagonal(self, function: Function, x: Tensor, units: Tensor | None = None) -> Tensor:
         """The diagonal entries of J, `(D, n)`, or those with the indices `units` `(k,)` alone, `(k, n)`."""
-        places = torch.arange(x[0].numel(), device=x.device)
-
-        # Each is made when it is needed, since all of them are a D × D matrix.
-        def vector(i: Tensor) -> Tensor:
-            return (places == i).to(x.dtype).reshape(x.shape[1:])
-
-        # The fused attention kernels have no batching rule for their derivative.
-        with _without_autocast(x), sdpa_kernel(SDPBackend.MATH):
-            if self.mode == "forward":
-
-                def entry(i: Tensor) -> Tensor:
-                    unit = vector(i)
-                    column = torch.func.jvp(function, (x,), (unit.expand_as(x),))[1]
-                    return (column * unit).flatten(1).sum(1)
-
-            else:
-                _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
-
-                def entry(i: Tensor) -> Tensor:
-                    unit = vector(i)
-                    (row,) = pull(unit.expand_as(x))
-                    return (row * unit).flatten(1).sum(1)
-
-            found = torch.func.vmap(entry, chunk_size=self._at_once(x))(places if units is None else units)
-            return _kept(found)
+        return jacobian_diagonal(function, x, units, forward=self.mode == "forward", chunk=self._at_once(x))
 
     def _cheaper(
         self, function: Function, x: Tensor, units: Tensor, worth: float
@@ -259,35 +233,9 @@ def _clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _kept(result: Tensor) -> Tensor:
-    """The result, without the graph that a derivative leaves behind unless gradients are enabled."""
-    return result if torch.is_grad_enabled() else result.detach()
-
-
-def _without_autocast(x: Tensor) -> AbstractContextManager[None]:
-    """A context without torch.autocast, in which batched derivatives of normalisation layers mix dtypes."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
-    return nullcontext()
-
-
-def _products(function: Function, x: Tensor, probes: Tensor) -> Tensor:
-    """Products Jᵀu `(n, K, D)` with probes u `(n, K, D)`."""
-    count = probes.shape[1]
-    shaped = probes.reshape(*probes.shape[:2], *x.shape[1:])
-    if count == 1:
-        with _without_autocast(x):
-            _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
-            return _kept(pull(shaped[:, 0])[0].flatten(1)[:, None])
-    with _without_autocast(x), sdpa_kernel(SDPBackend.MATH):
-        _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
-        (products,) = torch.func.vmap(pull, in_dims=1, out_dims=1)(shaped)
-    return _kept(products.flatten(2))
-
-
 def _probed(function: Function, x: Tensor, probes: Tensor, known: Known | None) -> tuple[Tensor, Tensor]:
     """Products (J − known)ᵀu and probes u, float64 `(n, K, D)`."""
-    products, flat = _products(function, x, probes).double(), probes.double()
+    products, flat = jacobian_products(function, x, probes).double(), probes.double()
     return products if known is None else products - known.product(flat), flat
 
 
