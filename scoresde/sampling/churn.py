@@ -1,4 +1,4 @@
-"""Noise that is added before a step, and the levels at which it is (Karras et al. 2022, algorithm 2)."""
+"""EDM's churn: noise that is added before a step, and the levels at which it is added."""
 
 import math
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.numerics.values import not_negative
 from scoresde.sde import SDE
 
 __all__ = ["Churn"]
@@ -15,17 +16,33 @@ __all__ = ["Churn"]
 @checked
 @dataclass(frozen=True)
 class Churn:
-    """Noise added before a step, which then starts from the higher level (Karras et al. 2022, algorithm 2).
+    """Noise that is added before a step, which then starts from the higher level (Karras et al. 2022, algorithm 2).
 
-    Where the noise level s = σ/α of x/α lies in [s_min, s_max], it is raised to ŝ = (1 + γ) s,
-    γ = min(amount/N, √2 − 1), but not above the level at the SDE's t_max. N counts the grid's noise levels, as in
-    the paper. No noise is added at the last of them, from which the `Sampler` denoises.
+    If the noise level s = σ/α of x̂ = x/α lies in [s_min, s_max], it is raised to ŝ, but not above the level at
+    t_max of the SDE:
+
+        ŝ = (1 + γ) s,    γ = min(amount/N, √2 − 1),    x̂ ← x̂ + s_noise √(ŝ² − s²) z.
+
+    N is the number of noise levels of the grid, as in the paper. No noise is added at the last of them, from which the
+    `Sampler` denoises.
 
     Attributes:
-        amount: S_churn ≥ 0; 0 is no churn at all.
-        s_min: S_min.
-        s_max: S_max.
-        s_noise: S_noise, the standard deviation of the noise relative to what keeps the marginals.
+        amount: The paper's S_churn; 0 is no churn.
+        s_min: The lowest level at which noise is added, S_min.
+        s_max: The highest level at which noise is added, S_max.
+        s_noise: The standard deviation of the noise, relative to that which keeps the marginals, S_noise.
+
+    Raises:
+        ValueError: A negative amount or standard deviation, or levels that are not 0 <= s_min <= s_max.
+
+    >>> from scoresde.sde import EDMSDE
+    >>> start, spread = Churn(1.0).starts(EDMSDE(), torch.tensor([4.0, 2.0, 1.0]).double())  # γ = 1/3, σ = t
+    >>> (start * 3).round().tolist(), ((start**2 - spread**2).sqrt()).round(decimals=6).tolist()
+    ([16.0, 8.0], [4.0, 2.0])
+
+    References:
+        Karras et al. 2022, Elucidating the design space of diffusion-based generative models,
+            https://arxiv.org/abs/2206.00364
     """
 
     amount: float
@@ -34,15 +51,18 @@ class Churn:
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.amount < math.inf:
-            raise ValueError(f"the amount of churn is {self.amount}, expected 0 or more")
+        not_negative("the amount of churn", self.amount)
         if not 0 <= self.s_min <= self.s_max:
             raise ValueError(f"churn has s_min={self.s_min}, s_max={self.s_max}, expected 0 <= s_min <= s_max")
-        if not self.s_noise >= 0:
-            raise ValueError(f"s_noise of churn is {self.s_noise}, expected 0 or more")
+        not_negative("s_noise of churn", self.s_noise, finite=False)
 
     def starts(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each step starts, `(n,)`, and the standard deviation `(n,)` of the noise on x/α."""
+        """Return the time at which each step starts, `(n,)`, and the standard deviation of the noise on x/α, `(n,)`.
+
+        Args:
+            sde: The SDE.
+            times: The times of the grid, `(n + 1,)`.
+        """
         level = sde.noise_level(times[:-1])
         gamma = min(self.amount / len(times), math.sqrt(2) - 1)
         top = sde.noise_level(torch.tensor(sde.t_max, dtype=torch.float64))

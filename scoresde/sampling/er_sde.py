@@ -13,34 +13,35 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.numerics.quadrature import gauss_legendre
+from scoresde.numerics.values import Value
 from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
 
 __all__ = ["ERSDE", "ERSDE1", "ERSDE4", "ERSDE5", "NoiseScale", "PowerScale"]
 
-_NODES = 48  # reaches round-off for a step over four decades of s
+_NODES = 48  # for round-off, in a step over four decades of s
 
 
 class NoiseScale(ABC):
-    """φ(s) > 0, up to a factor, which has no effect; φ(s)/s does not decrease."""
+    """A noise scale φ(s) > 0, for which φ(s)/s does not decrease; a constant factor has no effect."""
 
     @abstractmethod
     def __call__(self, s: Tensor) -> Tensor:
-        """φ of float64 noise levels s = σ/α of any shape."""
+        """Return φ of noise levels s = σ/α, in float64 and of any shape."""
 
 
 @checked
 @dataclass(frozen=True)
 class PowerScale(NoiseScale):
-    """φ = s^p: the ODE for p = 1, the reverse SDE for 2, the paper's ER SDE 2 and 3 for 1.5 and 2.5.
+    """The scale φ = s^p: the ODE for p = 1, the reverse SDE for 2, the paper's ER SDE 2 and 3 for 1.5 and 2.5.
 
     Attributes:
-        power: p ≥ 1.
+        power: The power p, at least 1.
     """
 
     power: float = 2.0
@@ -55,7 +56,7 @@ class PowerScale(NoiseScale):
 
 @dataclass(frozen=True)
 class ERSDE1(NoiseScale):
-    """φ = s (e^(−1/s) + 10): the paper's ER SDE 1, noise at high levels only."""
+    """The scale φ = s (e^(−1/s) + 10): the paper's ER SDE 1, noise at high levels only."""
 
     def __call__(self, s: Tensor) -> Tensor:
         return s * ((-1 / s).exp() + 10)
@@ -63,7 +64,7 @@ class ERSDE1(NoiseScale):
 
 @dataclass(frozen=True)
 class ERSDE4(NoiseScale):
-    """φ = s^0.9 log(1 + 100 s^1.5): the paper's ER SDE 4. φ/s decreases above s = 1000, where it cannot be used."""
+    """The scale φ = s^0.9 log(1 + 100 s^1.5): the paper's ER SDE 4; not for s above 1000, where φ/s decreases."""
 
     def __call__(self, s: Tensor) -> Tensor:
         return s**0.9 * torch.log1p(100 * s**1.5)
@@ -71,26 +72,50 @@ class ERSDE4(NoiseScale):
 
 @dataclass(frozen=True)
 class ERSDE5(NoiseScale):
-    """φ = s (e^(s^0.3) + 10): the paper's ER SDE 5, its choice for samples."""
+    """The scale φ = s (e^(s^0.3) + 10): the paper's ER SDE 5, its choice for samples."""
 
     def __call__(self, s: Tensor) -> Tensor:
         return s * ((s**0.3).exp() + 10)
 
 
 @checked
-class ERSDE(Solver):
+class ERSDE(Value, Solver):
     """ER-SDE-Solver-1, 2 and 3 (Cui et al. 2023), under any SDE; one evaluation a step.
 
-    D is interpolated by a polynomial in s through the last `order` predictions, and its integral is taken exactly:
-    the published third-order solver has the first divided difference for the first derivative, which leaves an
-    error of second order; here it is the interpolant's own. The first steps have the order that their
-    predictions allow, which shows where D is not flat at the grid's start: there the third order becomes the second.
-    For φ = s the order is that of the ODE's solution. With noise, observed on normal data, the weak order is 1 for
-    `order` 1 and 2 for `order` 2 and 3; the strong order is 1.
+    In the exact solution from s₀ to s₁,
+
+        x̂₁ = r x̂₀ + φ₁ ∫ D d(1/φ) + √(s₁² − r² s₀²) z,    r = φ₁/φ₀,
+
+    D is interpolated by a polynomial in s through the last `order` predictions, and the integral of that is exact. The
+    published third-order solver has the first divided difference for the first derivative, which leaves an error of
+    second order; here it is the interpolant's own. The first steps have the order that their predictions allow, so that
+    the third order becomes the second if D is not flat at the start of the grid. For φ = s the order is that of the
+    ODE's solution. With noise, the weak order observed on normal data is 1 for `order` 1 and 2 for `order` 2 and 3; the
+    strong order is 1.
 
     Args:
-        order: 1, 2 or 3.
-        scale: φ; the paper's ER SDE 5 if not given. Any function of a float64 tensor of noise levels will do.
+        order: The number of predictions that a step uses, 1, 2 or 3.
+        scale: The noise scale φ, any function of noise levels in float64; the paper's ER SDE 5 if not given.
+
+    Raises:
+        ValueError: Another order; at the solve, a scale that is not positive or for which φ(s)/s decreases.
+
+    >>> from scoresde.sampling import KarrasGrid
+    >>> from scoresde.score import GaussianMixtureScore
+    >>> from scoresde.sde import EDMSDE
+    >>> model = GaussianMixtureScore(torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor([0.1, 0.2]), EDMSDE())
+    >>> start, z, s = torch.randn(5, 1).double(), torch.randn(5, 1).double(), KarrasGrid(6)(model.sde)  # σ = t, α = 1
+    >>> *_, solved = ERSDE(order=1).solve(model, start, s, lambda *clock: z)
+    >>> x, scale = start, s * ((s**0.3).exp() + 10)
+    >>> for i in range(6):
+    ...     r = scale[i + 1] / scale[i]
+    ...     x = r * x + (1 - r) * model.denoise(x, s[i]) + (s[i + 1]**2 - (r * s[i])**2).sqrt() * z
+    >>> torch.allclose(solved, x, rtol=1e-9, atol=1e-9)
+    True
+
+    References:
+        Cui et al. 2023, Elucidating the solution space of extended reverse-time SDE for diffusion models,
+            https://arxiv.org/abs/2309.06169
     """
 
     def __init__(self, order: int = 3, scale: Callable[[Tensor], Tensor] | None = None) -> None:
@@ -100,12 +125,16 @@ class ERSDE(Solver):
         self.scale = ERSDE5() if scale is None else scale
 
     def coefficients(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(r, weights, spread), `(n,)`, `(n, order)` and `(n,)`, for the steps between noise levels s `(n + 1,)`.
+        """Return the coefficients of x̂ᵢ₊₁ = r x̂ᵢ + Σ_j weights_j D_{i−j} + spread z.
 
-        x̂ᵢ₊₁ = r x̂ᵢ + Σ_j weights_j D_{i−j} + spread z.
+        Args:
+            s: The noise levels of the grid, `(n + 1,)`.
+
+        Returns:
+            The factors r `(n,)`, the weights `(n, order)` and the spreads `(n,)`.
 
         Raises:
-            ValueError: φ is not positive and finite, or φ(s)/s decreases.
+            ValueError: A scale φ that is not positive and finite, or for which φ(s)/s decreases.
         """
         phi = self.scale(s)
         if phi.shape != s.shape or not bool(((phi > 0) & phi.isfinite()).all()):
@@ -141,10 +170,10 @@ class ERSDE(Solver):
         return ratio, weights, spread
 
     def _moments(self, s: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """φ₁ ∫ (s − s₀)^k d(1/φ) over each step, for k = 1 and 2."""
+        """Integrate φ₁ (s − s₀)^k d(1/φ) over each step, for k = 1 and 2."""
         # By parts, with the boundary terms inside the integral: k ∫ from s₁ to s₀ of (s − s₀)^(k−1) (φ₁/φ − 1) ds,
-        # which has one sign, where the two parts would cancel.
-        nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(_NODES))
+        # which has one sign, while the two parts would cancel.
+        nodes, weights = gauss_legendre(_NODES)
         start, stop = s[:-1, None], s[1:, None]
         half = 0.5 * (start / stop).log()
         inner = stop * (half * (nodes + 1)).exp()
@@ -162,7 +191,7 @@ class ERSDE(Solver):
         keep = (ratio * alpha[1:] / alpha[:-1]).tolist()
         share = (alpha[1:, None] * weights).tolist()
         loud = (alpha[1:] * spread).tolist()
-        # The clock of the driving Brownian motion in common with the other solvers: strong order 1 needs no other.
+        # The other solvers have this clock of the Brownian motion, too; strong order 1 needs no other.
         clock = (2 * log_snr).exp().tolist()
         data = model.prediction(times[:-1], torch.ones_like(times[1:]), torch.zeros_like(times[1:]))
         past: list[Tensor] = []

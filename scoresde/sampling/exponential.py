@@ -7,7 +7,6 @@ of z = L h (Hochbruck & Ostermann 2005). τ = 0 is the ODE, τ = 1 Anderson's re
 marginals.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.numerics.phi import phi
+from scoresde.numerics.values import Value, not_negative, one_of
 from scoresde.sampling.runge_kutta import advance, stage_times
 from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
@@ -38,10 +38,13 @@ class ExponentialTableau:
     not given: a_j1 = c_j φ₁(c_j z) − Σ_{k>1} a_jk and b_1 = φ₁(z) − Σ_{k>1} b_k, so that constant N is exact.
 
     Attributes:
-        nodes: c, from 0, increasing, up to 1.
-        stages: rows of a_jk below the first, k from 2 to j − 1 (so that the row of the second stage is empty); each
-            coefficient is a sum of terms (f, m, c) that stand for f φ_m(c z).
-        weights: b_k from k = 2, likewise.
+        nodes: The nodes c, increasing from 0 up to 1.
+        stages: The rows of a_jk below the first, k from 2 to j − 1, so that the row of the second stage is empty; each
+            coefficient is a sum of terms (f, m, c), which stand for f φ_m(c z).
+        weights: The weights b_k from k = 2, in the same form.
+
+    Raises:
+        ValueError: Nodes that do not increase from 0, or rows that do not fit them.
     """
 
     nodes: tuple[float, ...]
@@ -56,7 +59,7 @@ class ExponentialTableau:
             raise ValueError(f"rows of {lengths} coefficients for {len(self.nodes)} nodes, expected rows of {wanted}")
 
     def coefficients(self, z: Tensor) -> Tensor:
-        """`(..., s + 1, s)` for z `(...)`: the rows of a(z), the first of zeros, and b(z) last."""
+        """Return the rows of a(z), the first of zeros, and b(z) last, `(..., s + 1, s)` for z `(...)`."""
         count = len(self.nodes)
         out = torch.zeros(*z.shape, count + 1, count, dtype=torch.float64)
         ends = (*self.nodes, 1.0)
@@ -74,7 +77,7 @@ def _two_stages(c2: float, stiff: bool) -> ExponentialTableau:
 
 
 def _three_stages(c2: float, c3: float) -> ExponentialTableau:
-    """Hochbruck & Ostermann 2005: third order by 2 (γ c₂ + c₃) = 3 (γ c₂² + c₃²)."""
+    """The method of third order with 2 (γ c₂ + c₃) = 3 (γ c₂² + c₃²) (Hochbruck & Ostermann 2005)."""
     _check_nodes(c2=c2, c3=c3)
     if abs(c2 - 2 / 3) < 1e-6:
         raise ValueError(f"c2 is {c2}, for which there is no method of third order; give anything but 2/3")
@@ -91,24 +94,29 @@ def _check_nodes(**nodes: float) -> None:
 
 
 @checked
-class ExponentialRungeKutta(Solver):
+class ExponentialRungeKutta(Value, Solver):
     """The reverse SDE or the probability-flow ODE by an exponential Runge-Kutta method in λ.
 
-    One evaluation for each stage. The stages' noises are those of one path: they are integrals of the same white
-    noise up to each node, drawn with their exact joint law, one draw for each interval between nodes. With τ > 0
-    the weak order is that of the method but at most 2, and the strong order on a Brownian path 1.
+    A stage is one evaluation. The noises of the stages are those of one path: they are integrals of the same white
+    noise up to each node, drawn with their exact joint law, one draw for each interval between nodes. With τ > 0 the
+    weak order is that of the method but at most 2, and the strong order on a Brownian path is 1.
 
     Args:
-        tableau: the method.
-        prediction: `"data"` or `"noise"`: which prediction is interpolated.
-        tau: τ ≥ 0, the amount of noise; 0 for the ODE, 1 for the reverse SDE of Song et al. 2021.
+        tableau: The method.
+        prediction: The prediction that is interpolated, `"data"` or `"noise"`.
+        tau: The amount of noise τ; 0 for the ODE, 1 for the reverse SDE of Song et al. 2021.
+
+    Raises:
+        ValueError: Another prediction, or a negative amount of noise.
+
+    References:
+        Hochbruck & Ostermann 2005, Explicit exponential Runge-Kutta methods for semilinear parabolic problems,
+            https://doi.org/10.1137/040611434
     """
 
     def __init__(self, tableau: ExponentialTableau, prediction: PredictionKind = "data", tau: float = 0.0) -> None:
-        if prediction not in ("data", "noise"):
-            raise ValueError(f"prediction is {prediction!r}, expected 'data' or 'noise'")
-        if not 0 <= tau < math.inf:
-            raise ValueError(f"tau is {tau}, expected 0 or more")
+        one_of("prediction", prediction, ("data", "noise"))
+        not_negative("tau", tau)
         self.prediction = prediction
         self.tau = tau
         self.nodes = tableau.nodes
@@ -165,13 +173,38 @@ class ExponentialRungeKutta(Solver):
 class DPMSolverSinglestep(ExponentialRungeKutta):
     """DPM-Solver-2 and -3 (Lu et al. 2022a), with data prediction DPM-Solver++ 2S and 3S (Lu et al. 2022b).
 
-    Order 1 is DDIM. The nodes of the third-order method are the published 1/3 and 2/3: with the last node anywhere
-    but at 2/3, the published coefficients are of second order.
+    The second order has its stage in the middle of the step in λ (algorithm 1, u from the DDIM step to it):
+
+        u = (α_m/α_i) x_i − σ_m (e^{h/2} − 1) ε_i,    x_{i+1} = (α_{i+1}/α_i) x_i − σ_{i+1} (e^h − 1) ε(u, t_m).
+
+    Order 1 is DDIM. The nodes of the third-order method are the published 1/3 and 2/3: with the last node elsewhere,
+    the published coefficients are of second order.
 
     Args:
-        order: 1, 2 or 3, and as many evaluations a step.
+        order: The order 1, 2 or 3, and as many evaluations a step.
         prediction: `"noise"` for DPM-Solver, `"data"` for DPM-Solver++.
-        tau: as for `ExponentialRungeKutta`.
+        tau: As for `ExponentialRungeKutta`.
+
+    >>> from scoresde.sampling import UniformLogSNR
+    >>> from scoresde.score import GaussianMixtureScore
+    >>> from scoresde.sde import VPSDE
+    >>> sde = VPSDE()
+    >>> model = GaussianMixtureScore(torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor([0.1, 0.2]), sde)
+    >>> start, times = torch.randn(5, 1).double(), UniformLogSNR(6)(sde)
+    >>> *_, solved = DPMSolverSinglestep(order=2).solve(model, start, times, lambda *clock: None)
+    >>> x, lam = start, sde.log_snr(times)
+    >>> for s, t, h in zip(times, times[1:], lam.diff()):
+    ...     m = sde.time(sde.log_snr(s) + h / 2)
+    ...     u = sde.alpha(m) / sde.alpha(s) * x - sde.sigma(m) * torch.expm1(h / 2) * model.noise(x, s)
+    ...     x = sde.alpha(t) / sde.alpha(s) * x - sde.sigma(t) * torch.expm1(h) * model.noise(u, m)
+    >>> torch.allclose(solved, x, rtol=1e-9, atol=1e-9)
+    True
+
+    References:
+        Lu et al. 2022a, DPM-Solver: a fast ODE solver for diffusion probabilistic model sampling in around 10 steps,
+            https://arxiv.org/abs/2206.00927
+        Lu et al. 2022b, DPM-Solver++: fast solver for guided sampling of diffusion probabilistic models,
+            https://arxiv.org/abs/2211.01095
     """
 
     def __init__(self, order: int = 2, prediction: PredictionKind = "noise", tau: float = 0.0) -> None:
@@ -186,14 +219,37 @@ class DPMSolverSinglestep(ExponentialRungeKutta):
 class RES(ExponentialRungeKutta):
     """RES 2S and 3S (Zhang et al. 2023): the weights satisfy the stiff order conditions, Σ b_k c_k = φ₂(z).
 
-    Of the conditions for order 3, Σ b_k c_k² = 2 φ₃ holds at z = 0 only, as in Hochbruck & Ostermann 2005.
+    Of the conditions for order 3, Σ b_k c_k² = 2 φ₃ holds at z = 0 only, as in Hochbruck & Ostermann 2005. The second
+    order, in data prediction with z = −h, u = x/α and the weight b₂ = φ₂(z)/c₂ of the stage, is
+
+        u₂ = e^{c₂ z} u₁ − c₂ z φ₁(c₂ z) D₁,    u ← e^z u₁ − z ((φ₁(z) − b₂) D₁ + b₂ D₂).
 
     Args:
-        order: 2 or 3, and as many evaluations a step.
-        c2: node of the second stage.
-        c3: node of the third stage, for order 3.
+        order: The order 2 or 3, and as many evaluations a step.
+        c2: The node of the second stage.
+        c3: The node of the third stage, for order 3.
         prediction: `"data"` as in the paper, or `"noise"`.
-        tau: as for `ExponentialRungeKutta`.
+        tau: As for `ExponentialRungeKutta`.
+
+    >>> from scoresde.sampling import KarrasGrid
+    >>> from scoresde.score import GaussianMixtureScore
+    >>> from scoresde.sde import EDMSDE
+    >>> sde = EDMSDE()
+    >>> model = GaussianMixtureScore(torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor([0.1, 0.2]), sde)
+    >>> start, times = torch.randn(5, 1).double(), KarrasGrid(6)(sde)
+    >>> *_, solved = RES(order=2, c2=0.5).solve(model, start, times, lambda *clock: None)
+    >>> x = start
+    >>> for s, z in zip(times, times[1:].log() - times[:-1].log()):  # σ = t and α = 1 in this SDE
+    ...     data = model.denoise(x, s)
+    ...     u = (z / 2).exp() * x - z / 2 * phi(1, z / 2) * data
+    ...     b = 2 * phi(2, z)
+    ...     x = z.exp() * x - z * ((phi(1, z) - b) * data + b * model.denoise(u, s * (z / 2).exp()))
+    >>> torch.allclose(solved, x, rtol=1e-9, atol=1e-9)
+    True
+
+    References:
+        Zhang et al. 2023, Improved order analysis and design of exponential integrator for diffusion models sampling,
+            https://arxiv.org/abs/2308.02157
     """
 
     def __init__(
@@ -215,16 +271,35 @@ class RES(ExponentialRungeKutta):
 class SEEDS(DPMSolverSinglestep):
     """SEEDS-1, -2 and -3 (Gonzalez et al. 2023): the reverse SDE by the stages of DPM-Solver-1, -2 and -3.
 
-    Weak orders 1, 2 and 2, verified on the variance of Gaussian data. SEEDS-3 is of third order only where there
-    is no noise: a path known at the nodes of a step does not have the variance of its integral over the step.
+    The weak orders are 1, 2 and 2, verified on the variance of Gaussian data. SEEDS-3 is of third order only without
+    noise: a path known at the nodes of a step does not have the variance of its integral over the step.
 
-    On short grids the noise prediction is useless: with 10 steps from s = 50 to 0.01 the variance of
-    N(0, 0.3) is wrong by the factors 1.2, 9 and 1.4 with it, and by 0.5, 0.8 and 1.001 with the data prediction.
+    On short grids the noise prediction is useless: with 10 steps from s = 50 to 0.01 the variance of N(0, 0.3) is wrong
+    by the factors 1.2, 9 and 1.4 with it, and by 0.5, 0.8 and 1.001 with the data prediction.
+
+    SEEDS-1 with data prediction is `DPMSolverPP(1, sde=True)`; with u = x/α and s = σ/α, a step over h is
+
+        u ← e^{−2h} u + (1 − e^{−2h}) D + s_{i+1} √(1 − e^{−2h}) z.
 
     Args:
-        order: 1, 2 or 3: the number of evaluations a step.
-        prediction: `"data"` or `"noise"`.
-        tau: τ ≥ 0; 1 in the paper.
+        order: The number of evaluations a step, 1, 2 or 3.
+        prediction: The prediction that is interpolated, `"data"` or `"noise"`.
+        tau: The amount of noise τ; 1 in the paper.
+
+    >>> from scoresde.sampling import DPMSolverPP, Sampler, UniformLogSNR
+    >>> from scoresde.score import GaussianMixtureScore
+    >>> from scoresde.sde import VPSDE
+    >>> model = GaussianMixtureScore(torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor([0.1, 0.2]), VPSDE())
+    >>> first, second = (
+    ...     Sampler(solver, UniformLogSNR(20))(model, shape=(5, 1), seed=0, dtype=torch.float64).x
+    ...     for solver in (SEEDS(order=1), DPMSolverPP(order=1, sde=True))
+    ... )
+    >>> torch.allclose(first, second, rtol=1e-9, atol=1e-9)
+    True
+
+    References:
+        Gonzalez et al. 2023, SEEDS: exponential SDE solvers for fast high-quality sampling from diffusion models,
+            https://arxiv.org/abs/2305.14267
     """
 
     def __init__(self, order: int = 3, prediction: PredictionKind = "data", tau: float = 1.0) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.numerics.values import Value, positive, whole_number
 from scoresde.sampling.grids import KarrasGrid
 from scoresde.sampling.runge_kutta import EDMHeun
 from scoresde.sampling.solver import Noise, Solver
@@ -23,15 +24,18 @@ __all__ = ["Restart", "RestartInterval"]
 @checked
 @dataclass(frozen=True)
 class RestartInterval:
-    """Where to restart, in noise levels s = σ/α of x/α (σ of Xu et al. 2023), and how often.
+    """An interval of noise levels s = σ/α of x/α (σ of Xu et al. 2023) in which a sampler restarts.
 
     Attributes:
-        low: the level after which the state goes up again; the nearest level of the grid below `high` is taken.
-        high: the level up to which it goes.
-        steps: steps of the ODE on the way down, on a Karras grid; one less than the paper's N_restart, which counts
-            levels.
-        repeats: how many times; the paper's K.
-        rho: ρ of that grid.
+        low: The level from which the state goes up again; the nearest level of the grid below `high` is taken.
+        high: The level up to which the state goes.
+        steps: The number of ODE steps on the way down, on a Karras grid; one less than the paper's N_restart, which
+            counts levels.
+        repeats: The number of repetitions, the paper's K.
+        rho: The exponent ρ of that grid.
+
+    Raises:
+        ValueError: Levels that are not 0 <= low < high, or other settings below 1 or not positive.
     """
 
     low: float
@@ -44,17 +48,21 @@ class RestartInterval:
         if not 0 <= self.low < self.high:
             raise ValueError(f"a restart interval has low={self.low}, high={self.high}, expected 0 <= low < high")
         for name in ("steps", "repeats"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or int(value) != value or value < 1:
-                raise ValueError(f"{name} of a restart interval is {value!r}, expected a whole number of at least 1")
-        if not self.rho > 0:
-            raise ValueError(f"rho of a restart interval is {self.rho}, expected a positive number")
+            whole_number(f"{name} of a restart interval", getattr(self, name))
+        positive("rho of a restart interval", self.rho, finite=False)
 
     def place(self, sde: SDE, times: Tensor) -> tuple[int, Tensor]:
-        """The index in `times` of the level to restart from, and the times `(steps + 1,)` of the way down to it.
+        """Return the index in `times` of the level to restart from, and the times of the way down to it.
+
+        Args:
+            sde: The SDE.
+            times: The times of the grid, `(n + 1,)`.
+
+        Returns:
+            The index, and the times `(steps + 1,)`.
 
         Raises:
-            ValueError: the interval's `high` is above the SDE's noise levels, or not above the grid's last.
+            ValueError: A level `high` that is above those of the SDE, or not above the last one of the grid.
         """
         level = sde.noise_level(times)
         top = float(sde.noise_level(torch.tensor(sde.t_max, dtype=torch.float64)))
@@ -73,21 +81,39 @@ class RestartInterval:
 
 
 def _log(level: float) -> Tensor:
-    # Below any noise level, but finite: the distance to −∞ would be the same from everywhere.
+    # A finite number below any noise level stands for 0: all would have the same distance from −∞.
     return torch.tensor(max(level, 1e-300), dtype=torch.float64).log()
 
 
 @checked
-class Restart(Solver):
+class Restart(Value, Solver):
     """An ODE solver on the grid, with restarts (Xu et al. 2023, section 3.1).
 
-    Whenever the state has come down to an interval's low level, it is taken up to the high one by the forward
-    SDE's kernel, and down again by the solver, `repeats` times. The noise is white and each sample's own. A
-    solver's evaluations on the way down count as those on the grid; a multistep solver starts anew at each.
+    When the state has come down to the low level t of an interval, it is taken up to the high one, u, by the kernel of
+    the forward SDE, and down again by the solver, `repeats` times:
+
+        x_u = (α_u/α_t) x_t + √(σ_u² − (α_u/α_t)² σ_t²) z,    x_t ← the ODE from x_u, in `steps` steps.
+
+    The noise is white and each sample's own. Evaluations on the way down count as those on the grid; a multistep solver
+    starts anew at each.
 
     Args:
-        intervals: where to restart, in any order.
-        solver: of the probability-flow ODE, on a fixed grid; `EDMHeun` if not given.
+        intervals: The intervals, in any order.
+        solver: The solver of the probability-flow ODE, on a fixed grid; `EDMHeun` if not given.
+
+    Raises:
+        ValueError: No interval; at the solve, one that is outside the grid.
+
+    >>> from scoresde.sampling import Sampler
+    >>> from scoresde.score import GaussianMixtureScore
+    >>> from scoresde.sde import EDMSDE
+    >>> model = GaussianMixtureScore(torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor([0.1, 0.2]), EDMSDE())
+    >>> restarted = Restart([RestartInterval(low=0.05, high=0.3, steps=3, repeats=2)])
+    >>> Sampler(restarted, KarrasGrid(17))(model, shape=(5, 1)).nfe  # 2 · (17 + 2 · 3) + 1
+    47
+
+    References:
+        Xu et al. 2023, Restart sampling for improving generative processes, https://arxiv.org/abs/2306.14878
     """
 
     def __init__(self, intervals: Sequence[RestartInterval], solver: Solver | None = None) -> None:
