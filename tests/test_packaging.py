@@ -11,6 +11,8 @@ import pytest
 
 import scoresde
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 
