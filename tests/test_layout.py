@@ -84,3 +84,12 @@ def test_the_page_on_architecture_shows_the_floors_of_the_contract() -> None:
     page = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```text\n(.*?)^```", page, re.M | re.S)
     assert [re.split(r"  +", line)[0] for line in block.splitlines()] == floors
+
+
+def test_what_is_checked_before_a_commit_is_checked_on_a_fresh_checkout() -> None:
+    hooks = re.findall(r"^ +entry: (.+)$", (ROOT.parent / ".pre-commit-config.yaml").read_text(encoding="utf-8"), re.M)
+    commands = (ROOT.parent / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    ruff, whole = [h for h in hooks if h.startswith("ruff")], [h for h in hooks if not h.startswith("ruff")]
+    assert len(ruff) == 2  # of the files that are committed; elsewhere of all
+    assert whole
+    assert set(whole) <= set(commands)
