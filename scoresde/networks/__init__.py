@@ -1,11 +1,7 @@
-"""Score networks: modules ``forward(x, c_noise, labels=None)`` that return a raw output of ``x``'s shape."""
+"""Score networks: modules `forward(x, c_noise, labels=None)` that return a raw output of the shape of `x`."""
 
-from scoresde.networks.embedding import (
-    Conditioning,
-    FourierFeatures,
-    GaussianFourierFeatures,
-    PositionalFeatures,
-)
+from scoresde.networks.conditioning import Conditioning
+from scoresde.networks.embedding import FourierFeatures, GaussianFourierFeatures, PositionalFeatures
 from scoresde.networks.mlp import MLP
 from scoresde.networks.unet import UNet
 

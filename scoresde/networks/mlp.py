@@ -7,28 +7,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde.arguments import checked
-from scoresde.networks.embedding import Conditioning, Modulation, check_inputs
+from scoresde.networks.conditioning import Conditioning, Modulation, check_inputs
+
+__all__ = ["MLP"]
 
 
 @checked
 class MLP(nn.Module):
     """A residual perceptron for events of any shape, flattened inside.
 
-    Every block is ``h + W2 silu(W1 modulate(layer_norm(h)))``, where noise level and label set the scale and
-    shift. The stream itself is not normalised, so the output keeps a linear path from ``x``. The output layer
-    starts at zero: a new network returns exactly zero.
+    Every block is h + W₂ silu(W₁ modulate(layer_norm(h))), where noise level and label set the scale and shift. The
+    residual path is not normalised, so the output keeps a linear path from x. The output layer starts at zero: a new
+    network returns exactly zero.
 
     Args:
-        shape: of one event, without the batch.
-        width: of the stream, the blocks and the conditioning vector.
-        blocks: number of residual blocks.
-        embedding: noise-level features; see `Conditioning`.
-        num_classes: number of classes, or None.
-        label_dropout: rate at which labels are dropped in training; see `Conditioning`.
-        dropout: of the hidden features of each block, in [0, 1).
+        shape: Shape of one event, without the batch.
+        width: Width of the residual path, the blocks and the conditioning vector.
+        blocks: Number of residual blocks.
+        embedding: Noise-level features; see `Conditioning`.
+        num_classes: Number of classes, or None.
+        label_dropout: Rate at which labels are dropped in training; see `Conditioning`.
+        dropout: Rate of dropout of the hidden features of each block, in [0, 1).
 
     Raises:
-        ValueError: if a size is below 1, or a rate outside [0, 1).
+        ValueError: A size below 1, or a rate outside [0, 1).
+
+    >>> import torch
+    >>> MLP((2,), width=16, num_classes=3)(torch.ones(1, 2), torch.zeros(1), torch.tensor([2])).tolist()
+    [[0.0, 0.0]]
     """
 
     def __init__(
@@ -59,16 +65,16 @@ class MLP(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Raw network output, of ``x``'s shape.
+        """Raw output of the network, of the shape of `x`.
 
         Args:
-            x: scaled states ``(B, *shape)``.
-            c_noise: noise levels ``(B,)``.
-            labels: classes ``(B,)``, int64; see `Conditioning`.
+            x: Scaled states, `(B, *shape)`.
+            c_noise: Noise levels, `(B,)`.
+            labels: Classes, `(B,)` int64; see `Conditioning`.
 
         Raises:
-            TypeError: if ``labels`` is not int64.
-            ValueError: if a shape does not fit, or labels are missing, superfluous or out of range.
+            TypeError: Labels that are not int64.
+            ValueError: A shape that does not fit, or labels that are missing, superfluous or out of range.
         """
         check_inputs(x, c_noise, self.shape)
         condition = self.conditioning(c_noise, labels)
@@ -80,6 +86,8 @@ class MLP(nn.Module):
 
 
 class _Block(nn.Module):
+    """A residual block of two layers."""
+
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde.arguments import checked
-from scoresde.networks.embedding import Conditioning, Modulation, check_inputs
+from scoresde.networks.conditioning import Conditioning, Modulation, check_inputs
+
+__all__ = ["UNet"]
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -18,31 +20,36 @@ Layer = TypeVar("Layer", bound=nn.Module)
 class UNet(nn.Module):
     """U-Net of residual blocks (Dhariwal & Nichol 2021, as in Karras et al. 2022).
 
-    The encoder runs ``blocks`` residual blocks at each level and halves the image between levels by
-    averaging. Two blocks follow at the coarsest level. The decoder mirrors the encoder, doubles by nearest
-    neighbours, and each of its blocks reads the output of the encoder block that it mirrors. Images may have
-    any size: an odd one is halved to the next larger integer, its last row or column being averaged alone. The output
-    convolution starts at zero: a new network returns exactly zero.
+    The encoder runs `blocks` residual blocks at each level and halves the image between levels by averaging. Two blocks
+    follow at the coarsest level. The decoder mirrors the encoder, doubles by nearest neighbours, and each of its blocks
+    reads the output of the encoder block that it mirrors. Images may have any size: an odd one is halved to the next
+    larger integer, its last row or column being averaged alone. The output convolution starts at zero: a new network
+    returns exactly zero.
 
     With attention, forward-mode differentiation and second derivatives need the call to run inside
-    ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``; torch's fused attention kernels have neither.
+    `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`; torch's fused attention kernels have neither.
 
     Args:
-        shape: ``(C, H, W)`` of one image.
-        channels: feature channels at the finest level; any number.
-        multipliers: channels of each level, finest first, as multiples of ``channels``.
-        blocks: residual blocks at each level of the encoder, and of the decoder.
-        attention: levels, as indices into ``multipliers``, whose blocks are followed by self-attention;
-            ``(-1,)`` is the coarsest only, which includes the middle.
-        head_channels: least number of channels of an attention head.
-        dropout: of the hidden features of each block, in [0, 1).
-        embedding: noise-level features; see `Conditioning`.
-        num_classes: number of classes, or None.
-        label_dropout: rate at which labels are dropped in training; see `Conditioning`.
+        shape: Shape of one image, `(C, H, W)`.
+        channels: Feature channels at the finest level; any number.
+        multipliers: Channels of each level, finest first, as multiples of `channels`.
+        blocks: Residual blocks at each level of the encoder, and of the decoder.
+        attention: Levels, as indices into `multipliers`, whose blocks are followed by self-attention; `(-1,)` is the
+            coarsest only, which includes the middle.
+        head_channels: Smallest number of channels of an attention head.
+        dropout: Rate of dropout of the hidden features of each block, in [0, 1).
+        embedding: Noise-level features; see `Conditioning`.
+        num_classes: Number of classes, or None.
+        label_dropout: Rate at which labels are dropped in training; see `Conditioning`.
 
     Raises:
-        ValueError: if ``shape`` is not that of an image, a level halves a single pixel, an ``attention`` level does not
-            exist, a size is below 1, or a rate outside [0, 1).
+        ValueError: A shape that is not that of an image, a level that halves a single pixel, a level of attention that
+            does not exist, a size below 1, or a rate outside [0, 1).
+
+    References:
+        Diffusion models beat GANs on image synthesis (Dhariwal & Nichol 2021), https://arxiv.org/abs/2105.05233
+        Elucidating the design space of diffusion-based generative models (Karras et al. 2022),
+        https://arxiv.org/abs/2206.00364
     """
 
     def __init__(
@@ -100,25 +107,25 @@ class UNet(nn.Module):
 
     @staticmethod
     def fits(shape: Sequence[int]) -> bool:
-        """Whether samples of ``shape`` are images with something to convolve: of three sizes, and more than a pixel."""
+        """Whether samples of a shape are images with something to convolve: three sizes, and more than one pixel."""
         return len(shape) == 3 and min(shape) >= 1 and max(shape[1:]) > 1
 
     @staticmethod
     def default_multipliers(shape: Sequence[int]) -> tuple[int, ...]:
-        """Multipliers for images of ``shape``: at least two, and so many that the coarsest level is 32 at most."""
+        """Multipliers for images of a shape: at least two, and so many that the coarsest level has sides up to 32."""
         return (1,) + (2,) * max(1, math.ceil(math.log2(max(shape[1:]) / 32)))
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Raw network output, of ``x``'s shape.
+        """Raw output of the network, of the shape of `x`.
 
         Args:
-            x: scaled images ``(B, C, H, W)``.
-            c_noise: noise levels ``(B,)``.
-            labels: classes ``(B,)``, int64; see `Conditioning`.
+            x: Scaled images, `(B, C, H, W)`.
+            c_noise: Noise levels, `(B,)`.
+            labels: Classes, `(B,)` int64; see `Conditioning`.
 
         Raises:
-            TypeError: if ``labels`` is not int64.
-            ValueError: if a shape does not fit, or labels are missing, superfluous or out of range.
+            TypeError: Labels that are not int64.
+            ValueError: A shape that does not fit, or labels that are missing, superfluous or out of range.
         """
         check_inputs(x, c_noise, self.shape)
         condition = self.conditioning(c_noise, labels)
@@ -141,7 +148,7 @@ class UNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Residual block, then residual self-attention if ``heads`` is not 0; each sum is scaled by 1/sqrt 2."""
+    """A residual block, then residual self-attention if `heads` is not 0; each sum is scaled by 1/√2."""
 
     def __init__(self, inputs: int, outputs: int, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -163,6 +170,8 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
+    """Residual self-attention over the pixels; the sum is scaled by 1/√2."""
+
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -180,23 +189,25 @@ class _Attention(nn.Module):
 
 
 def _zero(module: Layer) -> Layer:
+    """The module with parameters of 0."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
 
 
 def _largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of a number that is at most the limit, or 1."""
     return max(divisor for divisor in range(1, max(limit, 1) + 1) if number % divisor == 0)
 
 
 def _group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
-    """At most 32 groups, of at least 4 channels where there are as many, for any number of channels."""
+    """Group normalisation with at most 32 groups of, if possible, at least 4 channels."""
     return nn.GroupNorm(_largest_divisor(channels, min(32, channels // 4)), channels, affine=affine)
 
 
 def _check_shape(shape: tuple[int, ...], levels: int) -> None:
     if len(shape) != 3 or min(shape) < 1:
-        # The commonest reason, by the key of data=npz that mends it.
+        # The most common reason, with the key of data=npz that mends it.
         hint = ", and data.channels_last=true (N, H, W) as images of one channel" if len(shape) == 2 else ""
         raise ValueError(
             "UNet takes images, whose shape is (channels, height, width), three positive sizes, and the data's is "
@@ -214,5 +225,5 @@ def _check_shape(shape: tuple[int, ...], levels: int) -> None:
 
 
 def _most_levels(height: int, width: int) -> int:
-    """Number of levels after which there is nothing left to halve."""
+    """Largest number of levels; after it there is nothing left to halve."""
     return 1 + math.ceil(math.log2(max(height, width)))

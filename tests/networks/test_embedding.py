@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from scoresde.networks import Conditioning, FourierFeatures, GaussianFourierFeatures, PositionalFeatures
-from scoresde.networks.embedding import Modulation, check_inputs
+from scoresde.networks.conditioning import Modulation, check_inputs
 
 LEVELS = torch.linspace(-2.0, 1.5, 701, dtype=torch.float64)
 
