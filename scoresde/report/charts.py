@@ -108,7 +108,7 @@ def error_budget(series: Sequence[Series], unit: str) -> Chart | None:
             traces.append({**bar, "type": "bar", "x": labels, "hovertext": [safe(run.label) for run in runs]})
             everything += values
     if len(series) == 1 and traces:
-        # Of a single run the parts stand on the axis: there is nothing else to tell apart.
+        # The parts of a single run stand on the axis: there is nothing else to compare.
         heights = [t["y"][0] for t in traces]
         traces = [{**trace("error", 0, [], heights), "type": "bar", "x": [t["name"] for t in traces]}]
     if not traces:

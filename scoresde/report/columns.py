@@ -50,7 +50,7 @@ _CONDITIONS = ("n", "split", "dequantisation", "draws", "bound", "decoder", "div
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, and what to sort it by: a number, text, or None to come last.
+    """A cell of a table: text, and a key to sort it by, which is a number, text, or None to come last.
 
     `mark` is "best" of the best in its column, "worse" of what is worse by more than two standard errors.
     """
@@ -101,9 +101,9 @@ def differing(runs: Sequence[RunText]) -> list[str]:
 
 
 def _is_choice(run: RunText, place: str) -> bool:
-    """Whether what stands at a place is a choice by name, and not a class of somebody's own."""
+    """True if the part of the configuration at `place` is a choice by name, and not a class of somebody's own."""
     own = str(run.config.get(f"{place}_target_", "")).rpartition(".")[2]
-    return run.words.get(place[:-1], own) != own
+    return bool(run.words.get(place[:-1], own) != own)
 
 
 def _differs(values: Sequence[Any]) -> bool:
@@ -118,7 +118,7 @@ def _exact(value: Any) -> str:
 
 
 def repeats(runs: Sequence[RunText]) -> list[list[int]]:
-    """Places of the runs that differ in their training seed alone; of those that share a seed, only the first."""
+    """Indices of the runs that differ in their training seed alone; only the first of those that share a seed."""
     groups: dict[str, dict[str, int]] = {}
     for place, run in enumerate(runs):
         rest = {k: _exact(v) for k, v in sorted(run.config.items()) if k != SEED}
@@ -137,18 +137,18 @@ def _plain(value: Any) -> str:
 
 
 def _value(run: RunText, key: str) -> Any:
-    """A setting's value, also where it is the choice's own and so needs no word."""
+    """A setting's value, also where it is the choice's own and is not on the command line."""
     return run.words.get(key, run.config.get(key, _NONE))
 
 
 def _value_of(run: RunText, key: str) -> str:
-    """A setting's value as text; of a class its own name."""
+    """A setting's value as text; the name of a class without its module."""
     value = _plain(_value(run, key))
     return value.rpartition(".")[2] if key.endswith("_target_") else value
 
 
 def label(run: RunText, keys: Sequence[str]) -> str:
-    """The run by what sets it apart, if that is short, else by its name."""
+    """A label of the run: the settings that set it apart, if that is short, else its name."""
     parts = [f"{_short(key, keys)}={_value_of(run, key)}" for key in keys if _value(run, key) is not _NONE]
     made = ", ".join(parts)
     return made if parts and len(made) <= 60 else run.name
@@ -175,7 +175,7 @@ def setting(runs: Sequence[RunText], key: str, keys: Sequence[str]) -> Column:
 
 
 def number_of(run: RunText, key: str) -> float | None:
-    """A setting's value as a number, if it is one: YAML 1.1 takes 1e-5 for text, and truth values are none."""
+    """A setting's value as a number, or None; 1e-5 is text in YAML 1.1 and counts, true and false do not."""
     try:
         number = float(_value_of(run, key))
     except ValueError:
@@ -185,16 +185,16 @@ def number_of(run: RunText, key: str) -> float | None:
 
 @dataclass(frozen=True)
 class Measure:
-    """Something that was measured of every run.
+    """A quantity that was measured of every run.
 
     Attributes:
-        title: Of its column, with an arrow where one direction is better.
+        title: Title of its column, with an arrow where one direction is better.
         hint: The title in full.
-        read: The value of a run; None where it has none.
-        show: A value as text.
+        read: Reads the value of a run; None where it has none.
+        show: Makes text of a value.
         better: 1 if higher values are better, -1 if lower ones are, 0 if neither.
-        reference: What real data score in a run's evaluation; None where there is no such thing.
-        metric: The name of a metric of samples; empty for other measures.
+        reference: Reads the score of real data in a run's evaluation; None where there is none.
+        metric: Name of a metric of samples; empty for other measures.
     """
 
     title: str
@@ -214,11 +214,11 @@ class Measure:
 def measured(
     measures: Sequence[Measure], runs: Sequence[RunText], groups: Sequence[Sequence[int]], mark: bool = False
 ) -> list[Column]:
-    """The columns of what was measured, for groups of runs: their means with errors, the best marked.
+    """Columns of measures for groups of runs: their means with errors, the best marked.
 
     Args:
-        measures: A column for each that any of the groups has a value of.
-        runs: All of them.
+        measures: Measures, which have a column if any of the groups has a value.
+        runs: All runs.
         groups: Indices of runs, a row for each group.
         mark: Mark means over a single run, or over fewer runs than the group has.
     """
@@ -245,7 +245,7 @@ def measured(
 
 
 def best(means: Sequence[Value | None], better: int) -> list[str]:
-    """For each value "best", "worse" if it is by more than two standard errors of the difference, or nothing."""
+    """A mark for each value: "best", "worse" by more than two standard errors of the difference, or nothing."""
     known = [mean for mean in means if mean is not None]
     if not better or len({mean.value for mean in known}) < 2:
         return [""] * len(means)
@@ -277,7 +277,7 @@ def _count(value: Value) -> str:
 
 
 def measures(runs: Sequence[RunText]) -> list[Measure]:
-    """All that these runs have values of: first what they are judged by, as `main_measures` has it."""
+    """The measures that these runs have values of, those of `main_measures` first."""
 
     def entry(*path: str, error: str = "") -> Callable[[RunText], Value | None]:
         def read(run: RunText) -> Value | None:
@@ -308,7 +308,7 @@ def measures(runs: Sequence[RunText]) -> list[Measure]:
 
 
 def main_measures(measures: Sequence[Measure], runs: Sequence[RunText]) -> list[Measure]:
-    """The measures that runs are judged by: the held-out likelihood, and the main metric of samples."""
+    """The measures that runs are ranked by: the held-out likelihood, and the main metric of samples."""
     metrics = [measure.metric for measure in measures if measure.metric]
     quality = main_metric(metrics, dimensions(runs[0])) if metrics else None
     likelihoods = [measure for measure in measures if measure.better and not measure.metric]
@@ -347,7 +347,7 @@ def _value_and_error(value: Any, stderr: Any) -> Value | None:
 
 
 def conditions(runs: Sequence[RunText]) -> list[str]:
-    """What the runs' evaluations do not have in common, though their numbers stand in one column."""
+    """Notes on differences of the runs' evaluations whose numbers stand in one column."""
     notes = []
     entries = [e for e in (as_dict(run.summary.get("likelihood")) for run in runs) if e]
     if len({e.get("conditional") is True for e in entries}) > 1:

@@ -99,7 +99,7 @@ class _Line:
 
 
 def _leads(points: list[tuple[float, Value]], every: list[tuple[float, float]]) -> bool:
-    """Whether one of the points has nothing lower at as many evaluations or fewer."""
+    """True if one of the points has nothing lower at as many evaluations or fewer."""
     return any(all(x > nfe or y >= point.value for x, y in every) for nfe, point in points)
 
 

@@ -41,7 +41,7 @@ def as_dict(value: Any) -> dict[str, Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Finite, also as a float: JSON has integers of any size."""
+    """True for a number that is finite, also as a float: JSON has integers of any size."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
@@ -87,18 +87,18 @@ def metric(entry: Any) -> str:
 
 
 def metric_title(name: str) -> str:
-    """What a metric is called in print."""
+    """Name of a metric in print."""
     return TITLES.get(name, name.replace("_", " "))
 
 
 def directed_title(name: str) -> str:
-    """`metric_title` with an arrow to where the metric is better."""
+    """Name of a metric in print, with an arrow in the direction that is better."""
     arrow = " ↓" if name in LOWER_IS_BETTER else " ↑" if name in HIGHER_IS_BETTER else ""
     return metric_title(name) + arrow
 
 
 def nats(entry: dict[str, Any]) -> tuple[Any, Any]:
-    """The log-likelihood and its error; where the summary's error is one of bits/dim, in its proportion."""
+    """The log-likelihood and its error; an error in bits/dim is scaled to nats."""
     value, bits, stderr = entry.get("nats"), entry.get("bits_per_dim"), entry.get("stderr")
     if bits is not None:
         known = is_number(value) and is_number(bits) and is_number(stderr) and bits != 0
@@ -107,7 +107,7 @@ def nats(entry: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def of_labels(title: str, entry: dict[str, Any]) -> str:
-    """The title of a likelihood, saying where it is conditional: log p(x | label) is no estimate of log p(x)."""
+    """The title of a likelihood, which says if it is conditional: log p(x | label) is no estimate of log p(x)."""
     return f"{title} given the label" if entry.get("conditional") is True else title
 
 
@@ -134,6 +134,6 @@ def duration(seconds: Any) -> str:
 
 
 def split_name(entry: dict[str, Any]) -> str:
-    """What the split of a likelihood's entry is called in print."""
+    """Name in print of the split of a likelihood's entry."""
     split = entry.get("split", "test")
     return {"test": "held out", "train": "training data"}.get(str(split), str(split))

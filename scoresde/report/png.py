@@ -1,4 +1,4 @@
-"""Pictures of a run directory, as data URIs."""
+"""Figures of a run directory, as data URIs."""
 
 import base64
 import math
@@ -26,10 +26,18 @@ _TOGETHER = 2**27  # bytes of all figures of a run
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG as a data URI, `width` CSS pixels wide where there is room; `file` as the run directory names it.
+    """A PNG as a data URI.
 
-    `kind` is "chart" for one drawn on no ground, which dark pages invert, "pixels" for a mosaic of images whose pixels
-    are whole ones of the screen, and empty for others. `columns` are the names of a mosaic's columns.
+    Attributes:
+        title: Its title.
+        caption: Its caption.
+        uri: The data URI.
+        width: Width in CSS pixels, where there is room.
+        height: Height in CSS pixels.
+        file: Its file, as the run directory names it.
+        kind: "chart" for one without a background, which dark pages invert; "pixels" for a mosaic of images whose
+            pixels are whole ones of the screen; "dark" for one on a dark background; empty for others.
+        columns: Names of the columns of a mosaic.
     """
 
     title: str
@@ -43,12 +51,12 @@ class Picture:
 
     @property
     def plain(self) -> bool:
-        """Whether the picture needs no white ground."""
+        """True if the figure needs no white background."""
         return self.kind in KINDS
 
     @property
     def wide(self) -> bool:
-        """Whether the picture takes the page's whole width."""
+        """True if the figure takes the page's whole width."""
         return self.width > 620
 
 
@@ -58,7 +66,7 @@ KINDS = ("chart", "pixels", "dark")
 def from_png(
     content: bytes, title: str, caption: str, file: str = "", kind: str = "", columns: tuple[str, ...] = ()
 ) -> Picture:
-    """The picture of a PNG file's content."""
+    """The figure of a PNG file's content."""
     width, height = (n * 96 / _dpi(content) for n in _size(content))
     # Base64 has no character that HTML gives a meaning, and megabytes of it are slow to escape.
     uri = Markup("data:image/png;base64," + base64.b64encode(content).decode())
@@ -66,7 +74,7 @@ def from_png(
 
 
 def _plain_words(caption: str) -> str:
-    """A caption of an older version, which has the sampler's repr, in the words of the shell."""
+    """A caption in the words of the shell; those of older versions have the sampler's repr."""
     if len(caption) > LONGEST:
         return caption
     return re.sub(r"Sampler\(.*\)(?=, \d)", lambda found: sampler_in_words(found[0]), caption)
@@ -78,7 +86,7 @@ def _size(content: bytes) -> tuple[int, int]:
 
 
 def _dpi(content: bytes) -> float:
-    """Dots per inch of a PNG file's content, from the pHYs chunk before its data; those of this package without one."""
+    """Dots per inch of a PNG file's content, from the pHYs chunk before its data; the default without one."""
     place = 8
     while place + 17 <= len(content) and content[place + 4 : place + 8] != b"IDAT":
         if content[place + 4 : place + 8] == b"pHYs":
@@ -89,15 +97,15 @@ def _dpi(content: bytes) -> float:
 
 
 def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Iterator[Picture]:
-    """Those that `pictures.json` lists, or without a list those in `samples/`.
+    """The figures that `pictures.json` lists, or without a list those in `samples/`.
+
+    A figure is embedded as it is, and the browser decodes it; so one of more than 16 MiB, or of more pixels than
+    `scoresde.storage.limits` allows by its header, is left out, too, and so is what goes beyond 128 MiB together.
 
     Args:
-        run_dir: Pictures outside it are left out, with a note, like all that are no PNG.
-        notes: To add to.
-        only: The files wanted; all if empty.
-
-    A picture is embedded as it is, and the browser decodes it; so one of more than 16 MiB, or of more pixels than
-    `scoresde.storage.limits` allows by its header, is left out, too, and so is what goes beyond 128 MiB together.
+        run_dir: The run directory; figures outside it are left out, with a note, like all that are no PNG.
+        notes: Notes, to which those on figures that are left out are added.
+        only: Files that are wanted; all if empty.
     """
     listed = read_json(run_dir, "pictures.json", notes)
     if not isinstance(listed, list):
@@ -115,17 +123,15 @@ def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Ite
             path = (root / file).resolve()
             content = read_file(path, _BYTES) if path.is_relative_to(root) else b""
         except DamagedFile as error:
-            notes.append(f"The picture {file!r} is left out: {error}.")
+            notes.append(f"The figure {file!r} is left out: {error}.")
             continue
         except (OSError, ValueError):
             content = b""
         if content[:8] != _PNG or content[12:16] != b"IHDR":
-            notes.append(f"The picture {file!r} is missing, not a PNG, or outside the run directory.")
+            notes.append(f"The figure {file!r} is missing, not a PNG, or outside the run directory.")
             continue
         if math.prod(_size(content)) > most_pixels():
-            notes.append(
-                f"The picture {file!r} has more than {most_pixels()} pixels (SCORESDE_PIXELS): it is left out."
-            )
+            notes.append(f"The figure {file!r} has more than {most_pixels()} pixels (SCORESDE_PIXELS): it is left out.")
             continue
         left -= len(content)
         if left < 0:

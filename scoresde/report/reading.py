@@ -95,7 +95,7 @@ def _inside(run_dir: Path, name: str) -> Path:
 
 
 def _read(run_dir: Path, name: str, read: Callable[[Path], Any], notes: list[str]) -> Any:
-    """What a reader of `scoresde.storage.bounded` finds in a file; None, with a note, if it cannot be read."""
+    """Content of a file by a reader of `scoresde.storage.bounded`; None, with a note, if it cannot be read."""
     try:
         return read(_inside(run_dir, name))
     except FileNotFoundError:

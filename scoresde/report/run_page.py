@@ -25,7 +25,7 @@ _TOP = (("samples/beside-data.png", "samples/beside-samples.png"), (_DENSITIES,)
 
 @dataclass
 class _Page:
-    """What the template shows."""
+    """Content of the page for its template."""
 
     name: str
     directory: str
@@ -110,7 +110,7 @@ def _curve(run: RunText) -> Picture | None:
 
 
 def _commands(run: RunText) -> list[tuple[str, str]]:
-    """Things to do, each with its command, which also says what it takes where nothing is kept of what is allowed."""
+    """Things to do with the run, each with its command; packages that it must allow are named there."""
     own = foreign([{"_target_": value} for key, value in run.config.items() if key.rpartition(".")[2] == "_target_"])
     allow = [shell.override("allow", own)] if own else []
 

@@ -1,4 +1,4 @@
-"""The sentence at the top of a run's page: what was trained on what, how long, when and where."""
+"""The sentence at the top of a run's page: model, data, time, date and device of training."""
 
 import math
 from datetime import datetime
@@ -13,7 +13,7 @@ Part = tuple[str, bool]  # text, and whether it is a word of the shell
 
 
 def sentence(run: RunText) -> list[Part]:
-    """The parts of the sentence, as far as they are known: an interrupted run, or an old one, has fewer."""
+    """The parts of the sentence that are known: an interrupted run, or an old one, has fewer."""
     training = as_dict(run.summary.get("training"))
     data = str(run.data.get("name") or run.words.get("data") or "")
     parts: list[Part] = [("Score-based model", False)]
@@ -85,7 +85,7 @@ _MONTHS = (
 
 
 def dimensions(run: RunText) -> int | None:
-    """Number of values of a sample, where the run says it."""
+    """Number of dimensions of a sample; None where the run does not say it."""
     shape = run.data.get("shape")
     if not isinstance(shape, list) or not all(isinstance(n, int) for n in shape):
         return None

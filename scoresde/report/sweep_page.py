@@ -30,7 +30,7 @@ _DONE = ("finished", "skipped")
 
 @dataclass(frozen=True)
 class Grid:
-    """A sortable table; `links` are the anchors of its rows, which the first column leads to."""
+    """A sortable table; `links` are the anchors that the first column of its rows links to."""
 
     title: str
     columns: list[Column]
@@ -284,9 +284,9 @@ def _by_number(cell: Cell) -> float:
 
 
 def _is_scale(runs: list[RunText], key: str) -> bool:
-    """Whether a setting has three different values at least, all of them numbers."""
-    found = [comparing.number_of(run, key) for run in runs]
-    return None not in found and len(set(found)) > 2
+    """True if a setting has at least three different values, all of them numbers."""
+    values = [comparing.number_of(run, key) for run in runs]
+    return None not in values and len(set(values)) > 2
 
 
 def _sentence(count: int, keys: list[str], configurations: list[_Configuration]) -> str:
@@ -303,13 +303,13 @@ def _sentence(count: int, keys: list[str], configurations: list[_Configuration])
     sizes = [len(configuration.indices) for configuration in configurations]
     fewest, most = min(sizes), max(sizes)
     seeds = f", {'up to ' if fewest < most else ''}{most} training seeds each" if most > 1 else ""
-    told = f": {', '.join(parts[:5])}" if parts else ""
+    listed = f": {', '.join(parts[:5])}" if parts else ""
     more = " and more" if len(parts) > 5 else ""
-    return f"{count} run{'s' * (count != 1)}{told}{more}{seeds}."
+    return f"{count} run{'s' * (count != 1)}{listed}{more}{seeds}."
 
 
 def _best(ranked: list[tuple[_Configuration, Value]], measure: Measure) -> str:
-    """A sentence on the best, and on how many the errors do not tell from it."""
+    """A sentence on the best configuration, and on how many are within the errors of it."""
     first, mean = ranked[0]
     means = [mean for _, mean in ranked]
     made = f" Best {measure.title.rstrip(' ↑↓')}: {measure.show(mean)} with {first.name}"

@@ -42,7 +42,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Number:
-    """A number at the top of a page: its name, its value, its error or unit, and lines that say what it means."""
+    """A number at the top of a page: its name, its value, its error or unit, and lines that explain it."""
 
     name: str
     value: str
@@ -54,10 +54,10 @@ def numbers(summary: dict[str, Any], dimensions: int | None = None, levels: int 
     """The held-out likelihood, the quality and the cost of samples, and the time of training, as far as known.
 
     Args:
-        summary: of the run.
-        dimensions: values of a sample. Up to 16 of them, quality is coverage, which sees where samples lie; the
-            Fréchet distance compares means and covariances alone, and takes a ring for eight points on it.
-        levels: of discrete data, None of continuous ones.
+        summary: Summary of the run.
+        dimensions: Number of dimensions of a sample. Up to 16, quality is coverage, which sees where samples lie; the
+            Fréchet distance compares only means and covariances, and does not tell a ring from eight points on it.
+        levels: Number of levels of discrete data; None for continuous data.
     """
     made = (_likelihood_number(summary, levels), _quality_number(summary, dimensions), *_cost_numbers(summary))
     return [number for number in made if number is not None]
@@ -89,7 +89,7 @@ _FEW_DIMENSIONS = 16
 
 
 def main_metric(metrics: Iterable[str], dimensions: int | None) -> str:
-    """The metric, of those that there are, that tells most of the quality of samples: see `numbers`."""
+    """The metric that says most about the quality of samples, of those that there are: see `numbers`."""
     names = list(metrics)
     few = dimensions is not None and dimensions <= _FEW_DIMENSIONS
     return "coverage" if few and "coverage" in names else names[0]
@@ -136,7 +136,7 @@ def tables(summary: dict[str, Any], comparisons: Mapping[str, dict[str, Any]] | 
     """The tables that the summary has something for, and one of further results.
 
     Args:
-        summary: Of the run.
+        summary: Summary of the run.
         comparisons: Settings of further comparisons by their names.
     """
     made = (_likelihood(summary), _training(summary), _quality(summary), _further(summary, comparisons or {}))

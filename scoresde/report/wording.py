@@ -13,7 +13,7 @@ from scoresde.storage.bounded_yaml import parse_yaml
 __all__ = ["LONGEST", "own_sampler", "repr_in_words", "sampler_in_words"]
 
 LONGEST = 4000
-"""Characters of a text that is looked into: a run may come from a stranger, and searches take the square of them."""
+"""Characters of a text that is searched: a run may be a stranger's, and a search takes the square of their number."""
 
 
 def sampler_in_words(shown: Any) -> str:
@@ -21,27 +21,27 @@ def sampler_in_words(shown: Any) -> str:
 
     Other text is returned as `repr_in_words` has it.
     """
-    shown = str(shown)
-    if len(shown) > LONGEST:
-        return shown
-    if not shown.startswith("Sampler("):
-        return str(repr_in_words(shown))
-    steps = re.findall(r"\bsteps=(\d+)", shown)
-    name = _samplers().get(_any_steps(shown))
+    plain = str(shown)
+    if len(plain) > LONGEST:
+        return plain
+    if not plain.startswith("Sampler("):
+        return str(repr_in_words(plain))
+    steps = re.findall(r"\bsteps=(\d+)", plain)
+    name = _samplers().get(_any_steps(plain))
     if name is None:
-        name = _spaced(re.split(r"\W", shown)[1])
+        name = _spaced(re.split(r"\W", plain)[1])
     return f"{name}, {text(int(steps[-1]))} steps" if steps else name
 
 
 def own_sampler(shown: Any, config: Mapping[str, Any], words: Mapping[str, Any]) -> Any:
-    """As `sampler_in_words` for the sampler of the run's own configuration, which needs no look at all choices.
+    """The name and the settings of the sampler of the run's own configuration, from its repr in a summary.
 
     A repr of another sampler is returned as it is.
 
     Args:
-        shown: repr of a sampler.
-        config: leaves of the configuration by their dotted names.
-        words: the configuration in the words of the command line.
+        shown: The repr of a sampler.
+        config: Leaves of the configuration by their dotted names.
+        words: The configuration in the words of the command line.
     """
     classes = [str(config.get(f"sampler.{part}._target_")).rpartition(".")[2] for part in ("solver", "grid")]
     if not isinstance(shown, str) or not re.match(r"Sampler\({}\b.*, {}\(".format(*map(re.escape, classes)), shown):

@@ -137,7 +137,7 @@ def _listed(value: Any) -> list[Any]:
     return list(dict.fromkeys([value] if isinstance(value, str | int) else value))
 
 
-def _count(n: Any, data: Data) -> int:
+def _count(n: int | None, data: Data) -> int:
     if n is None:
         n = min(len(data.test), _MOST)
     if n > len(data.test):

@@ -48,14 +48,14 @@ class ComparisonTable(ResumableTable):
                 self.ends = load_tensors(self.endpoints)
 
     def _same(self, cell: Cell) -> bool:
-        """Whether the sampler is still what it was."""
+        """True if the sampler is still what it was."""
         name, steps, _ = cell
         return name in self.presets.files and self.identities.get(_key(name, steps)) == self.presets.identity(
             name, steps
         )
 
     def lacks(self, cell: Cell, most: int | None) -> bool:
-        """Whether a cell is to be computed: it is not there, or has a problem that may be gone."""
+        """True if a cell is to be computed: it is not there, or has a problem that may be gone."""
         row = self.rows.get(cell)
         if row is None:
             return True

@@ -11,7 +11,7 @@ from scoresde.options.errors import ConfigError
 
 __all__ = ["check_writable", "locked"]
 
-# What is written in place; other files are replaced as a whole, a link by a file.
+# Names of what is written in place; other files are replaced as a whole, a link by a file.
 _IN_PLACE = ("checkpoints", "metrics.jsonl", "samples", "tensorboard", "wandb")
 
 

@@ -37,7 +37,7 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Filing:
-    """How a result is named and stored.
+    """The name and the place of a result.
 
     Attributes:
         name: Further name to store it under, instead of one made of the settings.
@@ -193,7 +193,7 @@ def _settings_of(table: Path) -> Settings | None:
 
 
 def is_of(entry: Any, settings: Settings) -> bool:
-    """Whether an entry of the summary is a result with these settings."""
+    """True for an entry of the summary that is a result with these settings."""
     return isinstance(entry, dict) and all(key in entry and entry[key] == value for key, value in settings.items())
 
 

@@ -33,7 +33,7 @@ _NOTE = "note"  # the array of a file of samples that says how they were drawn, 
 
 @dataclass(frozen=True)
 class Draw:
-    """Which samples are drawn.
+    """A choice of samples to draw.
 
     Attributes:
         sampler: The sampler.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Context:
-    """What the stages share.
+    """Objects that the stages share.
 
     Attributes:
         run: The run.
@@ -120,7 +120,7 @@ def _circumstances(context: Context) -> TrainingEntry:
     known: dict[str, Any] = {**context.run.summary().training}
     if known.get("steps") != context.trainer.step:
         return now
-    return TrainingEntry(**{key: known.get(key) for key in now if key in known})  # type: ignore[typeddict-item]
+    return cast(TrainingEntry, {key: known[key] for key in now if key in known})
 
 
 def _device_name(device: torch.device) -> str:

@@ -165,7 +165,7 @@ class Summary(dict[str, Any]):
 
     @property
     def finished(self) -> bool:
-        """Whether training came to its end, with all that follows it."""
+        """True if training came to its end, with all that follows it."""
         return bool(self.get("finished"))
 
     @property

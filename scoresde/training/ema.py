@@ -12,7 +12,7 @@ __all__ = ["EMA", "HalfLife", "PowerFunction", "Profile"]
 
 
 class Profile(ABC):
-    """How fast an average forgets old parameters."""
+    """The decay of an average of parameters over the steps of training."""
 
     @abstractmethod
     def decay(self, step: int) -> float:
@@ -68,7 +68,7 @@ class EMA:
 
     Args:
         module: Module whose parameters are averaged.
-        profile: How fast the average forgets.
+        profile: Decay of the average.
     """
 
     def __init__(self, module: nn.Module, profile: Profile) -> None:

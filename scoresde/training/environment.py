@@ -77,7 +77,7 @@ def own_precision() -> None:
     """Compute float32 products in float32, whatever environment variables say; for the process of a command.
 
     Raises:
-        ValueError: oneDNN was loaded with a variable that has it compute float32 layers in another type.
+        ValueError: The library oneDNN was loaded with a variable that has it compute float32 layers in another type.
     """
     for name in ONEDNN:
         mode = os.environ.get(name, "STRICT")

@@ -30,13 +30,13 @@ class HeldOutLoss:
         self.options = batches.options
 
     def is_due(self, step: int, done: bool) -> bool:
-        """Whether an entry of the log at `step` has the loss: every 50 steps at most, and when training is done."""
+        """True if an entry of the log at `step` has the loss: every 50 steps at most, and when training is done."""
         return done or step // _EVERY > (step - self.options.log_every) // _EVERY
 
     def __call__(self) -> float:
         """Mean loss of the held-out samples."""
         device, total, count = self.batches.processes.device, 0.0, 0
-        # Neither the copies for several processes, of which this is one, nor a network compiled for training.
+        # Without the copies for several processes, of which this is one, and not compiled as for training.
         wrapped, self.model.network = self.model.network, self.network
         compiled, self.network._compiled_call_impl = self.network._compiled_call_impl, None
         try:

@@ -97,7 +97,7 @@ def _axes(part: Any) -> int:
 
 
 def _is_dataset(given: Any) -> bool:
-    """Whether its items are samples, or samples with labels, which are asked for one by one."""
+    """True for data whose items are samples, or samples with labels, which are read one by one."""
     if isinstance(given, Tensor | np.ndarray | Mapping) or hasattr(given, "to_numpy") or not len(_sized(given)):
         return False
     # A list of images of Pillow, which have a mode and may have several sizes, is one, and a list of arrays is not.

@@ -240,7 +240,7 @@ class WandbLogger(Logger):
         _log.info("wandb: logged offline, as %s; to upload it: wandb sync %s", why, folder)
 
     def _mode(self) -> tuple[str, str]:
-        """How to log, and why offline."""
+        """The mode of logging, and the reason if it is offline."""
         asked = self.mode or os.environ.get("WANDB_MODE", "").lower()
         if asked == "disabled":
             return "disabled", ""
@@ -302,7 +302,7 @@ def _earlier_id(run_dir: Path) -> str | None:
 
 
 def _answers(address: str) -> bool:
-    """Whether a service answers anything within some seconds, by way of the proxies of the environment."""
+    """True if a service answers anything within some seconds, through the proxies of the environment."""
     found: list[bool] = []
 
     def ask() -> None:

@@ -192,7 +192,7 @@ class Trainer:
         x0, u, noise, conditions, generator = self.batches(self.step)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.options.bf16):
             loss = self.objective(self.model, x0, generator, u=u, noise=noise, **conditions)
-        loss.value.backward()
+        torch.autograd.backward(loss.value)
         norm = optimizer.clip(self.bare.parameters())
         bad = ~(norm.isfinite() & self._total(loss.value.detach()).isfinite())
         optimizer.step(bad)
@@ -204,7 +204,7 @@ class Trainer:
     def finish(self) -> None:
         """Give the model the averaged weights, and put it into evaluation mode."""
         self.model.network = self.bare
-        # What comes after differentiates through the network in ways that a compiled one does not take.
+        # Likelihoods differentiate through the network in ways that a compiled one does not support.
         self.bare._compiled_call_impl = None
         self.ema.copy_to(self.bare)
         self.model.eval()

@@ -27,4 +27,4 @@ def data_statistics(data: Data, dequantise: bool, seed: int = 0) -> Statistics:
 
     # At most the elements of 4096 samples that are small enough for a covariance.
     at_once = max(1, min(4096, 2**24 // math.prod(data.shape)))
-    return Statistics.estimate(batch(raw) for raw in data.train.split(at_once))
+    return Statistics.estimate(batch(raw) for raw in torch.split(data.train, at_once))

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the weights depend on in use: it is kept in checkpoints, and compared with theirs.
+    """The provenance of weights, which is kept in checkpoints and compared with theirs.
 
     Args:
         trained_with: Plain values, as `scoresde.runs.provenance` makes them.

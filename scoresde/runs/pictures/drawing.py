@@ -1,4 +1,4 @@
-"""How figures of a run are drawn and listed, whatever they show."""
+"""Parts of every figure of a run: plotting, saving and listing."""
 
 from types import ModuleType
 from typing import Any

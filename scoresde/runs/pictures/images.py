@@ -15,12 +15,12 @@ __all__ = ["as_pixels", "images_beside_data", "is_image", "looks_like_image", "p
 
 
 def is_image(data: Data | DataInfo) -> bool:
-    """Whether samples are grey or coloured images of discrete values."""
+    """True for grey or coloured images of discrete values."""
     return len(data.shape) == 3 and data.shape[0] in (1, 3) and data.transform.levels is not None
 
 
 def looks_like_image(data: Data | DataInfo) -> bool:
-    """Whether samples can be shown as images, also with transparency, further channels or continuous values."""
+    """True for samples that can be shown as images, also with transparency, further channels or continuous values."""
     return len(data.shape) == 3 and min(data.shape[1:]) >= 4
 
 
