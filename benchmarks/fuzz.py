@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import test_fuzz as fuzzing
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests import test_fuzz as fuzzing
 
 
 def main() -> None:

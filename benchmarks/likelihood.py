@@ -176,7 +176,7 @@ def measure(problem: Problem, chosen: Sequence[Method], turns: int, failures: Fa
             if bool(bars.any()):
                 coverage = float((errors.abs() <= 2 * bars).double().mean())
         rows.append(
-            Row(
+            Row(  # type: ignore[call-arg]
                 problem.name,
                 problem.sde,
                 *method.key,
@@ -186,7 +186,7 @@ def measure(problem: Problem, chosen: Sequence[Method], turns: int, failures: Fa
                 plain,
                 float(errors.square().mean().sqrt()),
                 coverage,
-                *(statistics.fmean(getattr(o, n) for o in outcomes[method]) for n in fields_of_counts),
+                *(statistics.fmean(getattr(o, n) for o in outcomes[method]) for n in fields_of_counts),  # type: ignore[arg-type]
                 statistics.fmean(equivalents(method, o, costs) for o in outcomes[method]),
                 statistics.median(seconds[method]),
                 statistics.median(s / r for s, r in zip(seconds[method], seconds[ruler], strict=False)),

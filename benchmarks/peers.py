@@ -190,7 +190,8 @@ def _diffusers(paths: list[Path]) -> list[Peer]:
     dpm, unipc = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
     out = [Peer("diffusers iPNDM-4", ipndm, ("λ", "Karras 5", "flow"))]
     for low in (False, True):
-        tail, more = (", lower at the end", {"lower_order_final": True}) if low else ("", {"lower_order_final": False})
+        tail = ", lower at the end" if low else ""
+        more: dict[str, Any] = {"lower_order_final": bool(low)}
         for kind, label in (("dpmsolver++", "DPM++"), ("dpmsolver", "DPM")):
             for k in (2, 3):
                 options = {**multistep, **more, "algorithm_type": kind, "solver_order": k}
@@ -208,7 +209,7 @@ def _diffusers(paths: list[Path]) -> list[Peer]:
         sde = {**multistep, "algorithm_type": "sde-dpmsolver++", "solver_order": k}
         out.append(peer(f"SDE-DPM++ {k}M", dpm, ("λ",), True, **sde))
     for p, c in ((2, 2), (3, 4)):
-        orders = {"predictor_order": p, "corrector_order": c, "lower_order_final": False}
+        orders: dict[str, Any] = {"predictor_order": p, "corrector_order": c, "lower_order_final": False}
         out.append(peer(f"SA-Solver({p},{c})", "SASolverScheduler", ("λ",), True, tau_func=lambda _: 1.0, **orders))
         out.append(peer(f"SA-Solver({p},{c}) τ=0", "SASolverScheduler", tau_func=lambda _: 0.0, **orders))
     return out
@@ -221,7 +222,7 @@ def _azula(paths: list[Path]) -> list[Peer]:
         def run(denoise: Denoiser, x: Tensor, levels: Tensor) -> Tensor:
             steps = len(levels) - 1
 
-            class Adapted(denoise_module.Denoiser):  # type: ignore[misc, name-defined]
+            class Adapted(denoise_module.Denoiser):  # type: ignore[name-defined]
                 # Its time runs from 1 to 0 in equal steps.
                 def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
                     level = levels[((1 - t) * steps).round().long()].to(x)
@@ -279,7 +280,7 @@ def _diff_sampler(paths: list[Path]) -> list[Peer]:
         sys.path.remove(str(file.parent))
     # Clips data predictions to their 99.5 % quantile, also outside of guidance.
     for module in (solvers, sys.modules["solver_utils"]):
-        module.dynamic_thresholding_fn = lambda x: x  # type: ignore[attr-defined]
+        module.dynamic_thresholding_fn = lambda x: x  # type: ignore[union-attr]
 
     def peer(name: str, function: str, grids: tuple[str, ...] = (), deis: str = "", **options: Any) -> Peer:
         def run(denoise: Denoiser, x: Tensor, levels: Tensor) -> Tensor:
@@ -304,7 +305,7 @@ def _diff_sampler(paths: list[Path]) -> list[Peer]:
     out += [peer(f"DEIS tAB-{k}", "deis", deis="tab", max_order=k) for k in (2, 3, 4)]
     for data in (True, False):
         kind = "data" if data else "noise"
-        more = {"predict_x0": data, "lower_order_final": False}
+        more: dict[str, Any] = {"predict_x0": data, "lower_order_final": False}
         out += [peer(f"DPM++ {k}M {kind}", "dpm_pp", max_order=k, **more) for k in (2, 3)]
         for variant in ("bh1", "bh2"):
             for k in (1, 2, 3):

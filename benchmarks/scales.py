@@ -10,6 +10,7 @@ missed without.
 import argparse
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ def measure(sde: str, scale: Tensor, offset: Tensor, seed: int, steps: int, stan
     """Log-density and share."""
     torch.manual_seed(seed)
     model = NetworkScore(MLP((2,), width=64, blocks=2), getattr(scoresde.sde, sde)(), EDMPreconditioning())
-    options = {"batch_size": 256, "seed": seed, "progress": False, "standardise": standardise}
+    options: dict[str, Any] = {"batch_size": 256, "seed": seed, "progress": False, "standardise": standardise}
     fit(model, offset + scale * draw(8000, 100 + seed), steps, **options)
     nats = log_likelihood(model, offset + scale * draw(2000, 7), tol=1e-2).log_prob.mean() + scale.log().sum()
     x = Sampler(Heun(), KarrasGrid(30))(model, (4000, 2), seed=seed).x.double()

@@ -189,8 +189,8 @@ def of_checkpoint(content: bytes, dice: random.Random) -> bytes:
             continue
         if isinstance(value, torch.Tensor) and dice.random() < 0.8:
             changes: list[Callable[[], Any]] = [
-                lambda v=value: v.double(), lambda v=value: v.reshape(-1)[:1], lambda v=value: v * math.nan,
-                lambda v=value: v[None], lambda v=value: v.long(), lambda v=value: v.half(), lambda v=value: v.tolist(),
+                lambda v=value: v.double(), lambda v=value: v.reshape(-1)[:1], lambda v=value: v * math.nan,  # type: ignore[misc]
+                lambda v=value: v[None], lambda v=value: v.long(), lambda v=value: v.half(), lambda v=value: v.tolist(),  # type: ignore[misc]
             ]  # fmt: skip
             node[key] = dice.choice(changes)()
         elif dice.random() < 0.3:
@@ -209,7 +209,7 @@ def of_npz(content: bytes, dice: random.Random) -> bytes:
     x, y = np.zeros((20, 2)) + np.arange(20)[:, None], np.arange(20) % 3
     x = dice.choice(
         [x.astype("f2"), x.astype("i8"), x.astype("c8"), x * math.nan, x * 1e300, x[:1], x[:0], x[:, 0], x[0, 0],
-         x.astype(str), x > 3, x.astype("u2"), np.zeros((20, 0)), x * 0, x.astype("M8[s]"), x[:, :, None, None]]
+         x.astype(str), x > 3, x.astype("u2"), np.zeros((20, 0)), x * 0, x.astype("M8[s]"), x[:, :, None, None]]  # type: ignore[list-item]
     )  # fmt: skip
     y = dice.choice([y, y - 1, y.astype(float), y[:3], y * 10**9, y[:, None]])
     buffer = io.BytesIO()

@@ -63,7 +63,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
         return text.decode()
 
     monkeypatch.setenv("TERM", "xterm")
-    yield lambda *shape: size(*shape) if shape else written()  # type: ignore[func-returns-value]
+    yield lambda *shape: size(*shape) if shape else written()  # type: ignore[func-returns-value, misc]
     stream.close()
     os.close(main)
 

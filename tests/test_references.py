@@ -9,8 +9,8 @@ ENTRIES = re.findall(r"^- \*\*(.+?)\*\*.*?: (.+)$", (ROOT / "docs" / "references
 
 _NAME = r"(?:[A-ZÀ-Ž][\w'’]+(?:-[A-Z]\w+)?)"
 CITATION = re.compile(rf"({_NAME}(?:(?:, {_NAME})*,? (?:&|and) {_NAME}| et al\.)?),? \(?((?:19|20)\d\d)([a-c]?)\b")
-MONTHS = ("January", "February", "March", "April", "May", "June", "July")
-MONTHS += ("August", "September", "October", "November", "December")
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+          "December")  # fmt: skip
 
 
 def citations(text: str) -> set[tuple[str, str]]:

@@ -360,8 +360,8 @@ def test_tune_and_sample_by_it(work: Path, capsys: pytest.CaptureFixture[str]) -
         main(["tune", f"run={RUN}", f"steps={steps}", "starts=100", "seconds=20", "progress=false"])
         assert f"{steps} evaluations: error" in capsys.readouterr().out
         assert Path(f"{RUN}/tuned-{steps}.json").is_file()
-    steps = "sampler.grid.steps=3,4"
-    main(["sample", f"run={RUN}", "n=9", "sampler=tuned", steps, "--multirun", "progress=false"])
+    swept = "sampler.grid.steps=3,4"
+    main(["sample", f"run={RUN}", "n=9", "sampler=tuned", swept, "--multirun", "progress=false"])
     out = capsys.readouterr().out
     assert "9 samples, 3 evaluations each" in out
     assert "9 samples, 4 evaluations each" in out

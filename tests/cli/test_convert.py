@@ -45,7 +45,7 @@ def test_what_a_signal_ends_leaves_nothing(
 ) -> None:
     before = sorted(folder.iterdir())
     written = getattr(writing, write)
-    monkeypatch.setattr(writing, write, lambda *a: (written(*a), os.kill(os.getpid(), signal.SIGTERM)))
+    monkeypatch.setattr(writing, write, lambda *a: (written(*a), os.kill(os.getpid(), signal.SIGTERM)))  # type: ignore[func-returns-value]
     with pytest.raises(SystemExit) as stop:
         main(["convert", "a.npz", destination, "shape=[3,8,8]"])
     assert stop.value.code == 128 + signal.SIGTERM

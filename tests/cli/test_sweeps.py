@@ -64,7 +64,7 @@ def run_a() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, value in (("ACCELERATE_USE_CPU", "true"), ("WANDB_MODE", "offline"), ("OMP_NUM_THREADS", "1")):
         monkeypatch.setenv(name, value)
@@ -488,7 +488,7 @@ def test_a_launcher_that_gives_up(
 ) -> None:
     # Hydra loads its plugins a second time, as modules of its own.
     launcher = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_launcher.BasicLauncher"]
-    launch = launcher.launch
+    launch = launcher.launch  # type: ignore[attr-defined]
 
     def gives_up(self: Any, overrides: Any, initial_job_idx: int) -> None:
         launch(self, overrides[:1], initial_job_idx)
@@ -517,7 +517,7 @@ def test_a_killed_process_of_submitit(tmp_path: Path) -> None:
         fails = executor.submit(lambda *given: 1 / 0, [], "", 8)
         assert executor.submit(lambda *given: given[2], [], "", 9).results() == [9]
         (lost,) = dies.results()
-        assert lost.return_value is None
+        assert lost.return_value is None  # type: ignore[attr-defined]
         fails.results()
     assert [number for number, _, _ in told] == [7, 8]
     assert told[1][1] == "ZeroDivisionError: division by zero"

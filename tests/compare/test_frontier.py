@@ -87,7 +87,7 @@ def test_the_frontier_is_what_is_best_at_each_cost() -> None:
 def test_error_bars_and_floor() -> None:
     (ax,) = frontier(frame(), "frechet_distance", best=1).axes
     (container,) = ax.containers
-    (bars,) = container.lines[2]
+    (bars,) = container.lines[2]  # type: ignore[attr-defined]
     heights = [float(np.ptp(segment[:, 1])) for segment in bars.get_segments()]
     assert heights == pytest.approx([0.02] * 4)
     (floor,) = [line for line in ax.lines if line.get_linestyle() == ":"]

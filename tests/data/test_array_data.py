@@ -251,10 +251,8 @@ def test_hdf5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load(tmp_path / "a.h5", key="x")
     monkeypatch.setenv("SCORESDE_MEMORY", str(2000 / 2**30))
     views = load(tmp_path / "a.h5", labels=False)
-    assert (
-        views.fingerprint()
-        == Data("a", *map(torch.from_numpy, (PICTURES[:15], PICTURES[15:])), Discrete(256)).fingerprint()
-    )
+    train, test = torch.from_numpy(PICTURES[:15]), torch.from_numpy(PICTURES[15:])
+    assert views.fingerprint() == Data("a", train, test, Discrete(256)).fingerprint()
     with pytest.raises(ValueError, match="array 'packed' of .* would take"):
         load(tmp_path / "a.h5", key="packed")
 

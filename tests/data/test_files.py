@@ -152,7 +152,7 @@ def test_npz_sees_that_channels_are_last(
     first: tuple[int, ...] | None,
     dtype: type,
 ) -> None:
-    x = np.random.default_rng(1).integers(0, 256, (3, *shape)).astype(dtype)
+    x: np.ndarray = np.random.default_rng(1).integers(0, 256, (3, *shape)).astype(dtype)
     data = npz(save(tmp_path, x=x), test_size=1)
     expected = x if first is None else x.transpose(0, 3, 1, 2)
     assert data.shape == expected.shape[1:]

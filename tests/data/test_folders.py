@@ -147,11 +147,11 @@ def test_links_in_archives_are_passed_over(tmp_path: Path, caplog: pytest.LogCap
             link = tarfile.TarInfo("3.png")
             link.type, link.linkname = kind, "/etc/passwd"
             archive.addfile(link)
-    link = zipfile.ZipInfo("3.png")
-    link.external_attr = 0o120777 << 16
+    entry = zipfile.ZipInfo("3.png")
+    entry.external_attr = 0o120777 << 16
     write(tmp_path / "a.zip", {"1.png": png(1), "2.png": png(2), "4.png": png(4)})
     with zipfile.ZipFile(tmp_path / "a.zip", "a") as zipped:
-        zipped.writestr(link, "/etc/passwd")
+        zipped.writestr(entry, "/etc/passwd")
     for name, count in (("a.tar", 2), ("a.zip", 1)):
         assert len(load(str(tmp_path / name)).whole()[0]) == 3
         assert f"{name}: 3 pictures; passed over: {count} links" in caplog.text

@@ -35,7 +35,7 @@ class Loud:
         return _called, ()
 
 
-CALLS = []
+CALLS: list[Any] = []
 
 
 def _called() -> None:

@@ -179,7 +179,7 @@ def test_a_constant_channel_is_centred_and_keeps_its_unit() -> None:
         found = continuous(raw)
     x = found.encode(raw, dtype=torch.float64)
     assert bool((x[:, 1].abs() < 1e-15).all())
-    assert found._scale[1].item() == 1
+    assert found._scale[1].item() == 1  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="constant data has no scale"):
         Standardise.fit(torch.full((9, 3), 0.3))
 

@@ -4,7 +4,6 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from scoresde.numerics.ode import (
     DORMAND_PRINCE,
     TSIT5,
     EmbeddedPair,
+    ErrorNorm,
     Status,
     integrate,
     integrate_through,
@@ -29,7 +29,7 @@ EMBEDDED = {3: (2,), 5: (4,), 8: (5, 3)}
 Tree = tuple  # a rooted tree is the sorted tuple of its branches
 
 
-@pytest.fixture(params=PAIRS.values(), ids=PAIRS.keys())
+@pytest.fixture(params=list(PAIRS.values()), ids=list(PAIRS))
 def tableau(request: pytest.FixtureRequest) -> EmbeddedPair:
     return request.param
 
@@ -131,7 +131,7 @@ def test_observed_order(name: str, problem: str, n: int) -> None:
     assert math.log2(errors[0] / errors[1]) == pytest.approx(PAIRS[name].order, abs=0.15)
 
 
-def rms(tol: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def rms(tol: float) -> ErrorNorm:
     def norm(error: Tensor, before: Tensor, after: Tensor, slope: Tensor) -> Tensor:
         return (error / (tol + tol * torch.maximum(before.abs(), after.abs()))).square().mean(1).sqrt()
 

@@ -18,6 +18,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from scoresde import plots
+from scoresde.plots.style import DPI
 
 
 def _rng() -> np.random.Generator:
@@ -56,7 +57,7 @@ def test_grid_puts_images_in_reading_order_and_keeps_pixels_sharp() -> None:
     assert _blocks(canvas[height * 3 // 8, :, 0])[:4] == pytest.approx([1, 0.5, 0.75, 1])
     assert _blocks(canvas[height * 3 // 4, :, 0]) == pytest.approx([1, third[3], 1, third[4], 1, third[5], 1])
     # One dot of the picture for one of the canvas.
-    assert figure.get_size_inches() * plots.DPI == pytest.approx((width, height))
+    assert figure.get_size_inches() * DPI == pytest.approx((width, height))
 
 
 def test_grid_is_exact_when_saved() -> None:

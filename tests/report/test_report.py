@@ -223,7 +223,7 @@ def test_further_results_are_listed_with_their_settings(full: Path) -> None:
         "likelihood-test-digits-2b": {**own, "data": "digits", "data_hash": "c"},
         "samples-euler": {"sampler": "Euler", "n": 20, "metrics": METRICS, "data_hash": "a", "step": 20000},
     }
-    samples = {**SUMMARY["samples"], "data_hash": "a", "step": 20000}
+    samples = {**SUMMARY["samples"], "data_hash": "a", "step": 20000}  # type: ignore[dict-item]
     summary = {**SUMMARY, "likelihood": own, "likelihood_train": {**own, "split": "train"}, "samples": samples}
     (full / "summary.json").write_text(json.dumps({**summary, **further}))
     note = {"settings": {"n": 21, "tolerance": 1e-6, "data": "digits"}, "step": 100}

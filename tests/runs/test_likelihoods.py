@@ -23,6 +23,7 @@ from scoresde.runs.dequantise import FILE
 from scoresde.runs.directory import Run
 from scoresde.runs.likelihood import likelihood
 from scoresde.runs.results import Filing
+from scoresde.runs.summary import LikelihoodEntry
 from scoresde.runs.train import train
 from scoresde.storage.tensors import save_tensors
 from tests.problems import Once
@@ -161,7 +162,7 @@ def test_other_settings_have_a_file_of_their_own(
 
 
 def test_a_given_name_is_not_given_twice(run: Run, trained: SimpleNamespace) -> None:
-    def found(name: str, **changes: Any) -> dict[str, Any]:
+    def found(name: str, **changes: Any) -> LikelihoodEntry:
         filing = Filing(name=name, overwrite=changes.pop("overwrite", False))
         return likelihood(run, run.model(), trained.data, "test", 2, options(**changes), False, filing=filing)
 
@@ -247,7 +248,7 @@ def test_a_trained_dequantisation_is_the_runs_own(run: Run, trained: SimpleNames
     chosen = options(dequantisation=OmegaConf.load(conf_dir() / "dequantisation" / "variational.yaml"))
     model, path = run.model(), run.directory / FILE
 
-    def found() -> dict[str, Any]:
+    def found() -> LikelihoodEntry:
         return likelihood(run, model, trained.data, "test", 2, chosen, progress=False)
 
     with pytest.raises(ConfigError, match=rf"there is no file {path}: make it by `scoresde dequantise run="):
@@ -274,7 +275,7 @@ def test_errors_have_their_parts(run: Run, trained: SimpleNamespace) -> None:
     assert entry["stderr_elbo"] > 0
     assert entry["stderr"] >= entry["stderr_probes"] > 0
     assert entry["stderr_dequantisation"] >= 0
-    parts = sum(entry[f"stderr_{name}"] ** 2 for name in ("data", "probes", "dequantisation"))
+    parts = sum(dict(entry)[f"stderr_{name}"] ** 2 for name in ("data", "probes", "dequantisation"))
     assert parts >= entry["stderr"] ** 2 * (1 - 1e-9)
     assert 0 < entry["solver_error"] < 0.1
     assert (run.directory / "samples" / "likelihood-test.png").stat().st_size > 1000

@@ -454,8 +454,8 @@ def test_figures_that_are_set_aside_survive_an_interruption(
             with suppress(KeyboardInterrupt):
                 outdate(copied, 20)
         outdate(copied, 20)
-        found = {str(p.relative_to(copied.directory)): p.read_bytes() for p in copied.directory.rglob("*.*")
-                 if p.is_file() and p.name not in ("summary.json", "pictures.json")}  # fmt: skip
+        kept = (p for p in copied.directory.rglob("*.*") if p.name not in ("summary.json", "pictures.json"))
+        found: dict[str, Any] = {str(p.relative_to(copied.directory)): p.read_bytes() for p in kept if p.is_file()}
         found |= {"summary": copied.summary(), "pictures": sorted(map(str, copied.pictures()))}
         whole = whole or {**found}
         if left[0]:

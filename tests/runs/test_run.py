@@ -204,7 +204,7 @@ def test_a_loaded_model_is_the_saved_one(saved: tuple[Path, NetworkScore]) -> No
         mine = getattr(loaded.statistics, name)
         assert mine.dtype == torch.float64
         assert torch.equal(mine, getattr(model.statistics, name))
-    assert loaded.preconditioning.sigma_data == model.preconditioning.sigma_data == float(model.statistics.std)
+    assert loaded.preconditioning.sigma_data == model.preconditioning.sigma_data == float(model.statistics.std)  # type: ignore[attr-defined]
 
 
 def test_statistics_without_a_covariance(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_summary_and_pictures(tmp_path: Path) -> None:
     run.add_picture("samples/b.png", "B", "second")
     run.add_picture("samples/a.png", "A", "again")
     pictures = OmegaConf.to_container(OmegaConf.load(tmp_path / "pictures.json"))
-    assert [(p["file"], p["caption"]) for p in pictures] == [("samples/a.png", "again"), ("samples/b.png", "second")]  # type: ignore[index, union-attr]
+    assert [(p["file"], p["caption"]) for p in pictures] == [("samples/a.png", "again"), ("samples/b.png", "second")]  # type: ignore[call-overload, index, union-attr]
     assert sorted(os.listdir(tmp_path)) == ["pictures.json", "summary.json"]
 
 

@@ -46,7 +46,7 @@ def final(
 
 
 @lru_cache
-def smooth_problem(kind: type[SDE]) -> tuple[ScoreModel, Tensor, Tensor]:
+def smooth_problem(kind: Callable[[], SDE]) -> tuple[ScoreModel, Tensor, Tensor]:
     """A model, x/α at s = 3 and x/α at s = 0.3, from d(x/α)/ds = ε."""
     plain = model_of(EDMSDE())
     x = plain.sample(6, 3.0, torch.Generator().manual_seed(0))
@@ -68,7 +68,7 @@ DETERMINISTIC = [
 
 @pytest.mark.parametrize("kind", [VPSDE, EDMSDE])
 @pytest.mark.parametrize(("solver", "order"), DETERMINISTIC, ids=[repr(s) for s, _ in DETERMINISTIC])
-def test_order(solver: Solver, order: int, kind: type[SDE]) -> None:
+def test_order(solver: Solver, order: int, kind: Callable[[], SDE]) -> None:
     model, x, truth = smooth_problem(kind)
     errors = []
     for steps in (20, 40):
@@ -354,7 +354,7 @@ def variance_error(solver: ExponentialRungeKutta, sde: SDE, times: Tensor, varia
 
 @pytest.mark.parametrize("kind", [VPSDE, EDMSDE])
 @pytest.mark.parametrize(("solver", "order"), WEAK, ids=[repr(s) for s, _ in WEAK])
-def test_weak_order(solver: ExponentialRungeKutta, order: int, kind: type[SDE]) -> None:
+def test_weak_order(solver: ExponentialRungeKutta, order: int, kind: Callable[[], SDE]) -> None:
     sde = kind()
     errors = [variance_error(solver, sde, levels(sde, steps)) for steps in (60, 120)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)

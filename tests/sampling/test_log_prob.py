@@ -187,18 +187,18 @@ class Labelled(ScoreModel):
         centres = torch.tensor([[-2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], dtype=F64)
         classes = [GaussianMixtureScore(torch.ones(1), c[None], torch.tensor([0.2]), VPSDE()) for c in centres]
         super().__init__(classes[0].sde, correlated(VPSDE(), (2,)).statistics)
-        self.classes = classes
+        self.parts = classes
 
     @property
     def dtype(self) -> torch.dtype:
         return F64
 
     def denoise(self, x: Tensor, t: Tensor, *, label: Tensor, **cond: Any) -> Tensor:
-        each = torch.stack([c.denoise(x, t) for c in self.classes])
+        each = torch.stack([c.denoise(x, t) for c in self.parts])
         return each[label, torch.arange(len(x))]
 
     def log_prob(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        return torch.stack([c.log_prob(x, t) for c in self.classes])[label, torch.arange(len(x))]
+        return torch.stack([c.log_prob(x, t) for c in self.parts])[label, torch.arange(len(x))]
 
 
 @pytest.mark.parametrize("batch_size", [None, 2])
@@ -232,7 +232,7 @@ class Stopping(Solver):
         status = torch.zeros(len(x), dtype=torch.int64)
         status[self.stopped] = 2
         nfe = torch.full((len(x),), 2 * len(times) - 2)
-        return Report(nfe, status, torch.where(status == 0, times[-1], times[0]))
+        return Report(nfe, status, torch.where(status == 0, times[-1], times[0]))  # type: ignore[return-value]
 
 
 def test_a_sample_that_did_not_arrive_has_no_density() -> None:

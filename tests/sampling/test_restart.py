@@ -41,7 +41,7 @@ def test_it_is_the_papers_loop(planar: Mixture) -> None:
     for sigmas in pairwise(main):
         y = down(y, list(sigmas))
         for low, high, count, repeats in ((0.06, 0.3, 3, 2), (4.0, 15.0, 2, 1)):
-            if sigmas[1] == min(main[1:], key=lambda s, low=low: abs(math.log(s / low))):
+            if sigmas[1] == min(main[1:], key=lambda s, low=low: abs(math.log(s / low))):  # type: ignore[misc]
                 for _ in range(repeats):
                     y = y + math.sqrt(high**2 - sigmas[1] ** 2) * queue.pop(0)
                     y = down(y, levels(high, sigmas[1], count))

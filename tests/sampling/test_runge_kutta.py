@@ -73,12 +73,12 @@ def final(
 
 
 @lru_cache
-def smooth_problem(kind: type[SDE]) -> tuple[ScoreModel, Tensor, Tensor]:
+def smooth_problem(kind: Callable[[], SDE]) -> tuple[ScoreModel, Tensor, Tensor]:
     sde = kind()
     model = model_of(sde)
     ends = levels(sde, 1)
     x = model.sample(6, ends[0], torch.Generator().manual_seed(0))
-    return model, x, reference(model, x, *ends.tolist(), rtol=1e-12)
+    return model, x, reference(model, x, *ends.tolist(), rtol=1e-12)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def smooth_problem(kind: type[SDE]) -> tuple[ScoreModel, Tensor, Tensor]:
     in_turn(list(TABLEAUS), COORDINATES, sdes=(VPSDE, EDMSDE, VESDE)),
     ids=short,
 )
-def test_order_in_every_coordinate(name: str, coordinate: Coordinate, kind: type[SDE]) -> None:
+def test_order_in_every_coordinate(name: str, coordinate: Coordinate, kind: Callable[[], SDE]) -> None:
     model, x, truth = smooth_problem(kind)
     solver = RungeKutta(name, coordinate)
     errors = [float((final(solver, model, x, levels(model.sde, n)) - truth).square().mean().sqrt()) for n in (20, 40)]
@@ -212,7 +212,7 @@ def draws_of(count: int, like: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("kind", [EDMSDE, VPSDE, FlowSDE])
-def test_algorithm_1(kind: type[SDE]) -> None:
+def test_algorithm_1(kind: Callable[[], SDE]) -> None:
     edm, model = model_of(EDMSDE()), model_of(kind())
     x = SIGMAS[0] * draws_of(1, torch.zeros(5, 2))[0]
     wanted, calls = edm_algorithm(edm, x, 0.0, 0.0, math.inf, 1.0, [])
@@ -231,7 +231,7 @@ def test_algorithm_1(kind: type[SDE]) -> None:
     [(Churn(1.2), 5), (Churn(40.0, 0.1, 5.0, 1.003), 4), (Churn(0.5, 0.5, 0.7), 1)],
     ids=repr,
 )
-def test_algorithm_2(churn: Churn, count: int, kind: type[SDE]) -> None:
+def test_algorithm_2(churn: Churn, count: int, kind: Callable[[], SDE]) -> None:
     edm, model = model_of(EDMSDE()), model_of(kind())
     x, *draws = draws_of(count + 1, torch.zeros(5, 2))
     x = SIGMAS[0] * x
@@ -276,7 +276,7 @@ def linear_variance(solver: Solver, model: ScoreModel, times: Tensor, variance: 
 
 
 @pytest.mark.parametrize("kind", [VPSDE, EDMSDE])
-def test_churn_keeps_the_variance_of_gaussian_data(kind: type[SDE]) -> None:
+def test_churn_keeps_the_variance_of_gaussian_data(kind: Callable[[], SDE]) -> None:
     sde = kind()
     model = GaussianMixtureScore(torch.ones(1), torch.zeros(1, 1), torch.tensor([0.3]), sde)
     errors = {}

@@ -38,7 +38,7 @@ def preconditioning(request: pytest.FixtureRequest) -> Preconditioning:
 def whole_interval(sde: SDE, count: int = 33) -> Tensor:
     """Times uniform in λ, both ends among them."""
     t = torch.tensor([sde.t_min, sde.t_max], dtype=F64)
-    inner = sde.time(torch.linspace(*sde.log_snr(t).tolist(), count, dtype=F64)[1:-1])
+    inner = sde.time(torch.linspace(*sde.log_snr(t).tolist(), count, dtype=F64)[1:-1])  # type: ignore[call-overload]
     return torch.cat([t[:1], inner, t[1:]])
 
 
@@ -91,7 +91,7 @@ def test_edm_takes_the_spread_of_the_data_once() -> None:
     fixed = EDMPreconditioning(0.3)
     assert fixed.with_data_std(2.0) is fixed
     statistics = Statistics(torch.zeros(2, dtype=F64), 2.0)
-    assert NetworkScore(nn.Identity(), EDMSDE(), open_, statistics).preconditioning.sigma_data == 2.0
+    assert NetworkScore(nn.Identity(), EDMSDE(), open_, statistics).preconditioning.sigma_data == 2.0  # type: ignore[attr-defined]
     for other in (NoisePreconditioning(), VelocityPreconditioning()):
         assert other.with_data_std(2.0) is other
 

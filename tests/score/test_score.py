@@ -215,7 +215,8 @@ def test_lists_of_numbers_are_float64() -> None:
     x, t = torch.zeros(1, 2, dtype=F64), torch.tensor(0.3, dtype=F64)
     numbers = ([0.3, 0.7], [[0.1, 0.2], [-0.3, 0.4]], [0.1, 0.3])
     listed = GaussianMixtureScore(*numbers, VPSDE())  # type: ignore[arg-type]
-    exact = GaussianMixtureScore(*(torch.tensor(v, dtype=F64) for v in numbers), VPSDE())
+    weights, means, variances = (torch.tensor(v, dtype=F64) for v in numbers)
+    exact = GaussianMixtureScore(weights, means, variances, VPSDE())
     torch.testing.assert_close(listed.log_prob(x, t), exact.log_prob(x, t), rtol=1e-14, atol=0)
 
 

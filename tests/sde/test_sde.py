@@ -256,7 +256,7 @@ def test_simulated_paths_have_the_marginals_of_the_kernel(sde: SDE, generator: t
     """Euler-Maruyama on a grid uniform in λ, with coefficients at the middle of each step."""
     paths, steps, x0 = 4000, 800, 3.0
     ends = sde.log_snr(torch.tensor([sde.t_min_sampling, sde.t_max], dtype=F64)).tolist()
-    t = sde.time(torch.linspace(*ends, 2 * steps + 1, dtype=F64))
+    t = sde.time(torch.linspace(*ends, 2 * steps + 1, dtype=F64))  # type: ignore[call-overload]
     f, g, dt = sde.drift_coefficient(t[1::2]), sde.diffusion(t[1::2]), t[2::2] - t[:-2:2]
     start = torch.full((paths, 1), x0, dtype=F64)
     x = sde.perturb(start, t[0], generator)

@@ -166,7 +166,9 @@ def test_a_loader_is_drawn_from_as_it_says_and_gives_the_batch_size(monkeypatch:
     assert torch.equal(as_data(_model(), loader, "none").train, torch.from_numpy(X[:1]).expand(12, 2))
     sizes = []
     monkeypatch.setattr(
-        fitting, "Training", lambda **options: sizes.append(options["batch_size"]) or Training(**options)
+        fitting,
+        "Training",
+        lambda **options: sizes.append(options["batch_size"]) or Training(**options),  # type: ignore[func-returns-value]
     )
     fit(_model(), DataLoader(TensorDataset(torch.from_numpy(X)), batch_size=4), 1, progress=False)
     fit(_model(), DataLoader(TensorDataset(torch.from_numpy(X)), batch_size=4), 1, batch_size=3, progress=False)

@@ -132,7 +132,8 @@ class FakeWandb:
 
     class Artifact:
         def __init__(self, name: str, type: str) -> None:
-            self.name, self.files = name, []
+            self.name = name
+            self.files: list[Any] = []
 
         def add_file(self, path: str, name: str) -> None:
             self.files.append(name)  # type: ignore[attr-defined]

@@ -519,7 +519,7 @@ def test_signals_that_come_repeatedly_do_not_hasten_the_end(tmp_path: Path, numb
 def handler_of() -> Iterator[Callable[[int, Any], None]]:
     """Sets handlers for the time of a test."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield signal.signal
+    yield signal.signal  # type: ignore[misc]
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -848,7 +848,7 @@ def test_compiled_networks_train_alike(tmp_path: Path, monkeypatch: pytest.Monke
         assert trainer.bare._compiled_call_impl is None
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")  # type: ignore[misc]
 
 
 def test_channels_last_changes_the_layout_alone(tmp_path: Path) -> None:
