@@ -38,12 +38,10 @@ class Presets:
         """The sampler of a name, at its own number of steps if none is given."""
         self.check([name])
         config = OmegaConf.create({"sampler": OmegaConf.load(self.files[name])})
-        if OmegaConf.select(config, "sampler.grid.path", default=0) is None:
-            config.sampler.grid.path = str(self.directory)
         if steps is not None:
             config.sampler.grid.steps = steps
         sampler: Sampler = instantiate(config, "sampler", self.allow)
-        return sampler
+        return sampler.in_run(self.directory)
 
     def check(self, names: Sequence[str]) -> None:
         """Reject names without a file.

@@ -7,7 +7,8 @@ checked for values that are not finite, and taken to the units of the data.
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,6 +33,14 @@ __all__ = ["Sampler"]
 
 # A start that is further from the prior's mean, in standard deviations, is why its sample is not finite.
 _MAX_START = 100.0
+
+
+@runtime_checkable
+class ReadsRun(Protocol):
+    """A solver or grid that reads a file, which it finds in a run's directory if its path is not given."""
+
+    def in_run(self, directory: Path) -> Any:
+        """The solver or grid with the file of the run; itself if its path was given."""
 
 
 class _Chunk(NamedTuple):
@@ -83,6 +92,12 @@ class Sampler:
     def __repr__(self) -> str:
         noise = "" if self.noise == "white" else f", noise={self.noise!r}"
         return f"Sampler({self.solver!r}, {self.grid!r}, denoise={self.denoise}{noise})"
+
+    def in_run(self, directory: Path) -> "Sampler":
+        """The sampler whose solver and grid read the files of a run's directory, unless their paths were given."""
+        solver = self.solver.in_run(directory) if isinstance(self.solver, ReadsRun) else self.solver
+        grid = self.grid.in_run(directory) if isinstance(self.grid, ReadsRun) else self.grid
+        return Sampler(solver, grid, self.denoise, self.noise)
 
     @torch.no_grad()
     @checked

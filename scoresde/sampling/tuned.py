@@ -164,6 +164,10 @@ class TunedTimes(Grid):
         super().__init__(steps)
         self.path = path
 
+    def in_run(self, directory: Path) -> "TunedTimes":
+        """The times of the run's own file if no path was given."""
+        return TunedTimes(self.steps, directory) if self.path is None else self
+
     def tuned(self) -> TunedSteps:
         """The content of the file.
 
@@ -201,6 +205,10 @@ class Tuned(Solver):
     @property
     def stochastic(self) -> bool:
         return False
+
+    def in_run(self, directory: Path) -> "Tuned":
+        """The steps of the run's own file if no path was given."""
+        return Tuned(self.steps, directory) if self.path is None else self
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         sde = model.sde

@@ -99,11 +99,7 @@ def sampler_of(run: Any, config: DictConfig) -> Any:
         return run.make("sampler")
     if HydraConfig.get().runtime.choices.get("sampler") is None:
         config.sampler = with_own(run.config, "sampler", config)
-    for part in ("solver", "grid"):
-        # The run's own tuned file is the default.
-        if OmegaConf.select(config, f"sampler.{part}.path", default=0) is None:
-            OmegaConf.update(config, f"sampler.{part}.path", str(run.directory))
-    return instantiate(config, "sampler", run.allow)
+    return instantiate(config, "sampler", run.allow).in_run(run.directory)
 
 
 def in_sweep() -> bool:
