@@ -38,6 +38,8 @@ from scoresde.training.loop import Trainer
 from scoresde.training.moments import data_statistics
 from tests.problems import Once
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 data: {_target_: scoresde.data.npz, path: points.npz, test_size: 20, seed: 0}
 sde: {_target_: scoresde.sde.VPSDE, beta_min: 0.1, beta_max: 20.0}

@@ -34,6 +34,8 @@ from scoresde.runs.stages import Fit, Report, Save, Stage
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
 from tests.problems import Once
 
+pytestmark = pytest.mark.slow
+
 TOY = [
     "data=two_moons",
     "+data.n_train=200",

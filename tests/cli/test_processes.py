@@ -13,6 +13,8 @@ import pytest
 
 from scoresde.cli import COMMANDS, main, processes
 
+pytestmark = pytest.mark.slow
+
 TOY = ["experiment=ring", "network.width=16", "progress=false"]
 
 

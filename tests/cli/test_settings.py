@@ -15,6 +15,8 @@ from scoresde.cli.overrides import check_overrides, edit_own
 from scoresde.cli.settings import apply_changes, declared
 from scoresde.runs.directory import Run
 
+pytestmark = pytest.mark.slow
+
 
 def check(command: str, *arguments: str) -> None:
     check_overrides(edit_own(CommandLine.of(command, arguments)))

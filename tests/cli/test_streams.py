@@ -19,6 +19,8 @@ from scoresde.cli import main, streams
 from scoresde.cli.console import print_table
 from scoresde.runs.directory import Run
 
+pytestmark = pytest.mark.slow
+
 TOY = [
     "data=two_moons",
     "+data.n_train=100",

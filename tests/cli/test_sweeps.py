@@ -34,6 +34,8 @@ from scoresde.report.sweep_page import sweep_page
 from scoresde.runs.directory import Run
 from scoresde.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 TOY = [
     "data=two_moons",
     "+data.n_train=100",

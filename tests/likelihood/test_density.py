@@ -453,6 +453,7 @@ def test_autocast_changes_nothing() -> None:
             assert torch.equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_a_float32_result_does_not_depend_on_the_batch_size() -> None:
     torch.manual_seed(0)
     model = NetworkScore(MLP((4,), width=64), VPSDE(), EDMPreconditioning(), Statistics.standard((4,)))

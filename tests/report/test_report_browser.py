@@ -16,9 +16,12 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="the report's brows
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="the report's browser tests need Chromium and its chromedriver"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None, reason="the report's browser tests need Chromium and its chromedriver"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

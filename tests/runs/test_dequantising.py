@@ -19,6 +19,8 @@ from scoresde.runs.likelihood import likelihood
 from scoresde.runs.train import train
 from tests.problems import Once
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["network=mlp", "network.width=32", "network.blocks=1", "network.embedding.dim=8", "training.batch_size=64"]
 AFTER = ["evaluation.samples=0", "evaluation.likelihood=0"]
 FEW = ["training.steps=150", "training.dequantise=false"]

@@ -305,6 +305,7 @@ def test_what_is_refused_loses_nothing(
     assert table(run) == before
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_does(run: Run, trained: SimpleNamespace) -> None:
     likelihood(run, run.model(), trained.data, "test", 5, options(), progress=False)
     one = table(run)

@@ -19,6 +19,8 @@ from scoresde.runs.directory import Run
 from scoresde.sampling import Heun, KarrasGrid, Sampler
 from tests.problems import Once
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "data=npz",
     "network=mlp",

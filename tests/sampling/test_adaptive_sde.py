@@ -108,6 +108,7 @@ def adversary(seed: int, dw: Tensor, size: Tensor) -> Tensor:
     return ((dw[:, 0] < 0.3 * size.sqrt()) & (dw.abs().amax(1) < 1.5 * size.sqrt())) | (luck < 0.25)
 
 
+@pytest.mark.slow
 def test_rejections_do_not_colour_the_noise() -> None:
     """Increments over two intervals are standard normal and independent; what is accepted and what waits adds up."""
     n, dim = 20_000, 2
@@ -197,6 +198,7 @@ def moments(model: GaussianMixtureScore, x: Tensor, t: Tensor) -> tuple[float, f
     return (float(x.mean()) - 0.7 * alpha) / math.sqrt(variance), float(x.var()) / variance - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [VPSDE, VESDE, EDMSDE])
 def test_a_gaussian_comes_out(kind: Callable[[], SDE]) -> None:
     """In one dimension, where a step's error depends most on its noise: drawn anew after a rejection, the variance
@@ -216,6 +218,7 @@ def test_a_gaussian_comes_out(kind: Callable[[], SDE]) -> None:
     assert float(standard.abs().max()) < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [VPSDE, VESDE, EDMSDE])
 def test_the_bias_shrinks_with_the_tolerance(kind: Callable[[], SDE]) -> None:
     """The variance of a Gaussian comes out 4 to 9 per cent too small at a tolerance of 0.5."""
@@ -233,6 +236,7 @@ def test_no_step_from_noise_to_data_passes_by_luck() -> None:
     assert float((out.x - 0.7).abs().max()) < 5.5 * math.sqrt(0.3)
 
 
+@pytest.mark.slow
 def test_a_mixture_comes_out() -> None:
     """By the masses of its three parts, and the mean and covariance of all."""
     model, n = PLANAR.model(VPSDE()), 3000

@@ -219,6 +219,7 @@ def test_weak_order(scale: NoiseScale, order: int, weak: int, kind: Callable[[],
     assert errors[1] < (0.03, 5e-4, 1e-4)[order - 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [PowerScale(2.0), ERSDE4(), ERSDE5()], ids=repr)
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_strong_order_one(planar: Mixture, scale: NoiseScale, order: int) -> None:

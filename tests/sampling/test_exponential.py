@@ -309,6 +309,7 @@ def test_noise_of_one_path_adds_up_over_a_finer_grid(solver: Solver) -> None:
     torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=2e-3 * float(ends[1].std()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.5, 1.0])
 def test_all_follow_one_path(tau: float) -> None:
     """First strong order, to the same limit for every order and prediction."""

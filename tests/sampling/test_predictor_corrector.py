@@ -217,6 +217,7 @@ def test_every_pair_on_every_sde_is_finite(sde: SDE, predictor: Predictor, corre
         assert out.x.abs().max() < 3
 
 
+@pytest.mark.slow
 def test_strong_order_one(planar: Mixture) -> None:
     """Under a Brownian path every predictor tends, with order 1, to one and the same solution."""
     sde, n = VPSDE(), 100
@@ -288,6 +289,7 @@ def test_langevin_step_is_bounded() -> None:
     torch.testing.assert_close(size, torch.tensor([[8 * 0.5 * (0.1 * 0.3) ** 2], [2 * 0.5 * 0.1**2 * 2 / 32]]))
 
 
+@pytest.mark.slow
 def test_langevin_keeps_the_modes_width_in_two_dimensions() -> None:
     """Steps that depend on the state widen the modes: by a fifth here; 2.5 times with ‖z‖ and no tight bound."""
     sde = VESDE(0.01, 10.0)
@@ -324,6 +326,7 @@ def sliced(a: Tensor, b: Tensor) -> float:
     return float(((a @ directions).sort(0).values - (b @ directions).sort(0).values).square().mean().sqrt())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver",
     [

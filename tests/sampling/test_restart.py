@@ -61,6 +61,7 @@ def test_evaluations_and_trajectory() -> None:
     assert out.trajectory.shape == (10, 3, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarts", [1, 8])
 def test_the_marginal_is_kept(sde: SDE, restarts: int) -> None:
     """With a fine ODE, restarts from the last level and from one on the way leave mean and variance right."""

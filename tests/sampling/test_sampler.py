@@ -303,6 +303,7 @@ def test_progress_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     assert "6/6" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver",
     [PredictorCorrector(Ancestral()), Multistep(2, tau=1.0), Multistep(1, tau=1.0), SEEDS(2), ERSDE(2)],

@@ -24,6 +24,8 @@ from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from tests.problems import ring
 
+pytestmark = pytest.mark.slow
+
 F64 = torch.float64
 
 
