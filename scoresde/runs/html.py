@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from omegaconf import DictConfig
 
 from scoresde.numerics.html import table, with_error
+from scoresde.runs.summary import Summary
 from scoresde.storage.bounded import read_json
 
 __all__ = ["run_html"]
@@ -23,18 +24,17 @@ class Shown(Protocol):
     directory: Path
     config: DictConfig
 
-    def summary(self) -> Any:
-        """Results of training and of what came after it."""
+    def summary(self) -> Summary:
+        """Results of training and of the stages after it."""
         ...
 
 
 def run_html(run: Shown) -> str:
     """A run's name, choices and headline numbers, and a figure of its samples, as far as they are there."""
     try:
-        summary: Any = run.summary()
+        summary = run.summary()
     except (OSError, ValueError):
-        summary = {}
-    summary = _dict(summary)
+        summary = Summary()
     rows = [(key, text) for key in ("data", "sde", "network", "objective", "sampler") if (text := _choice(run, key))]
     rows += _headline(summary)
     note = "" if summary else "No results yet: training was interrupted or is still running."
@@ -53,22 +53,22 @@ def _choice(run: Shown, key: str) -> str:
     return f"{name}, {inner.rpartition('.')[2]}" if isinstance(inner, str) else name
 
 
-def _headline(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def _headline(summary: Summary) -> list[tuple[str, str]]:
     """Likelihood, sample quality and cost, as far as the summary has them."""
     rows = []
     for key, split in (("likelihood", "held out"), ("likelihood_train", "training data")):
-        entry = _dict(summary.get(key))
+        entry = summary.entry(key)
         unit, name = ("bits_per_dim", "bits/dim") if _is_number(entry.get("bits_per_dim")) else ("nats", "nats")
         if _is_number(entry.get(unit)):
             given = " given the label" if entry.get("conditional") is True else ""
             rows.append((f"{name}{given}, {split}", _value(entry, unit, "stderr")))
-    samples = _dict(summary.get("samples"))
+    samples = summary.entry("samples")
     for name, entry in list(_dict(samples.get("metrics")).items())[:1]:
         if _is_number(_dict(entry).get("value")):
             rows.append((name.replace("_", " "), _value(entry, "value", "stderr")))
     if _is_number(samples.get("nfe")):
         rows.append(("evaluations a sample", str(samples["nfe"])))
-    training = _dict(summary.get("training"))
+    training = summary.entry("training")
     if _is_number(training.get("steps")) and _is_number(training.get("seconds")):
         rows.append(("training", f"{training['steps']} steps, {training['seconds']:.3g} s"))
     if _is_number(summary.get("parameters")):

@@ -206,7 +206,7 @@ def set_aside(run: Run, name: str, before: Settings | None, now: Settings) -> No
         before: Its settings; None if they are not known.
         now: Settings of the result that takes its place.
     """
-    step = run.summary().get(key_of(name), {}).get("step")
+    step = run.summary().entry(key_of(name)).get("step")
     if before is None:
         further = "earlier"
     elif before.get("model") != now.get("model") and step is not None:

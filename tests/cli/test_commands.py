@@ -28,7 +28,7 @@ from scoresde.cli.console import format_warning
 from scoresde.config import modules
 from scoresde.data import eight_gaussians, two_moons
 from scoresde.runs import stages
-from scoresde.runs import train as pipeline
+from scoresde.runs import train as training
 from scoresde.runs.likelihood_table import LikelihoodTable
 from scoresde.runs.stages import Fit, Report, Save, Stage
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
@@ -96,8 +96,8 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def training_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """No samples, likelihoods and pictures after training, where a test is not about them."""
-    kept = tuple(stage for stage in pipeline.STAGES if isinstance(stage, Fit | Save | Report))
-    monkeypatch.setattr(pipeline, "STAGES", kept)
+    kept = tuple(stage for stage in training.STAGES if isinstance(stage, Fit | Save | Report))
+    monkeypatch.setattr(training, "STAGES", kept)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(self: Any, progress: bool = True) -> None:
         raise AssertionError("training began")
 
-    monkeypatch.setattr(pipeline.Trainer, "fit", fit)
+    monkeypatch.setattr(training.Trainer, "fit", fit)
 
 
 def files() -> dict[str, bytes]:
@@ -207,7 +207,7 @@ def test_train_says_what_came_out(empty: Path, training_only: None, capsys: pyte
 def test_names_of_runs_tell_the_data(
     empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], chosen: list[str], name: str
 ) -> None:
-    monkeypatch.setattr(pipeline, "train", lambda run, *a, **k: (run.directory / "samples").mkdir())
+    monkeypatch.setattr(training, "train", lambda run, *a, **k: (run.directory / "samples").mkdir())
     main(["train", *chosen])
     (made,) = (empty / "runs").iterdir()
     assert re.fullmatch(rf"{name}-[0-9a-f]{{8}}", made.name)
@@ -1089,13 +1089,13 @@ def test_a_signal_after_training_keeps_the_model(
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "STAGES", (*pipeline.STAGES[:2], Stopped()))
+        patch.setattr(training, "STAGES", (*training.STAGES[:2], Stopped()))
         with pytest.raises(SystemExit) as stop:
             main(["train", *TOY, "name=stopped"])
     assert stop.value.code == 128 + signal.SIGTERM
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("scoresde: interrupted by SIGTERM; to resume: scoresde train ")
-    monkeypatch.setattr(pipeline.Trainer, "_advance", lambda self: pytest.fail("it is trained again"))
+    monkeypatch.setattr(training.Trainer, "_advance", lambda self: pytest.fail("it is trained again"))
     main(shlex.split(line.partition("to resume: scoresde ")[2]))
     assert summary("runs/stopped")["finished"]
 

@@ -25,7 +25,7 @@ from scoresde.data import Identity, digits, two_moons
 from scoresde.likelihood import bits_per_dim
 from scoresde.options.errors import ConfigError
 from scoresde.runs import stages
-from scoresde.runs import train as pipeline
+from scoresde.runs import train as training
 from scoresde.runs.directory import Run
 from scoresde.runs.evaluate import evaluate, sample_quality
 from scoresde.runs.labels import check_labels
@@ -56,7 +56,7 @@ SMALL = [
     "evaluation.tol=0.5",
 ]
 TOY = ["data=two_moons", "+data.n_train=200", "+data.n_test=40", *SMALL]
-TRAINING_ONLY = tuple(stage for stage in pipeline.STAGES if isinstance(stage, Fit | Save | Report))
+TRAINING_ONLY = tuple(stage for stage in training.STAGES if isinstance(stage, Fit | Save | Report))
 COMMAND = ("run", "resume", "runs", "name", "allow", "progress")
 
 
@@ -394,7 +394,7 @@ def test_figures_of_earlier_weights_are_marked_when_training_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.Trainer, "fit", interrupted)
+        patch.setattr(training.Trainer, "fit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(copied, None, progress=False)
     stopped = copied.summary()
@@ -522,11 +522,11 @@ def test_there_are_no_bits_of_continuous_data(trained: SimpleNamespace) -> None:
 def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """`fit` must not be reached."""
 
-    class Trainer(pipeline.Trainer):
+    class Trainer(training.Trainer):
         def fit(self, progress: bool = True) -> None:
             raise AssertionError("training began")
 
-    monkeypatch.setattr(pipeline, "Trainer", Trainer)
+    monkeypatch.setattr(training, "Trainer", Trainer)
 
 
 def test_every_stage_is_checked_before_the_first_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -546,13 +546,13 @@ def test_every_stage_is_checked_before_the_first_one_runs(tmp_path: Path, monkey
             events.append(f"run {self.name}")
 
     run = Run(tmp_path / "run", config(*TOY))
-    monkeypatch.setattr(pipeline, "STAGES", (Told("a"), Told("b", "no"), Told("c")))
+    monkeypatch.setattr(training, "STAGES", (Told("a"), Told("b", "no"), Told("c")))
     with pytest.raises(ConfigError, match="^no$"):
         train(run, None, progress=False)
     assert events == ["check a", "check b"]
     assert not run.directory.exists()
     events.clear()
-    monkeypatch.setattr(pipeline, "STAGES", (Told("a"), Told("b")))
+    monkeypatch.setattr(training, "STAGES", (Told("a"), Told("b")))
     assert train(run, None, progress=False)
     assert events == ["check a", "check b", "run a", "run b"]
 
@@ -665,7 +665,7 @@ def test_a_failure_keeps_the_last_good_checkpoint_and_closes_the_loggers(
     # Going on ends where an uninterrupted run does, also from a log whose last line was cut short.
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 16, "lo')
-    monkeypatch.setattr(pipeline, "STAGES", TRAINING_ONLY)
+    monkeypatch.setattr(training, "STAGES", TRAINING_ONLY)
     train(Run.open(tmp_path / "run"), None, progress=False)
     train(Run(tmp_path / "straight", made), None, progress=False)
     assert_same_model(tmp_path / "run", tmp_path / "straight")
@@ -678,7 +678,7 @@ def test_a_failure_keeps_the_last_good_checkpoint_and_closes_the_loggers(
 def test_a_run_goes_on_from_the_checkpoint_before_one_that_is_cut_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pipeline, "STAGES", TRAINING_ONLY)
+    monkeypatch.setattr(training, "STAGES", TRAINING_ONLY)
     run = Run(tmp_path / "run", config(*TOY))
     train(run, None, progress=False)
     whole = shutil.copytree(run.directory, tmp_path / "whole")
@@ -701,7 +701,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_one_that_is_cut_short(
 
 
 def test_lost_checkpoints_are_not_trained_over_unless_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "STAGES", TRAINING_ONLY)
+    monkeypatch.setattr(training, "STAGES", TRAINING_ONLY)
     run = Run(tmp_path / "run", config(*TOY))
     train(run, None, progress=False)
     whole = shutil.copytree(run.directory, tmp_path / "whole")
@@ -723,7 +723,7 @@ def test_lost_checkpoints_are_not_trained_over_unless_asked(tmp_path: Path, monk
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "STAGES", TRAINING_ONLY)
+    monkeypatch.setattr(training, "STAGES", TRAINING_ONLY)
     run = Run(tmp_path / "run", config(*TOY))
     run.write_config()
     (run.directory / "metrics.jsonl").write_text('{"step": 5, "loss": 1.0}\n')
