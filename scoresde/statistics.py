@@ -1,7 +1,7 @@
 """Moments of the data in model space: mean, scale and covariance."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ __all__ = ["Statistics", "at_least_float32"]
 
 # Elements of a batch that are processed at once: 128 MiB in float64.
 _ELEMENTS = 2**24
+
+Value = TypeVar("Value")
 
 
 def at_least_float32(move: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -121,7 +123,7 @@ class Statistics(nn.Module):
         """
         if hasattr(x, "__array__") or not isinstance(x, Iterable) or isinstance(x, str):
             x = as_tensor("x", x)
-        batches = x.split(4096) if isinstance(x, Tensor) else x
+        batches = torch.split(x, 4096) if isinstance(x, Tensor) else x
         count, shape, dct = 0, torch.Size(), None
         mean, scatter, dct_scatter = (torch.zeros(0, dtype=torch.float64) for _ in range(3))
         for values in (part for batch in batches for part in _parts(batch)):
@@ -202,13 +204,14 @@ class Statistics(nn.Module):
 
         return self._from(self.covariance, "dct_variances", compute)
 
-    def _from(self, covariance: Tensor, name: str, compute: Callable[[Tensor], Any]) -> Any:
+    def _from(self, covariance: Tensor, name: str, compute: Callable[[Tensor], Value]) -> Value:
         """A value computed from the covariance in float64, again only after the covariance has changed."""
         version = covariance._version  # counts writes in place, such as load_state_dict's
         found = self._derived.get(name)
         if found is None or found[0] is not covariance or found[1] != version:
             found = self._derived[name] = covariance, version, compute(covariance.double())
-        return found[2]
+        value: Value = found[2]
+        return value
 
     @property
     def largest_std(self) -> float:
@@ -250,7 +253,8 @@ class Statistics(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Statistics":
-        return super()._apply(at_least_float32(fn), recurse)
+        super()._apply(at_least_float32(fn), recurse)  # type: ignore[no-untyped-call, unused-ignore]
+        return self
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}, std={float(self.std):.4g}, covariance={self.covariance is not None}"
@@ -259,5 +263,5 @@ class Statistics(nn.Module):
 def _parts(batch: Tensor) -> Iterable[Tensor]:
     """Parts `(n, *shape)` of a batch, in float64 on the CPU."""
     if batch.ndim and len(batch):
-        for part in batch.split(max(1, _ELEMENTS // batch[0].numel())):
+        for part in torch.split(batch, max(1, _ELEMENTS // batch[0].numel())):
             yield part.detach().cpu().double()

@@ -1,22 +1,28 @@
-"""A number with its error bar and the sample size it holds for."""
+"""An estimate: a number with its error bar and the sample size for which it holds."""
 
 import math
 from dataclasses import dataclass
+
+__all__ = ["Estimate"]
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A metric's value, its standard error, and the number of samples in each of the two sets.
 
-    Prints as `0.123 ± 0.004 (n = 1000)`. Sample-quality metrics are biased by an amount that depends on n (a
-    Fréchet distance falls as n grows, at fixed quality), so two estimates are compared or subtracted only if
-    they have the same name and the same n; anything else raises `ValueError`.
+    Sample-quality metrics are biased by an amount that depends on n (a Fréchet distance falls as n grows, at fixed
+    quality), so two estimates are compared or subtracted only if they have the same name and the same n; anything else
+    raises `ValueError`.
 
     Args:
-        value: the metric.
-        stderr: standard error of `value` over fresh draws of both sets; each metric says what it leaves out.
-        n: number of samples in each set.
-        name: the metric's name.
+        value: Value of the metric.
+        stderr: Standard error of `value` over fresh draws of both sets; each metric says what it leaves out.
+        n: Number of samples in each set.
+        name: Name of the metric.
+
+    >>> a, b = Estimate(0.1234, 0.004, 1000, "recall"), Estimate(0.1034, 0.003, 1000, "recall")
+    >>> print(a, "|", a - b)
+    0.123 ± 0.004 (n = 1000) | 0.020 ± 0.005 (n = 1000)
     """
 
     value: float
@@ -31,10 +37,10 @@ class Estimate:
         return format(str(self), spec)
 
     def __sub__(self, other: "Estimate") -> "Estimate":
-        """The difference, its standard error by quadrature.
+        """The difference, with its standard error by quadrature.
 
-        Two models measured against one reference share the reference's noise; quadrature counts it twice, so
-        the standard error of their difference is usually too large, not too small.
+        Two models measured against one reference share the reference's noise. Quadrature counts it twice, so the
+        standard error of their difference is usually too large, not too small.
         """
         if not isinstance(other, Estimate):
             return NotImplemented
@@ -46,8 +52,10 @@ class Estimate:
     def compare(self, other: "Estimate") -> float:
         """The difference `self - other` in units of its standard error.
 
-        Returns ±inf for different values without error bars, and 0 for equal values.
-        Raises `ValueError` if the two have different names or different n.
+        It is ±inf for different values without error bars, and 0 for equal values.
+
+        Raises:
+            ValueError: Estimates of different names or different n.
         """
         difference = self - other
         if difference.stderr == 0:
@@ -55,7 +63,7 @@ class Estimate:
         return difference.value / difference.stderr
 
     def __lt__(self, other: "Estimate") -> bool:
-        """Order by value alone; `compare` says whether the difference exceeds the error."""
+        """Order by value alone; `compare` shows whether the difference exceeds the error."""
         if not isinstance(other, Estimate):
             return NotImplemented
         self._require_comparable(other)
@@ -78,7 +86,7 @@ class Estimate:
 
 
 def _with_error(value: float, stderr: float) -> str:
-    """`value ± stderr`, to one digit of the error (two where it starts with 1)."""
+    """The text `value ± stderr`, to one digit of the error, or two if it starts with 1."""
     if not (math.isfinite(value) and math.isfinite(stderr)):
         return f"{value:.4g} ± {stderr:.4g}"
     if stderr == 0:

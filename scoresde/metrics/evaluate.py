@@ -8,17 +8,20 @@ from scoresde.metrics.manifold import manifold_metrics
 from scoresde.metrics.mmd import GaussianKernel, mmd
 from scoresde.metrics.wasserstein import sliced_wasserstein
 
+__all__ = ["FEWEST", "HIGHER_IS_BETTER", "LOWER_IS_BETTER", "METRICS", "TITLES", "evaluate_samples"]
+
 TITLES = {
     "frechet_distance": "Fréchet distance",
     "sliced_wasserstein": "sliced Wasserstein distance",
     "mmd_polynomial": "MMD², polynomial kernel",
     "mmd_gaussian": "MMD², Gaussian kernel",
 }
-"""Of the metrics whose names are no words of their own."""
+"""Titles of the metrics whose names are not words that a reader would use."""
 LOWER_IS_BETTER = tuple(TITLES)
 HIGHER_IS_BETTER = ("precision", "recall", "density", "coverage")
 METRICS = LOWER_IS_BETTER + HIGHER_IS_BETTER
-FEWEST = 7  # samples on each side: 5 neighbours and a jackknife
+FEWEST = 7
+"""Smallest number of samples in each set: 5 neighbours and a jackknife need as many."""
 
 
 @checked
@@ -28,17 +31,17 @@ def evaluate_samples(
     """Every metric of the package at its default settings, on features computed once.
 
     Args:
-        a: generated samples, (N, ...).
-        b: reference samples, (N, ...), as many as generated ones.
-        features: `None`, a `PCA`, or a callable; see `paired_features`.
-        seed: seed of the resampling, groups and directions.
-        same_units: whether both sets are known to be in the same units; see `paired_features`.
+        a: Generated samples, `(N, ...)`.
+        b: Reference samples, `(N, ...)`, as many as generated ones.
+        features: None, a `PCA`, or a function; see `paired_features`.
+        seed: Seed of the resampling, groups and directions.
+        same_units: Whether both sets are known to be in the same units; see `paired_features`.
 
     Returns:
-        Estimates by name, of `METRICS`.
+        Estimates by the names in `METRICS`.
 
     Raises:
-        ValueError: bad samples (see `paired_features`), or fewer than 7 (5 neighbours and a jackknife).
+        ValueError: Samples that do not fit (see `paired_features`), or fewer than 7 (5 neighbours and a jackknife).
     """
     x, y = paired_features(a, b, features, minimum=FEWEST, same_units=same_units)
     distances = (

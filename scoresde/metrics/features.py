@@ -1,4 +1,4 @@
-"""What two sample sets are compared on: their raw values, principal components, or a given feature map."""
+"""Features on which two sample sets are compared: raw values, principal components, or a given feature map."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ from torch import Tensor
 from scoresde.arguments import as_tensor, checked
 from scoresde.metrics.units import require_same_units
 
+__all__ = ["PCA", "FeatureMap", "Samples", "as_features", "paired_features"]
+
 Samples = Tensor | np.ndarray
 FeatureMap = Callable[[Tensor], Samples]
 
-_BATCH = 512
+_BATCH = 512  # samples for which a feature map is called at once
 
 
 @checked
@@ -26,7 +28,7 @@ class PCA:
     directions where the reference hardly varies are not seen.
 
     Args:
-        components: number of components kept, at most min(n, F).
+        components: Number of components that are kept, at most min(n, F).
     """
 
     components: int
@@ -36,7 +38,7 @@ class PCA:
             raise ValueError(f"PCA needs at least 1 component, got {self.components}")
 
     def fit(self, reference: Samples) -> FeatureMap:
-        """The map `(N, ...) -> (N, components)` fitted on `reference`, (N, ...)."""
+        """The map from `(N, ...)` to `(N, components)` that is fitted on `reference`, `(N, ...)`."""
         flat = _flatten(as_tensor("reference", reference)).numpy()
         if self.components > min(flat.shape):
             raise ValueError(
@@ -48,13 +50,14 @@ class PCA:
         fitted = decomposition.PCA(self.components, random_state=0).fit(flat)
 
         def project(x: Tensor) -> np.ndarray:
-            return fitted.transform(_flatten(x).numpy())
+            components: np.ndarray = fitted.transform(_flatten(x).numpy())
+            return components
 
         return project
 
 
 def as_features(x: Tensor) -> Tensor:
-    """The feature map of sets that are features `(B, F)` already, and were compared with each other before."""
+    """The feature map of sets that are already features `(B, F)`, and that were checked against each other."""
     return x
 
 
@@ -65,21 +68,21 @@ def paired_features(
     minimum: int = 2,
     same_units: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Features of two sample sets, checked, each (N, F) in float64 on the CPU.
+    """Features of two sample sets, checked, each `(N, F)` in float64 on the CPU.
 
     Args:
-        a: generated samples, (N, ...).
-        b: reference samples, (N, ...).
-        features: `None` for the flattened values, a `PCA` (fitted on `b`), or a callable `(B, ...) -> (B, F)`
-            that treats every sample by itself; it is called without gradients on batches of at most 512.
-        minimum: the fewest samples that the metric is defined for.
-        same_units: whether both sets are known to be in the same units, such as those that one transform has encoded.
-            If not, raw values on one side alone are refused, unless `features` is a callable, which may bring both
+        a: Generated samples, `(N, ...)`.
+        b: Reference samples, `(N, ...)`.
+        features: None for the flattened values, a `PCA` (fitted on `b`), or a function from `(B, ...)` to `(B, F)` that
+            treats every sample by itself; it is called without gradients on batches of at most 512.
+        minimum: Smallest number of samples for which the metric is defined.
+        same_units: Whether both sets are known to be in the same units, such as those that one transform has encoded.
+            If not, raw values on one side alone are rejected, unless `features` is a function, which may bring both
             sides to the same units.
 
     Raises:
-        ValueError: fewer than `minimum` samples, sets of different size or shape, non-finite values, raw values
-            (see `scoresde.metrics.units`), or features that are not (B, F).
+        ValueError: Fewer than `minimum` samples, sets of different size or shape, non-finite values, raw values (see
+            `scoresde.metrics.units`), or features that are not `(B, F)`.
     """
     a, b = as_tensor("the generated set", a), as_tensor("the reference set", b)
     for x, label in ((a, "generated"), (b, "reference")):
@@ -112,7 +115,7 @@ def _extract(x: Tensor, extract: FeatureMap | None) -> Tensor:
         return _flatten(x)
     parts = []
     with torch.no_grad():
-        for batch in x.split(_BATCH):
+        for batch in torch.split(x, _BATCH):
             part = torch.as_tensor(extract(batch))
             if part.ndim != 2 or len(part) != len(batch):
                 raise ValueError(

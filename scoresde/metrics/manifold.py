@@ -22,8 +22,10 @@ from scoresde.metrics.distances import row_blocks, squared_distances
 from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import PCA, FeatureMap, Samples, paired_features
 
-_GROUPS = 20
-_PAIRS = 2**18
+__all__ = ["density_coverage", "manifold_metrics", "precision_recall"]
+
+_GROUPS = 20  # groups of the jackknife
+_PAIRS = 2**18  # pairs of a point and a ball that are looked at together
 
 
 @checked
@@ -36,21 +38,21 @@ def precision_recall(
     sample, `recall` the fraction of reference samples within the ball of some generated sample. An outlier
     makes a large ball, so both read high where there are outliers; `density_coverage` suffers less.
 
-    The standard error is the delete-a-group jackknife's (see the module). Where all subsets agree, as at 0
-    and 1, it is that of a proportion with one success and one failure added: no finite n is certain.
+    The standard error is that of the delete-a-group jackknife (see the module). If all subsets agree, as at 0 and 1, it
+    is that of a proportion with one success and one failure added: no finite n is certain.
 
     Args:
-        a: generated samples, (N, ...).
-        b: reference samples, (N, ...).
-        k: which nearest neighbour sets the radius of a ball.
-        features: `None`, a `PCA`, or a callable; see `paired_features`.
-        seed: seed of the random groups; it moves the error bars only.
+        a: Generated samples, `(N, ...)`.
+        b: Reference samples, `(N, ...)`.
+        k: Rank of the nearest neighbour that sets the radius of a ball.
+        features: None, a `PCA`, or a function; see `paired_features`.
+        seed: Seed of the random groups; it moves only the error bars.
 
     Returns:
-        `{"precision": ..., "recall": ...}`
+        Estimates by the names `precision` and `recall`.
 
     Raises:
-        ValueError: bad samples (see `paired_features`), or k not between 1 and what n allows.
+        ValueError: Samples that do not fit (see `paired_features`), or k not between 1 and what n allows.
     """
     sets = _Subsets(a, b, k, features, seed)
     return _precision_recall(sets, sets.memberships(sets.a, sets.b, sets.radii(sets.b)))
@@ -69,13 +71,17 @@ def density_coverage(
     The standard error is as in `precision_recall`.
 
     Args:
-        a, b, k, features, seed: as in `precision_recall`.
+        a: Generated samples, `(N, ...)`.
+        b: Reference samples, `(N, ...)`.
+        k: Rank of the nearest neighbour that sets the radius of a ball.
+        features: None, a `PCA`, or a function; see `paired_features`.
+        seed: Seed of the random groups; it moves only the error bars.
 
     Returns:
-        `{"density": ..., "coverage": ...}`
+        Estimates by the names `density` and `coverage`.
 
     Raises:
-        ValueError: bad samples (see `paired_features`), or k not between 1 and what n allows.
+        ValueError: Samples that do not fit (see `paired_features`), or k not between 1 and what n allows.
     """
     sets = _Subsets(a, b, k, features, seed)
     radii = sets.radii(sets.b)
@@ -86,7 +92,7 @@ def density_coverage(
 def manifold_metrics(
     a: Samples, b: Samples, k: int = 5, features: PCA | FeatureMap | None = None, seed: int = 0
 ) -> dict[str, Estimate]:
-    """`precision_recall` and `density_coverage` together, sharing their distances; the same numbers."""
+    """The estimates of `precision_recall` and `density_coverage`, whose distances are computed once for both."""
     sets = _Subsets(a, b, k, features, seed)
     radii = sets.radii(sets.b)
     inside = sets.memberships(sets.a, sets.b, radii)
@@ -96,8 +102,8 @@ def manifold_metrics(
 class _Subsets:
     """Two sample sets, each split into G groups, and their neighbours in all G + 1 subsets at once.
 
-    Per-sample results are (N, G + 1): column g < G without group g, column G with every sample. Entries of
-    samples that column g leaves out are meaningless and dropped by `estimate`.
+    Per-sample results are `(N, G + 1)`: column g < G without group g, column G with every sample. Entries of samples
+    that column g leaves out are meaningless and dropped by `estimate`.
     """
 
     def __init__(self, a: Samples, b: Samples, k: int, features: PCA | FeatureMap | None, seed: int) -> None:
@@ -122,11 +128,11 @@ class _Subsets:
         self.slack = 1e-13 * max(self.a.square().sum(1).max().item(), self.b.square().sum(1).max().item())
 
     def radii(self, z: Tensor) -> Tensor:
-        """Squared distance from each of z, (N, F), to its k-th neighbour in z, per subset: (N, G + 1)."""
+        """Squared distance from each of z `(N, F)` to its k-th neighbour in z, for each subset, `(N, G + 1)`."""
         return self._neighbours(z, z, self.k, exclude_self=True) + self.slack
 
     def nearest(self, z: Tensor, other: Tensor) -> Tensor:
-        """Squared distance from each of z to the nearest of `other`, per subset: (N, G + 1)."""
+        """Squared distance from each of z to the nearest of `other`, for each subset, `(N, G + 1)`."""
         return self._neighbours(z, other, 1, exclude_self=False)
 
     def _neighbours(self, z: Tensor, other: Tensor, k: int, exclude_self: bool) -> Tensor:
@@ -138,7 +144,7 @@ class _Subsets:
             if exclude_self:
                 distances[torch.arange(len(distances)), torch.arange(rows.start, rows.stop)] = math.inf
             distances = torch.nn.functional.pad(distances, (0, size * groups - n), value=math.inf)
-            # Column c is in group c % G. The k nearest of each group hold those of any union of groups.
+            # Column c is in group c % G. The k nearest of each group include those of any union of groups.
             each = distances.view(-1, size, groups).topk(min(k, size), dim=1, largest=False).values
             candidates, order = each.flatten(1).topk(min(2 * k, each[0].numel()), largest=False)
             label = order % groups
@@ -147,19 +153,19 @@ class _Subsets:
         return out
 
     def memberships(self, points: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
-        """How many of the balls around the centres hold each point, per subset: (N, G + 1)."""
+        """Number of balls around the centres that hold each point, for each subset, `(N, G + 1)`."""
         out = torch.zeros(len(points), self.groups + 1, dtype=points.dtype)
         widest = radii.amax(1)
         for rows in row_blocks(len(points), len(centres)):
             distances = squared_distances(points[rows], centres)
-            for pairs in (distances <= widest).nonzero().split(_PAIRS):
+            for pairs in torch.split((distances <= widest).nonzero(), _PAIRS):
                 i, j = pairs.unbind(1)
                 inside = (distances[i, j, None] <= radii[j]) & self.kept[j]
                 out[rows].index_add_(0, i, inside.to(out.dtype))
         return out
 
     def estimate(self, scores: Tensor, name: str) -> Estimate:
-        """Mean of per-sample scores, (N, G + 1), with the jackknife's standard error."""
+        """Mean of per-sample scores `(N, G + 1)`, with the jackknife's standard error."""
         n = len(scores)
         means = (scores * self.kept).sum(0) / self.kept.sum(0)
         value = means[-1].item()

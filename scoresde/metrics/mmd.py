@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy; with the cubic kernel this is the kernel inception distance on given features."""
+"""Maximum mean discrepancy (MMD); with the cubic kernel it is the kernel inception distance (KID) on given features."""
 
 import math
 from collections.abc import Callable
@@ -13,31 +13,37 @@ from scoresde.metrics.distances import row_blocks, squared_distances
 from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import PCA, FeatureMap, Samples, paired_features
 
+__all__ = ["GaussianKernel", "Kernel", "PolynomialKernel", "mmd"]
+
 _MEDIAN_SAMPLES = 2000
 
 
 @checked
 @dataclass(frozen=True)
 class PolynomialKernel:
-    """k(x, y) = (x·y / F + 1)^degree, the kernel of KID at degree 3 (Bińkowski et al. 2018, eq. 4)."""
+    """The kernel k(x, y) = (x·y/F + 1)^degree, at degree 3 that of KID (Bińkowski et al. 2018, eq. 4).
+
+    Args:
+        degree: Degree of the polynomial.
+    """
 
     degree: int = 3
     name: ClassVar[str] = "mmd_polynomial"
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Kernel matrix (N, M) of x (N, F) and y (M, F)."""
+        """Kernel matrix `(N, M)` of x `(N, F)` and y `(M, F)`."""
         return (x @ y.T).div_(x.shape[1]).add_(1).pow_(self.degree)
 
 
 @checked
 @dataclass(frozen=True)
 class GaussianKernel:
-    """k(x, y) = mean over scales s of exp(−‖x − y‖² / (2 s² h²)), h the bandwidth.
+    """The kernel k(x, y), the mean over scales s of exp(−‖x − y‖²/(2 s² h²)) with the bandwidth h.
 
     Args:
-        bandwidth: h in the units of the features; `None` takes the median distance within the reference
-            set (of at most 2000 evenly spaced samples): the same h for every model measured against it.
-        scales: multiples of h, mixed with equal weight.
+        bandwidth: Bandwidth h in the units of the features; if not given, the median distance within the reference set
+            (of at most 2000 evenly spaced samples), which is the same for every model measured against it.
+        scales: Multiples of h, mixed with equal weights.
     """
 
     bandwidth: float | None = None
@@ -51,7 +57,7 @@ class GaussianKernel:
             raise ValueError(f"bandwidth must be positive, got {self.bandwidth}")
 
     def fit(self, reference: Tensor) -> "GaussianKernel":
-        """This kernel with the median heuristic's bandwidth for reference features (N, F)."""
+        """This kernel with the bandwidth of the median heuristic for reference features `(N, F)`."""
         some = reference[:: -(-len(reference) // _MEDIAN_SAMPLES)]
         some = some - some.mean(0)
         i, j = torch.triu_indices(len(some), len(some), offset=1)
@@ -61,7 +67,7 @@ class GaussianKernel:
         return GaussianKernel(median, self.scales)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Kernel matrix (N, M) of x (N, F) and y (M, F)."""
+        """Kernel matrix `(N, M)` of x `(N, F)` and y `(M, F)`."""
         if self.bandwidth is None:
             raise ValueError("GaussianKernel has no bandwidth yet; call fit(reference) or give one")
         exponent = squared_distances(x, y).div_(-2 * self.bandwidth**2)
@@ -78,24 +84,25 @@ Kernel = PolynomialKernel | GaussianKernel | Callable[[Tensor, Tensor], Tensor]
 def mmd(a: Samples, b: Samples, kernel: Kernel | None = None, features: PCA | FeatureMap | None = None) -> Estimate:
     """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3); it can be negative.
 
-    mean_{i≠j} k(a_i, a_j) + mean_{i≠j} k(b_i, b_j) − 2 mean_{ij} k(a_i, b_j); its expectation is the
-    distributions' MMD² at every n.
+        mean_{i≠j} k(a_i, a_j) + mean_{i≠j} k(b_i, b_j) − 2 mean_{ij} k(a_i, b_j)
 
-    The standard error is analytic: a bootstrap's duplicates would put k(a_i, a_i) among the i ≠ j terms. The
-    variance is the sum of the first- and second-order parts of the U-statistic's Hoeffding decomposition, so
-    the error bar holds both where the distributions differ (first order) and where they agree (second order
-    alone; there it reads up to half too large, because the estimated first-order part is cut off at 0). It
-    covers fresh draws of both sets, not the choice of the median bandwidth.
+    Its expectation is the MMD² of the distributions at every n.
+
+    The standard error is analytic: a bootstrap's duplicates would put k(a_i, a_i) among the i ≠ j terms. The variance
+    is the sum of the first- and second-order parts of the U-statistic's Hoeffding decomposition, so the error bar holds
+    both if the distributions differ (first order) and if they agree (second order alone; there it is up to half too
+    large, because the estimated first-order part is cut off at 0). It covers fresh draws of both sets, but not the
+    choice of the median bandwidth.
 
     Args:
-        a: generated samples, (N, ...).
-        b: reference samples, (N, ...).
-        kernel: `PolynomialKernel()` if `None`; `GaussianKernel()` takes its bandwidth from `b`; or any
-            positive definite function of (N, F) and (M, F) that returns (N, M).
-        features: `None`, a `PCA`, or a callable; see `paired_features`.
+        a: Generated samples, `(N, ...)`.
+        b: Reference samples, `(N, ...)`.
+        kernel: The kernel, `PolynomialKernel()` if not given. `GaussianKernel()` takes its bandwidth from `b`. Any
+            positive definite function from `(N, F)` and `(M, F)` to `(N, M)` will do.
+        features: None, a `PCA`, or a function; see `paired_features`.
 
     Raises:
-        ValueError: bad samples (see `paired_features`), or fewer than 4 (the variance needs 4).
+        ValueError: Samples that do not fit (see `paired_features`), or fewer than 4 (the variance needs 4).
     """
     x, y = paired_features(a, b, features, minimum=4)
     kernel = PolynomialKernel() if kernel is None else kernel
@@ -108,7 +115,7 @@ def mmd(a: Samples, b: Samples, kernel: Kernel | None = None, features: PCA | Fe
     row_xx, mean_xx, second_xx = _within(kernel, x)
     row_yy, mean_yy, second_yy = _within(kernel, y)
     row_xy, row_yx, mean_xy, second_xy = _between(kernel, x, y)
-    # The row means' own noise is second order and is taken off the variance of the first-order part.
+    # The noise of the row means themselves is of second order and is subtracted from the first-order part.
     first_x = (row_xx - row_xy).var().item() - second_xx / (n - 1) - second_xy / n
     first_y = (row_yy - row_yx).var().item() - second_yy / (n - 1) - second_xy / n
     variance = 4 / n * max(first_x + first_y, 0.0) + 2 / (n * (n - 1)) * (second_xx + second_yy) + 4 / n**2 * second_xy

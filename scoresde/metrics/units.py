@@ -5,23 +5,23 @@ from torch import Tensor
 
 __all__ = ["require_same_units"]
 
-# Ratio of standard deviations from which one set is much wider: that of raw pixels of nine levels and the range
-# from -1 to 1 of a model.
+# Smallest ratio of standard deviations at which one set counts as much wider: that of raw pixels of nine levels and the
+# range from −1 to 1 of a model.
 _WIDER = 4.0
 _ADVICE = "encode both with the data's transform, Data.transform.encode"
 
 
 def require_same_units(a: Tensor, b: Tensor, names: tuple[str, str] = ("generated", "reference")) -> None:
-    """Refuse raw values on one side of a comparison.
+    """Reject raw values on one side of a comparison.
 
-    Poor samples can be far from the data, much wider or much narrower, so nothing of this is refused alone. Refused
-    are integers on one side only, and two sets of which one is much wider and either has nothing but whole numbers
-    where the other has not (pixels), or is so far away that both sets together fit between them (kelvins).
+    Poor samples can be far from the data, much wider or much narrower, so none of these is rejected alone. Integers on
+    one side only are rejected, and so are two sets of which one is much wider and either has only integer values while
+    the other has not (pixels), or is so far away that both sets together fit between them (kelvins).
 
     Args:
         a: One set, `(N, ...)`.
         b: The other, `(M, ...)`.
-        names: What the sets are called in the message.
+        names: Names of the sets in the message.
 
     Raises:
         ValueError: Sets that are not in the same units.

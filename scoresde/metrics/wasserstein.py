@@ -1,4 +1,4 @@
-"""Sliced Wasserstein distance."""
+"""The sliced Wasserstein distance."""
 
 import math
 
@@ -9,6 +9,8 @@ from scoresde.arguments import checked
 from scoresde.metrics.distances import BLOCK
 from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import PCA, FeatureMap, Samples, paired_features
+
+__all__ = ["sliced_wasserstein"]
 
 
 @checked
@@ -21,25 +23,25 @@ def sliced_wasserstein(
 ) -> Estimate:
     """Sliced 2-Wasserstein distance, in the units of the features (Bonneel et al. 2015).
 
-    √(mean over directions θ of W₂²(θ·a, θ·b)); in one dimension W₂² is the mean squared difference of the
-    sorted values. Directions come in random orthonormal blocks (Rowland et al. 2019), so that a pure shift δ
-    gives |δ|/√F exactly whenever F divides `projections`.
+    It is the root of the mean over directions θ of W₂²(θ·a, θ·b); in one dimension W₂² is the mean squared difference
+    of the sorted values. Directions come in random orthonormal blocks (Rowland et al. 2019), so that a pure shift δ gives
+    |δ|/√F exactly if F divides `projections`.
 
-    The standard error is the delta method's: the derivative of W₂² with respect to a sample's weight is its
-    Kantorovich potential (del Barrio & Loubes 2019). It covers fresh draws of both sets. It does not cover
-    the choice of directions, which the seed fixes for all sets alike, nor the bias (positive, of order n^-½
-    where the two distributions agree). Where they agree the first derivative vanishes and the reported error
-    is up to about twice the true one.
+    The standard error is that of the delta method: the derivative of W₂² with respect to a sample's weight is its
+    Kantorovich potential (del Barrio & Loubes 2019). It covers fresh draws of both sets. It does not cover the choice
+    of directions, which the seed fixes for all sets alike, nor the bias (positive, of order n^−½ if the two
+    distributions agree). If they agree, the first derivative vanishes and the reported error is up to about twice the
+    true one.
 
     Args:
-        a: generated samples, (N, ...).
-        b: reference samples, (N, ...).
-        projections: number of directions.
-        seed: seed of the directions.
-        features: `None`, a `PCA`, or a callable; see `paired_features`.
+        a: Generated samples, `(N, ...)`.
+        b: Reference samples, `(N, ...)`.
+        projections: Number of directions.
+        seed: Seed of the directions.
+        features: None, a `PCA`, or a function; see `paired_features`.
 
     Raises:
-        ValueError: bad samples (see `paired_features`) or fewer than 1 projection.
+        ValueError: Samples that do not fit (see `paired_features`) or fewer than 1 projection.
     """
     if projections < 1:
         raise ValueError(f"projections must be at least 1, got {projections}")
@@ -48,7 +50,7 @@ def sliced_wasserstein(
     directions = _directions(projections, dimension, torch.Generator().manual_seed(seed))
     total = 0.0
     potential_x, potential_y = torch.zeros(n, dtype=x.dtype), torch.zeros(n, dtype=x.dtype)
-    for block in directions.split(max(1, BLOCK // n)):
+    for block in torch.split(directions, max(1, BLOCK // n)):
         px, order_x = (block @ x.T).sort(dim=1)
         py, order_y = (block @ y.T).sort(dim=1)
         gap = px - py
@@ -66,8 +68,9 @@ def sliced_wasserstein(
 
 
 def _directions(count: int, dimension: int, generator: torch.Generator) -> Tensor:
-    """`count` uniform unit vectors, (count, F), orthonormal within each block of F of them."""
+    """Uniform unit vectors `(count, F)`, orthonormal within each block of F of them."""
     size = min(count, dimension)
     blocks = -(-count // size)
     gaussian = torch.randn(blocks, dimension, size, generator=generator, dtype=torch.float64)
-    return torch.linalg.qr(gaussian).Q.transpose(1, 2).reshape(-1, dimension)[:count]
+    basis: Tensor = torch.linalg.qr(gaussian).Q
+    return basis.transpose(1, 2).reshape(-1, dimension)[:count]

@@ -56,7 +56,7 @@ def jacobian_diagonal(
 
             def entry(i: Tensor) -> Tensor:
                 unit = vector(i)
-                column = torch.func.jvp(function, (x,), (unit.expand_as(x),))[1]
+                column: Tensor = torch.func.jvp(function, (x,), (unit.expand_as(x),))[1]
                 return (column * unit).flatten(1).sum(1)
 
         else:
@@ -64,7 +64,7 @@ def jacobian_diagonal(
 
             def entry(i: Tensor) -> Tensor:
                 unit = vector(i)
-                (row,) = pull(unit.expand_as(x))
+                row: Tensor = pull(unit.expand_as(x))[0]
                 return (row * unit).flatten(1).sum(1)
 
         entries = torch.func.vmap(entry, chunk_size=chunk)(indices if units is None else units)

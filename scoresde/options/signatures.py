@@ -188,7 +188,7 @@ def fits(value: Any, annotation: Any, find: Callable[[Any], Any] = str) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-    kind = origin or annotation
+    kind: Any = origin or annotation
     if not inspect.isclass(kind):
         return True
     if kind is str or issubclass(kind, _PATHS):
@@ -240,7 +240,7 @@ def expected(annotation: Any) -> str:
         return " or ".join(map(shown, args))
     if annotation in _NAMES:
         return _NAMES[annotation]
-    kind = origin or annotation
+    kind: Any = origin or annotation
     if not inspect.isclass(kind):
         return "a value"
     if issubclass(kind, _PATHS):

@@ -33,7 +33,8 @@ def as_time(t: Tensor | float) -> Tensor:
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """Elementwise derivative of `function` at `t`."""
     # Forward AD promotes a 0-dim float32 tangent to float64.
-    return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1].to(t.dtype)
+    tangent: Tensor = torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+    return tangent.to(t.dtype)
 
 
 def _log_standard_normal(z: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
         total.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode() + b"\n")
         # Hashed in parts, since a view of a file that is not contiguous would be copied into memory as a whole.
         whole = value.is_contiguous() or value.ndim == 0
-        for part in (value,) if whole else value.split(max(1, _ELEMENTS // max(1, value[:1].numel()))):
+        for part in (value,) if whole else torch.split(value, max(1, _ELEMENTS // max(1, value[:1].numel()))):
             total.update(part.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 

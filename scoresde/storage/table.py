@@ -51,7 +51,8 @@ class ResumableTable:
 
     def _read_note(self) -> dict[str, Any]:
         try:
-            return read_json(self.note_path, dict)
+            note: dict[str, Any] = read_json(self.note_path, dict)
+            return note
         except (FileNotFoundError, DamagedFile):  # a damaged note counts as one with other settings
             return {}
 
