@@ -1,8 +1,8 @@
-"""Arguments of public functions and classes, held to their annotations at the call.
+"""Arguments of public functions and classes, checked against their annotations at the call.
 
-What was meant without doubt is taken: NumPy arrays, data frames and lists of numbers where a tensor is expected,
-NumPy's numbers where Python's are, and whole floats for integers. Anything else is refused in one line that says what
-was given, what is expected and what to write.
+A value whose meaning is beyond doubt is converted: NumPy arrays, data frames and lists of numbers where a tensor is
+expected, NumPy's numbers where Python's are, and floats without a fraction for integers. Anything else is rejected in
+one line that says what was given, what is expected and what to write.
 """
 
 import difflib
@@ -23,10 +23,10 @@ __all__ = ["ArgumentError", "as_tensor", "checked", "shown"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Rule = Callable[[str, Any], Any]
-"""From the name of an argument and its value to the value that is used."""
+"""A function from the name of an argument and its value to the value that is used."""
 
 _SHOWN = 60  # characters of a value in a message
-# What to write where an instance of these is expected; other classes are named alone.
+# Examples for messages, by the class that is expected; messages about other classes have none.
 _EXAMPLES = {
     "Coordinate": "scoresde.sampling.LogSNR()",
     "Divergence": "scoresde.likelihood.Exact()",
@@ -43,17 +43,27 @@ _EXAMPLES = {
 
 
 class ArgumentError(TypeError, ValueError):
-    """An argument of a kind that is not taken."""
+    """An argument of a kind that is not accepted."""
 
 
 def checked(target: F) -> F:
-    """A function, or a class by its `__init__`, whose arguments are held to their annotations.
+    """The function, or the class with its `__init__`, whose arguments are checked against their annotations.
 
-    Tensors, numbers, sequences, mappings, functions and classes are looked at; protocols and what is annotated by a
-    name that is known to the type checker alone are not.
+    Tensors, numbers, sequences, mappings, functions and classes are checked; protocols, and annotations by a name that
+    only the type checker knows, are not.
 
     Raises:
-        ArgumentError: at the call: an argument of another kind, one that is missing, or one that there is not.
+        ArgumentError: At the call, an argument of another kind, one that is missing, or one that does not exist.
+
+    >>> @checked
+    ... def double(n: int) -> int:
+    ...     return 2 * n
+    >>> double(np.float64(3.0))
+    6
+    >>> double("3")
+    Traceback (most recent call last):
+        ...
+    scoresde.arguments.ArgumentError: n is '3', expected an integer
     """
     if isinstance(target, type):
         target.__init__ = checked(target.__init__)  # type: ignore[misc]
@@ -84,10 +94,13 @@ def checked(target: F) -> F:
 def as_tensor(name: str, value: Any) -> Tensor:
     """A tensor as it is; arrays, data frames and lists of numbers or of arrays of one shape as a tensor on the CPU.
 
-    Numbers of Python become float64 or int64, as NumPy has them.
+    Python's numbers become float64 or int64, as in NumPy.
 
     Raises:
-        ArgumentError: anything else; the message calls it `name`.
+        ArgumentError: Anything else; the message calls it `name`.
+
+    >>> as_tensor("x", [[1, 2]])
+    tensor([[1, 2]])
     """
     if isinstance(value, Tensor):
         return value
@@ -113,7 +126,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "u" and size == 8 and array.size and array.max() > np.iinfo(np.int64).max:
         raise ArgumentError(f"{name} has the integer {array.max()}, expected numbers below 2**63")
-    # Types that torch lacks, or has for a few operations only.
+    # dtypes that torch lacks, or supports in a few operations only.
     wider: Any = {("u", 2): np.int32, ("u", 4): np.int64, ("u", 8): np.int64}.get((kind, size))
     if size > {"f": 8, "c": 16}.get(kind, size):  # long double
         wider = {"f": np.float64, "c": np.complex128}[kind]
@@ -122,12 +135,12 @@ def as_tensor(name: str, value: Any) -> Tensor:
 
 
 def _array_like(value: Any) -> bool:
-    """Whether NumPy makes an array of it: data frames, pictures of Pillow, arrays of other libraries."""
+    """Whether NumPy can make an array of a value: a data frame, a Pillow image, an array of another library."""
     return not isinstance(value, type) and (hasattr(value, "__array__") or hasattr(value, "__array_interface__"))
 
 
 def shown(value: Any) -> str:
-    """A value for a message: what it is, and briefly how it looks."""
+    """A value for a message: its kind and a short text."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)} and {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, np.ndarray):
@@ -161,7 +174,7 @@ def _rules(target: Callable[..., Any], signature: inspect.Signature) -> Iterator
 
 
 def _rule(annotation: Any) -> Rule | None:
-    """How an argument of this annotation is looked at; None where it is not."""
+    """The check of an argument with this annotation; None without a check."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (Union, types.UnionType):
         return _union(parts)
@@ -188,7 +201,7 @@ def _union(parts: tuple[Any, ...]) -> Rule | None:
     kinds = [p for p in parts if p is not type(None)]
     rules = [_rule(p) for p in kinds]
     optional = len(kinds) < len(parts)
-    if any(r is None for r in rules) or np.ndarray in kinds:  # who takes arrays of any kind looks at them
+    if any(r is None for r in rules) or np.ndarray in kinds:  # a function that takes any array checks it itself
         return None
 
     def rule(name: str, value: Any) -> Any:
@@ -226,13 +239,13 @@ def _plural(kind: Any) -> str:
 
 
 def _article(noun: str) -> str:
-    spelt = noun[:2].isupper()  # letter by letter: an SDE, an MLP
+    spelt = noun[:2].isupper()  # pronounced letter by letter: an SDE, an MLP
     vowel = noun[0] in ("AEFHILMNORSX" if spelt else "AEIOaeiou")
     return f"{'an' if vowel else 'a'} {noun}"
 
 
 def _scalar(value: Any) -> Any:
-    """NumPy's numbers and tensors of one element as Python's."""
+    """A Python number for a NumPy number or a tensor without dimensions; other values as they are."""
     if isinstance(value, np.generic) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 0):
         return value.item()
     return value
@@ -267,7 +280,7 @@ def _sequence(kind: Any, name: str, value: Any) -> Any:
     elif isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
-        # Of names a text is one; of numbers a number.
+        # A text in place of names, or a number in place of numbers, lacks only the brackets.
         alone = isinstance(value, str if kind is str else Real)
         hint = f": write [{value!r}]" if alone else ""
         raise ArgumentError(f"{name} is {shown(value)}, expected a sequence of {_plural(kind)}{hint}")
@@ -290,7 +303,7 @@ def _function(name: str, value: Any) -> Any:
 
 
 def _literal(allowed: tuple[Any, ...], name: str, value: Any) -> Any:
-    # What is none of these words is refused by whoever knows what they are for.
+    # Another word is left to the function, which knows what the words are for.
     if not isinstance(value, str) and not any(value is v for v in allowed):
         raise ArgumentError(f"{name} is {shown(value)}, expected {' or '.join(map(repr, allowed))}")
     return value
@@ -303,7 +316,7 @@ def _instance(kind: type, name: str, value: Any) -> Any:
 
 
 def _expected(kind: type, value: Any) -> str:
-    """The kind that is expected in place of `value`, and how to write it."""
+    """The kind that is expected in place of `value`, with what to write."""
     what = "text" if kind is str else _article(kind.__name__)
     if isinstance(value, type) and issubclass(value, kind):
         return f"{what}: make one, {value.__name__}(...)"
@@ -316,7 +329,7 @@ def _expected(kind: type, value: Any) -> str:
     if type(value).__name__ == "Run" and kind.__name__ in ("ScoreModel", "NetworkScore"):
         return f"{what}: write run.model()"
     namesake = next((c for c in _concrete(kind) if c.__name__ == type(value).__name__), None)
-    if namesake is not None:  # of another package, such as a distribution of times in place of a grid
+    if namesake is not None:  # such as a distribution of times in place of a grid
         return f"{what}: write {namesake.__name__}(...) of {_public(namesake)}, not of {_public(type(value))}"
     if isinstance(value, str):
         named = {c.__name__.lower().replace("_", ""): c for c in _concrete(kind)}
@@ -332,7 +345,7 @@ def _with_example(kind: type, what: str) -> str:
 
 
 def _concrete(kind: type) -> Iterator[type]:
-    """Public classes of this kind that can be made."""
+    """Public concrete classes of this kind."""
     subclasses: list[type] = kind.__subclasses__()
     for sub in subclasses:
         if not inspect.isabstract(sub) and not sub.__name__.startswith("_") and sub.__module__.startswith("scoresde."):
@@ -341,7 +354,7 @@ def _concrete(kind: type) -> Iterator[type]:
 
 
 def _public(kind: type) -> str:
-    """The package from which a class is imported: scoresde.sampling, not the file in it."""
+    """The package from which a class is imported, such as scoresde.sampling, without the file in it."""
     return ".".join(kind.__module__.split(".")[:2])
 
 
@@ -356,7 +369,7 @@ def _name(target: Callable[..., Any], args: tuple[Any, ...]) -> str:
 def _misfit(
     called: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any], error: TypeError
 ) -> str:
-    """Why arguments do not fit a signature."""
+    """The message about arguments that do not fit a signature."""
     parameters = [p for p in signature.parameters.values() if p.name != "self"]
     named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     takes = ", ".join(named) or "no arguments"

@@ -24,8 +24,8 @@ def sliced_wasserstein(
     """Sliced 2-Wasserstein distance, in the units of the features (Bonneel et al. 2015).
 
     It is the root of the mean over directions θ of W₂²(θ·a, θ·b); in one dimension W₂² is the mean squared difference
-    of the sorted values. Directions come in random orthonormal blocks (Rowland et al. 2019), so that a pure shift δ gives
-    |δ|/√F exactly if F divides `projections`.
+    of the sorted values. Directions come in random orthonormal blocks (Rowland et al. 2019), so that a pure shift δ
+    gives |δ|/√F exactly if F divides `projections`.
 
     The standard error is that of the delta method: the derivative of W₂² with respect to a sample's weight is its
     Kantorovich potential (del Barrio & Loubes 2019). It covers fresh draws of both sets. It does not cover the choice

@@ -1,8 +1,8 @@
 """Signatures of classes and functions as their source declares them, without importing it.
 
-Importing what a configuration names takes seconds, most of them for torch. A word in place of a number is seen before
-that: the parameters of a class, their annotations and which of them have defaults are in the text of its module.
-Whatever is not written plainly there counts as unknown, and is left to the check of the imported class.
+Importing the classes that a configuration names takes seconds, most of them for torch. A word in place of a number is
+found before that: the parameters of a class, their annotations and defaults are in the text of its module. Whatever is
+not written plainly there counts as unknown, and is left to the check of the imported class.
 """
 
 import ast
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 __all__ = ["Declaration", "declaration"]
 
-_DEEPEST = 12  # imports and base classes that are followed
+_MAX_DEPTH = 12  # imports and base classes that are followed
 _PLAIN: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}
 _PLAIN |= {"Path": os.PathLike, "PathLike": os.PathLike}
 _GENERIC: dict[str, Any] = {
@@ -26,7 +26,7 @@ _GENERIC: dict[str, Any] = {
     "Iterable": collections.abc.Iterable, "dict": dict, "Dict": dict, "Mapping": collections.abc.Mapping,
     "Callable": collections.abc.Callable,
 }  # fmt: skip
-_WITHOUT_ARGUMENTS = ("ABC", "Protocol", "object")  # bases that take none
+_WITHOUT_ARGUMENTS = ("ABC", "Protocol", "object")  # bases whose constructors take no arguments
 _TORCH = {"Tensor": "Tensor", "torch.Tensor": "Tensor", "nn.Module": "Module", "torch.nn.Module": "Module"}
 
 
@@ -34,10 +34,10 @@ class Declaration:
     """A class or function that can be called.
 
     Args:
-        name: The name.
-        parameters: By name, without `self`; None where they are unknown.
-        hints: Those annotations that are known.
-        kind: A stand-in for the class, a subclass of the stand-ins of its bases; None for a function.
+        name: Name of the class or function.
+        parameters: Parameters by name, without `self`; None if they are unknown.
+        hints: The annotations that are known, by parameter.
+        kind: Stand-in for the class, a subclass of the stand-ins of its bases; None for a function.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Declaration:
 
 
 def declaration(target: Any) -> Declaration:
-    """The declaration of a dotted name, without parameters where it is not found or is not plain."""
+    """The declaration of a dotted name, without parameters if it is not found or not plain."""
     text = str(target)
     module, _, name = text.rpartition(".")
     found = _resolve(module, name) if module and all(map(str.isidentifier, text.split("."))) else None
@@ -79,7 +79,7 @@ def _source(module: str) -> tuple[Path, ast.Module] | None:
     """The file of a module and its syntax tree."""
     first, *rest = module.split(".")
     try:
-        spec = importlib.util.find_spec(first)  # of a module at the top, which is not imported for it
+        spec = importlib.util.find_spec(first)  # finds a top-level module without importing it
         if spec is None or not spec.submodule_search_locations:
             return None
         folder = Path(next(iter(spec.submodule_search_locations))).joinpath(*rest)
@@ -91,7 +91,7 @@ def _source(module: str) -> tuple[Path, ast.Module] | None:
 
 @functools.cache
 def _names(module: str) -> dict[str, ast.stmt | tuple[str, str]]:
-    """Definitions of a module by their names; of what it imports, the other module and the name there."""
+    """Definitions of a module by name; for an imported name, the other module and the name there."""
     source = _source(module)
     if source is None:
         return {}
@@ -119,12 +119,12 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _resolve(module: str, name: str, depth: int = 0) -> tuple[str, ast.ClassDef | ast.FunctionDef | ast.Assign] | None:
-    """The definition of a name of a module, and the module that has it."""
+    """The definition of a name in a module, and the module in which it stands."""
     found = _names(module).get(name)
-    if isinstance(found, ast.Assign) and isinstance(found.value, ast.Name):  # another name for it
+    if isinstance(found, ast.Assign) and isinstance(found.value, ast.Name):  # an alias
         found = (module, found.value.id)
     if isinstance(found, tuple):
-        return _resolve(*found, depth + 1) if depth < _DEEPEST else None
+        return _resolve(*found, depth + 1) if depth < _MAX_DEPTH else None
     return (module, found) if isinstance(found, ast.ClassDef | ast.FunctionDef | ast.Assign) else None
 
 
@@ -146,22 +146,22 @@ def _stand_in(module: str, name: str) -> type:
         if ast.unparse(base).partition("[")[0].rpartition(".")[2] in _WITHOUT_ARGUMENTS:
             continue
         known = _class_of(module, base.id) if isinstance(base, ast.Name) else None
-        # A class may have the name of its base, which the module has imported.
+        # A class may have the same name as its base, which the module imports.
         own = known is not None and found is not None and known[1] is found[1]
         bases.append(_Unknown if known is None or own else _stand_in(known[0], known[1].name))
     try:
         return type(name, tuple(dict.fromkeys(bases)), {"__module__": module})
-    except TypeError:  # bases in an order that only those which are unknown make possible
+    except TypeError:  # an order of bases that only unknown bases make possible
         return type(name, (_Unknown,), {"__module__": module})
 
 
 # -- parameters -----------------------------------------------------------------------------------------
 
-_Field = tuple[inspect.Parameter, Any]  # and its annotation, evaluated
+_Field = tuple[inspect.Parameter, Any]  # a parameter and its evaluated annotation
 
 
 def _of_class(kind: type) -> list[_Field] | None:
-    """The parameters of making an object of a class, given by its stand-in."""
+    """The parameters of a class's constructor, found by the class's stand-in."""
     own: dict[str, _Field] | None = None
     for each in kind.__mro__[:-1]:
         found = None if each is _Unknown else _class_of(each.__module__, each.__name__)
@@ -169,7 +169,7 @@ def _of_class(kind: type) -> list[_Field] | None:
             return None
         module, node = found
         if any("dataclass" in ast.unparse(d).partition("(")[0] for d in node.decorator_list):
-            # Those of a base come first, and keep their place.
+            # Fields of a base come first, and keep their place.
             own = {p.name: (p, hint) for p, hint in _of_dataclass(module, node)} | (own or {})
         elif own is None:
             for statement in node.body:
@@ -205,7 +205,7 @@ def _of_function(module: str, node: ast.FunctionDef) -> list[_Field]:
 def _parameter(
     name: str, default: ast.expr | None, kind: Any = inspect.Parameter.POSITIONAL_OR_KEYWORD
 ) -> inspect.Parameter:
-    # Whether there is a default, and whether it is true or false, is all that is asked of it.
+    # Callers ask only whether there is a default, and whether it is True or False.
     value: Any = inspect.Parameter.empty
     if default is not None:
         value = default.value if isinstance(default, ast.Constant) else ...
@@ -216,7 +216,7 @@ def _parameter(
 
 
 def _type(node: ast.expr | None, module: str) -> Any:
-    """The type that an annotation names; Any where it is not known."""
+    """The type that an annotation names; Any if it is not known."""
     if isinstance(node, ast.Constant):
         if isinstance(node.value, str):
             try:
@@ -232,7 +232,7 @@ def _type(node: ast.expr | None, module: str) -> Any:
 
 
 def _named(node: ast.Name | ast.Attribute, module: str) -> Any:
-    """The type of a name: a plain one, a stand-in for a class of this package or one of torch's, or an alias."""
+    """The type of a name: a plain type, an alias, or a stand-in for a class of this package or of torch."""
     text = ast.unparse(node)
     name = text.rpartition(".")[2]
     known = {**_PLAIN, **_GENERIC}

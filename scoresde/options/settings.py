@@ -1,7 +1,7 @@
-"""Settings of the commands, and of what happens after training: what each of them may be.
+"""Types and ranges of the settings of the commands, of training and of the stages after it.
 
-The command checks them before it imports what is slow, every value of a sweep before the first job, and each stage
-checks its own before it begins.
+The command checks settings before slow imports, every value of a sweep before the first job, and each stage checks its
+own before it begins.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ _Count = Annotated[int, Range(1)]
 _Seed = Annotated[int, Range(0, bits=63)]
 _Positive = Annotated[float, Range(0, above=True)]
 
-# By their names. Where nothing is said here, the type is that of the default.
+# Types by the names of settings. A setting that is not listed has the type of its default.
 _KINDS: dict[str, Any] = {
     "accept": list[str],
     "allow": list[str],
@@ -44,7 +44,7 @@ _KINDS: dict[str, Any] = {
     "tol": _Positive | None,
 }
 _Part = Annotated[float, Range(0, most=1)]
-# Where a command, or a group, means something else by the name.
+# Settings of a command, or of a group, in addition to these or in their place.
 _OF: dict[str, dict[str, Any]] = {
     "evaluation": {"divergence": dict, "dequantisation": dict},
     "training": {
@@ -57,7 +57,7 @@ _OF: dict[str, dict[str, Any]] = {
         "keep": _Count,
         "max_skipped": _Count,
     },
-    # Of torch's, which say no more than that a value is invalid.
+    # Arguments of torch's optimisers, whose messages say no more than that a value is invalid.
     "optimizer": {
         "lr": _Positive,
         "weight_decay": Annotated[float, Range(0)],
@@ -81,12 +81,12 @@ _OF: dict[str, dict[str, Any]] = {
     },
 }
 _MAY_BE_EMPTY = ("accept", "allow")
-# A name may look like a number, as run=5.
+# Settings of these types may look like a number, as in run=5.
 _TEXTS = (str, str | None)
 
 
 def run_problem(directory: str | Path) -> str | None:
-    """The message about a path that is no run directory; None for one that has a configuration."""
+    """The message about a path that is no run directory; None for a directory with a configuration."""
     if not str(directory).strip():
         return "run is empty; give a directory that `scoresde train` wrote"
     path = Path(directory).expanduser()
@@ -97,7 +97,7 @@ def run_problem(directory: str | Path) -> str | None:
 
 
 def kind_of(where: str, key: str, default: Any = None) -> Any:
-    """The type of a setting of a command or of a group: that of its default, if nothing else is known."""
+    """The type of a setting of a command or of a group; that of its default if it is not listed."""
     kinds = {**_KINDS, **_OF.get(where, {})}
     if key in kinds:
         return kinds[key]
@@ -116,9 +116,9 @@ def option_problems(
 
     Args:
         where: The command, or the group.
-        options: Plain values by name; others than `defaults` are left alone.
+        options: Plain values by name; names without a default are not checked.
         defaults: The settings with their defaults; those of this module if not given.
-        prefix: Of the names in messages.
+        prefix: Beginning of the names in messages.
     """
     known = dict.fromkeys((*_KINDS, *_OF.get(where, {}))) if defaults is None else defaults
     for key, default in known.items():

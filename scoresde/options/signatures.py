@@ -1,8 +1,8 @@
 """Arguments of a configuration against the signatures of what it names.
 
 A mapping with `_target_` is compared with the class or function that it names: a key that is no parameter is reported
-with the nearest that is, and a value with what its annotation allows. Without this a misspelt key can be ignored, and
-a word of the shell is a string, which Python takes for true: `training.compile=no` would compile.
+with the nearest that is, and a value with what its annotation allows. Without this check a misspelt key can be ignored,
+and a word from the shell is a string, which Python takes for true: `training.compile=no` would compile.
 """
 
 import collections.abc
@@ -21,9 +21,9 @@ from scoresde.options.declarations import Declaration
 
 __all__ = ["Range", "Word", "expected", "fits", "nearest", "problems", "shown"]
 
-# Keys of a node that Hydra reads itself.
+# Keys that Hydra reads itself.
 _HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
-# Annotations of what no configuration can write down.
+# Names of annotated types whose values no configuration can write down.
 _UNWRITABLE = ("Tensor", "ndarray", "Generator", "dtype", "device", "Module")
 _NAMES: dict[Any, str] = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "null"}
 _PATHS = (os.PathLike,)
@@ -34,10 +34,13 @@ class Range:
     """The numbers that an annotation allows, as in `Annotated[int, Range(1)]`.
 
     Args:
-        low: The least.
-        above: `low` itself is not allowed, and neither is infinity.
-        most: The most.
-        bits: Numbers are below 2**bits; no limit if not given.
+        low: Smallest number.
+        above: Whether `low` itself is excluded, and infinity too.
+        most: Largest number.
+        bits: Number of bits, so that numbers are below 2**bits; no limit if not given.
+
+    >>> print(Range(0, above=True), "|", Range(1, bits=63), "|", 0 in Range(0, above=True))
+    above 0 | of at least 1 and below 2**63 | False
     """
 
     low: float
@@ -61,8 +64,8 @@ class Word:
     """The words that an annotation allows, as in `Annotated[str, Word("auto|none", "auto or none")]`.
 
     Args:
-        pattern: A regular expression of the whole word.
-        words: The same for a reader.
+        pattern: Regular expression of the whole word.
+        words: The allowed words, for a message.
     """
 
     pattern: str
@@ -76,7 +79,11 @@ class Word:
 
 
 def nearest(name: str, names: Iterable[object]) -> str:
-    """`, did you mean ...?`, if there is a name that is near."""
+    """The text `, did you mean ...?` with the nearest of some names; empty if none is near.
+
+    >>> nearest("wdith", ["width", "depth"])
+    ", did you mean 'width'?"
+    """
     found = difflib.get_close_matches(name, [str(n) for n in names], n=1, cutoff=0.5)
     return f", did you mean {found[0]!r}?" if found else ""
 
@@ -85,11 +92,11 @@ def problems(node: Any, key: str, find: Callable[[Any], Any], given: Sequence[st
     """Messages about arguments that their targets do not take, each in one line.
 
     Args:
-        node: plain containers.
-        key: dotted name of the node.
-        find: from a `_target_` to the class or function.
-        given: parameters of the node's own target that the program adds; None if they are not known, in which case
-            none of its parameters is reported as missing.
+        node: Plain containers.
+        key: Dotted name of the node.
+        find: Function from a `_target_` to the class or function.
+        given: Parameters of the node's own target that the program adds; None if they are not known, in which case none
+            of its parameters is reported as missing.
     """
     if isinstance(node, list):
         for i, value in enumerate(node):
@@ -141,12 +148,12 @@ def _of_target(
 
 
 def _signature(target: Any) -> tuple[Any, dict[str, Any]]:
-    """Parameters by name, None if they are not known, and those annotations that can be evaluated."""
+    """Parameters by name, None if they are not known, and the annotations that can be evaluated."""
     if isinstance(target, Declaration):
         return target.parameters, target.hints
     function = target.__init__ if inspect.isclass(target) else target
     try:
-        # Not the signature of a class, where a metaclass with a `__call__` of any arguments has the word.
+        # The signature of a class would be that of its metaclass, if that has a `__call__`.
         own = inspect.isfunction(function) and inspect.isclass(target)
         found = inspect.signature(function if own else target).parameters
     except (TypeError, ValueError):
@@ -161,12 +168,16 @@ def _signature(target: Any) -> tuple[Any, dict[str, Any]]:
 def fits(value: Any, annotation: Any, find: Callable[[Any], Any] = str) -> bool:
     """Whether a value of a configuration, a plain one or a mapping with `_target_`, is of the annotated type.
 
-    True for annotations that say nothing about values of a configuration.
+    It is True for annotations that say nothing about values of a configuration.
 
     Args:
-        value: the value.
-        annotation: the type.
-        find: from a `_target_` to the class or function, which is compared with the type; any will do if not given.
+        value: The value.
+        annotation: The type.
+        find: Function from a `_target_` to the class or function that is compared with the type; any class fits if not
+            given.
+
+    >>> fits(3, float), fits("no", bool), fits([1, "a"], list[int])
+    (True, False, False)
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any or isinstance(annotation, typing.TypeVar | str):
@@ -199,7 +210,7 @@ def fits(value: Any, annotation: Any, find: Callable[[Any], Any] = str) -> bool:
         return isinstance(value, list) and _elements_fit(value, kind, args, find)
     if kind is collections.abc.Callable or value is None:
         return False
-    # A class, which a mapping with _target_ makes; one of a user may be made of anything.
+    # A class is made by a mapping with _target_; a class of a user may be made of any value.
     return not (kind.__module__.startswith("scoresde.") or kind.__name__ in _UNWRITABLE)
 
 
@@ -212,7 +223,7 @@ def _elements_fit(value: list[Any], kind: type, args: tuple[Any, ...], find: Cal
 
 
 def _makes(node: dict[str, Any], kind: Any, find: Callable[[Any], Any]) -> bool:
-    """Whether what the node makes may be of the class."""
+    """Whether the object that a node makes may be an instance of the class."""
     if kind in (bool, int, float, str, type(None), Literal):
         return False
     target = find(node["_target_"])
@@ -225,7 +236,11 @@ def _makes(node: dict[str, Any], kind: Any, find: Callable[[Any], Any]) -> bool:
 
 
 def expected(annotation: Any) -> str:
-    """The annotated type in words."""
+    """The annotated type in words.
+
+    >>> expected(int | None), expected(list[float])
+    ('an integer or null', 'a list, each a number')
+    """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (Union, types.UnionType):
         known = [a for a in args if getattr(a, "__name__", "") not in _UNWRITABLE]
@@ -234,8 +249,8 @@ def expected(annotation: Any) -> str:
         limits = [limit for limit in args[1:] if isinstance(limit, Range | Word)]
         if limits == [Range(0, above=True)]:
             return expected(args[0]).replace("a number", "a positive number")
-        kind = [] if any(isinstance(limit, Word) for limit in limits) else [expected(args[0])]
-        return " ".join([*kind, *map(str, limits)])
+        noun = [] if any(isinstance(limit, Word) for limit in limits) else [expected(args[0])]
+        return " ".join([*noun, *map(str, limits)])
     if origin is Literal:
         return " or ".join(map(shown, args))
     if annotation in _NAMES:
@@ -257,7 +272,7 @@ def expected(annotation: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a configuration writes it; one of a class by its name."""
+    """A value as a configuration writes it; an object by the name of its class."""
     if isinstance(value, dict) and "_target_" in value:
         return str(value["_target_"])
     words = ((None, "null"), (True, "true"), (False, "false"))
