@@ -45,7 +45,7 @@ def require_same_units(a: Tensor, b: Tensor, names: tuple[str, str] = ("generate
     whole = [bool((x == x.round()).all()) for x in (a, b)]
     if far or whole[0] != whole[1]:
         described = [
-            f"the {name} samples are {'whole numbers ' if w and not all(whole) else ''}from {low:.4g} to {high:.4g}"
+            f"the {name} samples are {'integers ' if w and not all(whole) else ''}from {low:.4g} to {high:.4g}"
             for name, w, (low, high) in zip(names, whole, ranges, strict=True)
         ]
         raise ValueError(f"{', '.join(described)}, which are not the same units: {_ADVICE}")

@@ -47,9 +47,9 @@ class UNet(nn.Module):
             does not exist, a size below 1, or a rate outside [0, 1).
 
     References:
-        Diffusion models beat GANs on image synthesis (Dhariwal & Nichol 2021), https://arxiv.org/abs/2105.05233
-        Elucidating the design space of diffusion-based generative models (Karras et al. 2022),
-        https://arxiv.org/abs/2206.00364
+        Dhariwal & Nichol 2021, Diffusion models beat GANs on image synthesis, https://arxiv.org/abs/2105.05233
+        Karras et al. 2022, Elucidating the design space of diffusion-based generative models,
+            https://arxiv.org/abs/2206.00364
     """
 
     def __init__(

@@ -40,9 +40,9 @@ class DiscreteVPSDE(VariancePreserving):
         ValueError: Fewer than two values, or one that is not between 0 and 1.
 
     References:
-        Denoising diffusion probabilistic models (Ho et al. 2020), https://arxiv.org/abs/2006.11239
-        DPM-Solver: a fast ODE solver for diffusion probabilistic model sampling in around 10 steps (Lu et al. 2022a),
-        https://arxiv.org/abs/2206.00927
+        Ho et al. 2020, Denoising diffusion probabilistic models, https://arxiv.org/abs/2006.11239
+        Lu et al. 2022a, DPM-Solver: a fast ODE solver for diffusion probabilistic model sampling in around 10 steps,
+            https://arxiv.org/abs/2206.00927
     """
 
     def __init__(self, betas: Iterable[float], t_min: float | None = None) -> None:
@@ -84,7 +84,7 @@ class DDPMSDE(DiscreteVPSDE):
         ValueError: Fewer than two entries, or one that is not between 0 and 1.
 
     References:
-        Denoising diffusion probabilistic models (Ho et al. 2020), https://arxiv.org/abs/2006.11239
+        Ho et al. 2020, Denoising diffusion probabilistic models, https://arxiv.org/abs/2006.11239
     """
 
     def __init__(

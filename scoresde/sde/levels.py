@@ -38,8 +38,8 @@ class DiscreteVESDE(SDE):
         ValueError: Fewer than two levels, one that is not positive and finite, or levels that are in no order.
 
     References:
-        Generative modeling by estimating gradients of the data distribution (Song & Ermon 2019),
-        https://arxiv.org/abs/1907.05600
+        Song & Ermon 2019, Generative modeling by estimating gradients of the data distribution,
+            https://arxiv.org/abs/1907.05600
     """
 
     def __init__(self, sigmas: Iterable[float], t_min: float | None = None) -> None:
@@ -89,8 +89,8 @@ class NCSNSDE(DiscreteVESDE):
         ValueError: Fewer than two levels, or ends that are out of order.
 
     References:
-        Generative modeling by estimating gradients of the data distribution (Song & Ermon 2019),
-        https://arxiv.org/abs/1907.05600
+        Song & Ermon 2019, Generative modeling by estimating gradients of the data distribution,
+            https://arxiv.org/abs/1907.05600
     """
 
     def __init__(

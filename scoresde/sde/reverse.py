@@ -56,9 +56,9 @@ class ReverseSDE(torch.nn.Module):
         shape: Shape of one sample as the model takes it; `(D,)` if not given.
 
     References:
-        Reverse-time diffusion equation models (Anderson 1982), https://doi.org/10.1016/0304-4149(82)90051-5
-        Score-based generative modeling through stochastic differential equations (Song et al. 2021),
-        https://arxiv.org/abs/2011.13456
+        Anderson 1982, Reverse-time diffusion equation models, https://doi.org/10.1016/0304-4149(82)90051-5
+        Song et al. 2021, Score-based generative modeling through stochastic differential equations,
+            https://arxiv.org/abs/2011.13456
     """
 
     noise_type = "diagonal"

@@ -137,8 +137,8 @@ class VPSDE(VariancePreserving, _LinearBeta):
         ValueError: Rates or times that are out of order.
 
     References:
-        Score-based generative modeling through stochastic differential equations (Song et al. 2021),
-        https://arxiv.org/abs/2011.13456
+        Song et al. 2021, Score-based generative modeling through stochastic differential equations,
+            https://arxiv.org/abs/2011.13456
 
     >>> VPSDE()
     VPSDE(t_min=1e-05, t_max=1, t_min_sampling=0.001, beta_min=0.1, beta_max=20)
@@ -169,8 +169,8 @@ class SubVPSDE(_LinearBeta):
         ValueError: Rates or times that are out of order.
 
     References:
-        Score-based generative modeling through stochastic differential equations (Song et al. 2021),
-        https://arxiv.org/abs/2011.13456
+        Song et al. 2021, Score-based generative modeling through stochastic differential equations,
+            https://arxiv.org/abs/2011.13456
     """
 
     def sigma(self, t: Tensor) -> Tensor:
@@ -221,8 +221,8 @@ class VESDE(SDE):
         ValueError: Noise scales or times that are out of order.
 
     References:
-        Score-based generative modeling through stochastic differential equations (Song et al. 2021),
-        https://arxiv.org/abs/2011.13456
+        Song et al. 2021, Score-based generative modeling through stochastic differential equations,
+            https://arxiv.org/abs/2011.13456
     """
 
     def __init__(
@@ -283,7 +283,7 @@ class CosineSDE(SDE):
         ValueError: An offset that is not between 0 and 1, or times that are out of order.
 
     References:
-        Improved denoising diffusion probabilistic models (Nichol & Dhariwal 2021), https://arxiv.org/abs/2102.09672
+        Nichol & Dhariwal 2021, Improved denoising diffusion probabilistic models, https://arxiv.org/abs/2102.09672
     """
 
     def __init__(
@@ -366,8 +366,8 @@ class EDMSDE(SDE):
         ValueError: Noise scales that are out of order.
 
     References:
-        Elucidating the design space of diffusion-based generative models (Karras et al. 2022),
-        https://arxiv.org/abs/2206.00364
+        Karras et al. 2022, Elucidating the design space of diffusion-based generative models,
+            https://arxiv.org/abs/2206.00364
     """
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
@@ -415,9 +415,9 @@ class FlowSDE(SDE):
         ValueError: Times that are out of order, or not between 0 and 1.
 
     References:
-        Flow straight and fast: learning to generate and transfer data with rectified flow (Liu et al. 2022),
-        https://arxiv.org/abs/2209.03003
-        Flow matching for generative modeling (Lipman et al. 2023), https://arxiv.org/abs/2210.02747
+        Liu et al. 2022, Flow straight and fast: learning to generate and transfer data with rectified flow,
+            https://arxiv.org/abs/2209.03003
+        Lipman et al. 2023, Flow matching for generative modeling, https://arxiv.org/abs/2210.02747
     """
 
     def __init__(self, t_min: float = 1e-3, t_max: float = 0.999) -> None:

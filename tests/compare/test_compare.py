@@ -372,9 +372,7 @@ def test_refuses_data_in_other_units(model: GaussianMixtureScore, data: Tensor, 
         with pytest.raises(ValueError, match=f"the {name} samples have dtype uint8, .*: encode both with"):
             Comparison(model, sets["data"], floor=sets["floor"])
     if statistics is not None:
-        with pytest.raises(
-            ValueError, match=r"the data samples are whole numbers from .*, which are not the same units"
-        ):
+        with pytest.raises(ValueError, match=r"the data samples are integers from .*, which are not the same units"):
             Comparison(model, pixels)
     else:
         found = frame(model, [3], pixels)

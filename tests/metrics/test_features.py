@@ -101,7 +101,7 @@ def test_refuses_raw_values_on_one_side(metric: Callable[..., object]) -> None:
             metric(SAMPLES, raw)
         with pytest.raises(ValueError, match=r"the generated samples have dtype"):
             metric(raw, SAMPLES, features=PCA(2))
-    with pytest.raises(ValueError, match=r"reference samples are whole numbers from 0 to 255, which are not the same"):
+    with pytest.raises(ValueError, match=r"reference samples are integers from 0 to 255, which are not the same"):
         metric(SAMPLES, PIXELS.float())
     kelvin = 20 * normal(64, 3, 8, 8, seed=5) + 287
     with pytest.raises(ValueError, match=r"the generated samples are from .* to .*, which are not the same units"):
