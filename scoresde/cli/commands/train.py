@@ -13,6 +13,7 @@ from scoresde.cli.commands.new_run import fill_evaluation, run_to_train
 from scoresde.cli.commands.opened import in_sweep
 from scoresde.cli.console import UsageError, nearest
 from scoresde.cli.jobs import Outcome, note_run
+from scoresde.runs.summary import Summary
 
 __all__ = ["fill_evaluation", "train_command"]
 
@@ -54,7 +55,7 @@ def _train_run(run: Any, config: DictConfig, data: Any) -> Outcome:
         note_run(run.directory)
         _check_metric(config)
     value, unit = _value(run, config.metric)
-    if run.summary().get("finished") and not _asks_for_more(run):
+    if run.summary().finished and not _asks_for_more(run):
         print(f"{run.directory} is finished: nothing to do")
         if config.run is not None and _names_run():
             print("more steps: training.steps=N; other figures: evaluation.KEY=VALUE, scoresde likelihood or evaluate")
@@ -80,7 +81,7 @@ def _asks_for_more(run: Any) -> bool:
         return False
     before = type(run).open(run.directory, run.allow).config
     fill_evaluation(before)
-    if run.config.training.steps > run.summary().get("training", {}).get("steps", 0):
+    if run.config.training.steps > run.summary().training.get("steps", 0):
         return True
     return any(run.config.get(key) != before.get(key) for key in ("evaluation", "sampler", "logger"))
 
@@ -111,9 +112,9 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
     """
     from scoresde.metrics.evaluate import METRICS
 
-    summary = run.summary()
+    summary: Summary = run.summary()
     if metric == "likelihood":
-        entry = summary.get("likelihood", {})
+        entry = summary.likelihood
         if not entry:
             return None, "likelihood"
         value, unit = figure(entry)
@@ -122,7 +123,8 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
     if metric not in METRICS:
         known = ("likelihood", *METRICS)
         raise UsageError(f"metric is {metric!r}{nearest(str(metric), known)}; expected one of {', '.join(known)}")
-    return summary.get("samples", {}).get("metrics", {}).get(metric, {}).get("value"), metric
+    result = summary.samples.get("metrics", {}).get(metric)
+    return None if result is None else result["value"], metric
 
 
 def _check_metric(config: DictConfig) -> None:
