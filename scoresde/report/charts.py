@@ -11,7 +11,7 @@ from scoresde.report.traces import Chart, Series, axis, chart, error_bars, named
 
 __all__ = ["error_budget", "learning_curves", "loss_by_noise_level", "losses"]
 
-_MOST_POINTS = 600
+_MAX_POINTS = 600
 _PARTS = {
     "stderr_data": "choice of held-out data",
     "stderr_dequantisation": "dequantisation",
@@ -22,7 +22,7 @@ _PARTS = {
 
 def _thin(x: list[float], y: list[float]) -> tuple[list[float], list[float]]:
     """Means of equally many neighbours each, where there are more points than can be seen."""
-    size = math.ceil(len(x) / _MOST_POINTS)
+    size = math.ceil(len(x) / _MAX_POINTS)
     starts = range(0, len(x), max(size, 1))
     return tuple([statistics.fmean(v[i : i + size]) for i in starts] for v in (x, y))  # type: ignore[return-value]
 
@@ -47,7 +47,7 @@ def learning_curves(series: Sequence[Series], fallback: Picture | None = None) -
         for index, (name, (x, y)) in enumerate(losses(run.log).items()):
             if len(series) > 1 and name != "loss":
                 continue
-            thinned |= len(x) > _MOST_POINTS
+            thinned |= len(x) > _MAX_POINTS
             x, y = _thin(x, y)
             label = run.label if len(series) > 1 else name.replace("_", " ")
             mode = "lines" if len(x) > 30 else "lines+markers"
@@ -60,7 +60,7 @@ def learning_curves(series: Sequence[Series], fallback: Picture | None = None) -
     if len(series) == 1:
         caption += f" Last logged: step {text(series[0].log[-1]['step'])}."
     if thinned:
-        caption += f" Neighbouring lines averaged, to at most {_MOST_POINTS} points a curve."
+        caption += f" Neighbouring lines averaged, to at most {_MAX_POINTS} points a curve."
     layout = {"xaxis": axis("training step"), "yaxis": axis("loss", everything)}
     return chart("Learning curve" if len(series) == 1 else "Learning curves", caption, traces, layout, fallback)
 

@@ -11,7 +11,7 @@ from scoresde.report.traces import COLOURS, Chart, Series, axis, chart, error_ba
 
 __all__ = ["Palette", "frontiers"]
 
-_MOST_FRONTIERS = 7
+_MAX_COLOURED = 7
 
 
 def frontiers(series: Sequence[Series], palette: "Palette | None" = None) -> list[Chart]:
@@ -40,7 +40,7 @@ def _colour(palette: "Palette", series: Sequence[Series], measures: Sequence[Seq
         for sampler in run.coloured:
             palette.add(sampler)
     # In turn, so that no measure's samplers take all colours.
-    for turn in zip_longest(*(lines[:_MOST_FRONTIERS] for lines in measures)):
+    for turn in zip_longest(*(lines[:_MAX_COLOURED] for lines in measures)):
         for line in turn:
             if line is not None:
                 palette.add(line.sampler)
@@ -54,7 +54,7 @@ def _chart(key: str, lines: Sequence["_Line"], palette: "Palette", problems: str
     for rank, line in enumerate(lines):
         x, y = [p[0] for p in line.points], [p[1].value for p in line.points]
         errors = [p[1].stderr or 0.0 for p in line.points]
-        tone = palette.tone(line.sampler, line.run) if rank < _MOST_FRONTIERS else None
+        tone = palette.tone(line.sampler, line.run) if rank < _MAX_COLOURED else None
         shown = {"showlegend": False, "opacity": 0.5} if tone is None else {}
         options = {"mode": "lines+markers", **error_bars(errors), **shown}
         traces.append(trace(line.label, tone, rounded(x), rounded(y), **options))

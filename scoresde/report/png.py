@@ -19,9 +19,9 @@ from scoresde.storage.limits import most_pixels
 __all__ = ["KINDS", "Picture", "from_png", "pictures"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_MOST = 24  # without a list, the newest so many by name
-_BYTES = 2**24  # of a picture: those of this package have a twentieth of it
-_TOGETHER = 2**27  # bytes of all figures of a run
+_MAX_FIGURES = 24  # figures shown where there is no list, the last by name
+_MAX_BYTES = 2**24  # bytes of a figure: those of this package have a twentieth of them
+_MAX_TOTAL_BYTES = 2**27  # bytes of all figures of a run
 
 
 @dataclass(frozen=True)
@@ -110,39 +110,54 @@ def pictures(run_dir: Path, notes: list[str], only: tuple[str, ...] = ()) -> Ite
     listed = read_json(run_dir, "pictures.json", notes)
     if not isinstance(listed, list):
         found = sorted((run_dir / "samples").glob("*.png"), key=lambda p: natural(p.name))
-        if len(found) > _MOST and not only:
-            notes.append(f"samples/ has {len(found)} figures; the last {_MOST} are shown.")
-            found = found[-_MOST:]
+        if len(found) > _MAX_FIGURES and not only:
+            notes.append(f"samples/ has {len(found)} figures; the last {_MAX_FIGURES} are shown.")
+            found = found[-_MAX_FIGURES:]
         listed = [{"file": f"samples/{path.name}", "title": path.stem} for path in found]
-    root, left = run_dir.resolve(), _TOGETHER
+    left = _MAX_TOTAL_BYTES
     for entry in map(as_dict, listed):
         file = str(entry.get("file", ""))
         if only and file not in only:
             continue
-        try:
-            path = (root / file).resolve()
-            content = read_file(path, _BYTES) if path.is_relative_to(root) else b""
-        except DamagedFile as error:
-            notes.append(f"The figure {file!r} is left out: {error}.")
-            continue
-        except (OSError, ValueError):
-            content = b""
-        if content[:8] != _PNG or content[12:16] != b"IHDR":
-            notes.append(f"The figure {file!r} is missing, not a PNG, or outside the run directory.")
-            continue
-        if math.prod(_size(content)) > most_pixels():
-            notes.append(f"The figure {file!r} has more than {most_pixels()} pixels (SCORESDE_PIXELS): it is left out.")
+        content = _content(run_dir.resolve(), file, notes)
+        if content is None:
             continue
         left -= len(content)
         if left < 0:
-            notes.append(f"The figures have more than {_TOGETHER:,} bytes together: {file!r} and others are left out.")
+            total = f"{_MAX_TOTAL_BYTES:,} bytes together"
+            notes.append(f"The figures have more than {total}: {file!r} and others are left out.")
             return
         kind, columns = str(entry.get("kind") or ""), entry.get("columns")
         yield from_png(
             content,
-            str(entry.get("title") or path.stem),
+            str(entry.get("title") or Path(file).stem),
             _plain_words(str(entry.get("caption") or "")),
             file,
             kind if kind in KINDS else "",
-            tuple(map(str, columns[:_MOST])) if isinstance(columns, list) else (),
+            tuple(map(str, columns[:_MAX_FIGURES])) if isinstance(columns, list) else (),
         )
+
+
+def _content(root: Path, file: str, notes: list[str]) -> bytes | None:
+    """Content of a PNG file; None, with a note, if it cannot be shown.
+
+    Args:
+        root: The run directory, resolved.
+        file: Path in it.
+        notes: Notes, to which that on the file is added.
+    """
+    try:
+        path = (root / file).resolve()
+        content = read_file(path, _MAX_BYTES) if path.is_relative_to(root) else b""
+    except DamagedFile as error:
+        notes.append(f"The figure {file!r} is left out: {error}.")
+        return None
+    except (OSError, ValueError):
+        content = b""
+    if content[:8] != _PNG or content[12:16] != b"IHDR":
+        notes.append(f"The figure {file!r} is missing, not a PNG, or outside the run directory.")
+        return None
+    if math.prod(_size(content)) > most_pixels():
+        notes.append(f"The figure {file!r} has more than {most_pixels()} pixels (SCORESDE_PIXELS): it is left out.")
+        return None
+    return content

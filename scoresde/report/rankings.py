@@ -9,7 +9,7 @@ from scoresde.report.traces import COLOURS, Chart, axis, chart, error_bars, roun
 
 __all__ = ["Row", "against", "ranking"]
 
-_MOST_ROWS = 24
+_MAX_ROWS = 24
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def ranking(title: str, hint: str, rows: Sequence[Row], real: Value | None = Non
         rows: One for each configuration, at least two, the best first.
         real: Score of real data, as a line to compare with.
     """
-    shown = rows[:_MOST_ROWS]
+    shown = rows[:_MAX_ROWS]
     indices = list(range(len(shown)))
     means = [row.mean.value for row in shown]
     whiskers = {

@@ -152,13 +152,13 @@ def _mark_conditional(summary: dict[str, Any], config: dict[str, Any]) -> None:
             entry.setdefault("conditional", config.get("network.num_classes") is not None)
 
 
-_MOST_COMPARISONS = 50
+_MAX_COMPARISONS = 50
 
 
 def _read_comparisons(directory: Path, notes: list[str]) -> dict[str, dict[str, Any]]:
     """The settings of comparisons other than `comparison.csv`, with the step of the model, by their names."""
     found = {}
-    for path in sorted(directory.glob("comparison-*.json"), key=lambda p: natural(p.name))[:_MOST_COMPARISONS]:
+    for path in sorted(directory.glob("comparison-*.json"), key=lambda p: natural(p.name))[:_MAX_COMPARISONS]:
         note = as_dict(read_json(directory, path.name, notes))
         further = {key: note[key] for key in ("step", "source") if note.get(key) is not None}
         found[path.stem] = {**as_dict(note.get("settings")), **further}

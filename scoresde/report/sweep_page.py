@@ -23,8 +23,8 @@ __all__ = ["sweep_page"]
 # Figures of samples, of which each configuration shows the first that is there.
 _SAMPLES = ("samples/beside-samples.png", "samples/densities.png", "samples/samples.png")
 _DATA = "samples/beside-data.png"
-_MOST_SHOWN = 12  # figures that are not folded
-_MOST_SCALES = 3  # settings that a measure is charted against
+_MAX_SHOWN = 12  # figures that are not folded
+_MAX_SCALES = 3  # settings that a measure is charted against
 _DONE = ("finished", "skipped")
 
 
@@ -73,12 +73,12 @@ class Section:
     @property
     def folded(self) -> list[tuple[str, Picture]]:
         """Figures beyond those that are shown at once."""
-        return self.pictures[_MOST_SHOWN:]
+        return self.pictures[_MAX_SHOWN:]
 
     @property
     def shown(self) -> list[tuple[str, Picture]]:
         """Figures that are shown at once."""
-        return self.pictures[:_MOST_SHOWN]
+        return self.pictures[:_MAX_SHOWN]
 
 
 @dataclass
@@ -267,7 +267,7 @@ def _results(main: list[Measure], configurations: list[_Configuration], keys: li
         rows = [Row(c.name, mean, [v.value for v in map(measure.read, c.runs) if v is not None]) for c, mean in known]
         real = [value for c in configurations for value in map(measure.reference, c.runs) if value is not None]
         made.append(ranking(measure.title, measure.hint, rows, real[0] if real else None))
-        for key in numeric[:_MOST_SCALES]:
+        for key in numeric[:_MAX_SCALES]:
             rest = [other for other in keys if other not in (key, SEED)]
             lines: dict[str, list[tuple[float, Value]]] = {}
             for c, mean in known:

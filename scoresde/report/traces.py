@@ -17,7 +17,7 @@ __all__ = ["COLOURS", "Chart", "Series", "axis", "chart", "error_bars", "named",
 COLOURS = 7
 """Colours in the palette of `script.js`; a tone beyond it is a colour again with another dash."""
 
-_MOST_NAMED = 16  # in a legend
+_MAX_NAMED = 16  # in a legend
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def chart(
 ) -> Chart:
     """A chart with a legend, if it has several names and not too many."""
     count = sum(trace.get("showlegend", True) for trace in traces)
-    if count > _MOST_NAMED:
+    if count > _MAX_NAMED:
         caption += " Point at a curve for its name."
-    return Chart(title, caption, traces, {**layout, "showlegend": 1 < count <= _MOST_NAMED}, fallback)
+    return Chart(title, caption, traces, {**layout, "showlegend": 1 < count <= _MAX_NAMED}, fallback)
 
 
 def safe(label: str) -> str:

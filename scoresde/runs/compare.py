@@ -26,7 +26,7 @@ from scoresde.score import NetworkScore
 
 __all__ = ["Presets", "compare_run"]
 
-_MOST = 1000  # samples, if n is not given
+_MAX_SAMPLES = 1000  # samples, if n is not given
 
 
 def compare_run(
@@ -108,7 +108,7 @@ def _stem(run: Run, data: Data, options: DictConfig, settings: dict[str, Any], s
     own: dict[str, Any] | None = None
     if source is not None or not first:
         tolerance = settings["tolerance"] if options.tol is None else None
-        usual = {"n": min(len(data.test), _MOST), "tolerance": tolerance, "batch_size": 1024}
+        usual = {"n": min(len(data.test), _MAX_SAMPLES), "tolerance": tolerance, "batch_size": 1024}
         own = {**settings, **({} if first else usual), **({} if source is None else {"data_hash": None})}
     elif "label" in settings:
         own = {key: value for key, value in settings.items() if key != "label"}
@@ -139,7 +139,7 @@ def _listed(value: Any) -> list[Any]:
 
 def _count(n: int | None, data: Data) -> int:
     if n is None:
-        n = min(len(data.test), _MOST)
+        n = min(len(data.test), _MAX_SAMPLES)
     if n > len(data.test):
         raise ConfigError(
             f"n is {n} but there are {len(data.test)} held-out samples, and metrics are of equally many on both sides: "

@@ -35,7 +35,7 @@ __all__ = ["FILE", "dequantise"]
 
 FILE = "dequantisation.safetensors"
 
-_LEAST = 8  # held-out samples
+_MIN_HELD_OUT = 8  # held-out samples
 
 
 def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> tuple[dict[str, Any], Path | None]:
@@ -63,8 +63,8 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
         raise ConfigError(problem)
     tol = options.tol
     count = min(options.judge, len(data.train) // 5)
-    if count < _LEAST:
-        raise ConfigError(f"{data.name} has {len(data.train)} training samples, expected at least {5 * _LEAST}")
+    if count < _MIN_HELD_OUT:
+        raise ConfigError(f"{data.name} has {len(data.train)} training samples, expected at least {5 * _MIN_HELD_OUT}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         flow = CellFlow(

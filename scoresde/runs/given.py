@@ -12,8 +12,8 @@ from scoresde.statistics import Statistics
 
 __all__ = ["given_data"]
 
-_FARTHEST = 10.0  # largest RMS distance of values from the mean of the training data, in their standard deviations
-_NARROWEST = 0.01  # smallest standard deviation of values, in those of the training data
+_MAX_DISTANCE = 10.0  # RMS distance of values from the mean of the training data, in their standard deviations
+_MIN_SPREAD = 0.01  # standard deviation of values, in those of the training data
 
 
 def given_data(
@@ -94,8 +94,8 @@ def _check_range(values: Tensor, transform: Transform, statistics: Statistics, s
     mean, std = statistics.mean.cpu().double(), float(statistics.std)
     spread = float((std**2 + mean.var(correction=0)).sqrt())
     if (
-        float((x - mean).square().mean().sqrt()) <= _FARTHEST * std
-        and float(x.std(correction=0)) >= _NARROWEST * spread
+        float((x - mean).square().mean().sqrt()) <= _MAX_DISTANCE * std
+        and float(x.std(correction=0)) >= _MIN_SPREAD * spread
     ):
         return
     low, high = (transform.decode((mean + side * std)[None]) for side in (-3, 3))

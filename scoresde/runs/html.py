@@ -14,7 +14,7 @@ from scoresde.storage.bounded import read_json
 
 __all__ = ["run_html"]
 
-_LARGEST = 2_000_000  # bytes of a figure that is put into a notebook
+_MAX_BYTES = 2_000_000  # bytes of a figure that is put into a notebook
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -97,7 +97,7 @@ def _picture(directory: Path) -> str:
         file, title = str(listed[0]["file"]), str(listed[0].get("title", ""))
         path = (directory / file).resolve()
         inside = path.is_relative_to(directory.resolve()) and path.is_file()
-        if not inside or path.stat().st_size > _LARGEST:
+        if not inside or path.stat().st_size > _MAX_BYTES:
             return ""
         content = path.read_bytes()
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

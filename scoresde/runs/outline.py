@@ -17,9 +17,9 @@ from scoresde.storage.limits import check_memory
 
 __all__ = ["differences", "filled", "outline"]
 
-_MOST_TENSORS = 20_000
+_MAX_TENSORS = 20_000  # tensors of parameters
 # Bytes of training in float32 for each parameter: itself, its gradient, its average and two moments.
-_BYTES = 5 * 4
+_BYTES_PER_PARAMETER = 5 * 4
 
 
 def outline(make: Callable[[], nn.Module], most: int | None = None, file: Any = "") -> nn.Module | None:
@@ -38,13 +38,13 @@ def outline(make: Callable[[], nn.Module], most: int | None = None, file: Any = 
     def check(elements: int, tensors: int) -> None:
         if most is not None and elements > most:
             raise _TooLarge(f"the network has more parameters than the {most:,} elements of {file}")
-        if tensors > _MOST_TENSORS:
+        if tensors > _MAX_TENSORS:
             raise _TooLarge(
-                f"the network has more than {_MOST_TENSORS:,} tensors of parameters, the limit: make it smaller"
+                f"the network has more than {_MAX_TENSORS:,} tensors of parameters, the limit: make it smaller"
             )
         if most is None:
             try:
-                check_memory(_BYTES * elements, f"training a network of at least {elements:,} parameters")
+                check_memory(_BYTES_PER_PARAMETER * elements, f"training a network of at least {elements:,} parameters")
             except ValueError as error:
                 raise _TooLarge(str(error)) from error
 

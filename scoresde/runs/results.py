@@ -63,7 +63,7 @@ _OWN = (*_KEYS, "samples", "comparison")
 _PLAIN = ("data", "dequantisation", "divergence", "bound", "decoder", "digest", "sampler", "device")
 # Settings that another part of a name stands for: the data's name, and the step of the model.
 _SILENT = ("data_hash", "model", "unit", "split", "t_min", "conditional")
-_LONGEST = 80  # characters of the part of a name that settings make
+_MAX_CHARACTERS = 80  # characters of the part of a name that settings make
 
 
 def key_of(name: str) -> str:
@@ -107,7 +107,7 @@ def further_name(settings: Settings, own: Settings, labels: Mapping[str, str] | 
             text = text[:8]
         parts.append(text if key in _PLAIN else f"{key}{text}")
     name = "-".join(filter(None, parts))
-    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{digest_of(settings)}"
+    return name if len(name) <= _MAX_CHARACTERS else f"{name[:_MAX_CHARACTERS]}-{digest_of(settings)}"
 
 
 def _other_data(settings: Settings, own: Settings) -> bool:

@@ -75,7 +75,8 @@ class GuardedOptimizer:
     @property
     def lr(self) -> float:
         """Learning rate of the first group of parameters."""
-        return float(self.inner.param_groups[0]["lr"])
+        rate: float = self.inner.param_groups[0]["lr"]  # or a tensor on the device, which is not waited for
+        return rate
 
     def schedule(self, step: int) -> None:
         """Set the learning rates of `step` (0, 1, ...)."""

@@ -439,7 +439,7 @@ def test_pictures_above_the_limits_are_left_out(run: Path, monkeypatch: pytest.M
     assert "the limit for such a file is 16,777,216" in page.text
     assert "'samples/wide.png' has more than 67108864 pixels (SCORESDE_PIXELS)" in page.text
     assert "'samples/pipe.png' is missing, not a PNG" in page.text
-    monkeypatch.setattr("scoresde.report.png._TOGETHER", len(content) + 1)
+    monkeypatch.setattr("scoresde.report.png._MAX_TOTAL_BYTES", len(content) + 1)
     page = Page(write_report(run))
     assert page.values("img", "alt") == ["good"]
     assert "'samples/good.png' and others are left out" in page.text
