@@ -1,12 +1,15 @@
 """Samplers side by side on one model: error, sample quality, evaluations and seconds, with common noise."""
 
-from scoresde.compare.comparison import Comparison, Trial, ignores_steps, quality, root_mean_square
-from scoresde.compare.frame import COLUMNS, METRICS, check_comparable, concat, listing, summarise, table
+from scoresde.compare.choose import listing, table
+from scoresde.compare.comparison import Comparison, Trial, ignores_steps
+from scoresde.compare.frame import COLUMNS, COMPARED, METRICS, check_comparable, concat, summarise
 from scoresde.compare.frontier import frontier, frontiers, pareto
+from scoresde.compare.measures import quality, root_mean_square
 from scoresde.compare.samplers import compare
 
 __all__ = [
     "COLUMNS",
+    "COMPARED",
     "METRICS",
     "Comparison",
     "Trial",

@@ -36,27 +36,30 @@ def compare(
     progress: bool = True,
     **cond: Any,
 ) -> pd.DataFrame:
-    """Every sampler at every number of steps and every seed.
+    """Compare samplers at every number of steps and every seed.
 
-    A sampler that fails has its reason in the column `problem`, and the others go on.
+    A sampler that fails has the reason in the column `problem`, and the others are still compared.
+
+        frame = compare(model, {"heun": lambda n: Sampler(Heun(), KarrasGrid(n))}, [5, 10, 20], data)
+        summarise(frame)
 
     Args:
-        model: the score model.
-        samplers: by name; either a function of the number of steps, or a `Sampler` as it is, which comes once for
-            each seed: with `steps` missing if its tolerance decides on them, and with its grid's otherwise.
-        steps: numbers of steps, or one.
-        data: `(N, ...)`; this and the rest as for `Comparison`.
-        seeds: of starts and noise.
-        progress: show a progress bar.
+        model: The score model.
+        samplers: Samplers by name; either a function of the number of steps, or a `Sampler`, which has one row for each
+            seed: without `steps` if its tolerance decides on them, and with those of its grid otherwise.
+        steps: The numbers of steps, or one.
+        data: Held-out data, `(N, ...)`; this and the arguments that are not listed here are those of `Comparison`.
+        seeds: The seeds of starts and noise.
+        progress: Whether to show a progress bar.
 
     Returns:
-        A line for each sampler, number of steps and seed, with `COLUMNS`. `nfe` is counted, denoising included, and is
-        the mean over the samples where they differ; `seconds` are of sampling alone, by the clock, after a trial of
-        one start. `attrs` are those of `Comparison.attrs`.
+        A row for each sampler, number of steps and seed, with `COLUMNS`. `nfe` is counted, denoising included, and is
+        the mean over the samples if they differ. `seconds` are the wall time of sampling alone, after a trial of one
+        start. `attrs` are those of `Comparison.attrs`.
 
     Raises:
-        ValueError: nothing to compare, or as `Comparison`.
-        ArithmeticError: the reference cannot be solved.
+        ValueError: Nothing to compare, or an error of `Comparison`.
+        ArithmeticError: The reference cannot be solved.
     """
     steps = [steps] if isinstance(steps, int) else steps
     for name, make in samplers.items():
@@ -104,5 +107,5 @@ def _made(make: SamplerOf, steps: int | None) -> Sampler | Exception:
     assert steps is not None
     try:
         return make(steps)
-    except Exception as error:  # too few steps for a grid, say: the others go on
+    except Exception as error:  # such as too few steps for a grid, which is the row's problem alone
         return error

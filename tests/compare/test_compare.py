@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.compare import COLUMNS, METRICS, Comparison, compare, concat, root_mean_square, summarise
-from scoresde.compare.frame import check_comparable, table, to_frame
+from scoresde.compare import COLUMNS, COMPARED, Comparison, compare, concat, root_mean_square, summarise
+from scoresde.compare.choose import table
+from scoresde.compare.frame import check_comparable, to_frame
 from scoresde.data import Affine
 from scoresde.metrics import evaluate_samples
 from scoresde.sampling import (
@@ -139,7 +140,7 @@ def test_noise_leaves_the_error_empty_and_the_quality_is_that_of_the_metrics(
     assert (found["problem"] == "").all()
     for row, sampler in zip(found.to_dict("records"), (euler_maruyama(5), heun(5)), strict=True):
         wanted = evaluate_samples(sampler(model, SHAPE, seed=2).x, data)
-        for name in METRICS:
+        for name in COMPARED:
             assert (row[name], row[f"{name}_stderr"]) == (wanted[name].value, wanted[name].stderr)
     # The floor here is the data themselves in another order.
     assert found.attrs["floor"]["frechet_distance"][0] == pytest.approx(0, abs=1e-9)
@@ -209,13 +210,13 @@ def test_a_sampler_that_fails_is_named_and_the_others_go_on(model: GaussianMixtu
     assert problems["broken", 3] == "RuntimeError: no such luck"
     assert problems["stopped", 0] == f"{N} of {N} samples stopped on the way"
     failed = found[found["problem"] != ""]
-    assert failed[["error", *METRICS]].isna().all(axis=None)
+    assert failed[["error", *COMPARED]].isna().all(axis=None)
 
 
 def test_what_cannot_be_compared_is_refused(model: GaussianMixtureScore, data: Tensor) -> None:
     with pytest.raises(ValueError, match=f"n is {N + 1} but data has {N} samples.*give n={N} or less"):
         frame(model, [4], data, n=N + 1)
-    with pytest.raises(ValueError, match="n is 6, expected a whole number of at least 7"):
+    with pytest.raises(ValueError, match="n is 6, expected an integer of at least 7"):
         frame(model, [4], data[:6])
     with pytest.raises(ValueError, match="nothing to compare: 0 samplers"):
         frame(model, [4], data, samplers={})
@@ -280,7 +281,7 @@ def test_the_mean_over_seeds() -> None:
 def test_one_seed_keeps_its_own_errors(model: GaussianMixtureScore, data: Tensor) -> None:
     found = frame(model, [4, 8], data)
     means = summarise(found)
-    for name in ("error", "error_stderr", *METRICS, *(f"{m}_stderr" for m in METRICS)):
+    for name in ("error", "error_stderr", *COMPARED, *(f"{m}_stderr" for m in COMPARED)):
         assert means[name].tolist() == pytest.approx(found[name].tolist(), rel=1e-12)
     assert means["coverage_scatter"].isna().all()
 

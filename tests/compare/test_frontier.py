@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from scoresde import plots
-from scoresde.compare.frame import COLUMNS, METRICS, to_frame
+from scoresde.compare.frame import COLUMNS, COMPARED, to_frame
 from scoresde.compare.frontier import COLOURS, OTHERS, coloured, frontier, frontiers, pareto
 
 ATTRS = {
@@ -28,8 +28,8 @@ def frame(count: int = 40, noisy: int = 10) -> pd.DataFrame:
         for steps in (5, 10, 20, 50):
             row: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
             row |= {"sampler": f"s{i}", "steps": steps, "seed": 0, "n": 100, "nfe": steps + 1.0, "problem": ""}
-            row |= {"seconds": 0.1 * steps * (1 + i % 3), **dict.fromkeys(METRICS, 0.5)}
-            row |= {f"{name}_stderr": 0.01 for name in METRICS}
+            row |= {"seconds": 0.1 * steps * (1 + i % 3), **dict.fromkeys(COMPARED, 0.5)}
+            row |= {f"{name}_stderr": 0.01 for name in COMPARED}
             row |= {"frechet_distance": 0.3 + 0.1 * i + 2 / steps, "coverage": 0.9 - 0.01 * i}
             if i < count - noisy:
                 row |= {"error": (i + 1) * 2.0 / steps**2, "error_stderr": 0.1 / steps**2}
@@ -143,7 +143,7 @@ def test_panels_share_their_colours_and_leave_out_what_there_is_not() -> None:
 def test_lines_with_problems_are_not_drawn() -> None:
     found = frame(3, noisy=0)
     bad = (found["sampler"] == "s1") & (found["steps"] == 10)
-    found.loc[bad, [*METRICS, "error", "seconds"]] = np.nan
+    found.loc[bad, [*COMPARED, "error", "seconds"]] = np.nan
     found.loc[bad, "problem"] = "it failed"
     (ax,) = frontier(found).axes
     assert sorted(len(line.get_xdata()) for c in COLOURS[:3] for line in lines(ax, c.lower())) == [3, 4, 4]

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from scoresde.cli import conf_dir
-from scoresde.compare import COLUMNS, METRICS, Comparison, quality
+from scoresde.compare import COLUMNS, COMPARED, Comparison, quality
+from scoresde.compare.true_ends import TrueEnds
 from scoresde.metrics import sliced_wasserstein
 from scoresde.options.errors import ConfigError
 from scoresde.runs import compare as module
@@ -107,7 +108,7 @@ def test_what_is_written(run: Run, trained: SimpleNamespace) -> None:
     assert note["settings"]["tolerance"] == 1e-3
     assert (note["seeds"], note["steps"]) == ([0, 1], [3, 4])
     assert set(note["reference"]["error"]) == {"0", "1"}
-    assert set(note["floor"]) == set(METRICS)
+    assert set(note["floor"]) == set(COMPARED)
     assert set(note["coloured"]) == set(frame["sampler"])
     pictures = json.loads((run.directory / "pictures.json").read_text())
     assert "samples/comparison.png" in [p["file"] for p in pictures]
@@ -161,7 +162,7 @@ def test_another_sampler_adds_lines_and_the_reference_is_kept(
     def solve(*arguments: Any) -> None:
         raise AssertionError("the reference was solved again")
 
-    monkeypatch.setattr(Comparison, "_solve", solve)
+    monkeypatch.setattr(TrueEnds, "_solve", solve)
     both = do(run, trained, samplers=["euler"], steps=[4])
     assert cells == [("Euler", 4, 0)]
     assert both["sampler"].tolist() == ["ddpm", "ddpm", "euler", "heun", "heun"]

@@ -16,7 +16,7 @@ _FEW = 24  # rows of a table that still reads as a whole
 
 
 def compare_command(config: DictConfig) -> None:
-    from scoresde.compare.frame import listing, table
+    from scoresde.compare import listing, table
     from scoresde.runs.compare import Presets, compare_run
 
     run = open_run(config)
