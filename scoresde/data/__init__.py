@@ -6,25 +6,26 @@ The readers of files are imported when they are first used: score models and sam
 import importlib
 from typing import TYPE_CHECKING
 
-from .base import Data
-from .info import DataInfo
-from .labels import class_index
-from .order import batch_indices, epoch_order
-from .transforms import Affine, Discrete, Identity, Standardise, Transform, continuous
+from scoresde.data.affine import Affine, Identity, Standardise, continuous
+from scoresde.data.base import Data
+from scoresde.data.info import DataInfo
+from scoresde.data.labels import class_index
+from scoresde.data.order import batch_indices, epoch_order
+from scoresde.data.transforms import Discrete, Transform
 
 if TYPE_CHECKING:
-    from .any_file import file
-    from .array_data import arrays, npz
-    from .bundled import digits, mnist5k
-    from .cifar_files import cifar
-    from .folders import image_folder
-    from .hub import huggingface
-    from .idx_files import idx
-    from .imagenet_files import imagenet
-    from .parquet_files import parquet
-    from .svhn_files import svhn
-    from .tables import table
-    from .toys import (
+    from scoresde.data.any_file import file
+    from scoresde.data.array_data import arrays, npz
+    from scoresde.data.bundled import digits, mnist5k
+    from scoresde.data.cifar_files import cifar
+    from scoresde.data.folders import image_folder
+    from scoresde.data.hub import huggingface
+    from scoresde.data.idx_files import idx
+    from scoresde.data.imagenet_files import imagenet
+    from scoresde.data.parquet_files import parquet
+    from scoresde.data.svhn_files import svhn
+    from scoresde.data.tables import table
+    from scoresde.data.toys import (
         checkerboard,
         eight_gaussians,
         eight_gaussians_mixture,

@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from .array_data import arrays
-from .assembling import Split
-from .base import Data
-from .cifar_files import cifar
-from .folders import image_folder
-from .idx_files import idx
-from .imagenet_files import imagenet
-from .images import SUFFIXES, Fit, Frames, Resample
-from .parquet_files import image_columns, parquet
-from .places import located
-from .svhn_files import svhn
-from .tables import table
-from .transforms import Standardisation
-from .trees import open_tree, open_zip
-from .ways_out import way_out
+from scoresde.data.affine import Standardisation
+from scoresde.data.array_data import arrays
+from scoresde.data.assembling import Split
+from scoresde.data.base import Data
+from scoresde.data.cifar_files import cifar
+from scoresde.data.folders import image_folder
+from scoresde.data.idx_files import idx
+from scoresde.data.imagenet_files import imagenet
+from scoresde.data.images import SUFFIXES, Fit, Frames, Resample
+from scoresde.data.parquet_files import image_columns, parquet
+from scoresde.data.places import located
+from scoresde.data.svhn_files import svhn
+from scoresde.data.tables import table
+from scoresde.data.trees import open_tree, open_zip
+from scoresde.data.ways_out import way_out
 
 __all__ = ["file"]
 

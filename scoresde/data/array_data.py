@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from .array_files import ArrayFile, read_arrays
-from .array_names import Found, find_arrays
-from .assembling import Levels, Split, array_data, as_labels
-from .base import Data
-from .hdf5 import HDF5File, Mat73File
-from .labels import listed
-from .layout import channels_first, reshaped, samples_first
-from .matlab import MatFile
-from .numpy_files import NpyFile, NpyFolder, NpzFile
-from .places import located
-from .tensor_files import SafetensorsFile, TorchFile
-from .transforms import Standardisation
-from .ways_out import way_out
+from scoresde.data.affine import Standardisation
+from scoresde.data.array_files import ArrayFile, read_arrays
+from scoresde.data.array_names import Found, find_arrays
+from scoresde.data.assembling import Levels, Split, array_data, as_labels
+from scoresde.data.base import Data
+from scoresde.data.hdf5 import HDF5File, Mat73File
+from scoresde.data.labels import listed
+from scoresde.data.layout import channels_first, reshaped, samples_first
+from scoresde.data.matlab import MatFile
+from scoresde.data.numpy_files import NpyFile, NpyFolder, NpzFile
+from scoresde.data.places import located
+from scoresde.data.tensor_files import SafetensorsFile, TorchFile
+from scoresde.data.ways_out import way_out
 
 __all__ = ["array_file", "arrays", "npz"]
 

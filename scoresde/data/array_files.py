@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scoresde.data.labels import listed
 from scoresde.storage.limits import check_memory, memory_limit
-
-from .labels import listed
 
 __all__ = ["ArrayFile", "Header", "one_line", "read_arrays"]
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .labels import listed
+from scoresde.data.labels import listed
 
 __all__ = ["Found", "find_arrays"]
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data.affine import Standardisation, continuous
+from scoresde.data.base import Data, check_seed, split_indices
+from scoresde.data.labels import index_classes, listed
+from scoresde.data.transforms import Discrete, Transform
 from scoresde.storage.limits import check_memory, gib, memory_limit
-
-from .base import Data, check_seed, split_indices
-from .labels import index_classes, listed
-from .transforms import Discrete, Standardisation, Transform, continuous
 
 __all__ = ["Levels", "Split", "array_data", "as_labels", "assembled", "discrete", "fixed", "to_tensor"]
 

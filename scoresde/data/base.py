@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.data.affine import Identity, Standardise
+from scoresde.data.labels import class_index, listed
+from scoresde.data.transforms import Transform
 from scoresde.storage.digests import digest
-
-from .labels import class_index, listed
-from .transforms import Identity, Standardise, Transform
 
 __all__ = ["Data", "check_seed", "split_indices"]
 

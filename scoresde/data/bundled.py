@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from scoresde.arguments import checked
-
-from .base import Data, split_indices
-from .transforms import Discrete
+from scoresde.data.base import Data, split_indices
+from scoresde.data.transforms import Discrete
 
 __all__ = ["digits", "mnist5k"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .assembling import Levels, array_data, as_labels
-from .base import Data
-from .labels import natural_order
-from .pickles import read_pickle
-from .trees import Tree, open_tree
+from scoresde.data.assembling import Levels, array_data, as_labels
+from scoresde.data.base import Data
+from scoresde.data.labels import natural_order
+from scoresde.data.pickles import read_pickle
+from scoresde.data.trees import Tree, open_tree
 
 __all__ = ["cifar"]
 

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data.labels import index_classes
+from scoresde.data.trees import Tree, check_inside
 from scoresde.storage.bounded import TABLE, DamagedFile, parse_json
-
-from .labels import index_classes
-from .trees import Tree, check_inside
 
 __all__ = ["CLASS_SUFFIX", "LIST", "common_depth", "labels_of"]
 

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from .assembling import assembled, discrete
-from .base import Data
-from .folder_labels import CLASS_SUFFIX, LIST, common_depth, labels_of
-from .images import SUFFIXES, Fit, Frames, Reading, Resample, images_to_tensor, open_image
-from .trees import Tree, open_tree
+from scoresde.data.assembling import assembled, discrete
+from scoresde.data.base import Data
+from scoresde.data.folder_labels import CLASS_SUFFIX, LIST, common_depth, labels_of
+from scoresde.data.images import SUFFIXES, Fit, Frames, Reading, Resample, images_to_tensor, open_image
+from scoresde.data.trees import Tree, open_tree
 
 if TYPE_CHECKING:
     from PIL.Image import Image

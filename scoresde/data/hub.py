@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .assembling import discrete
-from .base import Data, split_indices
-from .hub_errors import explained
-from .images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
-from .labels import index_classes, listed
+from scoresde.data.assembling import discrete
+from scoresde.data.base import Data, split_indices
+from scoresde.data.hub_errors import explained
+from scoresde.data.images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
+from scoresde.data.labels import index_classes, listed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,30 +76,7 @@ def huggingface(
         ValueError: A data set or column that is not there, a picture that cannot be read, sizes that differ
             while `size` is None, more than the limits, or labels that are neither integers nor strings.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError("huggingface needs the package datasets: pip install scoresde[huggingface]") from error
-
-    if path in ("pandas", "sql", "spark", "generator"):
-        # Readers that unpickle or run what they read; a configuration may come from a stranger.
-        raise ValueError(f"path is {path!r}, a reader that can run code: use parquet, imagefolder, json or a name")
-
-    def load(split: str) -> "Dataset":
-        try:
-            # A split by name is a map-style Dataset, whatever the data set's type.
-            return datasets.load_dataset(
-                path,
-                name=config,
-                split=split,
-                data_files=_builtin(data_files),
-                data_dir=data_dir,
-                revision=revision,
-                cache_dir=cache_dir,
-            )
-        except Exception as error:  # of the library, of the files, and of whatever lies between here and the hub
-            raise ValueError(f"cannot load split {split!r} of data set {path!r}: {explained(error, path)}") from error
-
+    load = _loader(path, config, data_files, data_dir, revision, cache_dir)
     reading = Reading(size, channels, resample, fit, background, bits, frames)
     folders = [*_folders(path, data_files, data_dir), *_caches(cache_dir)]
 
@@ -129,6 +106,36 @@ def huggingface(
         class_names=names,
         rows=rows,
     )
+
+
+def _loader(
+    path: str, config: str | None, data_files: Any, data_dir: str | None, revision: str | None, cache_dir: str | None
+) -> Callable[[str], "Dataset"]:
+    """A function that loads a split by its name."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError("huggingface needs the package datasets: pip install scoresde[huggingface]") from error
+    if path in ("pandas", "sql", "spark", "generator"):
+        # Readers that unpickle or run what they read; a configuration may come from a stranger.
+        raise ValueError(f"path is {path!r}, a reader that can run code: use parquet, imagefolder, json or a name")
+
+    def load(split: str) -> "Dataset":
+        try:
+            # A split by name is a map-style Dataset, whatever the data set's type.
+            return datasets.load_dataset(
+                path,
+                name=config,
+                split=split,
+                data_files=_builtin(data_files),
+                data_dir=data_dir,
+                revision=revision,
+                cache_dir=cache_dir,
+            )
+        except Exception as error:  # of the library, of the files, and of whatever lies between here and the hub
+            raise ValueError(f"cannot load split {split!r} of data set {path!r}: {explained(error, path)}") from error
+
+    return load
 
 
 def _folders(path: str, data_files: Any, data_dir: str | None) -> list[str]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .assembling import Levels, array_data, as_labels
-from .base import Data
-from .places import located
-from .trees import uncompressed
+from scoresde.data.assembling import Levels, array_data, as_labels
+from scoresde.data.base import Data
+from scoresde.data.places import located
+from scoresde.data.trees import uncompressed
 
 __all__ = ["idx"]
 

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from scoresde.data.array_data import array_file
+from scoresde.data.array_files import read_arrays
+from scoresde.data.assembling import Levels, array_data, as_labels
+from scoresde.data.base import Data
+from scoresde.data.labels import natural_order
+from scoresde.data.places import located
 from scoresde.storage.limits import check_memory
-
-from .array_data import array_file
-from .array_files import read_arrays
-from .assembling import Levels, array_data, as_labels
-from .base import Data
-from .labels import natural_order
-from .places import located
 
 __all__ = ["imagenet"]
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .base import Data
-from .transforms import Transform
+from scoresde.data.affine import transform_from_plain
+from scoresde.data.base import Data
+from scoresde.data.transforms import Transform
 
 __all__ = ["DataInfo"]
 
@@ -68,7 +69,7 @@ class DataInfo:
         return cls(
             plain["name"],
             tuple(plain["shape"]),
-            Transform.from_plain(plain["transform"]),
+            transform_from_plain(plain["transform"]),
             classes,
             None if names is None else tuple(names),
             plain.get("fingerprint"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .array_files import ArrayFile, Header, one_line
+from scoresde.data.array_files import ArrayFile, Header, one_line
 
 __all__ = ["MatFile"]
 

@@ -6,9 +6,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .array_files import ArrayFile, Header
-from .labels import natural_order
-from .trees import check_packing, open_zip
+from scoresde.data.array_files import ArrayFile, Header
+from scoresde.data.labels import natural_order
+from scoresde.data.trees import check_packing, open_zip
 
 __all__ = ["NpyFile", "NpyFolder", "NpzFile"]
 

@@ -11,15 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data.array_files import one_line
+from scoresde.data.assembling import as_labels, assembled, discrete
+from scoresde.data.base import Data
+from scoresde.data.images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
+from scoresde.data.labels import index_classes, listed, natural_order
+from scoresde.data.places import located
 from scoresde.storage.bounded import DamagedFile, parse_json
 from scoresde.storage.limits import check_memory
-
-from .array_files import one_line
-from .assembling import as_labels, assembled, discrete
-from .base import Data
-from .images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
-from .labels import index_classes, listed, natural_order
-from .places import located
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from .array_data import array_file
-from .array_files import read_arrays
-from .assembling import Levels, array_data, as_labels
-from .base import Data
-from .layout import samples_first
-from .places import located
+from scoresde.data.array_data import array_file
+from scoresde.data.array_files import read_arrays
+from scoresde.data.assembling import Levels, array_data, as_labels
+from scoresde.data.base import Data
+from scoresde.data.layout import samples_first
+from scoresde.data.places import located
 
 __all__ = ["svhn"]
 

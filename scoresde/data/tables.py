@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scoresde.data.affine import Standardisation
+from scoresde.data.array_files import one_line
+from scoresde.data.assembling import Levels, Split, array_data, as_labels
+from scoresde.data.base import Data
+from scoresde.data.labels import listed
+from scoresde.data.layout import reshaped
+from scoresde.data.places import located
+from scoresde.data.trees import uncompressed
 from scoresde.storage.limits import check_memory
-
-from .array_files import one_line
-from .assembling import Levels, Split, array_data, as_labels
-from .base import Data
-from .labels import listed
-from .layout import reshaped
-from .places import located
-from .transforms import Standardisation
-from .trees import uncompressed
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data.array_files import ArrayFile, Header, one_line
 from scoresde.storage.bounded import CheckpointError
 from scoresde.storage.bounded_tensors import read_tensor_header
 from scoresde.storage.limits import check_unpacked
-
-from .array_files import ArrayFile, Header, one_line
 
 __all__ = ["SafetensorsFile", "TorchFile"]
 

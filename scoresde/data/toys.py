@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.data.affine import Identity
+from scoresde.data.base import Data, check_seed
 from scoresde.storage.limits import check_memory
-
-from .base import Data, check_seed
-from .transforms import Identity
 
 __all__ = [
     "checkerboard",

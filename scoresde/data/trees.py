@@ -11,10 +11,9 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from scoresde.data.array_files import one_line
+from scoresde.data.places import located
 from scoresde.storage.limits import check_memory
-
-from .array_files import one_line
-from .places import located
 
 __all__ = ["Tree", "check_inside", "check_packing", "open_tree", "open_zip", "uncompressed"]
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from .base import Data
+from scoresde.data.base import Data
 
 __all__ = ["check_pictures", "write_folder", "write_npz", "write_zip"]
 

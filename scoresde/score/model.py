@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.arguments import as_tensor
+from scoresde.data.affine import Identity, transform_from_plain
 from scoresde.data.info import DataInfo
 from scoresde.data.labels import listed
-from scoresde.data.transforms import Identity, Transform
+from scoresde.data.transforms import Transform
 from scoresde.score.conditions import Conditions
 from scoresde.score.linear import Linear, combined
 from scoresde.sde import SDE, expand_to
@@ -232,7 +233,7 @@ class ScoreModel(nn.Module, ABC):
         if found:
             names = {key.removeprefix(start).split(".")[0] for key in found}
             values = {key.rpartition(".")[2]: value.tolist() for key, value in found.items()}
-            self.transform = Transform.from_plain({"transform": ", ".join(names), **values})
+            self.transform = transform_from_plain({"transform": ", ".join(names), **values})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.data.transforms import Identity
+from scoresde.data.affine import Identity
 from scoresde.score.exact import ExactScore
 from scoresde.score.model import Prediction, ScoreModel
 from scoresde.sde import SDE, expand_to

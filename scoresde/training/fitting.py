@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.data import Data, DataInfo
-from scoresde.data.transforms import Standardisation
+from scoresde.data.affine import Standardisation
 from scoresde.objectives import DenoisingScoreMatching, Likelihood, LogNormalSigma, Objective
 from scoresde.progress import say
 from scoresde.score import NetworkScore

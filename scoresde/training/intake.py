@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 
 from scoresde.arguments import ArgumentError, as_tensor, shown
 from scoresde.data import Data, Discrete, Identity, Transform, class_index, continuous
+from scoresde.data.affine import Standardisation
 from scoresde.data.labels import index_classes
-from scoresde.data.transforms import Standardisation
 from scoresde.score import NetworkScore
 from scoresde.storage.limits import check_memory
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from sklearn.model_selection import train_test_split
 
+from scoresde.data.affine import Identity, Standardise
 from scoresde.data.base import Data, split_indices
-from scoresde.data.transforms import Discrete, Identity, Standardise
+from scoresde.data.transforms import Discrete
 
 
 def make(**changes: Any) -> Data:

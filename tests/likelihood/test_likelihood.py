@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scoresde.data.transforms import Discrete, Identity
+from scoresde.data.affine import Identity
+from scoresde.data.transforms import Discrete
 from scoresde.likelihood import LogLikelihood, bits_per_dim, decode, encode, log_likelihood
 from scoresde.numerics.ode import BOSH3
 from scoresde.numerics.trace import Exact, Hutchinson
