@@ -1,9 +1,14 @@
 """A normalising flow in the unit cube of a pixel's cell, given the image: the q(u|k) of variational dequantisation.
 
-Ho et al. 2019 (Flow++, arXiv:1902.00275, section 3.1) learn the density q(u|k) of the noise u that is added to the
-integers k. The bound log P(k) ≥ E_q[log p(k + u) − log q(u|k)] is an equality where q is the density p in the cell,
-over its mass (Theis et al. 2016). Here q is made of uniform noise by monotone rational-quadratic splines of [0, 1]
-(Durkan et al. 2019, arXiv:1906.04032), which neither leave the cell nor have tails, and are the identity at first.
+The density q(u|k) of the noise u that is added to the integers k is learned (Ho et al. 2019, section 3.1). The bound
+log P(k) ≥ E_q[log p(k + u) − log q(u|k)] is an equality if q is the density p in the cell divided by its mass there
+(Theis et al. 2016). Here q is uniform noise that is transformed by monotone rational-quadratic splines of [0, 1]
+(Durkan et al. 2019), which neither leave the cell nor have tails, and start as the identity.
+
+References:
+    Flow++: improving flow-based generative models with variational dequantization and architecture design (Ho et al.
+    2019), https://arxiv.org/abs/1902.00275
+    Neural spline flows (Durkan et al. 2019), https://arxiv.org/abs/1906.04032
 """
 
 import itertools
@@ -18,6 +23,7 @@ from torch import Tensor, nn
 
 from scoresde import shell
 from scoresde.arguments import checked
+from scoresde.numerics.values import whole_number
 from scoresde.storage.bounded import parse_json
 from scoresde.storage.bounded_tensors import read_tensor_header
 from scoresde.storage.digests import is_intact
@@ -26,9 +32,9 @@ __all__ = ["CellFlow"]
 
 _FORMAT = "scoresde-dequantisation-1"
 # Least width and height of a spline's bins, and least slope at its knots.
-_BIN, _SLOPE = 1e-3, 1e-3
-_MOST = 64  # couplings, blocks or bins that a file may ask for
-_NUMBERS = 2**25  # of splines' parameters at once
+_LEAST_BIN, _LEAST_SLOPE = 1e-3, 1e-3
+_MAX_LAYERS = 64  # couplings, blocks or bins that a file may ask for
+_MAX_PARAMETERS = 2**25  # parameters of splines that are computed at once
 
 
 def _command(file: Path) -> str:
@@ -39,23 +45,23 @@ def _command(file: Path) -> str:
 class CellFlow(nn.Module):
     """An invertible map of the unit cube onto itself, given integers of the same shape.
 
-    The first layer moves every element by a spline of its own, which depends on the integers alone. Each of the others
-    moves every second element, in a checkerboard of rows, columns and channels, given the integers and the rest of u.
-    The parameters of the splines come from convolutions of 3 × 3 for images `(C, H, W)` and from perceptrons for
-    events of any other shape, flattened. A new flow is the identity exactly: uniform dequantisation.
+    The first layer moves every element by a spline of its own, which depends on the integers alone. Each of the other
+    layers moves every second element, in a checkerboard of rows, columns and channels, given the integers and the rest
+    of u. The parameters of the splines come from 3 × 3 convolutions for images `(C, H, W)`, and from perceptrons on the
+    flattened sample for any other shape. A new flow is exactly the identity, that is uniform dequantisation.
 
-    Nothing depends on the batch. Parameters are float32; `double()` for densities.
+    Nothing depends on the batch. Parameters are float32; call `double()` for densities.
 
     Args:
-        shape: of an event.
-        levels: number of values of an integer.
-        couplings: layers after the first.
-        width: channels of the layers that find the splines.
-        blocks: residual blocks that look at the integers.
-        bins: of a spline.
+        shape: Shape of a sample.
+        levels: Number of values of an integer.
+        couplings: Number of layers after the first.
+        width: Channels of the layers that compute the splines' parameters.
+        blocks: Number of residual blocks on the integers.
+        bins: Number of bins of a spline.
 
     Raises:
-        ValueError: an empty shape, or numbers that are too small.
+        ValueError: An empty shape, or numbers that are too small.
     """
 
     def __init__(
@@ -72,11 +78,10 @@ class CellFlow(nn.Module):
             ("blocks", blocks, 0),
             ("bins", bins, 1),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
+            whole_number(name, value, at_least=least)
         self.levels, self.couplings, self.width, self.blocks, self.bins = levels, couplings, width, blocks, bins
         image = len(self.shape) == 3
-        # Channels and places; all elements are channels where there are no places.
+        # Channels and pixels; every element is a channel if there are no pixels.
         self._inner = self.shape if image else (math.prod(self.shape),)
         channels = self._inner[0]
         splines = (3 * bins + 1) * channels
@@ -98,20 +103,24 @@ class CellFlow(nn.Module):
         )
 
     def forward(self, pixels: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
-        """u `(B, *shape)` and log|det du/d base| `(B,)`, so that −log|det| is log q(u|k) of uniform `base`.
+        """The noise u `(B, *shape)` and log|det du/d base| `(B,)`, which is −log q(u|k) for a uniform base.
 
         Args:
-            pixels: k, integers `(B, *shape)`.
-            base: `(B, *shape)`, in [0, 1], of the dtype of the parameters.
+            pixels: The integers k, `(B, *shape)`.
+            base: Base noise `(B, *shape)` in [0, 1], in the dtype of the parameters.
         """
         return self._in_parts(pixels, base, inverse=False)
 
     def inverse(self, pixels: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The base `(B, *shape)` of u, and log|det d base/du| `(B,)`, which is log q(u|k) in nats."""
+        """The base noise `(B, *shape)` of u, and log|det d base/du| `(B,)`, which is log q(u|k) in nats."""
         return self._in_parts(pixels, u, inverse=True)
 
     def check(self, shape: tuple[int, ...], levels: int | None) -> None:
-        """ValueError for data of another shape or number of levels."""
+        """Check that the flow is for data of this shape and number of levels.
+
+        Raises:
+            ValueError: Data of another shape or number of levels.
+        """
         if tuple(shape) != self.shape or levels != self.levels:
             raise ValueError(
                 f"the dequantisation is for shape {self.shape} and {self.levels} levels, the data have shape "
@@ -119,7 +128,7 @@ class CellFlow(nn.Module):
             )
 
     def metadata(self) -> dict[str, str]:
-        """What `load` needs besides the tensors."""
+        """The settings that `load` needs in addition to the tensors."""
         names = ("shape", "levels", "couplings", "width", "blocks", "bins")
         return {"format": _FORMAT, "flow": json.dumps({name: getattr(self, name) for name in names})}
 
@@ -128,14 +137,14 @@ class CellFlow(nn.Module):
         """A flow from a safetensors file of its `state_dict` and `metadata`; no code in it is run.
 
         Raises:
-            ValueError: no such file, not one of these, or one whose tensors are not those that were written.
+            ValueError: No such file, another kind of file, or tensors that are not those that were written.
         """
         file = Path(path)
         if not file.is_file():
             raise ValueError(f"there is no file {file}: make it by `{_command(file)}`")
         foreign = f"{file} is not a file that `scoresde dequantise` wrote"
         try:
-            read_tensor_header(file)  # what it declares is checked before any of it is read
+            read_tensor_header(file)  # the declared sizes are checked before any tensor is read
             with safe_open(file, framework="pt") as content:
                 known = content.metadata() or {}
                 if known.get("format") != _FORMAT:
@@ -143,9 +152,9 @@ class CellFlow(nn.Module):
                 tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
             options = parse_json(known["flow"].encode(), file)
             options["shape"] = tuple(options["shape"])
-            if max(options[name] for name in ("couplings", "blocks", "bins")) > _MOST:
+            if max(options[name] for name in ("couplings", "blocks", "bins")) > _MAX_LAYERS:
                 raise ValueError(foreign)
-            # Without memory for what a damaged file may say, until its tensors turn out to be of these sizes.
+            # No memory is allocated for the sizes in a damaged file until its tensors prove to have them.
             with torch.device("meta"):
                 flow = cls(**options)
             flow.load_state_dict(tensors, assign=True)
@@ -160,7 +169,7 @@ class CellFlow(nn.Module):
             raise ValueError(
                 f"pixels have shape {tuple(pixels.shape)} and u {tuple(u.shape)}, expected (B, *{self.shape}) of both"
             )
-        rows = max(1, _NUMBERS // ((3 * self.bins + 1) * math.prod(self.shape)))
+        rows = max(1, _MAX_PARAMETERS // ((3 * self.bins + 1) * math.prod(self.shape)))
         parts = [self._map(k, v, inverse) for k, v in zip(pixels.split(rows), u.split(rows), strict=True)]
         moved, log_det = (torch.cat(each) for each in zip(*parts, strict=True))
         return moved.reshape(u.shape), log_det
@@ -183,7 +192,7 @@ class CellFlow(nn.Module):
         return u, total
 
     def _context(self, pixels: Tensor) -> Tensor:
-        """What the integers say, `(B, width, ...)`: their value, whether it is an end of the range, and the place."""
+        """The features `(B, width, ...)` of the integers: their values, the ends of the range, and the position."""
         features = [
             2 * pixels / (self.levels - 1) - 1,
             (pixels == 0).to(pixels),
@@ -202,9 +211,9 @@ class CellFlow(nn.Module):
         return output.reshape(len(output), -1, *self._inner).movedim(1, -1)
 
     def _checkerboard(self, parity: int, like: Tensor) -> Tensor:
-        """1 for the elements that stay, `(1, C, ...)`."""
-        places = torch.meshgrid(*(torch.arange(n, device=like.device) for n in self._inner), indexing="ij")
-        return (torch.stack(places).sum(0) % 2 == parity).to(like)[None]
+        """A mask `(1, C, ...)` with 1 for the elements that stay."""
+        grids = torch.meshgrid(*(torch.arange(n, device=like.device) for n in self._inner), indexing="ij")
+        return (torch.stack(grids).sum(0) % 2 == parity).to(like)[None]
 
 
 def _layer(inputs: int, outputs: int, image: bool) -> nn.Module:
@@ -221,15 +230,16 @@ def _spline(x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tenso
     """A monotone rational-quadratic spline of [0, 1] and the logarithm of its slope (Durkan et al. 2019, eq. 4 to 8).
 
     Args:
-        x: `(...)` in [0, 1].
-        parameters: `(..., 3 K + 1)` of K bins: widths, heights and slopes at the knots; zeros are the identity.
-        inverse: of the map; the slope is then that of the inverse.
+        x: Arguments `(...)` in [0, 1].
+        parameters: Parameters `(..., 3 K + 1)` of K bins: widths, heights and slopes at the knots. Zeros give the
+            identity.
+        inverse: Apply the inverse map, and return the slope of the inverse.
     """
     bins = (parameters.shape[-1] - 1) // 3
     widths, heights, slopes = parameters.split((bins, bins, bins + 1), -1)
     across, up = _knots(widths), _knots(heights)
-    # Of zeros: 1.
-    slopes = _SLOPE + F.softplus(slopes + math.log(math.expm1(1 - _SLOPE)))
+    # Zeros give slopes of 1.
+    slopes = _LEAST_SLOPE + F.softplus(slopes + math.log(math.expm1(1 - _LEAST_SLOPE)))
     x = x.clamp(0, 1)[..., None]
     bin_of = torch.searchsorted((up if inverse else across)[..., 1:-1].contiguous(), x.detach(), right=True)
 
@@ -241,7 +251,7 @@ def _spline(x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tenso
     s = height / width
     curve = d0 + d1 - 2 * s
     if inverse:
-        # The root of a quadratic in the place in the bin, without cancellation (eq. 6 to 8).
+        # The position in the bin is the root of a quadratic, computed without cancellation (eq. 6 to 8).
         rise = x - y0
         a = height * (s - d0) + rise * curve
         b = height * d0 - rise * curve
@@ -258,7 +268,7 @@ def _spline(x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tenso
 
 
 def _knots(sizes: Tensor) -> Tensor:
-    """Places `(..., K + 1)` from 0 to 1 of the knots between bins of these sizes, `(..., K)` before a softmax."""
+    """The knots `(..., K + 1)` from 0 to 1 between bins whose sizes are the softmax of `sizes` `(..., K)`."""
     count = sizes.shape[-1]
-    inner = (_BIN + (1 - _BIN * count) * sizes.softmax(-1))[..., :-1].cumsum(-1)
+    inner = (_LEAST_BIN + (1 - _LEAST_BIN * count) * sizes.softmax(-1))[..., :-1].cumsum(-1)
     return torch.cat((torch.zeros_like(sizes[..., :1]), inner, torch.ones_like(sizes[..., :1])), -1)

@@ -1,12 +1,19 @@
 """Dequantisation and decoders: from a density p over continuous values to a probability of discrete ones.
 
-A decoder d(k|z) is a probability over levels at every z, and P(k) = ∫ p(z) d(k|z) dz the model. Whatever the density
-q(z|k) of the dequantisation is,
+A decoder d(k|z) is a probability over levels at every z, and P(k) = ∫ p(z) d(k|z) dz is the model. For every density
+q(z|k) of the dequantisation
 
     log P(k) ≥ E_q[log p(z) + log d(k|z) − log q(z|k)],
 
-or, with K draws, by the logarithm of the mean of p d/q (Theis et al. 2016, eq. 4; Ho et al. 2019, eq. 12; Burda et al.
-2016). So a figure is a bound on a probability, of which it has to be said what p is (the density at t_min) and what d.
+and, with K draws, the same holds for the logarithm of the mean of p d/q (Theis et al. 2016, eq. 4; Ho et al. 2019,
+eq. 12; Burda et al. 2016). So a figure is a bound on a probability that depends on the density p, which is that at
+t_min, and on the decoder d. Both belong to the figure.
+
+References:
+    A note on the evaluation of generative models (Theis et al. 2016), https://arxiv.org/abs/1511.01844
+    Flow++: improving flow-based generative models with variational dequantization and architecture design (Ho et al.
+    2019), https://arxiv.org/abs/1902.00275
+    Importance weighted autoencoders (Burda et al. 2016), https://arxiv.org/abs/1509.00519
 """
 
 import copy
@@ -23,6 +30,7 @@ from torch import Tensor
 from scoresde.arguments import checked
 from scoresde.likelihood.cell_flow import CellFlow
 from scoresde.numerics.random import SampleNoise
+from scoresde.numerics.values import described, positive
 
 __all__ = [
     "Dequantisation",
@@ -37,67 +45,70 @@ __all__ = [
 
 @runtime_checkable
 class DiscreteTransform(Protocol):
-    """What is asked of a transform; `scoresde.data.Discrete` has it."""
+    """A transform of discrete data, such as `scoresde.data.Discrete`."""
 
     @property
     def levels(self) -> int | None: ...
 
-    def encode(self, raw: Tensor, noise: Tensor | None = None) -> Tensor: ...
+    def encode(self, raw: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The values in model space at the places `noise` in [0, 1) of their cells; at the middles if not given."""
+        ...
 
-    def log_det(self, shape: tuple[int, ...]) -> float: ...
+    def log_det(self, shape: tuple[int, ...]) -> float:
+        """The log-determinant of the map to model space for samples of this shape, in nats."""
+        ...
 
 
 class Dequantisation(ABC):
-    """q(z|k), the same for each element.
+    """A density q(z|k) of values z given integers k.
 
     Attributes:
-        within: whether z stays in the cell of k, which `decoder="rounding"` asks for.
+        within: True if z stays in the cell of k, which `decoder="rounding"` needs.
     """
 
     within = True
 
     @property
     def name(self) -> str:
-        """As it is printed beside a figure."""
+        """The name that is printed with a figure."""
         return repr(self)
 
     @property
     def digest(self) -> str:
-        """Of what was learned, to tell one from another; empty where nothing was."""
+        """A digest of learned parameters, which tells one dequantisation from another; empty if there are none."""
         return ""
 
     def check(self, shape: tuple[int, ...], levels: int | None) -> None:
-        """Refuse data of a shape or a number of levels that this is not for.
+        """Check that the dequantisation is for data of this shape and number of levels.
 
         Raises:
-            ValueError: naming both.
+            ValueError: Data of another shape or number of levels.
         """
 
     @abstractmethod
     def draw(
         self, pixels: Tensor, transform: DiscreteTransform, noise: SampleNoise, alpha: float, sigma: float
     ) -> tuple[Tensor, Tensor]:
-        """z `(B, ...)` in model space and log q `(B,)` in nats.
+        """A draw of the values z `(B, ...)` in model space, and log q `(B,)` in nats.
 
         Args:
-            pixels: `(B, ...)` integers.
-            transform: of the data.
-            noise: float64 draws of the shape of pixels.
-            alpha: signal scale at t_min.
-            sigma: noise scale at t_min.
+            pixels: Integers `(B, ...)`.
+            transform: The transform of the data.
+            noise: Float64 draws of the shape of pixels.
+            alpha: Signal scale at t_min.
+            sigma: Noise scale at t_min.
         """
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v:g}" for k, v in vars(self).items())
-        return f"{type(self).__name__}({values})"
+        return described(self, digits=6)
 
 
 class _InCell(Dequantisation):
-    """z at a place u of the unit cell."""
+    """A density in the cell of k that is the same for each element and each k."""
 
     @abstractmethod
     def place(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """u in [0, 1) from uniform numbers, and log q `(B,)` of it."""
+        """The place u in the unit cell, from uniforms of the same shape, and its log q `(B,)`."""
 
     def draw(
         self, pixels: Tensor, transform: DiscreteTransform, noise: SampleNoise, alpha: float, sigma: float
@@ -107,7 +118,7 @@ class _InCell(Dequantisation):
 
 
 class Uniform(_InCell):
-    """Uniform on the cell (Uria et al. 2013)."""
+    """A uniform density on the cell (Uria et al. 2013)."""
 
     @property
     def name(self) -> str:
@@ -121,17 +132,16 @@ class Uniform(_InCell):
 class TruncatedNormal(_InCell):
     """A normal density about the middle of the cell, cut off at its edges (Zheng et al. 2023, section 4.2).
 
-    It suits a model of data that were not dequantised in training: at t_min that has each value's noise, of standard
-    deviation σ/α, about the middle of its cell. For one that was trained on uniformly dequantised data the bound is
-    worse the narrower it is.
+    It suits a model of data that were not dequantised in training: at t_min the density of such a model has the noise
+    of each value, of standard deviation σ/α, about the middle of its cell. For a model that was trained on uniformly
+    dequantised data, the bound is worse the narrower the density is.
 
     Args:
-        std: in widths of a cell; the model's σ/α at t_min over the width in the case above.
+        std: Standard deviation in widths of a cell; σ/α at t_min over the width in the first case above.
     """
 
     def __init__(self, std: float = 0.3) -> None:
-        if not 0 < std < math.inf:
-            raise ValueError(f"std is {std}, expected a positive number of cell widths")
+        positive("std", std, "a positive number of cell widths")
         self.std = float(std)
 
     def place(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,8 +158,8 @@ class TruncatedNormal(_InCell):
 class Posterior(Dequantisation):
     """z = α c + σ ε about the middle c of the cell: a noised value at t_min (Ho et al. 2020; Kingma et al. 2021).
 
-    z leaves the cell, so that it needs `decoder="gaussian"`. The bound is a good one where σ/α at t_min is about the
-    width of a cell, or where the model was trained on data that were not dequantised.
+    z leaves the cell, hence `decoder="gaussian"` is needed. The bound is good if σ/α at t_min is about the width of a
+    cell, or if the model was trained on data that were not dequantised.
     """
 
     within = False
@@ -166,13 +176,13 @@ class Posterior(Dequantisation):
 class Variational(Dequantisation):
     """A flow in the cell that was trained for the model (Ho et al. 2019, Flow++, section 3.1).
 
-    Densities are in float64, whatever the flow was trained in.
+    Densities are in float64, whatever the dtype in which the flow was trained.
 
     Args:
-        path: the file that `scoresde dequantise run=DIR` wrote, or the flow itself, of which a copy is made.
+        path: The file that `scoresde dequantise run=DIR` wrote, or the flow itself, of which a copy is made.
 
     Raises:
-        ValueError: no file, or not one of these; in `draw`, data of another shape or number of levels.
+        ValueError: No file, or not such a file; in `draw`, data of another shape or number of levels.
     """
 
     def __init__(self, path: str | Path | CellFlow | None = None) -> None:
@@ -187,10 +197,10 @@ class Variational(Dequantisation):
 
     @cached_property
     def digest(self) -> str:
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for parameter in self.flow.state_dict().values():
-            found.update(parameter.cpu().numpy().tobytes())
-        return found.hexdigest()[:16]
+            digest.update(parameter.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def check(self, shape: tuple[int, ...], levels: int | None) -> None:
         self.flow.check(shape, levels)
@@ -211,9 +221,16 @@ class Variational(Dequantisation):
 
 
 def gaussian_decoder(z: Tensor, pixels: Tensor, transform: DiscreteTransform, alpha: float, sigma: float) -> Tensor:
-    """log d(k|z) `(B,)` in nats, d(k|z) ∝ N(z; α c_k, σ²) for each element, with c_k the middles of the cells.
+    """The logarithm `(B,)` of the decoder d(k|z) ∝ N(z; α c_k, σ²) for each element, in nats.
 
-    The levels are weighted as if all were as likely (Kingma et al. 2021, section 3.2).
+    c_k are the middles of the cells. All levels have the same weight (Kingma et al. 2021, section 3.2).
+
+    Args:
+        z: Values `(B, ...)` in model space.
+        pixels: Integers `(B, ...)`.
+        transform: The transform of the data.
+        alpha: Signal scale at t_min.
+        sigma: Noise scale at t_min.
     """
     assert transform.levels is not None
     levels = torch.arange(transform.levels, device=z.device)

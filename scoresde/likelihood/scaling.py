@@ -2,8 +2,8 @@
 
 With x̃ = x/α and σ̃ = σ/α the state is y = (Σ + σ̃² I)^(−1/2) (x̃ − m). For normal data of mean m and covariance Σ it
 is standard normal at every time and stands still under the flow, so that only what is not normal has to be followed.
-Σ may be known as a number, a diagonal in the data's own basis or that of a cosine transform, or a matrix, of which
-the largest eigenvalues may do.
+Σ may be known as a number, as a diagonal in the data's own basis or that of a cosine transform, or as a matrix, of
+which the largest eigenvalues may be enough.
 """
 
 import math
@@ -14,46 +14,52 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.numerics.dct import DCT
+from scoresde.numerics.values import at_least, described
 from scoresde.statistics import Statistics
 
 __all__ = ["CovarianceScaling", "DCTScaling", "DiagonalScaling", "ScalarScaling", "Scaling", "Spread"]
 
 
 class Spread:
-    """Σ, by what a function of it does to a vector.
+    """A covariance Σ that is applied by functions of it.
+
+    >>> spread = Spread(torch.tensor([4.0, 9.0]), torch.ones(2))
+    >>> spread.apply(spread.values.sqrt()[None], torch.tensor([[1.0, 1.0]])).tolist()
+    [[2.0, 3.0]]
 
     Args:
-        values: `(k,)` float64, different eigenvalues.
-        counts: `(k,)`, how often each occurs.
-        basis: `(D, k − 1)` eigenvectors of all values but the last, which is that of all other directions; without
-            it the values are those of the elements, or one for all.
+        values: Different eigenvalues, `(k,)` float64.
+        counts: Number of times that each occurs, `(k,)`.
+        basis: Eigenvectors `(D, k − 1)` of all values but the last, which is the eigenvalue of all other directions. If
+            not given, the values are the variances of the elements, or one for all elements.
     """
 
     def __init__(self, values: Tensor, counts: Tensor, basis: Tensor | None = None) -> None:
         self.values, self.counts, self.basis = values, counts, basis
 
     def to(self, device: torch.device) -> "Spread":
+        """The covariance on a device."""
         basis = None if self.basis is None else self.basis.to(device)
         return Spread(self.values.to(device), self.counts.to(device), basis)
 
     def apply(self, factors: Tensor, y: Tensor) -> Tensor:
-        """f(Σ) y for y `(b, D)` and the values of f `(b, k)`."""
+        """The products f(Σ) y for vectors y `(b, D)`, by the values `(b, k)` of f at the eigenvalues."""
         if self.basis is None:
             return factors * y
         rest = factors[:, -1:]
         return torch.addmm(rest * y, (y @ self.basis) * (factors[:, :-1] - rest), self.basis.mT)
 
     def trace(self, factors: Tensor) -> Tensor:
-        """tr f(Σ), `(b,)`."""
+        """The traces `(b,)` of f(Σ), by the values `(b, k)` of f at the eigenvalues."""
         return factors @ self.counts
 
 
 class DCTSpread(Spread):
-    """Σ with the DCT's basis for eigenvectors.
+    """A covariance whose eigenvectors are the basis of a cosine transform.
 
     Args:
-        values: `(D,)` float64, the variances of the coefficients.
-        dct: the transform.
+        values: Variances of the coefficients, `(D,)` float64.
+        dct: The transform.
     """
 
     def __init__(self, values: Tensor, dct: DCT) -> None:
@@ -68,14 +74,14 @@ class DCTSpread(Spread):
 
 
 class Scaling(ABC):
-    """What is taken for the covariance of the data."""
+    """A choice of the covariance by which the state is scaled."""
 
     @abstractmethod
     def spread(self, statistics: Statistics | None, size: int) -> Spread:
-        """The covariance of samples of `size` numbers; the identity where nothing is known."""
+        """The covariance of samples of `size` elements; the identity if the statistics are not known."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
+        return described(self)
 
 
 def _alike(variance: float, size: int) -> Spread:
@@ -90,7 +96,7 @@ class ScalarScaling(Scaling):
 
 
 class DiagonalScaling(Scaling):
-    """The variance of each element; that of all where the model does not know them."""
+    """The variance of each element; one for all elements if the model does not know them."""
 
     def spread(self, statistics: Statistics | None, size: int) -> Spread:
         variances = None if statistics is None else statistics.variances
@@ -100,9 +106,10 @@ class DiagonalScaling(Scaling):
 
 
 class DCTScaling(Scaling):
-    """The variance of each coefficient of the data's `DCT`; that of all elements where the model does not know them.
+    """The variance of each coefficient of the data's `DCT`; one for all elements if the model does not know them.
 
-    For images, whose covariance is nearly diagonal there; a state takes two small matrix products, never one of D × D.
+    It suits images, whose covariance is nearly diagonal in that basis. A state takes two small matrix products, never
+    one of D × D.
     """
 
     def spread(self, statistics: Statistics | None, size: int) -> Spread:
@@ -114,31 +121,32 @@ class DCTScaling(Scaling):
 
 @checked
 class CovarianceScaling(Scaling):
-    """The covariance matrix; `DCTScaling` where the model does not know it.
+    """The covariance matrix; `DCTScaling` if the model does not know it.
 
     Args:
-        rank: number of directions of largest variance that are kept, the others having the mean of theirs; all if not
-            given. A state then takes 2 rank numbers of memory traffic for each of its own.
+        rank: Number of directions of largest variance that have a variance of their own; the others have the mean of
+            theirs. All directions if not given. A state then takes 2 rank numbers of memory traffic for each of its
+            elements.
     """
 
     def __init__(self, rank: int | None = None) -> None:
-        if rank is not None and rank < 1:
-            raise ValueError(f"rank is {rank}, expected at least 1")
+        if rank is not None:
+            at_least("rank", rank, 1)
         self.rank = rank
 
     def spread(self, statistics: Statistics | None, size: int) -> Spread:
         if statistics is None or statistics.covariance is None:
             return DCTScaling().spread(statistics, size)
         values, vectors = statistics.eigh()
-        kept = size if self.rank is None else min(self.rank, size)
-        # Ascending: the last are the largest.
-        others, top = values[: size - kept], values[size - kept :]
+        rank = size if self.rank is None else min(self.rank, size)
+        # The eigenvalues ascend: the last are the largest.
+        others, largest = values[: size - rank], values[size - rank :]
         rest = others.mean() if len(others) else values[:1].mean()
-        counts = torch.ones(kept + 1, dtype=torch.float64)
-        counts[-1] = size - kept
-        return Spread(torch.cat((top, rest[None])), counts, vectors[:, size - kept :])
+        counts = torch.ones(rank + 1, dtype=torch.float64)
+        counts[-1] = size - rank
+        return Spread(torch.cat((largest, rest[None])), counts, vectors[:, size - rank :])
 
 
 def log_determinant(spread: Spread, norms: Tensor) -> float:
-    """Σ log n over all directions for `norms` `(k,)`."""
+    """The sum of log n over all directions, for the norms n `(k,)` of the eigenvalues."""
     return math.fsum((spread.counts * norms.log()).tolist())
