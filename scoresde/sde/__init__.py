@@ -5,7 +5,8 @@ from scoresde.sde.base import SDE
 from scoresde.sde.chains import DDPMSDE, DiscreteVPSDE
 from scoresde.sde.levels import NCSNSDE, DiscreteVESDE
 from scoresde.sde.reverse import ReverseSDE
-from scoresde.sde.schedules import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
+from scoresde.sde.schedules import EDMSDE, VESDE, FlowSDE
+from scoresde.sde.variance_preserving import VPSDE, CosineSDE, SubVPSDE
 
 __all__ = [
     "DDPMSDE",

@@ -1,8 +1,8 @@
 """The base of forward SDEs dx = f(t) x dt + g(t) dw with Gaussian kernels p(x_t | x₀) = N(α(t) x₀, σ(t)² I).
 
 A new SDE needs `alpha` and `sigma` only: drift and diffusion follow by automatic differentiation and the inverse of the
-log signal-to-noise ratio by bisection. The SDEs of `schedules`, `chains` and `levels` override what they know in closed
-form.
+log signal-to-noise ratio by bisection. The SDEs of `variance_preserving`, `schedules`, `chains` and `levels` override
+what they know in closed form.
 """
 
 import copy

@@ -8,8 +8,8 @@ from torch import Tensor
 from scoresde.arguments import checked
 from scoresde.numerics.values import whole_number
 from scoresde.sde.base import as_time
-from scoresde.sde.schedules import VariancePreserving
 from scoresde.sde.tabulated import LevelTable, as_levels
+from scoresde.sde.variance_preserving import VariancePreserving
 
 __all__ = ["DDPMSDE", "DiscreteVPSDE"]
 
