@@ -1,15 +1,4 @@
-"""Trains the variational dequantisation of a run: a flow in the cell, for a score model that stays as it is.
-
-The bound E_q[log p(z) − log q(z|k)] on log P(k) (Ho et al. 2019, Flow++, eq. 12) is maximised over draws z of the flow,
-with the evidence lower bound of `scoresde.likelihood.bounds` for log p (Song, Durkan, Murray & Ermon 2021, theorem 3):
-up to a part that hardly depends on z, in its notation and with c = tanh w,
-
-    log p(z) ≥ −∫ E[c ‖ε̂‖² − 2 ε̂·ε] dw,    σ̃ = σ̃₀ cosh w,    x = α (z/α₀ + σ̃₀ sinh w ε).
-
-Each draw has one w and one ε, and one backward pass through the network. The shape of p in a cell shows at noise of a
-fraction of its width, so that is where most of the w are. The score at such a noise, in place of the gradient of this,
-needs no backward pass, but improves the bound less: it is the slope of a smoother density.
-"""
+"""Trains the variational dequantisation of a run, and keeps it if it is better than the uniform one."""
 
 import math
 from pathlib import Path
@@ -61,20 +50,10 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
     plain: Any = OmegaConf.to_container(options, resolve=True)
     for problem in option_problems("dequantise", plain):
         raise ConfigError(problem)
-    tol = options.tol
     count = min(options.judge, len(data.train) // 5)
     if count < _MIN_HELD_OUT:
         raise ConfigError(f"{data.name} has {len(data.train)} training samples, expected at least {5 * _MIN_HELD_OUT}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        flow = CellFlow(
-            data.shape,
-            data.transform.levels,
-            couplings=options.couplings,
-            width=options.width,
-            blocks=options.blocks,
-            bins=options.bins,
-        ).to(model.device)
+    flow = _new_flow(model, data, options)
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(options.seed))
     held_out, rest = order[:count], order[count:]
     labels = data.train_labels if model.classes is not None else None
@@ -93,13 +72,29 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
     )
     entry = _evaluated(flow, model, data, held_out, labels, options)
     size = math.prod(data.shape)
-    nats = FlowOptions(tol=tol).tolerance(size).nats
+    nats = FlowOptions(tol=options.tol).tolerance(size).nats
     assert nats is not None
     if not entry["gain"] > entry["stderr"] + nats / (size * math.log(2)):
         return entry, None
     path = run.directory / FILE
     save_tensors(path, flow.state_dict(), flow.metadata())
     return entry, path
+
+
+def _new_flow(model: ScoreModel, data: Data, options: DictConfig) -> CellFlow:
+    levels = data.transform.levels
+    assert levels is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        flow = CellFlow(
+            data.shape,
+            levels,
+            couplings=options.couplings,
+            width=options.width,
+            blocks=options.blocks,
+            bins=options.bins,
+        ).to(model.device)
+    return flow
 
 
 def _evaluated(
