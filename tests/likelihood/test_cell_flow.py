@@ -116,7 +116,7 @@ def test_a_sample_does_not_depend_on_its_batch(shape: tuple[int, ...], monkeypat
     q, pixels, transform = Variational(rough(shape)), pixels_of(shape, 6), Discrete(5)
     z, log_q = q.draw(pixels, transform, noise(shape, 6), 1.0, 0.0)
     # Also where one call is worked on in parts.
-    monkeypatch.setattr("scoresde.likelihood.cell_flow._NUMBERS", 2 * 25 * math.prod(shape))
+    monkeypatch.setattr("scoresde.likelihood.cell_flow._MAX_PARAMETERS", 2 * 25 * math.prod(shape))
     parts, _ = q.draw(pixels, transform, noise(shape, 6), 1.0, 0.0)
     torch.testing.assert_close(parts, z, rtol=0, atol=1e-7)
     for i in range(6):
