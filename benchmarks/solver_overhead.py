@@ -31,6 +31,7 @@ from torch import Tensor
 from scoresde.networks import MLP
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.sampling import Euler, KarrasGrid, Sampler, Solver
+from scoresde.sampling.adams_plan import adams_plan
 from scoresde.score import NetworkScore, Prediction, ScoreModel
 from scoresde.sde import EDMSDE
 
@@ -170,7 +171,8 @@ def network_table(solvers: dict[str, Solver], peers: dict[str, Any], steps: int,
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in timed}
     for turn in range(turns + 1):
         for name, run in timed.items():
-            solved(run, x, steps + 1)  # or a solver would have the coefficients of the last turn
+            adams_plan.cache_clear()  # or a solver would have the coefficients of the last turn
+            solved(run, x, steps + 1)
             (inside, first), (_, again) = solved(run, x, steps), solved(run, x, steps)
             if turn:
                 found[name].append((inside, first, again))

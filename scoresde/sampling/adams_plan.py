@@ -127,9 +127,7 @@ def adams_plan(method: Method, coordinate: Coordinate, same: Same, times: tuple[
 
     Plans are kept for the next chunk of a batch and the next call, so they are not to be written to.
     """
-    sde = same.sde
-    grid = torch.tensor(times, dtype=torch.float64)
-    table = _tabulated(method, coordinate, sde, grid)
+    table = _tabulated(method, coordinate, same.sde, torch.tensor(times, dtype=torch.float64))
     count = len(times) - 1
 
     # The first steps have fewer values to use, and with `lower_order_final` so do the last.
@@ -147,7 +145,7 @@ def adams_plan(method: Method, coordinate: Coordinate, same: Same, times: tuple[
             for new, old in zip(correctors, predictors, strict=True)
         ]
 
-    clocks = itertools.pairwise((2 * sde.log_snr(grid)).exp().tolist())
+    clocks = itertools.pairwise((2 * table.log_snr).exp().tolist())
     on_noise = (table.alpha[1:] * table.variance.sqrt()).tolist()
     rows = zip(table.on_x.tolist(), on_noise, clocks, predictors, correctors, strict=True)
     return [AdamsStep(*row) for row in rows]
@@ -164,21 +162,25 @@ class _Table:
     """Integrands of n steps at m nodes each.
 
     Attributes:
-        alpha: α at the times of the grid, `(n + 1,)`.
+        log_snr: λ at the times of the grid, `(n + 1,)`.
+        alpha: α at these times, `(n + 1,)`.
         target: p at these times, `(n + 1,)`: the part of the mean in a prediction is p m.
         on_x: The factors of the state, `(n,)`.
         variance: ν², `(n,)`.
         kernel: c n_t^c n^{1−c} dw at the nodes, `(n, m)`, so that sums over the nodes are integrals.
+        total: The sums of the kernel, `(n,)`.
         points: The variable of the interpolation at the times of the grid, `(n + 1,)`.
         inner: The variable of the interpolation at the nodes, `(n, m)`.
         differences: B(h) of each step, `(n,)`, if two values are used by half of their difference; None for Lagrange.
     """
 
+    log_snr: Tensor
     alpha: Tensor
     target: Tensor
     on_x: Tensor
     variance: Tensor
     kernel: Tensor
+    total: Tensor
     points: Tensor
     inner: Tensor
     differences: Tensor | None
@@ -196,7 +198,7 @@ class _Table:
             slope = 0.5 * self.differences * self.points.diff() / (points[:, 0] - points[:, 1])
             halves = torch.zeros_like(weights)
             halves[:, 0], halves[:, 1] = slope, -slope
-            halves[:, ahead] += self.kernel.sum(1)
+            halves[:, ahead] += self.total
             weights = torch.where((counts == 2)[:, None], halves, weights)
 
         weights = self.alpha[1:, None] * weights
@@ -233,11 +235,13 @@ def _tabulated(method: Method, coordinate: Coordinate, sde: SDE, times: Tensor) 
 
     differences = {"bh1": c * n[1:] * coordinate.rate(sde, times[1:]) * h, "bh2": total}.get(method.weights)
     return _Table(
+        log_snr=lam,
         alpha=alpha,
         target=coordinate.target(sde, times)[0],
         on_x=alpha[1:] / alpha[:-1] * (n[1:] / n[:-1]) ** c,
         variance=variance,
         kernel=kernel,
+        total=total,
         points=points,
         inner=at,
         differences=differences,
