@@ -1,6 +1,6 @@
-"""What a comparison of samplers says: error or quality against cost, as pictures.
+"""Figures of a comparison: error or quality of samplers against their cost, with the Pareto frontier.
 
-All take a frame of `scoresde.compare.compare`, of any number of samplers and seeds.
+Each takes a frame of `scoresde.compare.compare`, with any number of samplers and seeds.
 """
 
 import math
@@ -25,7 +25,7 @@ __all__ = ["coloured", "frontier", "frontiers", "pareto"]
 
 Cost = Literal["nfe", "seconds"]
 
-# Okabe and Ito (2008), and the purple of Tol (2021) that is told from the rest of them on white.
+# The palette of Okabe and Ito (2008), and a purple of Tol (2021) that is distinct from the others on white.
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, "#E69F00", "#56B4E9")
 OTHERS = "#c4c4c4"
 _TICKS = (1, 2, 5)
@@ -33,7 +33,16 @@ _TICKS = (1, 2, 5)
 
 @checked
 def pareto(x: Sequence[float], y: Sequence[float], higher: bool = False) -> list[int]:
-    """Places of the points that none of at most their x is as good as, by ascending x."""
+    """Indices of the Pareto-optimal points, by increasing x.
+
+    >>> pareto([1, 2, 3, 4], [0.5, 0.7, 0.2, 0.2])
+    [0, 2]
+
+    Args:
+        x: The costs.
+        y: The values.
+        higher: Whether a higher value is better.
+    """
     sign = -1 if higher else 1
     order = sorted(range(len(x)), key=lambda i: (x[i], sign * y[i]))
     kept: list[int] = []
@@ -54,20 +63,20 @@ def frontier(
 ) -> Figure:
     """Error or quality against cost: a line for each sampler, a point for each number of steps.
 
-    The frontier, the best that can be had at each cost, is the broad grey line. The samplers that are on it or come
-    closest are in colour, with their standard errors and names; the others are pale. Samplers with noise are dashed. A
-    dotted line is the reference's own error, or what other draws from the data's distribution score. What lies far
-    from the frontier is out of the picture, and counted.
+    The broad grey line is the frontier, the best value at each cost. The samplers on it or closest to it are in colour,
+    with their standard errors and names; the others are pale. Samplers with noise are dashed. A dotted line is the
+    error of the reference, or the metric of other draws from the data's distribution. Points far from the frontier are
+    outside of the figure, which gives their number.
 
     Args:
-        frame: of `compare`, one or more seeds.
-        y: `"error"`, which samplers with noise do not have, or one of the metrics.
-        x: `"nfe"` or `"seconds"`.
-        best: how many samplers are in colour, at most 6.
-        highlight: samplers that are among them whatever their rank.
+        frame: A frame of `compare`, with one or more seeds.
+        y: "error", which samplers with noise do not have, or one of the metrics.
+        x: "nfe" or "seconds".
+        best: The number of samplers in colour, at most 6.
+        highlight: Samplers that are in colour whatever their rank.
 
     Raises:
-        ValueError: another y or x, no finite values, an unknown name to highlight, or different n.
+        ValueError: Another y or x, no finite values, an unknown name to highlight, or different n.
     """
     return frontiers(frame, (y,), (x,), best=best, highlight=highlight)
 
@@ -81,9 +90,19 @@ def frontiers(
     best: int = 6,
     highlight: Sequence[str] = (),
 ) -> Figure:
-    """Panels of `frontier`: a row for each y, a column for each x. A sampler has one colour in all of them.
+    """Panels of `frontier`: a row for each y and a column for each x. A sampler has the same colour in all panels.
 
     A y without finite values (no deterministic samplers, or no data) is left out, unless it is the only one.
+
+    Args:
+        frame: A frame of `compare`.
+        ys: "error" or metrics.
+        xs: "nfe" or "seconds".
+        best: The number of samplers in colour, as for `frontier`.
+        highlight: Samplers in colour whatever their rank.
+
+    Raises:
+        ValueError: The errors of `frontier`.
     """
     kept, chosen = _panels_and_colours(frame, ys, xs, best, highlight)
     rows = [y for y in ys if any(p.y == y for p in kept)]
@@ -113,14 +132,14 @@ def coloured(
     best: int = 6,
     highlight: Sequence[str] = (),
 ) -> list[str]:
-    """Names of the samplers that `frontiers` of the same arguments colours, in the order of the colours."""
+    """The names of the samplers that `frontiers` draws in colour, in the order of the colours; see its arguments."""
     return list(_panels_and_colours(frame, ys, xs, best, highlight)[1])
 
 
 def _panels_and_colours(
     frame: pd.DataFrame, ys: Sequence[str], xs: Sequence[Cost], best: int, highlight: Sequence[str]
 ) -> tuple[list["_Panel"], dict[str, str]]:
-    """The panels that have something to show, and the colours of samplers by name."""
+    """The panels with finite values, and the colours of samplers by name."""
     summary = summarise(frame)
     known = [*LABELS][2:]
     for name, choices in ((ys, known), (xs, ["nfe", "seconds"])):
@@ -146,7 +165,7 @@ def _why(summary: pd.DataFrame) -> str:
 
 
 def _chosen(rankings: Sequence[Sequence[str]], best: int, highlight: Sequence[str]) -> dict[str, str]:
-    """Colours by name: the highlighted, then the best of each ranking in turn."""
+    """Colours by name, for the highlighted samplers and then for the best of each ranking in turn."""
     first = list(dict.fromkeys(highlight))
     turns = [name for place in zip_longest(*rankings) for name in place if name is not None]
     names = list(dict.fromkeys([*first, *turns]))[: max(best, len(first))]
@@ -168,7 +187,7 @@ def _handles(panels: Sequence["_Panel"], chosen: dict[str, str]) -> list[Line2D]
 
 @dataclass
 class _Curve:
-    """A sampler's points by ascending cost."""
+    """The points of a sampler by increasing cost."""
 
     name: str
     noisy: bool
@@ -178,7 +197,7 @@ class _Curve:
 
 
 class _Panel:
-    """One y against one x."""
+    """A panel of one y against one x."""
 
     def __init__(self, summary: pd.DataFrame, y: str, x: Cost) -> None:
         self.y, self.x = y, x
@@ -195,28 +214,28 @@ class _Panel:
             return
         xs, ys = zip(*self.points, strict=True)
         self.best = [self.points[i] for i in pareto(xs, ys, self.higher)]
-        # Metrics whose differences are of the size of their errors are not for a logarithmic axis.
+        # A logarithmic axis needs values that span a factor of 10: it would enlarge differences of the size of errors.
         wide = not self.higher and min(ys) > 0 and self.best[0][1] > 10 * self.best[-1][1]
         self.log = wide or (y == "error" and min(ys) > 0)
 
     def gap(self, x: float, y: float) -> float:
-        """How far a point is behind the frontier at its cost, in e-folds or in values."""
+        """The distance of a point from the frontier at its cost, of log y on a logarithmic axis and of y on another."""
         there = [b for a, b in self.best if a <= x][-1]
         return math.log(y / there) if self.log else abs(y - there)
 
     def ranked(self) -> list[str]:
-        """Samplers, those first whose points are the closest to the frontier; single points behind it come last."""
+        """Names of samplers by the distance of their points from the frontier; single points behind it come last."""
 
         def distance(curve: _Curve) -> tuple[bool, float]:
             gaps = sorted(self.gap(a, b) for a, b in self._pairs(curve))
-            # Half of them: many a sampler is good where it is given enough steps, and no good before.
+            # Many samplers are good only from some number of steps on; so the better half counts.
             mean = float(np.mean(gaps[: math.ceil(len(gaps) / 2)])) + 0.1 * float(np.mean(gaps))
             return len(gaps) == 1 and mean > 0, mean
 
         return [c.name for c in sorted(self.curves, key=distance)]
 
     def floor(self) -> tuple[float, str] | None:
-        """A line that no sampler can be told apart below (or above)."""
+        """The value beyond which samplers cannot be told apart, and its name; None if it is unknown."""
         if self.y == "error":
             errors = [v for v in self.attrs.get("reference", {}).get("error", {}).values() if v > 0]
             return (max(errors), "error of the reference") if errors else None
@@ -224,7 +243,7 @@ class _Panel:
         return None if entry is None else (float(entry[0]), "training data")
 
     def limits(self, chosen: dict[str, str]) -> tuple[float, float]:
-        """Of y: the frontier, the coloured lines where they are near it, and the floor if it is."""
+        """The limits of y, which include the frontier, the parts of coloured lines near it, and the floor if near."""
         near = [b for _, b in self.best]
         span = math.log(max(near) / min(near)) if self.log else max(near) - min(near)
         reach = max(0.6 * span, 1.6) if self.log else max(0.6 * span, 0.1 * abs(max(near)))
@@ -243,7 +262,7 @@ class _Panel:
             margin = (high / low) ** 0.06 * 1.05
             return low / margin, high * margin
         margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-        # None of them is negative.
+        # No error and no metric is negative.
         return max(low - margin, 0.0), high + margin
 
     def _pairs(self, curve: _Curve) -> list[tuple[float, float]]:
@@ -312,7 +331,7 @@ class _Panel:
 
 
 def _ticks(axis: Any, low: float, high: float) -> None:
-    """Few numbers on a logarithmic axis, written as they are."""
+    """Give a logarithmic axis at most about 8 ticks, whose numbers are not written as powers."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in (_TICKS, (1, 3), (1,)):
         places = [d * 10.0**k for k in decades for d in digits if low <= d * 10.0**k <= high]
@@ -325,7 +344,7 @@ def _ticks(axis: Any, low: float, high: float) -> None:
 
 
 def _names(ax: Axes, curves: Sequence[tuple[_Curve, str]]) -> None:
-    """Names to the right of the axes, each joined to the end of its line that is in the picture."""
+    """Write names to the right of the axes, each joined to the last point of its line that is within them."""
     to_axes = ax.transData + ax.transAxes.inverted()
     low, high = ax.get_ylim()
     ends = []
@@ -340,7 +359,7 @@ def _names(ax: Axes, curves: Sequence[tuple[_Curve, str]]) -> None:
 
 
 def _apart(places: Sequence[float], gap: float) -> list[float]:
-    """Ascending places moved as little as it takes for them to be `gap` apart and at most 1."""
+    """Increasing positions, moved as little as possible, so that they are `gap` apart and at most 1."""
     out: list[float] = []
     for place in places:
         out.append(max(place, out[-1] + gap) if out else max(place, 0.0))

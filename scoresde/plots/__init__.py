@@ -1,20 +1,14 @@
 """Figures of samples, processes, training and likelihoods: arrays in, a matplotlib `Figure` out.
 
-Figures are made without pyplot, so no backend is chosen and none has to be closed; a notebook shows them by
-themselves. Colours are from the palette of Okabe and Ito (2008), which colour-blind readers can tell apart;
-colours and sizes are set on the artists and do not depend on the reader's matplotlib settings.
+Figures are made without pyplot, so that no backend is chosen and no figure has to be closed; a notebook shows them by
+themselves. Colours are from the palette of Okabe and Ito (2008), which colour-blind readers can tell apart. Colours and
+sizes are set on the artists and do not depend on the user's matplotlib settings.
 """
 
-from scoresde.plots.beside import samples, samples_2d
-from scoresde.plots.figures import (
-    forward_process,
-    learning_curves,
-    likelihood_histogram,
-    loss_by_noise_level,
-    trajectory,
-    vector_field,
-)
+from scoresde.plots.curves import learning_curves, likelihood_histogram, loss_by_noise_level
 from scoresde.plots.mosaic import image_grid
+from scoresde.plots.processes import forward_process, trajectory, vector_field
+from scoresde.plots.sample_figures import samples, samples_2d
 from scoresde.plots.style import save, to_png
 
 __all__ = [

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from scoresde.arguments import checked
-from scoresde.plots.style import DPI, FOOT, INK, MUTED, SMALL, TEXT, WIDTH, Array, ShownFigure, as_images, text_width
+from scoresde.plots.arrays import Array, as_images
+from scoresde.plots.style import DPI, FOOT, INK, MUTED, SMALL, TEXT, WIDTH, ShownFigure, text_width
 
 __all__ = ["image_grid"]
 
@@ -67,12 +68,18 @@ def image_grid(
 
 
 def rows_of_channels(x: np.ndarray) -> np.ndarray:
-    """Every channel `(N C, 1, H, W)` an image of its own."""
+    """Each channel of images `(N, C, H, W)` as an image of its own, `(N C, 1, H, W)`."""
     return x.reshape(-1, 1, *x.shape[2:])
 
 
 def image_blocks(parts: list[np.ndarray], columns: int, names: Sequence[str] = ()) -> Figure:
-    """Blocks of images `(N, C, H, W)` beside each other, samples and then data, each of so many columns."""
+    """Blocks of images side by side, the samples and then the data.
+
+    Args:
+        parts: Images `(N, C, H, W)` of samples, and of data if there are two.
+        columns: The number of columns of each block.
+        names: The names of the columns, instead of those of the blocks.
+    """
     rows = max(math.ceil(len(x) / columns) for x in parts)
     cells = np.full((rows, len(parts) * (columns + 1) - 1, *parts[0].shape[1:]), np.nan)
     heads: list[tuple[int, str]] = []
@@ -92,15 +99,15 @@ def image_blocks(parts: list[np.ndarray], columns: int, names: Sequence[str] = (
 
 
 class Mosaic:
-    """Rows of images in one axes, an image pixel a whole number of dots at `DPI`, so that none is blurred.
+    """Rows of images in one axes. An image pixel is an integer number of dots at `DPI`, so that none is blurred.
 
     Args:
-        images: `(R, K, C, H, W)` in [0, 1], or NaN for a place left empty.
+        images: Images `(R, K, C, H, W)` in [0, 1], or NaN for a place that is left empty.
         left: Space for text before each row, in points.
         head: Space for text above the rows, in points.
-        every: Whether that is above every row, or only the first.
+        every: Whether that space is above every row, or only above the first.
         widest: The width of the longest text above an image, in points; a small image is enlarged to it.
-        foot: Whether the range was widened, to be said below.
+        foot: Whether to write below the images that the range was widened.
     """
 
     def __init__(
@@ -145,7 +152,7 @@ class Mosaic:
             self._text(self.left + self.gap, size[0] - bottom / 2, FOOT, fontsize=fits, color=MUTED, va="center")
 
     def _corner(self, row: int, column: int) -> tuple[int, int]:
-        """Dots from the top and the left to an image."""
+        """The distances of an image from the top and from the left, in dots."""
         y = self.gap + row * (self.cell[0] + self.gap) + (row + 1 if self.every else 1) * self.head
         return y, self.left + self.gap + column * (self.cell[1] + self.gap)
 
@@ -154,7 +161,7 @@ class Mosaic:
         self.ax.text(x, y, text, **given)
 
     def size_of(self, labels: Sequence[str]) -> float:
-        """The size at which none of the labels above neighbouring images runs into another, at most `TEXT`."""
+        """The largest font size, at most `TEXT`, at which labels above neighbouring images do not overlap."""
         room = (self.cell[1] + self.gap) * 72 / DPI - TEXT / 2
         return TEXT * min(1.0, room / max(map(text_width, labels)))
 
@@ -164,7 +171,7 @@ class Mosaic:
         self._text(x + self.cell[1] / 2, y - 0.45 * self.head, text, ha="center", va="center", fontsize=size)
 
     def above(self, column: int, text: str) -> None:
-        """Text above the first row that begins with the image of a column."""
+        """Text above the first row, aligned with the left of a column's image."""
         y, x = self._corner(0, column)
         self._text(x, y - 0.45 * self.head, text, ha="left", va="center")
 

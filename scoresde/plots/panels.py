@@ -21,17 +21,17 @@ from scoresde.plots.style import BLUE, FAINT, INK, MUTED, SMALL, TEXT, ShownFigu
 
 __all__ = ["Plane", "dark_png", "densities", "filmstrip", "marginals", "mosaic", "pairs", "profiles"]
 
-GROUND, LIGHT = "#000004", "#d8d6de"  # of dark pictures: the colour map's darkest, and of words on it
+GROUND, LIGHT = "#000004", "#d8d6de"  # in dark figures: the background, which is the colour map's darkest, and text
 PIXELS = 96  # dots per inch of mosaics: a dot is a CSS pixel
-RUN_DPI = 120  # of the other pictures here, which are wide
+RUN_DPI = 120  # dots per inch of the other figures, which are wide
 _SIDE = 80  # CSS pixels of a small image: about two centimetres
 
 
 def mosaic(images: np.ndarray) -> bytes:
-    """Images as a PNG with clear gaps, each image pixel a whole number of CSS pixels, an image about 2 cm wide.
+    """Images as a PNG with transparent gaps. An image pixel is an integer number of CSS pixels, an image about 2 cm.
 
     Args:
-        images: `(R, K, C, H, W)` in [0, 1], C is 1 or 3; NaN for a place left empty.
+        images: Images `(R, K, C, H, W)` in [0, 1] with C = 1 or 3; NaN for a place that is left empty.
     """
     rows, columns, _, height, width = images.shape
     scale, gap = scale_of(height, width)
@@ -52,20 +52,20 @@ def mosaic(images: np.ndarray) -> bytes:
 
 
 def scale_of(height: int, width: int) -> tuple[int, int]:
-    """CSS pixels that a pixel of an image takes, and those of the gap between images."""
+    """The CSS pixels of a pixel of an image, and those of the gap between images."""
     scale = max(1, round(_SIDE / max(height, width)))
     return scale, 2 * max(2, round(scale * max(height, width) / 40))
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A square window of the plane cut into cells, and the width of the Gaussian that densities are smoothed with.
+    """A square window of the plane divided into cells, and the bandwidth of densities on it.
 
     Args:
-        low: `(2,)`, its corner.
-        side: its length.
-        cells: along a side.
-        bandwidth: standard deviation of the smoothing, in the units of the plane.
+        low: The corner with the smallest coordinates, `(2,)`.
+        side: The length of a side.
+        cells: The number of cells along a side.
+        bandwidth: The standard deviation of the Gaussian that smooths densities, in the units of the plane.
     """
 
     low: np.ndarray
@@ -75,7 +75,14 @@ class Plane:
 
     @classmethod
     def around(cls, points: np.ndarray, cells: int = 96, reach: float = 1.25, smoothing: float = 1.2) -> "Plane":
-        """The window that holds points `(N, 2)`, smoothed over so many times the distance to their tenth neighbour."""
+        """The window around points.
+
+        Args:
+            points: The points, `(N, 2)`.
+            cells: The number of cells along a side.
+            reach: The length of a side, in units of the largest extent of the points.
+            smoothing: The bandwidth, in units of the median distance to the tenth neighbour.
+        """
         centre = (points.max(0) + points.min(0)) / 2
         side = reach * float(np.ptp(points, axis=0).max())
         some = points[:: max(1, len(points) // 800)]
@@ -85,13 +92,13 @@ class Plane:
         return cls(centre - side / 2, side, cells, max(smoothing * near, 0.5 * side / cells))
 
     def centres(self) -> np.ndarray:
-        """`(cells, cells, 2)`: the middle of each cell, x₁ along the second axis."""
+        """The centres of the cells, `(cells, cells, 2)`, with x₁ along the second axis."""
         axis = (np.arange(self.cells) + 0.5) * self.side / self.cells
         grid = np.stack(np.meshgrid(axis, axis), axis=-1)
         return grid + self.low
 
     def count(self, points: np.ndarray) -> np.ndarray:
-        """`(cells, cells)`: the share of points `(N, 2)` in each cell, per area."""
+        """The fraction of points `(N, 2)` in each cell, per area, `(cells, cells)`."""
         edges = [np.linspace(low, low + self.side, self.cells + 1) for low in self.low]
         found, *_ = np.histogram2d(points[:, 0], points[:, 1], bins=edges)
         return found.T / len(points) * (self.cells / self.side) ** 2
@@ -106,11 +113,11 @@ class Plane:
 
 
 def densities(panels: Sequence[tuple[str, np.ndarray]], corners: tuple[np.ndarray, np.ndarray]) -> Figure:
-    """Densities in the plane side by side, with one scale of brightness, which grows with their square root.
+    """Densities in the plane side by side. The brightness grows with the square root, on the scale of the first.
 
     Args:
-        panels: titles, and densities `(n, n)` on the same window.
-        corners: the window's lowest and highest corner, `(2,)` each, for the ticks.
+        panels: Titles, and densities `(n, n)` on the same window.
+        corners: The window's lowest and highest corner, `(2,)` each.
     """
     side, head = 3.7, 0.3
     figure = ShownFigure(figsize=(side * len(panels), side + head), facecolor=GROUND)
@@ -126,7 +133,7 @@ def densities(panels: Sequence[tuple[str, np.ndarray]], corners: tuple[np.ndarra
 
 
 def dark_png(figure: Figure) -> bytes:
-    """A dark picture as PNG with a palette of 255 colours, about as many as its colour map has."""
+    """A dark figure as PNG with a palette of 255 colours, about as many as its colour map has."""
     image = Image.open(io.BytesIO(to_png(figure, RUN_DPI))).convert("RGB")
     buffer = io.BytesIO()
     image.quantize(255, dither=Image.Dither.NONE).save(buffer, "png", dpi=(RUN_DPI, RUN_DPI), optimize=True)
@@ -152,7 +159,7 @@ def _glow() -> Colormap:
 
 
 def _scale_bar(ax: Axes, corners: tuple[np.ndarray, np.ndarray]) -> None:
-    """A length in the data's units, in the lower left corner."""
+    """Draw a bar of a round length in the data's units, in the lower left corner."""
     low, high = corners
     span = float(high[0] - low[0])
     power = 10.0 ** math.floor(math.log10(span / 4))
@@ -169,23 +176,23 @@ def filmstrip(
     titles: Sequence[str],
     corners: tuple[np.ndarray, np.ndarray],
 ) -> Figure:
-    """Data dissolved into noise, noise turned into samples, and the field that turns it, at the same times.
+    """Data turning into noise, noise turning into samples, and the score field, at the same times.
 
-    The figure of Sohl-Dickstein et al. 2015: a row each, data on the left and noise on the right.
+    Each has a row, with data on the left and noise on the right, as in figure 1 of Sohl-Dickstein et al. (2015).
 
     Args:
-        forward: densities `(n, n)` of noised data on the window, from data to noise.
-        reverse: densities of samples on their way, at the same times.
-        fields: points `(M, 2)` and vectors `(M, 2)` there, at the same times.
-        titles: of the columns.
-        corners: the window's lowest and highest corner.
+        forward: Densities `(n, n)` of noised data on the window, from data to noise.
+        reverse: Densities of samples on their way, at the same times.
+        fields: Points `(M, 2)` and vectors `(M, 2)` at them, at the same times.
+        titles: The titles of the columns.
+        corners: The window's lowest and highest corner, `(2,)` each.
     """
     columns, side, left, head = len(titles), 1.72, 1.32, 0.34
     width, height = left + side * columns + 0.06, head + 3 * side + 0.06
     figure = ShownFigure(figsize=(width, height), facecolor=GROUND)
     rows = ("data to noise\n⟶", "noise to samples\n⟵", "learned score\n∇ log pₜ(x)")
     for k in range(columns):
-        # Each time has its own brightness: noise is spread out a hundred times as far as data.
+        # Each time has its own brightness, since noise is spread much further than data.
         norm = PowerNorm(0.6, 0, float(forward[k].max()) or 1.0, clip=True)
         for row in range(3):
             x, y = left + side * k + 0.04, height - head - side * (row + 1) + 0.04
@@ -209,7 +216,7 @@ def _words(size: float) -> dict[str, Any]:
 
 
 def _arrows(ax: Axes, points: np.ndarray, vectors: np.ndarray) -> None:
-    """Arrows whose length grows with the square root of the vectors', as long as their spacing at the most."""
+    """Draw arrows whose length grows with the square root of the vectors', and is at most their spacing."""
     length = np.linalg.norm(vectors, axis=1)
     longest = float(np.quantile(length, 0.95)) or 1.0
     spacing = float(np.ptp(points[:, 0])) / max(math.sqrt(len(points)) - 1, 1)
@@ -227,7 +234,13 @@ def _arrows(ax: Axes, points: np.ndarray, vectors: np.ndarray) -> None:
 
 
 def marginals(data: np.ndarray, samples: np.ndarray, curve: tuple[np.ndarray, np.ndarray] | None = None) -> Figure:
-    """Histograms of numbers: data `(M,)`, samples `(N,)`, and the model's density at points, if it is known."""
+    """Histograms of data `(M,)` and samples `(N,)` in one dimension.
+
+    Args:
+        data: The data.
+        samples: The samples.
+        curve: Points and the model's density at them, `(K,)` each, if it is known.
+    """
     figure = _clear(8.4, 3.6)
     ax = figure.subplots()
     edges = _edges(data, samples)
@@ -241,7 +254,7 @@ def marginals(data: np.ndarray, samples: np.ndarray, curve: tuple[np.ndarray, np
 
 
 def _edges(data: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """Bins that hold the data and all but a thousandth of the samples."""
+    """The edges of bins that hold the data and all but a thousandth of the samples."""
     low, high = np.quantile(samples, (0.0005, 0.9995))
     low, high = min(low, data.min()), max(high, data.max())
     bins = int(np.clip(2 * min(len(data), len(samples)) ** (1 / 3) * 2, 12, 80))
@@ -254,12 +267,12 @@ def _histograms(ax: Axes, data: np.ndarray, samples: np.ndarray, edges: np.ndarr
 
 
 def pairs(data: np.ndarray, samples: np.ndarray, names: Sequence[str]) -> Figure:
-    """A few dimensions against each other: data above the diagonal, samples below, both on it.
+    """Pairs of a few dimensions: data above the diagonal, samples below it, histograms of both on it.
 
     Args:
-        data: `(M, F)`.
-        samples: `(N, F)`.
-        names: of the F dimensions.
+        data: The data, `(M, F)`.
+        samples: The samples, `(N, F)`.
+        names: The names of the F dimensions.
     """
     count = data.shape[1]
     side = min(2.4, 6.4 / count)
@@ -298,12 +311,12 @@ def pairs(data: np.ndarray, samples: np.ndarray, names: Sequence[str]) -> Figure
 
 
 def profiles(data: np.ndarray, samples: np.ndarray, most: int = 3) -> Figure:
-    """Long vectors and series as curves: a few of them over the band that holds 80 % of all, data beside samples.
+    """Long vectors and series as curves: a few over the band that holds 80 % of all, the data beside the samples.
 
     Args:
-        data: `(M, C, L)`, a row of panels for each of the first channels.
-        samples: `(N, C, L)`.
-        most: channels shown.
+        data: The data, `(M, C, L)`; each of the first channels has a row of panels.
+        samples: The samples, `(N, C, L)`.
+        most: The largest number of channels.
     """
     rows = min(data.shape[1], most)
     figure = _clear(9.6, 2.3 * rows + 0.5)
@@ -325,7 +338,7 @@ def profiles(data: np.ndarray, samples: np.ndarray, most: int = 3) -> Figure:
 
 
 def _clear(width: float, height: float) -> Figure:
-    """A figure without a ground of its own."""
+    """A figure with a transparent background."""
     return ShownFigure(figsize=(width, height), facecolor="none", layout="constrained")
 
 

@@ -1,4 +1,4 @@
-"""Samples, alone or beside data."""
+"""Figures of samples, alone or beside data."""
 
 import math
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from scoresde.arguments import checked
+from scoresde.plots.arrays import Array, as_numbers, as_points, window_of
 from scoresde.plots.mosaic import image_blocks, image_grid, rows_of_channels
 from scoresde.plots.style import (
     BLUE,
@@ -19,16 +20,12 @@ from scoresde.plots.style import (
     SMALL,
     VERMILION,
     WIDTH,
-    Array,
     add_legend,
-    as_numbers,
-    as_points,
     finish_axes,
     marker_style,
     new_figure,
     plane_axes,
     subscript,
-    window_of,
 )
 
 __all__ = ["samples", "samples_2d"]
@@ -43,22 +40,23 @@ def samples(
     titles: Sequence[str] | None = None,
     n: int = 100,
 ) -> Figure:
-    """Samples of any shape, drawn as it allows; what `Samples.plot` calls.
+    """Samples of any shape, in the kind of figure that the shape allows; `Samples.plot` calls this.
 
-    - `(N, C, H, W)`: images side by side, as many of the data to the right of them. With 1 or 3 channels they are grey
-      or RGB, else every sample is a row with an image for each channel. Values that are neither integers of `levels`
-      nor in [0, 1] are shown over their own range, the same for all images of a channel, but for 1 % at both ends.
-    - `(N, 1)`, `(N, 3)`, `(N, 4)`: a histogram of each value, with scatter plots of every two.
+    - `(N, C, H, W)`: images side by side, with as many of the data to the right of them. Images of 1 or 3 channels are
+      grey or RGB; with other channels every sample is a row with an image for each channel. Values that are neither
+      integers of `levels` nor in [0, 1] are shown over their own range without 1 % at both ends, the same for all
+      images of a channel.
+    - `(N, 1)`, `(N, 3)`, `(N, 4)`: a histogram of each dimension, with scatter plots of every two.
     - `(N, 2)`: points in the plane, as `samples_2d`.
     - `(N, D)` and `(N, C, L)`: curves against the index, a panel for each of at most 8 channels, with the median and
       the band that holds 90 % of the samples.
 
     Args:
-        samples: Of one of these shapes.
-        data: `(M, ...)` of the same shape, to compare with.
-        levels: How many integers a value may be, for images; None for values that are none.
-        titles: One for each of the first samples, written above images.
-        n: The most images or curves; histograms, scatter plots and bands are of all samples.
+        samples: The samples, of one of these shapes.
+        data: Data `(M, ...)` of the same shape, to compare with.
+        levels: The number of levels of images of integers; None for other values.
+        titles: A title for each of the first samples, written above images.
+        n: The largest number of images or curves; histograms, scatter plots and bands show all samples.
 
     Raises:
         ValueError: Another shape, values that are not finite, or n below 1.
@@ -82,6 +80,7 @@ def samples(
 
 
 def _image_samples(x: np.ndarray, y: np.ndarray | None, levels: int | None, titles: Sequence[str] | None) -> Figure:
+    """Images `(N, C, H, W)` of samples x and data y, over the range of both."""
     both = x if y is None else np.concatenate((x, y))
     low, high = np.zeros((1, x.shape[1], 1, 1)), np.ones((1, x.shape[1], 1, 1))
     if levels is not None:
@@ -101,7 +100,7 @@ def _image_samples(x: np.ndarray, y: np.ndarray | None, levels: int | None, titl
 
 
 def _marginals(x: np.ndarray, y: np.ndarray | None) -> Figure:
-    """Histograms on the diagonal and scatter plots below it, of `(N, D)` for a small D."""
+    """Histograms on the diagonal and scatter plots below it, for samples `(N, D)` of a small D."""
     d = x.shape[1]
     given = [("data", y, MUTED), ("samples", x, BLUE)]
     sets = [(name, v, colour) for name, v, colour in given if v is not None]
@@ -134,13 +133,13 @@ def _marginals(x: np.ndarray, y: np.ndarray | None) -> Figure:
                 axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     if d == 1:
         add_legend(panels[0, 0], outside=True)
-    else:  # in the corner that is empty
+    else:  # in the empty corner
         figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="upper right", frameon=False, fontsize=SMALL)
     return figure
 
 
 def _curves(x: np.ndarray, y: np.ndarray | None, n: int) -> Figure:
-    """Samples `(N, D)` or `(N, C, L)` against the index of a value."""
+    """Samples `(N, D)` or `(N, C, L)` as curves against the index."""
     if x.ndim == 2:
         x, y = x[:, None], None if y is None else y[:, None]
     channels = min(x.shape[1], 8)
@@ -172,8 +171,8 @@ def samples_2d(samples: Array, data: Array | None = None) -> Figure:
     """Data and samples in the plane side by side, on the same axes.
 
     Args:
-        samples: `(N, 2)`.
-        data: `(M, 2)`, or None for the samples alone.
+        samples: The samples, `(N, 2)`.
+        data: The data, `(M, 2)`, or None for the samples alone.
 
     Raises:
         ValueError: A wrong shape or values that are not finite.
