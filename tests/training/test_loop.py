@@ -873,6 +873,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> N
         Trainer(model, DenoisingScoreMatching(), DATA, adamw, Training(batch_size=3), tmp_path, [], two)
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_weights_of_one(tmp_path: Path) -> None:
     """The slowest test here: two processes import torch and talk by gloo."""
     result = subprocess.run(
