@@ -1,7 +1,7 @@
 """Values: how they are broadcast, checked and shown."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -11,6 +11,7 @@ __all__ = [
     "Value",
     "at_least",
     "described",
+    "equal",
     "expand_to",
     "fraction",
     "not_negative",
@@ -70,12 +71,29 @@ class Value:
     def __repr__(self) -> str:
         return described(self)
 
-    # By the text of all attributes: it has every digit of a number, and lists and tensors have one.
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and repr(vars(other)) == repr(vars(self))
+        return type(other) is type(self) and equal(vars(self), vars(other))
 
     def __hash__(self) -> int:
-        return hash(repr(vars(self)))
+        # Other attributes, such as lists, cannot be hashed, or are rarely all that differs.
+        return hash((type(self), *(v for v in vars(self).values() if isinstance(v, int | float | str))))
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two values are equal; containers, tensors and arrays are compared element by element.
+
+    >>> import torch
+    >>> equal({"a": [torch.ones(2), 1]}, {"a": [torch.ones(2), 1]}), equal(torch.ones(2), torch.ones(1))
+    (True, False)
+    """
+    if isinstance(a, Mapping):
+        return type(a) is type(b) and a.keys() == b.keys() and all(equal(v, b[k]) for k, v in a.items())
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
+    if getattr(a, "shape", None) != getattr(b, "shape", None):
+        return False
+    same = a == b
+    return bool(same.all()) if hasattr(same, "all") else bool(same)
 
 
 def _text(value: Any, digits: int | None) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.numerics.values import described, expand_to
+from scoresde.numerics.values import described, equal, expand_to
 from scoresde.sde.reverse import ReverseSDE, Scored
 
 __all__ = ["SDE", "as_time"]
@@ -285,15 +285,7 @@ class SDE(metaclass=_Checked):
         mine, its = (
             {k: v for k, v in vars(s).items() if k not in _ENDS and not k.startswith("_")} for s in (self, other)
         )
-        return type(self) is type(other) and mine.keys() == its.keys() and all(_equal(mine[k], its[k]) for k in mine)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Whether two attributes have the same value; tensors and arrays, element by element."""
-    if getattr(a, "shape", None) != getattr(b, "shape", None):
-        return False
-    same = a == b
-    return bool(same.all()) if hasattr(same, "all") else bool(same)
+        return type(self) is type(other) and equal(mine, its)
 
 
 def _noise(noise: Tensor | torch.Generator | None, like: Tensor) -> Tensor:

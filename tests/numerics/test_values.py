@@ -39,6 +39,33 @@ def test_objects_are_described_by_their_values(made: Any, text: str) -> None:
     assert made() == text
 
 
+class Setting(values.Value):
+    def __init__(self, std: Any, times: Any = None) -> None:
+        self.std, self.times = std, times
+
+
+def test_values_are_equal_by_their_attributes() -> None:
+    assert Setting(0.5) == Setting(0.5)
+    assert hash(Setting(1)) == hash(Setting(1.0))
+    assert Setting(1) == Setting(1.0)
+    assert Setting(0.5) != Setting(0.5 + 1e-16 * 2)
+    assert Setting(0.5) != Named(std=0.5, times=None)
+    assert Setting(1, [0.1, 0.2]) != Setting(1, [0.1, 0.3])
+
+
+def test_values_with_tensors_are_equal_element_by_element() -> None:
+    # Neither the digits nor the elements that a tensor's text leaves out are left out here.
+    near = torch.ones(3, dtype=torch.float64)
+    assert Setting(1, near) == Setting(1, near.clone())
+    assert Setting(1, near) != Setting(1, near + 1e-12)
+    long = torch.zeros(5000)
+    other = long.clone()
+    other[2500] = 1
+    assert Setting(1, [long]) != Setting(1, [other])
+    assert hash(Setting(1, [long])) == hash(Setting(1, [long.clone()]))
+    assert Setting(1, np.ones(2)) != Setting(1, np.ones(3))
+
+
 def test_a_description_reads_back_as_the_same_numbers() -> None:
     x = 0.1 + 0.2
     assert eval(described(Named(x=x)), {"Named": Named}).x == x
