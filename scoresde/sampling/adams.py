@@ -5,14 +5,15 @@ In x̂ = x/α, with s = σ/α and λ = −log s, the reverse SDE with stochastic
     dx̂ = −(1 + τ²) s ε dλ + √2 τ s dw,
 
 and is the probability-flow ODE at τ = 0 (Xue et al. 2023, eq. 6). In a `Coordinate` with scale n, variable w and
-prediction P it is d(x̂ n^−c) = c n^{1−c} P dw + √2 τ s n^−c dw with c = 1 + τ², so that a step from s to t with P
+prediction P it is d(x̂ n^−c) = c n^{1−c} P dw + √2 τ s n^−c dw with c = 1 + τ², so that a step from r to t with P
 replaced by the polynomial through k of its values is
 
-    x̂_t = (n_t/n_s)^c x̂_s + Σ_j W_j P_j + ν z,
+    x̂_t = (n_t/n_r)^c x̂_r + Σ_j W_j P_j + ν z,
     W_j = c n_t^c ∫ n^{1−c} L_j dw,    ν² = n_t^{2c} ∫ 2 τ² s² n^{−2c} dλ.
 
-The predictor has P at the k last times; the corrector repeats the step with P at the new time as well, which the
-next step needs anyway, so it costs no evaluation (Zhao et al. 2023).
+with Lagrange's polynomials L_j. Exact are the linear part, the noise and the integrals; P alone is interpolated. The
+predictor has P at the k last times; the corrector repeats the step with P at the new time as well, which the next step
+needs anyway, so it costs no evaluation (Zhao et al. 2023).
 """
 
 import warnings
@@ -45,10 +46,10 @@ class Multistep(Solver):
     steps. A solver is a value: two of the same settings are equal, whatever they are called.
 
     Args:
-        order: The number of values that the predictor uses, 1 to 4, and its order of convergence. The first steps use
-            those that there are.
-        corrector: The number of earlier values that the corrector uses beside the new one, 0 (none) to 4; it has one
-            order more. The last step is not corrected, since that would cost an evaluation.
+        order: The number of values that the predictor uses, 1 to 4, and its order of convergence; fewer in the first
+            steps.
+        corrector: The number of earlier values that the corrector uses in addition to the new one, 0 (none) to 4; it
+            has one order more. The last step is not corrected, since that would cost an evaluation.
         coordinate: The scaled state, its variable and the prediction. If not given, the `Angle` of the standard
             deviation of the data, or of 1 if the model does not know it.
         interpolation: The variable in which the prediction is a polynomial; the coordinate's own if not given.

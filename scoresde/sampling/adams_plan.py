@@ -1,9 +1,9 @@
 """Coefficients of an exponential Adams method, tabulated before the loop.
 
-A step goes from s to t. With x̂ = x/α, n the norm of x̂ in the coordinate, w its variable and c = 1 + τ² (its mean over
+A step goes from r to t. With x̂ = x/α, n the norm of x̂ in the coordinate, w its variable and c = 1 + τ² (its mean over
 the step), `scoresde.sampling.adams` has
 
-    x̂_t = (n_t/n_s)^c x̂_s + Σ_j W_j P_j + ν z,
+    x̂_t = (n_t/n_r)^c x̂_r + Σ_j W_j P_j + ν z,
     W_j = c n_t^c ∫ n^{1−c} L_j dw,    ν² = n_t^{2c} ∫ 2 τ² s² n^{−2c} dλ.
 
 The integrals are taken by Gauss-Legendre quadrature in λ. Everything is computed for all steps at once: row i of a

@@ -260,7 +260,7 @@ class SASolver(Multistep):
 
     Args:
         order: The number of values that the predictor uses, 1 to 4.
-        corrector: The number of earlier values that the corrector uses beside the new one, 0 (none) to 4.
+        corrector: The number of earlier values that the corrector uses in addition to the new one, 0 (none) to 4.
         tau: The noise level; 1 for 0.05 ≤ σ/α ≤ 1 and 0 elsewhere if not given.
 
     >>> import torch
