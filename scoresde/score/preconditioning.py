@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.numerics.values import described
 from scoresde.sde import SDE
 
 __all__ = [
@@ -87,8 +88,7 @@ class Preconditioning(ABC):
         return Coefficients(self.c_in(sde, t), q / det, -sigma / det, self.c_noise(sde, t))
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v!r}" for k, v in vars(self).items())
-        return f"{type(self).__name__}({values})"
+        return described(self, digits=6)
 
 
 def _norm(sde: SDE, t: Tensor) -> Tensor:
