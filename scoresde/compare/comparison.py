@@ -38,7 +38,7 @@ SamplerOf = Sampler | Callable[[int], Sampler]
 
 @checked
 def ignores_steps(sampler: Sampler) -> bool:
-    """Whether a tolerance decides on the sampler's steps, and not its grid."""
+    """True if a tolerance decides on the sampler's steps; False if its grid does."""
     return sampler.solver.adapts
 
 
@@ -175,6 +175,7 @@ class Comparison:
             return row | {"problem": one_line(error)}
 
     def _measure(self, sampler: Sampler, seed: int, true: Tensor | None) -> dict[str, Any]:
+        """The measured columns of a row."""
         self._warm_up()
         options: dict[str, Any] = {"seed": seed, "batch_size": self.batch_size, **self.cond}
         with warnings.catch_warnings():
@@ -182,18 +183,18 @@ class Comparison:
             began = time.perf_counter()
             out = sampler(self.model, (self.n, *self.shape), **options)
             seconds = time.perf_counter() - began
-        found: dict[str, Any] = {"nfe": _evaluations(out), "seconds": seconds}
+        measured: dict[str, Any] = {"nfe": _evaluations(out), "seconds": seconds}
         stopped = 0 if out.status is None else int((out.status != 0).sum())
         if stopped:
-            return found | {"problem": f"{stopped} of {self.n} samples stopped on the way"}
+            return measured | {"problem": f"{stopped} of {self.n} samples stopped on the way"}
         if true is not None:
-            found["error"], found["error_stderr"] = root_mean_square(out.x.to(true.device), true)
+            measured["error"], measured["error_stderr"] = root_mean_square(out.x.to(true.device), true)
         if self.data is not None:
             x = out.x.cpu()
             x = self.postprocess(x) if self.postprocess else x
             for e in quality(x, self.data, self.features, self.same_units).values():
-                found |= {e.name: e.value, f"{e.name}_stderr": e.stderr}
-        return found
+                measured |= {e.name: e.value, f"{e.name}_stderr": e.stderr}
+        return measured
 
     def _warm_up(self) -> None:
         """Evaluate a whole batch once, so that one-time costs are not in the seconds of the first sampler."""
@@ -237,6 +238,7 @@ def _through(model: ScoreModel, postprocess: Callable[[Tensor], Tensor]) -> Call
 
 
 def _count(n: int | None, data: Tensor | None, floor: Tensor | None) -> int:
+    """The number of samples, checked against the number of data."""
     if n is None:
         n = 512 if data is None else len(data)
     if isinstance(n, bool) or not isinstance(n, int) or n < FEWEST:

@@ -125,7 +125,7 @@ class AdaptiveSDE(Solver):
         return ((euler - heun) / scale).square().mean(1).sqrt().double()
 
     def _factor(self, error: Tensor, accepted: Tensor) -> Tensor:
-        """How much longer the next step is: a tenth to twice as long, and at most half after a rejection."""
+        """The ratio of the next step to this one: a tenth to 2, and at most a half after a rejection."""
         factor = self.safety * error.clamp_min(1e-10) ** -self.exponent
         return torch.where(accepted, factor.clamp(0.1, 2.0), factor.clamp(0.1, 0.5))
 

@@ -87,7 +87,7 @@ class ScipyODE(Solver):
 
 
 def _is_ode_solver(method: object) -> bool:
-    """Whether `method` is a subclass of SciPy's `OdeSolver`."""
+    """True for a subclass of SciPy's `OdeSolver`."""
     if not isinstance(method, type):
         return False
     from scipy.integrate import OdeSolver

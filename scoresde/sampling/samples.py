@@ -1,4 +1,4 @@
-"""Results of a sampler."""
+"""The result of a sampler, and its change of units from model space to the data's."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -20,24 +20,24 @@ __all__ = ["Samples"]
 
 @dataclass(frozen=True)
 class Samples:
-    """What a sampler returns.
+    """Samples and how they came about.
 
     Attributes:
-        x: `(B, ...)`, the samples, in the units of the model's `transform`; in model space if it has none.
-        nfe: network evaluations per sample; the most of any where they differ.
+        x: `(B, ...)`, the samples, in the units of the model's `transform`, or in model space if it has none.
+        nfe: The network evaluations of a sample, the largest number if samples differ.
         times: `(n + 1,)`, the time grid.
-        trajectory: `(n + 1, B, ...)` on the CPU, the states at `times`, if it was asked for; in the units of `x`, by
+        trajectory: `(n + 1, B, ...)` on the CPU, the states at `times` if they were asked for, in the units of `x`, by
             the map that takes the samples there.
-        nfe_per_sample: `(B,)` int64, where samples differ.
-        status: `(B,)` int64 of `scoresde.numerics.ode.Status` from a solver that adapts its steps: 0 for a sample that
-            arrived. One that did not is left where it stopped, without the denoising step.
-        reached: `(B,)` float64, the time of each sample's last state, beside a status.
-        sweeps: `(B,)` int64, network calls one after the other, from a solver that is parallel in time.
+        nfe_per_sample: `(B,)` int64, the evaluations of each sample if samples differ.
+        status: `(B,)` int64, `scoresde.numerics.ode.Status`, from a solver that adapts its steps: 0 for a sample that
+            arrived. Another sample is left where it stopped, without the denoising step.
+        reached: `(B,)` float64, the time of each sample's last state; given with a status.
+        sweeps: `(B,)` int64, the network calls one after the other, from a solver that is parallel in time.
         log_prob: `(B,)` float64, nats, the log-density of `x` at the last of `times` under the probability-flow ODE, if
-            it was asked for; not a number for a sample that did not arrive.
-        stderr: `(B,)` float64, standard error of `log_prob` from random probes; 0 for an exact divergence.
+            it was asked for; NaN for a sample that did not arrive.
+        stderr: `(B,)` float64, the standard error of `log_prob` from random probes; 0 for an exact divergence.
         labels: `(B,)` int64, the classes that were asked for, if any.
-        info: facts about the data that the model is of, where they are known; see `ScoreModel.info`.
+        info: Facts about the model's data, if they are known; see `ScoreModel.info`.
     """
 
     x: Tensor
@@ -58,24 +58,24 @@ class Samples:
         """The samples as values of the data: integers such as pixels (uint8 for up to 256 levels), or `x` as it is.
 
         Raises:
-            ValueError: samples of discrete data that hold NaN.
+            ValueError: Samples of discrete data that hold NaN.
         """
         return self.x if self.info is None or self.info.transform.levels is None else self.info.transform.decode(self.x)
 
     def plot(self, data: Any = None, n: int = 100) -> "Figure":
-        """The samples as their shape allows: pictures side by side, points in the plane, histograms or curves.
+        """Draw the samples: as images side by side, points in the plane, histograms or curves, as the shape allows.
 
         Args:
-            data: `(M, ...)` values of the data, to be drawn beside the samples.
-            n: the most pictures or curves.
+            data: Data `(M, ...)` in the units of `decoded`, to be drawn beside the samples.
+            n: The largest number of images or curves.
 
         Returns:
             A matplotlib figure, which a notebook shows by itself; see `scoresde.plots.samples`.
 
         Raises:
-            ValueError: samples that are not finite, or data of another shape.
+            ValueError: Samples that are not finite, or data of another shape.
         """
-        from scoresde import plots  # late: matplotlib takes a second to load
+        from scoresde import plots  # late: importing matplotlib takes a second
 
         info, titles = self.info, None
         if self.labels is not None and self.labels.ndim == 1:
@@ -109,13 +109,13 @@ class Samples:
 
 
 def in_data_space(model: ScoreModel, samples: Samples) -> Samples:
-    """The samples in the data's units, and their log-densities of these."""
+    """The samples in the data's units, with their trajectory and log-densities, from those in model space."""
     if model.transform is None:
         return samples
     track, log_prob = samples.trajectory, samples.log_prob
     if track is not None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # noise is of another size than data
+            warnings.simplefilter("ignore", UserWarning)  # states on the way are noise, not data
             track = model.to_data_space(track.flatten(0, 1)).reshape(track.shape)
     return replace(
         samples,
@@ -126,7 +126,7 @@ def in_data_space(model: ScoreModel, samples: Samples) -> Samples:
 
 
 def _html(out: Samples) -> str:
-    """Shape, cost, times and the range of the values of samples."""
+    """The table of a notebook: shape, cost, times and the range of the values."""
     x = out.x.detach()
     finite = int(x.isfinite().flatten(1).all(1).sum())
     rows = [

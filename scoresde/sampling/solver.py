@@ -126,12 +126,12 @@ class Solver(ABC):
 
     @property
     def stochastic(self) -> bool:
-        """Whether the solver adds noise; False for a solver of the probability-flow ODE."""
+        """True if the solver adds noise; False for a solver of the probability-flow ODE."""
         return True
 
     @property
     def adapts(self) -> bool:
-        """Whether a tolerance decides on the steps; False if the grid does."""
+        """True if a tolerance decides on the steps; False if the grid does."""
         return False
 
     def general(self) -> "Solver":
