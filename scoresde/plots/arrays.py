@@ -108,4 +108,5 @@ def running_mean(y: np.ndarray, half: int) -> np.ndarray:
     total = np.concatenate([[0.0], y.cumsum()])
     i = np.arange(len(y))
     first, last = np.maximum(i - half, 0), np.minimum(i + half, len(y) - 1)
-    return (total[last + 1] - total[first]) / (last + 1 - first)
+    mean: np.ndarray = (total[last + 1] - total[first]) / (last + 1 - first)
+    return mean

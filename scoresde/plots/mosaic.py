@@ -163,7 +163,7 @@ class Mosaic:
     def size_of(self, labels: Sequence[str]) -> float:
         """The largest font size, at most `TEXT`, at which labels above neighbouring images do not overlap."""
         room = (self.cell[1] + self.gap) * 72 / DPI - TEXT / 2
-        return TEXT * min(1.0, room / max(map(text_width, labels)))
+        return TEXT * min(1.0, float(room) / max(map(text_width, labels)))
 
     def over(self, row: int, column: int, text: str, size: float = TEXT) -> None:
         """Text centred above an image."""

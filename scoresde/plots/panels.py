@@ -94,14 +94,15 @@ class Plane:
     def centres(self) -> np.ndarray:
         """The centres of the cells, `(cells, cells, 2)`, with x₁ along the second axis."""
         axis = (np.arange(self.cells) + 0.5) * self.side / self.cells
-        grid = np.stack(np.meshgrid(axis, axis), axis=-1)
-        return grid + self.low
+        centres: np.ndarray = np.stack(np.meshgrid(axis, axis), axis=-1) + self.low
+        return centres
 
     def count(self, points: np.ndarray) -> np.ndarray:
         """The fraction of points `(N, 2)` in each cell, per area, `(cells, cells)`."""
         edges = [np.linspace(low, low + self.side, self.cells + 1) for low in self.low]
-        found, *_ = np.histogram2d(points[:, 0], points[:, 1], bins=edges)
-        return found.T / len(points) * (self.cells / self.side) ** 2
+        counts, *_ = np.histogram2d(points[:, 0], points[:, 1], bins=edges)
+        density: np.ndarray = counts.T / len(points) * (self.cells / self.side) ** 2
+        return density
 
     def smooth(self, density: np.ndarray, bandwidth: float | None = None) -> np.ndarray:
         """The density `(cells, cells)` convolved with the Gaussian."""
@@ -109,7 +110,8 @@ class Plane:
         i = np.arange(self.cells)
         kernel = np.exp(-((i[:, None] - i) ** 2) / (2 * width**2))
         kernel /= kernel.sum(1).max()
-        return kernel @ density @ kernel.T
+        smooth: np.ndarray = kernel @ density @ kernel.T
+        return smooth
 
 
 def densities(panels: Sequence[tuple[str, np.ndarray]], corners: tuple[np.ndarray, np.ndarray]) -> Figure:

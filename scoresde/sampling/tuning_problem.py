@@ -202,7 +202,7 @@ class TuningProblem:
 
 def _combine(row: Tensor, tensors: list[Tensor]) -> Tensor:
     """The sum of tensors with the weights of a row."""
-    weights = row.tolist()
+    weights: list[float] = row.tolist()
     out = weights[0] * tensors[0]
     for w, tensor in zip(weights[1:], tensors[1:], strict=False):
         out.add_(tensor, alpha=w)
@@ -219,4 +219,5 @@ def _least_squares(columns: list[Tensor], target: Tensor) -> Tensor:
     scale = torch.where(scale > 1e-8 * scale.max(), scale, torch.inf)
     flat = flat / scale[:, None]
     gram = flat @ flat.T + 1e-10 * flat.shape[1] * torch.eye(len(flat), dtype=flat.dtype, device=flat.device)
-    return (torch.linalg.solve(gram, flat @ target.flatten().double()) / scale).cpu()
+    solution: Tensor = torch.linalg.solve(gram, flat @ target.flatten().double()) / scale
+    return solution.cpu()
