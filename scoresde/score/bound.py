@@ -25,6 +25,7 @@ class BoundModel(ScoreModel):
         super().__init__(model.sde, model.statistics)
         self.model = model
         self.bound = conditions if isinstance(conditions, Conditions) else Conditions(conditions, 0)
+        self._cond = dict(self.bound)  # unpacks faster
         # A list, because setting an attribute of a module takes longer than a step of a solver should.
         self._calls = [0]
 
@@ -53,7 +54,7 @@ class BoundModel(ScoreModel):
         return bool(self.bound) or self.model.conditioned
 
     def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
-        inner, cond, calls = self.model.prediction(times, p, q), dict(self.bound), self._calls
+        inner, cond, calls = self.model.prediction(times, p, q), self._cond, self._calls
 
         def predict(x: Tensor, i: int) -> Tensor:
             calls[0] += 1
@@ -63,16 +64,16 @@ class BoundModel(ScoreModel):
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         self._calls[0] += 1
-        return self.model.denoise(x, t, **self.bound)
+        return self.model.denoise(x, t, **self._cond)
 
     def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         self._calls[0] += 1
-        return self.model.noise(x, t, **self.bound)
+        return self.model.noise(x, t, **self._cond)
 
     def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         self._calls[0] += 1
-        return self.model.score(x, t, **self.bound)
+        return self.model.score(x, t, **self._cond)
 
     def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         self._calls[0] += 1
-        return self.model.velocity(x, t, **self.bound)
+        return self.model.velocity(x, t, **self._cond)

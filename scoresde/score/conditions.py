@@ -15,7 +15,7 @@ __all__ = ["Conditions", "as_conditions"]
 
 
 class Conditions(Mapping[str, Any]):
-    """What each sample of a batch is conditioned on: values by name, as `model.noise(x, t, **conditions)` takes them.
+    """The conditions of a batch: values by name, as `model.noise(x, t, **conditions)` takes them.
 
     A tensor with a dimension has one entry for each sample. Any other value holds for all samples.
 
@@ -71,7 +71,7 @@ class Conditions(Mapping[str, Any]):
         return Conditions({name: _entries(value, rows) for name, value in self.items()}, count)
 
     def repeat(self, times: int, each: bool = False) -> "Conditions":
-        """The conditions of the batch repeated as a whole, or of each sample repeated beside itself."""
+        """The conditions of a repeated batch: repeated as a whole, or each sample in turn if `each`."""
         rows = torch.arange(self.count)
         return self.select(rows.repeat_interleave(times) if each else rows.repeat(times))
 
@@ -96,7 +96,7 @@ def as_conditions(
     Raises:
         ValueError: A tensor without one entry for each of `count` samples, or labels that are not among the classes.
     """
-    found = {}
+    converted = {}
     for name, value in cond.items():
         if name == "labels":
             value = _as_labels(value, count, device, info)
@@ -109,8 +109,8 @@ def as_conditions(
                 value = value.to(torch.get_default_dtype()) if value.is_floating_point() else value
         if isinstance(value, Tensor) and value.ndim and len(value) != count:
             raise ValueError(f"{name} has {len(value)} entries, expected one for each of the {count} samples")
-        found[name] = value
-    return found
+        converted[name] = value
+    return converted
 
 
 def _as_labels(labels: Any, count: int, device: torch.device, info: DataInfo | None) -> Any:
@@ -122,8 +122,8 @@ def _as_labels(labels: Any, count: int, device: torch.device, info: DataInfo | N
             raise ValueError(
                 f"labels are {shown(labels)}, and the model knows no names of classes: give indices from 0"
             )
-        found = [class_index(str(v), info.class_names) for v in np.ravel(labels)]
-        labels = found[0] if isinstance(labels, str) else np.asarray(found).reshape(labels.shape)
+        indices = [class_index(str(v), info.class_names) for v in np.ravel(labels)]
+        labels = indices[0] if isinstance(labels, str) else np.asarray(indices).reshape(labels.shape)
     integer = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.dtype == torch.bool)
     if (isinstance(labels, int | np.integer) and not isinstance(labels, bool)) or (integer and labels.ndim == 0):
         labels = torch.full((count,), int(labels), dtype=torch.int64, device=device)

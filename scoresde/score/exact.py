@@ -1,4 +1,4 @@
-"""Exact scores: of Gaussian mixtures and of finite data sets."""
+"""Exact scores of Gaussian mixtures and of finite data sets."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ __all__ = ["EmpiricalScore", "GaussianMixtureScore"]
 
 
 class ExactScore(ScoreModel):
-    """What is known of p₀ itself: every noise level may be asked for, under any SDE."""
+    """A score model that knows p₀ itself, and so can be evaluated at every noise level and under any SDE."""
 
     _shape: tuple[int, ...]
 
@@ -35,11 +35,11 @@ class ExactScore(ScoreModel):
         return -math.inf, math.inf
 
     def _check(self, x: Tensor, t: Tensor | float) -> Tensor:
-        """t in float64, `()` or `(B,)`."""
+        """The times in float64, `()` or `(B,)`, after a check of the shapes of x and t."""
         if x.ndim < 2 or tuple(x.shape[1:]) not in (self._shape, (math.prod(self._shape),)):
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self._shape))})")
         t = torch.as_tensor(t, dtype=torch.float64)
-        expand_to(t, x)  # the check of its shape
+        expand_to(t, x)  # for its check of the shape
         return t
 
 
@@ -49,12 +49,21 @@ class GaussianMixtureScore(ExactScore):
 
     At time t the mixture is Σ w_k N(α μ_k, α² Σ_k + σ² I).
 
+    >>> from scoresde.sde import EDMSDE
+    >>> model = GaussianMixtureScore([1.0], [[0.0, 0.0]], [3.0], EDMSDE())  # one component, of variance 3
+    >>> x = torch.tensor([[2.0, 4.0]])
+    >>> model.score(x, torch.tensor(1.0)).tolist()  # −x/(3 + σ²)
+    [[-0.5, -1.0]]
+
     Args:
-        weights: `(K,)`, positive; normalised here.
-        means: `(K, ...)`.
-        covariances: `(K,)` isotropic variances, `(K, ...)` diagonals, or `(K, D, D)` full covariances, where
-            D is the number of elements of a mean. Symmetric and positive semi-definite.
-        sde: the forward SDE.
+        weights: Positive weights of the components, `(K,)`, which are normalised.
+        means: Means `(K, ...)`.
+        covariances: Isotropic variances `(K,)`, diagonals `(K, ...)`, or full covariances `(K, D, D)`, symmetric and
+            positive semi-definite, where D is the number of elements of a mean.
+        sde: The forward SDE.
+
+    Raises:
+        ValueError: Shapes that do not fit, weights that are not positive, or matrices that are not covariances.
     """
 
     weights: Tensor
@@ -81,7 +90,7 @@ class GaussianMixtureScore(ExactScore):
             if not torch.allclose(covariances, covariances.mT, atol=1e-10 * float(covariances.abs().max())):
                 raise ValueError("covariances are not symmetric; give Σ, not its Cholesky factor")
             variances, rotations = torch.linalg.eigh(covariances)
-            # Round-off of a semi-definite matrix; anything more is refused below.
+            # Round-off of a semi-definite matrix; larger negative eigenvalues are rejected below.
             tolerance = eps * variances.abs().amax(1, keepdim=True)
             variances = torch.where(variances.abs() <= tolerance, torch.zeros_like(variances), variances)
         else:
@@ -113,7 +122,7 @@ class GaussianMixtureScore(ExactScore):
         return [f"{len(self.weights)} components", repr(self.sde)]
 
     def _posterior(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Per component, in its own eigenbasis: log joint `(B, K)`, z, variances `(B, K, D)`, α, σ² `(B, 1, 1)`."""
+        """The log joint density `(B, K)`; z and its variances `(B, K, D)` in each eigenbasis; α and σ `(B, 1, 1)`."""
         t = self._check(x, t)
         alpha = self.sde.alpha(t).to(x).reshape(-1, 1, 1)
         sigma = self.sde.sigma(t).to(x).reshape(-1, 1, 1)
@@ -125,7 +134,7 @@ class GaussianMixtureScore(ExactScore):
         return self.weights.to(x).log() + log_density, z, variance, alpha, sigma
 
     def _mix(self, log_joint: Tensor, z: Tensor, x: Tensor) -> Tensor:
-        """Σ_k r_k U_k z_k in the shape of x."""
+        """The posterior mean Σ_k r_k U_k z_k over components, in the shape of x."""
         z = log_joint.softmax(1)[:, :, None] * z
         if self.rotations is None:
             return z.sum(1).reshape(x.shape)
@@ -133,12 +142,12 @@ class GaussianMixtureScore(ExactScore):
 
     @checked
     def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
-        """log p_t(x) in nats, `(B,)`."""
+        """The log-density log p_t(x) in nats, `(B,)`."""
         return self._posterior(x, t)[0].logsumexp(1)
 
     @checked
     def sample(self, n: int, t: Tensor | float, generator: torch.Generator | None = None) -> Tensor:
-        """n draws `(n, ...)` of p_t in float64."""
+        """n draws from p_t, `(n, ...)` in float64."""
         if n < 1:
             raise ValueError(f"n is {n}, expected at least one sample")
         device = self.means.device
@@ -173,9 +182,12 @@ class EmpiricalScore(ExactScore):
     """The exact score of a finite data set: p₀ puts weight 1/N on each sample.
 
     Args:
-        data: `(N, ...)`.
-        sde: the forward SDE.
-        chunk: how many numbers to hold at once; larger batches are worked through in parts.
+        data: Samples `(N, ...)`.
+        sde: The forward SDE.
+        chunk: Number of elements to hold at once; larger batches are processed in parts.
+
+    Raises:
+        ValueError: An empty data set, or data that are not finite.
     """
 
     data: Tensor
@@ -202,7 +214,7 @@ class EmpiricalScore(ExactScore):
         rows = max(1, self.chunk // data.numel())
         parts = []
         for part, weight in zip(torch.split(scaled, rows), torch.split(precision, rows), strict=True):
-            # Not by |x|² − 2 x·y + |y|²: at small σ the distances are small differences of these.
+            # The sum |x|² − 2 x·y + |y|² would cancel: at small σ the distances are small against its terms.
             distance = (part[:, None] - data).square().sum(2)
             parts.append((-0.5 * weight[:, None] * distance).softmax(1) @ data)
         return torch.cat(parts).reshape(x.shape)

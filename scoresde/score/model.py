@@ -1,8 +1,7 @@
-"""Score models: what a network, an exact density or a guided model all look like to a solver."""
+"""Score models: the interface of networks, exact densities and guided models to a solver."""
 
 import itertools
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,46 +14,49 @@ from torch import Tensor, nn
 from scoresde.arguments import as_tensor
 from scoresde.data.affine import Identity, transform_from_plain
 from scoresde.data.info import DataInfo
-from scoresde.data.labels import listed
 from scoresde.data.transforms import Transform
 from scoresde.score.conditions import Conditions
 from scoresde.score.linear import Linear, combined
+from scoresde.score.samples_text import sample_lines
+from scoresde.score.units import warn_of_units
 from scoresde.sde import SDE, expand_to
 from scoresde.statistics import Statistics
 
 __all__ = ["Prediction", "ScoreModel"]
 
-# Standard deviations from the model's data, or this part of one, beyond which data are in other units, it seems; and
-# of how many samples to say the latter.
-_FAR, _SEVERAL = 5.0, 16
-
 Prediction = Callable[..., Tensor]
+"""A function of a state x, the index of a time and conditions, as `ScoreModel.prediction` returns it."""
 
 
 class ScoreModel(nn.Module, ABC):
-    """A model of the noised data's density p_t under `sde`.
+    """A model of the noised data's density p_t under an SDE.
 
-    A subclass gives `denoise`; the other predictions follow from it (Tweedie's formula, Efron 2011), and a
-    subclass that knows one of them more accurately overrides it. x is `(B, ...)`; t is a scalar or `(B,)`.
+    A subclass gives `denoise`, the denoised mean D = E[x₀ | x_t]. The other predictions follow from it (Tweedie's
+    formula, Efron 2011):
 
-    The methods of a model, its SDE and its statistics are in model space, where the noise is. What takes data or gives
-    samples does so in one of two ways:
+        noise ε = (x − α D)/σ,    score ∇ log p_t = −ε/σ,    velocity dx/dt = f x + g²/(2σ) ε.
+
+    A subclass that knows one of them more accurately overrides it. x is `(B, ...)`; t is a scalar or `(B,)`.
+
+    The methods of a model, its SDE and its statistics are in model space, where the noise is. The functions that take
+    data or give samples do so in one of two ways:
 
     - Continuous data, with a `transform` or without: samplers, likelihoods, codes and comparisons are in the data's
       own units.
-    - Discrete data such as pixels: samplers give, and `log_likelihood` and codes take, values of model space;
+    - Discrete data such as pixels: samplers give, and `log_likelihood` and codes take, values in model space;
       `bits_per_dim` takes the integers themselves.
 
-    Either way `model.decode(x)` turns samples into values as the data have them, and `Samples.decoded` has done so.
+    In both cases `model.decode(x)` turns samples into values of the data, as `Samples.decoded` does.
     (`scoresde.likelihood.encode` and `decode` are something else: the probability flow from data to codes at t_max and
     back.)
 
+    Args:
+        sde: The forward SDE.
+        statistics: Mean and covariance of the data in model space, if they are known.
+
     Attributes:
-        sde: the forward SDE.
-        statistics: mean and covariance of the data in model space, or None where they are not known.
-        shape: shape of one sample, or None where it is not known.
-        classes: number of classes that the model takes labels of, or None.
-        log_snr_range: the smallest and largest λ = log(α/σ) at which the model may be asked.
+        sde: The forward SDE.
+        statistics: Mean and covariance of the data in model space, or None.
     """
 
     _transform: Transform | None = None
@@ -69,20 +71,20 @@ class ScoreModel(nn.Module, ABC):
 
     @abstractmethod
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        """E[x₀ | x_t = x], of the shape of x."""
+        """The denoised mean E[x₀ | x_t = x], of the shape of x."""
 
     def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        """E[ε | x_t = x] = (x − α D)/σ, of the shape of x."""
+        """The noise prediction E[ε | x_t = x] = (x − α D)/σ, of the shape of x."""
         fine = torch.as_tensor(t, dtype=torch.float64)
         alpha, sigma = expand_to(self.sde.alpha(fine), x), expand_to(self.sde.sigma(fine), x)
         return (x - alpha * self.denoise(x, t, **cond)) / sigma
 
     def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        """∇ₓ log p_t(x) = −ε/σ, of the shape of x."""
+        """The score ∇ₓ log p_t(x) = −ε/σ, of the shape of x."""
         return self.noise(x, t, **cond) / expand_to(-self.sde.sigma(torch.as_tensor(t, dtype=torch.float64)), x)
 
     def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        """Drift of the probability-flow ODE dx/dt = f x − ½ g² score (Song et al. 2021, eq. 13)."""
+        """The velocity dx/dt = f x − ½ g² score of the probability-flow ODE (Song et al. 2021, eq. 13)."""
         return self._flow_terms(t).of(x, self.noise(x, t, **cond))
 
     def noise_residual(
@@ -103,19 +105,19 @@ class ScoreModel(nn.Module, ABC):
         return self.noise(x, t, **cond) - noise, None
 
     def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> "Prediction":
-        """A function `f(x, i, **cond)` = E[p_i x₀ + q_i ε | x at times_i], one evaluation a call.
+        """A function `f(x, i, **cond)` = E[p_i x₀ + q_i ε | x at times_i], with one evaluation for each call.
 
-        For solvers, which know their times before they start: whatever depends on the time alone is computed
-        here, once, in float64.
+        It is for solvers, which know their times before they start: the numbers that depend on time alone are computed
+        once, in float64.
 
         Args:
-            times: `(n,)` float64 on the CPU, in any order.
-            p: `(n,)` float64, weights of x₀; 1 for the data prediction.
-            q: `(n,)` float64, weights of ε; 1 for the noise prediction.
+            times: Times `(n,)`, float64 on the CPU, in any order.
+            p: Weights of x₀, `(n,)` float64; 1 for the data prediction.
+            q: Weights of ε, `(n,)` float64; 1 for the noise prediction.
         """
         times = self.sde.check_time(times)
         alpha, sigma = self.sde.alpha(times), self.sde.sigma(times)
-        # x₀ from ε loses nothing where the signal is the larger, ε from x₀ where the noise is.
+        # x₀ from ε loses no digits where the signal is larger than the noise, ε from x₀ where it is smaller.
         by_noise = ((alpha > sigma) | (p == 0)) & (q != 0)
         on_x = torch.where(by_noise, p / alpha, q / sigma)
         on_output = torch.where(by_noise, q - p * sigma / alpha, p - q * alpha / sigma)
@@ -134,9 +136,9 @@ class ScoreModel(nn.Module, ABC):
 
     @property
     def transform(self) -> Transform | None:
-        """Map between continuous data and model space; None where they are in model space, or are discrete.
+        """The map between continuous data and model space; None if they are in model space, or are discrete.
 
-        A model made of another has the other's. It is part of the state dict.
+        A model around another has the transform of that one. It is part of the state dict.
         """
         if self._transform is not None:
             return None if isinstance(self._transform, Identity) else self._transform
@@ -151,10 +153,10 @@ class ScoreModel(nn.Module, ABC):
 
     @property
     def info(self) -> DataInfo | None:
-        """Facts about the data that the model is of, such as their transform and classes; None if not known.
+        """Facts about the model's data, such as their transform and classes; None if not known.
 
-        `scoresde.load` and `scoresde.training.fit` set it, and a model made of another has the other's. It is no part
-        of the state dict.
+        `scoresde.load` and `scoresde.training.fit` set it, and a model around another has the info of that one. It is
+        not part of the state dict.
         """
         if self._info is not None:
             return self._info
@@ -168,14 +170,14 @@ class ScoreModel(nn.Module, ABC):
         self._info = info
 
     def decode(self, x: Tensor | np.ndarray) -> Tensor:
-        """Samples `(B, ...)`, as a sampler gives them, a tensor or an array, as values of the data.
+        """The values of the data for samples `(B, ...)` of a sampler.
 
-        Of discrete data these are the integers, such as pixels: uint8 for up to 256 levels, int32 above. Of continuous
-        data they are x itself, which is in their units already.
+        For discrete data these are the integers, such as pixels: uint8 for up to 256 levels, int32 above. For
+        continuous data they are x itself, which is in their units already.
 
         Raises:
-            ValueError: a model that does not know what its data are, such as that of a run by an older version, or
-                samples of discrete data that hold NaN.
+            ValueError: A model that does not know its data, such as that of a run by an older version, or samples of
+                discrete data that hold NaN.
         """
         x = as_tensor("x", x)
         info = self.info
@@ -189,24 +191,15 @@ class ScoreModel(nn.Module, ABC):
         return x if info.transform.levels is None else info.transform.decode(x)
 
     def to_model_space(self, x: Tensor) -> Tensor:
-        """Data `(B, ...)` as the model knows them; x itself where there is no transform.
+        """Data `(B, ...)` in model space; x itself if there is no transform.
 
-        With a warning where they are far from the data that the model is of.
+        A warning says if they are far from the model's data.
         """
         transform = self.transform
         if transform is None:
             return x
         encoded = transform.encode(x, dtype=torch.promote_types(x.dtype, torch.float32))
-        if self.statistics is not None and x.device.type == "cpu" and x.numel():
-            spread = (encoded.detach().double() - self.statistics.mean.cpu()).square().mean().sqrt()
-            apart = float(spread / self.statistics.std.cpu())
-            if apart > _FAR or (len(x) >= _SEVERAL and apart < 1 / _FAR):
-                warnings.warn(
-                    f"the root mean square distance of x from the mean of the model's data is {apart:.2g} of their "
-                    f"standard deviations: x is expected in the data's units, not as {transform!r} encodes them",
-                    UserWarning,
-                    stacklevel=3,
-                )
+        warn_of_units(encoded, transform, self.statistics, stacklevel=3)
         return encoded
 
     def to_data_space(self, x: Tensor) -> Tensor:
@@ -215,7 +208,7 @@ class ScoreModel(nn.Module, ABC):
         return x if transform is None else transform.decode(x)
 
     def log_det(self, shape: Sequence[int]) -> float:
-        """What log-densities of samples of this shape gain by the change to the data's units, nats."""
+        """The change of the log-densities of samples of this shape from model space to the data's units, in nats."""
         transform = self.transform
         return 0.0 if transform is None else transform.log_det(shape)
 
@@ -247,7 +240,7 @@ class ScoreModel(nn.Module, ABC):
     def shape(self) -> tuple[int, ...] | None:
         """Shape `(...)` of one sample in model space; None if unknown.
 
-        It is what was set, or what the network, a model inside or the statistics say.
+        It can be set. Otherwise the network, a model inside or the statistics say it.
         """
         return self._own_shape() if self._shape is None else self._shape
 
@@ -267,9 +260,9 @@ class ScoreModel(nn.Module, ABC):
 
     @property
     def classes(self) -> int | None:
-        """Number of classes that `labels` choose from; None where the model takes no labels.
+        """Number of classes that `labels` choose from; None if the model takes no labels.
 
-        It is what was set, or what a model inside says.
+        It can be set. Otherwise the network or a model inside says it.
         """
         return self._own_classes() if self._classes is None else self._classes
 
@@ -282,10 +275,10 @@ class ScoreModel(nn.Module, ABC):
         return next((c for c in within if c is not None), None)
 
     def batch_shape(self, shape: int | Sequence[int]) -> tuple[int, ...]:
-        """`(B, ...)` as it is, or of B alone with the shape of the model's samples.
+        """The shape `(B, ...)` of a batch, from that shape or from B alone.
 
         Raises:
-            ValueError: B alone, and the model does not know the shape of its samples.
+            ValueError: B alone for a model that does not know the shape of its samples.
         """
         if not isinstance(shape, int):
             return tuple(shape)
@@ -307,14 +300,14 @@ class ScoreModel(nn.Module, ABC):
         return None if self.statistics is None else float(self.statistics.std)
 
     def on_device(self, x: Tensor) -> Tensor:
-        """x on the device of the model's network; where it is, for an exact score, which follows it."""
+        """x on the device of the model's network; unchanged for an exact score, which follows the device of x."""
         return x if self.exact else x.to(self.device)
 
     def conditions(self, cond: Mapping[str, Any], count: int, device: torch.device) -> Conditions:
         """The conditions of `count` samples as the model takes them; see `Conditions`.
 
         Raises:
-            ValueError: one that the network does not take, such as a misspelt argument, or as `as_conditions`.
+            ValueError: A condition that the network does not take, such as a misspelt argument, or as `as_conditions`.
         """
         self._check_names(cond)
         return Conditions.of(cond, count, device, self.info)
@@ -334,7 +327,11 @@ class ScoreModel(nn.Module, ABC):
                 child._check_names(cond)
 
     def check_shape(self, shape: Sequence[int]) -> None:
-        """ValueError unless a batch of this shape, `(B, ...)`, is one of the model's samples, where that is known."""
+        """Check that `(B, ...)` is the shape of a batch of the model's samples, if that is known.
+
+        Raises:
+            ValueError: Another shape.
+        """
         event = self.shape
         if event is None or tuple(shape[1:]) == event:
             return
@@ -349,28 +346,29 @@ class ScoreModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters (or the exact density's numbers) are."""
+        """The device of the parameters, or of the numbers of an exact density."""
         return next((v.device for v in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     @property
     def log_snr_range(self) -> tuple[float, float]:
+        """The smallest and the largest λ = log(α/σ) at which the model may be evaluated."""
         ends = torch.tensor([self.sde.t_max, self.sde.t_min], dtype=torch.float64)
         low, high = self.sde.log_snr(ends).tolist()
         return low, high
 
     @property
     def exact(self) -> bool:
-        """Whether this is the score of a known density, and not what a network makes of one."""
+        """True for the exact score of a known density, False for a network."""
         return False
 
     @property
     def conditioned(self) -> bool:
-        """Whether conditions are bound, under which `statistics` are not those of the samples."""
+        """True if conditions are bound, under which the samples have other statistics than `statistics`."""
         return False
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode within; each part's own mode after."""
+        """Evaluation mode inside the block; afterwards each module is in the mode that it had."""
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
@@ -380,25 +378,10 @@ class ScoreModel(nn.Module, ABC):
                 module.training = mode
 
     def __repr__(self) -> str:
-        """The parts of the model and what its samples are; the parts' own trees are those of its children."""
-        lines = [self._head()]
-        shape, info = self.shape, self.info
+        """The parts of the model, and the shape, units and classes of its samples."""
+        info = self.info
         transform = self.transform if info is None else info.transform
-        if transform is None:
-            of = "" if self.exact else ", of data that it does not know"
-        else:
-            by = "" if isinstance(transform, Identity) else f", by {transform!r}"
-            of = (
-                f" in the data's units{by}"
-                if transform.levels is None
-                else f" in model space, decoded by {transform!r}"
-            )
-        if shape is not None:
-            lines.append(f"  samples of shape {tuple(shape)}{of}{'' if info is None else f'; data: {info.name}'}")
-        if self.classes is not None and info is not None and info.num_classes is not None:
-            names = info.class_names or tuple(map(str, range(info.num_classes)))
-            lines.append(f"  {info.num_classes} classes: {listed(names)}")
-        return "\n".join(lines)
+        return "\n".join([self._head(), *sample_lines(self.shape, transform, info, self.exact, self.classes)])
 
     def _head(self) -> str:
         return f"{type(self).__name__}({', '.join(self._parts())})"

@@ -1,4 +1,4 @@
-"""Any score model under another SDE, or without its data's information."""
+"""A score model under another SDE, or in model space."""
 
 import copy
 import math
@@ -32,7 +32,7 @@ class _UnderSDE(ScoreModel):
         return self.model.exact
 
     def _translate(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The same noised sample in the model's own scale, and its time there."""
+        """The same noised sample in the model's own scale, and its time under the model's SDE."""
         t = self.sde.check_time(t).double()
         inner = self.model.sde
         time = inner.time(self.sde.log_snr(t))
@@ -40,7 +40,7 @@ class _UnderSDE(ScoreModel):
         return expand_to(inner.alpha(time) / self.sde.alpha(t), x) * x, time
 
     def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
-        # With a state of no dimension, the translation of its scale.
+        # For a state of ones, the translation is that of the scale.
         scales, inner_times = self._translate(torch.ones_like(times), times)
         inner = self.model.prediction(inner_times, p, q)
         factors = scales.tolist()
@@ -58,7 +58,7 @@ class _UnderSDE(ScoreModel):
 
 
 def in_model_space(model: ScoreModel) -> ScoreModel:
-    """`model` without its transform: what takes data or gives samples does so in model space."""
+    """The model without its transform, so that all data and samples are in model space."""
     if model.transform is None:
         return model
     bare, info = copy.copy(model), model.info
@@ -72,14 +72,31 @@ def in_model_space(model: ScoreModel) -> ScoreModel:
 def with_sde(model: ScoreModel, sde: SDE) -> ScoreModel:
     """`model` integrated under another SDE, by matching the signal-to-noise ratio.
 
-    x_t under one SDE, divided by its α, has the distribution of x_t' under any other, divided by that one's
-    α, where the log-SNRs agree (Kingma et al. 2021, section 5.1; Karras et al. 2022, section 3). The interval
-    of `sde` is shortened to the noise levels that the model knows.
+    x_t/α has the same distribution under all SDEs at times of the same log-SNR. The interval of `sde` is shortened to
+    the noise levels that the model knows.
+
+    >>> from scoresde.score import GaussianMixtureScore
+    >>> from scoresde.sde import VESDE, VPSDE
+    >>> model = GaussianMixtureScore([1.0], [[0.0]], [1.0], VPSDE())
+    >>> with_sde(model, VESDE()).sde
+    VESDE(t_min=0, t_max=1, t_min_sampling=0, sigma_min=0.01, sigma_max=50)
+
+    Args:
+        model: The score model.
+        sde: The SDE under which it is integrated.
+
+    Raises:
+        ValueError: An SDE without a noise level in common with the model.
+
+    References:
+        Variational diffusion models (Kingma et al. 2021), section 5.1, https://arxiv.org/abs/2107.00630
+        Elucidating the design space of diffusion-based generative models (Karras et al. 2022), section 3,
+        https://arxiv.org/abs/2206.00364
     """
     if isinstance(model, ExactScore):
-        # p₀ does not know of any SDE, and the model's own may not reach every noise level of this one.
+        # p₀ does not depend on an SDE, and the model's own SDE may not reach every noise level of this one.
         moved = copy.copy(model)
-        # Or a change of dtype or device of the one would be the other's, too.
+        # Copies, so that a change of dtype or device of one model does not change the other.
         moved._buffers, moved._modules = dict(model._buffers), copy.deepcopy(model._modules)
         moved.sde = sde
         return moved

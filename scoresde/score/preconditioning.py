@@ -1,4 +1,4 @@
-"""What a network sees and what its raw output F stands for.
+"""Preconditionings: the scale of a network's input, and the meaning of its raw output F.
 
 A preconditioning states the input scale c_in, the noise-level input c_noise, and the target: the combination
 p(t) x₀ + q(t) ε that F learns. Everything else follows, since x_t = α x₀ + σ ε and F ≈ p x₀ + q ε are two
@@ -42,11 +42,11 @@ class Coefficients(NamedTuple):
 
 @checked
 class Preconditioning(ABC):
-    """Base class.
+    """The base class of preconditionings.
 
     Args:
-        noise_input: what the network is told of the noise level: `"log_sigma"`, ¼ log(σ/α) as in EDM;
-            `"time"`, 999 t as score_sde does for VP and sub-VP; `"sigma"`, log σ as score_sde does for VE.
+        noise_input: The noise-level input of the network: `"log_sigma"`, ¼ log(σ/α) as in EDM; `"time"`, 999 t as in
+            score_sde for VP and sub-VP; `"sigma"`, log σ as in score_sde for VE.
 
     Attributes:
         sigma_data: Standard deviation of the data that the coefficients depend on; None if they depend on none, or on
@@ -66,7 +66,7 @@ class Preconditioning(ABC):
 
     @abstractmethod
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(p, q) of the target p x₀ + q ε, each of the shape of t."""
+        """The coefficients p and q of the target p x₀ + q ε, of the shape of t each."""
 
     @abstractmethod
     def c_in(self, sde: SDE, t: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class Preconditioning(ABC):
         return -0.25 * sde.log_snr(t)
 
     def coefficients(self, sde: SDE, t: Tensor) -> Coefficients:
-        """The four coefficients in the notation of Karras et al. 2022."""
+        """The four coefficients in the notation of Karras et al. 2022, eq. 7."""
         p, q = self.target(sde, t)
         sigma = sde.sigma(t)
         det = sde.alpha(t) * q - sigma * p
@@ -96,7 +96,11 @@ def _norm(sde: SDE, t: Tensor) -> Tensor:
 
 
 class NoisePreconditioning(Preconditioning):
-    """F = ε (Ho et al. 2020, eq. 14). The input has unit variance for unit data; on VP, c_in = 1."""
+    """F = ε, the noise. The input has unit variance for data of unit variance; under VP, c_in = 1.
+
+    References:
+        Denoising diffusion probabilistic models (Ho et al. 2020), eq. 14, https://arxiv.org/abs/2006.11239
+    """
 
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         one = torch.ones_like(t)
@@ -107,7 +111,14 @@ class NoisePreconditioning(Preconditioning):
 
 
 class ScorePreconditioning(Preconditioning):
-    """F/σ = score, so F = −ε, on the unscaled input (score_sde; Karras et al. 2022, table 1, VE)."""
+    """F/σ = score, so F = −ε, on the unscaled input.
+
+    References:
+        Score-based generative modeling through stochastic differential equations (Song et al. 2021),
+        https://arxiv.org/abs/2011.13456
+        Elucidating the design space of diffusion-based generative models (Karras et al. 2022), table 1, VE,
+        https://arxiv.org/abs/2206.00364
+    """
 
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(t), -torch.ones_like(t)
@@ -117,7 +128,12 @@ class ScorePreconditioning(Preconditioning):
 
 
 class VelocityPreconditioning(Preconditioning):
-    """F = (α ε − σ x₀)/√(α² + σ²), the derivative along the angle (Salimans & Ho 2022, appendix D)."""
+    """F = (α ε − σ x₀)/√(α² + σ²), the derivative along the angle arctan(σ/α).
+
+    References:
+        Progressive distillation for fast sampling of diffusion models (Salimans & Ho 2022), appendix D,
+        https://arxiv.org/abs/2202.00512
+    """
 
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         norm = _norm(sde, t)
@@ -128,7 +144,12 @@ class VelocityPreconditioning(Preconditioning):
 
 
 class FlowPreconditioning(Preconditioning):
-    """F = ε − x₀, the velocity of the straight interpolant, on the unscaled input (Liu et al. 2022, eq. 1)."""
+    """F = ε − x₀, the velocity of the straight interpolant, on the unscaled input.
+
+    References:
+        Flow straight and fast: learning to generate and transfer data with rectified flow (Liu et al. 2022), eq. 1,
+        https://arxiv.org/abs/2209.03003
+    """
 
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         one = torch.ones_like(t)
@@ -140,10 +161,22 @@ class FlowPreconditioning(Preconditioning):
 
 @checked
 class EDMPreconditioning(Preconditioning):
-    """Unit-variance input and target (Karras et al. 2022, table 1), for x/α and σ/α under any SDE.
+    """Input and target of unit variance, for x/α and σ/α under any SDE.
+
+    With σ̃ = σ/α and α = 1 these are c_skip = σ_d²/(σ̃² + σ_d²) and c_out = σ̃ σ_d/√(σ̃² + σ_d²):
+
+    >>> from scoresde.sde import EDMSDE
+    >>> c = EDMPreconditioning(sigma_data=1.0).coefficients(EDMSDE(), torch.tensor(2.0, dtype=torch.float64))
+    >>> [round(float(v), 4) for v in (c.c_skip, c.c_out**2, c.c_in**2)]
+    [0.2, 0.8, 0.2]
 
     Args:
-        sigma_data: standard deviation of the data; taken from the training data if not given.
+        sigma_data: Standard deviation of the data; that of the training data if not given.
+        noise_input: The noise-level input of the network, as for `Preconditioning`.
+
+    References:
+        Elucidating the design space of diffusion-based generative models (Karras et al. 2022), table 1,
+        https://arxiv.org/abs/2206.00364
     """
 
     def __init__(
@@ -160,8 +193,8 @@ class EDMPreconditioning(Preconditioning):
         return self if self.sigma_data is not None else EDMPreconditioning(std, self.noise_input)
 
     def _scales(self, sde: SDE, t: Tensor) -> tuple[float, Tensor, Tensor, Tensor]:
-        """σ_d, α σ_d, σ and √(α² σ_d² + σ²): not over α, which may leave nothing of the square of σ/α."""
-        data = 0.5 if self.sigma_data is None else self.sigma_data  # 0.5: Karras et al.'s default
+        """σ_d, α σ_d, σ and √(α² σ_d² + σ²), without a division by α, since the square of σ/α may underflow."""
+        data = 0.5 if self.sigma_data is None else self.sigma_data  # the default of Karras et al.
         signal, sigma = data * sde.alpha(t), sde.sigma(t)
         return data, signal, sigma, torch.hypot(signal, sigma)
 
