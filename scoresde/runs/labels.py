@@ -38,7 +38,7 @@ def check_labels(wanted: int | None, data: Data) -> None:
 
 
 def of_classes(model: NetworkScore, names: Sequence[str] | None, index: int | None) -> str:
-    """The classes of samples, for a caption."""
+    """Words on the classes of samples, for a caption; `index` is that of a single class."""
     if model.classes is None:
         return ""
     names = class_names(model, names)

@@ -1,4 +1,4 @@
-"""Training: the loop, checkpoints, averages of weights and where numbers go."""
+"""Training: the steps and their loop, checkpoints, averages of weights, and loggers."""
 
 import importlib
 from typing import TYPE_CHECKING
