@@ -136,7 +136,9 @@ def equivalents(method: Method, outcome: Outcome, costs: dict[str, float]) -> fl
     return outcome.forwards + outcome.products * (costs["Hutchinson(4)"] - 1) / 4
 
 
-def measure(problem: Problem, chosen: Sequence[Method], turns: int, failures: Failures) -> tuple[list[Row], dict]:
+def measure(
+    problem: Problem, chosen: Sequence[Method], turns: int, failures: Failures
+) -> tuple[list[Row], dict[str, Any]]:
     costs = trace_costs(problem)
     # Where the exact trace is as cheap, it is taken for all probes.
     alike = [n for n, make in PROBES.items() if isinstance(make().for_shape(tuple(problem.x.shape[1:])), Exact)]

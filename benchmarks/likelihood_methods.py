@@ -135,7 +135,8 @@ def matched_prior(model: ScoreModel, z: Tensor) -> Tensor:
     alpha, sigma = model.sde.alpha(end), model.sde.sigma(end)
     covariance = alpha**2 * known.covariance.double() + sigma**2 * torch.eye(z.shape[1], dtype=torch.float64)
     mean = alpha * known.mean.double().flatten()
-    return torch.distributions.MultivariateNormal(mean, covariance).log_prob(z)
+    out: Tensor = torch.distributions.MultivariateNormal(mean, covariance).log_prob(z)
+    return out
 
 
 def _score_sde(tolerance: float, exact: bool, problem: Problem, seed: int) -> Outcome:

@@ -166,7 +166,8 @@ def _diffusers(paths: list[Path]) -> list[Peer]:
             x = x * scales[0]
             for i, level in enumerate(levels[:-1].tolist()):
                 x = made.step(predict(denoise, x / scales[i], level), made.timesteps[i], x).prev_sample.to(x)
-            return x / scales[-1]
+            last: Tensor = x / scales[-1]
+            return last
 
         return Peer(f"diffusers {name}", run, grids, noisy)
 
@@ -184,7 +185,8 @@ def _diffusers(paths: list[Path]) -> list[Peer]:
             # Its models predict v = α ε − σ x₀.
             v = (x - scales[i] * mean) / level - scales[i] * level * mean
             x = made.step(v, made.timesteps[i], x).prev_sample
-        return x / scales[-1]
+        last: Tensor = x / scales[-1]
+        return last
 
     multistep: dict[str, Any] = {"final_sigmas_type": "sigma_min"}
     dpm, unipc = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
@@ -222,7 +224,7 @@ def _azula(paths: list[Path]) -> list[Peer]:
         def run(denoise: Denoiser, x: Tensor, levels: Tensor) -> Tensor:
             steps = len(levels) - 1
 
-            class Adapted(denoise_module.Denoiser):  # type: ignore[name-defined]
+            class Adapted(denoise_module.Denoiser):  # type: ignore[misc, name-defined]
                 # Its time runs from 1 to 0 in equal steps.
                 def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
                     level = levels[((1 - t) * steps).round().long()].to(x)

@@ -97,7 +97,7 @@ class Clocked(torch.nn.Module):
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         start = time.perf_counter()
-        out = self.network(x, level)
+        out: Tensor = self.network(x, level)
         self.spent[0] += time.perf_counter() - start
         return out
 
@@ -154,7 +154,8 @@ def network_table(solvers: dict[str, Solver], peers: dict[str, Any], steps: int,
         """The same model for a peer, with nothing that is not needed."""
         norm = math.hypot(level, 0.5)
         out = clocked(x / norm, torch.full((len(x),), 0.25 * math.log(level)))
-        return (0.5 / norm) ** 2 * x + 0.5 * level / norm * out
+        mixed: Tensor = (0.5 / norm) ** 2 * x + 0.5 * level / norm * out
+        return mixed
 
     timed: dict[str, Timed] = {name: partial(timed_peer, run, denoise) for name, run in peers.items()}
     timed |= {name: partial(timed_solve, solver, model) for name, solver in solvers.items()}

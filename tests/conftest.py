@@ -1,5 +1,6 @@
 """Fixtures that the tests of SDEs, preconditionings and score models share."""
 
+import logging
 import os
 import shutil
 import signal
@@ -88,6 +89,17 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Logging as it was: a command in this process sets it up for the rest of the process."""
+    loggers = [logging.getLogger(name) for name in (None, "scoresde")]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 @pytest.fixture

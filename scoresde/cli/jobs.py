@@ -239,7 +239,7 @@ def _read_job(path: Path) -> dict[str, Any]:
 
     blank = _blank(path)
     try:
-        job = read_json(path, dict)
+        job: dict[str, Any] = read_json(path, dict)
     except CheckpointError as error:
         return blank | {"error": str(error)}
     if blank.keys() - {"process"} <= job.keys():  # earlier versions did not say which process

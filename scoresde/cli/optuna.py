@@ -75,7 +75,7 @@ def _check(line: CommandLine) -> None:
     import optuna
     from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # type: ignore[attr-defined]
     task = [t for t in line.texts if not t.lstrip("+").startswith("hydra")]
     space, fixed = create_params_from_overrides(params + task)
     if not space:

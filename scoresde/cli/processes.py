@@ -71,7 +71,7 @@ def lost(error: BaseException) -> str | None:
     own, ranks = dist.get_rank(), range(dist.get_world_size())
     try:
         # A roll-call: whoever does not answer in time is gone.
-        store = dist.PrefixStore("scoresde-alive", dist.distributed_c10d._get_default_store())
+        store = dist.PrefixStore("scoresde-alive", dist.distributed_c10d._get_default_store())  # type: ignore[attr-defined]
         store.set(str(own), "here")
         time.sleep(1)
         left = [r for r in ranks if r == own or store.check([str(r)])]

@@ -100,7 +100,8 @@ class Mat73File(HDF5File):
         """One variable, with its axes as MATLAB has them; characters, which are stored as integers, are text."""
         found = super().read(name).T
         if self._sets[name].attrs.get("MATLAB_class") == b"char":
-            return np.vectorize(chr)(found)
+            letters: np.ndarray = np.vectorize(chr)(found)
+            return letters
         return found
 
     def mapped(self, name: str) -> np.ndarray | None:

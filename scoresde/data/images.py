@@ -142,7 +142,7 @@ class Reading:
     @property
     def levels(self) -> int:
         """Number of values of a channel."""
-        return 2 ** (self.bits or 8)
+        return int(2 ** (self.bits or 8))
 
 
 def images_to_tensor(
@@ -267,7 +267,7 @@ def _scaled(pixels: np.ndarray, mode: str, name: str, reading: Reading) -> np.nd
             else "data.bits=8 converts it, data.bits=16 (with channels=1) keeps 65536 levels"
         )
         raise ValueError(f"the image {name} has mode {mode}, more than 8 bits a channel: {how}")
-    values = np.clip(np.rint(pixels), 0, None).astype(np.int64)
+    values: np.ndarray = np.clip(np.rint(pixels), 0, None).astype(np.int64)
     if values.max(initial=0) >= 2**16:
         raise ValueError(
             f"the image {name} has values up to {values.max()}, more than 16 bits: save it as an .npy file"

@@ -198,7 +198,8 @@ def _labels(frame: "DataFrame", name: str, path: str) -> np.ndarray:
     values = frame[name]
     _refuse_missing(values, name, path)
     if str(values.dtype) in ("category", "string", "object", "str"):
-        return values.astype(str).to_numpy(dtype=str)
+        texts: np.ndarray = values.astype(str).to_numpy(dtype=str)
+        return texts
     return as_labels(values.to_numpy(), len(values), f"labels in column {name!r} of {path}")
 
 

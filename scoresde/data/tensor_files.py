@@ -36,7 +36,8 @@ class _Tensors(ArrayFile):
         """One tensor; bfloat16, which numpy lacks, as float32."""
         value = self._tensors[name]
         if not isinstance(value, Tensor):
-            return value
+            array: np.ndarray = value
+            return array
         return value.detach().to(getattr(torch, _numpy_type(value.dtype), value.dtype)).contiguous().numpy()
 
 

@@ -14,7 +14,8 @@ from scoresde.likelihood.density import log_likelihood
 from scoresde.likelihood.inputs import check_batch
 from scoresde.likelihood.numbering import sample_of
 from scoresde.likelihood.options import FlowOptions
-from scoresde.numerics.trace import Function, Hutchinson, Known, Traces
+from scoresde.numerics.jacobian import Function
+from scoresde.numerics.trace import Hutchinson, Known, Traces
 from scoresde.score import ScoreModel
 
 __all__ = ["solver_error"]

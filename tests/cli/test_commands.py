@@ -32,6 +32,7 @@ from scoresde.runs import train as training
 from scoresde.runs.likelihood_table import LikelihoodTable
 from scoresde.runs.stages import Fit, Report, Save, Stage
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
+from scoresde.training.loop import Trainer
 from tests.problems import Once
 
 pytestmark = pytest.mark.slow
@@ -107,7 +108,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(self: Any, progress: bool = True) -> None:
         raise AssertionError("training began")
 
-    monkeypatch.setattr(training.Trainer, "fit", fit)
+    monkeypatch.setattr(Trainer, "fit", fit)
 
 
 def files() -> dict[str, bytes]:
@@ -1095,7 +1096,7 @@ def test_a_signal_after_training_keeps_the_model(
     assert stop.value.code == 128 + signal.SIGTERM
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("scoresde: interrupted by SIGTERM; to resume: scoresde train ")
-    monkeypatch.setattr(training.Trainer, "_advance", lambda self: pytest.fail("it is trained again"))
+    monkeypatch.setattr(Trainer, "_advance", lambda self: pytest.fail("it is trained again"))
     main(shlex.split(line.partition("to resume: scoresde ")[2]))
     assert summary("runs/stopped")["finished"]
 

@@ -95,4 +95,4 @@ def test_it_is_said_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_key_of_another_choice_is_told_whose_it_is(given: str, hint: str) -> None:
     with pytest.raises(UsageError, match=f"^{given.partition('=')[0]}: ") as error:
         check_overrides(CommandLine.of("train", [given]))
-    assert str(error.value).endswith(hint or "t_min, t_max")
+    assert str(error.value).endswith(hint or "t_min, t_max, t_min_sampling")

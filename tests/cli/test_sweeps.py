@@ -411,7 +411,7 @@ def test_jobs_of_slurm_do_not_end_with_the_sweep(
     def leave(status: int) -> None:
         raise SystemExit(status)
 
-    monkeypatch.setattr(launchers.os, "_exit", leave)
+    monkeypatch.setattr(os, "_exit", leave)
     with (
         pytest.raises(SystemExit, match="129"),
         leave_at_once(),

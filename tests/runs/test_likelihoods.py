@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from scoresde.cli import conf_dir
-from scoresde.likelihood import CellFlow
+from scoresde.likelihood import CellFlow, bits_per_dim
 from scoresde.options.errors import ConfigError
 from scoresde.runs import likelihood_table
 from scoresde.runs.dequantise import FILE
@@ -91,7 +91,7 @@ def test_an_interrupted_command_goes_on(run: Run, trained: SimpleNamespace, monk
     reference = table(run)
     assert whole["reused"] == 0
     (run.directory / "likelihood-test.csv").unlink()
-    real = likelihood_table.bits_per_dim
+    real = bits_per_dim
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls

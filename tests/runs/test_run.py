@@ -18,7 +18,7 @@ from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run, check_name, config_hash
 from scoresde.score import NetworkScore
 from scoresde.statistics import Statistics
-from scoresde.training.checkpoint import CheckpointError
+from scoresde.storage.bounded import CheckpointError
 from scoresde.training.moments import data_statistics
 
 CONFIG = """

@@ -38,6 +38,7 @@ from scoresde.sampling import Euler, Sampler
 from scoresde.score import NetworkScore
 from scoresde.storage import files
 from scoresde.training.loggers import LocalLogger, Logger
+from scoresde.training.loop import Trainer
 from tests.problems import Once
 
 SMALL = [
@@ -394,7 +395,7 @@ def test_figures_of_earlier_weights_are_marked_when_training_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "fit", interrupted)
+        patch.setattr(Trainer, "fit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(copied, None, progress=False)
     stopped = copied.summary()
@@ -522,11 +523,11 @@ def test_there_are_no_bits_of_continuous_data(trained: SimpleNamespace) -> None:
 def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """`fit` must not be reached."""
 
-    class Trainer(training.Trainer):
+    class Idle(Trainer):
         def fit(self, progress: bool = True) -> None:
             raise AssertionError("training began")
 
-    monkeypatch.setattr(training, "Trainer", Trainer)
+    monkeypatch.setattr(training, "Trainer", Idle)
 
 
 def test_every_stage_is_checked_before_the_first_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from scoresde.storage.bounded import CheckpointError, DamagedFile
 from scoresde.storage.files import remove_leftovers, write_atomically
 from scoresde.storage.tensors import load_tensors, save_tensors
 from scoresde.training.checkpoint import (
-    CheckpointError,
-    DamagedFile,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,

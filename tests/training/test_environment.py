@@ -56,6 +56,7 @@ def trained(folder: Path, *arguments: str, **environment: str) -> tuple[str, dic
     return done.stdout.strip(), load_checkpoint(path)["network"]
 
 
+@pytest.mark.slow
 def test_precision_and_steps_are_the_configurations(tmp_path: Path) -> None:
     plain, weights = trained(tmp_path / "plain")
     for name, arguments, environment in (("loud", (), LOUD), ("first", ("first",), {})):

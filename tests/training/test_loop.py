@@ -27,7 +27,8 @@ from scoresde.preconditioning import EDMPreconditioning, NoisePreconditioning, P
 from scoresde.score import NetworkScore
 from scoresde.sde import VPSDE
 from scoresde.statistics import Statistics
-from scoresde.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+from scoresde.storage.bounded import CheckpointError
+from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from scoresde.training.ema import HalfLife
 from scoresde.training.held_out import HeldOutLoss
 from scoresde.training.loggers import LocalLogger, Logger
