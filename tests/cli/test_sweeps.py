@@ -647,8 +647,8 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
 def test_what_is_not_installed(
     override: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("scoresde.cli.catalogue.find_spec", lambda name: None)
-    assert status_of("train", "-m", "sde=vp,ve", override) == 2
+    monkeypatch.setattr("scoresde.cli.sweeps.find_spec", lambda name: None)
+    assert status_of("train", *TOY, "-m", "sde=vp,ve", override) == 2
     error = capsys.readouterr().err
     assert re.search(message, error)
     assert error.count("\n") == 1
