@@ -48,6 +48,9 @@ Predictor-corrector sampling takes steps of the reverse SDE in t, each followed 
 401
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
 from scoresde.numerics.brownian import BrownianPath
 from scoresde.numerics.random import SampleNoise
 from scoresde.sampling.adams import Multistep
@@ -55,9 +58,7 @@ from scoresde.sampling.adaptive import Adaptive
 from scoresde.sampling.adaptive_sde import AdaptiveSDE
 from scoresde.sampling.auto_adams import AutoAdams
 from scoresde.sampling.churn import Churn
-from scoresde.sampling.er_sde import ERSDE, ERSDE1, ERSDE4, ERSDE5, NoiseScale, PowerScale
 from scoresde.sampling.exponential import RES, SEEDS, DPMSolverSinglestep, ExponentialRungeKutta, ExponentialTableau
-from scoresde.sampling.external import ScipyODE, TorchSDE
 from scoresde.sampling.grids import (
     DataStraight,
     DiscreteTime,
@@ -94,8 +95,12 @@ from scoresde.sampling.samples import Samples
 from scoresde.sampling.solver import Noise, NonFiniteError, Report, Solver, StoppedError
 from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau, Stochasticity
 from scoresde.sampling.tuned import Tuned, TunedSteps, TunedTimes
-from scoresde.sampling.tuning import tune
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
+
+if TYPE_CHECKING:
+    from scoresde.sampling.er_sde import ERSDE, ERSDE1, ERSDE4, ERSDE5, NoiseScale, PowerScale
+    from scoresde.sampling.external import ScipyODE, TorchSDE
+    from scoresde.sampling.tuning import tune
 
 __all__ = [
     "DDIM",
@@ -181,3 +186,26 @@ __all__ = [
     "VPGrid",
     "tune",
 ]
+
+# Names of files that are imported at their first use, since few programs need them.
+_LATE = {
+    "ERSDE": "er_sde",
+    "ERSDE1": "er_sde",
+    "ERSDE4": "er_sde",
+    "ERSDE5": "er_sde",
+    "NoiseScale": "er_sde",
+    "PowerScale": "er_sde",
+    "ScipyODE": "external",
+    "TorchSDE": "external",
+    "tune": "tuning",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(f"module 'scoresde.sampling' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"scoresde.sampling.{_LATE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
