@@ -135,7 +135,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
 
 
 def _array_like(value: Any) -> bool:
-    """Whether NumPy can make an array of a value: a data frame, a Pillow image, an array of another library."""
+    """True if NumPy can make an array of a value: a data frame, a Pillow image, an array of another library."""
     return not isinstance(value, type) and (hasattr(value, "__array__") or hasattr(value, "__array_interface__"))
 
 

@@ -137,7 +137,7 @@ class Progress:
 
 
 def _has_bars() -> bool:
-    """Whether standard error can rewrite a line: it is a notebook, or a terminal that moves its cursor."""
+    """True if standard error can rewrite a line: it is a notebook, or a terminal that moves its cursor."""
     if _in_notebook():
         return True
     terminal = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""What is measured of samples: their distance to true endpoints, and their quality against held-out data."""
+"""Measures of samples: their distance to true endpoints, and their quality against held-out data."""
 
 import hashlib
 import math

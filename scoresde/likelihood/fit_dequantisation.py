@@ -36,7 +36,7 @@ _LARGEST_GRADIENT = 10.0  # norm to which longer gradients are clipped
 @checked
 @dataclass(frozen=True)
 class FitOptions:
-    """How a dequantisation is trained.
+    """Options for training a dequantisation.
 
     Args:
         steps: Number of steps of the optimiser.

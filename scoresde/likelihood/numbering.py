@@ -1,4 +1,4 @@
-"""How random numbers of a likelihood are told apart: one integer for each sample and evaluation.
+"""Indices of the random numbers of a likelihood: one integer for each sample and evaluation.
 
 `SampleNoise` gives every integer noise of its own. A sample's evaluations have neighbouring integers, and samples lie
 so far apart that none reaches the next one's. The sizes are part of the results.

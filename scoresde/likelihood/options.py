@@ -53,7 +53,7 @@ class Tolerance:
 @checked
 @dataclass(frozen=True)
 class FlowOptions:
-    """How the probability-flow ODE is solved.
+    """Options for solving the probability-flow ODE.
 
     The functions of `scoresde.likelihood` take each of these by its own name, or all of them as `options`. A keyword
     replaces the value in `options`. A function ignores the options that it has no use for.

@@ -10,7 +10,7 @@ __all__ = ["Place"]
 
 @dataclass(frozen=True)
 class Place:
-    """What depends on time alone; float64, `(b,)`, or `(b, k)` for the k eigenvalues of the scaling.
+    """Quantities that depend on time alone; float64, `(b,)`, or `(b, k)` for the k eigenvalues of the scaling.
 
     Attributes:
         t: Times.

@@ -107,7 +107,7 @@ class UNet(nn.Module):
 
     @staticmethod
     def fits(shape: Sequence[int]) -> bool:
-        """Whether samples of a shape are images with something to convolve: three sizes, and more than one pixel."""
+        """True if samples of a shape are images with something to convolve: three sizes, and more than one pixel."""
         return len(shape) == 3 and min(shape) >= 1 and max(shape[1:]) > 1
 
     @staticmethod

@@ -36,7 +36,7 @@ __all__ = [
 
 
 class Status(IntEnum):
-    """How a sample's integration ended."""
+    """Status of a sample at the end of its integration."""
 
     #: At the end of the interval.
     ARRIVED = 0
@@ -70,7 +70,7 @@ class Solution:
 
     @property
     def arrived(self) -> Tensor:
-        """Whether each sample came to the end, `(B,)`."""
+        """True for each sample that came to the end, `(B,)`."""
         return self.status == Status.ARRIVED
 
 
@@ -315,7 +315,7 @@ class _Run:
             # A field may return the same memory again.
             slope = slope_at(self.t[rows], y).clone()
             step = first_step(slope_at, y, slope, self.times[0], self.times[-1], self.error_norm, self.tableau.order)
-            # Where the field is not finite at the start, no step is small enough.
+            # No step is small enough if the field is not finite at the start.
             step = on_grid(step, self.grid).masked_fill(~slope.isfinite().all(1), 0.0)
             self.nfe[rows] += 2
         zeros = torch.zeros_like(rows)

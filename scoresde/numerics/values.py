@@ -80,7 +80,7 @@ class Value:
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Whether two values are equal; containers, tensors and arrays are compared element by element.
+    """True if two values are equal; containers, tensors and arrays are compared element by element.
 
     >>> import torch
     >>> equal({"a": [torch.ones(2), 1]}, {"a": [torch.ones(2), 1]}), equal(torch.ones(2), torch.ones(1))

@@ -166,7 +166,7 @@ def _signature(target: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def fits(value: Any, annotation: Any, find: Callable[[Any], Any] = str) -> bool:
-    """Whether a value of a configuration, a plain one or a mapping with `_target_`, is of the annotated type.
+    """True if a value of a configuration, a plain one or a mapping with `_target_`, is of the annotated type.
 
     It is True for annotations that say nothing about values of a configuration.
 
@@ -223,7 +223,7 @@ def _elements_fit(value: list[Any], kind: type, args: tuple[Any, ...], find: Cal
 
 
 def _makes(node: dict[str, Any], kind: Any, find: Callable[[Any], Any]) -> bool:
-    """Whether the object that a node makes may be an instance of the class."""
+    """True if the object that a node makes may be an instance of the class."""
     if kind in (bool, int, float, str, type(None), Literal):
         return False
     target = find(node["_target_"])

@@ -130,7 +130,7 @@ class DPMSolverPP(Multistep):
 
     Args:
         order: The number of values that a step uses, 1 to 4.
-        sde: Whether noise is added.
+        sde: True to add noise.
         tau: The amount of that noise: 1 for the reverse SDE, as in the paper.
         weights: As for `Multistep`. If not given, `"bh2"` for order 2 and `"exact"` for the others.
         lower_order_final: Whether the order falls to 1 at the end. If not given, it does for the ODE.
@@ -177,7 +177,7 @@ class DPMSolverPP(Multistep):
 
     @property
     def sde(self) -> bool:
-        """Whether noise is added."""
+        """True if noise is added."""
         return self.tau is not None
 
     def __repr__(self) -> str:

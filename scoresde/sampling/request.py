@@ -1,4 +1,4 @@
-"""What one call of a sampler asks for, checked before the first evaluation."""
+"""The request of one call of a sampler, checked before the first evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

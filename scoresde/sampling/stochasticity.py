@@ -1,4 +1,4 @@
-"""How much noise a solver adds on the way: the noise level τ as a function of log-SNR."""
+"""Amount of noise that a solver adds on the way: the noise level τ as a function of log-SNR."""
 
 import math
 from abc import ABC, abstractmethod
@@ -32,7 +32,7 @@ class Stochasticity(Value, ABC):
 
     @property
     def adds_noise(self) -> bool:
-        """Whether τ is above 0 anywhere between σ/α = e³⁰ and e⁻³⁰."""
+        """True if τ is above 0 anywhere between σ/α = e³⁰ and e⁻³⁰."""
         return bool(self.integral(*torch.tensor([[-30.0], [30.0]], dtype=torch.float64)) > 0)
 
 

@@ -281,7 +281,7 @@ class SDE(metaclass=_Checked):
         return hash((type(self), *(getattr(self, name) for name in _ENDS)))
 
     def _same_kernels(self, other: "SDE") -> bool:
-        """Whether the other is of this class and has the same values, whatever the interval."""
+        """True if the other is of this class and has the same values, whatever the interval."""
         mine, its = (
             {k: v for k, v in vars(s).items() if k not in _ENDS and not k.startswith("_")} for s in (self, other)
         )

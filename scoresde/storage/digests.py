@@ -32,7 +32,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def is_intact(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> bool:
-    """Whether tensors are those that `metadata` was written with; True without a digest, as in older files."""
+    """True if tensors are those that `metadata` was written with; True without a digest, as in older files."""
     known = metadata or {}
     if DIGEST in known:
         return known[DIGEST] == digest(tensors)
