@@ -11,6 +11,8 @@ import pytest
 
 import scoresde
 
+pytestmark = pytest.mark.slow  # fresh processes
+
 # Libraries that take longer to import than all of scoresde, and those of which only some functions have use.
 HEAVY = {
     "PIL",

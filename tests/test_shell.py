@@ -20,6 +20,7 @@ def taken(command: str) -> str:
     return OmegaConf.create({"value": override.value()}).value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", PARTS)
 def test_any_name_survives_a_shell_and_hydra(first: str) -> None:
     for rest in itertools.product(["", *PARTS], repeat=2):

@@ -20,6 +20,8 @@ from scoresde.report.reading import read_run
 from scoresde.runs.directory import Run, config_hash
 from tests.stored_runs.figures import FIGURES, STORED
 
+pytestmark = pytest.mark.slow  # commands on trained runs
+
 EXPECTED: dict[str, Any] = json.loads((STORED / "expected.json").read_text())
 # Of a figure's largest value. Other instruction sets, libraries' paths and numbers of threads moved figures by at most
 # 1.5e-6 of it; relative noise of 1e-6 on all weights moves them by 1.5e-5, and another draw or step by far more.

@@ -214,6 +214,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.slow
 def test_wrong_values_are_answered_before_torch_is_imported(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _PROCESS], input=json.dumps(list(EARLY)), cwd=tmp_path, capture_output=True, text=True

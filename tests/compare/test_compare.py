@@ -358,6 +358,7 @@ def test_conditions_reach_the_samplers_and_the_reference() -> None:
     torch.testing.assert_close(end, (start - alpha[0] * mean) * std[1] / std[0] + alpha[1] * mean, rtol=0, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_pandas_is_loaded_only_where_it_is_needed() -> None:
     code = "import sys, scoresde, scoresde.sampling, scoresde.metrics; assert 'pandas' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -93,6 +93,7 @@ def composed(*overrides: str) -> dict[str, Any]:
         return leaves(OmegaConf.to_container(compose("train", list(overrides))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_is_known_by_its_configuration(group: str, name: str) -> None:
     if "path: ???" in (conf_dir() / group / f"{name}.yaml").read_text():

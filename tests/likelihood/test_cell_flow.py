@@ -220,6 +220,7 @@ def trained() -> CellFlow:
     return flow
 
 
+@pytest.mark.slow
 def test_training_makes_the_bound_tight(trained: CellFlow) -> None:
     model = known()
     wanted = truth(model)

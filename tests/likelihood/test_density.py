@@ -233,6 +233,7 @@ def test_auto_spends_where_the_variance_is(wide: tuple[GaussianMixtureScore, Ten
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("divergence", [Exact(), Hutchinson(2), Probing(3), Auto(0.5)], ids=repr)
 def test_batch_queue_and_place_do_not_matter(divergence: Divergence) -> None:
     model = correlated(VPSDE())

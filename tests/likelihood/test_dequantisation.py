@@ -162,6 +162,7 @@ def test_bad_arguments() -> None:
         bits_per_dim(exact, STATES + 1, LEVELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [4096, 65536])
 @pytest.mark.parametrize("sde", [VPSDE(), SubVPSDE(), VESDE(), EDMSDE(), CosineSDE(), FlowSDE()], ids=repr)
 def test_many_levels_cost_no_more_and_have_the_mass_of_their_cells(sde: SDE, levels: int) -> None:

@@ -145,6 +145,7 @@ class Exponential(Solver):
             yield scale[i + 1] * y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()], ids=["vp", "edm"])
 def test_strong_order_one(planar: Mixture, sde: SDE) -> None:
     """Additive noise, so Euler's strong order is 1; with white noise there is no convergence at all."""

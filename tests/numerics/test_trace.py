@@ -148,6 +148,7 @@ MODES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MODES)
 def test_the_cheaper_mode_is_found_out_once(x: Tensor, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reverse, forward, factor, expected = MODES[case]

@@ -14,6 +14,8 @@ import pytest
 from scoresde import plots
 from scoresde.report import write_report
 
+pytestmark = pytest.mark.slow  # writes pages of megabytes
+
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 LIKELIHOOD = {

@@ -26,6 +26,8 @@ from scoresde.runs.directory import Run
 from scoresde.sampling import Sampler, TunedSteps
 from scoresde.training.moments import data_statistics
 
+pytestmark = pytest.mark.slow  # trains runs
+
 SMALL = ["data=two_moons", "network=mlp", "network.width=16", "network.blocks=1", "network.embedding.dim=8"]
 
 

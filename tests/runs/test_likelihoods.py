@@ -28,6 +28,8 @@ from scoresde.runs.train import train
 from scoresde.storage.tensors import save_tensors
 from tests.problems import Once
 
+pytestmark = pytest.mark.slow  # trains runs
+
 SMALL = [
     "network=mlp",
     "network.width=16",

@@ -17,6 +17,8 @@ from scoresde.score import GaussianMixtureScore
 from scoresde.sde import VPSDE
 from scoresde.storage.files import write_bytes
 
+pytestmark = pytest.mark.slow  # trains runs
+
 
 class Directory:
     """The part of a run that pictures are added to."""

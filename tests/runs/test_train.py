@@ -41,6 +41,8 @@ from scoresde.training.loggers import LocalLogger, Logger
 from scoresde.training.loop import Trainer
 from tests.problems import Once
 
+pytestmark = pytest.mark.slow  # trains runs
+
 SMALL = [
     "network=mlp",
     "network.width=16",

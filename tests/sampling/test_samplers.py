@@ -124,6 +124,7 @@ def test_six_steps(name: str, sde: SDE) -> None:
         assert out.nfe == EVALUATIONS.get(name, STEPS * STAGES.get(name, 1) + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 @pytest.mark.parametrize("name", NAMES)
 def test_its_own_steps(name: str, sde: SDE) -> None:

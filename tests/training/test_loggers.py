@@ -348,6 +348,7 @@ def test_tensorboard_has_the_scalars_and_pictures(tmp_path: Path) -> None:
     assert table.tensor_proto.string_val[0].decode() == expected
 
 
+@pytest.mark.slow
 def test_tensorboard_has_each_step_once_after_a_resumption(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
