@@ -66,9 +66,10 @@ class Draws:
 
     def rotation(self, dim: int, count: int | None = None) -> Tensor:
         """`count` columns of a random orthogonal matrix; all if not given."""
-        return torch.linalg.qr(self.normal(dim, dim if count is None else count))[0]
+        rotation: Tensor = torch.linalg.qr(self.normal(dim, dim if count is None else count))[0]
+        return rotation
 
-    def choice(self, *values: Any) -> Any:
+    def choice(self, *values: int) -> int:
         return values[self.integer(0, len(values) - 1)]
 
 
@@ -237,7 +238,7 @@ def _sde(draw: Draws) -> SDE:
         CosineSDE,
         FlowSDE,
     )
-    return draw.choice(*made)()
+    return made[draw.integer(0, len(made) - 1)]()
 
 
 def make_problem(kind: str, seed: int, sde: SDE | None = None) -> Problem:
