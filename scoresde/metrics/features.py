@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.arguments import as_tensor, checked
 from scoresde.metrics.units import require_same_units
 
-__all__ = ["PCA", "FeatureMap", "Samples", "as_features", "paired_features"]
+__all__ = ["PCA", "FeatureMap", "Samples", "as_features", "finite_rows", "paired_features"]
 
 Samples = Tensor | np.ndarray
 FeatureMap = Callable[[Tensor], Samples]
@@ -108,6 +108,24 @@ def paired_features(
     if fa.shape[1] != fb.shape[1]:
         raise ValueError(f"features have dimension {fa.shape[1]} and {fb.shape[1]}; both sets must give the same")
     return fa, fb
+
+
+def finite_rows(name: str, values: Samples) -> Tensor:
+    """Samples `(N, F)` in float64 on the CPU, of at least two `(N, ...)`.
+
+    Args:
+        name: Name of the samples in messages.
+        values: Samples, `(N, ...)`.
+
+    Raises:
+        ValueError: Fewer than two samples, or values that are not finite.
+    """
+    x = as_tensor(name, values)
+    if x.ndim < 2 or len(x) < 2:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}, expected (N, ...) with at least 2 samples")
+    out = _flatten(x)
+    _require_finite(out, f"{name} has")
+    return out
 
 
 def _extract(x: Tensor, extract: FeatureMap | None) -> Tensor:
