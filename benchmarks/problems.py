@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from low_rank import LowRankMixtureScore
 from torch import Tensor
 
 from scoresde.score import GaussianMixtureScore, ScoreModel
@@ -35,14 +36,19 @@ class Guided(ScoreModel):
 
 @dataclass(frozen=True)
 class Mixture:
-    """Parameters of a Gaussian mixture in data space: weights `(K,)`, means `(K, D)`, covariances as for the model."""
+    """Parameters of a Gaussian mixture in data space: weights `(K,)`, means `(K, D)`, covariances as for the model.
+
+    `low_rank` says that covariances are full matrices which differ from a multiple of the unit matrix by a few ranks.
+    """
 
     weights: Tensor
     means: Tensor
     covariances: Tensor
+    low_rank: bool = False
 
     def under(self, sde: SDE) -> GaussianMixtureScore:
-        return GaussianMixtureScore(self.weights, self.means, self.covariances, sde)
+        make = LowRankMixtureScore if self.low_rank else GaussianMixtureScore
+        return make(self.weights, self.means, self.covariances, sde)
 
 
 class Draws:
@@ -124,7 +130,7 @@ def _low_rank(draw: Draws, dims: tuple[int, ...] = (64, 256, 784)) -> Mixture:
         rank = draw.integer(2, 20)
         base = draw.rotation(dim, rank) * draw.uniform(0.2, 1.5, rank)
         covariances.append(base @ base.T + thin**2 * torch.eye(dim, dtype=torch.float64))
-    return Mixture(draw.uniform(0.5, 1.5, count), 0.5 * draw.normal(count, dim), torch.stack(covariances))
+    return Mixture(draw.uniform(0.5, 1.5, count), 0.5 * draw.normal(count, dim), torch.stack(covariances), True)
 
 
 def _needles(draw: Draws) -> Mixture:
