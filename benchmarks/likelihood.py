@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from contenders import Failures
 from likelihood_methods import (
     EXACT,
     FIXED,
@@ -49,7 +50,7 @@ from likelihood_methods import (
     velocity_at,
 )
 from likelihood_problems import SDES, Problem, mixture_problem, network_problem
-from solvers import Failures, markdown
+from rows import markdown
 
 from scoresde.likelihood import Exact, Hutchinson, Probing
 

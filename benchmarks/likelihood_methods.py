@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from contenders import Failures
 from likelihood_problems import Problem
 from scipy.integrate import solve_ivp
-from solvers import Failures
 from torch import Tensor
 
 from scoresde.likelihood import Auto, CovarianceScaling, Exact, Hutchinson, Probing, ScalarScaling, log_likelihood

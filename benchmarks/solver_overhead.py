@@ -23,9 +23,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from contenders import Failures, adapts, presets
 from hydra.utils import instantiate
 from peers import GRIDS, Denoiser, load_peers
-from solvers import SIGMA_MIN, Failures, adapts, markdown, presets
+from rows import markdown
+from solvers import SIGMA_MIN
 from torch import Tensor
 
 from scoresde.networks import MLP
