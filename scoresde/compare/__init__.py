@@ -2,6 +2,7 @@
 
 from scoresde.compare.choose import listing, table
 from scoresde.compare.comparison import Comparison, Trial, ignores_steps
+from scoresde.compare.exact import ExactReference, marginal
 from scoresde.compare.frame import COLUMNS, COMPARED, METRICS, check_comparable, concat, summarise
 from scoresde.compare.frontier import frontier, frontiers, pareto
 from scoresde.compare.measures import quality, root_mean_square
@@ -12,6 +13,7 @@ __all__ = [
     "COMPARED",
     "METRICS",
     "Comparison",
+    "ExactReference",
     "Trial",
     "check_comparable",
     "compare",
@@ -20,6 +22,7 @@ __all__ = [
     "frontiers",
     "ignores_steps",
     "listing",
+    "marginal",
     "pareto",
     "quality",
     "root_mean_square",
