@@ -43,6 +43,7 @@ __all__ = [
     "Contender",
     "Counted",
     "Failures",
+    "Solve",
     "adapts",
     "our_contenders",
     "peer_contenders",

@@ -177,6 +177,7 @@ def tuned(
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tables = ("deterministic", "tuned", "stochastic", "tolerances", "orders")
+    out.add_argument("--family", nargs="?", const="", help="many problems drawn from seeds; has options of its own")
     out.add_argument("--tables", nargs="+", choices=tables, default=list(tables))
     out.add_argument("--problem", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
     out.add_argument("--solvers", default="", metavar="REGEX", help="of our solvers, those whose name matches")
@@ -196,6 +197,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    given = sys.argv[1:] if arguments is None else arguments
+    if "--family" in given:
+        import family  # with all that it is measured by
+
+        return family.main(given)
     options = parser().parse_args(arguments)
     if options.quick:
         options.nfe = [n for n in options.nfe if n in (5, 10, 20, 50)]

@@ -1,0 +1,131 @@
+"""Endpoint errors of contenders on cases, by number of evaluations."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from cases import Case, Truth
+from contenders import OURS, OWN, Budget, Contender, Counted, Failures, Solve, presets
+from hydra.utils import instantiate
+from torch import Tensor
+
+from scoresde.sampling import Sampler
+
+__all__ = ["DEFAULTS", "Cell", "Prepare", "Prepared", "cells", "named_preset", "prepared", "solves"]
+
+# From a model, what is measured of it if anything, and from a number of steps the sampler.
+Prepare = Callable[[Counted], Callable[[int], Sampler]]
+
+
+def named_preset(name: str) -> Prepare:
+    """A preset, which measures nothing."""
+    return lambda model: partial(_of_preset, name)
+
+
+def _of_preset(name: str, steps: int) -> Sampler:
+    made: Sampler = instantiate(presets()[name], grid={"steps": steps}, denoise=False, _convert_="all")
+    return made
+
+
+# What may be called the default; the first is the one that targets are of.
+DEFAULTS: dict[str, Prepare] = {"default": named_preset("default")}
+AS_NETWORK = ", as a network"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The endpoint error of a contender on a case.
+
+    Attributes:
+        case: The name of the case.
+        group: "default", "ours" or "peers".
+        name: The contender.
+        budget: The largest number of evaluations.
+        rms: The root mean square over starts of the distance to the true endpoint.
+        median: The median over starts of that distance, which no single start in another mode can carry.
+        floor: The distance below which errors are round-off.
+    """
+
+    case: str
+    group: str
+    name: str
+    budget: int
+    rms: float
+    median: float
+    floor: float
+
+    def error(self, measure: str) -> float:
+        """The error by "rms" or "median", without what is round-off."""
+        return max(float(getattr(self, measure)), self.floor)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a default measured of a model before it was called: evaluations of a batch, and seconds."""
+
+    case: str
+    name: str
+    evaluations: int
+    seconds: float
+
+    @staticmethod
+    def timed(case: str, name: str, prepare: Prepare, model: Counted) -> "tuple[Callable[[int], Sampler], Prepared]":
+        """What `prepare` makes of the model, and what that took."""
+        before, begin = model.calls[0], time.perf_counter()
+        made = prepare(model)
+        return made, Prepared(case, name, model.calls[0] - before, time.perf_counter() - begin)
+
+
+def prepared(case: Case, as_network: bool) -> Iterator[tuple[Contender, Counted, Prepared]]:
+    """Each default, measured on the case, with the model that it was measured on."""
+    for name, prepare in DEFAULTS.items():
+        for exact in (None, False) if as_network and case.model.exact else (None,):
+            model, label = case.counted(exact), name if exact is None else name + AS_NETWORK
+            made, spent = Prepared.timed(case.name, label, prepare, model)
+            yield Contender(OURS, label, OWN, solves(made), stochastic=False), model, spent
+
+
+def solves(made: Callable[[int], Sampler]) -> Solve:
+    """The samplers for numbers of steps, as a contender solves."""
+    return lambda model, x, steps, seed: made(steps)(model, x_init=x, seed=seed).x
+
+
+def cells(
+    group: str,
+    contenders: Iterable[tuple[Contender, Counted]],
+    case: Case,
+    truth: Truth,
+    budgets: Sequence[int],
+    failures: Failures,
+    stored: dict[str, Any] | None = None,
+    save: Callable[[], None] = lambda: None,
+) -> Iterator[Cell]:
+    """Cells of the contenders that are finite. What is in `stored` is not run again, and what is run is added to it."""
+    stored = {} if stored is None else stored
+    for contender, model in contenders:
+        found: dict[int, list[float]] = stored.setdefault(str(contender), {})
+        missing = [b for b in budgets if b not in found]
+        try:
+            budget = Budget(contender, model, case.starts) if missing else None
+            for allowed in missing:
+                assert budget is not None
+                found[allowed] = _errors(budget.end(allowed), truth)
+        except Exception as error:  # whatever another library or a grid that does not suit a solver may raise
+            failures.add(f"{case.name}: {contender}", error)
+        if missing:
+            save()
+        name = contender.solver if contender.grid == OWN and group == "default" else str(contender)
+        for allowed in budgets:
+            if allowed in found and math.isfinite(found[allowed][0]):
+                rms, median = found[allowed]
+                yield Cell(case.name, group, name, allowed, rms, median, truth.floor)
+
+
+def _errors(end: Tensor | None, truth: Truth) -> list[float]:
+    if end is None or not bool(end.isfinite().all()):
+        return [math.nan, math.nan]
+    distance = (end - truth.ends).flatten(1).norm(dim=1)
+    return [float(distance.square().mean().sqrt()), float(distance.median())]
