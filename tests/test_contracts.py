@@ -75,7 +75,7 @@ class Case:
         random: Whether the result depends on the seed.
         chunks: Whether it takes `batch_size`.
         single: dtype of the result for a float32 state.
-        tolerance: Largest difference that the rest of the batch makes; None if the noise is the batch's.
+        tolerance: Largest difference that the rest of the batch makes.
         mode: Whether the model is put into the mode of evaluation.
         graph: Whether the result can be differentiated.
     """
@@ -84,7 +84,7 @@ class Case:
     random: bool = True
     chunks: bool = True
     single: torch.dtype = F64
-    tolerance: float | None = 1e-8
+    tolerance: float = 1e-8
     mode: bool = True
     graph: bool = False
 
@@ -153,8 +153,8 @@ SOLVERS = {
     name: Case(
         partial(drawn, name),
         single=torch.float32,
-        # torchsde has one path of noise for a batch; scipy one step size.
-        tolerance={"torchsde": None, "scipy": 3e-3}.get(name, 1e-8),
+        # scipy has one step size for a batch.
+        tolerance={"scipy": 3e-3}.get(name, 1e-8),
     )
     for name in NAMES
 }
@@ -209,7 +209,6 @@ def apart(found: Tensor, wanted: Tensor) -> float:
 
 
 every = pytest.mark.parametrize("name", CASES)
-rowwise = pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.tolerance is not None])
 
 
 @every
@@ -222,7 +221,7 @@ def test_a_seed_repeats_and_another_differs(name: str) -> None:
     assert bool(changed.all()) if case.random else not bool(changed.any())
 
 
-@rowwise
+@every
 def test_a_row_does_not_depend_on_its_batch(name: str) -> None:
     """Not on how many there are, nor on how they are split, nor on what the others are."""
     case, x = CASES[name], states()
@@ -237,12 +236,12 @@ def test_a_row_does_not_depend_on_its_batch(name: str) -> None:
     assert apart(mates[:3], whole(name)[:3]) <= case.tolerance
 
 
-@rowwise
+@every
 def test_conditions_go_with_their_rows(name: str) -> None:
     case, labels = CASES[name], LABELS.clone()
     labels[2] = 1 - labels[2]
     found = case.call(model(), states(), labels=labels, seed=3, first=0)
-    changed = differences(found, whole(name)) > (case.tolerance or 0.0)
+    changed = differences(found, whole(name)) > case.tolerance
     assert changed.tolist() == [False, False, True, False, False]
 
 
@@ -276,6 +275,4 @@ def test_the_state_keeps_its_dtype_and_float32_follows(name: str) -> None:
     assert found.dtype == case.single
     assert whole(name).dtype == F64
     assert bool(found.isfinite().all())
-    # torchsde's path is another one in float32.
-    if name != "torchsde":
-        assert apart(found.double(), whole(name)) < 1e-3
+    assert apart(found.double(), whole(name)) < 1e-3

@@ -37,6 +37,9 @@ class BrownianPath:
         shape: Event shape.
         dtype: Dtype of the draws.
         device: Device of the draws.
+
+    Attributes:
+        white: The white noise that is drawn without an interval.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class BrownianPath:
     ) -> None:
         work = torch.float64 if dtype == torch.float64 else torch.float32
         self.dtype = dtype
-        self._white = SampleNoise(seed, indices, shape, dtype, device)
+        self.white = SampleNoise(seed, indices, shape, dtype, device)
         self._tree = SampleNoise(seed, indices, shape, work, device, stream=Stream.BROWNIAN)
         # The current descent: [low, high, M(low), M(high), M(middle) once drawn] for each interval, outermost first.
         self._descent: list[tuple[int, int, Tensor, Tensor]] = []
@@ -64,17 +67,17 @@ class BrownianPath:
         if start is None or stop is None:
             if start is not stop:
                 raise ValueError(f"the interval of a Brownian path is ({start}, {stop}): give both ends, or none")
-            return self._white()
+            return self.white()
         low, high = _place(start), _place(stop)
         if low == high:
-            return self._white()
+            return self.white()
         scale = abs(_variance(high) - _variance(low)) ** -0.5
         before = self._value(low)
         return (self._value(high) - before).mul_(scale).to(self.dtype)
 
     def skip(self) -> None:
         """Pass over one draw of white noise."""
-        self._white.skip()
+        self.white.skip()
 
     def _value(self, place: int) -> Tensor:
         """The motion M at a place."""

@@ -45,6 +45,8 @@ class Stream(IntEnum):
     BOUND_NOISE = 10
     #: The increments of a Brownian path.
     BROWNIAN = 16
+    #: The increments and areas of a Brownian path that has both.
+    BROWNIAN_AREA = 17
 
 
 def _signed(value: int) -> int:
@@ -83,6 +85,8 @@ class SampleNoise:
 
     Attributes:
         draws: Index k of the next draw; it counts up, and may be set to any integer from 0.
+        seed: The seed.
+        indices: The indices.
     """
 
     def __init__(
@@ -98,8 +102,9 @@ class SampleNoise:
         self.dtype = dtype
         self.device = device
         self.draws = 0
-        self._seed = (seed + 1) * _GOLDEN + stream * _MIX[0]
-        self._indices = indices
+        self.seed = seed
+        self.indices = indices
+        self._key = (seed + 1) * _GOLDEN + stream * _MIX[0]
         self._size = math.prod(self.shape)
         self._pairs = (self._size + 1) // 2
         self._work = torch.float64 if dtype == torch.float64 else torch.float32
@@ -108,8 +113,8 @@ class SampleNoise:
     def _start(self) -> Tensor:
         """State of every sample's generator, `(B, 1)`; not made for a solve that draws nothing."""
         # As in SplitMix64, each state is a step of the golden ratio on: the scrambler leaves 0 where it is.
-        key = _scramble(torch.tensor(_signed(self._seed), dtype=torch.int64))
-        start = _scramble(key + (self._indices.cpu().to(torch.int64) + 1).mul_(_signed(_GOLDEN)))
+        key = _scramble(torch.tensor(_signed(self._key), dtype=torch.int64))
+        start = _scramble(key + (self.indices.cpu().to(torch.int64) + 1).mul_(_signed(_GOLDEN)))
         return start.to(self.device)[:, None]
 
     @cached_property

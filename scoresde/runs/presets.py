@@ -59,8 +59,8 @@ class Presets:
     def cells(self, names: Sequence[str] | None, steps: Sequence[int]) -> list[tuple[str, int | None]]:
         """Pairs of a sampler and a number of steps; None where the sampler's tolerance decides, once.
 
-        Without names these are all, but for those of other libraries, of which a sample depends on its batch mates,
-        and numbers of steps that no file of `scoresde tune` is for.
+        Without names these are all, but for the references of other libraries and numbers of steps that no file of
+        `scoresde tune` is for.
         """
         cells: list[tuple[str, int | None]] = []
         for name in self.files if names is None else dict.fromkeys(names):

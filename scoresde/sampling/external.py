@@ -4,6 +4,8 @@ Both libraries are imported when a solver of theirs is made or used, since impor
 else in this package.
 """
 
+import itertools
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +14,8 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.sampling.solver import Noise, NonFiniteError, Solver
+from scoresde.sampling.motion import motion
+from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE, ReverseSDE
 
@@ -26,7 +29,8 @@ class ScipyODE(Solver):
     """The probability-flow ODE by `scipy.integrate.solve_ivp`: a black box in float64 on the CPU.
 
     The whole batch is one system with one step size, as in the code of Song et al. (2021), so a sample depends on its
-    batch mates within the tolerance. The states at the grid's times come from the dense output.
+    batch mates within the tolerance. A sample for which the model is not finite stops there, so that the others can go
+    on, and is NaN. The states at the grid's times come from the dense output.
 
     Args:
         method: A method of `solve_ivp`, by name or as a subclass of `scipy.integrate.OdeSolver`.
@@ -64,12 +68,13 @@ class ScipyODE(Solver):
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         from scipy.integrate import solve_ivp
 
+        # With a slope that is not finite scipy would never stop.
+        guard = _Guard(x.flatten(1))
+
         def velocity(t: float, y: np.ndarray) -> np.ndarray:
             state = torch.from_numpy(y).to(x).reshape(x.shape)
-            slope = model.velocity(state, torch.tensor(t, dtype=torch.float64)).double().cpu()
-            if not bool(slope.isfinite().all()):
-                raise NonFiniteError(f"the velocity is not finite at t = {t:g}: scipy would never stop")
-            return slope.numpy().ravel()
+            slope = guard(model.velocity(state, torch.tensor(t, dtype=torch.float64)).flatten(1))
+            return slope.double().cpu().numpy().ravel()
 
         solution = solve_ivp(
             velocity,
@@ -83,7 +88,7 @@ class ScipyODE(Solver):
         if not solution.success:
             raise ArithmeticError(f"scipy's {self.method} gave up: {solution.message}")
         for column in solution.y.T[1:]:
-            yield torch.from_numpy(column.copy()).to(x).reshape(x.shape)
+            yield guard.told(torch.from_numpy(column.copy()).to(x).reshape(len(x), -1)).reshape(x.shape)
 
 
 def _is_ode_solver(method: object) -> bool:
@@ -109,34 +114,68 @@ _TORCHSDE_METHODS = {
 
 
 class _Remembering(ReverseSDE):
-    """The reverse SDE with its last drift cached.
+    """The reverse SDE with its last drifts cached.
 
     torchsde evaluates the drift once at the start of each call, only for its shape, and its methods then evaluate it
-    again at the same point.
+    again at the same point; `srk` evaluates each of its four stages again for every later one.
     """
 
-    def __init__(self, sde: SDE, model: ScoreModel, shape: tuple[int, ...]) -> None:
+    def __init__(self, sde: SDE, model: ScoreModel, shape: tuple[int, ...], guard: "_Guard | None") -> None:
         super().__init__(sde, model, shape)
-        self._last: tuple[float, Tensor, Tensor] | None = None
+        self._guard = guard
+        self._last: deque[tuple[float, Tensor, Tensor]] = deque(maxlen=4)
 
     def f(self, s: Tensor, x: Tensor) -> Tensor:
-        # The tensor is compared by identity: held here, its identity cannot pass to another tensor.
-        if self._last is None or self._last[1] is not x or self._last[0] != float(s):
-            self._last = (float(s), x, super().f(s, x))
-        return self._last[2]
+        time = float(s)
+        for at, state, drift in self._last:
+            # A state is compared by identity: held here, its identity cannot pass to another tensor.
+            if state is x and at == time:
+                return drift
+        drift = super().f(s, x)
+        if self._guard is not None:
+            drift = self._guard(drift)
+        self._last.append((time, x, drift))
+        return drift
+
+
+class _Guard:
+    """Samples at rest from where the model was not finite for them, so that the others' common steps can go on.
+
+    Args:
+        like: The flat state, `(B, D)`.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.broken = torch.zeros(len(like), 1, dtype=torch.bool, device=like.device)
+
+    def __call__(self, slope: Tensor) -> Tensor:
+        """The slope `(B, D)`, with 0 for the samples that are broken now or were before."""
+        self.broken = self.broken | ~slope.isfinite().all(1, keepdim=True)
+        return slope.masked_fill(self.broken, 0.0)
+
+    def told(self, state: Tensor) -> Tensor:
+        """The state `(B, D)`, with NaN for the samples that are broken."""
+        return state.masked_fill(self.broken, torch.nan)
 
 
 @checked
 class TorchSDE(Solver):
     """The reverse SDE by torchsde.
 
-    The Brownian path belongs to the batch and not to the sample: with this solver alone, a sample depends on its batch
-    mates through the noise.
+    The noise is each sample's own, and not torchsde's, which belongs to a batch and a dtype. With white noise every
+    step takes a fresh draw. With `noise="brownian"` the steps take the increments of the path that the other solvers
+    follow, so that Euler's are those of `EulerMaruyama`, and all methods converge to the same solution. Two kinds of
+    steps ask for more than that path has, and follow another, `scoresde.numerics.brownian_area.AreaPath`: those of
+    `srk` with `noise="brownian"`, which use the areas under a path and then have strong order 1.5, and adaptive ones,
+    with either noise, since a step that is rejected must not change the path.
 
     Args:
         method: A method of torchsde. g does not depend on x, so the Itô and the Stratonovich SDE are the same, and the
-            methods of both kinds apply.
-        adaptive: Whether to adapt the step size; if not, each interval of the grid is `substeps` steps.
+            methods of both kinds apply. `reversible_heun` starts anew at each time of the grid, so that with one
+            substep it is `heun`; its second state, carried on, is unstable where the score is steep.
+        adaptive: Whether to adapt the step size; if not, each interval of the grid is `substeps` steps. The batch has
+            one step size, so that a sample depends on its batch mates within the tolerance, and one for which the model
+            is not finite stops there and is NaN.
         substeps: The number of steps in each interval of the grid, uniform in t.
         rtol: The relative tolerance of adaptive steps.
         atol: The absolute tolerance of adaptive steps.
@@ -173,23 +212,13 @@ class TorchSDE(Solver):
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         import torchsde
 
-        reverse = _Remembering(model.sde, model, tuple(x.shape[1:]))
-        reverse.sde_type, levy_area = _TORCHSDE_METHODS[self.method]
         state = x.flatten(1)
+        guard = _Guard(state) if self.adaptive else None
+        reverse = _Remembering(model.sde, model, tuple(x.shape[1:]), guard)
+        reverse.sde_type, levy_area = _TORCHSDE_METHODS[self.method]
+        path = motion(noise, model.sde, state, levy_area, self.adaptive)
         s = model.sde.t_max - times
-        # The path is keyed by a draw of the samples' own noise, so that it follows the seed.
-        bits = noise().double().flatten()[:1].cpu().view(torch.int64)
-        entropy = int(bits) * 0x9E3779B97F4A7C15 % 2**64 >> 33
-        path = torchsde.BrownianInterval(
-            t0=float(s[0]),
-            t1=float(s[-1]),
-            size=state.shape,
-            dtype=x.dtype,
-            device=x.device,
-            entropy=entropy,
-            levy_area_approximation=levy_area,
-        )
-        for start, stop in zip(s[:-1].tolist(), s[1:].tolist(), strict=True):
+        for start, stop in itertools.pairwise(s.tolist()):
             state = torchsde.sdeint(
                 reverse,
                 state,
@@ -203,4 +232,4 @@ class TorchSDE(Solver):
                 atol=self.atol,
                 dt_min=1e-9,
             )[-1]
-            yield state.reshape(x.shape)
+            yield (state if guard is None else guard.told(state)).reshape(x.shape)

@@ -50,6 +50,10 @@ class ReverseSDE(torch.nn.Module):
     torchsde runs forwards, so its time is s = t_max − t, from 0 to t_max − t_min, and its state is flat:
     `(B, D)`, where D is the number of elements of one sample.
 
+    The noise is that of `torchsde.sdeint`: unless `bm` is given, a path whose seed comes from NumPy's global generator,
+    and which depends on the size of the batch and its dtype. With `scoresde.sampling.TorchSDE`, sample i is a function
+    of the seed and of i.
+
     Args:
         sde: The forward SDE.
         model: The score model.

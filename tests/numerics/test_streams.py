@@ -31,6 +31,7 @@ def test_numbers_of_streams_stay() -> None:
         "FIT_TIMES": 9,
         "BOUND_NOISE": 10,
         "BROWNIAN": 16,
+        "BROWNIAN_AREA": 17,
     }
 
 

@@ -1,6 +1,8 @@
 """scipy and torchsde as solvers."""
 
+import itertools
 import math
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from scipy.integrate import DOP853
 from torch import Tensor
 
 from scoresde.sampling import (
+    DPMSolverPP,
     EulerMaruyama,
     Heun,
     NonFiniteError,
@@ -19,8 +22,8 @@ from scoresde.sampling import (
     UniformTime,
 )
 from scoresde.score import GaussianMixtureScore, ScoreModel
-from scoresde.sde import SDE, VPSDE
-from tests.problems import blobs, gaussian
+from scoresde.sde import EDMSDE, SDE, VPSDE
+from tests.problems import blobs, gaussian, in_turn, short
 
 F64 = torch.float64
 pytestmark = pytest.mark.filterwarnings("ignore:Numerical solution is not guaranteed")
@@ -83,14 +86,17 @@ def variance_of_euler(model: GaussianMixtureScore, times: Tensor) -> float:
     return v
 
 
-@pytest.mark.parametrize("method", ["euler", "milstein", "srk", "heun", "midpoint", "reversible_heun", "log_ode"])
-@pytest.mark.parametrize("substeps", [1, 2])
-def test_torchsde_has_the_right_moments(method: str, substeps: int) -> None:
+METHODS = ["euler", "milstein", "srk", "euler_heun", "heun", "midpoint", "reversible_heun", "log_ode"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("substeps", "noise"), [(1, "white"), (2, "white"), (1, "brownian"), (2, "brownian")])
+def test_torchsde_has_the_right_moments(method: str, substeps: int, noise: Literal["white", "brownian"]) -> None:
     """Euler's variance is its own recursion's; Milstein's is Euler's, since g does not depend on x; the
     others' are of second weak order for additive noise, so close to the truth."""
     model, n, steps = gaussian(VPSDE(), (1,)), 4000, 20
     solver = TorchSDE(method, substeps=substeps)
-    x = Sampler(solver, UniformTime(steps, t_min=0.05), denoise=False)(model, (n, 1)).x
+    x = Sampler(solver, UniformTime(steps, t_min=0.05), denoise=False, noise=noise)(model, (n, 1)).x
     t = torch.tensor(0.05, dtype=F64)
     mean = 0.7 * float(model.sde.alpha(t))
     variance = float(0.3 * model.sde.alpha(t) ** 2 + model.sde.sigma(t) ** 2)
@@ -104,12 +110,14 @@ def test_torchsde_has_the_right_moments(method: str, substeps: int) -> None:
 
 @pytest.mark.parametrize("substeps", [2, 3])
 def test_torchsde_takes_the_steps_it_was_asked_for(substeps: int) -> None:
-    """A remainder of round-off, a step of 1e-17, is an evaluation more and makes torchsde's tree endless."""
+    """A remainder of round-off, a step of 1e-17, would be an evaluation more."""
     sampler = Sampler(TorchSDE(substeps=substeps), UniformTime(20, t_min=0.05), denoise=False)
     assert sampler(gaussian(VPSDE(), (1,)), (2, 1)).nfe == 20 * substeps
 
 
-@pytest.mark.parametrize(("method", "evaluations"), [("euler", 1), ("euler_heun", 1), ("heun", 2), ("midpoint", 2)])
+@pytest.mark.parametrize(
+    ("method", "evaluations"), [("euler", 1), ("euler_heun", 1), ("heun", 2), ("midpoint", 2), ("srk", 4)]
+)
 def test_torchsde_costs_its_methods_evaluations(method: str, evaluations: int) -> None:
     """torchsde's look at the drift for its shape, at the start of each interval, is the method's first stage."""
     sampler = Sampler(TorchSDE(method), UniformTime(5, t_min=0.05), denoise=False)
@@ -123,19 +131,99 @@ def test_torchsde_adaptive() -> None:
     assert abs(float(x.mean()) - 0.7) < 4 * math.sqrt(0.3 / n) + 0.02
 
 
-def test_torchsde_euler_step_is_euler_maruyama() -> None:
-    """The mean over the path noise of one step is the predictor's; its spread is c_z."""
-    model, n = blobs(VPSDE(), (2,), 2), 4000
-    times = UniformTime(1, t_min=0.4, t_max=0.5)(model.sde)
-    x = torch.tensor([[0.3, -1.0]], dtype=F64)
-    (y,) = TorchSDE().solve(model, x.expand(n, 2).clone(), times, lambda: torch.randn(n, 2, dtype=F64))
-    c_x, c_s, c_z = (float(c) for c in EulerMaruyama().coefficients(model.sde, times))
-    wanted = c_x * x + c_s * model.score(x, times[0])
-    assert (y.mean(0) - wanted).abs().max() < 4 * c_z / math.sqrt(n)
-    assert abs(float(y.var(0).mean()) / c_z**2 - 1) < 0.1
-    # The library's own predictor has the same law.
-    (own,) = PredictorCorrector(EulerMaruyama()).solve(model, x, times, lambda *_: torch.zeros(1, 2, dtype=F64))
-    torch.testing.assert_close(own, wanted)
+@pytest.mark.parametrize("noise", ["white", "brownian"])
+@pytest.mark.parametrize("method", ["euler", "milstein"])
+def test_torchsde_euler_is_euler_maruyama(sde: SDE, method: str, noise: Literal["white", "brownian"]) -> None:
+    """The same draws or the same path, so the same samples to round-off; g does not depend on x."""
+    model, grid = blobs(sde, (2,), 2), UniformLogSNR(7)
+    ends = [
+        Sampler(solver, grid, noise=noise, denoise=False)(model, (5, 2), seed=4, dtype=F64).x
+        for solver in (TorchSDE(method), PredictorCorrector(EulerMaruyama()))
+    ]
+    torch.testing.assert_close(*ends, rtol=1e-8, atol=1e-8)
+
+
+def ends_of(method: str, model: ScoreModel, steps: int, z: Tensor, **options: Any) -> Tensor:
+    sampler = Sampler(TorchSDE(method), UniformLogSNR(steps), noise="brownian", denoise=False)
+    return sampler(model, x_init=z, seed=1, **options).x
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).square().mean().sqrt())
+
+
+@pytest.mark.parametrize(("method", "sde"), in_turn(METHODS, sdes=(VPSDE(), EDMSDE())), ids=short)
+def test_more_steps_refine_one_trajectory(method: str, sde: SDE) -> None:
+    """The noise is additive: strong order 1, and 1.5 with areas; white noise ends 0.5 apart whatever the steps."""
+    model = blobs(sde, (2,), 2)
+    z = model.sample(200, sde.t_max, torch.Generator().manual_seed(3))
+    ends = [ends_of(method, model, steps, z) for steps in (25, 50, 100, 200)]
+    changes = [distance(a, b) for a, b in itertools.pairwise(ends)]
+    order = math.log2(changes[0] / changes[2]) / 2
+    assert (order > 1.4) if method == "srk" else (0.75 < order < 1.3), changes
+    assert changes[2] < (0.003 if method == "srk" else 0.02)
+    # All methods without areas tend to the solution that the other solvers tend to.
+    if method != "srk":
+        own = Sampler(DPMSolverPP(2, sde=True), UniformLogSNR(200), noise="brownian", denoise=False)
+        assert distance(ends[-1], own(model, x_init=z, seed=1).x) < 0.04
+    white = Sampler(TorchSDE(method), UniformLogSNR(200), denoise=False)(model, x_init=z, seed=1).x
+    assert distance(ends[-1], white) > 0.2
+
+
+def test_paths_of_srk_and_of_adaptive_steps_are_one() -> None:
+    """The distance of adaptive steps to the fine solution of fixed ones falls with the tolerance, with either noise."""
+    model = blobs(VPSDE(), (2,), 2)
+    z = model.sample(6, 1.0, torch.Generator().manual_seed(3))
+
+    def ends(tol: float, noise: Literal["white", "brownian"]) -> Tensor:
+        solver = TorchSDE("srk", adaptive=True, rtol=tol, atol=tol)
+        return Sampler(solver, UniformLogSNR(4), denoise=False, noise=noise)(model, x_init=z, seed=1).x
+
+    fine, loose = ends_of("srk", model, 200, z), ends(1e-1, "white")
+    assert torch.equal(loose, ends(1e-1, "brownian"))
+    assert distance(loose, fine) < 0.1
+    assert distance(ends(1e-2, "white"), fine) < min(0.01, 0.4 * distance(loose, fine))
+
+
+@pytest.mark.parametrize("noise", ["white", "brownian"])
+@pytest.mark.parametrize("method", METHODS)
+def test_torchsde_samples_are_their_own(method: str, noise: Literal["white", "brownian"]) -> None:
+    """A function of the seed and the index, whatever the batch, the chunks and, to rounding, the dtype."""
+    model = blobs(VPSDE(), (3,), 2)
+    sampler = Sampler(TorchSDE(method), UniformLogSNR(12), noise=noise)
+    whole = sampler(model, (5, 3), seed=2, dtype=F64).x
+    for options in ({"batch_size": 2}, {"batch_size": 1}):
+        torch.testing.assert_close(sampler(model, (5, 3), seed=2, dtype=F64, **options).x, whole, rtol=0, atol=1e-12)
+    alone = sampler(model, (2, 3), seed=2, dtype=F64, first=3).x
+    torch.testing.assert_close(alone, whole[3:], rtol=0, atol=1e-12)
+    single = sampler(model, (5, 3), seed=2, dtype=torch.float32).x
+    torch.testing.assert_close(single.double(), whole, rtol=0, atol=1e-4)
+    assert float((sampler(model, (5, 3), seed=3, dtype=F64).x - whole).abs().max()) > 0.01
+
+
+def test_adaptive_torchsde_depends_on_batch_mates_within_the_tolerance() -> None:
+    model = blobs(VPSDE(), (2,), 2)
+    z = model.sample(6, 1.0, torch.Generator().manual_seed(3))
+    sampler = Sampler(TorchSDE("srk", True, rtol=1e-2, atol=1e-2), UniformLogSNR(4), denoise=False)
+    whole = sampler(model, x_init=z, seed=1).x
+    assert distance(sampler(model, x_init=z[2:4], seed=1, first=2).x, whole[2:4]) < 0.02
+    with pytest.raises(
+        TypeError, match="adaptive steps need a Brownian path, and noise is function, which has no seed"
+    ):
+        next(iter(sampler.solver.solve(model, z, UniformLogSNR(4)(model.sde), lambda *_: torch.zeros_like(z))))
+
+
+class Halving(ScoreModel):
+    """A model of any shape."""
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        return 0.5 * x
+
+
+def test_log_ode_makes_no_areas_between_coordinates() -> None:
+    """They would be D² numbers a sample, 17 GB here, and g, which is constant in x, has no use for them."""
+    out = Sampler(TorchSDE("log_ode"), UniformTime(1, t_min=0.5))(Halving(VPSDE()), (1, 1, 256, 256))
+    assert bool(out.x.isfinite().all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])

@@ -70,7 +70,7 @@ STAGES = {
     **dict.fromkeys(("dpm3", "dpmpp_3s", "res3s", "seeds3"), 3),
     "rk4": 4,
     "annealed_langevin": 5,
-    "torchsde": 9,
+    "torchsde": 4,
 }
 EVALUATIONS = {"restart": 2 * STEPS + 2 * 2 * 3 + 1, "default": STEPS, "default_sde": STEPS}
 OPEN = ("adaptive_sde", "bosh3", "dop853", "dopri5", "picard", "scipy", "tsit5")
