@@ -235,35 +235,31 @@ def adapts(solver: Any) -> bool:
 
 def our_contenders(pattern: str, grids: Sequence[str], failures: Failures) -> Iterator[Contender]:
     """Presets on their own grid, and presets and variants on the others."""
-    solvers = dict(VARIANTS)
+    solvers = {name: make() for name, make in VARIANTS.items() if re.search(pattern, name)}
     for name, config in presets().items():
         if not re.search(pattern, name) or "steps" not in config.get("grid", {}):
             continue
-        solver = partial(instantiate, config.solver, _convert_="all")
         try:
-            made = solver()
+            made = instantiate(config.solver, _convert_="all")
         except Exception as error:
             failures.add(f"preset {name}", error)
             continue
         if adapts(made):
             continue
-        solvers[name] = solver
-        own = partial(_solve, solver, partial(instantiate, config.grid))
+        solvers[name] = made
+        own = partial(_solve, made, partial(instantiate, config.grid))
         yield Contender(OURS, name, OWN, own, made.stochastic)
-    for name, make in solvers.items():
-        if re.search(pattern, name):
-            noisy = make().stochastic
-            yield from (Contender(OURS, name, grid, partial(_solve, make, grid), noisy) for grid in grids)
+    for name, solver in solvers.items():
+        for grid in grids:
+            yield Contender(OURS, name, grid, partial(_solve, solver, grid), solver.stochastic)
 
 
-def _solve(
-    make: Callable[[], Solver], grid: str | Callable[..., Any], model: Counted, x: Tensor, steps: int, seed: int
-) -> Tensor:
+def _solve(solver: Solver, grid: str | Callable[..., Any], model: Counted, x: Tensor, steps: int, seed: int) -> Tensor:
     when = ExplicitTimes(times(grid, model, steps).tolist()) if isinstance(grid, str) else grid(steps=steps)
     with warnings.catch_warnings():
         # Orders that are lowered on a short grid.
         warnings.simplefilter("ignore", UserWarning)
-        return Sampler(make(), when, denoise=False)(model, x_init=x, seed=seed).x
+        return Sampler(solver, when, denoise=False)(model, x_init=x, seed=seed).x
 
 
 # ---------------------------------------------------------------- theirs

@@ -51,7 +51,7 @@ def weak_orders(pattern: str, steps: Sequence[int], failures: Failures) -> Itera
         for contender in our_contenders(pattern, ("λ",), failures):
             if contender.grid != "λ":
                 continue
-            solver = contender.solve.args[0]()  # type: ignore[attr-defined]
+            solver = contender.solve.args[0]  # type: ignore[attr-defined]
             try:
                 found = [response(solver, model, times("λ", model, n)) for n in steps]
             except Exception as error:
