@@ -1,5 +1,6 @@
 """Endpoint errors of contenders on cases, by number of evaluations."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +34,8 @@ def _of_preset(name: str, steps: int) -> Sampler:
 # What may be called the default; the first is the one that targets are of.
 DEFAULTS: dict[str, Prepare] = {"default": named_preset("default")}
 AS_NETWORK = ", as a network"
+# On the problems for development, no solver that is best from here on was further behind than 3 before.
+PRUNED_FROM, NEAR = 50, 4.0
 
 
 @dataclass(frozen=True)
@@ -103,25 +106,43 @@ def cells(
     stored: dict[str, Any] | None = None,
     save: Callable[[], None] = lambda: None,
 ) -> Iterator[Cell]:
-    """Cells of the contenders that are finite. What is in `stored` is not run again, and what is run is added to it."""
+    """Cells of the contenders that are finite. What is in `stored` is not run again, and what is run is added to it.
+
+    From 50 evaluations on, only those are run that were near the least error of the group before, since long runs of
+    solvers that are far behind take the most time.
+    """
     stored = {} if stored is None else stored
-    for contender, model in contenders:
-        found: dict[int, list[float]] = stored.setdefault(str(contender), {})
-        missing = [b for b in budgets if b not in found]
-        try:
-            budget = Budget(contender, model, case.starts) if missing else None
-            for allowed in missing:
-                assert budget is not None
-                found[allowed] = _errors(budget.end(allowed), truth)
-        except Exception as error:  # whatever another library or a grid that does not suit a solver may raise
-            failures.add(f"{case.name}: {contender}", error)
-        if missing:
-            save()
-        name = contender.solver if contender.grid == OWN and group == "default" else str(contender)
+    bound = {str(contender): (contender, model) for contender, model in contenders}
+    found: dict[str, dict[int, list[float]]] = {name: stored.setdefault(name, {}) for name in bound}
+    ready: dict[str, Budget] = {}
+    for allowed in sorted(budgets):
+        before = sorted(b for b in budgets if b < allowed)[-2:] if allowed >= PRUNED_FROM else []
+        for name in _near(found, before, truth.floor):
+            if allowed in found[name]:
+                continue
+            try:
+                if name not in ready:
+                    ready[name] = Budget(*bound[name], case.starts)
+                found[name][allowed] = _errors(ready[name].end(allowed), truth)
+            except Exception as error:  # whatever another library or a grid that does not suit a solver may raise
+                failures.add(f"{case.name}: {name}", error)
+        save()
+    for name, (contender, _) in bound.items():
+        label = contender.solver if group == "default" else name
         for allowed in budgets:
-            if allowed in found and math.isfinite(found[allowed][0]):
-                rms, median = found[allowed]
-                yield Cell(case.name, group, name, allowed, rms, median, truth.floor)
+            if allowed in found[name] and math.isfinite(found[name][allowed][0]):
+                rms, median = found[name][allowed]
+                yield Cell(case.name, group, label, allowed, rms, median, truth.floor)
+
+
+def _near(found: dict[str, dict[int, list[float]]], budgets: Sequence[int], floor: float) -> list[str]:
+    """Those whose error is at most `NEAR` times the least of all, by either measure at any of the budgets."""
+    near = set() if budgets else set(found)
+    for budget, measure in itertools.product(budgets, (0, 1)):
+        errors = {name: max(of[budget][measure], floor) for name, of in found.items() if budget in of}
+        least = min((e for e in errors.values() if math.isfinite(e)), default=math.inf)
+        near |= {name for name, error in errors.items() if error <= NEAR * least}
+    return [name for name in found if name in near]
 
 
 def _errors(end: Tensor | None, truth: Truth) -> list[float]:
