@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scoresde.arguments import checked
-from scoresde.compare.frame import COMPARED, LABELS, summarise
+from scoresde.compare.frame import LABELS, MEASURES, summarise
 from scoresde.metrics import Estimate
 
 __all__ = ["listing", "table"]
@@ -31,7 +31,7 @@ def table(frame: pd.DataFrame) -> list[list[str]]:
         ValueError: A frame that is not comparable; see `check_comparable`.
     """
     summary = summarise(frame)
-    metrics = [name for name in COMPARED if summary[name].notna().any()]
+    metrics = [name for name in MEASURES if summary[name].notna().any()]
     head = ["evaluations", "noise", "sampler", "steps", "NFE", "seconds", "error"]
     rows = [[*head, *(LABELS[name] for name in metrics), "as good"]]
     good = summary[(summary["seeds"] > 0) & summary["nfe"].notna() & summary["seconds"].notna()]
@@ -64,7 +64,7 @@ def listing(frame: pd.DataFrame) -> list[list[str]]:
         ValueError: A frame that is not comparable; see `check_comparable`.
     """
     summary = summarise(frame)
-    metrics = [name for name in COMPARED if summary[name].notna().any()]
+    metrics = [name for name in MEASURES if summary[name].notna().any()]
     head = ["sampler", "steps", "NFE", "seconds", "error", *(LABELS[name] for name in metrics)]
     return [head, *(_cells(row, metrics) for _, row in summary[summary["seeds"] > 0].iterrows())]
 

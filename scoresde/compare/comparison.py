@@ -21,17 +21,23 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.compare.exact import ExactReference
 from scoresde.compare.frame import COLUMNS
 from scoresde.compare.measures import fingerprint, quality, root_mean_square
 from scoresde.compare.true_ends import TrueEnds
-from scoresde.metrics import PCA, Estimate
+from scoresde.metrics import PCA, Estimate, PrincipalDirections
+from scoresde.metrics.divergences import FEWEST_FITTED
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.metrics.features import FeatureMap
 from scoresde.metrics.units import require_same_units
 from scoresde.sampling import Adaptive, Sampler
-from scoresde.score import Conditions, ScoreModel, in_model_space
+from scoresde.score import Conditions, GaussianMixtureScore, ScoreModel, in_model_space
 
 __all__ = ["Comparison", "Trial", "ignores_steps"]
+
+# Largest product of samples, components and sizes of their covariances for which divergences are estimated in each row:
+# some seconds.
+_DIVERGENCES = 10**10
 
 SamplerOf = Sampler | Callable[[int], Sampler]
 
@@ -74,11 +80,15 @@ class Comparison:
         reference: The solver of the true endpoints, in the model's dtype; if not given, `Adaptive("tsit5")` at
             tolerances of 1e-6, or `Adaptive("dop853")` at 1e-8 for a model in float64.
         batch_size: The number of samples to work on at once; all if not given. It affects the seconds.
+        directions: Principal directions of the data, with their variances, along which widths are compared. If not
+            given, those of the exact density, or of the model's statistics with the variances of the data, or those
+            found in the data; see `scoresde.metrics.spectrum`.
         **cond: Conditions of the model; tensors have an entry for each of the n samples.
 
     Attributes:
         ends: The true endpoints that are cached; see `TrueEnds`.
         errors: The errors of the true endpoints by seed; see `TrueEnds`.
+        exact: The exact density of a `GaussianMixtureScore`; rows then have all measures of it.
 
     Raises:
         ValueError: Fewer than n data, fewer than 7 samples, an unknown shape, conditions of another length, or data in
@@ -97,6 +107,7 @@ class Comparison:
         floor: Tensor | None = None,
         reference: Adaptive | None = None,
         batch_size: int | None = None,
+        directions: PrincipalDirections | None = None,
         **cond: Any,
     ) -> None:
         self.n = _count(n, data, floor)
@@ -116,9 +127,13 @@ class Comparison:
         self.batch_size = batch_size
         model.check_shape((self.n, *self.shape))
         self.cond = model.conditions(cond, self.n, model.device)
-        self.floor: dict[str, Estimate] = {}
+        self.exact = _exact(self.model, self.n)
+        if directions is None and self.exact is not None:
+            directions = self.exact.directions
+        self.directions = self._directions() if directions is None else directions
+        self.floor: dict[str, Estimate] = {} if self.exact is None else {**self.exact.floor}
         if self.data is not None and floor is not None:
-            self.floor = quality(floor[: self.n].double(), self.data, features)
+            self.floor |= quality(floor[: self.n].double(), self.data, features, directions=self.directions)
         self.true = TrueEnds(self.model, self.solver, (self.n, *self.shape), self.cond, batch_size)
         self.ends, self.errors = self.true.ends, self.true.errors
         self._warm = False
@@ -189,12 +204,24 @@ class Comparison:
             return measured | {"problem": f"{stopped} of {self.n} samples stopped on the way"}
         if true is not None:
             measured["error"], measured["error_stderr"] = root_mean_square(out.x.to(true.device), true)
+        if self.exact is not None:
+            for e in self.exact(out.x).values():
+                measured |= {e.name: e.value, f"{e.name}_stderr": e.stderr}
         if self.data is not None:
             x = out.x.cpu()
             x = self.postprocess(x) if self.postprocess else x
-            for e in quality(x, self.data, self.features, self.same_units).values():
+            for e in quality(x, self.data, self.features, self.same_units, self.directions).values():
                 measured |= {e.name: e.value, f"{e.name}_stderr": e.stderr}
         return measured
+
+    def _directions(self) -> PrincipalDirections | None:
+        """The principal directions of the training data, with the variances of the held-out ones."""
+        if self.data is None or callable(self.features):
+            return None
+        known = self.model.statistics
+        if known is None or known.covariance is None or known.shape != tuple(self.data.shape[1:]):
+            return PrincipalDirections.fit(self.data)
+        return PrincipalDirections.along(known.eigh()[1], self.data)
 
     def _warm_up(self) -> None:
         """Evaluate a whole batch once, so that one-time costs are not in the seconds of the first sampler."""
@@ -230,6 +257,14 @@ class Comparison:
             },
             "floor": {name: [e.value, e.stderr] for name, e in self.floor.items()},
         }
+
+
+def _exact(model: ScoreModel, n: int) -> ExactReference | None:
+    """The exact density and n exact samples, if the model is a mixture."""
+    if not isinstance(model, GaussianMixtureScore) or n < FEWEST_FITTED:
+        return None
+    turned = 1 if model.rotations is None else model.means.shape[1]
+    return ExactReference(model, n, divergences=n * model.means.numel() * turned <= _DIVERGENCES)
 
 
 def _through(model: ScoreModel, postprocess: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 
 from scoresde.arguments import checked
-from scoresde.metrics.evaluate import HIGHER_IS_BETTER, TITLES
+from scoresde.metrics.evaluate import EXACT, NEIGHBOURHOODS, TITLES, WIDTHS
 
 __all__ = [
     "COLUMNS",
     "COMPARED",
     "LABELS",
+    "LATER",
+    "MEASURES",
     "METRICS",
     "check_comparable",
     "concat",
@@ -23,18 +25,21 @@ __all__ = [
 ]
 
 # The metrics of `scoresde.metrics.evaluate_samples` that are quick enough for every cell of a comparison.
-COMPARED = ("frechet_distance", "sliced_wasserstein", *HIGHER_IS_BETTER)
+COMPARED = ("frechet_distance", "sliced_wasserstein", *WIDTHS, *NEIGHBOURHOODS)
 METRICS = COMPARED  # the name in version 0.1.0
+MEASURES = (*COMPARED, *EXACT)
+LATER = tuple(column for name in (*WIDTHS, *EXACT) for column in (name, f"{name}_stderr"))
+"""Columns that frames of version 0.1.0 lack."""
 COLUMNS = (
     *("sampler", "steps", "seed", "n", "nfe", "seconds", "error", "error_stderr"),
-    *(name for metric in COMPARED for name in (metric, f"{metric}_stderr")),
+    *(name for metric in MEASURES for name in (metric, f"{metric}_stderr")),
     "problem",
 )
 LABELS = {
     "nfe": "evaluations of the network",
     "seconds": "seconds",
     "error": "error of the endpoint, RMS",
-    **{name: TITLES.get(name, name) for name in COMPARED},
+    **{name: TITLES.get(name, name) for name in MEASURES},
 }
 
 
@@ -51,10 +56,12 @@ def to_frame(rows: Sequence[Mapping[str, Any]], attrs: dict[str, Any]) -> pd.Dat
 def check_comparable(frame: pd.DataFrame) -> None:
     """Reject a frame that `compare` did not make, or that has rows of different n.
 
+    One of version 0.1.0, without the measures that are newer, is not rejected.
+
     Raises:
         ValueError: Missing columns, no rows, or different n.
     """
-    missing = [name for name in COLUMNS if name not in frame]
+    missing = [name for name in COLUMNS if name not in frame and name not in LATER]
     if missing:
         raise ValueError(f"the frame lacks {', '.join(missing[:3])}: give one that compare made")
     if frame.empty:
@@ -89,7 +96,7 @@ def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     for frame in frames[1:]:
         for seed, error in frame.attrs.get("reference", {}).get("error", {}).items():
             errors[seed] = max(error, errors.get(seed, 0.0))
-    return to_frame([row for frame in frames for row in frame[list(COLUMNS)].to_dict("records")], attrs)
+    return to_frame([row for frame in frames for row in _complete(frame).to_dict("records")], attrs)
 
 
 @checked
@@ -119,19 +126,24 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """
     check_comparable(frame)
     rows = []
-    for (name, steps), group in frame.groupby(["sampler", "steps"], sort=False, dropna=False):
+    for (name, steps), group in _complete(frame).groupby(["sampler", "steps"], sort=False, dropna=False):
         good = group[group["problem"] == ""]
         row: dict[str, Any] = {"sampler": name, "steps": steps, "seeds": len(good), "n": int(group["n"].iloc[0])}
         # A sampler that was left out or stopped on the way still has its evaluations.
         row |= {"nfe": (good if len(good) else group)["nfe"].mean(), "seconds": good["seconds"].mean()}
         row["error"], row["error_stderr"] = _pooled(good["error"], good["error_stderr"])
-        for metric in COMPARED:
+        for metric in MEASURES:
             row |= _averaged(metric, good[metric], good[f"{metric}_stderr"])
         problems = [text for text in group["problem"] if text]
         rows.append(row | {"problem": problems[0] if problems else ""})
     out = pd.DataFrame(rows).astype({"steps": "Int64"})
     out.attrs = copy.deepcopy(frame.attrs)
     return out
+
+
+def _complete(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame with all columns, those that it lacks without values."""
+    return frame.reindex(columns=list(COLUMNS))
 
 
 def _pooled(errors: pd.Series, stderrs: pd.Series) -> tuple[float, float]:

@@ -6,8 +6,15 @@ import math
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.metrics import PCA, Estimate, frechet_distance, manifold_metrics, sliced_wasserstein
-from scoresde.metrics.evaluate import FEWEST
+from scoresde.metrics import (
+    PCA,
+    Estimate,
+    PrincipalDirections,
+    frechet_distance,
+    manifold_metrics,
+    sliced_wasserstein,
+)
+from scoresde.metrics.evaluate import FEWEST, widths
 from scoresde.metrics.features import FeatureMap, as_features, paired_features
 
 __all__ = ["fingerprint", "quality", "root_mean_square"]
@@ -15,7 +22,11 @@ __all__ = ["fingerprint", "quality", "root_mean_square"]
 
 @checked
 def quality(
-    samples: Tensor, data: Tensor, features: PCA | FeatureMap | None = None, same_units: bool = False
+    samples: Tensor,
+    data: Tensor,
+    features: PCA | FeatureMap | None = None,
+    same_units: bool = False,
+    directions: PrincipalDirections | None = None,
 ) -> dict[str, Estimate]:
     """The metrics `COMPARED` of samples against data, by name; see `scoresde.metrics.evaluate_samples`.
 
@@ -24,9 +35,14 @@ def quality(
         data: Held-out data, `(n, ...)`.
         features: The features that the metrics compare; see `scoresde.metrics.features.paired_features`.
         same_units: Whether samples and data are known to be in the same units, so that they are not checked.
+        directions: Principal directions of the data with their variances; found in `data` by folds if not given.
     """
     x, y = paired_features(samples, data, features, FEWEST, same_units)
-    distances = frechet_distance(x, y, as_features), sliced_wasserstein(x, y, features=as_features)
+    distances = (
+        frechet_distance(x, y, as_features),
+        sliced_wasserstein(x, y, features=as_features),
+        *(widths(x, y) if callable(features) else widths(samples, data, directions)),
+    )
     return {e.name: e for e in distances} | manifold_metrics(x, y, features=as_features)
 
 

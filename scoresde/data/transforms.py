@@ -50,6 +50,11 @@ class Transform(ABC):
     def log_det(self, shape: Sequence[int]) -> float:
         """log|det dx/d raw| in nats, summed over one sample of event shape `shape`."""
 
+    @property
+    def resolution(self) -> float:
+        """Standard deviation in model space of what rounding to levels leaves open; 0 for continuous data."""
+        return 0.0
+
     def to_plain(self) -> dict[str, Any]:
         """The transform as JSON can hold it: its name under `transform`, and its numbers by their own names."""
         values = {f.name: as_lists(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
@@ -100,6 +105,11 @@ class Discrete(Transform):
     @property
     def _width(self) -> float:
         return (self.high - self.low) / self.levels
+
+    @property
+    def resolution(self) -> float:
+        """Standard deviation of a uniform variable in a cell, width/√12."""
+        return self._width / math.sqrt(12)
 
     def check(self, raw: Tensor) -> None:
         """Raise ValueError, naming the worst value, unless all of `raw` are integers 0 .. levels-1."""

@@ -8,7 +8,7 @@ from scoresde.metrics.frechet import frechet_distance, frechet_from_moments
 from scoresde.metrics.manifold import density_coverage, manifold_metrics, precision_recall
 from scoresde.metrics.mixtures import Mixture, Modes, mixture_modes
 from scoresde.metrics.mmd import GaussianKernel, PolynomialKernel, mmd
-from scoresde.metrics.spectrum import PrincipalDirections, Spectrum, spectrum
+from scoresde.metrics.spectrum import PrincipalDirections, Spectrum, principal_directions, spectrum
 from scoresde.metrics.wasserstein import sliced_wasserstein
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "mmd",
     "nats_lost",
     "precision_recall",
+    "principal_directions",
     "sliced_wasserstein",
     "spectrum",
 ]

@@ -35,9 +35,10 @@ from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import Samples, finite_rows
 from scoresde.metrics.mixtures import Mixture
 
-__all__ = ["Divergences", "kl_divergences", "nats_lost"]
+__all__ = ["FEWEST_FITTED", "Divergences", "kl_divergences", "nats_lost"]
 
-_FEWEST = 20
+FEWEST_FITTED = 20
+"""Smallest number of samples on either side of a divergence, of which half are fitted."""
 _NEIGHBOURS = 5
 _NEIGHBOUR_DIMENSIONS = 4
 _LARGEST_BIAS = (
@@ -103,9 +104,9 @@ def kl_divergences(samples: Samples, exact: Samples, mixture: Mixture) -> Diverg
     """
     x, y = finite_rows("samples", samples), finite_rows("exact", exact)
     for values in (x, y):
-        if len(values) < _FEWEST or values.shape[1] != mixture.means.shape[1]:
+        if len(values) < FEWEST_FITTED or values.shape[1] != mixture.means.shape[1]:
             raise ValueError(
-                f"samples have shape {tuple(values.shape)}, expected at least {_FEWEST} of the mixture's "
+                f"samples have shape {tuple(values.shape)}, expected at least {FEWEST_FITTED} of the mixture's "
                 f"{mixture.means.shape[1]} dimensions on both sides"
             )
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))

@@ -6,36 +6,69 @@ from scoresde.metrics.features import PCA, FeatureMap, Samples, as_features, pai
 from scoresde.metrics.frechet import frechet_distance
 from scoresde.metrics.manifold import manifold_metrics
 from scoresde.metrics.mmd import GaussianKernel, mmd
+from scoresde.metrics.spectrum import PrincipalDirections, spectrum
 from scoresde.metrics.wasserstein import sliced_wasserstein
 
-__all__ = ["FEWEST", "HIGHER_IS_BETTER", "LOWER_IS_BETTER", "METRICS", "TITLES", "evaluate_samples"]
+__all__ = [
+    "EXACT",
+    "FEWEST",
+    "HIGHER_IS_BETTER",
+    "LOWER_IS_BETTER",
+    "METRICS",
+    "NEIGHBOURHOODS",
+    "TITLES",
+    "WIDTHS",
+    "evaluate_samples",
+    "widths",
+]
 
 TITLES = {
     "frechet_distance": "Fréchet distance",
     "sliced_wasserstein": "sliced Wasserstein distance",
     "mmd_polynomial": "MMD², polynomial kernel",
     "mmd_gaussian": "MMD², Gaussian kernel",
+    "noise_left": "noise left, largest ratio of widths",
+    "too_narrow": "too narrow, smallest ratio of widths",
+    "nats_lost": "nats of log-density lost",
+    "kl_to_model": "KL(samples‖model), nats",
+    "kl_to_samples": "KL(model‖samples), nats",
+    "weight_error": "error of modes' weights",
+    "widest": "widest mode, ratio of widths",
+    "narrowest": "narrowest mode, ratio of widths",
 }
 """Titles of the metrics whose names are not words that a reader would use."""
-LOWER_IS_BETTER = tuple(TITLES)
-HIGHER_IS_BETTER = ("precision", "recall", "density", "coverage")
-METRICS = LOWER_IS_BETTER + HIGHER_IS_BETTER
+DISTANCES = ("frechet_distance", "sliced_wasserstein", "mmd_polynomial", "mmd_gaussian")
+WIDTHS = ("noise_left", "too_narrow")
+NEIGHBOURHOODS = ("precision", "recall", "density", "coverage")
+METRICS = DISTANCES + WIDTHS + NEIGHBOURHOODS
+"""The metrics of samples against data, in the order in which they are shown."""
+EXACT = ("nats_lost", "kl_to_model", "kl_to_samples", "weight_error", "widest", "narrowest")
+"""Further measures of samples of a model whose density is known."""
+HIGHER_IS_BETTER = ("too_narrow", *NEIGHBOURHOODS, "narrowest")
+LOWER_IS_BETTER = tuple(name for name in METRICS + EXACT if name not in HIGHER_IS_BETTER)
 FEWEST = 7
 """Smallest number of samples in each set: 5 neighbours and a jackknife need as many."""
 
 
 @checked
 def evaluate_samples(
-    a: Samples, b: Samples, features: PCA | FeatureMap | None = None, seed: int = 0, same_units: bool = False
+    a: Samples,
+    b: Samples,
+    features: PCA | FeatureMap | None = None,
+    seed: int = 0,
+    same_units: bool = False,
+    directions: PrincipalDirections | None = None,
 ) -> dict[str, Estimate]:
     """Every metric of the package at its default settings, on features computed once.
 
     Args:
         a: Generated samples, `(N, ...)`.
         b: Reference samples, `(N, ...)`, as many as generated ones.
-        features: None, a `PCA`, or a function; see `paired_features`.
+        features: None, a `PCA`, or a function; see `paired_features`. The widths along principal directions are those
+            of the values themselves if it is a `PCA`, which leaves out the narrow directions.
         seed: Seed of the resampling, groups and directions.
         same_units: Whether both sets are known to be in the same units; see `paired_features`.
+        directions: Principal directions of the data with their variances; found in `b` by folds if not given.
 
     Returns:
         Estimates by the names in `METRICS`.
@@ -49,5 +82,18 @@ def evaluate_samples(
         sliced_wasserstein(x, y, seed=seed, features=as_features),
         mmd(x, y, features=as_features),
         mmd(x, y, GaussianKernel(), features=as_features),
+        *(widths(x, y) if callable(features) else widths(a, b, directions)),
     )
     return {e.name: e for e in distances} | manifold_metrics(x, y, features=as_features, seed=seed)
+
+
+def widths(a: Samples, b: Samples, directions: PrincipalDirections | None = None) -> tuple[Estimate, Estimate]:
+    """The estimates `noise_left` and `too_narrow` of samples `(N, ...)` against data `(M, ...)`; see `spectrum`.
+
+    Args:
+        a: Generated samples.
+        b: Reference samples, which are not looked at if there are directions.
+        directions: Principal directions of the data with their variances.
+    """
+    found = spectrum(a, b) if directions is None else directions(a)
+    return found.noise_left, found.too_narrow

@@ -23,10 +23,11 @@ from scoresde.metrics.distances import row_blocks
 from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import Samples, finite_rows
 
-__all__ = ["PrincipalDirections", "Spectrum", "spectrum"]
+__all__ = ["PrincipalDirections", "Spectrum", "principal_directions", "spectrum"]
 
 _RESOLUTION = 1e-4  # of the data's standard deviation; rounding of float32 is far below it
 _FOLDS = 5
+_ELEMENTS = 2**26  # of the directions of all folds, 512 MiB, above which there are two folds
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class PrincipalDirections:
             dimensions[-1] = columns[0] - columns[1]
         self.dimensions = dimensions
         total = float((self._variances * dimensions).sum() / dimensions.sum())
-        self._floor = (_RESOLUTION**2 * total) if resolution is None else resolution**2
+        self._floor = (_RESOLUTION**2 * total) if resolution is None else max(resolution**2, 1e-300)
 
     @classmethod
     def exact(cls, covariance: Tensor, resolution: float | None = None) -> "PrincipalDirections":
@@ -152,6 +153,8 @@ class PrincipalDirections:
         folds = min(folds, len(x) // 2)
         if folds < 2:
             raise ValueError(f"the reference set has {len(x)} samples; principal directions need at least 4")
+        if folds * min(x.shape[1], len(x)) * x.shape[1] > _ELEMENTS:
+            folds = 2
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
         # Folds of one size have equally many directions.
         held_out = order[: len(x) // folds * folds].reshape(folds, -1)
@@ -226,6 +229,18 @@ def spectrum(
     if directions is not None:
         return PrincipalDirections.along(directions, data, resolution)(samples)
     return PrincipalDirections.fit(data, resolution)(samples)
+
+
+@checked
+def principal_directions(x: Samples) -> Tensor:
+    """Principal directions of samples `(N, ...)`, in orthonormal columns `(F, G)`, the widest first.
+
+    There are as many as dimensions, or one less than samples.
+
+    Raises:
+        ValueError: Fewer than 2 samples, or values that are not finite.
+    """
+    return _principal(finite_rows("x", x)).columns
 
 
 def _principal(x: Tensor) -> _Basis:

@@ -12,6 +12,7 @@ from scoresde import plots, shell
 from scoresde.compare import Comparison, Trial
 from scoresde.compare.frontier import coloured, frontiers
 from scoresde.data import Data
+from scoresde.metrics import PrincipalDirections
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
@@ -21,11 +22,13 @@ from scoresde.runs.evaluate import check_evaluation_size
 from scoresde.runs.labels import label_index, labels_of
 from scoresde.runs.presets import Presets
 from scoresde.runs.results import choose_name, known_tables
+from scoresde.runs.widths import run_directions
 from scoresde.sampling import Adaptive
 from scoresde.score import NetworkScore
 
 __all__ = ["Presets", "compare_run"]
 
+_DRAWN = ("error", "frechet_distance", "noise_left")
 _MAX_SAMPLES = 1000  # samples, if n is not given
 
 
@@ -169,10 +172,16 @@ def _comparison(
         n=n,
         postprocess=lambda x: units(data.transform.decode(x)),
         floor=train,
+        directions=_directions(model, data, test, label is not None),
         reference=None if options.tol is None else Adaptive("tsit5", rtol=options.tol, atol=options.tol),
         batch_size=options.batch_size,
         **cond,
     )
+
+
+def _directions(model: NetworkScore, data: Data, test: Tensor | None, of_class: bool) -> PrincipalDirections | None:
+    """The principal directions of the training data, with the variances of the held-out ones; None without these."""
+    return None if test is None else run_directions(data, test, None if of_class else model.statistics)
 
 
 def _row(
@@ -202,9 +211,9 @@ def _write(run: Run, table: ComparisonTable, frame: pd.DataFrame, source: str | 
     run.write_bytes(f"{table.path.stem}.parquet", frame.to_parquet(None, index=False))
     seeds, steps = sorted(set(frame["seed"].tolist())), sorted(set(frame["steps"].dropna().tolist()))
     shown = [name for name in ("default",) if name in set(frame["sampler"][frame["problem"] == ""])]
-    drawn = bool(frame[["error", "frechet_distance"]].notna().any(axis=None))
+    drawn = bool(frame[[*_DRAWN]].notna().any(axis=None))
     # For the page about the run, whose charts give a sampler the colour that it has in the figure.
-    colours = coloured(frame, highlight=shown) if drawn else []
+    colours = coloured(frame, _DRAWN, highlight=shown) if drawn else []
     table.finish(
         seeds=seeds,
         steps=steps,
@@ -217,10 +226,10 @@ def _write(run: Run, table: ComparisonTable, frame: pd.DataFrame, source: str | 
     if not drawn:
         return
     file = f"samples/{table.path.stem}.png"
-    plots.save(frontiers(frame, highlight=shown), run.directory / file)
+    plots.save(frontiers(frame, _DRAWN, highlight=shown), run.directory / file)
     caption = (
-        f"Error of the endpoint and Fréchet distance to {source or 'held-out data'} of {table.settings['n']} samples, "
-        "against evaluations of the network and seconds. Dotted: the error of the reference, and what training data "
-        "score."
+        f"Error of the endpoint, Fréchet distance to {source or 'held-out data'} and noise left in the narrowest "
+        f"directions of {table.settings['n']} samples, against evaluations of the network and seconds. Dotted: the "
+        "error of the reference, and what training data score."
     )
     run.add_picture(file, "Samplers compared", caption)

@@ -10,7 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from scoresde.compare import Comparison
-from scoresde.compare.frame import COLUMNS, to_frame
+from scoresde.compare.frame import COLUMNS, LATER, to_frame
 from scoresde.runs.presets import Presets
 from scoresde.storage.bounded import CheckpointError
 from scoresde.storage.table import ResumableTable
@@ -32,7 +32,7 @@ class ComparisonTable(ResumableTable):
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], presets: Presets) -> None:
-        super().__init__(path, COLUMNS, settings)
+        super().__init__(path, COLUMNS, settings, LATER)
         self.endpoints = path.with_suffix(".safetensors")
         self.presets = presets
         self.identities: dict[str, str] = {}

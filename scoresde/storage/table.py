@@ -26,6 +26,7 @@ class ResumableTable:
         path: The CSV file.
         columns: Names of the columns.
         settings: Values that the rows depend on, in the types of JSON.
+        later: Columns that the files of an earlier version lack, whose cells in its rows are empty.
 
     Attributes:
         note: Content of the JSON file if it has the same settings, else empty.
@@ -36,7 +37,7 @@ class ResumableTable:
         CheckpointError: A directory, a named pipe or the like in place of either file.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], settings: dict[str, Any], later: Sequence[str] = ()) -> None:
         self.path, self.columns = path, list(columns)
         self.note_path = path.with_suffix(".json")
         self.settings = json.loads(json.dumps(settings))
@@ -47,6 +48,10 @@ class ResumableTable:
         self.note: dict[str, Any] = note if same else {}
         head, *lines = (read_csv(path) if same and path.exists() else []) or [[]]
         self.lines = lines if head == self.columns else []
+        if lines and head == [name for name in self.columns if name not in later]:
+            places = [head.index(name) if name in head else None for name in self.columns]
+            whole = (line for line in lines if len(line) == len(head))
+            self.lines = [["" if i is None else line[i] for i in places] for line in whole]
         self.begun = False
 
     def _read_note(self) -> dict[str, Any]:

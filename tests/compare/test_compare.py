@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.compare import COLUMNS, COMPARED, Comparison, compare, concat, root_mean_square, summarise
+from scoresde.compare import COLUMNS, COMPARED, Comparison, ExactReference, compare, concat, root_mean_square, summarise
 from scoresde.compare.choose import table
-from scoresde.compare.frame import check_comparable, to_frame
+from scoresde.compare.frame import LATER, check_comparable, to_frame
 from scoresde.data import Affine
-from scoresde.metrics import evaluate_samples
+from scoresde.metrics import PrincipalDirections, evaluate_samples
+from scoresde.metrics.evaluate import EXACT
 from scoresde.sampling import (
     Adaptive,
     DiscreteTime,
@@ -139,12 +140,66 @@ def test_noise_leaves_the_error_empty_and_the_quality_is_that_of_the_metrics(
     assert found["error"].isna().tolist() == found["error_stderr"].isna().tolist() == [True, False]
     assert (found["problem"] == "").all()
     for row, sampler in zip(found.to_dict("records"), (euler_maruyama(5), heun(5)), strict=True):
-        wanted = evaluate_samples(sampler(model, SHAPE, seed=2).x, data)
+        x = sampler(model, SHAPE, seed=2).x
+        # Widths are compared with those of the exact covariance.
+        wanted = evaluate_samples(x, data, directions=ExactReference(model, N).directions)
         for name in COMPARED:
             assert (row[name], row[f"{name}_stderr"]) == (wanted[name].value, wanted[name].stderr)
     # The floor here is the data themselves in another order.
     assert found.attrs["floor"]["frechet_distance"][0] == pytest.approx(0, abs=1e-9)
     assert found.attrs["floor"]["coverage"][0] == 1
+
+
+def test_an_exact_density_gives_all_measures_of_it_with_or_without_data(model: GaussianMixtureScore) -> None:
+    (row,) = frame(model, [5], None, n=200, samplers={"noisy": euler_maruyama}, seeds=[2]).to_dict("records")
+    wanted = ExactReference(model, 200)(euler_maruyama(5)(model, (200, 2), seed=2).x)
+    assert set(EXACT) < set(wanted)
+    for name, found in wanted.items():
+        assert (row[name], row[f"{name}_stderr"]) == (found.value, found.stderr)
+    # Five steps of Euler-Maruyama are poor, and one measure is enough to see it.
+    assert row["nats_lost"] > 0.3
+    floor = Comparison(model, None, n=200).floor
+    assert floor["nats_lost"].value < 5 * floor["nats_lost"].stderr
+
+
+class Unknown(ScoreModel):
+    """A model that does not say what it is."""
+
+    def __init__(self, model: GaussianMixtureScore, statistics: Statistics | None) -> None:
+        super().__init__(model.sde, statistics)
+        self.model = model
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        return self.model.denoise(x, t)
+
+
+def test_widths_of_a_model_without_a_density(model: GaussianMixtureScore, data: Tensor) -> None:
+    # Along the principal directions of the statistics, or of the data.
+    known, unknown = (Unknown(model, s) for s in (model.statistics, None))
+    assert model.statistics is not None
+    vectors = model.statistics.eigh()[1]
+    for each, directions in (
+        (known, PrincipalDirections.along(vectors, data)),
+        (unknown, PrincipalDirections.fit(data)),
+    ):
+        (row,) = frame(each, [5], data, samplers={"noisy": euler_maruyama}, seeds=[2]).to_dict("records")
+        spectrum = directions(euler_maruyama(5)(each, SHAPE, seed=2).x)
+        assert row["noise_left"] == pytest.approx(spectrum.noise_left.value)
+        assert row["too_narrow"] == pytest.approx(spectrum.too_narrow.value)
+        assert all(math.isnan(row[name]) for name in EXACT)
+    assert Comparison(known, None, n=N).exact is None
+
+
+def test_frames_of_the_version_before_the_newer_measures(model: GaussianMixtureScore, data: Tensor) -> None:
+    found = frame(model, [4, 8], data)
+    old = found.drop(columns=list(LATER))
+    old.attrs = found.attrs
+    means = summarise(old)
+    assert means["noise_left"].isna().all()
+    assert means["coverage"].tolist() == summarise(found)["coverage"].tolist()
+    assert list(concat([old, found]).columns) == list(COLUMNS)
+    with pytest.raises(ValueError, match="lacks coverage"):
+        check_comparable(found.drop(columns="coverage"))
 
 
 def test_noise_that_is_not_drawn_is_none(model: GaussianMixtureScore) -> None:
@@ -382,7 +437,9 @@ def test_refuses_data_in_other_units(model: GaussianMixtureScore, data: Tensor, 
     # A function of the caller's may bring samples to the data's units.
     both = frame(model, [3], pixels, postprocess=lambda x: (50 * x + 128).round())
     assert (both["problem"] == "").all()
-    assert Comparison(model, 3 * data).floor == {}  # other data, or a poor model: not for us to judge
+    assert (
+        "frechet_distance" not in Comparison(model, 3 * data).floor
+    )  # other data, or a poor model: not for us to judge
 
 
 def test_a_model_with_a_transform_is_compared_in_model_space() -> None:

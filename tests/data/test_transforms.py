@@ -300,3 +300,11 @@ def test_continuous_refusals() -> None:
         Standardise([0, 0, 0], 1).encode(raw)
     with pytest.raises(ValueError, match=r"does not broadcast to samples of shape \(2,\)"):
         Standardise([[0, 0]] * 4, 1).log_det((2,))
+
+
+def test_resolution_is_the_spread_of_a_cell() -> None:
+    transform = Discrete(16)
+    x = transform.encode(torch.full((20_000,), 3), torch.rand(20_000, generator=generator()), torch.float64)
+    assert transform.resolution == pytest.approx(float(x.std()), rel=0.02)
+    assert transform.resolution == pytest.approx(0.125 / 12**0.5)
+    assert Identity().resolution == 0

@@ -4,12 +4,15 @@ import torch
 from scoresde.metrics import (
     PCA,
     GaussianKernel,
+    PrincipalDirections,
     evaluate_samples,
     frechet_distance,
     manifold_metrics,
     mmd,
     sliced_wasserstein,
+    spectrum,
 )
+from scoresde.metrics.evaluate import METRICS
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -24,6 +27,9 @@ def test_every_metric_under_its_own_name() -> None:
         sliced_wasserstein(a, b, seed=2, features=PCA(4)),
         mmd(a, b, features=PCA(4)),
         mmd(a, b, GaussianKernel(), PCA(4)),
+        # Of all values: a projection on the widest directions leaves out those that tell.
+        spectrum(a, b).noise_left,
+        spectrum(a, b).too_narrow,
         *manifold_metrics(a, b, features=PCA(4), seed=2).values(),
     ]
     assert list(result.values()) == separate
@@ -43,4 +49,13 @@ def test_is_reproducible_and_sees_a_worse_model() -> None:
 def test_too_few_samples() -> None:
     with pytest.raises(ValueError, match="generated set has 6 samples; this metric needs at least 7"):
         evaluate_samples(normal(6, 2), normal(6, 2))
-    assert len(evaluate_samples(normal(7, 2), normal(7, 2, seed=1))) == 8
+    assert list(evaluate_samples(normal(7, 2), normal(7, 2, seed=1))) == list(METRICS)
+
+
+def test_widths_along_given_directions_or_of_features() -> None:
+    a, b = normal(500, 3) * torch.tensor([1.0, 1.0, 0.5]), normal(500, 3, seed=1) * torch.tensor([1.0, 1.0, 0.1])
+    exact = PrincipalDirections.exact(torch.diag(torch.tensor([1.0, 1.0, 0.01])))
+    found = evaluate_samples(a, b, directions=exact)
+    assert found["noise_left"] == exact(a).noise_left
+    assert abs(found["noise_left"].value - 5) < 0.6
+    assert evaluate_samples(a, b, lambda x: x[:, :2])["noise_left"].value == 1

@@ -17,12 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from scoresde.cli import conf_dir
 from scoresde.compare import COLUMNS, COMPARED, Comparison, quality
+from scoresde.compare.frame import LATER
 from scoresde.compare.true_ends import TrueEnds
-from scoresde.metrics import sliced_wasserstein
+from scoresde.metrics import sliced_wasserstein, spectrum
 from scoresde.options.errors import ConfigError
 from scoresde.runs import compare as module
 from scoresde.runs.compare import Presets, compare_run
 from scoresde.runs.directory import Run
+from scoresde.runs.widths import run_directions
 from scoresde.sampling import Sampler, TunedSteps
 from scoresde.training.moments import data_statistics
 
@@ -153,6 +155,38 @@ def test_an_interrupted_command_goes_on(
     cells.clear()
     assert without_seconds(do(run, trained)) == without_seconds(whole)
     assert cells == [("DDPM", 3, 0), ("DDPM", 4, 0)]
+
+
+def test_a_table_of_the_version_before_the_newer_measures_is_continued(
+    run: Run, trained: SimpleNamespace, cells: list[Any]
+) -> None:
+    whole = do(run, trained)
+    path = run.directory / "comparison.csv"
+    pd.read_csv(path).drop(columns=list(LATER)).to_csv(path, index=False)
+    cells.clear()
+    found = do(run, trained, samplers=["heun", "ddpm", "euler"])
+    assert [name for name, *_ in cells] == ["Euler", "Euler"]
+    assert found["noise_left"].isna().tolist() == (found["sampler"] != "euler").tolist()
+    both = found[found["sampler"] != "euler"].drop(columns=list(LATER)).reset_index(drop=True)
+    pd.testing.assert_frame_equal(both, whole.drop(columns=list(LATER)), check_dtype=False)
+    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
+
+
+def test_widths_are_along_the_principal_directions_of_the_training_data(run: Run, trained: SimpleNamespace) -> None:
+    frame = do(run, trained, samplers="heun", steps=3, seeds=5)
+    data = trained.data
+    sampler = Presets(conf_dir() / "sampler", run.directory)("heun", 3)
+    drawn = sampler(trained.model, (32, 2), seed=5).x.double()
+    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:32]
+    directions = torch.linalg.eigh(torch.cov(data.transform.encode(data.train).double().T)).eigenvectors
+    wanted = spectrum(drawn, data.transform.encode(data.test[order]), directions=directions)
+    assert frame["noise_left"][0] == pytest.approx(wanted.noise_left.value, rel=1e-4)
+    assert frame["too_narrow"][0] == pytest.approx(wanted.too_narrow.value, rel=1e-4)
+    # Of one class, or without moments, they are found in the training data.
+    test = data.transform.encode(data.test[order])
+    for statistics in (trained.model.statistics, None):
+        found = run_directions(data, test, statistics)(drawn)
+        assert torch.allclose(found.ratio, wanted.ratio, rtol=1e-3)
 
 
 def test_another_sampler_adds_lines_and_the_reference_is_kept(
