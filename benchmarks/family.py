@@ -32,7 +32,7 @@ import torch
 from cases import Case, Store, libraries, problem_case, run_case
 from cells import Cell, Prepared, cells, prepared
 from contenders import FEW_GRIDS, OUR_GRIDS, Contender, Counted, Failures, our_contenders, peer_contenders
-from noisy import Noisy, noisy_cells, noisy_prepared, noisy_table, noisy_targets, reference
+from noisy import Noisy, estimates, noisy_cells, noisy_prepared, noisy_table, noisy_targets, reference
 from peers import GRIDS, load_peers
 from problems import DEVELOPMENT, HELD_OUT, KINDS
 from rows import markdown
@@ -133,8 +133,7 @@ def _samples(
     begin = time.perf_counter()
     exact, starts = reference(case, options.samples)
     budgets = [n for n in options.nfe if n <= MOST_NOISY]
-    floor = {name: e.value for name, e in exact.floor.items()}
-    out.noisy.append(Noisy(case.name, "exact", "exact samples", 0, floor))
+    out.noisy.append(Noisy(case.name, "exact", "exact samples", 0, estimates(exact.floor)))
     for contender, model, spent in noisy_prepared(case):
         out.prepared.append(spent)
         out.noisy += noisy_cells("default", [(contender, model)], case, exact, starts, budgets, failures)
@@ -191,8 +190,9 @@ def save(folder: Path, text: str, results: Sequence[Result]) -> None:
     _table(folder / "family.csv", names, ([getattr(cell, n) for n in names] for cell in found))
     noisy = [row for result in results for row in result.noisy]
     if noisy:
-        rows = ([r.case, r.group, r.name, r.budget, n, v] for r in noisy for n, v in r.values.items())
-        _table(folder / "family-samples.csv", ["case", "group", "name", "budget", "measure", "value"], rows)
+        rows = ([r.case, r.group, r.name, r.budget, n, *v] for r in noisy for n, v in r.values.items())
+        head = ["case", "group", "name", "budget", "measure", "value", "standard error"]
+        _table(folder / "family-samples.csv", head, rows)
     if found:
         picture(found, folder / "family.png")
 

@@ -12,8 +12,18 @@ from contenders import OURS, OWN, Budget, Contender, Counted, Failures
 from targets import Target
 
 from scoresde.compare import ExactReference
+from scoresde.metrics import Estimate
 
-__all__ = ["NOISY_DEFAULTS", "Noisy", "noisy_cells", "noisy_prepared", "noisy_table", "noisy_targets", "reference"]
+__all__ = [
+    "NOISY_DEFAULTS",
+    "Noisy",
+    "estimates",
+    "noisy_cells",
+    "noisy_prepared",
+    "noisy_table",
+    "noisy_targets",
+    "reference",
+]
 
 # What may be called the default of stochastic solvers; the first is the one that targets are of.
 NOISY_DEFAULTS: dict[str, Prepare] = {"default_sde": named_preset("default_sde")}
@@ -42,14 +52,20 @@ class Noisy:
         group: "default", "ours", "peers", or "exact" for exact samples.
         name: The contender.
         budget: The largest number of evaluations; 0 for exact samples.
-        values: The measures.
+        values: The measures, each with its standard error.
     """
 
     case: str
     group: str
     name: str
     budget: int
-    values: dict[str, float] = field(default_factory=dict)
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def value(self, measure: str) -> float:
+        return self.values[measure][0] if measure in self.values else math.inf
+
+    def error(self, measure: str) -> float:
+        return self.values[measure][1] if measure in self.values else math.inf
 
 
 def reference(case: Case, samples: int) -> tuple[ExactReference, torch.Tensor]:
@@ -83,7 +99,7 @@ def noisy_cells(
     """Measures of the contenders whose samples are finite; `stored` as for `cells.cells`."""
     stored = {} if stored is None else stored
     for contender, model in contenders:
-        found: dict[int, dict[str, float]] = stored.setdefault(str(contender), {})
+        found: dict[int, dict[str, list[float]]] = stored.setdefault(str(contender), {})
         missing = [b for b in budgets if b not in found]
         try:
             budget = Budget(contender, model, starts) if missing else None
@@ -91,7 +107,7 @@ def noisy_cells(
                 assert budget is not None
                 end = budget.end(allowed)
                 fine = end is not None and bool(end.isfinite().all())
-                found[allowed] = {n: e.value for n, e in exact(end).items()} if fine and end is not None else {}
+                found[allowed] = estimates(exact(end)) if fine and end is not None else {}
         except Exception as error:  # as for `cells.cells`
             failures.add(f"{case.name}: {contender}", error)
         if missing:
@@ -100,9 +116,14 @@ def noisy_cells(
         yield from (Noisy(case.name, group, name, b, found[b]) for b in budgets if found.get(b))
 
 
+def estimates(found: dict[str, Estimate]) -> dict[str, list[float]]:
+    """Values and standard errors by measure, as they are stored."""
+    return {name: [estimate.value, estimate.stderr] for name, estimate in found.items()}
+
+
 def _rank(row: Noisy) -> float:
     """By what the best named solver is chosen: nats above or below those of exact samples."""
-    return abs(row.values.get("nats_lost", math.inf))
+    return abs(row.value("nats_lost"))
 
 
 def _best(rows: Iterable[Noisy], key: Callable[[Noisy], float] = _rank) -> Noisy | None:
@@ -118,8 +139,8 @@ def noisy_table(rows: Sequence[Noisy]) -> tuple[list[str], list[list[str]]]:
         shown = [r for r in here if r.group in ("exact", "default")]
         shown += [best for group in ("ours", "peers") if (best := _best(r for r in here if r.group == group))]
         for row in shown:
-            values = (row.values.get(m) for m in MEASURES)
-            lines.append([case, str(budget), row.name, *("–" if v is None else f"{v:.3g}" for v in values)])
+            values = (f"{row.value(m):.3g}" if m in row.values else "–" for m in MEASURES)
+            lines.append([case, str(budget), row.name, *values])
     return head, lines
 
 
@@ -143,40 +164,45 @@ def _nats(default: str, mine: Sequence[Noisy], rows: Sequence[Noisy]) -> Iterato
     for row in mine:
         named = _best(r for r in rows if (r.case, r.budget) == (row.case, row.budget) and r.group in ("ours", "peers"))
         if named is not None:
-            found.append((_rank(row) - _rank(named), f"{row.case} at {row.budget}, {named.name}"))
-    if found:
-        worst, where = max(found)
-        share = sum(v <= NATS for v, _ in found) / len(found)
-        text = f"{worst:.2f} ({where}); {share:.0%} of {len(found)} within"
-        yield Target(default, "nats lost above the best named solver", text, f"≤ {NATS}", worst <= NATS)
+            error = math.hypot(row.error("nats_lost"), named.error("nats_lost"))
+            found.append((_rank(row) - _rank(named), error, f"{row.case} at {row.budget}, {named.name}"))
+    yield from _judged(default, "nats lost above the best named solver", found, 1, NATS, f"≤ {NATS}")
 
 
 def _largest(
     default: str, what: str, rows: Sequence[Noisy], measure: str, sign: int, target: str, bound: float
 ) -> Iterator[Target]:
-    found = [(sign * r.values[measure], f"{r.case} at {r.budget}") for r in rows if measure in r.values]
-    if found:
-        worst, where = max(found)
-        share = sum(v <= bound for v, _ in found) / len(found)
-        text = f"{sign * worst:.3f} ({where}); {share:.0%} of {len(found)} within"
-        yield Target(default, what, text, target, worst <= bound)
+    found = [
+        (sign * r.value(measure), r.error(measure), f"{r.case} at {r.budget}") for r in rows if measure in r.values
+    ]
+    yield from _judged(default, what, found, sign, bound, target)
+
+
+def _judged(
+    default: str, what: str, found: Sequence[tuple[float, float, str]], sign: int, bound: float, target: str
+) -> Iterator[Target]:
+    """The worst of values, errors and places against a bound; a value counts as within it by two standard errors."""
+    if not found:
+        return
+    beyond = [value - 2 * error > bound for value, error, _ in found]
+    worst, error, where = max(found, key=lambda f: f[0] - 2 * f[1])
+    text = f"{sign * worst:.3g} ± {error:.2g} ({where}); {1 - sum(beyond) / len(beyond):.0%} of {len(found)} within"
+    yield Target(default, what, text, f"{target}, to two standard errors", not any(beyond))
 
 
 def _wasserstein(default: str, mine: Sequence[Noisy], rows: Sequence[Noisy]) -> Iterator[Target]:
-    def distance(row: Noisy) -> float:
-        return row.values.get("sliced_wasserstein", math.inf)
-
+    """Both distances count as no less than that of other exact samples."""
+    name = "sliced_wasserstein"
     found = []
     for row in mine:
         here = [r for r in rows if r.case == row.case]
-        named = _best((r for r in here if r.budget == row.budget and r.group in ("ours", "peers")), distance)
-        floor = next((distance(r) for r in here if r.group == "exact"), 0.0)
-        if named is not None and math.isfinite(distance(row)):
-            ratio = max(distance(row), floor) / max(distance(named), floor)
-            found.append((ratio, f"{row.case} at {row.budget}, {named.name}"))
-    if found:
-        worst, where = max(found)
-        share = sum(v <= WASSERSTEIN for v, _ in found) / len(found)
-        text = f"{worst:.2f} ({where}); {share:.0%} of {len(found)} within"
-        what = "sliced Wasserstein distance / best named solver"
-        yield Target(default, what, text, f"≤ {WASSERSTEIN}", worst <= WASSERSTEIN)
+        others = (r for r in here if r.budget == row.budget and r.group in ("ours", "peers"))
+        named = _best(others, lambda r: r.value(name))
+        floor = next((r.value(name) for r in here if r.group == "exact"), 0.0)
+        if named is not None and name in row.values:
+            least = max(named.value(name), floor)
+            ratio = max(row.value(name), floor) / least
+            error = math.hypot(row.error(name), ratio * named.error(name)) / least
+            found.append((ratio, error, f"{row.case} at {row.budget}, {named.name}"))
+    what, target = "sliced Wasserstein distance / best named solver", f"≤ {WASSERSTEIN}"
+    yield from _judged(default, what, found, 1, WASSERSTEIN, target)

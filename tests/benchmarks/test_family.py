@@ -9,6 +9,7 @@ from cases import Store, Truth, problem_case
 from cells import Cell, cells
 from contenders import Budget, Contender, Counted, Failures, our_contenders, peer_contenders
 from low_rank import LowRankMixtureScore
+from noisy import Noisy, estimates, noisy_cells, noisy_targets, reference
 from peers import Peer
 from problems import DEVELOPMENT, HELD_OUT, KINDS, make_problem
 from targets import Target, targets
@@ -207,3 +208,38 @@ def test_what_is_far_behind_is_not_run_for_long() -> None:
     assert by["lib behind, λ", 30] == pytest.approx(5 / 30)
     assert by["lib turns, λ", 100] == pytest.approx(3 / 100)
     assert ("lib behind, λ", 50) not in by
+
+
+# ---------------------------------------------------------------- samples
+
+
+def _noisy(name: str, group: str, budget: int, nats: float, error: float, left: float = 1.0) -> Noisy:
+    values = {"nats_lost": [nats, error], "noise_left": [left, 0.01], "sliced_wasserstein": [0.02, 0.001]}
+    return Noisy("a", group, name, budget, values)
+
+
+def test_samples_are_judged_beside_the_best_named_solver() -> None:
+    rows = [_noisy("default_sde", "default", n, nats, 0.3, left) for n, nats, left in ((5, 3, 2.0), (20, 1.2, 1.04))]
+    rows += [
+        _noisy("one", "ours", 5, -2.5, 0.4),
+        _noisy("two", "peers", 5, 0.5, 0.4),
+        _noisy("one", "ours", 20, 0, 0.4),
+    ]
+    by = {t.what: t for t in noisy_targets(rows)}
+    lost = by["nats lost above the best named solver"]
+    # 2.5 ± 0.5 at 5 is beyond 1 nat, 1.2 ± 0.5 at 20 is not to two standard errors.
+    assert lost.value == "2.5 ± 0.5 (a at 5, two); 50% of 2 within"
+    assert not lost.reached
+    assert by["noise left, from 15 evaluations"].value == "1.04 ± 0.01 (a at 20); 100% of 1 within"
+    assert by["sliced Wasserstein distance / best named solver"].reached
+
+
+def test_exact_samples_are_at_no_distance() -> None:
+    case = problem_case("ring", 0, 4)
+    exact, starts = reference(case, 400)
+    assert starts.shape == (400, 2)
+    found = estimates(exact.floor)
+    assert abs(found["nats_lost"][0]) < 4 * found["nats_lost"][1]
+    contender = next(iter(our_contenders("^default_sde$", (), Failures())))
+    (row,) = noisy_cells("ours", [(contender, case.counted())], case, exact, starts, [20], Failures())
+    assert set(row.values) == set(found)
