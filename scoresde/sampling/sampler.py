@@ -21,7 +21,7 @@ from scoresde.sampling.densities import with_log_prob
 from scoresde.sampling.grids import Grid
 from scoresde.sampling.request import Request
 from scoresde.sampling.samples import Samples, in_data_space
-from scoresde.sampling.solver import NonFiniteError, Report, Solver
+from scoresde.sampling.solver import NonFiniteError, Report, Solver, StoppedError
 from scoresde.sampling.start import prior_distance
 from scoresde.score import ScoreModel
 from scoresde.score.bound import BoundModel
@@ -44,12 +44,16 @@ class ReadsRun(Protocol):
 
 
 class _Chunk(NamedTuple):
-    """The samples of a chunk, their trajectory `(n + 1, b, ...)` if it is kept, the solver's report, evaluations."""
+    """The samples of a chunk, their trajectory `(n + 1, b, ...)` if it is kept, the solver's report, evaluations.
+
+    `strict` is true if the solver raised since a sample stopped.
+    """
 
     x: Tensor
     trajectory: Tensor | None
     report: Report | None
     nfe: int
+    strict: bool
 
 
 class Sampler:
@@ -185,11 +189,18 @@ class Sampler:
         x = request.start(rows, noise)
         track = [x.cpu()] if trajectory else []
         states = iter(self.solver.solve(model, x, request.times, noise))
+        strict = False
         while True:
             try:
                 x = next(states)
             except StopIteration as end:
                 report: Report | None = end.value
+                break
+            except (NonFiniteError, StoppedError) as error:
+                if error.x is None or error.report is None:
+                    raise
+                # The samples of all chunks belong into the exception, which is raised once they are joined.
+                x, report, strict = error.x, error.report, True
                 break
             bar.update()
             if trajectory:
@@ -200,13 +211,14 @@ class Sampler:
                 # A sample that stopped is at another time.
                 clean = torch.where(expand_to(report.status, x) == Status.ARRIVED, clean, x)
             x = clean
-        return _Chunk(x, torch.stack(track) if trajectory else None, report, model.nfe)
+        return _Chunk(x, torch.stack(track) if trajectory else None, report, model.nfe, strict)
 
     def _joined(self, request: Request, chunks: Sequence[_Chunk], denoise: bool) -> Samples:
         """The samples of all chunks, in model space.
 
         Raises:
             NonFiniteError: A sample that is not finite.
+            StoppedError: A sample stopped on the way and the solver is strict.
         """
         x = torch.cat([chunk.x for chunk in chunks])
         tracks = [chunk.trajectory for chunk in chunks if chunk.trajectory is not None]
@@ -219,9 +231,11 @@ class Sampler:
             info=request.model.info,
         )
         report = Report.join([chunk.report for chunk in chunks if chunk.report is not None])
-        self._require_finite(request, x, None if report is None else report.status)
+        self._require_finite(request, x, report)
         if report is None:
             return samples
+        if any(chunk.strict for chunk in chunks):
+            report.raise_if_stopped(request.model.to_data_space(x))
         stopped = report.stopped()
         if stopped:
             warnings.warn(
@@ -231,7 +245,8 @@ class Sampler:
             )
         return samples.reported(report, denoised=denoise)
 
-    def _require_finite(self, request: Request, x: Tensor, status: Tensor | None) -> None:
+    def _require_finite(self, request: Request, x: Tensor, report: Report | None) -> None:
+        status = None if report is None else report.status
         # Once, at the end: a value that is not finite stays so, and reading one in each step would wait for the device.
         if status is None and bool(x.sum().isfinite()):
             return
@@ -250,4 +265,5 @@ class Sampler:
                     f"; the first of them is sample {indices[0]} of x_init, which lies {distance:.3g} standard "
                     "deviations from the prior's mean: give states at the grid's first time, in model space"
                 )
-        raise NonFiniteError(f"{len(indices)} of {len(x)} samples are not finite after {self!r}{remedy}", x)
+        message = f"{len(indices)} of {len(x)} samples are not finite after {self!r}{remedy}"
+        raise NonFiniteError(message, request.model.to_data_space(x), report)

@@ -29,12 +29,15 @@ class NonFiniteError(ArithmeticError):
     """A solve ended in values that are not finite.
 
     Attributes:
-        x: `(B, ...)`, all samples, including those that are finite; None if there are none yet.
+        x: `(B, ...)`, all samples, including those that are finite; None if there are none yet. From a sampler they are
+            in the units of its samples.
+        report: The report of a solver that treats samples differently, which says which of them stopped; else None.
     """
 
-    def __init__(self, message: str, x: Tensor | None = None) -> None:
+    def __init__(self, message: str, x: Tensor | None = None, report: "Report | None" = None) -> None:
         super().__init__(message)
         self.x = x
+        self.report = report
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Report:
         if not reason or self.status is None:
             return
         if bool((self.status == Status.NOT_FINITE).any()):
-            raise NonFiniteError(f"{reason}: the model is not finite there", x)
+            raise NonFiniteError(f"{reason}: the model is not finite there", x, self)
         raise StoppedError(f"{reason}: loosen the tolerances or allow more steps", x, self)
 
 
@@ -95,7 +98,7 @@ class StoppedError(ArithmeticError):
     """Samples stopped on the way.
 
     Attributes:
-        x: `(B, ...)`, the last state of every sample.
+        x: `(B, ...)`, the last state of every sample; from a sampler in the units of its samples.
         report: The report, which says which samples stopped, where and why.
     """
 
