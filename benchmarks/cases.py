@@ -22,7 +22,7 @@ from scoresde.score import GaussianMixtureScore, ScoreModel, in_model_space
 __all__ = ["Case", "Store", "Truth", "libraries", "problem_case", "run_case", "true_endpoints"]
 
 # Problems of more elements are costly, and their endpoints vary less from start to start.
-MANY_ELEMENTS, FEWER_STARTS = 256, 64
+MANY_ELEMENTS, FEWER_STARTS = 256, 32
 CHECKED = 4  # starts whose endpoint is found by a second solver too
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 import torch
 from cases import Case, Store, libraries, problem_case, run_case
 from cells import Cell, Prepared, cells, prepared
-from contenders import FEW_GRIDS, OUR_GRIDS, Contender, Counted, Failures, our_contenders, peer_contenders
+from contenders import OUR_GRIDS, Contender, Counted, Failures, our_contenders, peer_contenders
 from noisy import Noisy, estimates, noisy_cells, noisy_prepared, noisy_table, noisy_targets, reference
 from peers import GRIDS, load_peers
 from problems import DEVELOPMENT, HELD_OUT, KINDS
@@ -42,7 +42,11 @@ BUDGETS = (5, 8, 10, 15, 20, 30, 50, 100, 200)
 MOST_NOISY = 30  # evaluations of stochastic solvers
 FAMILIES = {"development": DEVELOPMENT, "held-out": HELD_OUT}
 # Of ours and of peers, those that come first on some problem of the family for development.
-FEW_OURS = r"^(angle|straight|ipndm|unipc|dpmpp_3m|lms|deis_tab|(angle|straight|data) \((2, 2|2, 3|3, 4|4, 3)\))$"
+FEW_OURS = (
+    r"^(angle|straight|ipndm|unipc|(angle|straight|data) \((2, 2|2, 3|3, 4|4, 3)\)|"
+    r"angle \((2, 2|2, 3|3, 4|4, 3)\), Gaussian start)$"
+)
+FEW_OUR_GRIDS = ("λ", "Karras 7", "flow", "data × 0.35", "data × 0.25")
 FEW_PEERS = r"diff-sampler iPNDM-[34]$|[vx](E)?AB-[34]$|UniPC-[23] bh2$|DPM\+\+ 2M$|LMS-4$|DEIS tAB-3$|accelerated$"
 FEW_PEER_GRIDS = ("λ", "Karras 5", "Karras 7", "Karras 20", "flow", "VP")
 
@@ -61,7 +65,7 @@ class Result:
 def contenders(options: argparse.Namespace, failures: Failures) -> tuple[list[Contender], list[Contender]]:
     """Ours and peers that are asked for. A stochastic solver is run on its own grid alone, or those that serve it."""
     few = options.ours == "few"
-    ours = our_contenders(FEW_OURS if few else "", FEW_GRIDS if few else OUR_GRIDS, failures)
+    ours = our_contenders(FEW_OURS if few else "", FEW_OUR_GRIDS if few else OUR_GRIDS, failures)
     noisy = (c for c in our_contenders("", (), failures) if c.stochastic and not c.solver.startswith("default"))
     mine = [*(c for c in ours if not c.stochastic), *noisy]
     if options.peers is None:
@@ -216,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--nfe", nargs="+", type=int, default=list(BUDGETS), metavar="N")
     out.add_argument("--starts", type=int, default=256, help="of deterministic solves; fewer in many dimensions")
-    out.add_argument("--run-starts", type=int, default=32, help="of deterministic solves of networks")
+    out.add_argument("--run-starts", type=int, default=16, help="of deterministic solves of networks")
     out.add_argument("--samples", type=int, default=2000, help="of stochastic solves; fewer in many dimensions")
     out.add_argument("--ours", choices=("few", "all"), default="few", help="of our solvers and grids")
     out.add_argument("--peers", nargs="?", const="few", choices=("few", "all"), help="of other libraries")
