@@ -60,8 +60,9 @@ class Case:
         for share in (0.25, 0.5, 0.75):
             t = sde.time(torch.lerp(ends[0], ends[1], share))
             x = self.starts * sde.sigma(t) / sde.sigma(torch.tensor(sde.t_max, dtype=torch.float64))
+            model = self.counted()
             with torch.no_grad():
-                out = self.counted().denoise(x, t)
+                out = model.denoise(x, t, **model.cond_of(x))
             sum_.update(repr([f"{v:.5g}" for v in (out.mean(), out.std(), *out.flatten()[:20])]).encode())
         return sum_.hexdigest()[:16]
 
@@ -111,8 +112,9 @@ class Truth:
 def true_endpoints(case: Case) -> Truth:
     """By two solvers; a network, whose field is rougher, to fewer digits."""
     tolerance = 1e-9 if case.kind == "network" else 1e-11
-    ends = own_endpoints(case.counted(), case.starts, tolerance)
-    other = endpoints(case.counted(), case.starts[:CHECKED], tolerance)
+    model, some = case.counted(), case.starts[:CHECKED]
+    ends = own_endpoints(model, case.starts, tolerance, **model.cond_of(case.starts))
+    other = endpoints(model, some, tolerance, **model.cond_of(some))
     error = (ends[:CHECKED] - other).flatten(1).norm(dim=1).max()
     return Truth(ends, float(error), float(ends.flatten(1).norm(dim=1).square().mean().sqrt()))
 

@@ -93,7 +93,7 @@ def prepared(case: Case, as_network: bool) -> Iterator[tuple[Contender, Counted,
 
 def solves(made: Callable[[int], Sampler]) -> Solve:
     """The samplers for numbers of steps, as a contender solves."""
-    return lambda model, x, steps, seed: made(steps)(model, x_init=x, seed=seed).x
+    return lambda model, x, steps, seed: made(steps)(model, x_init=x, seed=seed, **model.cond_of(x)).x
 
 
 def cells(

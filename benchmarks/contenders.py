@@ -73,7 +73,7 @@ class Counted(ScoreModel):
 
     Args:
         model: The model.
-        cond: Conditions, whose entries are repeated to the number of samples.
+        cond: Conditions of the starts, which samplers are given with them; see `cond_of`.
         exact: Whether solvers are told that the score is exact; as the model says if not given.
     """
 
@@ -91,37 +91,38 @@ class Counted(ScoreModel):
         return self._exact
 
     @property
-    def conditioned(self) -> bool:
-        return bool(self.cond) or self.model.conditioned
-
-    @property
     def log_snr_range(self) -> tuple[float, float]:
         return self.model.log_snr_range
 
-    def _call(self, method: Callable[..., Tensor], x: Tensor, t: Tensor | int) -> Tensor:
+    def cond_of(self, x: Tensor) -> dict[str, Any]:
+        """Those of the first starts, as many as x has rows."""
+        return {name: value[: len(x)] for name, value in self.cond.items()}
+
+    def _call(self, method: Callable[..., Tensor], x: Tensor, t: Tensor | int, **cond: Any) -> Tensor:
         self.calls[0] += 1
-        if len(x) <= self.rows and not self.cond:
-            return method(x, t)
+        if len(x) <= self.rows:
+            return method(x, t, **cond)
         parts = []
-        for rows in torch.arange(len(x)).split(self.rows):
+        for first in range(0, len(x), self.rows):
+            rows = slice(first, first + self.rows)
             each = t[rows] if isinstance(t, Tensor) and t.ndim else t
-            parts.append(method(x[rows], each, **{k: v[rows % len(v)] for k, v in self.cond.items()}))
+            parts.append(method(x[rows], each, **{name: value[rows] for name, value in cond.items()}))
         return torch.cat(parts)
 
     def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
         return partial(self._call, self.model.prediction(times, p, q))
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        return self._call(self.model.denoise, x, t)
+        return self._call(self.model.denoise, x, t, **cond)
 
     def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        return self._call(self.model.noise, x, t)
+        return self._call(self.model.noise, x, t, **cond)
 
     def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        return self._call(self.model.score, x, t)
+        return self._call(self.model.score, x, t, **cond)
 
     def velocity(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        return self._call(self.model.velocity, x, t)
+        return self._call(self.model.velocity, x, t, **cond)
 
     def denoise_scaled(self, x: Tensor, level: float) -> Tensor:
         """The denoised mean of a state in the scale of the data, x/α, at the noise level σ/α: what peers ask for."""
@@ -129,7 +130,7 @@ class Counted(ScoreModel):
             t = self.sde.time(-torch.tensor(level, dtype=torch.float64).log())
             self._levels[level] = t, float(self.sde.alpha(t))
         t, alpha = self._levels[level]
-        return self.denoise(x if alpha == 1 else alpha * x, t)
+        return self.denoise(x if alpha == 1 else alpha * x, t, **self.cond_of(x))
 
 
 # From the model, the state at its first time, a number of steps and a seed: the state at the end.
@@ -259,7 +260,7 @@ def _solve(solver: Solver, grid: str | Callable[..., Any], model: Counted, x: Te
     with warnings.catch_warnings():
         # Orders that are lowered on a short grid.
         warnings.simplefilter("ignore", UserWarning)
-        return Sampler(solver, when, denoise=False)(model, x_init=x, seed=seed).x
+        return Sampler(solver, when, denoise=False)(model, x_init=x, seed=seed, **model.cond_of(x)).x
 
 
 # ---------------------------------------------------------------- theirs

@@ -112,7 +112,8 @@ def _endpoints(
 ) -> None:
     begin = time.perf_counter()
     truth = store.truth(case)
-    _note(case, f"truth to {truth.error / truth.scale:.0e} of its size", begin)
+    out.text += f", endpoints known to {truth.error / truth.scale:.0e} of their size"
+    _note(case, "truth", begin)
     for contender, model, spent in prepared(case, options.exact_as_network):
         out.prepared.append(spent)
         out.cells += cells("default", [(contender, model)], case, truth, options.nfe, failures)

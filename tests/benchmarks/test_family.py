@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from cases import Store, Truth, problem_case
+from cases import Case, Store, Truth, problem_case, true_endpoints
 from cells import Cell, cells
 from contenders import Budget, Contender, Counted, Failures, our_contenders, peer_contenders
 from low_rank import LowRankMixtureScore
@@ -15,7 +16,7 @@ from problems import DEVELOPMENT, HELD_OUT, KINDS, make_problem
 from targets import Target, targets
 from truth import own_endpoints
 
-from scoresde.score import GaussianMixtureScore
+from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from tests.problems import F64, SDES
 
@@ -102,6 +103,38 @@ def test_peers_reach_the_true_endpoint_under_every_sde(sde: SDE) -> None:
     made, end = contender.run(counted, x, 8)
     assert made == 1
     torch.testing.assert_close(end, true, rtol=1e-9, atol=1e-12)
+
+
+class Classes(ScoreModel):
+    """One Gaussian of variance 0.09 for each class, at its label."""
+
+    def takes_condition(self, name: str) -> bool:
+        return name == "labels"
+
+    def denoise(self, x: torch.Tensor, t: torch.Tensor, **cond: Any) -> torch.Tensor:
+        level = self.sde.noise_level(torch.as_tensor(t, dtype=F64)).reshape(-1, 1)
+        mean = cond["labels"].to(x)[:, None]
+        return mean + (x - mean) * 0.09 / (0.09 + level**2)
+
+
+def test_starts_keep_their_conditions() -> None:
+    """Also in a solver that lets go of samples that have arrived, in parts of a batch, and in a peer."""
+    sde = EDMSDE(0.002, 20.0)
+    cond = {"labels": torch.tensor([-3, 0, 1, 50, 7])}
+    x = 20 * torch.randn(5, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
+    case = Case("network", "classes", "classes", Classes(sde), x, None, cond)
+    mean = cond["labels"][:, None].double()
+    true = mean + (x - mean) * math.sqrt((0.09 + 0.002**2) / (0.09 + 20.0**2))
+    truth = true_endpoints(case)
+    torch.testing.assert_close(truth.ends, true, rtol=1e-7, atol=1e-7)
+    assert truth.error < 1e-6
+    model = case.counted()
+    model.rows = 2
+    peer = Peer("some DDIM", lambda denoise, x, levels: denoise(x, 0.002), ("λ",))
+    (contender,) = peer_contenders([peer], False)
+    torch.testing.assert_close(contender.run(model, x, 6)[1], mean + (x - mean) * 0.09 / (0.09 + 0.002**2))
+    ours = next(iter(our_contenders("^dpmpp_2m$", ("λ",), Failures())))
+    assert float((ours.run(model, x, 200)[1] - true).abs().max()) < 0.01
 
 
 # ---------------------------------------------------------------- stored
