@@ -24,6 +24,7 @@ from scoresde.arguments import checked
 from scoresde.compare.exact import ExactReference
 from scoresde.compare.frame import COLUMNS
 from scoresde.compare.measures import fingerprint, quality, root_mean_square
+from scoresde.compare.own_density import OwnDensity
 from scoresde.compare.true_ends import TrueEnds
 from scoresde.metrics import PCA, Estimate, PrincipalDirections
 from scoresde.metrics.divergences import FEWEST_FITTED
@@ -83,6 +84,8 @@ class Comparison:
         directions: Principal directions of the data, with their variances, along which widths are compared. If not
             given, those of the exact density, or of the model's statistics with the variances of the data, or those
             found in the data; see `scoresde.metrics.spectrum`.
+        likelihood: The number of samples whose log-density is compared with that of exact samples of the model, by the
+            model's own likelihood; see `scoresde.compare.own_density`. An exact density is used for all if it is known.
         **cond: Conditions of the model; tensors have an entry for each of the n samples.
 
     Attributes:
@@ -108,6 +111,7 @@ class Comparison:
         reference: Adaptive | None = None,
         batch_size: int | None = None,
         directions: PrincipalDirections | None = None,
+        likelihood: int = 0,
         **cond: Any,
     ) -> None:
         self.n = _count(n, data, floor)
@@ -135,6 +139,10 @@ class Comparison:
         if self.data is not None and floor is not None:
             self.floor |= quality(floor[: self.n].double(), self.data, features, directions=self.directions)
         self.true = TrueEnds(self.model, self.solver, (self.n, *self.shape), self.cond, batch_size)
+        if likelihood != 0 and not 2 <= likelihood <= self.n:
+            raise ValueError(f"likelihood is {likelihood}, expected 0 or 2 to {self.n} of the samples")
+        own = likelihood if self.exact is None else 0
+        self.own_density = OwnDensity(self.model, self.true, own, self.cond) if own else None
         self.ends, self.errors = self.true.ends, self.true.errors
         self._warm = False
 
@@ -207,6 +215,9 @@ class Comparison:
         if self.exact is not None:
             for e in self.exact(out.x).values():
                 measured |= {e.name: e.value, f"{e.name}_stderr": e.stderr}
+        if self.own_density is not None:
+            lost = self.own_density(out.x)
+            measured |= {"nats_lost": lost.value, "nats_lost_stderr": lost.stderr}
         if self.data is not None:
             x = out.x.cpu()
             x = self.postprocess(x) if self.postprocess else x

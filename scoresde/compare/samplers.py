@@ -9,7 +9,7 @@ from torch import Tensor
 from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.compare.comparison import Comparison, SamplerOf, ignores_steps
 from scoresde.compare.frame import to_frame
-from scoresde.metrics import PCA
+from scoresde.metrics import PCA, PrincipalDirections
 from scoresde.metrics.features import FeatureMap
 from scoresde.progress import Progress
 from scoresde.sampling import Adaptive, Sampler
@@ -33,6 +33,8 @@ def compare(
     shape: tuple[int, ...] | None = None,
     postprocess: Callable[[Tensor], Tensor] | None = None,
     floor: Tensor | None = None,
+    directions: PrincipalDirections | None = None,
+    likelihood: int = 0,
     progress: bool = True,
     **cond: Any,
 ) -> pd.DataFrame:
@@ -82,6 +84,8 @@ def compare(
         floor=floor,
         reference=reference,
         batch_size=batch_size,
+        directions=directions,
+        likelihood=likelihood,
         **cond,
     )
     cells: list[tuple[str, SamplerOf, int | None]] = []

@@ -81,6 +81,10 @@ class TrueEnds:
         ends = self.ends[key]
         return self._stay(self.model, self.model.sde.t_max, last, True, x_init=ends, **self.cond) if denoise else ends
 
+    def solved(self, seed: int, first: float, last: float, count: int) -> Tensor:
+        """`(count, ...)`, the endpoints of the first starts alone, which are not kept."""
+        return self._solve(self.model, self.solver, self.starts(seed, first)[:count], first, last)
+
     def _precise(self) -> ScoreModel:
         """The model in float64, or the model itself if that is impossible."""
         try:

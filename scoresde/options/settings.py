@@ -34,6 +34,7 @@ _KINDS: dict[str, Any] = {
     "pca": _Count | None,
     "repeats": _Count,
     "resume": bool | None,
+    "sample_likelihood": Annotated[int, Range(0)],
     "samplers": str | list[str] | None,
     "samples": Annotated[int, Range(0)] | None,
     "seconds": _Positive,
@@ -67,7 +68,8 @@ _OF: dict[str, dict[str, Any]] = {
     },
     "train": {"run": str | None},
     "sample": {"n": _Count},
-    "compare": {"steps": _Count | list[_Count]},
+    "compare": {"steps": _Count | list[_Count], "likelihood": Annotated[int, Range(0)]},
+    "evaluate": {"likelihood": Annotated[int, Range(0)]},
     "tune": {"steps": Annotated[int, Range(2)]},
     "dequantise": {
         "steps": _Count,

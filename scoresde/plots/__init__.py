@@ -9,6 +9,7 @@ from scoresde.plots.curves import learning_curves, likelihood_histogram, loss_by
 from scoresde.plots.mosaic import image_grid
 from scoresde.plots.processes import forward_process, trajectory, vector_field
 from scoresde.plots.sample_figures import samples, samples_2d
+from scoresde.plots.spectra import spectra
 from scoresde.plots.style import save, to_png
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "samples",
     "samples_2d",
     "save",
+    "spectra",
     "to_png",
     "trajectory",
     "vector_field",

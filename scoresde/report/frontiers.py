@@ -24,7 +24,7 @@ def frontiers(series: Sequence[Series], palette: "Palette | None" = None) -> lis
     palette = Palette() if palette is None else palette
     measures = {
         key: [line for number, run in enumerate(series) for line in _frontier(run, number, key, len(series) > 1)]
-        for key in ("error", "frechet_distance", "sliced_wasserstein")
+        for key in ("error", "frechet_distance", "sliced_wasserstein", "noise_left", "nats_lost")
     }
     for lines in measures.values():
         every = [(nfe, point.value) for line in lines for nfe, point in line.points]

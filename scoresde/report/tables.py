@@ -211,7 +211,7 @@ def _quality(summary: dict[str, Any]) -> Table | None:
 
 # Settings that set a further result apart, in the order in which they are shown.
 _LIKELIHOOD = ("divergence", "tol", "dequantisation", "draws", "bound", "decoder", "elbo_draws", "t_min", "seed")
-_SAMPLES = ("sampler", "n", "pca", "seed")
+_SAMPLES = ("sampler", "n", "pca", "likelihood", "seed")
 _COMPARISON = ("n", "tolerance", "batch_size", "device")
 
 

@@ -95,6 +95,7 @@ def compare_run(
         "batch_size": options.batch_size,
         "device": model.device.type,
         **chosen,
+        **({"likelihood": options.likelihood} if options.get("likelihood") else {}),
     }
     stem = _stem(run, data, options, settings, source, first)
     cells = [(*cell, seed) for cell in presets.cells(names, steps) for seed in seeds]
@@ -175,6 +176,7 @@ def _comparison(
         directions=_directions(model, data, test, label is not None),
         reference=None if options.tol is None else Adaptive("tsit5", rtol=options.tol, atol=options.tol),
         batch_size=options.batch_size,
+        likelihood=options.get("likelihood") or 0,
         **cond,
     )
 

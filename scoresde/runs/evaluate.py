@@ -3,20 +3,26 @@
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from scoresde.data import Data
-from scoresde.metrics import PCA, Estimate, evaluate_samples
+from scoresde.likelihood import log_likelihood
+from scoresde.metrics import PCA, Estimate, Spectrum, evaluate_samples, nats_lost
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run
+from scoresde.runs.labels import labels_of
+from scoresde.runs.pictures import picture_of_widths
 from scoresde.runs.results import Filing, choose_name, identity_of, is_of, set_aside
 from scoresde.runs.sample import Draw, sample, saved_samples
 from scoresde.runs.summary import MetricEntry, SamplesEntry, Summary
-from scoresde.score import NetworkScore
+from scoresde.runs.widths import run_directions
+from scoresde.score import NetworkScore, in_model_space
+from scoresde.statistics import Statistics
 
 __all__ = ["check_evaluation_size", "evaluate"]
 
@@ -41,6 +47,7 @@ def evaluate(
     draw: Draw,
     *,
     pca: int | None = None,
+    likelihood: int = 0,
     progress: bool = True,
     filing: Filing | None = None,
 ) -> tuple[str, SamplesEntry, dict[str, MetricEntry]]:
@@ -55,6 +62,7 @@ def evaluate(
         data: Its data, or others in the place of its test data.
         draw: Which samples are drawn; its seed also chooses which data they are compared with.
         pca: Number of principal components to compare on; raw values if None.
+        likelihood: Number of samples whose log-density by the model is compared with that of held-out data.
         progress: Show a progress bar.
         filing: How the result is named and stored; as `Filing()` if not given.
 
@@ -64,6 +72,8 @@ def evaluate(
     filing = filing or Filing()
     drawing = draw.settings(run, model, data.class_names)
     settings = {**drawing, "pca": pca, "data": data.name, "data_hash": data.fingerprint()}
+    # None, as in entries of earlier versions, where there is none.
+    settings["likelihood"] = likelihood or None
     summary = run.summary()
     known = _known_samples(run, summary, settings, drawing)
     key = _key(run, data, settings, known, filing)
@@ -73,7 +83,13 @@ def evaluate(
         return key, cast(SamplesEntry, {**entry, "reused": True}), reference
     drawn, cost = sample(run, model, data, draw, name=key, overwrite=filing.overwrite, progress=progress)
     features = None if pca is None else PCA(pca)
-    metrics, reference, seconds = sample_quality(data, drawn, seed=draw.seed, features=features)
+    quality = sample_quality(data, drawn, seed=draw.seed, features=features, statistics=model.statistics)
+    began, metrics, reference = time.perf_counter(), {**quality.metrics}, quality.reference
+    if likelihood:
+        lost = log_density_lost(model, data, drawn, likelihood, seed=draw.seed, label=draw.label)
+        metrics |= _metrics({lost.name: lost})
+    seconds = quality.seconds + time.perf_counter() - began
+    picture_of_widths(run, quality.spectra, key, filing.source or "held-out data")
     entry = {**cost, **settings, "metrics": metrics, "metrics_seconds": seconds}
     entry |= {} if filing.source is None else {"source": filing.source}
     entry.pop("reused", None)
@@ -129,28 +145,91 @@ def _own_settings(run: Run, data: Data, settings: dict[str, Any]) -> dict[str, A
     own = {"n": len(data.test) if n is None else min(n, len(data.test)), "seed": evaluation.get("seed", 0)}
     with suppress(ValueError):  # tuned steps that are not there
         own["sampler"] = identity_of(run.make("sampler"))
+    own["likelihood"] = evaluation.get("sample_likelihood") or None
     return {**settings, "sampler": None, "pca": None, **own}
 
 
+@dataclass(frozen=True)
+class Quality:
+    """The quality of samples, and of training data for scale, against as many held-out data.
+
+    Attributes:
+        metrics: Metrics of the samples.
+        reference: Metrics of training data.
+        spectra: Widths of both along the principal directions of the data, by the names `samples` and `training data`.
+        seconds: Seconds that all of it took.
+    """
+
+    metrics: dict[str, MetricEntry]
+    reference: dict[str, MetricEntry]
+    spectra: dict[str, Spectrum]
+    seconds: float
+
+
 def sample_quality(
-    data: Data, samples: Tensor, *, seed: int = 0, features: Any = None
-) -> tuple[dict[str, MetricEntry], dict[str, MetricEntry], float]:
-    """Metrics of samples and of training data, both against as many held-out data, and the seconds they took.
+    data: Data, samples: Tensor, *, seed: int = 0, features: Any = None, statistics: Statistics | None = None
+) -> Quality:
+    """Metrics of samples and of training data, both against as many held-out data.
 
     Args:
         data: The data.
         samples: Samples in raw units.
         seed: Seed of the choice of data.
         features: Features to compare on, as for `scoresde.metrics.evaluate_samples`.
+        statistics: Moments of the training data in model space, for their principal directions.
     """
     n = min(len(samples), len(data.test), len(data.train))
     order = torch.Generator().manual_seed(seed)
     test = _units(data, data.test[torch.randperm(len(data.test), generator=order)[:n]])
     train = _units(data, data.train[torch.randperm(len(data.train), generator=order)[:n]])
+    drawn = _units(data, samples[:n])
     began = time.perf_counter()
-    metrics = _metrics(evaluate_samples(_units(data, samples[:n]), test, features, seed, same_units=True))
-    reference = _metrics(evaluate_samples(train, test, features, seed, same_units=True))
-    return metrics, reference, time.perf_counter() - began
+    # Before any principal directions are found, whose message would be of fewer samples than all metrics need.
+    check_evaluation_size(n)
+    directions = run_directions(data, test, statistics)
+    options: dict[str, Any] = {"same_units": True, "directions": directions}
+    metrics = _metrics(evaluate_samples(drawn, test, features, seed, **options))
+    reference = _metrics(evaluate_samples(train, test, features, seed, **options))
+    spectra = {"samples": directions(drawn), "training data": directions(train)}
+    return Quality(metrics, reference, spectra, time.perf_counter() - began)
+
+
+def log_density_lost(
+    model: NetworkScore, data: Data, samples: Tensor, n: int, *, seed: int = 0, label: int | str | None = None
+) -> Estimate:
+    """The log-density, by the model's own likelihood, that n samples lose against n held-out data, in nats.
+
+    Data of levels are dequantised uniformly on both sides. The likelihood of a model with classes is that given the
+    label.
+
+    Args:
+        model: The model.
+        data: The data.
+        samples: Samples in raw units.
+        n: Number of samples on each side; fewer if there are not as many.
+        seed: Seed of the choice of data, of the dequantisation and of the probes.
+        label: Class of the samples; else classes come in turn.
+
+    Raises:
+        ConfigError: Held-out data without labels, for a model with classes.
+        LikelihoodError: The likelihood of a sample cannot be computed.
+    """
+    n = min(n, len(samples), len(data.test))
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(data.test), generator=generator)[:n]
+    labels: list[dict[str, Tensor]] = [{}, {}]
+    if model.classes is not None:
+        if data.test_labels is None:
+            raise ConfigError(f"the model is conditional on labels, and {data.name} has none: give data with labels")
+        drawn = labels_of(model, n, label, data.class_names)["labels"]
+        labels = [{"labels": v.to(model.device)} for v in (drawn, data.test_labels[chosen])]
+    found = []
+    for raw, cond in zip((samples[:n], data.test[chosen]), labels, strict=True):
+        noise = None if data.transform.levels is None else torch.rand(raw.shape, generator=generator)
+        x = data.transform.encode(raw, noise).to(model.device)
+        options: dict[str, Any] = {"seed": seed, **cond}
+        found.append(log_likelihood(in_model_space(model), x, **options).log_prob)
+    return nats_lost(*found)
 
 
 def _units(data: Data, raw: Tensor) -> Tensor:

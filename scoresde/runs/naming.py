@@ -19,6 +19,8 @@ _IDENTITY = (
 )  # fmt: skip
 # Keys of these groups that they do not depend on.
 _FREE = ("training.log_every", "training.checkpoint_every", "training.keep")
+# Keys that earlier versions lacked, with the values that do what these did.
+_LATER = {"evaluation.sample_likelihood": 0}
 
 
 def config_hash(config: DictConfig) -> str:
@@ -28,6 +30,10 @@ def config_hash(config: DictConfig) -> str:
     for path in _FREE:
         group, key = path.split(".")
         kept.get(group, {}).pop(key, None)
+    for path, usual in _LATER.items():
+        group, key = path.split(".")
+        if kept.get(group, {}).get(key) == usual:
+            del kept[group][key]
     # Directories are named by it, so that it does not depend on names of classes that change with the version.
     if "sampler" in kept:
         kept["sampler"] = spelled_out(kept["sampler"])

@@ -151,7 +151,12 @@ class Evaluate(Stage):
         n = number_to_evaluate(options, context.data)
         if n > 0:
             draw = Draw(run.make("sampler"), n, options.seed)
-            evaluate(run, context.model, context.data, draw, progress=context.progress, filing=Filing(own=True))
+            # Absent in the configuration of an earlier version's run.
+            likelihood = options.get("sample_likelihood") or 0
+            filing = Filing(own=True)
+            evaluate(
+                run, context.model, context.data, draw, likelihood=likelihood, progress=context.progress, filing=filing
+            )
 
 
 def number_to_evaluate(options: DictConfig, data: Data) -> int:

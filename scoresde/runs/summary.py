@@ -61,6 +61,7 @@ class SamplesEntry(TypedDict, total=False):
         nfe: Evaluations of the network per sample.
         seconds: Seconds of sampling.
         pca: Number of principal components that they are compared on; None for raw values.
+        likelihood: Number of samples whose log-density by the model is compared with that of held-out data, if any.
         data: Name of the data that they are compared with.
         data_hash: Fingerprint of these data.
         metrics: Metrics by name.
@@ -79,6 +80,7 @@ class SamplesEntry(TypedDict, total=False):
     nfe: int
     seconds: float
     pca: int | None
+    likelihood: int | None
     data: str
     data_hash: str
     metrics: dict[str, MetricEntry]

@@ -11,7 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.compare import COLUMNS, COMPARED, Comparison, ExactReference, compare, concat, root_mean_square, summarise
+from scoresde.compare import (
+    COLUMNS,
+    COMPARED,
+    Comparison,
+    ExactReference,
+    compare,
+    concat,
+    marginal,
+    root_mean_square,
+    summarise,
+)
 from scoresde.compare.choose import table
 from scoresde.compare.frame import LATER, check_comparable, to_frame
 from scoresde.data import Affine
@@ -188,6 +198,25 @@ def test_widths_of_a_model_without_a_density(model: GaussianMixtureScore, data: 
         assert row["too_narrow"] == pytest.approx(spectrum.too_narrow.value)
         assert all(math.isnan(row[name]) for name in EXACT)
     assert Comparison(known, None, n=N).exact is None
+
+
+def test_own_likelihood_stands_for_an_exact_density(model: GaussianMixtureScore) -> None:
+    unknown = Unknown(model, model.statistics)
+    (row,) = frame(unknown, [5], None, n=200, samplers={"noisy": euler_maruyama}, likelihood=150).to_dict("records")
+    x = euler_maruyama(5)(model, (200, 2), seed=0).x[:150]
+    lost = marginal(model).log_prob(x.double())
+    true = ExactReference(model, 20_000).exact_log_prob
+    # The endpoints of the flow are other exact samples.
+    error = math.hypot(row["nats_lost_stderr"], float(true.std()) / math.sqrt(20_000))
+    assert abs(row["nats_lost"] - float(true.mean() - lost.mean())) < 3 * error
+    assert row["nats_lost"] > 0.3
+    assert math.isnan(row["kl_to_model"])
+    # The same starts on the same flow.
+    whole = Sampler(exact(), ExplicitTimes([1.0, model.sde.t_min]), denoise=False)
+    fine = frame(unknown, [], None, n=200, samplers={"fine": whole}, likelihood=150)
+    assert abs(fine["nats_lost"][0]) < 1e-4
+    with pytest.raises(ValueError, match="likelihood is 1, expected 0 or 2 to 48"):
+        Comparison(unknown, None, n=N, likelihood=1)
 
 
 def test_frames_of_the_version_before_the_newer_measures(model: GaussianMixtureScore, data: Tensor) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 import scoresde
 from scoresde.cli import conf_dir
 from scoresde.data import Identity, digits, two_moons
-from scoresde.likelihood import bits_per_dim
+from scoresde.likelihood import bits_per_dim, log_likelihood
 from scoresde.options.errors import ConfigError
 from scoresde.runs import stages
 from scoresde.runs import train as training
@@ -309,8 +309,9 @@ def assess(run: Run, data: Any, **options: Any) -> tuple[str, dict[str, Any], di
     sampler, n = options.pop("sampler", run.make("sampler")), options.pop("n", 12)
     filing = Filing(**{name: options.pop(name) for name in ("label", "overwrite") if name in options})
     drawn, pca = Draw(sampler, n, options.pop("seed", 0)), options.pop("pca", None)
+    rest: dict[str, Any] = {"likelihood": options.pop("likelihood", 0), "progress": False, "filing": filing}
     assert not options
-    key, entry, reference = evaluate(run, run.model(), data, drawn, pca=pca, progress=False, filing=filing)
+    key, entry, reference = evaluate(run, run.model(), data, drawn, pca=pca, **rest)
     return key, {**entry}, {**reference}
 
 
@@ -357,15 +358,43 @@ def test_an_evaluation_with_other_settings_stands_beside_the_runs_own(copied: Ru
 
 def test_the_quality_of_samples(trained: SimpleNamespace) -> None:
     drawn = torch.from_numpy(np.load(trained.directory / "samples" / "samples.npz")["x"])
-    metrics, reference, _ = sample_quality(trained.data, drawn)
+    statistics = trained.run.model().statistics
+    quality = sample_quality(trained.data, drawn, statistics=statistics)
+    metrics, reference = quality.metrics, quality.reference
     assert reference == trained.run.summary()["reference"]
     assert metrics == trained.run.summary()["samples"]["metrics"]
     # Training data against themselves as samples: not the figures of an untrained model.
     some = trained.data.train[torch.randperm(len(trained.data.train))[:12]]
-    better, _, _ = sample_quality(trained.data, some)
+    better = sample_quality(trained.data, some).metrics
     assert better["frechet_distance"]["value"] < metrics["frechet_distance"]["value"]
     with pytest.raises(ValueError, match="needs at least 7"):
         sample_quality(trained.data, drawn[:1])
+
+
+def test_widths_of_samples_are_drawn_for_the_report(trained: SimpleNamespace) -> None:
+    figures = {each["file"]: each for each in trained.run.pictures()}
+    assert (trained.directory / "samples" / "samples-spectrum.png").is_file()
+    found = trained.run.summary()["samples"]["metrics"]["noise_left"]["value"]
+    assert f"Noise left: {found:.3g} times" in figures["samples/samples-spectrum.png"]["caption"]
+
+
+def test_log_density_of_samples_by_the_model_itself(copied: Run, trained: SimpleNamespace) -> None:
+    key, entry, _ = assess(copied, trained.data, n=10, likelihood=8)
+    assert entry["likelihood"] == 8
+    found = entry["metrics"]["nats_lost"]
+    # The same by hand, with its draws of the dequantisation.
+    model, generator = copied.model(), torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(trained.data.test), generator=generator)[:8]
+    raw = torch.from_numpy(np.load(copied.directory / "samples" / f"{key}.npz")["x"])[:8]
+    inside = [
+        trained.data.transform.encode(x, torch.rand(x.shape, generator=generator))
+        for x in (raw, trained.data.test[chosen])
+    ]
+    densities = [log_likelihood(model, x).log_prob for x in inside]
+    assert found["value"] == pytest.approx(float(densities[1].mean() - densities[0].mean()), rel=1e-4)
+    assert found["n"] == 8
+    # Without it, it is another evaluation; and the same as that of an earlier version.
+    assert "nats_lost" not in assess(copied, trained.data, n=10)[1]["metrics"]
 
 
 def test_training_again_does_only_what_has_changed(copied: Run, trained: SimpleNamespace) -> None:

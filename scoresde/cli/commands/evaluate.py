@@ -1,6 +1,7 @@
 """Measures the quality of samples."""
 
 import math
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -32,7 +33,8 @@ def evaluate_command(config: DictConfig) -> Outcome:
         )
     filing = Filing(label=chosen_name(("sampler",)), source=source, overwrite=config.overwrite, first=not in_sweep())
     draw = Draw(sampler, n, config.seed, batch_size=config.batch_size)
-    key, entry, reference = evaluate(run, model, data, draw, pca=config.pca, progress=config.progress, filing=filing)
+    options: dict[str, Any] = {"pca": config.pca, "likelihood": config.likelihood, "progress": config.progress}
+    key, entry, reference = evaluate(run, model, data, draw, filing=filing, **options)
     print("\n".join(metric_lines(entry, reference)))
     print(f"{key} in {run.directory / 'summary.json'}{reused(entry)}")
     value = entry["metrics"]["frechet_distance"]["value"]

@@ -12,9 +12,10 @@ from scoresde.runs.pictures.likelihoods import histogram, picture_of_likelihoods
 from scoresde.runs.pictures.losses import loss_picture
 from scoresde.runs.pictures.plane import plane_pictures
 from scoresde.runs.pictures.vectors import line_picture, vectors_beside_data
+from scoresde.runs.pictures.widths import picture_of_widths
 from scoresde.score import ScoreModel
 
-__all__ = ["picture_of_likelihoods", "picture_of_samples", "pictures"]
+__all__ = ["picture_of_likelihoods", "picture_of_samples", "picture_of_widths", "pictures"]
 
 
 def picture_of_samples(
