@@ -20,6 +20,7 @@ __all__ = [
     "further_folders",
     "groups",
     "options",
+    "order_of",
     "show",
     "show_command",
     "source",
@@ -44,6 +45,17 @@ def description(group: str, name: str, folders: Sequence[Path] = ()) -> str:
     lines = _first((conf_dir(), *folders), f"{group}/{name}.yaml").read_text(encoding="utf-8").splitlines()
     found = (line.lstrip("# ") for line in lines if line.startswith("#") and not line.startswith("# @package"))
     return next(found, "")
+
+
+def order_of(group: str, name: str, folders: Sequence[Path] = ()) -> str:
+    """The order of convergence that a choice's file states in a comment `# Order: ...`; empty if it has none.
+
+    A number is the order of the endpoint's error, with "(weak)" that of the variance; that of a solver as the file sets
+    it up, on its own grid.
+    """
+    text = _first((conf_dir(), *folders), f"{group}/{name}.yaml").read_text(encoding="utf-8")
+    found = re.search(r"^# Order: (.*)$", text, re.M)
+    return found[1] if found else ""
 
 
 def settings_of(group: str, name: str) -> list[str]:
@@ -154,8 +166,12 @@ def show(arguments: Sequence[str]) -> None:
             plurals = ", ".join(map(_plural, known))
             fail(f"nothing to list as {argument!r}{nearest(word, asked)}; expected one of {plurals}", 2)
         group = asked[word]
-        rows = [[f"{group}={name}", description(group, name, folders)] for name in options(group, folders)]
-        print_table(("choice", "what it is"), rows)
+        choices = options(group, folders)
+        rows = [[f"{group}={name}", description(group, name, folders)] for name in choices]
+        if group == "sampler":
+            orders = [order_of(group, name, folders) for name in choices]
+            rows = [[choice, order, what] for (choice, what), order in zip(rows, orders, strict=True)]
+        print_table(("choice", "order", "what it is") if group == "sampler" else ("choice", "what it is"), rows)
 
 
 def _without_folders(arguments: Sequence[str]) -> Iterator[str]:

@@ -1,63 +1,25 @@
-"""Coefficients of an exponential Adams method, tabulated before the loop.
+"""Coefficients of an exponential Adams method: how many values each step uses, and with which weights.
 
-A step goes from r to t. With x̂ = x/α, n the norm of x̂ in the coordinate, w its variable and c = 1 + τ² (its mean over
-the step), `scoresde.sampling.adams` has
-
-    x̂_t = (n_t/n_r)^c x̂_r + Σ_j W_j P_j + ν z,
-    W_j = c n_t^c ∫ n^{1−c} L_j dw,    ν² = n_t^{2c} ∫ 2 τ² s² n^{−2c} dλ.
-
-The integrals are taken by Gauss-Legendre quadrature in λ. Everything is computed for all steps at once: row i of a
-tensor belongs to the step from times[i] to times[i + 1].
+Everything is tabulated before the loop, in float64 on the CPU. The integrals are those of
+`scoresde.sampling.adams_table`.
 """
 
 import itertools
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from scoresde.numerics.quadrature import lagrange, panels
-from scoresde.sampling.stochasticity import Stochasticity
+from scoresde.sampling.adams_table import Method, Table, WeightKind, Weights, tabulated
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
 from scoresde.sde.coordinates import Coordinate
 
-__all__ = ["AdamsStep", "Same", "WeightKind", "Weights", "adams_plan", "adams_step", "gaussian_prediction"]
+__all__ = ["SHORT", "AdamsStep", "Same", "WeightKind", "Weights", "adams_plan", "adams_step", "gaussian_prediction"]
 
-_NODES = 20  # in a panel of length 2 in λ
 _KEPT = 16  # plans
-
-WeightKind = Literal["exact", "uniform", "bh1", "bh2"]
-
-
-class Method(Protocol):
-    """Settings of a `Multistep` that its coefficients depend on."""
-
-    @property
-    def order(self) -> int: ...
-    @property
-    def corrector(self) -> int: ...
-    @property
-    def interpolation(self) -> Coordinate | None: ...
-    @property
-    def weights(self) -> WeightKind: ...
-    @property
-    def stochasticity(self) -> Stochasticity | None: ...
-    @property
-    def relaxation(self) -> float: ...
-    @property
-    def lower_order_final(self) -> bool: ...
-
-
-class Weights(NamedTuple):
-    """The sum Σ_j values_j P_j + on_mean m, where P_0 is the newest prediction and m the mean of the data."""
-
-    values: list[float]
-    on_mean: float
+SHORT = 15  # steps, below which a grid is short (as in the code of Lu et al. 2022b)
 
 
 @dataclass(frozen=True)
@@ -127,18 +89,23 @@ def adams_plan(method: Method, coordinate: Coordinate, same: Same, times: tuple[
 
     Plans are kept for the next chunk of a batch and the next call, so they are not to be written to.
     """
-    table = _tabulated(method, coordinate, same.sde, torch.tensor(times, dtype=torch.float64))
+    table = tabulated(method, coordinate, same.sde, torch.tensor(times, dtype=torch.float64))
     count = len(times) - 1
+    short = count < SHORT
 
-    # The first steps have fewer values to use, and with `lower_order_final` so do the last.
+    # The first steps have fewer values to use, and with `lower_order_final` so do the last of a short grid.
     first = torch.arange(1, count + 1)
     orders = first.clamp(max=method.order)
-    predictors = table.weights(orders.minimum(first.flip(0)) if method.lower_order_final else orders, ahead=0)
+    if method.lower_order_final and short:
+        orders = orders.minimum(first.flip(0))
+    predictors = _bounded(table, orders, ahead=0)
 
     # The last step has no corrector: it would need an evaluation that no step follows.
-    correctors: Sequence[Weights | None] = [None] * count
+    correctors: list[Weights | None] = [None] * count
     if method.corrector and count > 1:
-        correctors = [*table.weights(first.clamp(max=method.corrector) + 1, ahead=1)[:-1], None]
+        correctors = [*_bounded(table, first.clamp(max=method.corrector) + 1, ahead=1)[:-1], None]
+    if not short and method.relaxation == 1 and not bool(table.variance.any()):
+        _make_good(table, method, predictors, correctors)
     if method.relaxation < 1:
         correctors = [
             new and _mixed(method.relaxation, new, Weights([0.0, *old.values], old.on_mean))
@@ -151,98 +118,88 @@ def adams_plan(method: Method, coordinate: Coordinate, same: Same, times: tuple[
     return [AdamsStep(*row) for row in rows]
 
 
+def _bounded(table: Table, counts: Tensor, ahead: int) -> list[Weights]:
+    """Tabulate weights that do not magnify errors of the values too much.
+
+    Errors of the values are magnified by up to Σ|W_j|/|Σ W_j|, and a value is off by what the polynomial does not see:
+    the poles of the prediction, at ±iπ/2 in λ from where a normal density of that width is reached, and what noise was
+    drawn since. Equal steps of any length stay below 2^k − 1 for k values, the factor of extrapolation by a whole step.
+    A step that is long beside those before it exceeds that. Its weights are then mixed with those of one value less.
+
+    With noise the bound is 3 at any order: the weak order is 2 at most, so that more values only magnify. The ODE is
+    bounded for polynomials in λ alone, by 2^k − 1, or 3 for a corrector: λ has no end, while in a variable that ends
+    with the noise a long last step is near those before it, and high orders paid on all grids that were tried.
+
+    The second order that takes over has half of the difference of two values, as in DPM-Solver++ 2M, of which a long
+    step makes less than of the exact weights.
+    """
+    weights = table.integrals(counts, ahead)
+    noisy = table.variance > 0
+    size = weights.abs().sum(1)
+    for _ in range(int(counts.max()) - 1 - ahead):
+        without = torch.full_like(size, 3.0) if ahead else 2.0**counts - 1
+        if not table.endless:
+            without = torch.full_like(size, torch.inf)
+        bound = torch.where(noisy, 3.0, without) * (1 + 1e-9) * table.total.abs()
+        high = (size > bound) & (counts > 1 + ahead)
+        if not bool(high.any()):
+            break
+        fewer = torch.where(high, counts - 1, counts)
+        lower = torch.nn.functional.pad(table.integrals(fewer, ahead, high), (0, weights.shape[1]))
+        lower = lower[:, : weights.shape[1]]
+        least = lower.abs().sum(1)
+        # Σ|W_j| is convex, so that this share is within the bound.
+        share = torch.where(high, (bound - least) / (size - least), 1.0).clamp(0, 1)[:, None]
+        weights = share * weights + (1 - share) * lower
+        counts, size = torch.where(share[:, 0] > 0, counts, fewer), weights.abs().sum(1)
+    return table.rows(table.alpha[1:, None] * weights, counts, ahead)
+
+
+def _make_good(table: Table, method: Method, predictors: list[Weights], correctors: list[Weights | None]) -> None:
+    """Give the first steps weights that make good what those of lower order before them left.
+
+    The first step is of order 1, so that x₁ is off by O(h²), and the value P₁ with it. Yet x₂ as the integral from t₀
+    of the line through P₀ and P₁ is off by O(h³), and so is P₂. With it the integral from t₀ of the parabola through
+    P₀, P₂ and P₃ is off by O(h⁴). Methods of order 4 do not use P₁ after that. All are sums of the values that a step
+    has anyway, with other weights.
+    """
+    corrected = min(method.corrector, method.order)
+    order = corrected + 1 if corrected else method.order
+    if order < 3:
+        return
+    ahead = 1 if method.corrector else 0
+    # The times of the values at each step: those of steps whose integral is taken from t₀, and of those after them.
+    whole: dict[int, tuple[int, ...]]
+    after: dict[int, tuple[int, ...]]
+    if ahead:
+        whole, after = ({2: (3, 2, 0)}, {3: (4, 3, 2)}) if order > 3 else ({}, {})
+    else:
+        whole, after = ({1: (1, 0), 3: (3, 2, 0)}, {4: (4, 3, 2)}) if order > 3 else ({1: (1, 0)}, {})
+    done: dict[int, float] = {}  # x_i is a multiple of x_0 and the sum of these times P_j
+    for i in range(5):
+        now = correctors[i] if ahead else predictors[i]
+        assert now is not None  # a grid that is not short
+        factor = float(table.on_x[i])
+        kept = {j: factor * v for j, v in done.items()}
+        if i in whole or i in after:
+            values = table.span(0 if i in whole else i, i, whole.get(i, after.get(i, ())))
+            if i in whole:
+                values = {j: values.get(j, 0.0) - kept.get(j, 0.0) for j in values.keys() | kept.keys()}
+            lags = range(i + ahead - min(values) + 1)
+            row = torch.tensor([[values.get(i + ahead - lag, 0.0) for lag in lags]], dtype=torch.float64)
+            size, limit = float(row.abs().sum()), 2**order - 1
+            if size <= limit * float((table.alpha[i + 1] * table.total[i]).abs()):
+                (now,) = table.rows(row, torch.tensor([row.shape[1]]), ahead, first=i)
+        done = dict(kept)
+        for lag, v in enumerate(now.values):
+            done[i + ahead - lag] = done.get(i + ahead - lag, 0.0) + v
+        if ahead:
+            correctors[i] = now
+        else:
+            predictors[i] = now
+
+
 def _mixed(share: float, new: Weights, old: Weights) -> Weights:
     """Mix share new + (1 − share) old, of which one may have more values."""
     pairs = itertools.zip_longest(new.values, old.values, fillvalue=0.0)
     return Weights([share * a + (1 - share) * b for a, b in pairs], share * new.on_mean + (1 - share) * old.on_mean)
-
-
-@dataclass(frozen=True)
-class _Table:
-    """Integrands of n steps at m nodes each.
-
-    Attributes:
-        log_snr: λ at the times of the grid, `(n + 1,)`.
-        alpha: α at these times, `(n + 1,)`.
-        target: p at these times, `(n + 1,)`: the part of the mean in a prediction is p m.
-        on_x: The factors of the state, `(n,)`.
-        variance: ν², `(n,)`.
-        kernel: c n_t^c n^{1−c} dw at the nodes, `(n, m)`, so that sums over the nodes are integrals.
-        total: The sums of the kernel, `(n,)`.
-        points: The variable of the interpolation at the times of the grid, `(n + 1,)`.
-        inner: The variable of the interpolation at the nodes, `(n, m)`.
-        differences: B(h) of each step, `(n,)`, if two values are used by half of their difference; None for Lagrange.
-    """
-
-    log_snr: Tensor
-    alpha: Tensor
-    target: Tensor
-    on_x: Tensor
-    variance: Tensor
-    kernel: Tensor
-    total: Tensor
-    points: Tensor
-    inner: Tensor
-    differences: Tensor | None
-
-    def weights(self, counts: Tensor, ahead: int) -> list[Weights]:
-        """Compute α_t W_j of every step for its number of values, the newest of which is that at time i + ahead."""
-        lags = torch.arange(int(counts.max()))
-        used = lags < counts[:, None]
-        index = (torch.arange(len(counts))[:, None] + ahead - lags).clamp(min=0)
-        points = self.points[index]
-        weights = (self.kernel[:, None] * lagrange(points, used, self.inner)).sum(2) * used
-
-        if self.differences is not None and len(lags) > 1:
-            # P = P_i + (v − v_i) (P_0 − P_1)/(v_0 − v_1), where the integral of v − v_i is half of B(h) times the step.
-            slope = 0.5 * self.differences * self.points.diff() / (points[:, 0] - points[:, 1])
-            halves = torch.zeros_like(weights)
-            halves[:, 0], halves[:, 1] = slope, -slope
-            halves[:, ahead] += self.total
-            weights = torch.where((counts == 2)[:, None], halves, weights)
-
-        weights = self.alpha[1:, None] * weights
-        # Data at their mean stay there: x = α m is kept by the step.
-        on_mean = self.alpha[1:] - self.on_x * self.alpha[:-1] - (weights * self.target[index]).sum(1)
-        rows = zip(weights.tolist(), counts.tolist(), on_mean.tolist(), strict=True)
-        return [Weights(row[:count], m) for row, count, m in rows]
-
-
-def _tabulated(method: Method, coordinate: Coordinate, sde: SDE, times: Tensor) -> _Table:
-    lam, alpha = sde.log_snr(times), sde.alpha(times)
-    h = lam.diff()
-    tau = method.stochasticity
-    kappa = torch.zeros_like(h) if tau is None else tau.integral(lam[:-1], lam[1:])
-    c = 1 + kappa / h
-    n = coordinate.norm(sde, times) / alpha
-
-    # Quadrature on panels of λ: no integrand has a singularity nearer than π/2 to the real axis.
-    unit, share = panels(_NODES, max(1, math.ceil(float(h.max()) / 2)))
-    inner = lam[:-1, None] + h[:, None] * unit
-    t = sde.time(inner).clamp(float(times[-1]), float(times[0]))
-    ratio = n[1:, None] / (coordinate.norm(sde, t) / sde.alpha(t))
-    variance = 2 * kappa * (((-inner).exp() * ratio ** c[:, None]) ** 2 * share).sum(1)
-    kernel = (c * n[1:] * h)[:, None] * ratio ** (c - 1)[:, None] * coordinate.rate(sde, t) * share
-    total = kernel.sum(1)
-
-    # The variable in which the prediction is a polynomial
-    if method.weights == "uniform":
-        steps = torch.arange(len(h) + 1, dtype=torch.float64)
-        points, at, kernel = steps, steps[:-1, None] + unit, total[:, None] * share
-    else:
-        variable = coordinate if method.interpolation is None else method.interpolation
-        points, at = variable.variable(sde, times), variable.variable(sde, t)
-
-    differences = {"bh1": c * n[1:] * coordinate.rate(sde, times[1:]) * h, "bh2": total}.get(method.weights)
-    return _Table(
-        log_snr=lam,
-        alpha=alpha,
-        target=coordinate.target(sde, times)[0],
-        on_x=alpha[1:] / alpha[:-1] * (n[1:] / n[:-1]) ** c,
-        variance=variance,
-        kernel=kernel,
-        total=total,
-        points=points,
-        inner=at,
-        differences=differences,
-    )

@@ -34,7 +34,7 @@ class AutoAdams(Solver):
 
     The table was found on the grid `DataStraight`, on a ring in the plane and on a mixture in 64 dimensions, where from
     5 to 200 evaluations its error is near the least of all methods and grids here, and on two networks trained on 8x8
-    digits. The first step leaves an error of order 3.
+    digits.
 
     Args:
         tau: The stochasticity, as for `Multistep`.

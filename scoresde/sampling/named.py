@@ -8,6 +8,9 @@ differ in what they hold constant or interpolate:
     x_{i+1} = (σ_{i+1}/σ_i) x_i + σ_{i+1} ∫ e^λ D dλ            (in SignalLevel: DDIM, DPM-Solver++, UniPC)
     x_{i+1} = (α_{i+1}/α_i) x_i + α_{i+1} ∫ ε ds                (in NoiseLevel: DDIM, DEIS, iPNDM)
 
+Formulas are those of steps that have all their values. What the first steps do, and a step that is much longer than
+those before it, is said in `Multistep`.
+
 Two solvers of the same settings are equal, whatever they are called: `DDPM() == DDIM(eta=1.0)`.
 """
 
@@ -133,7 +136,7 @@ class DPMSolverPP(Multistep):
         sde: True to add noise.
         tau: The amount of that noise: 1 for the reverse SDE, as in the paper.
         weights: As for `Multistep`. If not given, `"bh2"` for order 2 and `"exact"` for the others.
-        lower_order_final: Whether the order falls to 1 at the end. If not given, it does for the ODE.
+        lower_order_final: Whether the order falls to 1 at the end, below 15 steps. If not given, it does for the ODE.
 
     >>> import torch
     >>> from scoresde.sampling import DPMSolverPP, UniformLogSNR
@@ -200,7 +203,7 @@ class UniPC(Multistep):
     Args:
         order: The order p of the predictor and of the corrector, 1 to 4.
         variant: The B(h) of the paper, `"bh1"` or `"bh2"`.
-        lower_order_final: Whether the predictor's order falls to 1 at the end.
+        lower_order_final: Whether the predictor's order falls to 1 at the end, below 15 steps.
 
     >>> import torch
     >>> from scoresde.sampling import UniPC, UniformLogSNR
@@ -357,8 +360,9 @@ class IPNDM(Multistep):
 
         x̂_{i+1} = x̂_i + (s_{i+1} − s_i) ε̂_i,    ε̂_i = (55 ε_i − 59 ε_{i−1} + 37 ε_{i−2} − 9 ε_{i−3})/24.
 
-    The first steps have the weights of lower orders, where PNDM takes Runge-Kutta steps. Only on steps of equal length
-    in s is it of fourth order.
+    The first steps have the weights of lower orders, where PNDM takes Runge-Kutta steps. These weights are those of
+    equal steps in s, on which the fourth order holds. On any other grid the order of convergence is 2, whatever `order`
+    above 1 is.
 
     Args:
         order: The number of values that a step uses, 1 to 4.

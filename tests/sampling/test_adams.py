@@ -63,7 +63,7 @@ def test_ddim_is_the_same_in_every_coordinate_without_memory(sde: SDE, planar: M
 
 def test_third_order_weights_are_those_of_the_phi_functions(sde: SDE) -> None:
     # ∫ e^{−(λ_t − λ)} L_j(λ) dλ by Newton's differences: φ₁, φ₂ and twice φ₃
-    times = KarrasGrid(6)(sde)
+    times = UniformLogSNR(6)(sde)
     a, _, lam = _levels(sde, times)
     _, steps = Multistep(3, **DATA).plan(sde, times)
     for i in range(2, 6):
@@ -183,7 +183,8 @@ def test_weak_order_of_the_variance(name: str, sde: SDE) -> None:
     solver, nominal = STOCHASTIC[name]
     std = 0.5
     errors = []
-    for n in (200, 400):
+    # The slope is 2.12 up to 400 steps in one, and falls to 2.
+    for n in (400, 800) if name == "sa_solver" else (200, 400):
         times = _graded(sde.between(float(sde.time(torch.tensor(3.0).double())), sde.t_max), n)
         true = float((sde.alpha(times[-1]) * std) ** 2 + sde.sigma(times[-1]) ** 2)
         errors.append(abs(_variance(solver, sde, times, std) - true))
