@@ -36,9 +36,10 @@ class AdaptiveSDE(Solver):
     step is at least halved after a rejection. As the step size decides, a rest that is slightly longer than the step is
     taken as a whole.
 
-    The k-th attempt of sample i uses row i of the k-th draw. Samples do not wait for each other at the grid's times, so
-    states between the ends are held until the last sample has arrived; a grid of one step needs no such memory. An
-    attempt reads one value of the device, to see whether a sample leaves the batch.
+    The k-th attempt of sample i uses row i of the k-th draw, of white noise: other tolerances follow another path.
+    Samples do not wait for each other at the grid's times, so states between the ends are held until the last sample
+    has arrived; a grid of one step needs no such memory. An attempt reads one value of the device, to see whether a
+    sample leaves the batch.
 
     Args:
         rtol: The relative tolerance; 0.01 to 0.1 in the paper.
@@ -75,6 +76,10 @@ class AdaptiveSDE(Solver):
 
     @property
     def adapts(self) -> bool:
+        return True
+
+    @property
+    def draws_white(self) -> bool:
         return True
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Generator[Tensor, None, Report]:

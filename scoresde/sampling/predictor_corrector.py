@@ -227,6 +227,10 @@ class PredictorCorrector(Value, Solver):
         if isinstance(predictor, NoPredictor) and self.corrector.steps == 0:
             raise ValueError("neither a predictor nor a corrector: the state would never move; give one of them")
 
+    @property
+    def draws_white(self) -> bool:
+        return self.corrector.steps > 0
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         sde, new = model.sde, times[1:]
         *_, c_z = self.predictor.coefficients(sde, times)

@@ -122,6 +122,11 @@ class Restart(Value, Solver):
         self.intervals = list(intervals)
         self.solver = EDMHeun() if solver is None else solver
 
+    @property
+    def draws_white(self) -> bool:
+        # The restarts' own draws are the same on every grid.
+        return self.solver.stochastic and self.solver.draws_white
+
     def general(self) -> "Restart":
         return Restart(self.intervals, self.solver.general())
 

@@ -98,6 +98,10 @@ class RungeKutta(Solver):
     def stochastic(self) -> bool:
         return self.churn is not None and self.churn.amount > 0
 
+    @property
+    def draws_white(self) -> bool:
+        return self.stochastic
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         sde, coordinate = model.sde, self.coordinate
         start, stop = times[:-1], times[1:]

@@ -72,7 +72,8 @@ class Sampler:
         denoise: Whether the last state is replaced by its mean E[x₀ | x], which takes one evaluation more and removes
             the noise that is left at t_min.
         noise: "white" for a fresh draw in every step, or "brownian" for the increments of a `BrownianPath`, so that
-            the same seed on a finer grid refines the same trajectory. The latter costs about 15 draws a step.
+            the same seed on a finer grid refines the same trajectory. The latter costs about 15 draws a step. Langevin
+            steps, churn and `AdaptiveSDE` draw white noise in any case, which a warning says.
 
     Raises:
         ValueError: Noise of another name.
@@ -161,6 +162,13 @@ class Sampler:
         options: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "seed": seed, "first": first}
         request = Request.of(model, self.grid, shape, x_init, cond, **options)
         denoise = self.denoise and not log_prob
+        if self.noise == "brownian" and self.solver.draws_white:
+            warnings.warn(
+                f"{self.solver!r} draws white noise too, so that more steps do not refine a trajectory, for which "
+                'noise="brownian" was asked: take a solver without Langevin steps, churn and steps that adapt',
+                UserWarning,
+                stacklevel=4,  # past the check of the arguments and the wrapper of no_grad
+            )
         chunks = request.chunks()
         bar = Progress(len(chunks) * (len(request.times) - 1), "sampling", "step", shown=progress)
         with model.evaluating(), bar:

@@ -133,6 +133,11 @@ class Solver(ABC):
         return True
 
     @property
+    def draws_white(self) -> bool:
+        """True if it draws white noise as often as it steps, so that more steps do not refine a trajectory."""
+        return False
+
+    @property
     def adapts(self) -> bool:
         """True if a tolerance decides on the steps; False if the grid does."""
         return False
