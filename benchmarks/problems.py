@@ -24,7 +24,7 @@ class Guided(ScoreModel):
     """The field w D(x | class) + (1 − w) D(x) of two exact scores (Ho & Salimans 2022), which no density has."""
 
     def __init__(self, conditional: GaussianMixtureScore, marginal: GaussianMixtureScore, scale: float) -> None:
-        super().__init__(conditional.sde, conditional.statistics)
+        super().__init__(conditional.sde, marginal.statistics)
         self.conditional, self.marginal, self.scale = conditional, marginal, scale
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:

@@ -74,6 +74,7 @@ from scoresde.sampling.grids import (
     VEGrid,
     VPGrid,
 )
+from scoresde.sampling.measured_steps import measure_steps
 from scoresde.sampling.named import DDIM, DDPM, DEIS, IPNDM, DPMSolverPP, SASolver, UniPC
 from scoresde.sampling.picard import Picard
 from scoresde.sampling.predictor_corrector import (
@@ -184,6 +185,7 @@ __all__ = [
     "UniformVariable",
     "VEGrid",
     "VPGrid",
+    "measure_steps",
     "tune",
 ]
 

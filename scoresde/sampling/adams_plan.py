@@ -45,12 +45,13 @@ def gaussian_prediction(model: ScoreModel, x: Tensor, t: Tensor, p: float, q: fl
     """Compute E[p x₀ + q ε | x] at t for a normal density with the mean and covariance of the data.
 
     Returns:
-        The prediction, or None if the data may be far from normal at t: their moments are not known, conditions are
-        bound, or σ/α is less than 10 times the standard deviation of the data.
+        The prediction, or None if the data may be far from normal at t: their moments are not known or may be those
+        of another density, conditions are bound, or σ/α is less than 10 times the standard deviation of the data.
     """
     known = model.statistics
     level = float(model.sde.noise_level(t))
-    if known is None or model.conditioned or level < 10 * float(known.std):
+    vouched = model.normal_at_most_noise and not model.conditioned
+    if known is None or not vouched or level < 10 * float(known.std):
         return None
     scaled = x / float(model.sde.alpha(t))
     denoised = known.denoise(scaled, level)

@@ -11,15 +11,13 @@ from torch.nn.functional import softplus
 from scoresde.arguments import checked
 from scoresde.numerics.values import positive
 from scoresde.sampling.grid import Grid, pinned, uniform_in
+from scoresde.sampling.plain_rule import bend_level, plain_rule
+from scoresde.score import StepRule
 from scoresde.sde import SDE
 from scoresde.sde.coordinates import Straight
 from scoresde.statistics import Statistics
 
 __all__ = ["DataStraight"]
-
-# The least number of steps, and the fraction, top and bend of `DataStraight` from there on
-_FOR_EXACT_SCORES = ((40, 0.2, 0.04, 0.5), (25, 0.27, 0.04, 0.5), (12, 0.3, 0.0, 0.0), (0, 1 / 3, 0.0, 0.0))
-_FOR_NETWORKS = ((25, 0.25, 0.4, 0.0), (0, 1 / 3, 0.1, 0.0))
 
 
 @checked
@@ -27,35 +25,26 @@ class DataStraight(Grid):
     """Uniform in u = s/(d + s), s = σ/α, with d a fraction of the largest standard deviation of the data.
 
     The modes of the data part as the noise falls below that standard deviation, the largest in any direction. If the
-    covariance is not known, d is the root mean square standard deviation, or 1 if that is not known either.
-
-    At more noise, an exact score is as smooth in u as anywhere, but a network, whose input is log s, is not. So a share
-    of the steps is spread evenly in log(1 + s/d) instead. On many steps along an exact score, some are even in the
-    angle arctan(s/d), which puts fewer at large noise:
+    covariance is not known, 3 times the root mean square standard deviation stands for it, and 3 if that is not known
+    either. A share of the steps may be spread evenly in log(1 + s/d) instead, which puts more at large noise, and one
+    in the angle arctan(s/d), which puts fewer there:
 
         (1 − top) (1 − bend) u + (1 − top) bend arctan(s/d) + top log(1 + s/d)
 
-    falls by equal amounts from step to step, with each variable scaled to go from 0 to 1. The defaults were found on a
-    ring in the plane and on a mixture in 64 dimensions, whose scores are exact, and on two networks trained on 8x8
-    digits.
+    falls by equal amounts from step to step, with each variable scaled to go from 0 to 1.
 
-    | steps | exact score: fraction, top, bend | network: fraction, top, bend |
-    | --- | --- | --- |
-    | below 12 | 1/3, 0, 0 | 1/3, 0.1, 0 |
-    | 12 to 24 | 0.3, 0, 0 | 1/3, 0.1, 0 |
-    | 25 to 39 | 0.27, 0.04, 0.5 | 0.25, 0.4, 0 |
-    | from 40 | 0.2, 0.04, 0.5 | 0.25, 0.4, 0 |
+    Without settings, fraction and top are those of the rule that `AutoAdams` follows.
 
     Args:
         steps: As for `Grid`.
-        fraction: The fraction of the largest standard deviation; as in the table if not given.
+        fraction: The fraction of the largest standard deviation; that of the rule if not given.
         t_min: As for `Grid`.
         t_max: As for `Grid`.
-        top: The share of steps in log(1 + s/d). If not given, as in the table, or 0 with a fraction that is given.
-        bend: The share of the others in arctan(s/d). If not given, as in the table, or 0 with a fraction that is given.
+        top: The share of steps in log(1 + s/d). If not given, that of the rule, or 0 with a fraction that is given.
+        bend: The share of the others in arctan(s/d), 0 if not given.
 
     >>> from scoresde.sde import EDMSDE
-    >>> times = DataStraight(4, fraction=0.5)(EDMSDE(sigma_min=0.01, sigma_max=9.0))  # no statistics, so d = 1
+    >>> times = DataStraight(4, fraction=1 / 3)(EDMSDE(sigma_min=0.01, sigma_max=9.0))  # no statistics, so d = 1
     >>> (times / (1 + times)).diff().round(decimals=4).tolist()
     [-0.2225, -0.2225, -0.2225, -0.2225]
     """
@@ -79,28 +68,30 @@ class DataStraight(Grid):
         self.top = top
         self.bend = bend
         self._known: Statistics | None = None
-        self._exact = False
 
-    def __call__(self, sde: SDE, statistics: Statistics | None = None, exact: bool = False) -> Tensor:
+    def __call__(self, sde: SDE, statistics: Statistics | None = None) -> Tensor:
         grid = copy.copy(self)
-        grid._known, grid._exact = statistics, exact
+        grid._known = statistics
         return super(DataStraight, grid).__call__(sde, statistics)
+
+    def ruled(self, rule: StepRule) -> "DataStraight | None":
+        """Return the grid with a rule that was measured; None if it has settings of its own."""
+        if any(v is not None for v in (self.fraction, self.top, self.bend)):
+            return None
+        return DataStraight(self.steps, rule.bend, self.t_min, self.t_max, rule.top)
 
     def _choices(self) -> tuple[float, float, float]:
         """Return fraction, top and bend."""
         if self.fraction is None:
-            table = _FOR_EXACT_SCORES if self._exact else _FOR_NETWORKS
-            fraction, top, bend = next(values for least, *values in table if self.steps >= least)
+            rule = plain_rule(self.steps)
+            fraction, top = rule.bend, rule.top
         else:
-            fraction, top, bend = self.fraction, 0.0, 0.0
-        return fraction, top if self.top is None else self.top, bend if self.bend is None else self.bend
+            fraction, top = self.fraction, 0.0
+        return fraction, top if self.top is None else self.top, 0.0 if self.bend is None else self.bend
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
-        known = self._known
         fraction, top, bend = self._choices()
-        scale = 1.0 if known is None else float(known.std)
-        if known is not None and known.covariance is not None:
-            scale = fraction * known.largest_std
+        scale = bend_level(fraction, self._known)
         coordinate = Straight(scale)
         if top == bend == 0:
             return uniform_in(coordinate, self.steps, sde, t_min, t_max)

@@ -36,13 +36,12 @@ class Grid(Value, ABC):
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
         """Return the `steps + 1` times from t_max down to t_min, in float64."""
 
-    def __call__(self, sde: SDE, statistics: Statistics | None = None, exact: bool = False) -> Tensor:
+    def __call__(self, sde: SDE, statistics: Statistics | None = None) -> Tensor:
         """Return the times `(steps + 1,)` for an SDE: in float64, on the CPU, strictly decreasing.
 
         Args:
             sde: The SDE.
             statistics: The moments of the data, for grids that depend on them.
-            exact: Whether the score is that of a known density (`ScoreModel.exact`), for grids that depend on it.
 
         Raises:
             ValueError: A time outside the SDE's interval, or times that do not decrease.

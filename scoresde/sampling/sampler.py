@@ -19,11 +19,13 @@ from scoresde.numerics.values import expand_to, one_of
 from scoresde.progress import Progress
 from scoresde.sampling.densities import with_log_prob
 from scoresde.sampling.grids import Grid
+from scoresde.sampling.measured_steps import rule_for
+from scoresde.sampling.plain_rule import plain_rule
 from scoresde.sampling.request import Request
 from scoresde.sampling.samples import Samples, in_data_space
 from scoresde.sampling.solver import NonFiniteError, Report, Solver, StoppedError
 from scoresde.sampling.start import prior_distance
-from scoresde.score import ScoreModel
+from scoresde.score import ScoreModel, StepRule
 from scoresde.score.bound import BoundModel
 
 if TYPE_CHECKING:  # needed for log-densities alone, whose import is late
@@ -41,6 +43,14 @@ class ReadsRun(Protocol):
 
     def in_run(self, directory: Path) -> Any:
         """The solver or grid with the file of the run; itself if its path was given."""
+
+
+@runtime_checkable
+class FollowsRule(Protocol):
+    """A solver or grid whose settings may be those that were measured for a model."""
+
+    def ruled(self, rule: StepRule) -> Any:
+        """The solver or grid with these settings; None if it has its own."""
 
 
 class _Chunk(NamedTuple):
@@ -104,6 +114,18 @@ class Sampler:
         grid = self.grid.in_run(directory) if isinstance(self.grid, ReadsRun) else self.grid
         return Sampler(solver, grid, self.denoise, self.noise)
 
+    def ruled(self, model: ScoreModel) -> "Sampler":
+        """The sampler with the `StepRule` that was measured for the model; itself if it follows none, or none was."""
+        if not (isinstance(self.solver, FollowsRule) and isinstance(self.grid, FollowsRule)):
+            return self
+        # Asked with any rule first, since an exact score is measured only if it is of use.
+        if self.solver.ruled(plain_rule(1)) is None or self.grid.ruled(plain_rule(1)) is None:
+            return self
+        rule = rule_for(model, self.grid.steps)
+        if rule is None:
+            return self
+        return Sampler(self.solver.ruled(rule), self.grid.ruled(rule), self.denoise, self.noise)
+
     @torch.no_grad()
     @checked
     def __call__(
@@ -160,7 +182,8 @@ class Sampler:
         """
         self._check_log_prob(log_prob, divergence, tol)
         options: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "seed": seed, "first": first}
-        request = Request.of(model, self.grid, shape, x_init, cond, **options)
+        ruled = self.ruled(model)
+        request = Request.of(model, ruled.grid, shape, x_init, cond, **options)
         denoise = self.denoise and not log_prob
         if self.noise == "brownian" and self.solver.draws_white:
             warnings.warn(
@@ -172,7 +195,7 @@ class Sampler:
         chunks = request.chunks()
         bar = Progress(len(chunks) * (len(request.times) - 1), "sampling", "step", shown=progress)
         with model.evaluating(), bar:
-            done = [self._chunk(request, rows, denoise, trajectory, bar) for rows in chunks]
+            done = [ruled._chunk(request, rows, denoise, trajectory, bar) for rows in chunks]
         samples = self._joined(request, done, denoise)
         if log_prob:
             options = {"seed": seed, "first": first, "batch_size": request.batch_size, **request.conditions}

@@ -72,7 +72,7 @@ class TruePaths:
             self.mean = torch.zeros(shape, dtype=model.dtype, device=model.device)
         else:
             self.mean = model.statistics.mean.to(model.device, model.dtype)
-        times = DataStraight(PATH_STEPS)(self.sde, model.statistics, model.exact)
+        times = DataStraight(PATH_STEPS)(self.sde, model.statistics)
         self.times = times[::_STRIDE]
         self.angles = self.angle.variable(self.sde, self.times)
         x = self._solve(times, shape, starts, seed, x_init)

@@ -176,11 +176,11 @@ class TunedTimes(Grid):
         """
         return _find(self.path, self.steps)
 
-    def __call__(self, sde: SDE, statistics: Statistics | None = None, exact: bool = False) -> Tensor:
+    def __call__(self, sde: SDE, statistics: Statistics | None = None) -> Tensor:
         tuned = self.tuned()
         tuned.check_sde(sde)
         self.t_max, self.t_min = tuned.times[0], tuned.times[-1]
-        return super().__call__(sde, statistics, exact)
+        return super().__call__(sde, statistics)
 
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
         return torch.tensor(self.tuned().times, dtype=torch.float64)

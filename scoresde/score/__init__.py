@@ -6,6 +6,7 @@ from scoresde.score.exact import EmpiricalScore, GaussianMixtureScore
 from scoresde.score.model import Prediction, ScoreModel
 from scoresde.score.moved import in_model_space, with_sde
 from scoresde.score.network import NetworkScore
+from scoresde.score.step_rules import StepRule, StepRules
 
 __all__ = [
     "BoundModel",
@@ -15,6 +16,8 @@ __all__ = [
     "NetworkScore",
     "Prediction",
     "ScoreModel",
+    "StepRule",
+    "StepRules",
     "as_conditions",
     "in_model_space",
     "with_sde",

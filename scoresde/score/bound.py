@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scoresde.score.conditions import Conditions
 from scoresde.score.model import Prediction, ScoreModel
+from scoresde.score.step_rules import StepRules
 
 __all__ = ["BoundModel"]
 
@@ -47,6 +48,20 @@ class BoundModel(ScoreModel):
     def exact(self) -> bool:
         """True if the model that is bound is exact."""
         return self.model.exact
+
+    @property
+    def normal_at_most_noise(self) -> bool:
+        """True if it is so of the model that is bound."""
+        return self.model.normal_at_most_noise
+
+    @property
+    def step_rules(self) -> StepRules | None:
+        """The rules of the model that is bound."""
+        return self.model.step_rules
+
+    @step_rules.setter
+    def step_rules(self, rules: StepRules | None) -> None:
+        self.model.step_rules = rules
 
     @property
     def conditioned(self) -> bool:

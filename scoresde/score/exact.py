@@ -31,6 +31,10 @@ class ExactScore(ScoreModel):
         return True
 
     @property
+    def normal_at_most_noise(self) -> bool:
+        return True
+
+    @property
     def log_snr_range(self) -> tuple[float, float]:
         return -math.inf, math.inf
 
@@ -140,6 +144,11 @@ class GaussianMixtureScore(ExactScore):
             return z.sum(1).reshape(x.shape)
         return torch.einsum("bkj,kij->bi", z, self.rotations.to(z)).reshape(x.shape)
 
+    @property
+    def evaluation_size(self) -> int:
+        full = 1 if self.rotations is None else self.means.shape[1]
+        return self.variances.numel() * full
+
     @checked
     def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The log-density log p_t(x) in nats, `(B,)`."""
@@ -205,6 +214,10 @@ class EmpiricalScore(ExactScore):
 
     def _parts(self) -> list[str]:
         return [f"{len(self.data)} samples", repr(self.sde)]
+
+    @property
+    def evaluation_size(self) -> int:
+        return self.data.numel()
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         t = self._check(x, t)

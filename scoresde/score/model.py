@@ -18,6 +18,7 @@ from scoresde.data.transforms import Transform
 from scoresde.score.conditions import Conditions
 from scoresde.score.linear import Linear, combined
 from scoresde.score.samples_text import sample_lines
+from scoresde.score.step_rules import StepRules
 from scoresde.score.units import warn_of_units
 from scoresde.sde import SDE, expand_to
 from scoresde.statistics import Statistics
@@ -63,6 +64,7 @@ class ScoreModel(nn.Module, ABC):
     _info: DataInfo | None = None
     _shape: tuple[int, ...] | None = None
     _classes: int | None = None
+    _step_rules: StepRules | None = None
 
     def __init__(self, sde: SDE, statistics: Statistics | None = None) -> None:
         super().__init__()
@@ -359,6 +361,29 @@ class ScoreModel(nn.Module, ABC):
     @property
     def exact(self) -> bool:
         """True for the exact score of a known density, False for a network."""
+        return False
+
+    @property
+    def step_rules(self) -> StepRules | None:
+        """What `scoresde.sampling.measure_steps` found to suit the model, or None; it is not in the state dict."""
+        return self._step_rules
+
+    @step_rules.setter
+    def step_rules(self, rules: StepRules | None) -> None:
+        self._step_rules = rules
+
+    @property
+    def evaluation_size(self) -> int | None:
+        """The numbers that one evaluation of one sample works on, for an exact score; None for a network."""
+        return None
+
+    @property
+    def normal_at_most_noise(self) -> bool:
+        """True if `statistics` are known to be those of the model's own samples, whatever it was made of.
+
+        Where noise is far larger than the data, the prediction is then that of a normal density with these moments. A
+        model around others, such as a guided one, may have statistics that are not its own.
+        """
         return False
 
     @property

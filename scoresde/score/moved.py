@@ -12,6 +12,7 @@ from scoresde.arguments import checked
 from scoresde.data.affine import Identity
 from scoresde.score.exact import ExactScore
 from scoresde.score.model import Prediction, ScoreModel
+from scoresde.score.step_rules import StepRules
 from scoresde.sde import SDE, expand_to
 
 __all__ = ["in_model_space", "with_sde"]
@@ -30,6 +31,23 @@ class _UnderSDE(ScoreModel):
     @property
     def exact(self) -> bool:
         return self.model.exact
+
+    @property
+    def normal_at_most_noise(self) -> bool:
+        return self.model.normal_at_most_noise
+
+    @property
+    def step_rules(self) -> StepRules | None:
+        # In σ/α, which rules are in, the field is the same under any SDE.
+        return self.model.step_rules
+
+    @step_rules.setter
+    def step_rules(self, rules: StepRules | None) -> None:
+        self.model.step_rules = rules
+
+    @property
+    def evaluation_size(self) -> int | None:
+        return self.model.evaluation_size
 
     def _translate(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The same noised sample in the model's own scale, and its time under the model's SDE."""

@@ -48,6 +48,10 @@ class NetworkScore(ScoreModel):
         )
 
     @property
+    def normal_at_most_noise(self) -> bool:
+        return True
+
+    @property
     def unwrapped(self) -> nn.Module:
         """The network without the wrapper that training in several processes puts around it."""
         module = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network

@@ -1,0 +1,34 @@
+"""The rule of the default solver for a model of which nothing was measured, and the coordinate of a rule."""
+
+from scoresde.score import StepRule
+from scoresde.sde.coordinates import Angle, Coordinate, SignalLevel, Straight
+from scoresde.statistics import Statistics
+
+__all__ = ["bend_level", "coordinate_of", "plain_rule"]
+
+# The largest standard deviation in units of the mean one, where it is not known
+_LARGEST = 3.0
+
+
+def plain_rule(steps: int) -> StepRule:
+    """Return the rule for a number of steps on any model: low orders while steps are long."""
+    if steps < 10:
+        return StepRule("angle", 2, 2, bend=1 / 3, top=0.05)
+    order = 3 if steps < 25 else 4
+    return StepRule("straight", order, order - 1, bend=0.25, top=0.1)
+
+
+def bend_level(share: float, known: Statistics | None) -> float:
+    """Return a share of the largest standard deviation of the data, which is 3 times the mean one if not known."""
+    if known is None:
+        return share * _LARGEST
+    return share * (_LARGEST * float(known.std) if known.covariance is None else known.largest_std)
+
+
+def coordinate_of(rule: StepRule, known: Statistics | None) -> Coordinate:
+    """Return the coordinate in which a rule integrates, for data of these statistics."""
+    if rule.coordinate == "data":
+        return SignalLevel()
+    if rule.coordinate == "straight":
+        return Straight(bend_level(rule.bend, known))
+    return Angle(1.0 if known is None else float(known.std))
