@@ -70,7 +70,7 @@ _OF: dict[str, dict[str, Any]] = {
     "sample": {"n": _Count},
     "compare": {"steps": _Count | list[_Count], "likelihood": Annotated[int, Range(0)]},
     "evaluate": {"likelihood": Annotated[int, Range(0)]},
-    "tune": {"steps": Annotated[int, Range(2)]},
+    "tune": {"steps": Annotated[int, Range(2)] | Literal["all"]},
     "dequantise": {
         "steps": _Count,
         "lr": _Positive,

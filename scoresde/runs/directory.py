@@ -36,7 +36,7 @@ from scoresde.runs.provenance import provenance
 from scoresde.runs.summary import Summary
 from scoresde.runs.weights import load_model, new_model
 from scoresde.sampling import Sampler
-from scoresde.score import NetworkScore
+from scoresde.score import NetworkScore, StepRules
 from scoresde.score.preconditioning import Preconditioning
 from scoresde.sde import SDE
 from scoresde.statistics import Statistics
@@ -290,14 +290,22 @@ class Run:
         save_tensors(self.model_path, model.state_dict(), metadata)
 
     def model(self) -> NetworkScore:
-        """The trained model, in evaluation mode.
+        """The trained model, in evaluation mode, with the step rules that were measured for it, if there are any.
 
         Raises:
             CheckpointError: No model yet, a truncated or foreign file, or one of another configuration.
-            ConfigError: A configuration that is not the one that the weights were trained with.
+            ConfigError: A configuration that is not the one that the weights were trained with, or a file of step
+                rules that is damaged.
         """
         config_path = self.directory / "config.yaml"
-        return load_model(self.model_path, self.make, self.provenance(), self.accept, config_path)
+        model = load_model(self.model_path, self.make, self.provenance(), self.accept, config_path)
+        path = self.directory / StepRules.FILE
+        if path.is_file():
+            try:
+                model.step_rules = StepRules.load(path)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+        return model
 
     def new_model(self, shape: tuple[int, ...], statistics: Statistics) -> NetworkScore:
         """A new model as the configuration says, for samples of `shape`.

@@ -11,6 +11,7 @@ from scoresde.config.targets import instantiate
 from scoresde.options.errors import ConfigError
 from scoresde.options.signatures import nearest
 from scoresde.sampling import Sampler, ScipyODE, TorchSDE, TunedTimes
+from scoresde.score import StepRules
 from scoresde.storage.bounded import read_file
 
 __all__ = ["Presets"]
@@ -79,6 +80,9 @@ class Presets:
         text = f"{OmegaConf.to_yaml(OmegaConf.load(self.files[name]))}{steps}"
         if steps is not None and "TunedTimes" in text and self._tuned(steps).is_file():
             text += read_file(self._tuned(steps)).decode(errors="replace")
+        rules = self.directory / StepRules.FILE
+        if "AutoAdams" in text and rules.is_file():
+            text += read_file(rules).decode(errors="replace")
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _tuned(self, steps: int) -> Path:

@@ -10,10 +10,44 @@ from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.runs.directory import Run
 from scoresde.runs.labels import labels_of
-from scoresde.sampling import TunedSteps, tune
-from scoresde.score import NetworkScore
+from scoresde.sampling import TunedSteps, measure_steps, tune
+from scoresde.score import NetworkScore, StepRules
 
-__all__ = ["tune_run"]
+__all__ = ["measure_run", "tune_run"]
+
+_STARTS = 48  # of a measurement, if not given
+
+
+def measure_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: DictConfig) -> tuple[StepRules, Path]:
+    """Measure the default solver for all numbers of steps and write its rules into the run's directory.
+
+    Args:
+        run: The run.
+        model: Its model.
+        data: Its data, or what is known of them.
+        options: Options as in `conf/tune.yaml`; those of the search for tuned steps are not used.
+
+    Returns:
+        The rules and their file.
+
+    Raises:
+        ConfigError: A wrong option.
+    """
+    plain: Any = OmegaConf.to_container(options, resolve=True)
+    for problem in option_problems("tune", plain):
+        raise ConfigError(problem)
+    starts = _STARTS if options.starts is None else options.starts
+    made = measure_steps(
+        model,
+        starts=starts,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        progress=options.progress,
+        **labels_of(model, starts, options.label, data.class_names),
+    )
+    path = run.directory / StepRules.FILE
+    run.write_text(path.name, made.to_json())
+    return made, path
 
 
 def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: DictConfig) -> tuple[TunedSteps, Path]:

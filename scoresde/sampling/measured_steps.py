@@ -216,6 +216,7 @@ def rule_for(model: ScoreModel, steps: int) -> StepRule | None:
 
     An exact score has it measured when it is first used, and keeps it: its evaluations are the closed form's.
     """
+    steps = min(steps, LENGTHS[-1])
     rules, size = model.step_rules, model.evaluation_size
     if (
         size is not None

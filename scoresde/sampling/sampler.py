@@ -25,7 +25,7 @@ from scoresde.sampling.request import Request
 from scoresde.sampling.samples import Samples, in_data_space
 from scoresde.sampling.solver import NonFiniteError, Report, Solver, StoppedError
 from scoresde.sampling.start import prior_distance
-from scoresde.score import ScoreModel, StepRule
+from scoresde.score import ScoreModel, StepRule, StepRules
 from scoresde.score.bound import BoundModel
 
 if TYPE_CHECKING:  # needed for log-densities alone, whose import is late
@@ -109,22 +109,34 @@ class Sampler:
         return f"Sampler({self.solver!r}, {self.grid!r}, denoise={self.denoise}{noise})"
 
     def in_run(self, directory: Path) -> "Sampler":
-        """The sampler whose solver and grid read the files of a run's directory, unless their paths were given."""
+        """The sampler that reads the files of a run's directory, unless their paths were given.
+
+        These are the tuned steps of its solver and grid, and the step rules of the default solver.
+        """
         solver = self.solver.in_run(directory) if isinstance(self.solver, ReadsRun) else self.solver
         grid = self.grid.in_run(directory) if isinstance(self.grid, ReadsRun) else self.grid
-        return Sampler(solver, grid, self.denoise, self.noise)
+        found = Sampler(solver, grid, self.denoise, self.noise)
+        path = directory / StepRules.FILE
+        return found._with_rule(StepRules.load(path).at(grid.steps)) if found.follows_rule and path.is_file() else found
+
+    @property
+    def follows_rule(self) -> bool:
+        """Whether solver and grid take their settings from what was measured for a model."""
+        # Whatever the rule is
+        return self._with_rule(plain_rule(self.grid.steps)) is not self
+
+    def _with_rule(self, rule: StepRule) -> "Sampler":
+        """The sampler with the settings of a rule; itself if its solver or its grid has its own."""
+        if not (isinstance(self.solver, FollowsRule) and isinstance(self.grid, FollowsRule)):
+            return self
+        solver, grid = self.solver.ruled(rule), self.grid.ruled(rule)
+        return self if solver is None or grid is None else Sampler(solver, grid, self.denoise, self.noise)
 
     def ruled(self, model: ScoreModel) -> "Sampler":
         """The sampler with the `StepRule` that was measured for the model; itself if it follows none, or none was."""
-        if not (isinstance(self.solver, FollowsRule) and isinstance(self.grid, FollowsRule)):
-            return self
-        # Asked with any rule first, since an exact score is measured only if it is of use.
-        if self.solver.ruled(plain_rule(1)) is None or self.grid.ruled(plain_rule(1)) is None:
-            return self
-        rule = rule_for(model, self.grid.steps)
-        if rule is None:
-            return self
-        return Sampler(self.solver.ruled(rule), self.grid.ruled(rule), self.denoise, self.noise)
+        # An exact score is measured here, so not without need.
+        rule = rule_for(model, self.grid.steps) if self.follows_rule else None
+        return self if rule is None else self._with_rule(rule)
 
     @torch.no_grad()
     @checked

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from scoresde.arguments import checked
 from scoresde.numerics.values import one_of, positive
@@ -61,6 +61,9 @@ class StepRules:
     >>> rules.at(12).order, rules.at(30).order
     (2, 4)
     """
+
+    FILE: ClassVar[str] = "steps.json"
+    """The name of the file in the directory of a run."""
 
     rules: Mapping[int, StepRule]
     starts: int = 0

@@ -11,10 +11,18 @@ __all__ = ["tune_command"]
 
 def tune_command(config: DictConfig) -> None:
     from scoresde.runs.directory import check_name
-    from scoresde.runs.tune import tune_run
+    from scoresde.runs.tune import measure_run, tune_run
 
     run = open_run(config)
     began = time.perf_counter()
+    if config.steps == "all":
+        with run.alone("steps"):
+            rules, path = measure_run(run, model_of(run, config), data_or_info(run), config)
+        print(
+            f"the default solver at {min(rules.rules)} to {max(rules.rules)} steps: {rules.evaluations} evaluations "
+            f"from {rules.starts} starts, {rules.seconds:.0f} s: {path}"
+        )
+        return
     check_name(f"tuned-{config.steps}")
     with run.alone(f"tuned-{config.steps}"):
         made, path = tune_run(run, model_of(run, config), data_or_info(run), config)

@@ -1,0 +1,176 @@
+"""What is measured of a model for the default solver, and what it gains."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from scoresde.sampling import AutoAdams, DataStraight, ExplicitTimes, Sampler, ScipyODE, UniformLogSNR, measure_steps
+from scoresde.sampling.edge_starts import draw_starts
+from scoresde.score import BoundModel, Conditions, GaussianMixtureScore, ScoreModel, StepRule, StepRules, with_sde
+from scoresde.sde import EDMSDE, SDE, VPSDE, CosineSDE
+
+F64 = torch.float64
+
+
+class Plain(ScoreModel):
+    """An exact score of which nothing is known but its statistics, and whose samples are counted."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(model.sde, model.statistics)
+        self.model = model
+        self.count = 0
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        self.count += len(x)
+        return self.model.denoise(x, t)
+
+    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        self.count += len(x)
+        return self.model.noise(x, t)
+
+
+def pair(sde: SDE, dim: int = 3) -> GaussianMixtureScore:
+    """Two narrow modes far apart, on which high orders and grids that bend early do badly."""
+    means = torch.zeros(2, dim, dtype=F64)
+    means[0, 0], means[1, 0] = 2.0, -1.5
+    return GaussianMixtureScore(torch.tensor([0.6, 0.4]), means, torch.full((2,), 0.03**2, dtype=F64), sde)
+
+
+def true_ends(model: ScoreModel, x: Tensor) -> Tensor:
+    ends = ExplicitTimes([model.sde.t_max, model.sde.t_min_sampling])
+    return Sampler(ScipyODE("DOP853", 1e-11, 1e-11), ends, denoise=False)(model, x_init=x).x
+
+
+def error(model: ScoreModel, steps: int, x: Tensor, true: Tensor) -> float:
+    """The median, since one start that ends in the other mode would be all of a mean."""
+    out = Sampler(AutoAdams(), DataStraight(steps), denoise=False)(model, x_init=x)
+    return float((out.x - true).norm(dim=1).median())
+
+
+@pytest.mark.parametrize("sde", [EDMSDE(0.002, 80.0), VPSDE(), CosineSDE()], ids=lambda sde: type(sde).__name__)
+@pytest.mark.parametrize("steps", [9, 16])
+def test_it_gains_where_no_rule_serves_all(sde: SDE, steps: int) -> None:
+    exact = pair(sde)
+    x = exact.sample(64, sde.t_max, torch.Generator().manual_seed(3))
+    true = true_ends(exact, x)
+    model = Plain(exact)
+    before = error(model, steps, x, true)
+    model.step_rules = measure_steps(model, (steps,), starts=32)
+    assert error(model, steps, x, true) < before / 3
+
+
+def test_an_exact_score_is_measured_when_it_is_first_used() -> None:
+    model = pair(EDMSDE(0.002, 80.0))
+    assert model.step_rules is None
+    first = Sampler(AutoAdams(), DataStraight(9), denoise=False)(model, 4, seed=0)
+    rules = model.step_rules
+    assert rules is not None
+    assert list(rules.rules) == [9]
+    again = Sampler(AutoAdams(), DataStraight(9), denoise=False)(model, 4, seed=0)
+    assert model.step_rules is rules
+    assert torch.equal(first.x, again.x)
+    own = Sampler(AutoAdams(rule=rules.at(9)), DataStraight(9, rules.at(9).bend, top=rules.at(9).top), denoise=False)
+    assert torch.equal(first.x, own(model, 4, seed=0).x)
+    # The same numbers of a model that is made anew: what is measured is a function of the model alone.
+    other = pair(EDMSDE(0.002, 80.0))
+    Sampler(AutoAdams(), DataStraight(9))(other, 4, seed=7)
+    assert other.step_rules is not None
+    assert other.step_rules.rules == rules.rules
+    # Under another SDE it has the rules of the model.
+    assert with_sde(other, VPSDE()).step_rules is other.step_rules
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Sampler(AutoAdams(), UniformLogSNR(6)),
+        Sampler(AutoAdams(tau=0.5), DataStraight(6)),
+        Sampler(AutoAdams(), DataStraight(6, 0.3)),
+        Sampler(AutoAdams(rule=StepRule("angle", 1, 0, 0.3, 0.0)), DataStraight(6)),
+    ],
+    ids=["grid", "noise", "fraction", "rule"],
+)
+def test_nothing_is_measured_where_it_would_not_be_used(sampler: Sampler) -> None:
+    model = pair(VPSDE())
+    assert not sampler.follows_rule
+    sampler(model, 4)
+    assert model.step_rules is None
+
+
+def test_evaluations_are_counted() -> None:
+    model = Plain(pair(VPSDE()))
+    rules = measure_steps(model, (5, 8), starts=16)
+    assert rules.evaluations == model.count
+    assert rules.starts == 16
+    assert sorted(rules.rules) == [5, 8]
+    # A network or any other model is never measured without being asked.
+    model.step_rules = None
+    model.count = 0
+    out = Sampler(AutoAdams(), DataStraight(8), denoise=False)(model, 10)
+    assert model.count == 10 * out.nfe == 80
+    assert model.step_rules is None
+
+
+def test_starts_near_an_edge_end_in_different_modes() -> None:
+    """Of one draw in a circle's arcs of 1/4096, half lie on each side of the plane that parts the basins."""
+    sde = EDMSDE(0.002, 80.0)
+    model = pair(sde)
+
+    def ends(x: Tensor, conditions: Conditions) -> Tensor:
+        return Sampler(AutoAdams(rule=StepRule("data", 2, 2, 0.1, 0.4)), DataStraight(80, 0.1, top=0.4), denoise=False)(
+            model, x_init=x
+        ).x
+
+    starts = draw_starts(model, ends, None, 64, 0, {})
+    assert starts.x.shape == (64, 3)
+    assert float(starts.weights[starts.weights == starts.weights.max()].sum()) == pytest.approx(1)
+    nearest = starts.x[starts.weights == starts.weights.min()]
+    assert len(nearest) == 8
+    # The edge is a plane x_0 = c, and noise has standard deviation 80 there.
+    edge = nearest[:, 0].median()
+    assert float((nearest[:, 0] - edge).abs().max()) < 80 * 4 * 2 * math.pi / 8 * 2.0**-8
+    assert 2 <= int((ends(nearest, Conditions({}, 8))[:, 0] > 0).sum()) <= 6
+
+
+def test_a_file_of_rules(tmp_path: Path) -> None:
+    rules = StepRules({8: StepRule("data", 2, 2, 0.1, 0.4), 20: StepRule("straight", 4, 3, 0.2, 0.1)}, 48, 1000, 2.5)
+    rules.save(tmp_path / StepRules.FILE)
+    assert StepRules.load(tmp_path / StepRules.FILE) == rules
+    assert rules.at(5) == rules.at(8) == rules.at(19) == rules.rules[8]
+    assert rules.at(20) == rules.at(1000) == rules.rules[20]
+    sampler = Sampler(AutoAdams(), DataStraight(20)).in_run(tmp_path)
+    assert sampler.solver == AutoAdams(rule=rules.at(20))
+    assert sampler.grid == DataStraight(20, 0.2, top=0.1)
+    for text in ("{}", "[]", '{"format": "scoresde-steps-1", "rules": {}}', rules.to_json().replace("data", "date")):
+        (tmp_path / StepRules.FILE).write_text(text)
+        with pytest.raises(ValueError, match="not a file of step rules: make it anew"):
+            StepRules.load(tmp_path / StepRules.FILE)
+
+
+def test_refused() -> None:
+    model = pair(VPSDE())
+    with pytest.raises(ValueError, match="at least one number of steps"):
+        measure_steps(model, ())
+    with pytest.raises(ValueError, match="each at least 1"):
+        measure_steps(model, (0,))
+    with pytest.raises(ValueError, match="starts"):
+        measure_steps(model, (5,), starts=4)
+    with pytest.raises(ValueError, match="top is 1"):
+        StepRule("angle", 2, 2, 0.3, 1.0)
+    with pytest.raises(ValueError, match="orders are 5 and 2"):
+        StepRule("angle", 5, 2, 0.3, 0.0)
+    with pytest.raises(ValueError, match="coordinate"):
+        StepRule("velocity", 2, 2, 0.3, 0.0)  # type: ignore[arg-type]
+
+
+def test_a_bound_model_hands_its_rules_on() -> None:
+    model = pair(VPSDE())
+    bound = BoundModel(model, {})
+    bound.step_rules = StepRules({4: StepRule("angle", 1, 1, 0.3, 0.0)})
+    assert model.step_rules is bound.step_rules
+    assert bound.normal_at_most_noise
+    assert not Plain(model).normal_at_most_noise
