@@ -37,13 +37,15 @@ def measure_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: D
     for problem in option_problems("tune", plain):
         raise ConfigError(problem)
     starts = _STARTS if options.starts is None else options.starts
+    labels: dict[str, Any] = labels_of(model, starts, options.label, data.class_names)
     made = measure_steps(
         model,
+        shape=data.shape,
         starts=starts,
         seed=options.seed,
         batch_size=options.batch_size,
         progress=options.progress,
-        **labels_of(model, starts, options.label, data.class_names),
+        **labels,
     )
     path = run.directory / StepRules.FILE
     run.write_text(path.name, made.to_json())
