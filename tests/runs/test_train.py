@@ -145,6 +145,7 @@ def test_all_files_are_there(trained: SimpleNamespace) -> None:
         "samples/likelihood-train.png",
         "samples/samples.npz",
         "samples/samples.png",
+        "samples/samples-spectrum.png",
         "samples/beside-data.png",
         "samples/beside-samples.png",
         "samples/forward_process.png",
@@ -382,7 +383,7 @@ def test_log_density_of_samples_by_the_model_itself(copied: Run, trained: Simple
     key, entry, _ = assess(copied, trained.data, n=10, likelihood=8)
     assert entry["likelihood"] == 8
     found = entry["metrics"]["nats_lost"]
-    # The same by hand, with its draws of the dequantisation.
+    # The same by hand, given the labels, with the same draws of the dequantisation.
     model, generator = copied.model(), torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(trained.data.test), generator=generator)[:8]
     raw = torch.from_numpy(np.load(copied.directory / "samples" / f"{key}.npz")["x"])[:8]
@@ -390,7 +391,9 @@ def test_log_density_of_samples_by_the_model_itself(copied: Run, trained: Simple
         trained.data.transform.encode(x, torch.rand(x.shape, generator=generator))
         for x in (raw, trained.data.test[chosen])
     ]
-    densities = [log_likelihood(model, x).log_prob for x in inside]
+    assert trained.data.test_labels is not None
+    labels = torch.arange(8), trained.data.test_labels[chosen]
+    densities = [log_likelihood(model, x, labels=k).log_prob for x, k in zip(inside, labels, strict=True)]
     assert found["value"] == pytest.approx(float(densities[1].mean() - densities[0].mean()), rel=1e-4)
     assert found["n"] == 8
     # Without it, it is another evaluation; and the same as that of an earlier version.
