@@ -224,24 +224,65 @@ class Statistics(nn.Module):
         known = (v for v in (self.variances, self.dct_variances) if v is not None)
         return max(float(self.std), *(float(v.max().sqrt()) for v in known), 0.0)
 
-    def denoise(self, x: Tensor, level: float) -> Tensor:
-        """Mean E[x₀ | x₀ + level ε = x] if the data were normal: m + Σ (Σ + level² I)⁻¹ (x − m), of the shape of x.
+    @property
+    def spectrum(self) -> Tensor:
+        """Variances `(D,)` in D orthogonal directions, float64: those of the covariance, ascending, if there is one.
+
+        Without a covariance they are those of the DCT coefficients or of the elements, or `std`² for all if neither is
+        known.
+        """
+        if self.covariance is not None:
+            return self.eigh()[0]
+        known = (v for v in (self.dct_variances, self.variances) if v is not None)
+        return next(known, (self.std.double() ** 2).expand(self.dim))
+
+    @property
+    def narrowest_std(self) -> float:
+        """Smallest standard deviation of a direction in which the data vary; `std` if no other is known.
+
+        Above 256 elements, or without a covariance, the directions are the elements. One in which the data vary by less
+        than 1e-6 of the largest standard deviation counts as constant.
+        """
+        variances = self.spectrum if self.covariance is not None and self.dim <= 256 else self.variances
+        if variances is None:
+            return float(self.std)
+        varies = variances > 1e-12 * variances.max()
+        return float(torch.where(varies, variances, torch.inf).min().sqrt())
+
+    def deviation(self) -> float:
+        """Bound on the difference between the variance in any direction and `std`²; 0 if no other is known."""
+        variance = self.std.double() ** 2
+        if self.covariance is not None:
+            difference = self.covariance.double().clone()
+            difference.diagonal().sub_(variance)
+            return float(torch.linalg.matrix_norm(difference))
+        return 0.0 if self.dct_variances is None else float((self.dct_variances - variance).abs().max())
+
+    def scaled(self, x: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
+        """x `(B, ...)` times f(Σ), for a function f of the variance in each principal direction.
 
         Without a covariance, Σ is diagonal in the DCT basis if the variances are known there, and `std`² I if not.
         """
-        centred = x.flatten(1) - self.mean.to(x).flatten()
+        flat = x.flatten(1)
         variances = self.dct_variances if self.covariance is None else None
         if self.covariance is not None:
             values, vectors = self.eigh()
             basis = vectors.to(x)
-            shrunk = (centred @ basis * (values / (values + level**2)).to(x)) @ basis.mT
+            flat = (flat @ basis * factor(values).to(x)) @ basis.mT
         elif variances is not None:
             dct = DCT(self.shape, x.device)
-            shrunk = dct.inverse(dct(centred) * (variances / (variances + level**2)).to(x))
+            flat = dct.inverse(dct(flat) * factor(variances).to(x))
         else:
-            variance = float(self.std) ** 2
-            shrunk = centred * (variance / (variance + level**2))
-        return (self.mean.to(x).flatten() + shrunk).reshape(x.shape)
+            flat = flat * factor(self.std.double() ** 2).to(x)
+        return flat.reshape(x.shape)
+
+    def denoise(self, x: Tensor, level: float) -> Tensor:
+        """Mean E[x₀ | x₀ + level ε = x] if the data were normal: m + Σ (Σ + level² I)⁻¹ (x − m), of the shape of x.
+
+        Σ is as in `scaled`.
+        """
+        mean = self.mean.to(x).reshape(x.shape[1:])
+        return mean + self.scaled(x - mean, lambda variances: variances / (variances + level**2))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # An earlier version kept no variances, and a placeholder has none yet.

@@ -274,3 +274,32 @@ def test_constructor_refusals() -> None:
         Statistics(mean, 1.0, torch.eye(2), torch.ones(2))
     with pytest.raises(ValueError, match=r"covariance must be \(2, 2\) for this mean, got \(3, 3\)"):
         Statistics(mean, 1.0, torch.eye(3))
+
+
+def test_spectrum_is_of_the_finest_moments_that_are_known() -> None:
+    x = samples(500, 6)
+    full = Statistics.estimate(x)
+    torch.testing.assert_close(full.spectrum, torch.linalg.eigvalsh(full.covariance))
+    few = Statistics.estimate(x, max_covariance_dim=5)
+    torch.testing.assert_close(few.spectrum, full.dct_variances)
+    variance = torch.linspace(1, 2, 6, dtype=torch.float64)
+    torch.testing.assert_close(Statistics(few.mean, 1.2, None, variance).spectrum, variance)
+    torch.testing.assert_close(Statistics(few.mean, 1.2).spectrum, torch.full((6,), 1.44, dtype=torch.float64))
+
+
+def test_deviation_bounds_the_difference_of_variances() -> None:
+    full = Statistics.estimate(samples(500, 6))
+    few = Statistics.estimate(samples(500, 6), max_covariance_dim=5)
+    for statistics in (full, few):
+        difference = float((statistics.spectrum - statistics.std**2).abs().max())
+        assert difference <= statistics.deviation() <= 6**0.5 * difference
+    assert Statistics.standard((3,), covariance=True).deviation() == 0
+    assert Statistics.standard((3,)).deviation() == 0
+
+
+def test_scaled_is_a_function_of_the_covariance() -> None:
+    full = Statistics.estimate(samples(500, 6))
+    assert full.covariance is not None
+    x = samples(3, 6)
+    torch.testing.assert_close(full.scaled(x, lambda v: v), x @ full.covariance)
+    torch.testing.assert_close(full.scaled(full.scaled(x, torch.sqrt), torch.sqrt), x @ full.covariance)
