@@ -3,7 +3,6 @@
 import math
 import warnings
 
-import torch
 from torch import Tensor
 
 from scoresde.score import ScoreModel
@@ -13,9 +12,15 @@ __all__ = ["prior_distance", "prior_start", "warn_of_units"]
 # Beyond this many standard deviations from noised data, a state seems to be in other units.
 _MAX_DEVIATIONS = 5.0
 
+# The relative error of a standard deviation at the start that is left as it is.
+_TOLERANCE = 0.02
+
 
 def prior_start(model: ScoreModel, noise: Tensor, t: Tensor) -> Tensor:
-    """A draw at time t of the Gaussian with the data's mean and variance, or of N(0, σ² I) if they are unknown.
+    """A draw at time t of the Gaussian with the data's mean and covariance, or of N(0, σ² I) if they are unknown.
+
+    It has one variance, the mean of all, in every direction where that is within 2 % of the standard deviation there,
+    as it is where σ is much larger than the data.
 
     Args:
         model: The score model.
@@ -23,18 +28,25 @@ def prior_start(model: ScoreModel, noise: Tensor, t: Tensor) -> Tensor:
         t: The first time of the grid, a scalar.
     """
     alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))
-    if model.statistics is None:
+    known = model.statistics
+    if known is None:
         return sigma * noise
-    std = float(model.statistics.std)
-    return math.hypot(alpha * std, sigma) * noise + alpha * model.statistics.mean.to(noise).reshape(noise.shape[1:])
+    mean = alpha * known.mean.to(noise).reshape(noise.shape[1:])
+    spread = math.hypot(alpha * float(known.std), sigma)
+    if alpha**2 * known.deviation() <= 2 * _TOLERANCE * spread**2:
+        return spread * noise + mean
+    return known.scaled(noise, lambda variances: (alpha**2 * variances + sigma**2).sqrt()) + mean
 
 
 def prior_distance(model: ScoreModel, x: Tensor, t: Tensor) -> float:
-    """The largest distance of an element of one state `(...)` from the mean of `prior_start`, in its deviations."""
-    state = x[None].double()
-    zero = torch.zeros_like(state)
-    mean = prior_start(model, zero, t)
-    return float(((state - mean) / (prior_start(model, zero + 1, t) - mean)).abs().max())
+    """The largest distance of an element of one state `(...)` from the mean at t, in standard deviations of all."""
+    alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))
+    state = x.double()
+    known = model.statistics
+    if known is None:
+        return float(state.abs().max()) / sigma
+    centred = state - alpha * known.mean.to(state).reshape(state.shape)
+    return float(centred.abs().max()) / math.hypot(alpha * float(known.std), sigma)
 
 
 def warn_of_units(model: ScoreModel, x: Tensor, t: Tensor) -> None:
