@@ -20,6 +20,7 @@ from scoresde.progress import Progress
 from scoresde.sampling.densities import with_log_prob
 from scoresde.sampling.grids import Grid
 from scoresde.sampling.measured_steps import rule_for
+from scoresde.sampling.narrow import warn_of_narrow
 from scoresde.sampling.plain_rule import plain_rule
 from scoresde.sampling.request import Request
 from scoresde.sampling.samples import Samples, in_data_space
@@ -204,6 +205,8 @@ class Sampler:
                 UserWarning,
                 stacklevel=4,  # past the check of the arguments and the wrapper of no_grad
             )
+        if not log_prob:  # then the density at the last time is what is asked for
+            warn_of_narrow(model, request.times[-1], denoise)
         chunks = request.chunks()
         bar = Progress(len(chunks) * (len(request.times) - 1), "sampling", "step", shown=progress)
         with model.evaluating(), bar:
