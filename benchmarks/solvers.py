@@ -6,8 +6,12 @@ Deterministic solvers: RMS distance of the endpoint to that of the true probabil
 noised density at σ_max down to σ_min = 0.002, without a last denoising. Tuned: the same of `tune`, at up to 10
 evaluations, on 8 times as many other starts, where the best peers are run again. Stochastic solvers: sliced
 Wasserstein distance of 10,000 samples to 10,000 exact ones. Orders: slopes of the endpoint error, and of the error of
-the variance of a Gaussian, under step halving. Solvers are the presets of `conf/sampler` and the variants below, each
-on every grid; a budget buys as many steps as stay within it.
+the variance of a Gaussian, under step halving. Solvers are the presets of `conf/sampler` and the variants of
+`contenders.py`, each on every grid; a budget buys as many steps as stay within it.
+
+    python benchmarks/solvers.py --family [development] [OPTIONS OF family.py]
+
+Many problems that are drawn from seeds, and trained networks, with targets for the defaults: see `family.py`.
 
 A single start can carry the error on the ring, so the figures of two seeds differ by up to 2; figures are to be
 compared within one run, where all solvers have the same starts.
