@@ -57,6 +57,7 @@ from scoresde.sampling.adams import Multistep
 from scoresde.sampling.adaptive import Adaptive
 from scoresde.sampling.adaptive_sde import AdaptiveSDE
 from scoresde.sampling.auto_adams import AutoAdams
+from scoresde.sampling.auto_sde import AutoSDE
 from scoresde.sampling.churn import Churn
 from scoresde.sampling.exponential import RES, SEEDS, DPMSolverSinglestep, ExponentialRungeKutta, ExponentialTableau
 from scoresde.sampling.grids import (
@@ -93,8 +94,9 @@ from scoresde.sampling.restart import Restart, RestartInterval
 from scoresde.sampling.runge_kutta import TABLEAUS, EDMHeun, Euler, ExplicitTableau, Heun, RungeKutta, Tableau
 from scoresde.sampling.sampler import Sampler
 from scoresde.sampling.samples import Samples
+from scoresde.sampling.signal_grids import DataLogSNR
 from scoresde.sampling.solver import Noise, NonFiniteError, Report, Solver, StoppedError
-from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau, Stochasticity
+from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau, StepTau, Stochasticity
 from scoresde.sampling.tuned import Tuned, TunedSteps, TunedTimes
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 
@@ -121,6 +123,7 @@ __all__ = [
     "Angle",
     "AnnealedLangevin",
     "AutoAdams",
+    "AutoSDE",
     "BrownianPath",
     "Churn",
     "ConstantTau",
@@ -128,6 +131,7 @@ __all__ = [
     "Corrector",
     "DPMSolverPP",
     "DPMSolverSinglestep",
+    "DataLogSNR",
     "DataStraight",
     "DiscreteTime",
     "EDMHeun",
@@ -168,6 +172,7 @@ __all__ = [
     "ScipyODE",
     "SignalLevel",
     "Solver",
+    "StepTau",
     "Stochasticity",
     "StoppedError",
     "Straight",

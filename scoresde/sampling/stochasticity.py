@@ -9,7 +9,7 @@ from torch import Tensor
 from scoresde.arguments import checked
 from scoresde.numerics.values import Value, not_negative
 
-__all__ = ["ConstantTau", "Eta", "IntervalTau", "Stochasticity"]
+__all__ = ["ConstantTau", "Eta", "IntervalTau", "StepTau", "Stochasticity"]
 
 
 class Stochasticity(Value, ABC):
@@ -100,3 +100,31 @@ class Eta(Stochasticity):
 
     def integral(self, start: Tensor, stop: Tensor) -> Tensor:
         return -0.5 * torch.log1p(self.eta**2 * torch.expm1(-2 * (stop - start)))
+
+
+@checked
+class StepTau(Stochasticity):
+    """Noise by the length of a step: τ = min(tau, share/h) for a step over h in λ.
+
+    What a step adds and removes of noise grows with τ² h, and the error that is made there with it. Long steps so come
+    near the ODE, and short ones are steps of the reverse SDE.
+
+    Args:
+        tau: The largest noise level τ.
+        share: The product τ h at longer steps.
+
+    >>> StepTau()._tau(torch.tensor([0.1, 0.5, 1.0])).tolist()
+    [1.0, 0.5, 0.25]
+    """
+
+    def __init__(self, tau: float = 1.0, share: float = 0.25) -> None:
+        not_negative("tau", tau, "a number of at least 0")
+        not_negative("share", share, "a number of at least 0")
+        self.tau = float(tau)
+        self.share = float(share)
+
+    def integral(self, start: Tensor, stop: Tensor) -> Tensor:
+        return self._tau(stop - start) ** 2 * (stop - start)
+
+    def _tau(self, h: Tensor) -> Tensor:
+        return (self.share / h).clamp(max=self.tau)
