@@ -42,6 +42,7 @@ _KINDS: dict[str, Any] = {
     "seeds": _Seed | list[_Seed],
     "split": Literal["test", "train", "all"] | None,
     "starts": Annotated[int, Range(40)] | None,
+    "iterations": _Count | None,
     "tol": _Positive | None,
 }
 _Part = Annotated[float, Range(0, most=1)]

@@ -78,6 +78,7 @@ def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: Dict
         starts=options.starts,
         coefficients=options.coefficients,
         seconds=options.seconds,
+        iterations=options.iterations,
         seed=options.seed,
         batch_size=options.batch_size,
         progress=options.progress,

@@ -1,8 +1,7 @@
 """True paths of many starts, which tuning fits a solver to; all in the `Angle` of the data."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,26 +10,16 @@ from scoresde.sampling.adams import Multistep
 from scoresde.sampling.adams_plan import gaussian_prediction
 from scoresde.sampling.grids import DataStraight, ExplicitTimes
 from scoresde.sampling.sampler import Sampler
-from scoresde.score import Conditions, ScoreModel
+from scoresde.sampling.tuning_starts import Starts
+from scoresde.score import ScoreModel
 from scoresde.sde.coordinates import Angle
 
-__all__ = ["PATH_STEPS", "Part", "TruePaths", "repeated_conditions"]
+__all__ = ["PATH_STEPS", "Part", "TruePaths"]
 
 PATH_STEPS = 64
 _STRIDE = 2  # a state of the path is kept after this many steps
-# A sample is a function of the seed and its index: these indices are far from any that a user samples with.
-_FIRST_START = 2**40
 Part = slice | Tensor
 """Indices of starts."""
-
-
-def repeated_conditions(cond: Mapping[str, Any], count: int) -> Conditions:
-    """The conditions of `count` starts: the entries of each tensor in turn."""
-    values = {
-        k: v[torch.arange(count, device=v.device) % len(v)] if isinstance(v, Tensor) and v.ndim else v
-        for k, v in cond.items()
-    }
-    return Conditions(values, count)
 
 
 class TruePaths:
@@ -41,32 +30,20 @@ class TruePaths:
 
     Args:
         model: The score model.
-        shape: The shape of a sample.
-        starts: The number of starts.
-        seed: The seed of the starts.
+        starts: The starts.
         batch_size: The number of samples to work on at once.
-        x_init: Starts, `(starts, ...)`, instead of draws of the prior.
-        cond: Conditions; a tensor is repeated to the number of starts.
 
     Attributes:
         times: `(k,)` float64, the times of the states that are kept.
         y: `(k, starts, D)`, the states.
+        weights: `(starts,)`, the number of draws that each start stands for.
         first: `(starts, D)`, P at the starts, which no search changes.
         gaussian: Whether P at the starts is that of a normal density, which takes no evaluation.
     """
 
-    def __init__(
-        self,
-        model: ScoreModel,
-        shape: tuple[int, ...],
-        starts: int,
-        seed: int,
-        batch_size: int,
-        x_init: Tensor | None,
-        cond: Mapping[str, Any],
-    ) -> None:
-        self.model, self.sde, self.cond = model, model.sde, repeated_conditions(cond, starts)
-        self.batch_size = batch_size
+    def __init__(self, model: ScoreModel, starts: Starts, batch_size: int) -> None:
+        self.model, self.sde, self.cond = model, model.sde, starts.cond
+        self.batch_size, count, shape = batch_size, len(starts.x), starts.x.shape[1:]
         self.angle = Angle(model.data_std)
         if model.statistics is None:
             self.mean = torch.zeros(shape, dtype=model.dtype, device=model.device)
@@ -75,27 +52,25 @@ class TruePaths:
         times = DataStraight(PATH_STEPS)(self.sde, model.statistics)
         self.times = times[::_STRIDE]
         self.angles = self.angle.variable(self.sde, self.times)
-        x = self._solve(times, shape, starts, seed, x_init)
-        alpha, norm = (c.to(x).reshape(-1, *[1] * (x.ndim - 1)) for c in self._frame(self.times))
-        self.y = ((x - alpha * self.mean) / norm).flatten(2)
+        x = self._solve(times, starts.x)
+        self.y = self.scaled(x, self.times)
+        self.weights = starts.weights.to(self.y)
         t = self.times[0]
         p, q = (float(c) for c in self.angle.target(self.sde, t))
         first = gaussian_prediction(model, x[0], t, p, q) if not self.cond else None
         self.gaussian = first is not None
         if first is None:
-            self.first = self.prediction(self.y[0], t, slice(0, starts))
+            self.first = self.prediction(self.y[0], t, slice(0, count))
         else:
             self.first = (first - p * self.mean).flatten(1)
 
-    def _solve(self, times: Tensor, shape: tuple[int, ...], starts: int, seed: int, x_init: Tensor | None) -> Tensor:
+    def _solve(self, times: Tensor, starts: Tensor) -> Tensor:
         """The states x at the times that are kept, `(k, starts, ...)`."""
         fine = Sampler(Multistep(4, 4, centre=True), ExplicitTimes(times.tolist()), denoise=False)
         dtype, parts = self.model.dtype, []
-        for start in range(0, starts, self.batch_size):
-            cond = self.cond.rows(start, start + self.batch_size)
-            x = None if x_init is None else x_init[start : start + self.batch_size].to(dtype)
-            size = None if x is not None else (min(self.batch_size, starts - start), *shape)
-            out = fine(self.model, size, x_init=x, seed=seed, first=_FIRST_START + start, trajectory=True, **cond)
+        for start in range(0, len(starts), self.batch_size):
+            cond, x = self.cond.rows(start, start + self.batch_size), starts[start : start + self.batch_size]
+            out = fine(self.model, x_init=x.to(dtype), trajectory=True, **cond)
             assert out.trajectory is not None
             parts.append(out.trajectory[::_STRIDE].to(self.model.device, dtype))
         return torch.cat(parts, dim=1)
@@ -109,6 +84,28 @@ class TruePaths:
     def end_scale(self) -> float:
         """The factor from a distance in y to one in x at the end points."""
         return float(self._frame(self.times[-1:])[1])
+
+    def scaled(self, x: Tensor, t: Tensor) -> Tensor:
+        """States x as y: `(B, ...)` at one time to `(B, D)`, `(k, B, ...)` at k times to `(k, B, D)`."""
+        dims = x.ndim - t.ndim
+        alpha, norm = (c.to(x).reshape(*t.shape, *[1] * dims) for c in self._frame(t))
+        return ((x - alpha * self.mean) / norm).flatten(t.ndim + 1)
+
+    def sampled(
+        self, sampler: Sampler, part: Part, watch: Callable[[ScoreModel], ScoreModel] = lambda model: model
+    ) -> tuple[Tensor, int]:
+        """The end points of a sampler from the starts `part`, `(B, D)` as y, and its evaluations.
+
+        Args:
+            sampler: The sampler.
+            part: The starts.
+            watch: A function that wraps the model.
+        """
+        alpha, norm = (float(c) for c in self._frame(self.times[0]))
+        y = self.y[0, part]
+        x = (norm * y).reshape(len(y), *self.mean.shape) + alpha * self.mean
+        out = sampler(watch(self.model), x_init=x, batch_size=self.batch_size, **self.cond.select(part))
+        return self.scaled(out.x, self.times[-1]), out.nfe
 
     def _frame(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return self.sde.alpha(t), self.angle.norm(self.sde, t)

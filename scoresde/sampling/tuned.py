@@ -34,7 +34,8 @@ from scoresde.statistics import Statistics
 
 __all__ = ["Tuned", "TunedSteps", "TunedTimes"]
 
-_FORMAT = "scoresde-tuned-1"
+_FORMAT = "scoresde-tuned-2"
+_FORMATS = ("scoresde-tuned-1", _FORMAT)
 
 
 @checked
@@ -52,6 +53,8 @@ class TunedSteps:
         before: The same distance for the multistep method that the search started from.
         starts: The number of starts that were used for tuning.
         kernels: (α, σ) of the SDE at each of the times; None in a file of version 0.1.0.
+        default: The same distance for the sampler `default` with as many evaluations, on the same starts; None in a
+            file of version 0.1.0.
     """
 
     sde: str
@@ -63,6 +66,7 @@ class TunedSteps:
     before: float
     starts: int
     kernels: tuple[tuple[float, float], ...] | None = None
+    default: float | None = None
 
     @property
     def evaluations(self) -> int:
@@ -75,9 +79,7 @@ class TunedSteps:
 
     def to_json(self) -> str:
         """The text of the file."""
-        content = {"format": _FORMAT, **asdict(self)}
-        if self.kernels is None:
-            del content["kernels"]
+        content = {"format": _FORMAT, **{key: value for key, value in asdict(self).items() if value is not None}}
         return json.dumps(content, indent=1) + "\n"
 
     def save(self, path: str | Path) -> None:
@@ -98,7 +100,7 @@ class TunedSteps:
             raise ValueError(f"there is no file {file}: make it by `scoresde tune run=DIR steps=N`")
         try:
             content: dict[str, Any] = read_json(file, dict)
-            if content.pop("format") != _FORMAT:
+            if content.pop("format") not in _FORMATS:
                 raise ValueError
             content["times"] = tuple(float(t) for t in content["times"])
             content["rows"] = tuple(tuple(float(c) for c in row) for row in content["rows"])

@@ -1,7 +1,8 @@
 """The search for the times and coefficients of a solver, for a given model and number of evaluations.
 
-The starts are draws of the prior, the targets their end points under the probability flow, by a method of order 4 in
-many steps. Three searches follow each other, all on the root mean square distance to the targets:
+The starts are draws of the prior, with those among them that few steps get wrong (`scoresde.sampling.tuning_starts`).
+The targets are their end points under the probability flow, by a method of order 4 in many steps. Three searches follow
+each other, all on the root mean square distance to the targets:
 
 1. Over a family of grids. On given times the coefficients are fitted greedily, one step after the other, by linear
    least squares to the true path, on the states that the solver itself reaches.
@@ -9,8 +10,9 @@ many steps. Three searches follow each other, all on the root mean square distan
 3. Over all times and coefficients at once by Levenberg-Marquardt. A first step that is not quite on the path may help
    a later one.
 
-Which of the minima is found depends on the grid. So a part of the starts searches from several grids, for up to half of
-the time, and the best result on all starts is then improved on all starts.
+Which of the minima is found depends on the grid. So a part of the starts searches from several grids, and from the
+steps of the default sampler, for up to half of the time, and the best result on all starts is then improved on all
+starts. Of all that was found, and the default's own steps, the one that does best on held-out starts is taken.
 
 References:
     Tong et al. (2024), Learning to Discretize Denoising Diffusion ODEs: https://arxiv.org/abs/2405.15506
@@ -29,17 +31,21 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.numerics.values import at_least, positive, whole_number
-from scoresde.progress import Progress
+from scoresde.sampling.default_steps import DefaultSteps
 from scoresde.sampling.grids import DataStraight
-from scoresde.sampling.true_paths import PATH_STEPS, TruePaths, repeated_conditions
+from scoresde.sampling.true_paths import PATH_STEPS, TruePaths
 from scoresde.sampling.tuned import TunedSteps, kernels_at
+from scoresde.sampling.tuning_budget import Budget, Iterations, Seconds
 from scoresde.sampling.tuning_problem import State, TuningProblem
+from scoresde.sampling.tuning_starts import DRAWS, drawn_starts, given_starts, repeated_conditions
 from scoresde.score import ScoreModel, in_model_space
 
 __all__ = ["tune"]
 
 _GRIDS = (0.25, 0.4, 0.6, 0.9)
+_STARTS = 4096  # with a number of iterations
 _MAX_ELEMENTS = 2**21  # in all starts together
+_SAME = 0.05  # part of its error that steps may differ by from those of the default sampler
 _MIN_FIRST_STARTS = 1024  # for the search from several grids, which also has at least an eighth of all starts
 
 
@@ -54,6 +60,7 @@ def tune(
     starts: int | None = None,
     coefficients: bool = True,
     seconds: float = 100.0,
+    iterations: int | None = None,
     seed: int = 0,
     batch_size: int = 4096,
     progress: bool = False,
@@ -61,18 +68,21 @@ def tune(
 ) -> TunedSteps:
     """Find the times and coefficients with which `steps` evaluations of `model` have the smallest error.
 
-    A few hundred starts are enough for a smooth network. If modes part sharply, a few starts near the edge between them
-    carry the error, and thousands of starts are needed to see enough of those.
+    A few hundred starts are enough. If modes part sharply, a few draws in thousands, near the edge between two of them,
+    carry the error. So 8 times as many draws are looked at, and the starts hold those that few steps get wrong.
 
     Args:
         model: The score model.
         steps: The number of evaluations, at least 2.
         shape: The shape of a sample, `(...)`; that of the model's statistics if not given.
-        x_init: Starts at the SDE's t_max, `(N, ...)`, instead of draws of the prior.
+        x_init: Starts at the SDE's t_max, `(N, ...)`, instead of draws of the prior; all of them are used.
         starts: The number of starts, a fifth of which is held out; as many as the time allows if not given.
         coefficients: Whether to find the coefficients as well; if not, those of a multistep method are used and only
             the times are found.
         seconds: The approximate time that the search may take.
+        iterations: The number of iterations of the search, instead of a time, so that the result does not depend on the
+            speed of the machine; half of them search from several grids. `starts` is 4096 then if not given, or less in
+            many dimensions.
         seed: The seed of the starts.
         batch_size: The number of samples to work on at once.
         progress: Whether to show a progress bar.
@@ -83,6 +93,8 @@ def tune(
     """
     steps = whole_number("steps", steps, at_least=2)
     positive("seconds", seconds)
+    if iterations is not None:
+        whole_number("iterations", iterations, at_least=1)
     if starts is not None:
         at_least("starts", starts, 40)
     if x_init is not None:
@@ -92,36 +104,21 @@ def tune(
             raise ValueError("the model does not know the shape of its data: give shape=(...)")
         shape = model.statistics.shape
     model = in_model_space(model)
-    clock = _Clock(seconds, progress)
-    with model.evaluating(), clock:
-        if starts is None:
+    budget = Seconds(seconds, progress) if iterations is None else Iterations(iterations, progress)
+    with model.evaluating(), budget:
+        if starts is None and iterations is not None:
+            starts = min(_STARTS, _MAX_ELEMENTS // math.prod(shape))
+        elif starts is None:
             starts = _affordable(model, steps, shape, seconds, batch_size, cond)
-        clock.show("true paths")
-        paths = TruePaths(model, shape, starts, seed, batch_size, x_init, cond)
-        return _search(TuningProblem(paths, steps, seed), clock, coefficients)
-
-
-class _Clock:
-    """The time that is left, and a progress bar of it."""
-
-    def __init__(self, seconds: float, progress: bool) -> None:
-        self.start, self.seconds = time.perf_counter(), seconds
-        self.bar = Progress(round(seconds), "tuning", "second", shown=progress)
-
-    def __enter__(self) -> "_Clock":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.bar.__exit__(*error)
-
-    def left(self) -> float:
-        """The seconds that are left, negative if there are none."""
-        return self.seconds - (time.perf_counter() - self.start)
-
-    def show(self, text: str) -> None:
-        """Move the progress bar to the present, with a note."""
-        self.bar.note(text)
-        self.bar.update(min(round(self.seconds - self.left()), self.bar.total) - self.bar.done)
+        budget.show("starts")
+        if x_init is not None:
+            chosen = given_starts(model.on_device(x_init), cond)
+        else:
+            options = (seed, batch_size, cond, lambda: budget.show("starts"))
+            chosen = drawn_starts(model, shape, starts, steps, *options)
+        budget.show("true paths")
+        paths = TruePaths(model, chosen, batch_size)
+        return _search(TuningProblem(paths, steps, seed), budget, coefficients)
 
 
 def _affordable(
@@ -138,15 +135,16 @@ def _affordable(
         float(model.noise(x, t, **repeated_conditions(cond, rows)).sum())  # waits for the device
         each = (time.perf_counter() - began) / rows
     parameters = 2 * steps + steps * (steps + 1) // 2
-    # The true path, the grids, the search for times, and 8 iterations at an eighth of the starts.
-    evaluations = PATH_STEPS + steps * (len(_GRIDS) + 2.5 * steps + 8 * (parameters / 16 + 2))
+    # The draws, the true path, the grids, the search for times, and 8 iterations at an eighth of the starts.
+    evaluations = PATH_STEPS + steps * (3 * DRAWS + len(_GRIDS) + 2.5 * steps + 8 * (parameters / 16 + 2))
     return int(min(max(min(seconds / (each * evaluations), _MAX_ELEMENTS / size), 128), 2**15))
 
 
-def _search(problem: TuningProblem, clock: _Clock, coefficients: bool) -> TunedSteps:
+def _search(problem: TuningProblem, budget: Budget, coefficients: bool) -> TunedSteps:
     """All three searches, and the error of the result on the starts that are held out."""
     paths = problem.paths
-    clock.show("grids")
+    budget.show("grids")
+    default = DefaultSteps(paths, problem.steps)
     grids = [DataStraight(problem.intervals, f)(paths.sde, paths.model.statistics) for f in _GRIDS]
     plain = min(problem.plain(times) for times in grids)
 
@@ -162,42 +160,59 @@ def _search(problem: TuningProblem, clock: _Clock, coefficients: bool) -> TunedS
     train = problem.train
     problem.train = slice(0, min(train.stop, max(_MIN_FIRST_STARTS, train.stop // 8)))
     minima: list[State] = []
-    firsts = sorted((fit(times) for times in grids), key=lambda state: state.error)
-    half = 0.5 * clock.left()
+    usual = _as_state(problem, default)
+    firsts = sorted([fit(times) for times in grids] + ([usual] if coefficients and usual else []), key=_error)
+    half = 0.5 * budget.left()
     for i, state in enumerate(firsts):
-        if minima and clock.left() <= half:
+        if minima and budget.left() <= half:
             break
-        now, own = clock.left(), (clock.left() - half) / (len(firsts) - i)
-        state = _descend(state, by_times, with_times, clock, now - 0.5 * own, 1)
+        now, own = budget.left(), (budget.left() - half) / (len(firsts) - i)
+        state = _descend(state, by_times, with_times, budget, now - 0.5 * own, 1)
         if coefficients:
-            state = _descend(state, problem.by_all, problem.with_all, clock, now - own, 1)
+            state = _descend(state, problem.by_all, problem.with_all, budget, now - own, 1)
         minima.append(state)
     problem.train = train
-    best = min((problem.rolled(s.times, s.rows) for s in minima), key=lambda state: state.error)
+    best = min((problem.rolled(s.times, s.rows) for s in minima), key=_error)
     if coefficients:
         # Each iteration takes its derivatives at other starts, so that one without gain is not yet the end.
-        best = _descend(best, problem.by_all, problem.with_all, clock, 0.0, patience=3)
+        best = _descend(best, problem.by_all, problem.with_all, budget, 0.0, patience=3)
     else:
-        best = _descend(best, by_times, with_times, clock, 0.0, patience=1)
-    end, _ = problem.roll(best.times, best.rows, problem.test)
+        best = _descend(best, by_times, with_times, budget, 0.0, patience=1)
+    # What fits the starts of the search best may do worse on others.
+    best = min((best, *minima, *([usual] if usual else [])), key=lambda state: problem.error_on(state, problem.judge))
     return TunedSteps(
         sde=repr(paths.sde),
         std=paths.model.data_std,
         times=tuple(best.times.tolist()),
         rows=tuple(tuple(row.tolist()) for row in best.rows),
         gaussian=paths.gaussian,
-        error=problem.error_of(end, problem.test),
+        error=problem.error_on(best, problem.test),
         before=plain,
+        default=problem.error_of(default.ends(problem.test), problem.test),
         starts=train.stop,
         kernels=kernels_at(paths.sde, best.times),
     )
+
+
+def _error(state: State) -> float:
+    return state.error
+
+
+def _as_state(problem: TuningProblem, default: DefaultSteps) -> State | None:
+    """The steps of the default sampler; None if they are not linear in the start and the predictions."""
+    visited = default.visited(problem.train)
+    if visited is None:
+        return None
+    state = problem.fitted(*visited)
+    distance = problem.distance(state.end, visited[1][-1], problem.train)
+    return state if distance < _SAME * state.error else None
 
 
 def _descend(
     state: State,
     columns: Callable[[State], tuple[Tensor, Tensor]],
     moved: Callable[[State, Tensor], State | None],
-    clock: _Clock,
+    budget: Budget,
     until: float,
     patience: int,
 ) -> State:
@@ -208,13 +223,13 @@ def _descend(
         columns: A function of a state that returns the derivatives of the end points of some starts by each parameter,
             `(parameters, D)`, and the residuals, `(D,)`.
         moved: A function that changes the parameters of a state; it returns None for parameters that are impossible.
-        clock: The time that is left.
-        until: The seconds that must be left after another iteration.
+        budget: The time or the iterations that are left.
+        until: What must be left of the budget after another iteration.
         patience: The number of iterations in a row without gain that end the search.
     """
     damping, fruitless = 1e-2, 0
     while True:
-        began = clock.left()
+        began = budget.left()
         jacobian, residual = columns(state)
         gram, slope = ((jacobian @ v).double().cpu() for v in (jacobian.T, residual))
         diagonal = gram.diagonal() + 1e-12 * gram.diagonal().max()
@@ -227,9 +242,10 @@ def _descend(
                 break
             damping *= 5
         state = best
-        clock.show(f"error {state.error:.3g}")
-        spent = began - clock.left()
+        budget.iterated()
+        budget.show(f"error {state.error:.3g}")
+        spent = began - budget.left()
         fruitless = fruitless + 1 if gain < 0.005 else 0
         damping = 1e-2 if gain == 0 else damping
-        if fruitless == patience or clock.left() - spent < until:
+        if fruitless == patience or budget.left() - spent < until:
             return state

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scoresde.sampling.adams import Multistep
 from scoresde.sampling.true_paths import Part, TruePaths
+from scoresde.sampling.tuning_starts import held_out
 
 __all__ = ["State", "TuningProblem"]
 
@@ -50,26 +51,31 @@ class TuningProblem:
 
     Attributes:
         train: The starts that are fitted; any part of those that are not held out.
-        test: The starts that are held out, a fifth of all.
+        judge: Held-out starts that choose between results, a tenth of all.
+        test: Held-out starts that nothing depends on, a tenth of all.
+        steps: The number of evaluations.
         intervals: The number of steps, one more than evaluations if the first prediction needs none.
     """
 
     def __init__(self, paths: TruePaths, steps: int, seed: int) -> None:
         self.paths, self.sde, self.angle = paths, paths.sde, paths.angle
-        count = len(paths.ends)
-        held_out = count // 5
-        self.train, self.test = slice(0, count - held_out), slice(count - held_out, count)
+        self.train, self.judge, self.test = held_out(len(paths.ends))
         self.generator = torch.Generator().manual_seed(seed)
-        self.intervals = steps + paths.gaussian
+        self.steps, self.intervals = steps, steps + paths.gaussian
 
     def greedy(self, times: Tensor) -> State:
         """Fit each step to the true path, from the states that the steps before it have reached."""
+        return self.fitted(
+            times, torch.cat((self.paths.at(times[1:-1])[:, self.train], self.paths.ends[None, self.train]))
+        )
+
+    def fitted(self, times: Tensor, targets: Tensor) -> State:
+        """Fit the state after each step to one of `targets` `(n, B, D)`, by least squares."""
         rows, part = [], self.train
         y0, values = self.paths.y[0, part], [self.paths.first[part]]
-        targets = self.paths.at(times[1:-1])
-        for i in range(self.intervals):
-            target = targets[i, part] if i < self.intervals - 1 else self.paths.ends[part]
-            row = _least_squares([y0, *values], target)
+        root = self.paths.weights[part].sqrt()[:, None]
+        for i, target in enumerate(targets):
+            row = _least_squares([root * v for v in (y0, *values)], root * target)
             rows.append(row)
             y = _combine(row, [y0, *values])
             if i < self.intervals - 1:
@@ -78,7 +84,17 @@ class TuningProblem:
 
     def error_of(self, y: Tensor, part: Part) -> float:
         """The root mean square distance of end points y of the starts `part` to the true ones, in x."""
-        return self.paths.end_scale * math.sqrt(float((y - self.paths.ends[part]).double().square().sum(1).mean()))
+        return self.distance(y, self.paths.ends[part], part)
+
+    def distance(self, y: Tensor, other: Tensor, part: Part) -> float:
+        """The root mean square distance of end points of the starts `part`, in x, over what they stand for."""
+        weights = self.paths.weights[part].double()
+        squares = (y - other).double().square().sum(1)
+        return self.paths.end_scale * math.sqrt(float((weights * squares).sum() / weights.sum()))
+
+    def error_on(self, state: State, part: Part) -> float:
+        """The error of a state's times and coefficients on the starts `part`."""
+        return self.error_of(self.roll(state.times, state.rows, part)[0], part)
 
     def roll(
         self, times: Tensor, rows: Rows, part: Part, values: list[Tensor] | None = None
@@ -133,12 +149,12 @@ class TuningProblem:
             state: The state at which the derivatives are taken.
             fit: The coefficients for given times, which are fitted anew at each.
         """
-        columns = []
+        columns, root = [], self.paths.weights[self.train].sqrt()[:, None]
         for j in range(1, self.intervals):
             lam = self.sde.log_snr(state.times)
             lam[j] += _NUDGE
-            columns.append((fit(self._times(lam)).end - state.end).flatten() / _NUDGE)
-        return torch.stack(columns), (state.end - self.paths.ends[self.train]).flatten()
+            columns.append((root * (fit(self._times(lam)).end - state.end)).flatten() / _NUDGE)
+        return torch.stack(columns), (root * (state.end - self.paths.ends[self.train])).flatten()
 
     def with_times(self, state: State, change: Tensor, fit: Callable[[Tensor], State]) -> State | None:
         """The state after a change of λ of the inner times; None if they would not decrease."""
@@ -148,14 +164,16 @@ class TuningProblem:
 
     def _influential(self, state: State) -> tuple[Tensor, Tensor]:
         """Starts `(m,)` to take derivatives at, and the square root of the number that each stands for."""
-        error = (state.end - self.paths.ends[self.train]).square().sum(1).cpu()
+        stands = self.paths.weights[self.train].cpu()
+        error = stands * (state.end - self.paths.ends[self.train]).square().sum(1).cpu()
         count = len(error)
         hard = min(count, max(64, count // 16))
         order = error.argsort(descending=True)
         rest = order[hard:][torch.randperm(count - hard, generator=self.generator)[:hard]]
         weight = torch.ones(hard + len(rest))
-        weight[hard:] = math.sqrt((count - hard) / max(len(rest), 1))
-        return torch.cat((order[:hard], rest)).to(self.paths.y.device), weight.to(self.paths.y)
+        weight[hard:] = (count - hard) / max(len(rest), 1)
+        chosen = torch.cat((order[:hard], rest))
+        return chosen.to(self.paths.y.device), (stands[chosen] * weight).sqrt().to(self.paths.y)
 
     def by_all(self, state: State) -> tuple[Tensor, Tensor]:
         """The derivatives by λ of each time followed by the coefficients of the step from there, and the residuals."""

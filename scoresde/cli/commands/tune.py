@@ -26,7 +26,8 @@ def tune_command(config: DictConfig) -> None:
     check_name(f"tuned-{config.steps}")
     with run.alone(f"tuned-{config.steps}"):
         made, path = tune_run(run, model_of(run, config), data_or_info(run), config)
+    usual = "" if made.default is None else f", {made.default:.3g} of `default`"
     print(
-        f"{made.evaluations} evaluations: error {made.error:.3g} on held-out starts, {made.before:.3g} before "
+        f"{made.evaluations} evaluations: error {made.error:.3g} on held-out starts{usual} "
         f"({made.starts} starts, {time.perf_counter() - began:.0f} s): {path}"
     )
