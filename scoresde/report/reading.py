@@ -40,6 +40,7 @@ class RunText:
         comparisons: Settings of further comparisons by their names.
         words: Leaves of the configuration as they are on a command line.
         data: Facts of `data.json`.
+        tuned: Content of the files of `scoresde tune`, by their numbers of evaluations.
     """
 
     directory: Path
@@ -54,6 +55,7 @@ class RunText:
     comparisons: dict[str, dict[str, Any]] = field(default_factory=dict)
     words: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    tuned: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,10 @@ def read_run(directory: Path) -> RunText:
     data, words = as_dict(read_json(directory, "data.json", notes)), in_words(config)
     if "sampler" in (samples := as_dict(summary.get("samples"))):
         summary["samples"] = {**samples, "sampler": own_sampler(samples["sampler"], config, words)}
-    return RunText(directory, name, text, config, summary, log, comparison, coloured, notes, comparisons, words, data)
+    tuned = _read_tuned(directory, notes)
+    return RunText(
+        directory, name, text, config, summary, log, comparison, coloured, notes, comparisons, words, data, tuned
+    )
 
 
 def _mark_conditional(summary: dict[str, Any], config: dict[str, Any]) -> None:
@@ -162,6 +167,20 @@ def _read_comparisons(directory: Path, notes: list[str]) -> dict[str, dict[str, 
         note = as_dict(read_json(directory, path.name, notes))
         further = {key: note[key] for key in ("step", "source") if note.get(key) is not None}
         found[path.stem] = {**as_dict(note.get("settings")), **further}
+    return found
+
+
+_MAX_TUNED = 50
+
+
+def _read_tuned(directory: Path, notes: list[str]) -> dict[int, dict[str, Any]]:
+    """The content of the files `tuned-STEPS.json` by their numbers of evaluations."""
+    found = {}
+    names = [path.name for path in directory.glob("tuned-*.json") if path.stem[6:].isdecimal()]
+    for name in sorted(names, key=natural)[:_MAX_TUNED]:
+        entry = as_dict(read_json(directory, name, notes))
+        if entry:
+            found[int(name[6:-5])] = entry
     return found
 
 

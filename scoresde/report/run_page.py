@@ -14,6 +14,7 @@ from scoresde.report.reading import RunText, read_run
 from scoresde.report.sentence import Part, dimensions, sentence
 from scoresde.report.tables import Number, Table, numbers, tables
 from scoresde.report.traces import Chart, Series
+from scoresde.report.tuned_table import tuned_table
 
 __all__ = ["run_page"]
 
@@ -59,7 +60,7 @@ def run_page(directory: Path) -> str:
         run.text,
         sentence(run),
         numbers(run.summary, dimensions(run), _levels(run)),
-        tables(run.summary, run.comparisons),
+        [*tables(run.summary, run.comparisons), *_tuned(run)],
         _commands(run),
         notes=run.notes,
     )
@@ -82,6 +83,11 @@ def run_page(directory: Path) -> str:
     if any(chart.fallback is noise for chart in page.charts if noise is not None):
         page.pictures = [p for p in page.pictures if p is not noise]
     return render("run.html.j2", page.charts, scripts=True, page=page)
+
+
+def _tuned(run: RunText) -> list[Table]:
+    table = tuned_table(run.tuned, run.comparison)
+    return [] if table is None else [table]
 
 
 def _levels(run: RunText) -> int | None:
@@ -122,6 +128,7 @@ def _commands(run: RunText) -> list[tuple[str, str]]:
         ("Draw samples", command("sample", "n=64", "seed=1")),
         ("Likelihood of held-out data", command("likelihood", "split=test")),
         ("Sample quality", command("evaluate")),
+        ("Times and coefficients for few evaluations", command("tune", "steps=8")),
         ("This page again", command("report")),
         ("The model in Python", f"model = scoresde.load({str(run.directory)!r}{f', allow={own}' if own else ''})"),
     ]

@@ -269,6 +269,41 @@ def test_steps_after_the_figures_are_told(full: Path) -> None:
     assert told in Page(write_report(full)).text
 
 
+TUNED = {"format": "scoresde-tuned-2", "error": 0.125, "default": 0.5, "before": 0.6, "starts": 1200}
+
+
+def test_tuned_steps_stand_beside_the_default(full: Path) -> None:
+    (full / "tuned-10.json").write_text(json.dumps({**TUNED, "default": 0.1}))
+    (full / "tuned-5.json").write_text(json.dumps(TUNED))
+    (full / "tuned-8.json").write_text(json.dumps({"format": "scoresde-tuned-1", "error": 0.25, "starts": 100}))
+    (full / "tuned-x.json").write_text("{}")
+    page = Page(write_report(full))
+    (table,) = [t for t in page.tables if t[0][0] == "evaluations"]
+    assert table == [
+        ["evaluations", "error ↓, tuned", "error ↓, default", "ratio", "starts"],
+        ["5", "0.125", "0.5", "0.25", "1\u202f200"],
+        ["8", "0.25", "–", "–", "100"],
+        ["10", "0.125", "0.1", "1.25", "1\u202f200"],
+    ]
+    assert "starts that the search has not seen" in page.text
+    lines = ["sampler,nfe,frechet_distance,frechet_distance_stderr,problem"]
+    lines += ["tuned,5,1.5,0.25,", "default,5,2.5,0.25,", "default,4,9,1,", "heun,5,7,1,"]
+    (full / "comparison.csv").write_text("\n".join(lines) + "\n")
+    (table,) = [t for t in Page(write_report(full)).tables if t[0][0] == "evaluations"]
+    assert table[0][4:6] == ["Fréchet distance ↓, tuned", "Fréchet distance ↓, default"]
+    assert table[1][4:6] == ["1.5 ± 0.2", "2.5 ± 0.2"]
+    assert table[3][4:6] == ["–", "–"]
+
+
+@pytest.mark.parametrize("value", [10**400, -1, 0, "evil", None, [], True, float("nan")])
+def test_absurd_tuned_steps_do_not_stop_the_page(run: Path, value: Any) -> None:
+    (run / "tuned-5.json").write_text(json.dumps(dict.fromkeys(TUNED, value)))
+    (run / "tuned-6.json").write_text(json.dumps(value))
+    (run / "tuned-7.json").write_text(json.dumps({**TUNED, "default": value}))
+    page = Page(write_report(run))
+    assert [row[0] for row in page.tables[0]] == ["evaluations", "5", "7"]
+
+
 def test_pictures_are_inlined_in_the_listed_order(full: Path) -> None:
     page = Page(write_report(full))
     sources = page.values("img", "src")
