@@ -34,7 +34,8 @@ class DefaultSteps:
         """The sampler with the most steps that take no more evaluations than this."""
         # The first prediction may need none.
         for steps in range(evaluations + 1, 0, -1):
-            sampler = Sampler(AutoAdams(), DataStraight(steps), denoise=False)
+            # With the rule that was measured for the model, so that nothing is measured on the way.
+            sampler = Sampler(AutoAdams(), DataStraight(steps), denoise=False).ruled(self.paths.model)
             if self.paths.sampled(sampler, slice(0, _COUNTED))[1] <= evaluations:
                 break
         return sampler

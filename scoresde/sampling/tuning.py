@@ -69,7 +69,8 @@ def tune(
     """Find the times and coefficients with which `steps` evaluations of `model` have the smallest error.
 
     A few hundred starts are enough for a smooth network. If modes part sharply, take 800 or more: there a few draws in
-    thousands, near the edge between two of them, carry the error. So 8 times as many draws are looked at, and the starts hold those that few steps get wrong.
+    thousands, near the edge between two of them, carry the error. So 8 times as many draws are looked at, and the
+    starts hold those that few steps get wrong.
 
     Args:
         model: The score model.

@@ -90,7 +90,7 @@ def drawn_starts(
     """
     every, first = (
         repeated_conditions(cond, DRAWS * count),
-        DataStraight(1)(model.sde, model.statistics, model.exact)[0],
+        DataStraight(1)(model.sde, model.statistics)[0],
     )
     x, difference = [], []
     for start in range(0, DRAWS * count, batch_size):

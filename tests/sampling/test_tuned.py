@@ -72,7 +72,7 @@ def test_starts_that_few_steps_get_wrong_are_kept_and_the_others_stand_for_the_r
         weights, size = starts.weights[part], part.stop - part.start
         assert float(weights.sum()) == pytest.approx(8 * size)
         assert int((weights == 1).sum()) == size // 4
-    first = DataStraight(1)(model.sde, model.statistics, True)[0]
+    first = DataStraight(1)(model.sde, model.statistics)[0]
     whole = prior_start(model, SampleNoise(0, torch.arange(2**40, 2**40 + 3200), (2,), F64)(), first)
     sampler = Sampler(AutoAdams(), DataStraight(steps), denoise=False)
     squares, kept = ((sampler(model, x_init=x).x - true_ends(model, x)).square().sum(1) for x in (whole, starts.x))
@@ -88,7 +88,7 @@ def test_conditions_stay_with_the_starts_that_are_kept() -> None:
     starts = drawn_starts(model, (2,), 50, 4, 0, 64, cond)
     assert torch.equal(starts.x, drawn_starts(model, (2,), 50, 4, 0, 400, cond).x)
     noise = SampleNoise(0, torch.arange(2**40, 2**40 + 400), (2,), starts.x.dtype)()
-    first = DataStraight(1)(model.sde, model.statistics, model.exact)[0]
+    first = DataStraight(1)(model.sde, model.statistics)[0]
     same = (prior_start(model, noise, first) == starts.x[:, None]).all(2)
     assert same.sum(1).tolist() == [1] * 50
     assert starts.cond["labels"].tolist() == [i % 2 for i in same.int().argmax(1).tolist()]
