@@ -254,8 +254,10 @@ class Comparison:
         `n`, `shape` and `data` (a fingerprint, None without data) say which frames may be compared. `reference` has the
         `method`, `tolerance` and `dtype` of the true endpoints, and their `error` by seed: the root mean square
         distance of the first 32 to a solve at a tenth of the tolerance, in float64 if the model can be converted.
-        `floor` has `[value, stderr]` of each metric for other draws from the data's distribution.
+        `floor` has `[value, stderr]` of each metric for other draws from the data's distribution, and `exact` names
+        those of which they are draws from an exact density.
         """
+        exact = {} if self.exact is None else self.exact.floor
         return {
             "n": self.n,
             "shape": list(self.shape),
@@ -267,6 +269,7 @@ class Comparison:
                 "error": {str(seed): error for seed, error in sorted(self.errors.items())},
             },
             "floor": {name: [e.value, e.stderr] for name, e in self.floor.items()},
+            "exact": [name for name, e in exact.items() if self.floor[name] is e],
         }
 
 

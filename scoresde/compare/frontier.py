@@ -240,7 +240,9 @@ class _Panel:
             errors = [v for v in self.attrs.get("reference", {}).get("error", {}).values() if v > 0]
             return (max(errors), "error of the reference") if errors else None
         entry = self.attrs.get("floor", {}).get(self.y)
-        return None if entry is None else (float(entry[0]), "training data")
+        if entry is None:
+            return None
+        return float(entry[0]), "exact samples" if self.y in self.attrs.get("exact", ()) else "training data"
 
     def limits(self, chosen: dict[str, str]) -> tuple[float, float]:
         """The limits of y, which include the frontier, the parts of coloured lines near it, and the floor if near."""

@@ -27,14 +27,14 @@ TITLES = {
     "sliced_wasserstein": "sliced Wasserstein distance",
     "mmd_polynomial": "MMD², polynomial kernel",
     "mmd_gaussian": "MMD², Gaussian kernel",
-    "noise_left": "noise left, largest ratio of widths",
-    "too_narrow": "too narrow, smallest ratio of widths",
-    "nats_lost": "nats of log-density lost",
-    "kl_to_model": "KL(samples‖model), nats",
-    "kl_to_samples": "KL(model‖samples), nats",
-    "weight_error": "error of modes' weights",
-    "widest": "widest mode, ratio of widths",
-    "narrowest": "narrowest mode, ratio of widths",
+    "noise_left": "noise left",
+    "too_narrow": "too narrow",
+    "nats_lost": "nats lost",
+    "kl_to_model": "KL(samples‖model)",
+    "kl_to_samples": "KL(model‖samples)",
+    "weight_error": "weights of modes",
+    "widest": "widest mode",
+    "narrowest": "narrowest mode",
 }
 """Titles of the metrics whose names are not words that a reader would use."""
 DISTANCES = ("frechet_distance", "sliced_wasserstein", "mmd_polynomial", "mmd_gaussian")

@@ -204,6 +204,13 @@ def _quality(summary: dict[str, Any]) -> Table | None:
     if rows:
         note += ". " if note else ""
         note += "± standard error; ↓ lower is better, ↑ higher is better."
+        if "noise_left" in metrics:
+            note += (
+                " Noise left and too narrow are the largest and the smallest ratio of the samples' standard deviation "
+                "to the data's over the principal directions of the data; 1 is right."
+            )
+        if "nats_lost" in metrics:
+            note += " Nats lost: log-density of held-out data less that of samples, by the model's own likelihood."
     if reference:
         note += " Training data show what is to be had at this n."
     return Table("Samples", head if rows else (), rows, note)

@@ -245,6 +245,12 @@ def _rename(run: Run, name: str, further: str) -> None:
     for (_, suffix), path in files.items():
         path.rename(path.with_name(f"{target}{suffix}"))
     run.rename_picture(f"samples/{name}.png", f"samples/{target}.png")
+    # The widths of samples, whose figure is beside theirs.
+    old, new = f"samples/{name}-spectrum.png", f"samples/{target}-spectrum.png"
+    if (run.directory / old).is_file():
+        (run.directory / old).rename(run.directory / new)
+    if (run.directory / new).is_file():  # also if an earlier renaming stopped here
+        run.rename_picture(old, new)
     entry = summary.get(key_of(name))
     if entry is None:
         return

@@ -169,6 +169,7 @@ def test_an_exact_density_gives_all_measures_of_it_with_or_without_data(model: G
     # Five steps of Euler-Maruyama are poor, and one measure is enough to see it.
     assert row["nats_lost"] > 0.3
     floor = Comparison(model, None, n=200).floor
+    assert set(Comparison(model, None, n=200).attrs()["exact"]) == set(floor) == set(wanted)
     assert floor["nats_lost"].value < 5 * floor["nats_lost"].stderr
 
 

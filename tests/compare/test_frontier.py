@@ -94,6 +94,13 @@ def test_error_bars_and_floor() -> None:
     assert set(floor.get_ydata()) == {0.2}
     low, high = ax.get_ylim()
     assert low < 0.2 < high
+    assert "training data" in [text.get_text() for text in ax.texts]
+    # Of exact samples, where the density is known.
+    known = frame()
+    known.attrs = {**known.attrs, "floor": {"nats_lost": [0.01, 0.01]}, "exact": ["nats_lost"]}
+    known["nats_lost"] = known["frechet_distance"]
+    (ax,) = frontier(known, "nats_lost", best=1).axes
+    assert "exact samples" in [text.get_text() for text in ax.texts]
     # Of several seeds the worst.
     (ax,) = frontier(frame(), "error").axes
     (floor,) = [line for line in ax.lines if line.get_linestyle() == ":"]

@@ -458,8 +458,13 @@ def test_figures_of_earlier_weights_are_marked_when_training_goes_on(
     listed = copied.pictures()
     assert listed[0]["file"] == "samples/samples.png"
     old = [p["file"] for p in listed if p["caption"].endswith("Of the weights after 20 steps.")]
-    assert old == [f"samples/{name}-step20.png" for name in ("samples", "likelihood-test", "likelihood-train")]
-    assert [p["file"] for p in listed[-3:]] == old
+    assert old == [
+        "samples/samples-step20.png",
+        "samples/samples-step20-spectrum.png",
+        "samples/likelihood-test-step20.png",
+        "samples/likelihood-train-step20.png",
+    ]
+    assert [p["file"] for p in listed[-4:]] == old
 
 
 def test_figures_that_are_set_aside_survive_an_interruption(
