@@ -91,7 +91,8 @@ class ERSDE(Value, Solver):
     second order; here it is the interpolant's own. The first steps have the order that their predictions allow, so that
     the third order becomes the second if D is not flat at the start of the grid. For φ = s the order is that of the
     ODE's solution. With noise, the weak order observed on normal data is 1 for `order` 1 and 2 for `order` 2 and 3; the
-    strong order is 1.
+    strong order is 1. A step that is long beside those before it keeps its values, as a polynomial in s extrapolates
+    little of the way to s = 0: on uniform times normal data are at most 1.34 times too wide.
 
     Args:
         order: The number of predictions that a step uses, 1, 2 or 3.
