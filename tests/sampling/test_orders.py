@@ -75,6 +75,8 @@ def slope(name: str, sde: str) -> float:
     error, steps = (variance_error, 128) if "weak" in ORDERS[name] else (endpoint_error, 80)
     if ORDERS[name] == "4":
         steps = 240  # on larger steps the slope is still 3.6 to 3.8
+    if name == "default_sde":
+        steps = 32  # its fitted weights leave 1e-5 at 128, which changes sign; `test_auto_sde.py` has 256 and 512
     return math.log2(error(name, sde, steps) / error(name, sde, 2 * steps))
 
 
