@@ -15,7 +15,7 @@ from scoresde.score import NetworkScore, StepRules
 
 __all__ = ["measure_run", "tune_run"]
 
-_STARTS = 48  # of a measurement, if not given
+_STARTS = 64  # of a measurement, if not given
 
 
 def measure_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: DictConfig) -> tuple[StepRules, Path]:

@@ -34,7 +34,7 @@ class AutoAdams(Solver):
     | --- | --- | --- | --- |
     | below 10 | 2, 2 | `Angle`, with the standard deviation of the data | 1/3, 0.05 |
     | 10 to 24 | 3, 2 | `Straight`, with the level of the bend | 0.25, 0.1 |
-    | from 25 | 4, 3 | the same | 0.25, 0.1 |
+    | from 25 | 4, 3 | the same | 0.2, 0.25 |
 
     A step is one evaluation, and below 50 steps the first takes none if the noised density is normal.
 

@@ -14,8 +14,9 @@ def plain_rule(steps: int) -> StepRule:
     """Return the rule for a number of steps on any model: low orders while steps are long."""
     if steps < 10:
         return StepRule("angle", 2, 2, bend=1 / 3, top=0.05)
-    order = 3 if steps < 25 else 4
-    return StepRule("straight", order, order - 1, bend=0.25, top=0.1)
+    if steps < 25:
+        return StepRule("straight", 3, 2, bend=0.25, top=0.1)
+    return StepRule("straight", 4, 3, bend=0.2, top=0.25)
 
 
 def bend_level(share: float, known: Statistics | None) -> float:

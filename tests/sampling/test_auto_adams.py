@@ -48,10 +48,11 @@ def test_the_rule_of_a_model_that_nothing_is_known_of(planar: Mixture, steps: in
     same = Multistep(
         min(order, steps),
         2 if order == 2 else order - 1,
-        Angle(float(known.std)) if steps < 10 else Straight(largest / 4),
+        Angle(float(known.std)) if steps < 10 else Straight(largest * (0.25 if steps < 25 else 0.2)),
         centre=True,
     )
-    grid = DataStraight(steps, 1 / 3, top=0.05) if steps < 10 else DataStraight(steps, 0.25, top=0.1)
+    bend, top = (1 / 3, 0.05) if steps < 10 else (0.25, 0.1) if steps < 25 else (0.2, 0.25)
+    grid = DataStraight(steps, bend, top=top)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # no order that a short grid cannot have
         out = Sampler(AutoAdams(), DataStraight(steps), denoise=False)(model, (5, 2), seed=2)

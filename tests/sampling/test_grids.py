@@ -253,7 +253,8 @@ def test_an_error_is_one_short_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "fraction", "top"), [(5, 1 / 3, 0.05), (9, 1 / 3, 0.05), (10, 0.25, 0.1), (200, 0.25, 0.1)]
+    ("steps", "fraction", "top"),
+    [(5, 1 / 3, 0.05), (9, 1 / 3, 0.05), (10, 0.25, 0.1), (24, 0.25, 0.1), (200, 0.2, 0.25)],
 )
 def test_values_for_steps(sde: SDE, steps: int, fraction: float, top: float) -> None:
     known = Statistics(torch.zeros(2), 1.0, torch.eye(2, dtype=torch.float64))
