@@ -241,12 +241,13 @@ class Statistics(nn.Module):
         """Smallest standard deviation of a direction in which the data vary; `std` if no other is known.
 
         Above 256 elements, or without a covariance, the directions are the elements. One in which the data vary by less
-        than 1e-6 of the largest standard deviation counts as constant.
+        than 1e-6 of the largest standard deviation, or than float32 resolves in its buffers, counts as constant.
         """
         variances = self.spectrum if self.covariance is not None and self.dim <= 256 else self.variances
         if variances is None:
             return float(self.std)
-        varies = variances > 1e-12 * variances.max()
+        # Buffers in float32 have directions of no variance with that of their rounding.
+        varies = variances > max(1e-12, torch.finfo(self.std.dtype).eps) * variances.max()
         return float(torch.where(varies, variances, torch.inf).min().sqrt())
 
     def deviation(self) -> float:

@@ -84,5 +84,8 @@ def test_narrowest_std() -> None:
     assert Statistics(torch.zeros(2), 2**0.5, turned).narrowest_std == pytest.approx(1.0)
     flat = Statistics(torch.zeros(3), 1.0, torch.diag(torch.tensor([3.0, 0.04, 0.0])))
     assert flat.narrowest_std == pytest.approx(0.2)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=F64))[0]
+    rounded = Statistics(torch.zeros(3), 1.0, turn @ torch.diag(torch.tensor([3.0, 0.04, 0.0]).double()) @ turn.T)
+    assert rounded.float().narrowest_std == pytest.approx(0.2, rel=1e-4)
     assert Statistics(torch.zeros(2), 1.0, None, torch.tensor([1.75, 0.25])).narrowest_std == pytest.approx(0.5)
     assert Statistics(torch.zeros(2), 0.7).narrowest_std == pytest.approx(0.7)
