@@ -149,6 +149,7 @@ def tuned(
     x: Tensor,
     leaders: dict[int, list[Contender]],
     seconds: float,
+    iterations: int | None,
 ) -> Iterator[list[str]]:
     """Tuned steps beside the best peers, all on starts that neither tuning nor the choice of these peers saw.
 
@@ -157,7 +158,8 @@ def tuned(
     value, counted = distance(endpoints(model, x, 1e-7)), Counted(model)
     for budget, peers in leaders.items():
         begin = time.perf_counter()
-        made = tune(copy.deepcopy(model).float(), budget, seconds=seconds, batch_size=2 * counted.rows, seed=1)
+        single = copy.deepcopy(model).float()
+        made = tune(single, budget, seconds=seconds, iterations=iterations, batch_size=2 * counted.rows, seed=1)
         spent = time.perf_counter() - begin
         before = counted.calls[0]
         error = value(made.sampler()(counted, x_init=x).x)
@@ -196,6 +198,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--starts", type=int, default=512, help="of deterministic solves")
     out.add_argument("--samples", type=int, default=10_000, help="of stochastic solves")
     out.add_argument("--tune-seconds", type=float, default=240, help="for each tuned row")
+    out.add_argument("--tune-iterations", type=int, metavar="N", help="instead of seconds: figures that repeat")
     out.add_argument("--seed", type=int, default=0, help="of the starts")
     out.add_argument("--quick", action="store_true", help="some minutes: fewer starts, samples, budgets and grids")
     out.add_argument("--out", type=Path, metavar="DIRECTORY", help="for solvers.md, solvers.csv and solvers.png")
@@ -250,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             }
             other = torch.Generator().manual_seed(options.seed + 1)
             fresh = model.sample(8 * options.starts, model.sde.t_max, other)
-            lines = list(tuned(name, model, fresh, leaders, options.tune_seconds))
+            lines = list(tuned(name, model, fresh, leaders, options.tune_seconds, options.tune_iterations))
             head = ["problem", "NFE", "error", "on kept starts", "best peer", "which", "ratio", "starts", "seconds"]
             parts += [f"## {name}: tuned", markdown(head, lines)]
         if "tolerances" in options.tables:

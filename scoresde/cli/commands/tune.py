@@ -31,3 +31,5 @@ def tune_command(config: DictConfig) -> None:
         f"{made.evaluations} evaluations: error {made.error:.3g} on held-out starts{usual} "
         f"({made.starts} starts, {time.perf_counter() - began:.0f} s): {path}"
     )
+    if made.default is not None and made.error >= made.default:
+        print("no better than `default` on these starts: give more seconds, or starts=N and iterations=N")
