@@ -32,15 +32,17 @@ def beyond_chance(deviation: Tensor, stderr: Tensor, level: float = _LEVEL) -> T
 
 
 def extreme_ratios(log_ratio: Tensor, stderr: Tensor, n: int, names: tuple[str, str]) -> tuple[Estimate, Estimate]:
-    """The largest and the smallest ratio, at least and at most 1, each with chance taken out.
+    """The largest and the smallest ratio, at least and at most 1, each with chance taken out; NaN if none is known.
 
     Args:
         log_ratio: Logarithms of ratios.
-        stderr: Their standard errors.
+        stderr: Their standard errors; infinite where a ratio is not known.
         n: Number of samples.
         names: Names of the two estimates.
     """
     log_ratio, stderr = log_ratio.flatten(), stderr.flatten()
+    if not bool(stderr.isfinite().any()):
+        return Estimate(math.nan, math.nan, n, names[0]), Estimate(math.nan, math.nan, n, names[1])
     left = beyond_chance(log_ratio, stderr)
     out = []
     for name, sign in zip(names, (1, -1), strict=True):

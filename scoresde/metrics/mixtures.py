@@ -108,7 +108,7 @@ class Modes:
         """The largest ratio of standard deviations over all modes and their directions, at least 1, chance taken out.
 
         It sees noise that is left in a mode's narrow directions, or inside modes that are narrow as a whole, which
-        the principal directions of all data together do not.
+        the principal directions of all data together do not. NaN if no mode has enough samples.
         """
         return self._extremes[0]
 

@@ -86,6 +86,15 @@ def test_missing_mode() -> None:
     assert found.widest.value == 1
 
 
+def test_modes_of_too_few_samples_have_no_widths() -> None:
+    # 30 samples in three modes, of which 20 in one would be needed.
+    x = torch.cat([APART.means + 0.1 * torch.randn(3, 2, generator=GENERATOR).double() for _ in range(10)])
+    found = mixture_modes(x, APART)
+    assert math.isnan(found.widest.value)
+    assert math.isnan(found.narrowest.value)
+    assert math.isfinite(found.weight_error.value)
+
+
 def test_noise_inside_of_modes_that_the_whole_does_not_show() -> None:
     # Four narrow modes on a square: all directions have a variance of 1, and noise of 0.05 does not change it.
     means = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]], dtype=torch.float64)
