@@ -8,7 +8,7 @@ from torch import Tensor
 from scoresde.arguments import checked
 from scoresde.numerics.values import Value
 from scoresde.sampling.adams_plan import AdamsStep, Same, adams_step
-from scoresde.sampling.normal_fit import fitted_plan
+from scoresde.sampling.normal_fit import fitted_plan, width_shares
 from scoresde.sampling.solver import Noise, Solver
 from scoresde.sampling.stochasticity import ConstantTau, StepTau, Stochasticity
 from scoresde.score import ScoreModel
@@ -33,9 +33,10 @@ class AutoSDE(Value, Solver):
     with s = σ/α at the step's end. Those are the steps of an Adams predictor of up to three values and a corrector of
     one earlier value, in which b, b' and c are not those of polynomials: they are fitted, before the first step, so
     that under every N(m, v I) with √v from the last noise level up to 1.5 times the largest standard deviation of the
-    data, the states have their variance. A direction of the data that is narrow, in one mode alone or in all, so comes
-    out neither with noise left in it nor too narrow, although its width is not known. As h falls the weights go to
-    those of polynomials in λ, and the method is of weak order 2.
+    data, the states have their variance; the widths of the data's principal directions count more, where they are
+    known. A direction of the data that is narrow, in one mode alone or in all, so comes out neither with noise left in
+    it nor too narrow, although its width is not known. As h falls the weights go to those of polynomials in λ, and the
+    method is of weak order 2.
 
     Noise is drawn by `StepTau`: little in long steps, which bear little, and that of the reverse SDE in short ones.
     The first step is the exact flow of normal data with the mean and covariance of the data, where the model knows
@@ -85,7 +86,8 @@ class AutoSDE(Value, Solver):
         narrowest = _NARROWEST * ends[1]
         widest = max(_WIDEST * (1.0 if known is None else known.largest_std), 10 * narrowest)
         tau = StepTau() if self.tau is None else self.tau
-        return fitted_plan(tau, Same(model.sde), tuple(times.tolist()), (narrowest, widest), carried), carried
+        shares = width_shares(narrowest, widest, known)
+        return fitted_plan(tau, Same(model.sde), tuple(times.tolist()), *shares, carried), carried
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         steps, carried = self.plan(model, times)

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from scoresde.sampling.adams_plan import AdamsStep, Same, Weights
 from scoresde.sampling.stochasticity import Stochasticity
+from scoresde.statistics import Statistics
 
-__all__ = ["fitted_plan"]
+__all__ = ["fitted_plan", "width_shares"]
 
 _PER_UNIT = 5  # widths in a unit of their logarithm
 _KEPT = 16  # plans
@@ -36,9 +37,36 @@ _RIDGE = 1e-3
 _SECOND_RIDGE, _SECOND_POWER = 0.03, 6
 
 
+def width_shares(low: float, high: float, known: Statistics | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Standard deviations from `low` to `high`, and how much each counts.
+
+    Half is spread evenly over their logarithms, since a mode may be narrower than the data in any direction. The other
+    half goes to the widths of the data in their principal directions, so that what is wrong in many is wrong in few.
+    """
+    count = max(16, math.ceil(_PER_UNIT * math.log(high / low)))
+    places = torch.linspace(math.log(low), math.log(high), count, dtype=torch.float64)
+    shares = torch.full_like(places, 1 / count)
+    if known is not None:
+        logs = 0.5 * known.spectrum.double().cpu().clamp(min=low**2).log()
+        # Each between its two neighbours, in proportion
+        at = ((logs - places[0]) / (places[1] - places[0])).clamp(0, count - 1)
+        left = at.floor().clamp(max=count - 2)
+        right = at - left
+        own = torch.zeros_like(places)
+        own.index_add_(0, left.long(), 1 - right)
+        own.index_add_(0, left.long() + 1, right)
+        shares = 0.5 * shares + 0.5 * own / len(logs)
+    return tuple(places.exp().tolist()), tuple(shares.tolist())
+
+
 @lru_cache(maxsize=_KEPT)
 def fitted_plan(
-    tau: Stochasticity, same: Same, times: tuple[float, ...], widths: tuple[float, float], carried: bool
+    tau: Stochasticity,
+    same: Same,
+    times: tuple[float, ...],
+    widths: tuple[float, ...],
+    shares: tuple[float, ...],
+    carried: bool,
 ) -> list[AdamsStep]:
     """Tabulate every step on a grid, from the largest noise down.
 
@@ -48,7 +76,8 @@ def fitted_plan(
         tau: The noise level.
         same: The SDE.
         times: The times of the grid.
-        widths: The least and the largest standard deviation that are fitted.
+        widths: The standard deviations that are fitted.
+        shares: How much each counts.
         carried: Whether the first step is exact for normal data, whose row is then not used.
     """
     grid = torch.tensor(times, dtype=torch.float64)
@@ -62,9 +91,8 @@ def fitted_plan(
     linear = 1 / gone - 1 / (h + kappa)
     clock = (2 * lam).exp().tolist()
 
-    low, high = (math.log(width) for width in widths)
-    count = max(16, math.ceil(_PER_UNIT * (high - low)))
-    normal = _Normal(torch.linspace(low, high, count, dtype=torch.float64).exp() ** 2, float(level[0]))
+    fitted, counts = (torch.tensor(values, dtype=torch.float64) for values in (widths, shares))
+    normal = _Normal(fitted, counts, float(level[0]))
     steps: list[AdamsStep] = []
     last = len(h) - 1
     for i in range(len(h)):
@@ -107,12 +135,14 @@ class _Normal:
     """The joint law of x̂, D₀, D₋₁ and D₋₂ on the way, for normal data of every width.
 
     Args:
-        variances: The variances v of the data, `(K,)`.
+        widths: The standard deviations √v of the data, `(K,)`.
+        shares: How much each counts, `(K,)`.
         level: The noise level that the path starts at.
     """
 
-    def __init__(self, variances: Tensor, level: float) -> None:
-        self.variances = variances
+    def __init__(self, widths: Tensor, shares: Tensor, level: float) -> None:
+        self.variances = variances = widths**2
+        self.shares = shares
         gain = self._gain(level)
         on_start = torch.stack([torch.ones_like(gain), gain, gain, gain], 1)
         self.law = (variances + level**2)[:, None, None] * on_start[:, :, None] * on_start[:, None, :]
@@ -141,7 +171,7 @@ class _Normal:
             last: Whether no evaluation follows.
         """
         x, now, before, first = torch.eye(4, dtype=torch.float64)
-        share = self._gain(shape.level) / len(self.variances)
+        share = self._gain(shape.level) * self.shares
         base = (shape.kept * x + shape.gone * now).expand(len(share), 4)
         still = torch.zeros_like(share)
         ridge = _RIDGE * length

@@ -20,7 +20,7 @@ from scoresde.sampling import (
     UniformLogSNR,
 )
 from scoresde.sampling.adams_plan import Same
-from scoresde.sampling.normal_fit import fitted_plan
+from scoresde.sampling.normal_fit import fitted_plan, width_shares
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE
 from scoresde.statistics import Statistics
@@ -42,12 +42,12 @@ class Unknown(ScoreModel):
         return self.model.denoise(x, t, **cond)
 
 
-def independent(sde: SDE) -> GaussianMixtureScore:
+def independent(sde: SDE, widths: Tensor = WIDTHS) -> GaussianMixtureScore:
     """Normal data with independent directions, each of another width."""
-    return GaussianMixtureScore(torch.ones(1), torch.zeros(1, len(WIDTHS)), WIDTHS[None] ** 2, sde)
+    return GaussianMixtureScore(torch.ones(1), torch.zeros(1, len(widths)), widths[None] ** 2, sde)
 
 
-def variances(solver: Solver, model: ScoreModel, times: Tensor) -> Tensor:
+def variances(solver: Solver, model: ScoreModel, times: Tensor, widths: Tensor = WIDTHS) -> Tensor:
     """Of samples over those of data at the last time, from what every draw alone does to them: no statistics."""
     draws: list[Tensor] = []
 
@@ -58,11 +58,11 @@ def variances(solver: Solver, model: ScoreModel, times: Tensor) -> Tensor:
             nonlocal drawn
             drawn += 1
             if inputs is None:
-                draws.append(torch.zeros(1, len(WIDTHS), dtype=F64))
+                draws.append(torch.zeros(1, len(widths), dtype=F64))
                 return draws[-1]
-            return inputs[drawn].expand(-1, len(WIDTHS))
+            return inputs[drawn].expand(-1, len(widths))
 
-        x = torch.zeros(1, len(WIDTHS), dtype=F64) if inputs is None else inputs[0].expand(-1, len(WIDTHS))
+        x = torch.zeros(1, len(widths), dtype=F64) if inputs is None else inputs[0].expand(-1, len(widths))
         with torch.no_grad():
             *_, end = solver.solve(model, x, times, noise)
         return end
@@ -70,7 +70,7 @@ def variances(solver: Solver, model: ScoreModel, times: Tensor) -> Tensor:
     run(None)
     response = run(torch.eye(len(draws) + 1, dtype=F64)[:, :, None])
     alpha, sigma = model.sde.alpha(times[[0, -1]]), model.sde.sigma(times[[0, -1]])
-    before, after = alpha[:, None] ** 2 * WIDTHS**2 + sigma[:, None] ** 2
+    before, after = alpha[:, None] ** 2 * widths**2 + sigma[:, None] ** 2
     return (response[0] ** 2 * before + (response[1:] ** 2).sum(0)) / after
 
 
@@ -129,7 +129,8 @@ def test_weights_of_short_steps_are_those_of_polynomials() -> None:
     lam = torch.cat((torch.tensor([-1.0], dtype=F64), -1 + h.cumsum(0)))
     times = sde.time(lam)
     for step in (
-        fitted_plan(ConstantTau(0.7), Same(sde), tuple(times.tolist()), (0.02, 2.0), False)[i] for i in (20, 30)
+        fitted_plan(ConstantTau(0.7), Same(sde), tuple(times.tolist()), *width_shares(0.02, 2.0, None), False)[i]
+        for i in (20, 30)
     ):
         i = int((lam - 0.5 * math.log(step.clock[0])).abs().argmin())
         rate = 1.49 * float(h[i])
@@ -147,13 +148,43 @@ def test_data_without_spread_are_exact() -> None:
     sde, steps = VPSDE(), 7
     times = DataLogSNR(steps)(sde)
     alpha, level = sde.alpha(times), sde.noise_level(times)
-    for i, step in enumerate(fitted_plan(StepTau(), Same(sde), tuple(times.tolist()), (0.02, 2.0), False)):
+    for i, step in enumerate(
+        fitted_plan(StepTau(), Same(sde), tuple(times.tolist()), *width_shares(0.02, 2.0, None), False)
+    ):
         a = step.on_x * float(alpha[i] / alpha[i + 1])
         for weights in (step.predictor, step.corrector):
             if weights is not None:
                 assert sum(weights.values) == pytest.approx(float(alpha[i + 1]) * (1 - a), rel=1e-9)
         noise = step.on_noise / float(alpha[i + 1])
         assert (a * float(level[i])) ** 2 + noise**2 == pytest.approx(float(level[i + 1]) ** 2, rel=1e-9)
+
+
+def test_half_of_the_widths_are_those_of_the_data() -> None:
+    known = Statistics(torch.zeros(4), 0.5, torch.diag(torch.tensor([0.09, 0.09, 0.09, 1e-8])))
+    even, (widths, shares) = width_shares(0.01, 2.0, None), width_shares(0.01, 2.0, known)
+    assert widths == even[0]
+    assert (widths[0], widths[-1]) == pytest.approx((0.01, 2.0))
+    assert set(even[1]) == {1 / len(widths)}
+    own = 2 * torch.tensor(shares, dtype=F64) - torch.tensor(even[1], dtype=F64)
+    assert float(own.sum()) == pytest.approx(1)
+    assert float(own[0]) == pytest.approx(0.25)  # what is narrower than all that are fitted
+    near = (torch.tensor(widths) / 0.3).log().abs() < 0.25
+    assert float(own[near].sum()) == pytest.approx(0.75)
+    assert float((own * torch.tensor(widths, dtype=F64).log()).sum()) == pytest.approx(
+        0.75 * math.log(0.3) + 0.25 * math.log(0.01)
+    )
+
+
+def test_a_width_of_most_directions_is_nearly_exact() -> None:
+    """What is wrong in hundreds of directions adds up in the density."""
+    sde, few = EDMSDE(END, 80.0), WIDTHS
+    many = torch.cat((WIDTHS, WIDTHS[2].expand(200)))
+    errors = []
+    for widths in (few, many):
+        model = independent(sde, widths)
+        times = DataLogSNR(11)(sde, model.statistics)
+        errors.append(abs(float(variances(AutoSDE(), model, times, widths)[2] - 1)))
+    assert errors[1] < 0.5 * errors[0]
 
 
 # -- densities ------------------------------------------------------------------------------------------
@@ -216,6 +247,7 @@ def test_a_condition_is_asked_for_in_the_first_step_too(sde: SDE) -> None:
     torch.testing.assert_close(out.x.T.cov(), 0.5 * torch.eye(2, dtype=F64), rtol=0, atol=0.06)
 
 
+@pytest.mark.filterwarnings("ignore:the sampler ends")
 def test_one_step_of_normal_data_is_their_flow() -> None:
     """No evaluation, and the exact endpoint in every direction: (v + s₁²)/(v + s₀²) under the root."""
     model = independent(EDMSDE(END, 80.0))
