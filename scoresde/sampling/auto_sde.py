@@ -44,7 +44,7 @@ class AutoSDE(Value, Solver):
     bound or the field is a guided one, for which the model's difference to such data is added. All others take one.
 
     What it assumes: a grid with steps of like length in λ down to the last time, such as `DataLogSNR`, and modes that
-    are normal where they are narrow. At 5 evaluations variances are up to a third too large. Components of very
+    are normal where they are narrow. At 5 evaluations standard deviations are up to a fifth off. Components of very
     different widths at one place (heavy tails) come out with standard deviations up to a tenth too small at 10 to 15
     evaluations and a twentieth at 30. `AutoAdams` is for samples that are wanted without noise on the way.
 
