@@ -50,12 +50,16 @@ def test_every_choice_of_an_earlier_version_is_taken_as_it_was_written(choice: s
     check_arguments(CHOICES[choice]["config"], choice)
 
 
+# The default solver has other orders and another grid by now, so that results of the earlier one are not its own.
+OTHER_METHOD = "sampler/default"
+
+
 @pytest.mark.parametrize("choice", [name for name, choice in CHOICES.items() if "identity" in choice])
 def test_what_a_choice_of_an_earlier_version_makes_has_the_name_by_which_results_are_known(choice: str) -> None:
     # By this text a run tells which likelihoods, samples and tuned steps it has already.
     made = instantiate(OmegaConf.create({"x": CHOICES[choice]["config"]}), "x")
     text = identity_of(made) if isinstance(made, Sampler) else repr(made)
-    assert text == CHOICES[choice]["identity"]
+    assert (text == CHOICES[choice]["identity"]) is (choice != OTHER_METHOD)
 
 
 @pytest.mark.parametrize(
