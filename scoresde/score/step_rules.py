@@ -112,4 +112,6 @@ class StepRules:
                 raise ValueError
             return cls(**content)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is not a file of step rules: make it anew, by `scoresde tune run=DIR`") from error
+            raise ValueError(
+                f"{path} is not a file of step rules: make it anew, by `scoresde tune run=DIR steps=all`"
+            ) from error
