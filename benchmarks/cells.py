@@ -22,7 +22,7 @@ Prepare = Callable[[Counted], Callable[[int], Sampler]]
 
 
 def named_preset(name: str) -> Prepare:
-    """A preset, which measures nothing."""
+    """A preset, which measures nothing but what `Counted.ruled` does."""
     return lambda model: partial(_of_preset, name)
 
 
@@ -94,7 +94,7 @@ def prepared(case: Case, as_network: bool) -> Iterator[tuple[Contender, Counted,
 
 def solves(made: Callable[[int], Sampler]) -> Solve:
     """The samplers for numbers of steps, as a contender solves."""
-    return lambda model, x, steps, seed: made(steps)(model, x_init=x, seed=seed, **model.cond_of(x)).x
+    return lambda model, x, steps, seed: model.ruled(made(steps))(model, x_init=x, seed=seed, **model.cond_of(x)).x
 
 
 def cells(

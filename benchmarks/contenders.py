@@ -74,7 +74,8 @@ class Counted(ScoreModel):
     Args:
         model: The model.
         cond: Conditions of the starts, which samplers are given with them; see `cond_of`.
-        exact: Whether solvers are told that the score is exact; as the model says if not given.
+        exact: Whether solvers are told that the score is exact, and have what is measured of an exact score at its
+            first use; as the model says if not given.
     """
 
     def __init__(self, model: ScoreModel, cond: Mapping[str, Tensor] | None = None, exact: bool | None = None) -> None:
@@ -91,8 +92,16 @@ class Counted(ScoreModel):
         return self._exact
 
     @property
+    def normal_at_most_noise(self) -> bool:
+        return self.model.normal_at_most_noise
+
+    @property
     def log_snr_range(self) -> tuple[float, float]:
         return self.model.log_snr_range
+
+    def ruled(self, sampler: Sampler) -> Sampler:
+        """The sampler with the rule that is measured for the model, which takes no evaluation that counts."""
+        return sampler.ruled(self.model) if self._exact == self.model.exact else sampler
 
     def cond_of(self, x: Tensor) -> dict[str, Any]:
         """Those of the first starts, as many as x has rows."""
@@ -260,7 +269,8 @@ def _solve(solver: Solver, grid: str | Callable[..., Any], model: Counted, x: Te
     with warnings.catch_warnings():
         # Orders that are lowered on a short grid.
         warnings.simplefilter("ignore", UserWarning)
-        return Sampler(solver, when, denoise=False)(model, x_init=x, seed=seed, **model.cond_of(x)).x
+        sampler = model.ruled(Sampler(solver, when, denoise=False))
+        return sampler(model, x_init=x, seed=seed, **model.cond_of(x)).x
 
 
 # ---------------------------------------------------------------- theirs

@@ -16,7 +16,8 @@ from problems import DEVELOPMENT, HELD_OUT, KINDS, make_problem
 from targets import Target, targets
 from truth import own_endpoints
 
-from scoresde.score import GaussianMixtureScore, ScoreModel
+from scoresde.sampling import AutoAdams, DataStraight, Sampler
+from scoresde.score import BoundModel, GaussianMixtureScore, ScoreModel, StepRule, StepRules
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from tests.problems import F64, SDES
 
@@ -68,13 +69,31 @@ def test_exactness_can_be_hidden_from_solvers() -> None:
     assert not Counted(model, exact=False).exact
 
 
+def test_the_default_is_measured_as_users_have_it() -> None:
+    """With the rules of an exact score, and with no evaluation for a first prediction that needs none."""
+    case = problem_case("tight pair", 0, 4)
+    contender = next(iter(our_contenders("^default$", (), Failures())))
+    sampler = Sampler(AutoAdams(), DataStraight(6), denoise=False)
+    made, plain = contender.run(case.counted(exact=False), case.starts, 6)
+    out = sampler(BoundModel(case.model, {}), x_init=case.starts)  # whose rules nothing measures
+    assert torch.equal(plain, out.x)
+    assert made == out.nfe == 5
+    case.model.step_rules = StepRules({6: StepRule("data", 2, 2, 0.1, 0.4)})
+    made, ruled = contender.run(case.counted(), case.starts, 6)
+    out = sampler(case.model, x_init=case.starts)
+    assert torch.equal(ruled, out.x)
+    assert made == out.nfe
+    assert not torch.equal(ruled, plain)
+    assert torch.equal(contender.run(case.counted(exact=False), case.starts, 6)[1], plain)
+
+
 @pytest.mark.parametrize("name", ["heun", "dpmpp_2m", "default"])
 def test_a_budget_buys_the_most_steps_within_it(name: str) -> None:
     case = problem_case("tight pair", 0, 4)
     contender = next(iter(our_contenders(f"^{name}$", (), Failures())))
-    budget = Budget(contender, case.counted(), case.starts)
+    budget = Budget(contender, case.counted(exact=False), case.starts)
     for evaluations in (1, 5, 8):
-        runs = [contender.run(case.counted(), case.starts, steps) for steps in range(1, evaluations + 3)]
+        runs = [contender.run(case.counted(exact=False), case.starts, steps) for steps in range(1, evaluations + 3)]
         within = [end for made, end in runs if made <= evaluations]
         found = budget.end(evaluations)
         assert (found is None) == (not within)
