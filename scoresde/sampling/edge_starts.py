@@ -36,9 +36,9 @@ class Starts:
     """Starts and how much each counts.
 
     Attributes:
-        x: `(n, ...)`.
+        x: States at the first time, `(n, ...)`.
         conditions: Conditions of the starts.
-        weights: `(n,)` float64.
+        weights: The share or the number of all draws that each stands for, `(n,)` float64 on the CPU.
     """
 
     x: Tensor
@@ -80,8 +80,7 @@ def draw_starts(
         return SampleNoise(seed, indices, whole[1:], dtype, model.device)()
 
     def conditions(rows: Tensor) -> Conditions:
-        values = {k: v[rows.to(v.device) % len(v)] if isinstance(v, Tensor) and v.ndim else v for k, v in cond.items()}
-        return model.conditions(Conditions(values, len(rows)), len(rows), model.device)
+        return model.conditions(Conditions.in_turn(cond, rows), len(rows), model.device)
 
     a, b = noise(plain, circles), noise(plain + circles, circles)
     flat = [1] * (a.ndim - 1)

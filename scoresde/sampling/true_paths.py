@@ -8,9 +8,9 @@ from torch import Tensor
 
 from scoresde.sampling.adams import Multistep
 from scoresde.sampling.adams_plan import gaussian_prediction
+from scoresde.sampling.edge_starts import Starts
 from scoresde.sampling.grids import DataStraight, ExplicitTimes
 from scoresde.sampling.sampler import Sampler
-from scoresde.sampling.tuning_starts import Starts
 from scoresde.score import ScoreModel
 from scoresde.sde.coordinates import Angle
 
@@ -42,7 +42,7 @@ class TruePaths:
     """
 
     def __init__(self, model: ScoreModel, starts: Starts, batch_size: int) -> None:
-        self.model, self.sde, self.cond = model, model.sde, starts.cond
+        self.model, self.sde, self.cond = model, model.sde, starts.conditions
         self.batch_size, count, shape = batch_size, len(starts.x), starts.x.shape[1:]
         self.angle = Angle(model.data_std)
         if model.statistics is None:

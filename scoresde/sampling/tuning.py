@@ -37,8 +37,8 @@ from scoresde.sampling.true_paths import PATH_STEPS, TruePaths
 from scoresde.sampling.tuned import TunedSteps, kernels_at
 from scoresde.sampling.tuning_budget import Budget, Iterations, Seconds
 from scoresde.sampling.tuning_problem import State, TuningProblem
-from scoresde.sampling.tuning_starts import DRAWS, drawn_starts, given_starts, repeated_conditions
-from scoresde.score import ScoreModel, in_model_space
+from scoresde.sampling.tuning_starts import DRAWS, drawn_starts, given_starts
+from scoresde.score import Conditions, ScoreModel, in_model_space
 
 __all__ = ["tune"]
 
@@ -133,7 +133,7 @@ def _affordable(
     x = torch.randn(rows, *shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
     for _ in range(2):  # the first warms up
         began = time.perf_counter()
-        float(model.noise(x, t, **repeated_conditions(cond, rows)).sum())  # waits for the device
+        float(model.noise(x, t, **Conditions.in_turn(cond, torch.arange(rows))).sum())  # waits for the device
         each = (time.perf_counter() - began) / rows
     parameters = 2 * steps + steps * (steps + 1) // 2
     # The draws, the true path, the grids, the search for times, and 8 iterations at an eighth of the starts.

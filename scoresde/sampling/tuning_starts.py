@@ -7,7 +7,6 @@ draws at which the two differ most, and the others are a random part of the rest
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,31 +15,17 @@ from torch import Tensor
 from scoresde.numerics.random import SampleNoise
 from scoresde.sampling.auto_adams import AutoAdams
 from scoresde.sampling.data_grids import DataStraight
+from scoresde.sampling.edge_starts import Starts
 from scoresde.sampling.sampler import Sampler
 from scoresde.sampling.start import prior_start
 from scoresde.score import Conditions, ScoreModel
 
-__all__ = ["DRAWS", "Starts", "drawn_starts", "given_starts", "held_out", "repeated_conditions"]
+__all__ = ["DRAWS", "drawn_starts", "given_starts", "held_out"]
 
 DRAWS = 8  # for each start that is kept
 _HARD = 4  # one in so many of the starts is kept because it is hard
 # A sample is a function of the seed and its index: these indices are far from any that a user samples with.
 _FIRST = 2**40
-
-
-@dataclass(frozen=True)
-class Starts:
-    """States at the first time.
-
-    Attributes:
-        x: The states, `(N, ...)`.
-        cond: The conditions of each.
-        weights: The number of draws that each stands for, `(N,)` float64 on the CPU.
-    """
-
-    x: Tensor
-    cond: Conditions
-    weights: Tensor
 
 
 def held_out(count: int) -> tuple[slice, slice, slice]:
@@ -52,18 +37,9 @@ def held_out(count: int) -> tuple[slice, slice, slice]:
     return slice(0, fitted), slice(fitted, test), slice(test, count)
 
 
-def repeated_conditions(cond: Mapping[str, Any], count: int) -> Conditions:
-    """The conditions of `count` starts: the entries of each tensor in turn."""
-    values = {
-        k: v[torch.arange(count, device=v.device) % len(v)] if isinstance(v, Tensor) and v.ndim else v
-        for k, v in cond.items()
-    }
-    return Conditions(values, count)
-
-
 def given_starts(x: Tensor, cond: Mapping[str, Any]) -> Starts:
     """All of the states that are given, each for itself."""
-    return Starts(x, repeated_conditions(cond, len(x)), torch.ones(len(x), dtype=torch.float64))
+    return Starts(x, Conditions.in_turn(cond, torch.arange(len(x))), torch.ones(len(x), dtype=torch.float64))
 
 
 def drawn_starts(
@@ -88,10 +64,8 @@ def drawn_starts(
         cond: Conditions; a tensor is repeated to the number of draws.
         note: A function that is called after each batch.
     """
-    every, first = (
-        repeated_conditions(cond, DRAWS * count),
-        DataStraight(1)(model.sde, model.statistics)[0],
-    )
+    every = Conditions.in_turn(cond, torch.arange(DRAWS * count))
+    first = DataStraight(1)(model.sde, model.statistics)[0]
     x, difference = [], []
     for start in range(0, DRAWS * count, batch_size):
         stop = min(start + batch_size, DRAWS * count)

@@ -45,6 +45,16 @@ class Conditions(Mapping[str, Any]):
         """Conditions from keyword arguments; args and errors are those of `as_conditions`."""
         return cls(as_conditions(dict(values), count, torch.device(device), info), count)
 
+    @classmethod
+    def in_turn(cls, values: Mapping[str, Any], rows: Tensor) -> "Conditions":
+        """The conditions of samples `rows` `(b,)`, of which sample i has the entry i mod n of a tensor of n entries.
+
+        >>> Conditions.in_turn({"labels": torch.tensor([3, 5])}, torch.arange(3))["labels"].tolist()
+        [3, 5, 3]
+        """
+        found = {k: _entries(v, rows % len(v) if isinstance(v, Tensor) and v.ndim else rows) for k, v in values.items()}
+        return cls(found, len(rows))
+
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
 

@@ -91,7 +91,7 @@ def test_conditions_stay_with_the_starts_that_are_kept() -> None:
     first = DataStraight(1)(model.sde, model.statistics)[0]
     same = (prior_start(model, noise, first) == starts.x[:, None]).all(2)
     assert same.sum(1).tolist() == [1] * 50
-    assert starts.cond["labels"].tolist() == [i % 2 for i in same.int().argmax(1).tolist()]
+    assert starts.conditions["labels"].tolist() == [i % 2 for i in same.int().argmax(1).tolist()]
 
 
 def test_modes_that_part_sharply_do_not_spoil_it() -> None:
