@@ -216,7 +216,8 @@ def measure_steps(
 def rule_for(model: ScoreModel, steps: int) -> StepRule | None:
     """Return the rule that was measured for a model and a number of steps; None if nothing was.
 
-    An exact score has it measured when it is first used, and keeps it: its evaluations are the closed form's.
+    An exact score has it measured when it is first used, and keeps it: its evaluations are the closed form's. One of
+    which an evaluation works on more than 2²³ numbers has not, since that would take long.
     """
     steps = min(steps, LENGTHS[-1])
     rules, size = model.step_rules, model.evaluation_size

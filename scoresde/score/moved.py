@@ -37,6 +37,10 @@ class _UnderSDE(ScoreModel):
         return self.model.normal_at_most_noise
 
     @property
+    def conditioned(self) -> bool:
+        return self.model.conditioned
+
+    @property
     def step_rules(self) -> StepRules | None:
         # In σ/α, which rules are in, the field is the same under any SDE.
         return self.model.step_rules

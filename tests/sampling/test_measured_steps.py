@@ -173,4 +173,6 @@ def test_a_bound_model_hands_its_rules_on() -> None:
     bound.step_rules = StepRules({4: StepRule("angle", 1, 1, 0.3, 0.0)})
     assert model.step_rules is bound.step_rules
     assert bound.normal_at_most_noise
+    assert not with_sde(bound, EDMSDE()).conditioned
+    assert with_sde(BoundModel(model, {"labels": torch.zeros(2)}), EDMSDE()).conditioned
     assert not Plain(model).normal_at_most_noise
