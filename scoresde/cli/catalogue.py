@@ -191,7 +191,8 @@ def show_command(command: str, arguments: Sequence[str] = ()) -> None:
     text = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")
     head, _, rest = text.partition("\ndefaults:\n")
     defaults, _, settings = rest.partition("\n\n")
-    print(f"{head.lstrip('# ')}\n\nusage: scoresde {command} [key=value ...] [--multirun]")
+    what = "\n".join(line.lstrip("# ") for line in head.splitlines())
+    print(f"{what}\n\nusage: scoresde {command} [key=value ...] [--multirun]")
     chosen = re.findall(r"^  - (\w+): (\w+)", defaults, re.M)
     if chosen:
         print("\ngroups, by name; the first is the default, GROUP.KEY=VALUE changes a part of it")

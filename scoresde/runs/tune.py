@@ -18,6 +18,12 @@ __all__ = ["measure_run", "tune_run"]
 _STARTS = 64  # of a measurement, if not given
 
 
+def _check(options: DictConfig) -> None:
+    plain: Any = OmegaConf.to_container(options, resolve=True)
+    for problem in option_problems("tune", plain):
+        raise ConfigError(problem)
+
+
 def measure_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: DictConfig) -> tuple[StepRules, Path]:
     """Measure the default solver for all numbers of steps and write its rules into the run's directory.
 
@@ -33,9 +39,7 @@ def measure_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: D
     Raises:
         ConfigError: A wrong option.
     """
-    plain: Any = OmegaConf.to_container(options, resolve=True)
-    for problem in option_problems("tune", plain):
-        raise ConfigError(problem)
+    _check(options)
     starts = _STARTS if options.starts is None else options.starts
     labels: dict[str, Any] = labels_of(model, starts, options.label, data.class_names)
     made = measure_steps(
@@ -67,9 +71,7 @@ def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: Dict
     Raises:
         ConfigError: A wrong option.
     """
-    plain: Any = OmegaConf.to_container(options, resolve=True)
-    for problem in option_problems("tune", plain):
-        raise ConfigError(problem)
+    _check(options)
     count = options.starts if isinstance(options.starts, int) else 16384
     made = tune(
         model,

@@ -16,10 +16,10 @@ from scoresde.score import ScoreModel
 from scoresde.sde import SDE
 from scoresde.sde.coordinates import Coordinate
 
-__all__ = ["SHORT", "AdamsStep", "Same", "WeightKind", "Weights", "adams_plan", "adams_step", "gaussian_prediction"]
+__all__ = ["AdamsStep", "Same", "WeightKind", "Weights", "adams_plan", "adams_step", "gaussian_prediction"]
 
 _KEPT = 16  # plans
-SHORT = 15  # steps, below which a grid is short (as in the code of Lu et al. 2022b)
+_SHORT = 15  # steps, below which a grid is short (as in the code of Lu et al. 2022b)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def adams_plan(method: Method, coordinate: Coordinate, same: Same, times: tuple[
     """
     table = tabulated(method, coordinate, same.sde, torch.tensor(times, dtype=torch.float64))
     count = len(times) - 1
-    short = count < SHORT
+    short = count < _SHORT
 
     # The first steps have fewer values to use, and with `lower_order_final` so do the last of a short grid.
     first = torch.arange(1, count + 1)

@@ -46,10 +46,10 @@ class Starts:
     weights: Tensor
 
     def thinned(self, every: int) -> "Starts":
-        """Every so manyth start, with weights that sum to the same."""
-        rows = torch.arange(0, len(self.x), every)
+        """One start in `every`, with weights whose sum is the same."""
         if every == 1:
             return self
+        rows = torch.arange(0, len(self.x), every)
         weights = self.weights[rows]
         conditions = self.conditions.select(rows)
         return Starts(self.x[::every], conditions, weights * (self.weights.sum() / weights.sum()))

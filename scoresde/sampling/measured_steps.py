@@ -80,7 +80,7 @@ class Trial:
         return self._true[1]
 
     def error(self, rule: StepRule, steps: int, every: int = 1) -> float:
-        """A mean distance to the true end points, from every so manyth start; infinity for an impossible rule."""
+        """A mean distance to the true end points, from one start in `every`; infinity for an impossible rule."""
         starts = self.starts.thinned(every)
         try:
             found = self.solves(rule, steps, starts.x, starts.conditions)

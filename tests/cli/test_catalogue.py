@@ -49,6 +49,13 @@ def test_help_shows_the_keys_of_groups(capsys: pytest.CaptureFixture[str]) -> No
     assert "training.KEY" in shown
 
 
+def test_the_first_lines_of_help_are_no_comments(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["tune", "--help"])
+    head = capsys.readouterr().out.partition("usage:")[0]
+    assert "With steps=all" in head
+    assert "#" not in head
+
+
 @pytest.mark.parametrize("group", ["sampler", "sde", "objective", "preconditioning", "divergence", "dequantisation"])
 def test_methods_name_their_paper_or_say_that_they_are_the_packages_own(group: str) -> None:
     own = {"default", "default_sde", "angle", "straight", "euler", "scipy", "torchsde"}
