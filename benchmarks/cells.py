@@ -13,7 +13,9 @@ from contenders import OURS, OWN, Budget, Contender, Counted, Failures, Solve, p
 from hydra.utils import instantiate
 from torch import Tensor
 
-from scoresde.sampling import Sampler
+from scoresde.sampling import AutoAdams, DataStraight, Sampler, measure_steps
+from scoresde.sampling.measured_steps import LENGTHS
+from scoresde.sampling.plain_rule import plain_rule
 
 __all__ = ["DEFAULTS", "Cell", "Prepare", "Prepared", "cells", "named_preset", "prepared", "solves"]
 
@@ -26,13 +28,34 @@ def named_preset(name: str) -> Prepare:
     return lambda model: partial(_of_preset, name)
 
 
+def measured(model: Counted) -> Callable[[int], Sampler]:
+    """The default solver with rules that were measured for the model at the lengths of `measure_steps`."""
+    model.step_rules = rules = measure_steps(model, LENGTHS, **model.cond)
+
+    def sampler(steps: int) -> Sampler:
+        rule = rules.at(steps)
+        return Sampler(AutoAdams(rule=rule), DataStraight(steps, rule.bend, top=rule.top), denoise=False)
+
+    return sampler
+
+
+def plain(model: Counted) -> Callable[[int], Sampler]:
+    """The default solver with the rule for a model that nothing is measured of."""
+
+    def sampler(steps: int) -> Sampler:
+        rule = plain_rule(steps)
+        return Sampler(AutoAdams(rule=rule), DataStraight(steps, rule.bend, top=rule.top), denoise=False)
+
+    return sampler
+
+
 def _of_preset(name: str, steps: int) -> Sampler:
     made: Sampler = instantiate(presets()[name], grid={"steps": steps}, denoise=False, _convert_="all")
     return made
 
 
 # What may be called the default; the first is the one that targets are of.
-DEFAULTS: dict[str, Prepare] = {"default": named_preset("default")}
+DEFAULTS: dict[str, Prepare] = {"default": measured, "default, nothing measured": plain}
 AS_NETWORK = ", as a network"
 # On the problems for development, no peer that is best at 50 was further behind than 3 at 20 or 30. On the five of them
 # where all were run on 100 and 200 as well, the least error was that of one within 4 before.

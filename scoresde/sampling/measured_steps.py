@@ -57,7 +57,7 @@ _FINE = StepRule("straight", 4, 3, 0.12, 0.3)  # of true end points
 _EDGE_STEPS = 60
 _EDGES = 0.7  # the power of the root mean square in the error
 _NUMBERS = 2**22  # that the starts of one evaluation work on, then
-_STARTS = (16, 128)
+_STARTS, _LEAST_STARTS = (64, 128), 16
 
 
 class Trial:
@@ -216,18 +216,15 @@ def measure_steps(
 def rule_for(model: ScoreModel, steps: int) -> StepRule | None:
     """Return the rule that was measured for a model and a number of steps; None if nothing was.
 
-    An exact score has it measured when it is first used, and keeps it: its evaluations are the closed form's. One of
-    which an evaluation works on more than 2²³ numbers has not, since that would take long.
+    A model that says that it is exact has it measured when it is first used, and keeps it, as long as an evaluation is
+    not too large.
     """
     steps = min(steps, LENGTHS[-1])
     rules, size = model.step_rules, model.evaluation_size
-    if (
-        size is not None
-        and size <= _MOST_NUMBERS
-        and not model.conditioned
-        and (rules is None or steps not in rules.rules)
-    ):
-        starts = min(max(_NUMBERS // max(size or 1, 1), _STARTS[0]), _STARTS[1])
+    # The size of a model around an exact one may not be known.
+    starts = _STARTS[0] if size is None else min(max(_NUMBERS // max(size, 1), _LEAST_STARTS), _STARTS[1])
+    small = model.exact and (size is None or size <= _MOST_NUMBERS)
+    if small and not model.conditioned and (rules is None or steps not in rules.rules):
         found = measure_steps(model, (steps,), starts=starts)
         rules = found if rules is None else rules.joined(found)
         model.step_rules = rules
