@@ -30,7 +30,8 @@ def named_preset(name: str) -> Prepare:
 
 def measured(model: Counted) -> Callable[[int], Sampler]:
     """The default solver with rules that were measured for the model at the lengths of `measure_steps`."""
-    model.step_rules = rules = measure_steps(model, LENGTHS, **model.cond)
+    cond: dict[str, Any] = dict(model.cond)
+    model.step_rules = rules = measure_steps(model, LENGTHS, **cond)
 
     def sampler(steps: int) -> Sampler:
         rule = rules.at(steps)
