@@ -103,10 +103,6 @@ class Counted(ScoreModel):
         """The sampler with the rule that is measured for the model, which takes no evaluation that counts."""
         return sampler.ruled(self.model) if self._exact == self.model.exact else sampler
 
-    @property
-    def normal_at_most_noise(self) -> bool:
-        return self.model.normal_at_most_noise
-
     def cond_of(self, x: Tensor) -> dict[str, Any]:
         """Those of the first starts, as many as x has rows."""
         return {name: value[: len(x)] for name, value in self.cond.items()}
