@@ -17,7 +17,8 @@ from targets import Target, targets
 from truth import own_endpoints
 
 from scoresde.sampling import AutoAdams, DataStraight, Sampler
-from scoresde.score import BoundModel, GaussianMixtureScore, ScoreModel, StepRule, StepRules
+from scoresde.sampling.plain_rule import plain_rule
+from scoresde.score import GaussianMixtureScore, ScoreModel, StepRule, StepRules
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from tests.problems import F64, SDES
 
@@ -75,7 +76,9 @@ def test_the_default_is_measured_as_users_have_it() -> None:
     contender = next(iter(our_contenders("^default$", (), Failures())))
     sampler = Sampler(AutoAdams(), DataStraight(6), denoise=False)
     made, plain = contender.run(case.counted(exact=False), case.starts, 6)
-    out = sampler(BoundModel(case.model, {}), x_init=case.starts)  # whose rules nothing measures
+    rule = plain_rule(6)
+    without = Sampler(AutoAdams(rule=rule), DataStraight(6, rule.bend, top=rule.top), denoise=False)
+    out = without(case.model, x_init=case.starts)
     assert torch.equal(plain, out.x)
     assert made == out.nfe == 5
     case.model.step_rules = StepRules({6: StepRule("data", 2, 2, 0.1, 0.4)})
