@@ -216,14 +216,16 @@ def measure_steps(
 def rule_for(model: ScoreModel, steps: int) -> StepRule | None:
     """Return the rule that was measured for a model and a number of steps; None if nothing was.
 
-    A model that says that it is exact has it measured when it is first used, and keeps it, as long as an evaluation is
-    not too large.
+    A model that says that it is exact has it measured when it is first used, and keeps it, if it knows the shape of its
+    samples and an evaluation is not too large.
     """
     steps = min(steps, LENGTHS[-1])
+    while isinstance(model, BoundModel) and not model.conditioned:
+        model = model.model  # so that it does not count what is measured
     rules, size = model.step_rules, model.evaluation_size
     # The size of a model around an exact one may not be known.
     starts = _STARTS[0] if size is None else min(max(_NUMBERS // max(size, 1), _LEAST_STARTS), _STARTS[1])
-    small = model.exact and (size is None or size <= _MOST_NUMBERS)
+    small = model.exact and model.shape is not None and (size is None or size <= _MOST_NUMBERS)
     if small and not model.conditioned and (rules is None or steps not in rules.rules):
         found = measure_steps(model, (steps,), starts=starts)
         rules = found if rules is None else rules.joined(found)

@@ -167,6 +167,34 @@ def test_refused() -> None:
         StepRule("velocity", 2, 2, 0.3, 0.0)  # type: ignore[arg-type]
 
 
+class Own(ScoreModel):
+    """An exact score that knows neither the shape of its samples nor their statistics."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(model.sde)
+        self.model = [model]
+
+    @property
+    def exact(self) -> bool:
+        return True
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        return self.model[0].denoise(x, t)
+
+
+def test_a_sample_can_be_drawn_where_nothing_can_be_measured() -> None:
+    own = Own(pair(VPSDE()))
+    assert Sampler(AutoAdams(), DataStraight(5), denoise=False)(own, shape=(4, 3)).x.shape == (4, 3)
+    assert own.step_rules is None
+
+
+def test_what_is_measured_is_no_evaluation_of_a_bound_model() -> None:
+    bound = BoundModel(pair(VPSDE()), {})
+    out = Sampler(AutoAdams(), DataStraight(5))(bound, shape=(4, 3))
+    assert bound.nfe == out.nfe <= 6
+    assert bound.step_rules is not None
+
+
 def test_a_bound_model_hands_its_rules_on() -> None:
     model = pair(VPSDE())
     bound = BoundModel(model, {})
