@@ -5,7 +5,7 @@ asked for. The best of some that differ widely is changed in one setting at a ti
 the order is as high as the problem is resolved, and the grid follows where its field bends: both differ by model, and
 no table by number of steps serves all. Nothing is assumed of the model: networks, exact and guided fields, any SDE.
 
-The error is a weighted geometric mean of two: the root mean square, which starts that end in another mode decide, and
+The error is the geometric mean of two: the root mean square, which starts that end in another mode decide, and
 the geometric mean, which is that of the others. Half of the starts are near edges between modes, with weights
 (`scoresde.sampling.edge_starts`), since a rule that is rash at large noise looks good on the others.
 """
@@ -55,7 +55,6 @@ _MOST_CHANGES = 4
 _MOST_NUMBERS = 2**23
 _FINE = StepRule("straight", 4, 3, 0.12, 0.3)  # of true end points
 _EDGE_STEPS = 60
-_EDGES = 0.7  # the power of the root mean square in the error
 _NUMBERS = 2**22  # that the starts of one evaluation work on, then
 _STARTS, _LEAST_STARTS = (64, 128), 16
 
@@ -90,7 +89,7 @@ class Trial:
         weights = starts.weights.to(distance)
         # The root mean square counts little but starts that end in another mode, the geometric mean none of them.
         typical = (weights @ distance.clamp(min=1e-300).log() / weights.sum()).exp()
-        error = float((weights @ distance.square()).sqrt() ** _EDGES * typical ** (1 - _EDGES))
+        error = float(((weights @ distance.square()).sqrt() * typical).sqrt())
         return error if math.isfinite(error) else math.inf
 
 
