@@ -34,8 +34,7 @@ from scoresde.statistics import Statistics
 
 __all__ = ["Tuned", "TunedSteps", "TunedTimes"]
 
-_FORMAT = "scoresde-tuned-2"
-_FORMATS = ("scoresde-tuned-1", _FORMAT)
+_FORMATS = ("scoresde-tuned-1", "scoresde-tuned-2")
 
 
 @checked
@@ -78,8 +77,9 @@ class TunedSteps:
         return Sampler(Tuned(self.evaluations, self), ExplicitTimes(self.times), denoise)
 
     def to_json(self) -> str:
-        """The text of the file."""
-        content = {"format": _FORMAT, **{key: value for key, value in asdict(self).items() if value is not None}}
+        """The text of the file; of steps of version 0.1.0 that of its format, by which their samples are known."""
+        name = _FORMATS[self.default is not None]
+        content = {"format": name, **{key: value for key, value in asdict(self).items() if value is not None}}
         return json.dumps(content, indent=1) + "\n"
 
     def save(self, path: str | Path) -> None:
