@@ -16,6 +16,7 @@ from torch import Tensor
 from scoresde.sampling import AutoAdams, DataStraight, Sampler, measure_steps
 from scoresde.sampling.measured_steps import LENGTHS
 from scoresde.sampling.plain_rule import plain_rule
+from scoresde.score import StepRule
 
 __all__ = ["DEFAULTS", "Cell", "Prepare", "Prepared", "cells", "named_preset", "prepared", "solves"]
 
@@ -32,22 +33,16 @@ def measured(model: Counted) -> Callable[[int], Sampler]:
     """The default solver with rules that were measured for the model at the lengths of `measure_steps`."""
     cond: dict[str, Any] = dict(model.cond)
     model.step_rules = rules = measure_steps(model, LENGTHS, **cond)
-
-    def sampler(steps: int) -> Sampler:
-        rule = rules.at(steps)
-        return Sampler(AutoAdams(rule=rule), DataStraight(steps, rule.bend, top=rule.top), denoise=False)
-
-    return sampler
+    return lambda steps: _of_rule(rules.at(steps), steps)
 
 
 def plain(model: Counted) -> Callable[[int], Sampler]:
     """The default solver with the rule for a model that nothing is measured of."""
+    return lambda steps: _of_rule(plain_rule(steps), steps)
 
-    def sampler(steps: int) -> Sampler:
-        rule = plain_rule(steps)
-        return Sampler(AutoAdams(rule=rule), DataStraight(steps, rule.bend, top=rule.top), denoise=False)
 
-    return sampler
+def _of_rule(rule: StepRule, steps: int) -> Sampler:
+    return Sampler(AutoAdams(rule=rule), DataStraight(steps, rule.bend, top=rule.top), denoise=False)
 
 
 def _of_preset(name: str, steps: int) -> Sampler:
