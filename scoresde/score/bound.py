@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import Tensor
 
+from scoresde.score.around import AroundModel
 from scoresde.score.conditions import Conditions
 from scoresde.score.model import Prediction, ScoreModel
-from scoresde.score.step_rules import StepRules
 
 __all__ = ["BoundModel"]
 
 
-class BoundModel(ScoreModel):
+class BoundModel(AroundModel):
     """A score model whose conditions are fixed for a batch, and whose evaluations are counted.
 
     A solver is given such a model, so that it needs to know nothing of conditions. Conditions in a call are ignored.
@@ -43,25 +43,6 @@ class BoundModel(ScoreModel):
     def log_snr_range(self) -> tuple[float, float]:
         """The range of the model that is bound."""
         return self.model.log_snr_range
-
-    @property
-    def exact(self) -> bool:
-        """True if the model that is bound is exact."""
-        return self.model.exact
-
-    @property
-    def normal_at_most_noise(self) -> bool:
-        """True if it is so of the model that is bound."""
-        return self.model.normal_at_most_noise
-
-    @property
-    def step_rules(self) -> StepRules | None:
-        """The rules of the model that is bound."""
-        return self.model.step_rules
-
-    @step_rules.setter
-    def step_rules(self, rules: StepRules | None) -> None:
-        self.model.step_rules = rules
 
     @property
     def conditioned(self) -> bool:

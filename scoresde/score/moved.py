@@ -10,15 +10,15 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.data.affine import Identity
+from scoresde.score.around import AroundModel
 from scoresde.score.exact import ExactScore
 from scoresde.score.model import Prediction, ScoreModel
-from scoresde.score.step_rules import StepRules
 from scoresde.sde import SDE, expand_to
 
 __all__ = ["in_model_space", "with_sde"]
 
 
-class _UnderSDE(ScoreModel):
+class _UnderSDE(AroundModel):
     """A model trained under one SDE, integrated under another."""
 
     def __init__(self, model: ScoreModel, sde: SDE) -> None:
@@ -27,31 +27,6 @@ class _UnderSDE(ScoreModel):
 
     def _head(self) -> str:
         return f"with_sde({self.model._head()}, {self.sde!r})"
-
-    @property
-    def exact(self) -> bool:
-        return self.model.exact
-
-    @property
-    def normal_at_most_noise(self) -> bool:
-        return self.model.normal_at_most_noise
-
-    @property
-    def conditioned(self) -> bool:
-        return self.model.conditioned
-
-    @property
-    def step_rules(self) -> StepRules | None:
-        # In σ/α, which rules are in, the field is the same under any SDE.
-        return self.model.step_rules
-
-    @step_rules.setter
-    def step_rules(self, rules: StepRules | None) -> None:
-        self.model.step_rules = rules
-
-    @property
-    def evaluation_size(self) -> int | None:
-        return self.model.evaluation_size
 
     def _translate(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The same noised sample in the model's own scale, and its time under the model's SDE."""

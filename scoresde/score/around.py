@@ -1,0 +1,41 @@
+"""What a model that is around another hands on of it."""
+
+from scoresde.score.model import ScoreModel
+from scoresde.score.step_rules import StepRules
+
+__all__ = ["AroundModel"]
+
+
+class AroundModel(ScoreModel):
+    """A model of the same field as another one, `model`, which it asks for what is known of that field."""
+
+    model: ScoreModel
+
+    @property
+    def exact(self) -> bool:
+        """True if the model within is exact."""
+        return self.model.exact
+
+    @property
+    def normal_at_most_noise(self) -> bool:
+        """True if it is so of the model within."""
+        return self.model.normal_at_most_noise
+
+    @property
+    def conditioned(self) -> bool:
+        """True if the model within has conditions bound."""
+        return self.model.conditioned
+
+    @property
+    def step_rules(self) -> StepRules | None:
+        """The rules of the model within: they are in σ/α, in which the field is the same under any SDE."""
+        return self.model.step_rules
+
+    @step_rules.setter
+    def step_rules(self, rules: StepRules | None) -> None:
+        self.model.step_rules = rules
+
+    @property
+    def evaluation_size(self) -> int | None:
+        """That of the model within."""
+        return self.model.evaluation_size
