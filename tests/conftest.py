@@ -91,15 +91,22 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+_LEVELS = {logger: logger.level for logger in (logging.getLogger(), logging.getLogger("scoresde"))}
+
+
 @pytest.fixture(autouse=True)
 def _logging() -> Iterator[None]:
-    """Logging as it was: a command in this process sets it up for the rest of the process."""
-    loggers = [logging.getLogger(name) for name in (None, "scoresde")]
-    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
-    yield
-    for logger, level, handlers in before:
+    """Logging as it was: a command in this process sets it up for the rest of the process.
+
+    A command may have run before this fixture, in one of the session; so levels are those of the start.
+    """
+    handlers = {logger: list(logger.handlers) for logger in _LEVELS}
+    for logger, level in _LEVELS.items():
         logger.setLevel(level)
-        logger.handlers[:] = handlers
+    yield
+    for logger, level in _LEVELS.items():
+        logger.setLevel(level)
+        logger.handlers[:] = handlers[logger]
 
 
 @pytest.fixture

@@ -132,30 +132,6 @@ def test_normal_data_are_denoised_by_what_is_known() -> None:
     assert diagonal.largest_std == 3
 
 
-def test_normal_data_are_carried_by_what_is_known() -> None:
-    """To the covariance at the new level, in every direction, on the path of `denoise`."""
-    variances = torch.linspace(0.0, 3.0, 12, dtype=torch.float64)
-    basis = DCT((3, 4)).inverse(torch.eye(12, dtype=torch.float64))
-    covariance = basis.mT @ variances.diag() @ basis
-    mean, std = torch.full((3, 4), 2.0), variances.mean().sqrt()
-    full, few = Statistics(mean, std, covariance), Statistics(mean, std, None, None, variances.reshape(3, 4))
-    x = samples(5, 3, 4)
-    carried = full.carry(x, 5.0, 0.7)
-    torch.testing.assert_close(few.carry(x, 5.0, 0.7), carried, rtol=0, atol=1e-12)
-    torch.testing.assert_close(full.carry(full.carry(x, 5.0, 2.0), 2.0, 0.7), carried, rtol=0, atol=1e-12)
-    eye = torch.eye(12, dtype=torch.float64)
-    matrix = full.carry((eye + 2).reshape(12, 3, 4), 5.0, 0.7).reshape(12, 12) - 2
-    torch.testing.assert_close(
-        matrix.mT @ (covariance + 25 * eye) @ matrix, covariance + 0.49 * eye, rtol=0, atol=1e-12
-    )
-    # dx/ds = (x − D)/s
-    slope = (full.carry(x, 2.0, 2.0 + 1e-5) - full.carry(x, 2.0, 2.0 - 1e-5)) / 2e-5
-    torch.testing.assert_close(slope, (x - full.denoise(x, 2.0)) / 2, rtol=1e-7, atol=1e-8)
-    least = Statistics(mean, std)
-    factor = math.sqrt((float(std) ** 2 + 0.49) / (float(std) ** 2 + 25))
-    torch.testing.assert_close(least.carry(x, 5.0, 0.7), 2 + (x - 2) * factor)
-
-
 def test_scalar_samples() -> None:
     x = torch.tensor([1.0, 2.0, 4.0])
     statistics = Statistics.estimate(x)
