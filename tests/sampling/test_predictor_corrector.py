@@ -362,6 +362,31 @@ def test_stationary_variance(corrector: type[Langevin] | type[AnnealedLangevin],
     assert corrector is AnnealedLangevin or snr > 0.16 or abs(wanted - 1) < 0.001
 
 
+def test_annealed_langevin_alone_is_too_wide_as_its_recursion_says() -> None:
+    variance, r, steps, sde = 0.49, 0.16, 5, VESDE()
+
+    def recursion(sigmas: list[float]) -> float:
+        v = sigmas[0] ** 2
+        for sigma in sigmas[1:]:
+            size = 2 * (r * sigma) ** 2
+            for _ in range(steps):
+                v = v * (1 - size / (variance + sigma**2)) ** 2 + 2 * size
+        return v
+
+    times = UniformLogSNR(200)(sde)
+    sigmas = sde.sigma(times).tolist()
+    # Every draw has a coordinate of its own, so that the squares of the end's are the parts of its variance.
+    units = iter(torch.eye(1 + 200 * steps, dtype=F64))
+    mean = torch.zeros(1, 1 + 200 * steps, dtype=F64)
+    model = GaussianMixtureScore(torch.ones(1), mean, torch.tensor([variance], dtype=F64), sde)
+    solver = PredictorCorrector(NoPredictor(), AnnealedLangevin(r, steps))
+    *_, end = solver.solve(model, sigmas[0] * next(units)[None], times, lambda *_: next(units)[None])
+    assert float(end.square().sum()) == pytest.approx(recursion(sigmas), rel=1e-9)
+    # As its docstring says
+    assert recursion(sigmas) / variance == pytest.approx(1.20, abs=0.01)
+    assert recursion(sde.sigma(UniformLogSNR(500)(sde)).tolist()) / variance == pytest.approx(1.07, abs=0.01)
+
+
 def test_langevin_step_belongs_to_the_sample() -> None:
     model = gaussian(VPSDE(), (2,))
     times = UniformTime(3)(VPSDE())
