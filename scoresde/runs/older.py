@@ -1,12 +1,15 @@
-"""Data of runs of older versions, which keep nothing of them in their directory."""
+"""Runs of older versions: their data, of which they keep nothing in their directory, and samplers that were others."""
 
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from scoresde.data import Data
+from scoresde.sampling import Langevin, Multistep, PredictorCorrector, Sampler, TorchSDE
 
-__all__ = ["former_arguments", "former_classes"]
+__all__ = ["differed", "former_arguments", "former_classes"]
+
+_SHORT = 15  # steps, below which the order of an Adams method falls at the end, if it does
 
 
 def former_arguments(node: dict[str, Any]) -> dict[str, Any]:
@@ -32,3 +35,22 @@ def former_classes(config: DictConfig, data: Data) -> tuple[str, ...] | None:
         return tuple(sorted(names))
     numbers = tuple(map(str, range(classes)))
     return numbers if len(names) < classes and set(names) <= set(numbers) else names
+
+
+def differed(sampler: Sampler) -> bool:
+    """True if version 0.1.0 drew other samples by a sampler of the same settings.
+
+    Its Langevin steps depended on the state, its noise for torchsde on the batch. Of Adams methods it extrapolated over
+    long steps with noise, made nothing of the first steps good, and lowered the order at the end of grids of any
+    length.
+    """
+    solver = sampler.solver.general()
+    if isinstance(solver, PredictorCorrector):
+        return isinstance(solver.corrector, Langevin)
+    if not isinstance(solver, Multistep):
+        return isinstance(solver, TorchSDE)
+    if solver.stochastic:
+        return max(solver.order, solver.corrector + 1) > 2
+    order = min(solver.order, solver.corrector) + 1 if solver.corrector else solver.order
+    lowered = solver.lower_order_final and max(solver.order, order) > 1
+    return sampler.grid.steps >= _SHORT and (order > 2 or lowered)

@@ -1,6 +1,7 @@
 """Samplers by the names of their files."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from scoresde.score import StepRules
 from scoresde.storage.bounded import read_file
 
 __all__ = ["Presets"]
+
+# Solvers and correctors that in version 0.1.0 drew other samples with the same settings
+_OTHERS = re.compile(r"\b(AutoAdams|Langevin|Multistep|TorchSDE)\b")
 
 
 class Presets:
@@ -78,6 +82,8 @@ class Presets:
     def identity(self, name: str, steps: int | None) -> str:
         """A text that is the same exactly when the sampler is."""
         text = f"{OmegaConf.to_yaml(OmegaConf.load(self.files[name]))}{steps}"
+        if _OTHERS.search(text):
+            text += "not as in 0.1.0"
         if steps is not None and "TunedTimes" in text and self._tuned(steps).is_file():
             text += read_file(self._tuned(steps)).decode(errors="replace")
         rules = self.directory / StepRules.FILE

@@ -15,6 +15,7 @@ from typing import Any
 
 from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run, check_name
+from scoresde.runs.older import differed
 from scoresde.sampling import Sampler, TunedTimes
 from scoresde.storage.bounded import DamagedFile, read_csv, read_json
 
@@ -79,10 +80,12 @@ def digest_of(settings: Mapping[str, Any] | None) -> str:
 def identity_of(sampler: Sampler) -> str:
     """A text that is the same for two samplers exactly when they are, tuned steps by their content.
 
-    A named solver counts as the setting of its family that it is: `UniPC` as a `Multistep`.
+    A named solver counts as the setting of its family that it is: `UniPC` as a `Multistep`. One that draws others than
+    version 0.1.0 did with the same settings is told apart from that.
     """
     if not isinstance(sampler.grid, TunedTimes):
-        return repr(Sampler(sampler.solver.general(), sampler.grid, sampler.denoise, sampler.noise))
+        text = repr(Sampler(sampler.solver.general(), sampler.grid, sampler.denoise, sampler.noise))
+        return f"{text}, not as in 0.1.0" if differed(sampler) else text
     steps = sampler.grid.tuned()
     return f"Tuned(steps={steps.evaluations}, digest={hashlib.sha256(steps.to_json().encode()).hexdigest()[:8]!r})"
 

@@ -140,7 +140,8 @@ def test_a_named_solver_is_the_method_that_was_spelled_out(name: str) -> None:
         now = OmegaConf.to_container(compose("sample", ["run=none", f"sampler={name}"]))
     assert spelled_out(now)["sampler"]["solver"] == node
     former = Sampler(solver, sampler.grid, sampler.denoise)
-    assert identity_of(former) == identity_of(sampler) == repr(former)
+    assert identity_of(former) == identity_of(sampler)
+    assert identity_of(former).startswith(repr(former))
     times = torch.linspace(1, 1e-3, 6, dtype=torch.float64)
     model, z = gaussian(VPSDE()), torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(3, 2)
     states = [

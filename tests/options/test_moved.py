@@ -52,6 +52,14 @@ def test_every_choice_of_an_earlier_version_is_taken_as_it_was_written(choice: s
 
 # The default solver has other orders and another grid by now, so that results of the earlier one are not its own.
 OTHER_METHOD = "sampler/default"
+# These have the settings that they had, and draw others than version 0.1.0 did.
+OTHER_SAMPLES = {
+    f"sampler/{name}"
+    for name in (
+        *("angle", "deis_rhoab", "deis_tab", "dpmpp_2m", "dpmpp_3m", "dpmpp_3m_sde", "ipndm", "lms", "pc"),
+        *("sa_solver", "straight", "torchsde", "unipc"),
+    )
+}
 
 
 @pytest.mark.parametrize("choice", [name for name, choice in CHOICES.items() if "identity" in choice])
@@ -59,7 +67,16 @@ def test_what_a_choice_of_an_earlier_version_makes_has_the_name_by_which_results
     # By this text a run tells which likelihoods, samples and tuned steps it has already.
     made = instantiate(OmegaConf.create({"x": CHOICES[choice]["config"]}), "x")
     text = identity_of(made) if isinstance(made, Sampler) else repr(made)
-    assert (text == CHOICES[choice]["identity"]) is (choice != OTHER_METHOD)
+    former = CHOICES[choice]["identity"] + (", not as in 0.1.0" if choice in OTHER_SAMPLES else "")
+    assert (text == former) is (choice != OTHER_METHOD)
+
+
+def test_adams_methods_are_what_they_were_on_short_grids() -> None:
+    for choice in sorted(OTHER_SAMPLES - {"sampler/pc", "sampler/torchsde"}):
+        config = OmegaConf.create({"x": CHOICES[choice]["config"]})
+        config.x.grid.steps = 14
+        sampler = instantiate(config, "x")
+        assert identity_of(sampler).endswith("not as in 0.1.0") is sampler.solver.stochastic
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A comparison on a run, and the files that an interrupted command goes on from."""
 
 import copy
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -273,6 +274,17 @@ def test_costly_cells_are_left_out(run: Run, trained: SimpleNamespace, cells: li
     assert cells == []
     assert (do(run, trained)["problem"] == "").all()  # a list of samplers has no limit of its own
     assert cells == [("Heun", 4, 0)]
+
+
+def test_rows_of_the_first_version_count_unless_the_sampler_draws_others_now(tmp_path: Path) -> None:
+    presets = Presets(conf_dir() / "sampler", tmp_path)
+
+    def former(name: str) -> str:
+        text = f"{OmegaConf.to_yaml(OmegaConf.load(presets.files[name]))}20"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    assert all(presets.identity(name, 20) == former(name) for name in ("annealed_langevin", "euler", "heun", "rk4"))
+    assert all(presets.identity(name, 20) != former(name) for name in ("angle", "default", "pc", "torchsde"))
 
 
 def test_every_sampler_is_a_rule(run: Run, trained: SimpleNamespace) -> None:
