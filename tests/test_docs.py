@@ -56,7 +56,7 @@ def test_the_samplers_of_the_architecture_page_run() -> None:
 
 def test_the_textbook_likelihood_is_what_the_package_computes() -> None:
     text = (ROOT / "docs" / "likelihood.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    block, in_pairs = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     namespace: dict[str, Any] = {}
     exec(compile(block, "docs/likelihood.md", "exec"), namespace)
     # In one dimension a probe of signs gives the trace itself.
@@ -68,6 +68,9 @@ def test_the_textbook_likelihood_is_what_the_package_computes() -> None:
     torch.testing.assert_close(found, ours, rtol=0, atol=1e-5)
     # The two are wrong alike: the prior is not the mixture at t_max.
     assert (found - model.log_prob(x, model.sde.t_min)).abs().max() < 1e-3
+    namespace |= {"one": model, "other": model, "pixels": x}
+    exec(compile(in_pairs, "docs/likelihood.md", "exec"), namespace)
+    assert namespace["out"].differences[0].ties == 7
 
 
 def test_published_versions_are_those_of_the_package() -> None:

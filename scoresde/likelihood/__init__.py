@@ -10,6 +10,7 @@ from scoresde.likelihood.dequantisation import Posterior, TruncatedNormal, Unifo
 from scoresde.likelihood.differentiable import differentiable_log_prob
 from scoresde.likelihood.errors import LikelihoodError
 from scoresde.likelihood.options import FlowOptions
+from scoresde.likelihood.paired import LikelihoodComparison, compare_likelihoods
 from scoresde.likelihood.scaling import CovarianceScaling, DCTScaling, DiagonalScaling, ScalarScaling
 from scoresde.likelihood.solver_error import solver_error
 from scoresde.numerics.trace import Auto, Exact, Hutchinson, Probing
@@ -25,6 +26,7 @@ __all__ = [
     "Exact",
     "FlowOptions",
     "Hutchinson",
+    "LikelihoodComparison",
     "LikelihoodError",
     "LogLikelihood",
     "Posterior",
@@ -37,6 +39,7 @@ __all__ = [
     "bayes_classify",
     "bits_per_dim",
     "class_log_prob",
+    "compare_likelihoods",
     "decode",
     "differentiable_log_prob",
     "discrete_elbo",

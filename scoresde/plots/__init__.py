@@ -5,7 +5,7 @@ themselves. Colours are from the palette of Okabe and Ito (2008), which colour-b
 sizes are set on the artists and do not depend on the user's matplotlib settings.
 """
 
-from scoresde.plots.curves import learning_curves, likelihood_histogram, loss_by_noise_level
+from scoresde.plots.curves import learning_curves, likelihood_histogram, loss_by_noise_level, paired_differences
 from scoresde.plots.mosaic import image_grid
 from scoresde.plots.processes import forward_process, trajectory, vector_field
 from scoresde.plots.sample_figures import samples, samples_2d
@@ -18,6 +18,7 @@ __all__ = [
     "learning_curves",
     "likelihood_histogram",
     "loss_by_noise_level",
+    "paired_differences",
     "samples",
     "samples_2d",
     "save",

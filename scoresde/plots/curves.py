@@ -1,5 +1,6 @@
 """Curves and histograms of training: losses against steps and noise level, and likelihoods."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -8,14 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from scoresde.arguments import checked
+from scoresde.numerics.html import with_error
 from scoresde.plots.arrays import (
     Array,
     as_numbers,
     running_mean,
 )
-from scoresde.plots.style import CHART, CYCLE, add_legend, finish_axes, line_style, log_if_wide, new_figure
+from scoresde.plots.style import CHART, CYCLE, MUTED, add_legend, finish_axes, line_style, log_if_wide, new_figure
 
-__all__ = ["learning_curves", "likelihood_histogram", "loss_by_noise_level"]
+__all__ = ["learning_curves", "likelihood_histogram", "loss_by_noise_level", "paired_differences"]
 
 
 @checked
@@ -143,11 +145,7 @@ def likelihood_histogram(train: Array, held_out: Array, unit: str = "bits/dim") 
         ValueError: A wrong shape, no values, or values that are not finite.
     """
     values = {"training": as_numbers(train, "train", 1), "held out": as_numbers(held_out, "held_out", 1)}
-    pooled = np.concatenate(list(values.values()))
-    quartiles = np.quantile(pooled, (0.25, 0.75))
-    width = 2 * float(quartiles[1] - quartiles[0]) / len(pooled) ** (1 / 3)  # Freedman and Diaconis 1981
-    bins = min(max(float(np.ptp(pooled)) / width, 10), 60) if width > 0 else 10
-    edges = np.histogram_bin_edges(pooled, int(bins)).tolist()
+    edges = _edges(np.concatenate(list(values.values())))
     figure = new_figure(*CHART)
     ax = figure.subplots()
     for i, (name, v) in enumerate(values.items()):
@@ -163,3 +161,48 @@ def likelihood_histogram(train: Array, held_out: Array, unit: str = "bits/dim") 
     quantity = "negative log-likelihood" if unit == "bits/dim" else "log-likelihood"
     finish_axes(ax, f"{quantity} ({unit})", "share of samples per bin", grid=True)
     return figure
+
+
+@checked
+def paired_differences(
+    differences: Mapping[str, Array], unit: str = "bits/dim", reference: str = "the first"
+) -> Figure:
+    """Differences of the likelihoods of the same samples, with their means and a band of two standard errors.
+
+    Args:
+        differences: The value of each sample less that under a reference, `(N,)`, by the names of models.
+        unit: The unit of the values.
+        reference: Name of the reference.
+
+    Raises:
+        ValueError: No differences, a wrong shape, no values, or values that are not finite.
+    """
+    if not differences:
+        raise ValueError("differences is empty; give at least one name and its values")
+    values = {name: as_numbers(v, f"differences {name!r}", 1) for name, v in differences.items()}
+    edges = _edges(np.concatenate(list(values.values())))
+    figure = new_figure(*CHART)
+    ax = figure.subplots()
+    ax.axvline(0, color=MUTED, linewidth=0.8)
+    for i, (name, v) in enumerate(values.items()):
+        mean, color = float(v.mean()), CYCLE[i % len(CYCLE)]
+        error = float(v.std(ddof=1)) / math.sqrt(len(v)) if len(v) > 1 else 0.0
+        style: dict[str, Any] = {"color": color, "weights": np.full(len(v), 1 / len(v))}
+        ax.hist(v, edges, histtype="stepfilled", alpha=0.18, **style)
+        ax.hist(v, edges, histtype="step", linewidth=1.2, **style)
+        ax.axvspan(mean - 2 * error, mean + 2 * error, color=color, alpha=0.3, linewidth=0)
+        label = f"{name}: {with_error(mean, error)}, n = {len(v)}"
+        ax.axvline(mean, color=color, linewidth=1.6, label=label)
+    ax.set_ylim(0, ax.get_ylim()[1])
+    add_legend(ax, outside=True)
+    finish_axes(ax, f"difference from {reference} ({unit})", "share of samples per bin", grid=True)
+    return figure
+
+
+def _edges(pooled: np.ndarray) -> list[float]:
+    """Edges of 10 to 60 bins for all values, of the width of Freedman & Diaconis 1981."""
+    quartiles = np.quantile(pooled, (0.25, 0.75))
+    width = 2 * float(quartiles[1] - quartiles[0]) / len(pooled) ** (1 / 3)
+    bins = min(max(float(np.ptp(pooled)) / width, 10), 60) if width > 0 else 10
+    edges: list[float] = np.histogram_bin_edges(pooled, int(bins)).tolist()
+    return edges

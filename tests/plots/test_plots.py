@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.patches import Polygon
+from matplotlib.patches import Polygon, Rectangle
 from matplotlib.quiver import Quiver, QuiverKey
 from matplotlib.text import Text
 from PIL import Image
@@ -307,9 +307,23 @@ def test_histograms_sum_to_one_and_mark_the_means() -> None:
     assert ax.get_xlabel() == "log-likelihood (nats)"
 
 
+def test_paired_differences_have_their_mean_and_a_band_of_two_errors() -> None:
+    values = {"b": _rng().normal(0.02, 0.1, 400), "c": _rng().normal(-0.01, 0.05, 400)}
+    (ax,) = plots.paired_differences(values, "bits/dim", "a").axes
+    zero, *means = [np.asarray(line.get_xdata())[0] for line in ax.get_lines()]
+    assert zero == 0
+    assert means == pytest.approx([v.mean() for v in values.values()])
+    bands = [p for p in ax.patches if isinstance(p, Rectangle)]
+    for band, v in zip(bands, values.values(), strict=True):
+        error = v.std(ddof=1) / math.sqrt(400)
+        assert (band.get_x(), band.get_width()) == pytest.approx((v.mean() - 2 * error, 4 * error))
+    assert ax.get_xlabel() == "difference from a (bits/dim)"
+
+
 @pytest.mark.parametrize("values", [[2.0], [2.0, 2.0, 2.0], [0.0, *[1.0] * 50, 1e9]])
 def test_histograms_of_awkward_values_draw(values: list[float]) -> None:
     plots.to_png(plots.likelihood_histogram(values, values))
+    plots.to_png(plots.paired_differences({"a": values}))
 
 
 # -- saving ---------------------------------------------------------------------------------------------
@@ -403,6 +417,8 @@ def test_a_notebook_shows_the_picture_at_100_pixels_an_inch(figure: Figure, dpi:
         (lambda: plots.learning_curves([0], {"a": [math.nan]}), "'a' has no value that is not NaN"),
         (lambda: plots.likelihood_histogram([], [1]), "train must have 1 dimensions and at least one value"),
         (lambda: plots.likelihood_histogram([1], [math.nan]), "held_out has values that are not finite"),
+        (lambda: plots.paired_differences({}), "differences is empty; give at least one name and its values"),
+        (lambda: plots.paired_differences({"a": []}), "differences 'a' must have 1 dimensions and at least one"),
         (
             lambda: plots.samples_2d(PLANE, np.zeros((3, 1))),
             r"data must be points \(N, 2\), got shape \(3, 1\)",
