@@ -18,7 +18,7 @@ from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scoresde import progress, shell
@@ -214,8 +214,11 @@ class Job:
 
         find_in(from_start("."), config.allow)
         for key in ("run", "runs"):
-            if config.get(key) is not None and not OmegaConf.is_missing(config, key):
-                config[key] = from_start(str(config[key]))
+            value = None if OmegaConf.is_missing(config, key) else config.get(key)
+            if isinstance(value, ListConfig):
+                config[key] = [from_start(str(each)) for each in value]
+            elif value is not None:
+                config[key] = from_start(str(value))
         # Imported here, while an interruption still ends the process at once.
         import_module("scoresde.report" if self.command == "report" else "scoresde.runs.train")
         interruptible()

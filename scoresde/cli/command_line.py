@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, OverrideParseException
 
 from scoresde.cli.catalogue import flag_value, further_folders
@@ -42,7 +42,7 @@ class CommandLine:
         """Read the arguments of a command.
 
         A folder alone is its `run`, `~` at the beginning of a path is the home directory, and names of files and runs
-        stay text even where they look like numbers (`run=007`).
+        stay text even where they look like numbers (`run=007`). Where runs are compared, `run=A,B` is a list of them.
 
         Raises:
             UsageError: An unknown flag, an override without a value, or one that does not follow Hydra's grammar, with
@@ -50,7 +50,7 @@ class CommandLine:
         """
         flags, texts = split_flags(command, arguments)
         texts = _name_directory(command, [_quote_letters(text) for text in texts])
-        return cls(command, tuple(flags), parse_overrides([_expand(text) for text in texts]))
+        return cls(command, tuple(flags), parse_overrides([_expand(text) for text in texts]))._with_runs_compared()
 
     @property
     def texts(self) -> list[str]:
@@ -101,6 +101,23 @@ class CommandLine:
     def as_sweep(self) -> "CommandLine":
         """The same line, for several jobs."""
         return self if self.is_sweep else replace(self, flags=("--multirun", *self.flags))
+
+    def _with_runs_compared(self) -> "CommandLine":
+        """`run=A,B` as a list, where one job compares these runs (`paired=true`); Hydra takes it for a sweep."""
+        if self.is_sweep or self.value("paired") is not True:
+            return self
+
+        def as_list(override: Override) -> str | None:
+            choices = override.value() if override.is_sweep_override() else None
+            if override.key_or_group != "run" or not (isinstance(choices, ChoiceSweep) and choices.simple_form):
+                return None
+            value = text_of(override).partition("=")[2]
+            # Quotes and brackets are Hydra's to read.
+            return (
+                f"run=[{value}]" if re.search(r"[\"'\[({]", value) else as_override("run", re.split(r"\s*,\s*", value))
+            )
+
+        return self.rewritten(as_list)
 
     def rewritten(self, rewrite: Callable[[Override], str | None]) -> "CommandLine":
         """The same line with overrides in another form; those for which `rewrite` returns None stay as they are."""
@@ -161,9 +178,14 @@ def _quote_letters(text: str) -> str:
 
 
 def _name_directory(command: str, texts: Sequence[str]) -> list[str]:
-    """Write the one text that is no override as `run=`; training takes none, since it makes its own directory."""
+    """Write the one text that is no override as `run=`; training takes none, since it makes its own directory.
+
+    Several are the runs that `paired=true` compares.
+    """
     plain = [t for t in texts if "=" not in t and (t[:1] not in ("+", "~") or t.startswith("~/"))]
     places = plain or [t for t in texts if "/" in t and _is_folder(t)]
+    if len(places) > 1 and command == "likelihood" and "paired=true" in texts:
+        return [as_override("run", [with_home("run", t) for t in places]), *(t for t in texts if t not in places)]
     if command == "train" or len(places) != 1:
         return list(texts)
     return [as_override("run", t) if t == places[0] else t for t in texts]

@@ -21,6 +21,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from scoresde.cli.settings import runs_of
 from scoresde.progress import log_beside_bars
 from scoresde.training.interruptions import Stopped, is_stopping
 
@@ -93,20 +94,20 @@ def run_job(
     with record.log():
         record.write("running")
         try:
-            outcome = task(config) or Outcome([Path(str(config.run))] if config.get("run") else [])
+            outcome = task(config) or Outcome([Path(run) for run in runs_of(config)])
         except (Interrupted, KeyboardInterrupt) as stop:
             signum = stop.signum if isinstance(stop, Interrupted | Stopped) else signal.SIGINT
             where = f" at step {stop.step}, with a checkpoint" if isinstance(stop, Interrupted) else ""
-            record.write("interrupted", run=config.get("run"), error=f"interrupted{where}")
+            record.write("interrupted", runs_of(config), error=f"interrupted{where}")
             sys.exit(128 + signum)
         except SystemExit:  # of a launcher's handler of a signal, which may have it started again
-            record.write("interrupted", run=config.get("run"), error="stopped before it was finished")
+            record.write("interrupted", runs_of(config), error="stopped before it was finished")
             raise
         except Exception as error:
             text = explanation(error) or f"{type(error).__name__}: {' '.join(str(error).split())}"
             with record.path(".log").open("a", encoding="utf-8") as file:
                 traceback.print_exc(file=file)
-            record.write("failed", run=config.get("run"), error=text)
+            record.write("failed", runs_of(config), error=text)
             print(f"scoresde: job {record.number}: {text}", file=sys.stderr)
             return None
     record.write("skipped" if outcome.skipped else "finished", outcome=outcome)
@@ -119,7 +120,7 @@ _current: "_Record | None" = None
 def note_run(run: Path) -> None:
     """Write down which run the job of a sweep is about, for the case that its process is killed."""
     if _current is not None:
-        _current.write("running", run=str(run))
+        _current.write("running", [str(run)])
 
 
 def started_again() -> bool:
@@ -165,16 +166,16 @@ class _Record:
         return any(settled(job)["status"] in ("failed", "killed") for job in read_jobs(self.sweep))
 
     def write(
-        self, status: str, run: str | None = None, error: str | None = None, outcome: Outcome | None = None
+        self, status: str, runs: Sequence[str] = (), error: str | None = None, outcome: Outcome | None = None
     ) -> None:
-        write_job(self.path(".json"), self.entry(status, run, error, outcome))
+        write_job(self.path(".json"), self.entry(status, runs, error, outcome))
 
     def entry(
-        self, status: str, run: str | None = None, error: str | None = None, outcome: Outcome | None = None
+        self, status: str, named: Sequence[str] = (), error: str | None = None, outcome: Outcome | None = None
     ) -> dict[str, Any]:
         from scoresde.config.jobs import this_process
 
-        runs = outcome.runs if outcome is not None else [Path(run)] if run else []
+        runs = outcome.runs if outcome is not None else list(map(Path, named))
         return {
             "number": self.number,
             "overrides": self.overrides,

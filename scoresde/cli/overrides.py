@@ -3,10 +3,11 @@
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
@@ -76,7 +77,7 @@ def check_overrides(line: CommandLine) -> None:
 
 def _probed(line: CommandLine) -> tuple[list[str], list[list[str]], list[str]]:
     """Overrides of one value, those to be checked of each that is swept over, and Hydra's search path."""
-    _, read = declared(line.command)
+    settings, read = declared(line.command)
     plain: list[str] = []
     swept: list[list[str]] = []
     search_path: list[str] = []
@@ -85,7 +86,9 @@ def _probed(line: CommandLine) -> tuple[list[str], list[list[str]], list[str]]:
             if override.key_or_group == "hydra.searchpath":
                 search_path = [text_of(override)]
             continue
-        _check_form(override, read, line.is_sweep, line.folders)
+        if override.is_sweep_override() and not line.is_sweep:
+            raise UsageError(_no_sweep(override, settings))
+        _check_form(override, read, line.folders)
         if override.is_sweep_override():
             key = text_of(override).split("=", 1)[0]
             swept.append([f"{key}={choice}" for choice in _probes(override, line.folders)])
@@ -141,19 +144,21 @@ def _hint(message: str, overrides: Sequence[str]) -> str:
     return ""
 
 
-def _check_form(override: Override, read: dict[str, str | None], sweep: bool, folders: Sequence[Path]) -> None:
+def _no_sweep(override: Override, settings: Mapping[str, Any]) -> str:
+    """The message about a list of choices for a command that is no sweep."""
+    compared = ", or paired=true to compare them" if override.key_or_group == "run" and "paired" in settings else ""
+    return (
+        f"{override.input_line!r} is a list of choices: add --multirun to run each{compared}, or, if it is one text: "
+        f"{as_text(text_of(override))}"
+    )
+
+
+def _check_form(override: Override, read: Mapping[str, str | None], folders: Sequence[Path]) -> None:
     """Reject what is wrong whatever the configuration."""
     if not override.key_or_group:
         raise UsageError(f"{override.input_line!r} has no key: write key=value")
     group = str(override.key_or_group)
-    if override.is_sweep_override():
-        if not sweep:
-            raise UsageError(
-                f"{override.input_line!r} is a list of choices: add --multirun to run each, "
-                f"or, if it is one text: {as_text(text_of(override))}"
-            )
-        return
-    if override.is_delete() or group not in groups(folders):
+    if override.is_sweep_override() or override.is_delete() or group not in groups(folders):
         return
     value = override.value()
     if value is None and read.get(group) is None:

@@ -34,6 +34,7 @@ __all__ = [
     "declared",
     "edited",
     "is_path",
+    "runs_of",
     "settle_paths",
     "unread",
     "with_home",
@@ -202,10 +203,37 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
                 checks.append(option_problems(group, node, prefix=f"{group}."))
             for problem in itertools.chain(*checks):
                 raise UsageError(_instead(problem, settings, overrides) or problem + _elsewhere(group, node))
-    if command != "report" and not OmegaConf.is_missing(config, "run") and config.run is not None:
-        missing = run_problem(str(config.run))
-        if missing is not None:
-            raise UsageError(missing)
+    if command != "report":
+        for run in runs_of(config):
+            missing = run_problem(run)
+            if missing is not None:
+                raise UsageError(missing)
+    _check_pairs(config)
+
+
+def runs_of(config: DictConfig) -> list[str]:
+    """The run directories that a configuration names: none, one, or those that a command compares."""
+    if OmegaConf.is_missing(config, "run") or config.get("run") is None:
+        return []
+    return list(map(str, config.run)) if isinstance(config.run, ListConfig) else [str(config.run)]
+
+
+def _check_pairs(config: DictConfig) -> None:
+    """Reject several runs for a command that takes one, and fewer than two for one that compares them."""
+    runs = runs_of(config)
+    if not config.get("paired", False):
+        if isinstance(config.get("run"), ListConfig):
+            raise UsageError(f"run is a list of {len(runs)}: compare them with paired=true, or give one run")
+        return
+    if runs and len(runs) < 2:
+        raise UsageError(f"paired=true compares runs, and run={runs[0]} is one: give run=A,B")
+    twice = next((run for k, run in enumerate(runs) if _same_as_any(run, runs[:k])), None)
+    if twice is not None:
+        raise UsageError(f"{twice} is given twice: give each run that paired=true compares once")
+
+
+def _same_as_any(run: str, others: Iterable[str]) -> bool:
+    return Path(run).expanduser().resolve() in [Path(other).expanduser().resolve() for other in others]
 
 
 def _elsewhere(group: str, node: Any) -> str:
@@ -243,8 +271,8 @@ def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]
     config = _of_run(command, config, overrides)
     _check_logger(config, overrides)
     allow = list(config.allow)
-    if config.get("run") is not None and not OmegaConf.is_missing(config, "run"):
-        allow = list(allowed(Path(str(config.run)), allow))
+    for run in runs_of(config):
+        allow = list(allowed(Path(run), allow))
     for group in declared(command)[1]:
         if config.get(group) is not None:
             try:

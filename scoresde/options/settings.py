@@ -69,6 +69,7 @@ _OF: dict[str, dict[str, Any]] = {
     },
     "train": {"run": str | None},
     "sample": {"n": _Count},
+    "likelihood": {"run": str | list[str]},
     "compare": {"steps": _Count | list[_Count], "likelihood": Annotated[int, Range(0)]},
     "evaluate": {"likelihood": Annotated[int, Range(0)]},
     "tune": {"steps": Annotated[int, Range(2)] | Literal["all"]},
@@ -85,7 +86,7 @@ _OF: dict[str, dict[str, Any]] = {
 }
 _MAY_BE_EMPTY = ("accept", "allow")
 # Settings of these types may look like a number, as in run=5.
-_TEXTS = (str, str | None)
+_TEXTS = (str, str | None, str | list[str])
 
 
 def run_problem(directory: str | Path) -> str | None:

@@ -24,7 +24,7 @@ from scoresde.runs.results import Filing, choose_name, is_of, key_of, known_tabl
 from scoresde.runs.summary import LikelihoodEntry
 from scoresde.score import NetworkScore
 
-__all__ = ["check_likelihood", "likelihood"]
+__all__ = ["check_likelihood", "likelihood", "samples_of"]
 
 
 def check_likelihood(run: Run, data: Data, options: DictConfig, prefix: str = "") -> None:
@@ -75,7 +75,7 @@ def likelihood(
         ConfigError: A wrong option, or a name under which there are likelihoods with other settings.
     """
     filing = filing or Filing()
-    raw, labels = _samples(data, split, n, filing)
+    raw, labels = samples_of(data, split, n, filing)
     if model.classes is None:
         labels = None
     elif labels is None:
@@ -106,8 +106,8 @@ def _own_name(split: str) -> str:
     return f"likelihood-{split}"
 
 
-def _samples(data: Data, split: str, n: int | None, filing: Filing) -> tuple[Tensor, Tensor | None]:
-    """The first n samples of a split in raw units, and its labels.
+def samples_of(data: Data, split: str, n: int | None, filing: Filing) -> tuple[Tensor, Tensor | None]:
+    """The first n samples of a split in raw units, all if None, and the labels of the split.
 
     Raises:
         ConfigError: Another split, or a wrong n.

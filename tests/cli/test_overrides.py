@@ -134,6 +134,30 @@ def test_a_folder_whose_name_has_an_equals_sign(tmp_path: Path, monkeypatch: pyt
     assert CommandLine.of("sample", ["run=a", "sde=ve"]).value("run") == "a"
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["run=a,b"], "run=[a,b]"),
+        (["run=[a,b]"], "run=[a,b]"),
+        (["run=runs/a , b"], "run=[runs/a,b]"),
+        (["run=007,1e5"], 'run=["007","1e5"]'),
+        (['run="a,b",c'], 'run=["a,b",c]'),
+        (["run=~/a,b"], "run=[{}/a,b]"),
+        (["a", "b", "runs/c"], "run=[a,b,runs/c]"),
+        (["~/a", "b"], "run=[{}/a,b]"),
+    ],
+)
+def test_runs_that_are_compared_are_a_list(given: list[str], expected: str, home: Path) -> None:
+    line = CommandLine.of("likelihood", [*given, "paired=true", "n=3"])
+    assert sorted(line.texts) == sorted([expected.format(home), "paired=true", "n=3"])
+
+
+def test_runs_of_a_sweep_stay_choices() -> None:
+    for arguments in (["run=a,b"], ["run=a,b", "paired=true", "--multirun"], ["run=[a,b],[a,c]", "paired=true", "-m"]):
+        line = CommandLine.of("likelihood", arguments)
+        assert [o.is_sweep_override() for o in line.overrides if o.key_or_group == "run"] == [True]
+
+
 def test_a_sweep_has_no_more_jobs_than_anybody_means() -> None:
     assert len(planned_jobs(CommandLine.of("train", ["training.seed=range(0,100)", "sde=vp,ve"])) or []) == 200
     with pytest.raises(UsageError, match="the sweep has 1,000,000 jobs, the limit is 10,000: leave some out"):

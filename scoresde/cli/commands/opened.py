@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from scoresde.cli.catalogue import groups
 from scoresde.cli.command_line import parse_overrides
 from scoresde.cli.console import UsageError
-from scoresde.cli.settings import with_own
+from scoresde.cli.settings import runs_of, with_own
 
 __all__ = [
     "chosen_name",
@@ -23,19 +23,28 @@ __all__ = [
     "in_sweep",
     "model_of",
     "open_run",
+    "open_runs",
     "sampler_of",
 ]
 
 
 def open_run(config: DictConfig) -> Any:
+    """The run that a command is about."""
+    (run,) = open_runs(config)
+    return run
+
+
+def open_runs(config: DictConfig) -> list[Any]:
+    """The run that a command is about, or those that it compares."""
     from scoresde.runs.directory import Run
 
     if OmegaConf.is_missing(config, "run"):
         raise UsageError("run is missing: give run=DIR, a directory that `scoresde train` wrote")
-    run = Run.open(str(config.run), list(config.allow), list(config.accept))
+    runs = [Run.open(directory, list(config.allow), list(config.accept)) for directory in runs_of(config)]
     if config.allow:
-        run.keep_allowed()
-    return run
+        for run in runs:
+            run.keep_allowed()
+    return runs
 
 
 def data_of(run: Any) -> Any:

@@ -1,5 +1,6 @@
 """Figures of likelihoods: histograms, and the most and the least likely images."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from scoresde.runs.pictures.drawing import plots, save
 from scoresde.runs.pictures.images import is_image, to_unit
 from scoresde.storage.bounded import read_csv
 
-__all__ = ["column", "histogram", "picture_of_likelihoods"]
+__all__ = ["column", "histogram", "picture_of_differences", "picture_of_likelihoods"]
 
 
 def histogram(run: Run, data: Data, conditional: bool) -> None:
@@ -59,6 +60,23 @@ def picture_of_likelihoods(
         f"in {unit.replace('_per_', '/')}{' given the label' if conditional else ''}."
     )
     save(run, figure, f"samples/likelihood-{split}.png", "Most and least likely", caption)
+
+
+def picture_of_differences(
+    run: Run, name: str, differences: Mapping[str, Tensor], unit: str, reference: str, caption: str
+) -> None:
+    """Draw what likelihoods of the same samples differ by from run to run, as `samples/{name}.png`.
+
+    Args:
+        run: Run whose directory the figure goes into.
+        name: Name of the file.
+        differences: `(n,)` values less those of the reference, by the names of runs.
+        unit: Unit of the values.
+        reference: Name of the run that the others are compared with.
+        caption: Caption of the figure.
+    """
+    figure = plots().paired_differences(differences, unit, reference)
+    save(run, figure, f"samples/{name}.png", "Likelihoods of the same samples, by their differences", caption, "chart")
 
 
 def column(path: Path, index: int = 1) -> list[float]:
