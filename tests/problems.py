@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.score import GaussianMixtureScore
+from scoresde.sampling.measured_steps import LENGTHS
+from scoresde.sampling.plain_rule import plain_rule
+from scoresde.score import GaussianMixtureScore, StepRules
 from scoresde.score.preconditioning import Preconditioning
 from scoresde.sde import DDPMSDE, EDMSDE, NCSNSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 
@@ -68,6 +70,15 @@ def gaussian(
     return GaussianMixtureScore(
         torch.ones(1), means, variances.reshape(1) if variances.ndim == 0 else variances.expand(1, *shape), sde
     )
+
+
+def with_plain_rules(model: GaussianMixtureScore) -> GaussianMixtureScore:
+    """The model with the rules of the default solver for any model, which would otherwise measure its own at first use.
+
+    That takes a second for each number of steps, and is tested in `sampling/test_measured_steps.py`.
+    """
+    model.step_rules = StepRules({steps: plain_rule(steps) for steps in range(1, LENGTHS[-1] + 1)})
+    return model
 
 
 def ring(sde: SDE, modes: int = 8, std: float = 0.1, centre: tuple[float, float] = (0.0, 0.0)) -> GaussianMixtureScore:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -105,16 +105,17 @@ def _blend(steps: int, ends: Tensor, top: float, bend: float) -> Tensor:
     The weights are (1 − top)(1 − bend), (1 − top) bend and top, of variables that are scaled to go from 0 to 1.
     """
 
-    def variables(y: Tensor) -> Iterator[tuple[float, Tensor]]:
-        yield (1 - top) * (1 - bend), -torch.expm1(-y)
-        yield (1 - top) * bend, torch.expm1(y).atan()
-        yield top, y
-
-    bounds = [v for _, v in variables(ends)]
+    variables: list[tuple[float, Callable[[Tensor], Tensor]]] = [
+        ((1 - top) * (1 - bend), lambda y: -torch.expm1(-y)),
+        ((1 - top) * bend, lambda y: torch.expm1(y).atan()),
+        (top, lambda y: y),
+    ]
+    # Floats: in each of the bisections below, a tensor would be read again.
+    terms = [(weight, variable, *variable(ends).tolist()) for weight, variable in variables if weight]
 
     def place(y: Tensor) -> Tensor:
         return sum(
-            (w * (v - low) / (high - low) for (w, v), (low, high) in zip(variables(y), bounds, strict=True)),
+            (weight * (variable(y) - low) / (high - low) for weight, variable, low, high in terms),
             start=torch.zeros_like(y),
         )
 

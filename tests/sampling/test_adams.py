@@ -18,7 +18,7 @@ from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau, Stoch
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
-from tests.problems import SDES, Mixture
+from tests.problems import SDES, Mixture, in_turn, short
 
 DATA: dict[str, Any] = {"coordinate": SignalLevel(), "interpolation": LogSNR()}
 NOISE: dict[str, Any] = {"coordinate": NoiseLevel(), "interpolation": LogSNR()}
@@ -102,17 +102,16 @@ def references() -> dict[str, tuple[GaussianMixtureScore, Tensor, Tensor]]:
     return result
 
 
-@pytest.mark.parametrize("name", ["vp", "edm", "flow"])
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("order", "corrector"), [(1, 0), (2, 0), (3, 0), (1, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("orders", "family", "name"),
+    in_turn([(1, 0), (2, 0), (3, 0), (1, 1), (2, 2)], list(FAMILIES), sdes=("vp", "edm", "flow")),
+    ids=short,
+)
 def test_order(
-    references: dict[str, tuple[GaussianMixtureScore, Tensor, Tensor]],
-    name: str,
-    family: str,
-    order: int,
-    corrector: int,
+    references: dict[str, tuple[GaussianMixtureScore, Tensor, Tensor]], name: str, family: str, orders: tuple[int, int]
 ) -> None:
     model, x, exact = references[name]
+    order, corrector = orders
     solver = Multistep(order, corrector, **FAMILIES[family])
     nominal = corrector + 1 if corrector else order
     errors = [
@@ -132,17 +131,16 @@ def _graded(sde: SDE, steps: int) -> Tensor:
     return times
 
 
-@pytest.mark.parametrize("name", ["vp", "flow"])
-@pytest.mark.parametrize("family", ["data", "noise", "rho", "tab", "angle", "straight"])
-@pytest.mark.parametrize(("order", "corrector"), [(4, 0), (3, 3), (4, 4)])
+@pytest.mark.parametrize(
+    ("orders", "family", "name"),
+    in_turn([(4, 0), (3, 3), (4, 4)], ["data", "noise", "rho", "tab", "angle", "straight"], sdes=("vp", "flow")),
+    ids=short,
+)
 def test_high_order(
-    references: dict[str, tuple[GaussianMixtureScore, Tensor, Tensor]],
-    name: str,
-    family: str,
-    order: int,
-    corrector: int,
+    references: dict[str, tuple[GaussianMixtureScore, Tensor, Tensor]], name: str, family: str, orders: tuple[int, int]
 ) -> None:
     model, x, exact = references[name]
+    order, corrector = orders
     nominal = corrector + 1 if corrector else order
     errors = [
         float((run(Multistep(order, corrector, **FAMILIES[family]), model, _graded(model.sde, n), x) - exact).norm())

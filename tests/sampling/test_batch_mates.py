@@ -169,8 +169,7 @@ def test_samples_of_an_exception_are_in_the_units_of_the_data() -> None:
     assert float(good.mean()) > 5
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("size", [5, 2, 1])
+@pytest.mark.parametrize(("value", "size"), [(torch.nan, 5), (torch.inf, 2), (torch.nan, 1)])
 def test_likelihoods_of_the_others_are_as_without_it(value: float, size: int) -> None:
     model, x = Faulty(value, below=1.0), 0.5 * starts()
     labels = torch.zeros(5, dtype=torch.int64)

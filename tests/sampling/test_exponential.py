@@ -66,9 +66,9 @@ DETERMINISTIC = [
 ]
 
 
-@pytest.mark.parametrize("kind", [VPSDE, EDMSDE])
-@pytest.mark.parametrize(("solver", "order"), DETERMINISTIC, ids=[repr(s) for s, _ in DETERMINISTIC])
-def test_order(solver: Solver, order: int, kind: Callable[[], SDE]) -> None:
+@pytest.mark.parametrize(("case", "kind"), in_turn(DETERMINISTIC, sdes=(VPSDE, EDMSDE)), ids=short)
+def test_order(case: tuple[Solver, int], kind: Callable[[], SDE]) -> None:
+    solver, order = case
     model, x, truth = smooth_problem(kind)
     errors = []
     for steps in (20, 40):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import lru_cache
 from typing import Any, Literal
 
 import pytest
@@ -152,21 +153,28 @@ def distance(a: Tensor, b: Tensor) -> float:
     return float((a - b).square().mean().sqrt())
 
 
+@lru_cache
+def of_one_path(sde: SDE) -> tuple[ScoreModel, Tensor, Tensor]:
+    """A mixture, starts, and where another solver takes them under the paths of seed 1."""
+    model = blobs(sde, (2,), 2)
+    z = model.sample(400, sde.t_max, torch.Generator().manual_seed(3))
+    own = Sampler(DPMSolverPP(2, sde=True), UniformLogSNR(200), noise="brownian", denoise=False)
+    return model, z, own(model, x_init=z, seed=1).x
+
+
 @pytest.mark.parametrize(("method", "sde"), in_turn(METHODS, sdes=(VPSDE(), EDMSDE())), ids=short)
 def test_more_steps_refine_one_trajectory(method: str, sde: SDE) -> None:
     """The noise is additive: strong order 1, and 1.5 with areas; white noise ends 0.5 apart whatever the steps."""
-    model = blobs(sde, (2,), 2)
-    z = model.sample(200, sde.t_max, torch.Generator().manual_seed(3))
-    ends = [ends_of(method, model, steps, z) for steps in (25, 50, 100, 200)]
+    model, z, own = of_one_path(sde)
+    ends = [ends_of(method, model, steps, z) for steps in (25, 50, 100)]
     changes = [distance(a, b) for a, b in itertools.pairwise(ends)]
-    order = math.log2(changes[0] / changes[2]) / 2
-    assert (order > 1.4) if method == "srk" else (0.75 < order < 1.3), changes
-    assert changes[2] < (0.003 if method == "srk" else 0.02)
+    order = math.log2(changes[0] / changes[1])
+    assert (order > 1.4) if method == "srk" else (0.8 < order < 1.25), changes
+    assert changes[1] < (0.008 if method == "srk" else 0.035)
     # All methods without areas tend to the solution that the other solvers tend to.
     if method != "srk":
-        own = Sampler(DPMSolverPP(2, sde=True), UniformLogSNR(200), noise="brownian", denoise=False)
-        assert distance(ends[-1], own(model, x_init=z, seed=1).x) < 0.04
-    white = Sampler(TorchSDE(method), UniformLogSNR(200), denoise=False)(model, x_init=z, seed=1).x
+        assert distance(ends[-1], own) < 0.025
+    white = Sampler(TorchSDE(method), UniformLogSNR(25), denoise=False)(model, x_init=z, seed=1).x
     assert distance(ends[-1], white) > 0.2
 
 
@@ -190,7 +198,7 @@ def test_paths_of_srk_and_of_adaptive_steps_are_one() -> None:
 def test_torchsde_samples_are_their_own(method: str, noise: Literal["white", "brownian"]) -> None:
     """A function of the seed and the index, whatever the batch, the chunks and, to rounding, the dtype."""
     model = blobs(VPSDE(), (3,), 2)
-    sampler = Sampler(TorchSDE(method), UniformLogSNR(12), noise=noise)
+    sampler = Sampler(TorchSDE(method), UniformLogSNR(5), noise=noise)
     whole = sampler(model, (5, 3), seed=2, dtype=F64).x
     for options in ({"batch_size": 2}, {"batch_size": 1}):
         torch.testing.assert_close(sampler(model, (5, 3), seed=2, dtype=F64, **options).x, whole, rtol=0, atol=1e-12)

@@ -52,15 +52,15 @@ def error(model: ScoreModel, steps: int, x: Tensor, true: Tensor) -> float:
 
 
 @pytest.mark.parametrize("sde", [EDMSDE(0.002, 80.0), VPSDE(), CosineSDE()], ids=lambda sde: type(sde).__name__)
-@pytest.mark.parametrize("steps", [9, 16])
-def test_it_gains_where_no_rule_serves_all(sde: SDE, steps: int) -> None:
+def test_it_gains_where_no_rule_serves_all(sde: SDE) -> None:
     exact = pair(sde)
     x = exact.sample(64, sde.t_max, torch.Generator().manual_seed(3))
     true = true_ends(exact, x)
     model = Plain(exact)
-    before = error(model, steps, x, true)
-    model.step_rules = measure_steps(model, (steps,), starts=32)
-    assert error(model, steps, x, true) < before / 3
+    before = {steps: error(model, steps, x, true) for steps in (9, 16)}
+    model.step_rules = measure_steps(model, (9, 16), starts=32)
+    for steps, plain in before.items():
+        assert error(model, steps, x, true) < plain / 3
 
 
 def test_an_exact_score_is_measured_when_it_is_first_used() -> None:
