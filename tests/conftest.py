@@ -1,17 +1,21 @@
 """Fixtures that the tests of SDEs, preconditionings and score models share."""
 
+import io
 import logging
 import os
 import shutil
 import signal
+import sys
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
 
+from scoresde.cli.console import _NOISY
 from scoresde.sde import SDE
 from tests import problems
 from tests.problems import SDES, Mixture, Once
@@ -58,6 +62,38 @@ def points() -> Mixture:
     return Mixture("point", (2,))
 
 
+@contextmanager
+def process_as_before() -> Iterator[None]:
+    """What a command sets for the rest of its process is afterwards as it was.
+
+    Environment variables, levels and handlers of loggers, the text of warnings, torch's threads and types, and what the
+    standard streams do with characters that they cannot encode.
+    """
+    environment = dict(os.environ)
+    logs = {log: (log.level, list(log.handlers)) for log in map(logging.getLogger, ("", "scoresde", *_NOISY))}
+    text, threads, dtype = warnings.formatwarning, torch.get_num_threads(), torch.get_default_dtype()
+    streams = {stream: stream.errors for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)}
+    try:
+        yield
+    finally:
+        for name in {name for name, _ in os.environ.items() ^ environment.items()}:
+            if name == "PYTEST_CURRENT_TEST":
+                continue
+            if name in environment:
+                os.environ[name] = environment[name]
+            else:
+                del os.environ[name]
+        for log, (level, handlers) in logs.items():
+            log.setLevel(level)
+            log.handlers[:] = handlers
+        warnings.formatwarning = text
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        for stream, errors in streams.items():
+            if not stream.closed and stream.errors != errors:
+                stream.reconfigure(errors=errors)
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Make a folder once for all workers of the session: `once(name, make)` calls `make(folder)` unless that is done.
@@ -74,7 +110,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
             if not done.exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
-                with pytest.MonkeyPatch.context() as patch:
+                with process_as_before(), pytest.MonkeyPatch.context() as patch:
                     patch.setenv("ACCELERATE_USE_CPU", "true")
                     make(folder)
                 done.touch()
@@ -91,22 +127,10 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-_LEVELS = {logger: logger.level for logger in (logging.getLogger(), logging.getLogger("scoresde"))}
-
-
 @pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    """Logging as it was: a command in this process sets it up for the rest of the process.
-
-    A command may have run before this fixture, in one of the session; so levels are those of the start.
-    """
-    handlers = {logger: list(logger.handlers) for logger in _LEVELS}
-    for logger, level in _LEVELS.items():
-        logger.setLevel(level)
-    yield
-    for logger, level in _LEVELS.items():
-        logger.setLevel(level)
-        logger.handlers[:] = handlers[logger]
+def _process() -> Iterator[None]:
+    with process_as_before():
+        yield
 
 
 @pytest.fixture

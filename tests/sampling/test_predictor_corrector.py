@@ -270,15 +270,15 @@ def test_step_sizes_lie_between_their_bounds() -> None:
 @pytest.mark.parametrize("known", [True, False], ids=["statistics", "score alone"])
 def test_pc_keeps_the_modes_of_a_mixture(known: bool) -> None:
     """Modes are much narrower than the mixture: a step by its variance alone would fling states out of them."""
-    n, sde = 20_000, VESDE(0.01, 10.0)
+    n, sde = 8000, VESDE(0.01, 10.0)
     exact = ring(sde, std=0.05)
     model: ScoreModel = exact if known else Unknown(exact)
     sampler = Sampler(PredictorCorrector(ReverseDiffusion(), Langevin()), UniformLogSNR(500), denoise=False)
-    x = sampler(model, (n, 2), dtype=F64).x
+    x = sampler(model, (n, 2), dtype=torch.float32).x.double()
     width = torch.cdist(x, exact.means).min(1).values.square().mean() / 2
-    assert abs(float(width) / (0.05**2 + 0.01**2) - 1) < 0.01 + 3 / math.sqrt(n)
+    assert abs(float(width) / (0.05**2 + 0.01**2) - 1) < 0.01 + 2 / math.sqrt(n)
     total = exact.statistics.covariance.diagonal() + 0.01**2  # type: ignore[union-attr, union-attr]
-    assert (x.var(0) / total - 1).abs().max() < 0.01 + 3 / math.sqrt(n)
+    assert (x.var(0) / total - 1).abs().max() < 0.01 + 2 / math.sqrt(n)
 
 
 def test_predictor_first_then_corrector_at_the_new_time() -> None:
