@@ -1,6 +1,5 @@
 """Printed commands: a shell and Hydra give back exactly what was put in."""
 
-import itertools
 import shlex
 
 import pytest
@@ -23,11 +22,11 @@ def taken(command: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("first", PARTS)
 def test_any_name_survives_a_shell_and_hydra(first: str) -> None:
-    for rest in itertools.product(["", *PARTS], repeat=2):
-        name = first + "".join(rest)
-        assert taken(shell.command("train", shell.override("run", name))) == name
-        both = taken(shell.command("train", shell.override("allow", [name, "b"])))
-        assert list(both) == [name, "b"]
+    for second in ["", *PARTS]:
+        names = [first + second + third for third in ["", *PARTS]]
+        for name in names:
+            assert taken(shell.command("train", shell.override("run", name))) == name
+        assert list(taken(shell.command("train", shell.override("allow", names)))) == names
 
 
 @pytest.mark.parametrize("text", ["", " ", "007", "1e5", "1_000", "null", "True", "nan", "-inf", ".5"])

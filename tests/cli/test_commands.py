@@ -360,7 +360,7 @@ def test_a_sweep_over_samplers_keeps_every_result(
 
 def test_tune_and_sample_by_it(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for steps in (3, 4):
-        main(["tune", f"run={RUN}", f"steps={steps}", "starts=100", "seconds=20", "progress=false"])
+        main(["tune", f"run={RUN}", f"steps={steps}", "starts=100", "iterations=2", "progress=false"])
         assert re.search(f"{steps} evaluations: error .* on held-out starts, .* of `default` ", capsys.readouterr().out)
         assert Path(f"{RUN}/tuned-{steps}.json").is_file()
     swept = "sampler.grid.steps=3,4"
