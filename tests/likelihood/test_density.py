@@ -238,17 +238,17 @@ def test_auto_spends_where_the_variance_is(wide: tuple[GaussianMixtureScore, Ten
 def test_batch_queue_and_place_do_not_matter(divergence: Divergence) -> None:
     model = correlated(VPSDE())
     x, _ = points(model, 23)
-    whole = log_likelihood(model, x, divergence=divergence, seed=4)
+    whole = log_likelihood(model, x, tol=1e-2, divergence=divergence, seed=4)
     for batch_size in (1, 5, 16):
-        part = log_likelihood(model, x, divergence=divergence, seed=4, batch_size=batch_size)
+        part = log_likelihood(model, x, tol=1e-2, divergence=divergence, seed=4, batch_size=batch_size)
         for name in ("log_prob", "stderr", "latent"):
             torch.testing.assert_close(getattr(part, name), getattr(whole, name), rtol=0, atol=1e-10)
         for name in ("nfe", "divergences", "products", "accepted", "rejected"):
             assert torch.equal(getattr(part, name), getattr(whole, name)), name
-    some = log_likelihood(model, x[7:9], divergence=divergence, seed=4, first=7)
+    some = log_likelihood(model, x[7:9], tol=1e-2, divergence=divergence, seed=4, first=7)
     torch.testing.assert_close(some.log_prob, whole.log_prob[7:9], rtol=0, atol=1e-10)
     if not isinstance(divergence, Exact):
-        other = log_likelihood(model, x, divergence=divergence, seed=5)
+        other = log_likelihood(model, x, tol=1e-2, divergence=divergence, seed=5)
         assert not torch.allclose(other.log_prob, whole.log_prob, rtol=0, atol=1e-6)
 
 
