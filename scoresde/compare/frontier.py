@@ -66,7 +66,7 @@ def frontier(
     The broad grey line is the frontier, the best value at each cost. The samplers on it or closest to it are in colour,
     with their standard errors and names; the others are pale. Samplers with noise are dashed. A dotted line is the
     error of the reference, or the metric of other draws from the data's distribution. Points far from the frontier are
-    outside of the figure, which gives their number.
+    outside of the figure, which gives their number; of a sampler in colour one is within it, unless that is too far.
 
     Args:
         frame: A frame of `compare`, with one or more seeds.
@@ -260,12 +260,27 @@ class _Panel:
         low, high = min(shown), max(shown)
         if level is not None and level[0] > 0 and (not self.log or low / level[0] < 30):
             low, high = min(low, level[0]), max(high, level[0])
+        low, high = self._with_all(low, high, chosen)
         if self.log:
             margin = (high / low) ** 0.06 * 1.05
             return low / margin, high * margin
         margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
         # No error and no metric is negative.
         return max(low - margin, 0.0), high + margin
+
+    def _with_all(self, low: float, high: float, chosen: dict[str, str]) -> tuple[float, float]:
+        """Limits within which each coloured sampler has a point, if they leave the given ones a third of the height."""
+
+        def height(a: float, b: float) -> float:
+            return math.log(b / a) if self.log else b - a
+
+        most = 3 * height(low, high)
+        for curve in self.curves:
+            if curve.name in chosen and not any(low <= b <= high for b in curve.y):
+                a, b = min(((min(low, b), max(high, b)) for b in curve.y), key=lambda limits: height(*limits))
+                if height(a, b) <= most:
+                    low, high = a, b
+        return low, high
 
     def _pairs(self, curve: _Curve) -> list[tuple[float, float]]:
         return list(zip(curve.x, curve.y, strict=True))

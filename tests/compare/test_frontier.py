@@ -84,6 +84,19 @@ def test_the_frontier_is_what_is_best_at_each_cost() -> None:
     assert step.get_ydata()[-1] == step.get_ydata()[-2]
 
 
+@pytest.mark.parametrize(("factor", "seen"), [(4.0, True), (12.0, True), (1e9, False)])
+def test_a_coloured_sampler_is_seen_unless_it_is_much_too_far(factor: float, seen: bool) -> None:
+    found = frame(2, noisy=0)
+    found.loc[found["sampler"] == "s1", "error"] = factor * found.loc[found["sampler"] == "s0", "error"].to_numpy()
+    found = found[found["steps"].isin((5, 10))]
+    (ax,) = frontier(found).axes
+    low, high = ax.get_ylim()
+    best, worse = (found.loc[found["sampler"] == name, "error"] for name in ("s0", "s1"))
+    assert best.between(low, high).all()
+    assert worse.between(low, high).any() == seen
+    assert set(names(ax)) == ({"s0", "s1"} if seen else {"s0"})
+
+
 def test_error_bars_and_floor() -> None:
     (ax,) = frontier(frame(), "frechet_distance", best=1).axes
     (container,) = ax.containers
