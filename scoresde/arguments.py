@@ -376,7 +376,9 @@ def _misfit(
     unknown = [k for k in kwargs if k not in named]
     if unknown and not any(p.kind == p.VAR_KEYWORD for p in parameters):
         near = difflib.get_close_matches(unknown[0], named, 1)
-        return f"{called} has no argument {unknown[0]!r}{f', did you mean {near[0]}?' if near else ''} It takes {takes}"
+        return (
+            f"{called} has no argument {unknown[0]!r}{f', did you mean {near[0]}?' if near else '.'} It takes {takes}"
+        )
     given = {p.name for p, _ in zip(parameters, args[len(signature.parameters) - len(parameters) :], strict=False)}
     missing = [p for p in parameters if p.default is p.empty and p.name in named and p.name not in given | set(kwargs)]
     if missing:

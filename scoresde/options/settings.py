@@ -41,7 +41,6 @@ _KINDS: dict[str, Any] = {
     "seed": _Seed,
     "seeds": _Seed | list[_Seed],
     "split": Literal["test", "train", "all"] | None,
-    "starts": Annotated[int, Range(40)] | None,
     "iterations": _Count | None,
     "tol": _Positive | None,
 }
@@ -72,7 +71,10 @@ _OF: dict[str, dict[str, Any]] = {
     "likelihood": {"run": str | list[str]},
     "compare": {"steps": _Count | list[_Count], "likelihood": Annotated[int, Range(0)]},
     "evaluate": {"likelihood": Annotated[int, Range(0)]},
-    "tune": {"steps": Annotated[int, Range(2)] | Literal["all"]},
+    "tune": {
+        "steps": Annotated[int, Range(2)] | Literal["all"],
+        "starts": Annotated[int, Range(8)] | None,  # 40 with a number of steps, which is checked with the model
+    },
     "dequantise": {
         "steps": _Count,
         "lr": _Positive,

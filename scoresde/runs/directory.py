@@ -289,8 +289,11 @@ class Run:
         metadata = {"format": "scoresde-model-1", "step": str(step), TRAINED_WITH: json.dumps(self.provenance())}
         save_tensors(self.model_path, model.state_dict(), metadata)
 
-    def model(self) -> NetworkScore:
+    def model(self, rules: bool = True) -> NetworkScore:
         """The trained model, in evaluation mode, with the step rules that were measured for it, if there are any.
+
+        Args:
+            rules: Read the step rules; False where they are measured anew.
 
         Raises:
             CheckpointError: No model yet, a truncated or foreign file, or one of another configuration.
@@ -300,7 +303,7 @@ class Run:
         config_path = self.directory / "config.yaml"
         model = load_model(self.model_path, self.make, self.provenance(), self.accept, config_path)
         path = self.directory / StepRules.FILE
-        if path.is_file():
+        if rules and path.is_file():
             try:
                 model.step_rules = StepRules.load(path)
             except ValueError as error:

@@ -197,6 +197,8 @@ def measure_steps(
     if not steps or min(steps) < 1:
         raise ValueError(f"steps is {list(steps)}, expected at least one number of steps, each at least 1")
     at_least("starts", starts, 8)
+    at_least("batch_size", batch_size, 1)
+    shape = model.sample_shape(shape)
     began = time.perf_counter()
     model = in_model_space(model)
     solves = Solves(model, batch_size)

@@ -75,7 +75,7 @@ def tune(
     Args:
         model: The score model.
         steps: The number of evaluations, at least 2.
-        shape: The shape of a sample, `(...)`; that of the model's statistics if not given.
+        shape: The shape of a sample, `(...)`; not needed if the model knows it.
         x_init: Starts at the SDE's t_max, `(N, ...)`, instead of draws of the prior; all of them are used.
         starts: The number of starts, a fifth of which is held out; as many as the time allows if not given.
         coefficients: Whether to find the coefficients as well; if not, those of a multistep method are used and only
@@ -98,12 +98,11 @@ def tune(
         whole_number("iterations", iterations, at_least=1)
     if starts is not None:
         at_least("starts", starts, 40)
+    at_least("batch_size", batch_size, 1)
     if x_init is not None:
         shape, starts = tuple(x_init.shape[1:]), len(x_init)
-    elif shape is None:
-        if model.statistics is None:
-            raise ValueError("the model does not know the shape of its data: give shape=(...)")
-        shape = model.statistics.shape
+    else:
+        shape = model.sample_shape(shape)
     model = in_model_space(model)
     budget = Seconds(seconds, progress) if iterations is None else Iterations(iterations, progress)
     with model.evaluating(), budget:

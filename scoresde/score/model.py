@@ -291,6 +291,23 @@ class ScoreModel(nn.Module, ABC):
             )
         return (shape, *self.shape)
 
+    def sample_shape(self, shape: Sequence[int] | None) -> tuple[int, ...]:
+        """The shape of a sample: the one that is given, or else that of the model.
+
+        Raises:
+            ValueError: None for a model that does not know it, one without elements, or another than the model's.
+        """
+        if shape is None:
+            if self.shape is None:
+                raise ValueError("the model does not know the shape of a sample: give shape=(...)")
+            return self.shape
+        given = tuple(shape)
+        if not given or min(given) < 1:
+            raise ValueError(f"shape is {given}, expected the shape of a sample, with at least one element")
+        if self.shape is not None and not self._fits(given, self.shape):
+            raise ValueError(f"shape is {given}, but a sample of this model has shape {self.shape}: leave shape out")
+        return given
+
     @property
     def data_std(self) -> float:
         """The standard deviation of the data in model space, or 1 if the model does not know it."""
@@ -335,9 +352,7 @@ class ScoreModel(nn.Module, ABC):
             ValueError: Another shape.
         """
         event = self.shape
-        if event is None or tuple(shape[1:]) == event:
-            return
-        if self.exact and tuple(shape[1:]) == (math.prod(event),):
+        if event is None or self._fits(tuple(shape[1:]), event):
             return
         batch = "B" if tuple(shape) == event else shape[0]
         raise ValueError(
@@ -345,6 +360,10 @@ class ScoreModel(nn.Module, ABC):
             f"expected ({', '.join(map(str, (batch, *event)))})"
             f"{', with B samples' if tuple(shape) == event else ''}"
         )
+
+    def _fits(self, given: tuple[int, ...], event: tuple[int, ...]) -> bool:
+        """True for the shape of a sample, which an exact score also takes as a vector."""
+        return given == event or (self.exact and given == (math.prod(event),))
 
     @property
     def device(self) -> torch.device:
@@ -370,6 +389,8 @@ class ScoreModel(nn.Module, ABC):
 
     @step_rules.setter
     def step_rules(self, rules: StepRules | None) -> None:
+        if not (rules is None or isinstance(rules, StepRules)):
+            raise TypeError(f"step_rules is {rules!r}, expected the StepRules of measure_steps, or None")
         self._step_rules = rules
 
     @property

@@ -57,6 +57,9 @@ class StepRules:
         evaluations: The number of evaluations of the model, each of one sample.
         seconds: The time that it took.
 
+    Raises:
+        ValueError: No rule, or one for a number of steps below 1.
+
     >>> rules = StepRules({8: StepRule("angle", 2, 2, 0.3, 0.0), 20: StepRule("straight", 4, 3, 0.2, 0.1)})
     >>> rules.at(12).order, rules.at(30).order
     (2, 4)
@@ -69,6 +72,10 @@ class StepRules:
     starts: int = 0
     evaluations: int = 0
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.rules or not all(isinstance(n, int) and n >= 1 for n in self.rules):
+            raise ValueError(f"rules are for {list(self.rules)} steps, expected at least one number, each at least 1")
 
     def at(self, steps: int) -> StepRule:
         """The rule of the largest number of steps that is not above `steps`, or else of the smallest."""
@@ -105,11 +112,9 @@ class StepRules:
 
         try:
             content: dict[str, Any] = read_json(Path(path), dict)
-            if content.pop("format") != _FORMAT or not content["rules"]:
+            if content.pop("format") != _FORMAT:
                 raise ValueError
             content["rules"] = {int(n): StepRule(**rule) for n, rule in content["rules"].items()}
-            if min(content["rules"]) < 1:
-                raise ValueError
             return cls(**content)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from scoresde.runs import stages
 from scoresde.runs import train as training
 from scoresde.runs.likelihood_table import LikelihoodTable
 from scoresde.runs.stages import Fit, Report, Save, Stage
+from scoresde.sampling import AutoAdams, measure_steps
+from scoresde.score import StepRules
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
 from scoresde.training.loop import Trainer
 from tests.problems import Once
@@ -373,6 +376,26 @@ def test_tune_and_sample_by_it(work: Path, capsys: pytest.CaptureFixture[str]) -
     main(["sample", f"run={RUN}", "n=9", "name=x", "sampler=tuned", "sampler.grid.steps=3", file, "progress=false"])
     first, second = (np.load(f"{RUN}/samples/{n}.npz")["x"] for n in ("tuned-steps3-n9-seed0", "x"))
     np.testing.assert_array_equal(first, second)
+
+
+def test_measured_steps_are_what_the_default_sampler_follows(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scoresde.runs.tune.measure_steps", partial(measure_steps, steps=(3, 4)))
+    path = Path(f"{RUN}/steps.json")
+    path.write_text("{")
+    drawn = ["sample", f"run={RUN}", "n=9", "sampler=default", "sampler.grid.steps=4", "progress=false"]
+    with pytest.raises(SystemExit):
+        main(drawn)
+    assert "steps.json is not a file of step rules: make it anew, by `scoresde tune" in capsys.readouterr().err
+    # What the message says to do works although the file is damaged.
+    main(["tune", f"run={RUN}", "steps=all", "starts=8", "progress=false"])
+    assert "the default solver at 3 to 4 steps: " in capsys.readouterr().out
+    main(drawn)
+    (samples,) = Path(f"{RUN}/samples").glob("default*.npz")
+    rule = StepRules.load(path).at(4)
+    with np.load(samples) as file:
+        assert repr(AutoAdams(rule=rule)) in json.loads(str(file["note"]))["sampler"]
 
 
 def test_a_value_of_a_sampler_that_is_swept_over_alone(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -737,7 +760,7 @@ EXPLICIT = [
         (["sample", "label=1"], "this model was trained without labels"),
         (["sample", "sampler=tuned", "sampler.grid.steps=11"], "tuned-11.json: make it by `scoresde tune"),
         (["tune", "steps=1"], "steps is 1, expected an integer of at least 2"),
-        (["tune", "starts=5"], "starts is 5, expected an integer of at least 40"),
+        (["tune", "starts=5"], "starts is 5, expected an integer of at least 8"),
         (["tune", "seconds=0"], "seconds is 0, expected a positive number"),
         (["tune", "label=1"], "trained without labels"),
         (["sample", "sampler=huen"], "sampler has no choice 'huen', did you mean 'heun'"),

@@ -204,7 +204,7 @@ def test_settings_of_every_command_are_of_their_own_types() -> None:
         ),
         ("sample", "label=[1,2]", "label is [1, 2], expected an integer or text or null"),
         ("tune", "iterations=0", "iterations is 0, expected an integer of at least 1 or null"),
-        ("tune", "starts=3", "starts is 3, expected an integer of at least 40 or null"),
+        ("tune", "starts=3", "starts is 3, expected an integer of at least 8 or null"),
         ("evaluate", "seed=.nan", "seed is '.nan', expected an integer of at least 0 and below 2**63"),
         ("dequantise", "level=.inf", "level is '.inf', expected a positive number"),
         (

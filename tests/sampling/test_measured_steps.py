@@ -159,6 +159,19 @@ def test_refused() -> None:
         measure_steps(model, (0,))
     with pytest.raises(ValueError, match="starts"):
         measure_steps(model, (5,), starts=4)
+    with pytest.raises(ValueError, match="batch_size is 0, expected at least 1"):
+        measure_steps(model, (5,), batch_size=0)
+    with pytest.raises(ValueError, match=r"shape is \(2,\), but a sample of this model has shape \(3,\): leave shape"):
+        measure_steps(model, (5,), shape=(2,))
+    with pytest.raises(ValueError, match="does not know the shape of a sample: give shape="):
+        measure_steps(Own(model), (5,))
+    with pytest.raises(ValueError, match=r"shape is \(\), expected the shape of a sample, with at least one"):
+        measure_steps(Own(model), (5,), shape=())
+    for rules in ({}, {0: StepRule("angle", 2, 2, 0.3, 0.0)}):
+        with pytest.raises(ValueError, match=r"rules are for \[0?\] steps, expected at least one number"):
+            StepRules(rules)
+    with pytest.raises(TypeError, match="step_rules is 3, expected the StepRules"):
+        model.step_rules = 3  # type: ignore[assignment]
     with pytest.raises(ValueError, match="top is 1"):
         StepRule("angle", 2, 2, 0.3, 1.0)
     with pytest.raises(ValueError, match="orders are 5 and 2"):

@@ -94,11 +94,12 @@ def data_for(run: Any, model: Any, config: DictConfig, needs_own: bool) -> tuple
     return given_data(info or DataInfo.of(data), config, model.statistics, model.classes is not None, own, run.allow)
 
 
-def model_of(run: Any, config: DictConfig) -> Any:
+def model_of(run: Any, config: DictConfig, rules: bool = True) -> Any:
+    """The run's model on the device that is asked for, with the step rules of the run or without."""
     import torch
 
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return run.model().to(device)
+    return run.model(rules).to(device)
 
 
 def sampler_of(run: Any, config: DictConfig) -> Any:

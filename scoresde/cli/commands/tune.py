@@ -17,7 +17,7 @@ def tune_command(config: DictConfig) -> None:
     began = time.perf_counter()
     if config.steps == "all":
         with run.alone("steps"):
-            rules, path = measure_run(run, model_of(run, config), data_or_info(run), config)
+            rules, path = measure_run(run, model_of(run, config, rules=False), data_or_info(run), config)
         print(
             f"the default solver at {min(rules.rules)} to {max(rules.rules)} steps: {rules.evaluations} evaluations "
             f"from {rules.starts} starts, {rules.seconds:.0f} s: {path}"
