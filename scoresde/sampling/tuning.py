@@ -37,14 +37,14 @@ from scoresde.sampling.true_paths import PATH_STEPS, TruePaths
 from scoresde.sampling.tuned import TunedSteps, kernels_at
 from scoresde.sampling.tuning_budget import Budget, Iterations, Seconds
 from scoresde.sampling.tuning_problem import State, TuningProblem
-from scoresde.sampling.tuning_starts import DRAWS, drawn_starts, given_starts
+from scoresde.sampling.tuning_starts import DRAWS, HELD_OUT, drawn_starts, fitted_part, given_starts
 from scoresde.score import Conditions, ScoreModel, in_model_space
 
 __all__ = ["tune"]
 
 _GRIDS = (0.25, 0.4, 0.6, 0.9)
 _STARTS = 4096  # with a number of iterations
-_MAX_ELEMENTS = 2**21  # in all starts together
+_MAX_ELEMENTS = 2**21  # in all starts together, where one that is held out counts once and not by its draws
 _SAME = 0.05  # part of its error that steps may differ by from those of the default sampler
 _MIN_FIRST_STARTS = 1024  # for the search from several grids, which also has at least an eighth of all starts
 
@@ -77,7 +77,8 @@ def tune(
         steps: The number of evaluations, at least 2.
         shape: The shape of a sample, `(...)`; not needed if the model knows it.
         x_init: Starts at the SDE's t_max, `(N, ...)`, instead of draws of the prior; all of them are used.
-        starts: The number of starts, a fifth of which is held out; as many as the time allows if not given.
+        starts: The number of starts, a fifth of which is held out, as 8 draws each; as many as the time allows if not
+            given.
         coefficients: Whether to find the coefficients as well; if not, those of a multistep method are used and only
             the times are found.
         seconds: The approximate time that the search may take.
@@ -118,7 +119,7 @@ def tune(
             chosen = drawn_starts(model, shape, starts, steps, *options)
         budget.show("true paths")
         paths = TruePaths(model, chosen, batch_size)
-        return _search(TuningProblem(paths, steps, seed), budget, coefficients)
+        return _search(TuningProblem(paths, fitted_part(starts), steps, seed), budget, coefficients)
 
 
 def _affordable(
@@ -135,8 +136,9 @@ def _affordable(
         float(model.noise(x, t, **Conditions.in_turn(cond, torch.arange(rows))).sum())  # waits for the device
         each = (time.perf_counter() - began) / rows
     parameters = 2 * steps + steps * (steps + 1) // 2
-    # The draws, the true path, the grids, the search for times, and 8 iterations at an eighth of the starts.
-    evaluations = PATH_STEPS + steps * (3 * DRAWS + len(_GRIDS) + 2.5 * steps + 8 * (parameters / 16 + 2))
+    # The draws, the true paths, the grids, the search for times, and 8 iterations at an eighth of the starts.
+    searched = steps * (3 * DRAWS + len(_GRIDS) + 2.5 * steps + 8 * (parameters / 16 + 2))
+    evaluations = (1 - HELD_OUT) * (PATH_STEPS + searched) + HELD_OUT * DRAWS * PATH_STEPS
     return int(min(max(min(seconds / (each * evaluations), _MAX_ELEMENTS / size), 128), 2**15))
 
 

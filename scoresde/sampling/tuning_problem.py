@@ -15,7 +15,6 @@ from torch import Tensor
 
 from scoresde.sampling.adams import Multistep
 from scoresde.sampling.true_paths import Part, TruePaths
-from scoresde.sampling.tuning_starts import held_out
 
 __all__ = ["State", "TuningProblem"]
 
@@ -46,20 +45,23 @@ class TuningProblem:
 
     Args:
         paths: The true paths.
+        fitted: The number of starts, the first ones, that the search may fit.
         steps: The number of evaluations.
         seed: The seed of the choice of starts for derivatives.
 
     Attributes:
         train: The starts that are fitted; any part of those that are not held out.
-        judge: Held-out starts that choose between results, a tenth of all.
-        test: Held-out starts that nothing depends on, a tenth of all.
+        judge: Half of the other starts, which choose between results.
+        test: The other half, which nothing depends on.
         steps: The number of evaluations.
         intervals: The number of steps, one more than evaluations if the first prediction needs none.
     """
 
-    def __init__(self, paths: TruePaths, steps: int, seed: int) -> None:
+    def __init__(self, paths: TruePaths, fitted: int, steps: int, seed: int) -> None:
         self.paths, self.sde, self.angle = paths, paths.sde, paths.angle
-        self.train, self.judge, self.test = held_out(len(paths.ends))
+        count = len(paths.ends)
+        test = count - (count - fitted) // 2
+        self.train, self.judge, self.test = slice(0, fitted), slice(fitted, test), slice(test, count)
         self.generator = torch.Generator().manual_seed(seed)
         self.steps, self.intervals = steps, steps + paths.gaussian
 

@@ -4,9 +4,13 @@ Where modes part sharply, the one start in thousands that lies near the edge bet
 search that has not seen any such start finds coefficients that send them to the wrong mode. To see enough of them costs
 little: each draw is sampled by the default method in n and in 2 n steps. A quarter of the starts that are kept are the
 draws at which the two differ most, and the others are a random part of the rest, for which they stand.
+
+Which starts a new method gets wrong is not known before. So starts that choose between methods, or that an error is
+stated for, are all of their draws: that takes a solve each, where a start of the search takes some hundred.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,21 +24,18 @@ from scoresde.sampling.sampler import Sampler
 from scoresde.sampling.start import prior_start
 from scoresde.score import Conditions, ScoreModel
 
-__all__ = ["DRAWS", "drawn_starts", "given_starts", "held_out"]
+__all__ = ["DRAWS", "HELD_OUT", "drawn_starts", "fitted_part", "given_starts"]
 
-DRAWS = 8  # for each start that is kept
+DRAWS = 8  # for each start
+HELD_OUT = 0.2  # of the starts
 _HARD = 4  # one in so many of the starts is kept because it is hard
 # A sample is a function of the seed and its index: these indices are far from any that a user samples with.
 _FIRST = 2**40
 
 
-def held_out(count: int) -> tuple[slice, slice, slice]:
-    """The starts, of `count`, that are fitted, that choose between results, and that nothing depends on.
-
-    The last two are a tenth each.
-    """
-    fitted, test = count - count // 5, count - count // 5 // 2
-    return slice(0, fitted), slice(fitted, test), slice(test, count)
+def fitted_part(count: int) -> int:
+    """The number of starts, of `count`, that are fitted; the others are held out."""
+    return count - int(HELD_OUT * count)
 
 
 def given_starts(x: Tensor, cond: Mapping[str, Any]) -> Starts:
@@ -52,7 +53,9 @@ def drawn_starts(
     cond: Mapping[str, Any],
     note: Callable[[], None] = lambda: None,
 ) -> Starts:
-    """Starts of which a quarter is hard, of `DRAWS` times as many draws of the prior; each part has draws of its own.
+    """Starts to fit, of which a quarter is hard, and behind them all draws that are held out.
+
+    For each start, of both kinds, there are `DRAWS` draws of the prior.
 
     Args:
         model: The score model.
@@ -66,21 +69,26 @@ def drawn_starts(
     """
     every = Conditions.in_turn(cond, torch.arange(DRAWS * count))
     first = DataStraight(1)(model.sde, model.statistics)[0]
+    fitted = fitted_part(count)
     x, difference = [], []
-    for start in range(0, DRAWS * count, batch_size):
-        stop = min(start + batch_size, DRAWS * count)
+    for start, stop in _batches(0, DRAWS * fitted, DRAWS * count, size=batch_size):
         noise = SampleNoise(seed, torch.arange(_FIRST + start, _FIRST + stop), shape, model.dtype, model.device)
         x.append(prior_start(model, noise(), first))
-        difference.append(_difference(model, x[-1], evaluations, every.rows(start, stop)))
+        if stop <= DRAWS * fitted:
+            difference.append(_difference(model, x[-1], evaluations, every.rows(start, stop)))
         note()
-    hardness, generator = torch.cat(difference), torch.Generator().manual_seed(seed)
-    kept, weights = [], []
-    for part in held_out(count):
-        chosen, each = _chosen(hardness[DRAWS * part.start : DRAWS * part.stop], part.stop - part.start, generator)
-        kept.append(chosen + DRAWS * part.start)
-        weights.append(each)
-    rows = torch.cat(kept)
-    return Starts(torch.cat(x)[rows.to(x[0].device)], every.select(rows), torch.cat(weights))
+    kept, weights = _chosen(torch.cat(difference), fitted, torch.Generator().manual_seed(seed))
+    held_out = torch.arange(DRAWS * fitted, DRAWS * count)
+    rows = torch.cat((kept, held_out))
+    weights = torch.cat((weights, torch.ones(len(held_out), dtype=torch.float64)))
+    return Starts(torch.cat(x)[rows.to(x[0].device)], every.select(rows), weights)
+
+
+def _batches(*bounds: int, size: int) -> Iterator[tuple[int, int]]:
+    """Ranges of at most `size` numbers, none of which goes across a bound."""
+    for begin, end in pairwise(bounds):
+        for start in range(begin, end, size):
+            yield start, min(start + size, end)
 
 
 def _difference(model: ScoreModel, x: Tensor, evaluations: int, cond: Conditions) -> Tensor:
