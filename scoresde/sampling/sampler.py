@@ -304,6 +304,9 @@ class Sampler:
         if not indices:
             return
         remedy = ": take more steps, another grid or another solver, or check the model"
+        if report is not None and report.reached is not None:
+            reached = float(report.reached[indices[0]])
+            remedy = f": the model is not finite for sample {indices[0]} near t = {reached:.3g}: check it there"
         if request.x_init is not None:
             distance = prior_distance(request.model, request.x_init[indices[0]], request.times[0])
             if not distance <= _MAX_START:  # or NaN
