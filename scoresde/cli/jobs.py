@@ -36,6 +36,7 @@ __all__ = [
     "read_jobs",
     "run_job",
     "started_again",
+    "sweep_directory",
     "write_job",
 ]
 
@@ -83,8 +84,7 @@ def run_job(
 
     cfg = HydraConfig.get()
     global _current
-    # The job may have been moved to another directory than the one that the sweep's is relative to.
-    record = _current = _Record(Path(cfg.runtime.cwd, cfg.sweep.dir), cfg.job.num, list(cfg.overrides.task))
+    record = _current = _Record(sweep_directory(), cfg.job.num, list(cfg.overrides.task))
     record.take_up()
     if is_stopping() or (config.get("fail_fast", False) and record.others_failed()):
         record.write("not started")
@@ -112,6 +112,13 @@ def run_job(
             return None
     record.write("skipped" if outcome.skipped else "finished", outcome=outcome)
     return outcome.value
+
+
+def sweep_directory() -> Path:
+    """Directory of the sweep whose job this process runs."""
+    cfg = HydraConfig.get()
+    # The job may have been moved to another directory than the one that the sweep's is relative to.
+    return Path(cfg.runtime.cwd, cfg.sweep.dir)
 
 
 _current: "_Record | None" = None

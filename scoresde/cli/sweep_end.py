@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scoresde.cli.best_so_far import best_two
 from scoresde.cli.console import print_table
 from scoresde.cli.jobs import KILLED, read_jobs, write_job
 
@@ -42,6 +43,9 @@ def conclude(
     asked = max(asked or 0, len(jobs))
     print(f"\n{done} of {asked} jobs finished: {sweep}")
     _print_best(sweep / "optimization_results.yaml")  # written by Optuna's sweeper
+    compared = best_two(sweep, jobs)
+    if compared is not None:
+        print(compared)
     for line in unfinished(sweep, jobs):
         print(f"scoresde: {line}", file=sys.stderr)
     if hint and (done < asked or status):

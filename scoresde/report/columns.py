@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scoresde.metrics.evaluate import HIGHER_IS_BETTER, LOWER_IS_BETTER
+from scoresde.numerics.paired import PairedDifference
 from scoresde.report.numbers import (
     Value,
     as_dict,
@@ -19,6 +20,7 @@ from scoresde.report.numbers import (
     of_labels,
     text,
 )
+from scoresde.report.paired import pairing
 from scoresde.report.reading import RunText
 from scoresde.report.sentence import dimensions
 from scoresde.report.tables import main_metric
@@ -31,6 +33,7 @@ __all__ = [
     "best",
     "conditions",
     "data_set",
+    "differences",
     "differing",
     "label",
     "main_measures",
@@ -195,6 +198,8 @@ class Measure:
         better: 1 if higher values are better, -1 if lower ones are, 0 if neither.
         reference: Reads the score of real data in a run's evaluation; None where there is none.
         metric: Name of a metric of samples; empty for other measures.
+        unit: Unit of the values, where runs are compared by pairs.
+        pair: What the second of two runs has more than the first on the same samples; None where that is not known.
     """
 
     title: str
@@ -204,6 +209,8 @@ class Measure:
     better: int = 0
     reference: Callable[[RunText], Value | None] = lambda run: None
     metric: str = ""
+    unit: str = ""
+    pair: Callable[[RunText, RunText], PairedDifference | None] = lambda first, second: None
 
     def mean(self, runs: Sequence[RunText]) -> Value | None:
         """The mean over repeats, with their scatter as its error; None if no run has a value."""
@@ -227,7 +234,8 @@ def measured(
         means = [measure.mean([runs[place] for place in group]) for group in groups]
         if not any(means):
             continue
-        marks = best(means, measure.better)
+        pairs = differences(measure, means, [[runs[place] for place in group] for group in groups])
+        marks = best(means, measure.better, pairs)
         cells = []
         for group, mean, ranked in zip(groups, means, marks, strict=True):
             if mean is None:
@@ -241,24 +249,55 @@ def measured(
                 note = f" ({counted} of {len(group)})"
             cells.append(Cell(measure.show(mean) + note, mean.value, ranked))
         made.append(Column(measure.title, cells, measure.hint))
+        if any(pair is not None for pair in pairs):
+            shown = [Cell("–", None) if d is None else Cell(estimate(d.mean, d.stderr), d.mean) for d in pairs]
+            made.append(Column(f"{measure.unit} from the best", shown, _PAIRED))
     return made
 
 
-def best(means: Sequence[Value | None], better: int) -> list[str]:
-    """A mark for each value: "best", "worse" by more than two standard errors of the difference, or nothing."""
+_PAIRED = "mean difference from the best on the same samples, ± its own standard error"
+
+
+def differences(
+    measure: Measure, means: Sequence[Value | None], groups: Sequence[Sequence[RunText]]
+) -> list[PairedDifference | None]:
+    """What single runs have more than the best of them on the same samples; None for others, and the best itself."""
+    marks = best(means, measure.better)
+    reference = groups[marks.index("best")] if "best" in marks else []
+    if len(reference) != 1:
+        return [None] * len(groups)
+    return [
+        measure.pair(reference[0], group[0]) if len(group) == 1 and mark != "best" else None
+        for group, mark in zip(groups, marks, strict=True)
+    ]
+
+
+def best(
+    means: Sequence[Value | None], better: int, pairs: Sequence[PairedDifference | None] | None = None
+) -> list[str]:
+    """A mark for each value: "best", "worse" by more than two standard errors of the difference, or nothing.
+
+    Args:
+        means: The values.
+        better: 1 if higher values are better, -1 if lower ones are, 0 if neither.
+        pairs: What each is more than the best on the same samples, where that is known; its error is then that of
+            the difference.
+    """
     known = [mean for mean in means if mean is not None]
     if not better or len({mean.value for mean in known}) < 2:
         return [""] * len(means)
     first = max(known, key=lambda mean: better * mean.value)
 
-    def ranked(mean: Value | None) -> str:
+    def ranked(mean: Value | None, difference: PairedDifference | None) -> str:
         if mean is None or mean.value == first.value:
             return "" if mean is None else "best"
+        if difference is not None:
+            return "worse" if difference.apart and better * difference.mean < 0 else ""
         if mean.stderr is None or first.stderr is None:
             return ""
         return "worse" if abs(mean.value - first.value) > 2 * math.hypot(mean.stderr, first.stderr) else ""
 
-    return [ranked(mean) for mean in means]
+    return [ranked(*each) for each in zip(means, pairs or [None] * len(means), strict=True)]
 
 
 def _shown(value: Value) -> str:
@@ -329,11 +368,13 @@ def _likelihoods(conditional: bool, in_bits: bool) -> list[Measure]:
 
     kind = {"conditional": conditional}
     what = "of held-out data given their labels" if conditional else "of held-out data"
+    pair = pairing()
     if not in_bits:
         title = f"{of_labels('log-likelihood', kind)} ↑"
-        return [Measure(title, f"nats {what}", read("nats", "stderr"), _shown, 1)]
+        return [Measure(title, f"nats {what}", read("nats", "stderr"), _shown, 1, unit="nats", pair=pair)]
+    title, value = f"{of_labels('bits/dim', kind)} ↓", read("bits_per_dim", "stderr")
     return [
-        Measure(f"{of_labels('bits/dim', kind)} ↓", f"bits/dim {what}", read("bits_per_dim", "stderr"), _shown, -1),
+        Measure(title, f"bits/dim {what}", value, _shown, -1, unit="bits/dim", pair=pair),
         Measure(
             f"{of_labels('ELBO', kind)} ↓", f"bits/dim {what} by the ELBO", read("elbo", "stderr_elbo"), _shown, -1
         ),

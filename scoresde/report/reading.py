@@ -20,7 +20,7 @@ from scoresde.storage import bounded
 from scoresde.storage.bounded import CheckpointError, DamagedFile
 from scoresde.storage.bounded_yaml import parse_yaml
 
-__all__ = ["Job", "RunText", "Sweep", "find_runs", "natural", "read_json", "read_run", "read_sweep"]
+__all__ = ["Job", "RunText", "Sweep", "find_runs", "natural", "read_csv", "read_json", "read_run", "read_sweep"]
 
 
 @dataclass
@@ -111,6 +111,12 @@ def _read(run_dir: Path, name: str, read: Callable[[Path], Any], notes: list[str
 def read_json(run_dir: Path, name: str, notes: list[str]) -> Any:
     """A JSON file of the directory; None, with a note, if it cannot be read."""
     return _read(run_dir, name, bounded.read_json, notes)
+
+
+def read_csv(run_dir: Path, name: str, notes: list[str]) -> list[list[str]] | None:
+    """The lines of a CSV file of the directory; None, with a note, if it cannot be read."""
+    lines: list[list[str]] | None = _read(run_dir, name, bounded.read_csv, notes)
+    return lines
 
 
 def read_run(directory: Path) -> RunText:
@@ -214,7 +220,7 @@ def _read_log(directory: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 def _read_comparison(directory: Path, notes: list[str]) -> list[dict[str, Any]]:
     """The rows of `comparison.csv`; numbers as floats, None where there is none."""
-    head, *lines = _read(directory, "comparison.csv", bounded.read_csv, notes) or [[]]
+    head, *lines = read_csv(directory, "comparison.csv", notes) or [[]]
     rows: list[dict[str, Any]] = [dict(zip(head, line, strict=False)) for line in lines]
     rows = [row for row in rows if row.get("sampler")]
     for row in rows:

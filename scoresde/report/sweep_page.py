@@ -312,11 +312,16 @@ def _best(ranked: list[tuple[_Configuration, Value]], measure: Measure) -> str:
     """A sentence on the best configuration, and on how many are within the errors of it."""
     first, mean = ranked[0]
     means = [mean for _, mean in ranked]
+    differences = comparing.differences(measure, means, [configuration.runs for configuration, _ in ranked])
     made = f" Best {measure.title.rstrip(' ↑↓')}: {measure.show(mean)} with {first.name}"
-    near = len(means) - 1 - comparing.best(means, measure.better).count("worse")
+    near = len(means) - 1 - comparing.best(means, measure.better, differences).count("worse")
     if near and all(mean.stderr is not None for mean in means):
         made += f"; {near} other{'s' * (near > 1)} within two standard errors"
-    return f"{made}."
+    second = differences[1]
+    if second is None:
+        return f"{made}."
+    verdict = second.verdict(first.name, ranked[1][0].name, measure.unit, lower_is_better=measure.better < 0)
+    return f"{made}. On the same {len(second)} samples {verdict}."
 
 
 def _view(run: RunText, keys: list[str], directory: Path, anchor: str, prefix: str) -> RunView:

@@ -554,6 +554,56 @@ def test_marks_follow_the_direction(better: int, marks: list[str]) -> None:
     assert best(values, better) == marks
 
 
+def add_samples(run: Path, values: Sequence[float], **settings: Any) -> None:
+    """The table of the run's held-out likelihoods, and the note beside it."""
+    shared = {"split": "test", "unit": "bits_per_dim", "data_hash": "0a", "seed": 0, **settings}
+    (run / "likelihood-test.json").write_text(json.dumps({"settings": shared}))
+    lines = ["index,bits_per_dim,stderr", *(f"{i},{value},0.01" for i, value in enumerate(values))]
+    (run / "likelihood-test.csv").write_text("\n".join(lines) + "\n")
+    summary = json.loads((run / "summary.json").read_text())
+    summary["likelihood"]["n"] = len(values)
+    (run / "summary.json").write_text(json.dumps(summary))
+
+
+def in_pairs(path: Path, **settings: Any) -> Page:
+    """A sweep of three runs whose samples scatter ten times as much as they differ by."""
+    common = np.random.default_rng(0).normal(0.0, 0.3, 100)
+    common += 2.0 - common.mean()
+    noise = np.random.default_rng(1).normal(0.0, 0.03, (3, 100))
+    for k, (name, shift) in enumerate((("a", 0.0), ("b", 0.02), ("c", 0.001))):
+        values = common + shift + noise[k] - noise[k].mean()
+        run = make_run(path / name, lr=k + 1, bits=float(values.mean()), stderr=0.03)
+        add_samples(run, values.tolist(), **(settings if name == "b" else {}))
+    return Page(write_report(path))
+
+
+def test_runs_with_the_same_samples_are_compared_in_pairs(tmp_path: Path) -> None:
+    page = in_pairs(tmp_path)
+    # Differences of 0.02 and 0.001, with errors of √2 · 0.03 / √100.
+    assert columns(page, "run")["bits/dim from the best"] == ["–", "0.020 ± 0.004", "0.001 ± 0.004"]
+    assert "2.02 ± 0.03</span>" in page.source
+    assert "1 other within two standard errors. On the same 100 samples lr=1 and lr=3 cannot be told apart" in page.text
+    (tmp_path / "c" / "summary.json").unlink()
+    assert "On the same 100 samples lr=1 is better than lr=2 by 0.02" in Page(write_report(tmp_path)).text
+
+
+@pytest.mark.parametrize("setting", [{"seed": 1}, {"data_hash": "0b"}, {"unit": "nats"}, {"draws": 4}, {"model": "f"}])
+def test_samples_of_other_settings_are_no_pairs(tmp_path: Path, setting: dict[str, Any]) -> None:
+    page = in_pairs(tmp_path, **setting)
+    assert columns(page, "run")["bits/dim from the best"] == ["–", "–", "0.001 ± 0.004"]
+    assert "2.02 ± 0.03</span>" not in page.source  # its interval overlaps
+
+
+def test_damaged_samples_are_no_pairs(tmp_path: Path) -> None:
+    in_pairs(tmp_path)
+    table = tmp_path / "b" / "likelihood-test.csv"
+    table.write_text(table.read_text().replace("\n1,", "\n7,"))  # one row is left
+    (tmp_path / "c" / "likelihood-test.csv").write_bytes(b"\xff\x00")
+    page = Page(write_report(tmp_path))
+    assert "bits/dim from the best" not in columns(page, "run")
+    assert "On the same" not in page.text
+
+
 def test_no_direction_no_difference_and_no_error_mean_no_marks() -> None:
     assert best([Value(1.0, 0.1), Value(2.0, 0.1)], 0) == ["", ""]
     assert best([Value(1.0, 0.1), Value(1.0, 0.1)], -1) == ["", ""]

@@ -8,11 +8,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from scoresde.cli.best_so_far import against_best
 from scoresde.cli.commands.lines import figure, print_summary
 from scoresde.cli.commands.new_run import fill_evaluation, run_to_train
 from scoresde.cli.commands.opened import in_sweep
 from scoresde.cli.console import UsageError, nearest
-from scoresde.cli.jobs import Outcome, note_run
+from scoresde.cli.jobs import Outcome, note_run, sweep_directory
+from scoresde.progress import note
 from scoresde.runs.summary import Summary
 
 __all__ = ["fill_evaluation", "train_command"]
@@ -67,8 +69,18 @@ def _train_run(run: Any, config: DictConfig, data: Any) -> Outcome:
     if not train(run, loggers, **options):
         return Outcome([run.directory])
     print_summary(run, time.perf_counter() - began)
+    if in_sweep() and config.metric == "likelihood":
+        _tell_against_best(run)
     value, unit = _value(run, config.metric)
     return Outcome([run.directory], value, unit)
+
+
+def _tell_against_best(run: Any) -> None:
+    """Print, and keep in the job's log, how the run compares with the best job of the sweep so far."""
+    said = against_best(sweep_directory(), run.directory)
+    if said is not None:
+        print(said)
+        note(said)
 
 
 def _names_run() -> bool:
