@@ -107,8 +107,7 @@ def test_modes_that_part_sharply_do_not_spoil_it() -> None:
     assert rms(out.x - true) < 0.2 * rms(default.x - true)
 
 
-@pytest.mark.parametrize("steps", [3, 8, 14])
-@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize(("steps", "labels"), [(3, False), (3, True), (8, True), (14, False)])
 def test_the_steps_of_the_default_sampler_are_coefficients_to_start_from(steps: int, labels: bool) -> None:
     model = Shifted() if labels else ring(VPSDE(), 5, 0.2, (0.3, 0.0))
     cond = {"labels": torch.arange(2)} if labels else {}
@@ -159,7 +158,7 @@ def test_iterations_in_place_of_seconds_repeat_the_result() -> None:
 @pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()], ids=["vp", "edm"])
 def test_tuned_steps_do_much_better_on_starts_they_never_saw(sde: SDE) -> None:
     model = ring(sde, 5, 0.2, (0.3, 0.0))
-    made = tune(model, 5, starts=1500, seconds=60)
+    made = tune(model, 5, starts=800, iterations=20)
     x = model.sample(1000, sde.t_max, torch.Generator().manual_seed(5))
     true = true_ends(model, x)
     out = made.sampler()(model, x_init=x)
@@ -178,7 +177,7 @@ def test_tuned_steps_do_much_better_on_starts_they_never_saw(sde: SDE) -> None:
 
 def test_without_coefficients_it_is_the_multistep_method_on_better_times() -> None:
     model = ring(VPSDE(), 5, 0.2, (0.3, 0.0))
-    made = tune(model, 7, starts=600, coefficients=False, seconds=20)
+    made = tune(model, 7, starts=400, coefficients=False, iterations=6)
     x = model.sample(300, 1.0, torch.Generator().manual_seed(6))
     method = Multistep(2, 2, centre=True, start="gaussian")
     same = Sampler(method, ExplicitTimes(made.times), denoise=False)(model, x_init=x)
@@ -189,7 +188,7 @@ def test_without_coefficients_it_is_the_multistep_method_on_better_times() -> No
 def test_normal_data_are_exact() -> None:
     covariance = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=F64)
     model = GaussianMixtureScore(torch.ones(1), torch.tensor([[0.4, -1.0]]), covariance[None], VPSDE())
-    made = tune(model, 4, starts=200)
+    made = tune(model, 4, starts=200, iterations=6)
     # Two directions with their own angles, which 4 evaluations do not miss by much.
     assert made.error < 1e-3
     x = model.sample(50, 1.0, torch.Generator().manual_seed(0))
@@ -198,7 +197,7 @@ def test_normal_data_are_exact() -> None:
 
 def test_the_same_seed_finds_the_same_and_float32_will_do() -> None:
     model = ring(VPSDE(), 5, 0.2, (0.3, 0.0))
-    first, second = (tune(model, 3, starts=200, seed=3, seconds=100) for _ in range(2))
+    first, second = (tune(model, 3, starts=200, seed=3, iterations=4) for _ in range(2))
     assert first == second
     x = model.sample(100, 1.0, torch.Generator().manual_seed(0))
     fine, single = (first.sampler()(model, x_init=v).x for v in (x, x.float()))
@@ -233,7 +232,7 @@ def test_conditions_go_with_the_starts() -> None:
 
 @pytest.fixture(scope="module")
 def made() -> TunedSteps:
-    return tune(ring(VPSDE(), 5, 0.2, (0.3, 0.0)), 3, starts=100, seconds=5)
+    return tune(ring(VPSDE(), 5, 0.2, (0.3, 0.0)), 3, starts=100, iterations=3)
 
 
 def test_files(made: TunedSteps, tmp_path: Path) -> None:
