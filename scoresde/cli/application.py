@@ -289,6 +289,8 @@ def _hint(config: DictConfig) -> str:
     command = HydraConfig.get().job.config_name
     if command == "train":
         return f"; to resume: {_again(config)}" if config.run and Path(str(config.run), "config.yaml").is_file() else ""
+    if command == "tune":
+        return "; its file is written at the end, so that nothing is kept"
     return "; finished parts are kept, and the same command resumes" if command in ("likelihood", "compare") else ""
 
 

@@ -57,9 +57,9 @@ class AutoAdams(Solver):
     def __post_init__(self) -> None:
         self.method(1)  # checks tau
 
-    def ruled(self, rule: StepRule) -> "AutoAdams | None":
-        """Return the solver with a rule that was measured; None if it does not follow it."""
-        return None if self.rule is not None or self.stochastic else AutoAdams(self.tau, rule)
+    def ruled(self, rule: StepRule) -> "AutoAdams":
+        """Return the solver with a rule that was measured; itself if it does not follow it."""
+        return self if self.rule is not None or self.stochastic else AutoAdams(self.tau, rule)
 
     def method(self, steps: int, known: Statistics | None = None) -> Multistep:
         """Return the method for a number of steps and data of these statistics."""

@@ -74,10 +74,10 @@ class DataStraight(Grid):
         grid._known = statistics
         return super(DataStraight, grid).__call__(sde, statistics)
 
-    def ruled(self, rule: StepRule) -> "DataStraight | None":
-        """Return the grid with a rule that was measured; None if it has settings of its own."""
+    def ruled(self, rule: StepRule) -> "DataStraight":
+        """Return the grid with a rule that was measured; itself if it has settings of its own."""
         if any(v is not None for v in (self.fraction, self.top, self.bend)):
-            return None
+            return self
         return DataStraight(self.steps, rule.bend, self.t_min, self.t_max, rule.top)
 
     def _choices(self) -> tuple[float, float, float]:

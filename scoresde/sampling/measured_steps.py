@@ -102,7 +102,7 @@ class Solves:
 
     def __call__(self, rule: StepRule, steps: int, x: Tensor, conditions: Conditions) -> Tensor:
         """The end points of starts `(n, ...)`."""
-        solver, grid = AutoAdams(rule=rule), DataStraight(steps, rule.bend, top=rule.top)
+        solver, grid = AutoAdams().ruled(rule), DataStraight(steps).ruled(rule)
         times = grid(self.model.sde, self.model.statistics)
         parts = []
         for start in range(0, len(x), self.batch_size):

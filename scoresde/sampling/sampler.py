@@ -51,7 +51,7 @@ class FollowsRule(Protocol):
     """A solver or grid whose settings may be those that were measured for a model."""
 
     def ruled(self, rule: StepRule) -> Any:
-        """The solver or grid with these settings; None if it has its own."""
+        """The solver or grid with these settings; itself if it has its own."""
 
 
 class _Chunk(NamedTuple):
@@ -131,7 +131,8 @@ class Sampler:
         if not (isinstance(self.solver, FollowsRule) and isinstance(self.grid, FollowsRule)):
             return self
         solver, grid = self.solver.ruled(rule), self.grid.ruled(rule)
-        return self if solver is None or grid is None else Sampler(solver, grid, self.denoise, self.noise)
+        own = solver is self.solver or grid is self.grid
+        return self if own else Sampler(solver, grid, self.denoise, self.noise)
 
     def ruled(self, model: ScoreModel) -> "Sampler":
         """The sampler with the `StepRule` that was measured for the model; itself if it follows none, or none was."""

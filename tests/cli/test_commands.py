@@ -1105,6 +1105,20 @@ def test_a_signal_ends_a_likelihood_of_which_rows_are_kept(
     assert "n = 5, 4 of them there already" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("steps", "searched"), [("all", "measure_steps"), ("3", "tune")])
+def test_an_interrupted_search_says_that_nothing_is_kept(
+    steps: str, searched: str, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(Path(RUN).iterdir())
+    monkeypatch.setattr(f"scoresde.runs.tune.{searched}", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(SystemExit) as stop:
+        main(["tune", f"run={RUN}", f"steps={steps}", "progress=false"])
+    assert stop.value.code == 130
+    line = "scoresde: interrupted; its file is written at the end, so that nothing is kept"
+    assert capsys.readouterr().err.splitlines()[-1] == line
+    assert sorted(Path(RUN).iterdir()) == before
+
+
 def test_a_signal_after_training_keeps_the_model(
     empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
