@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,6 +17,8 @@ from scoresde.sde.coordinates import Straight
 from scoresde.statistics import Statistics
 
 __all__ = ["DataStraight"]
+
+_TABLE, _NEWTON = 1025, 4  # of the inverse of a blend: entries, and steps from there to round-off
 
 
 @checked
@@ -105,25 +106,23 @@ def _blend(steps: int, ends: Tensor, top: float, bend: float) -> Tensor:
     The weights are (1 − top)(1 − bend), (1 − top) bend and top, of variables that are scaled to go from 0 to 1.
     """
 
-    variables: list[tuple[float, Callable[[Tensor], Tensor]]] = [
-        ((1 - top) * (1 - bend), lambda y: -torch.expm1(-y)),
-        ((1 - top) * bend, lambda y: torch.expm1(y).atan()),
-        (top, lambda y: y),
-    ]
-    # Floats: in each of the bisections below, a tensor would be read again.
-    terms = [(weight, variable, *variable(ends).tolist()) for weight, variable in variables if weight]
+    def variables(y: Tensor) -> tuple[Tensor, Tensor]:
+        """The three variables, and their derivatives by y, `(3, ...)` each."""
+        odds = torch.expm1(y)
+        slopes = torch.stack(((-y).exp(), (1 + odds) / (1 + odds.square()), torch.ones_like(y)))
+        return torch.stack((-torch.expm1(-y), odds.atan(), y)), slopes
 
-    def place(y: Tensor) -> Tensor:
-        return sum(
-            (weight * (variable(y) - low) / (high - low) for weight, variable, low, high in terms),
-            start=torch.zeros_like(y),
-        )
+    low, high = variables(ends)[0].T
+    shares = torch.tensor([(1 - top) * (1 - bend), (1 - top) * bend, top], dtype=torch.float64) / (high - low)
 
-    # Bisection in y = −log(1 − u), in which u near 1 keeps its digits.
+    # Newton's method in y, in which u near 1 keeps its digits, from and between the neighbours in a table.
+    table = torch.linspace(float(ends[0]), float(ends[1]), _TABLE, dtype=torch.float64)
+    values = shares @ (variables(table)[0] - low[:, None])
     wanted = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    left, right = (ends[i].expand_as(wanted) for i in (0, 1))
-    for _ in range(55):
-        middle = (left + right) / 2
-        below = place(middle) < wanted
-        left, right = torch.where(below, middle, left), torch.where(below, right, middle)
-    return -torch.expm1(-(left + right) / 2)
+    after = torch.searchsorted(values, wanted).clamp(1, _TABLE - 1)
+    left, right = table[after - 1], table[after]
+    y = torch.lerp(left, right, (wanted - values[after - 1]) / (values[after] - values[after - 1]))
+    for _ in range(_NEWTON):
+        found, slopes = variables(y)
+        y = torch.clamp(y - (shares @ (found - low[:, None]) - wanted) / (shares @ slopes), left, right)
+    return -torch.expm1(-y)
