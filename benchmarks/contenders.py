@@ -96,6 +96,10 @@ class Counted(ScoreModel):
         return self.model.normal_at_most_noise
 
     @property
+    def evaluation_size(self) -> int | None:
+        return self.model.evaluation_size
+
+    @property
     def log_snr_range(self) -> tuple[float, float]:
         return self.model.log_snr_range
 

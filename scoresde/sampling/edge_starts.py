@@ -4,7 +4,8 @@ An error that moves a start across an edge costs the distance between modes, and
 of a solver; but few of some hundred starts are so near an edge that any solver moves them. So some are sought: two
 draws of noise a and b span a circle cos φ a + sin φ b, all of whose points are draws of the same normal density. On it,
 the arc whose ends are led furthest apart is halved again and again. Starts at distances from the edge that fall by a
-factor of 4 count with the share of the circle that they stand for, so that a weighted mean stays one over draws.
+factor of 4 count with the share of the circle that they stand for, so that a weighted mean stays one over draws. They
+tell how far a solver moves the edge, where that is far enough to be seen in some thousand samples.
 """
 
 import math
@@ -27,8 +28,8 @@ Ends = Callable[[Tensor, Conditions], Tensor]
 # A sample is a function of the seed and its index: these indices are far from any that a user samples with.
 _FIRST_START = 2**41
 _ARCS = 8  # of a circle, before halving
-_SHELLS = (2, 4, 6, 8)  # halvings of an arc, of the distances from an edge
-_HALVINGS = 12
+_SHELLS = 5  # distances from an edge on a circle, from half an arc to 1e-3: a draw in thousands is nearer
+_HALVINGS = 2 * _SHELLS + 2
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ def draw_starts(
         seed: The seed.
         cond: Conditions; a tensor is repeated to the number of starts.
     """
-    circles = max(count // 8, 1)
-    plain = count - circles * len(_SHELLS)
+    circles = max(count // (2 * _SHELLS), 1)
+    shells = min(_SHELLS, count // 2)
+    plain = count - circles * shells
     whole = model.batch_shape(plain if shape is None else (plain, *shape))
     # What is measured must not be round-off.
     dtype = torch.float64 if model.exact else model.dtype
@@ -93,14 +95,15 @@ def draw_starts(
     edge, side = _edges(
         lambda angles: ends(on_circles(angles), conditions(own.repeat(len(angles) // circles))), circles
     )
-    near = [on_circles(edge + side * (2 * math.pi / _ARCS) * 2.0**-shell) for shell in _SHELLS]
-    x = torch.cat((prior_start(model, noise(0, plain), t), *near))
-    rows = torch.cat((torch.arange(plain), *[own] * len(_SHELLS)))
+    # The distances of a circle lie between those of the others.
+    halvings = 1 + 2 * (torch.arange(shells)[:, None] + own / circles)
+    parts = 2.0 ** -halvings.double()
+    near = on_circles(edge + side * (2 * math.pi / _ARCS) * parts)
+    x = torch.cat((prior_start(model, noise(0, plain), t), near))
+    rows = torch.cat((torch.arange(plain), own.repeat(shells)))
     # Shells part the arcs of both sides; a circle has two edges at least, as its opposite points have opposite noise.
-    share = torch.tensor([3 * 2.0**-shell / _ARCS for shell in _SHELLS], dtype=torch.float64)
-    weights = torch.cat(
-        (torch.full((plain,), 1 / plain, dtype=torch.float64), share.repeat_interleave(circles) / circles)
-    )
+    share = 3 * parts.flatten() / _ARCS
+    weights = torch.cat((torch.full((plain,), 1 / plain, dtype=torch.float64), share / circles))
     # In an order in which every fourth start is of all kinds
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return Starts(x[order.to(x.device)], conditions(rows[order]), weights[order])

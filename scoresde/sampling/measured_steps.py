@@ -1,21 +1,23 @@
 """The measurement of which rule of the default solver suits a model, by number of steps.
 
 A few starts are solved to their end points in many steps, and then by candidate rules in the number of steps that is
-asked for. The best of some that differ widely is changed in one setting at a time for as long as the error falls. So
-the order is as high as the problem is resolved, and the grid follows where its field bends: both differ by model, and
-no table by number of steps serves all. Nothing is assumed of the model: networks, exact and guided fields, any SDE.
+asked for. The best of some that differ widely is changed in one setting at a time for as long as the error falls: in
+large steps, judged by some of the starts, and then in small ones, judged by all. So the order is as high as the problem
+is resolved, and the grid follows where its field bends: both differ by model, and no table by number of steps serves
+all. Nothing is assumed of the model: networks, exact and guided fields, any SDE.
 
-The error is the geometric mean of two: the root mean square, which starts that end in another mode decide, and
-the geometric mean, which is that of the others. Half of the starts are near edges between modes, with weights
+The error is a mean of two: the root mean square, which starts that end in another mode decide, and the geometric mean,
+which is that of the others. Half of the starts are near edges between modes, with weights
 (`scoresde.sampling.edge_starts`), since a rule that is rash at large noise looks good on the others.
 """
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,33 +32,41 @@ from scoresde.score import BoundModel, Conditions, ScoreModel, StepRule, StepRul
 
 __all__ = ["LENGTHS", "measure_steps", "rule_for"]
 
-LENGTHS = (4, 5, 6, 7, 8, 9, 10, 12, 14, 17, 20, 24, 29, 36, 45, 56)
+LENGTHS = (4, 5, 6, 7, 8, 9, 10, 12, 15, 17, 20, 24, 29, 36, 45, 56)
 """Numbers of steps that are measured if none are given; those between follow the next smaller one."""
 
-# Of the first look, a quarter of the starts
+# Of the first look, by some of the starts. Those of a small bend and a large top are near the uniform log-SNR.
 _FIRST = (
     StepRule("angle", 1, 1, 0.33, 0.0),
     StepRule("angle", 2, 2, 0.33, 0.0),
     StepRule("angle", 3, 2, 0.33, 0.1),
+    StepRule("angle", 4, 3, 0.6, 0.1),
     StepRule("straight", 2, 2, 0.2, 0.1),
     StepRule("straight", 3, 2, 0.2, 0.1),
     StepRule("straight", 4, 3, 0.2, 0.1),
     StepRule("straight", 3, 2, 0.07, 0.3),
     StepRule("straight", 4, 3, 0.07, 0.3),
+    StepRule("straight", 3, 0, 0.002, 0.95),
     StepRule("data", 2, 2, 0.2, 0.1),
     StepRule("data", 2, 2, 0.1, 0.4),
-    StepRule("data", 3, 2, 0.03, 0.8),
+    StepRule("data", 2, 2, 0.002, 0.95),
+    StepRule("data", 4, 3, 0.2, 0.25),
+    StepRule("data", 4, 3, 0.002, 0.95),
 )
+_COORDINATES: tuple[Literal["angle", "straight", "data"], ...] = ("angle", "straight", "data")
 _LADDER = ((1, 0), (1, 1), (2, 2), (3, 2), (4, 3))
-_FACTOR = 1.7  # between bends
-_GAIN = 0.97  # a change that leaves more of the error is none
-_MOST_CHANGES = 4
+_COARSE, _SMALL = (2.5, 0.2), (1.3, 0.06)  # changes: the factor between bends, and the difference of tops
+_BENDS, _TOPS = (0.0005, 6.0), (0.0, 0.98)
+_GAIN = 0.98  # a change that leaves more of the error is none
+_MOST_ROUNDS = 6
+_MOST_CLIMBS, _MOST_SMALL_CLIMBS = 3, 2
+_HOPEFUL = 4.0  # times the least error: from where changes may lead below it
 # An exact score is measured when it is first used if an evaluation works on no more numbers than this.
 _MOST_NUMBERS = 2**23
-_FINE = StepRule("straight", 4, 3, 0.12, 0.3)  # of true end points
-_EDGE_STEPS = 60
+_TRUE = StepRule("straight", 4, 3, 0.12, 0.3)  # of true end points
+_EDGE_STEPS = 30
 _NUMBERS = 2**22  # that the starts of one evaluation work on, then
-_STARTS, _LEAST_STARTS = (64, 128), 16
+_STARTS, _LEAST_STARTS = (64, 256), 16
 
 
 class Trial:
@@ -70,16 +80,23 @@ class Trial:
     def __init__(self, solves: "Solves", starts: Starts) -> None:
         self.solves, self.starts = solves, starts
         self._true: tuple[int, Tensor] = (0, starts.x)
+        self._errors: dict[tuple[StepRule, int, int], float] = {}
 
     def true(self, steps: int) -> Tensor:
         """The end points by so many steps that their error counts for nothing beside that of `steps`."""
-        if self._true[0] < steps:
-            found = self.solves(_FINE, max(150, 4 * steps), self.starts.x, self.starts.conditions)
-            self._true = steps, found
+        fine = max(200, 6 * steps)
+        if self._true[0] < fine:
+            self._true = fine, self.solves(_TRUE, fine, self.starts.x, self.starts.conditions)
         return self._true[1]
 
     def error(self, rule: StepRule, steps: int, every: int = 1) -> float:
         """A mean distance to the true end points, from one start in `every`; infinity for an impossible rule."""
+        key = rule, steps, every
+        if key not in self._errors:
+            self._errors[key] = self._measured(*key)
+        return self._errors[key]
+
+    def _measured(self, rule: StepRule, steps: int, every: int) -> float:
         starts = self.starts.thinned(every)
         try:
             found = self.solves(rule, steps, starts.x, starts.conditions)
@@ -87,9 +104,10 @@ class Trial:
             return math.inf
         distance = (found - self.true(steps)[::every]).flatten(1).double().norm(dim=1)
         weights = starts.weights.to(distance)
-        # The root mean square counts little but starts that end in another mode, the geometric mean none of them.
+        # The root mean square counts little but starts that end in another mode, the geometric mean none of them. The
+        # square of the former goes by their number, and a number and a distance count alike.
         typical = (weights @ distance.clamp(min=1e-300).log() / weights.sum()).exp()
-        error = float(((weights @ distance.square()).sqrt() * typical).sqrt())
+        error = float(((weights @ distance.square()) * typical) ** (1 / 3))
         return error if math.isfinite(error) else math.inf
 
 
@@ -118,8 +136,8 @@ def _no_noise(start: float | None = None, stop: float | None = None) -> Tensor:
     raise AssertionError("a solver of the ODE draws no noise")
 
 
-def _changes(rule: StepRule) -> Iterator[StepRule]:
-    """Rules that differ in one setting."""
+def _changes(rule: StepRule, size: tuple[float, float]) -> Iterator[StepRule]:
+    """Rules that differ in the orders, in the bend or the top, or in both of these, which make good for each other."""
     orders = (rule.order, rule.corrector)
     if orders in _LADDER:
         i = _LADDER.index(orders)
@@ -130,35 +148,57 @@ def _changes(rule: StepRule) -> Iterator[StepRule]:
         near = [pair for pair in _LADDER if pair[0] == rule.order]
     for order, corrector in near:
         yield replace(rule, order=order, corrector=corrector)
-    for coordinate in ("angle", "straight", "data"):
-        if coordinate != rule.coordinate:
-            yield replace(rule, coordinate=coordinate)
-    for bend in (rule.bend / _FACTOR, rule.bend * _FACTOR):
-        if 0.002 < bend < 1.5:
-            yield replace(rule, bend=bend)
-    for top in (rule.top - 0.1, rule.top + 0.1, rule.top + 0.25):
-        if -0.09 < top < 0.96:
-            yield replace(rule, top=round(max(top, 0.0), 3))
+    factor, difference = size
+    for up, more in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, 1), (1, -1)):
+        bend = min(max(rule.bend * factor**up, _BENDS[0]), _BENDS[1])
+        top = min(max(rule.top + more * difference, _TOPS[0]), _TOPS[1])
+        yield replace(rule, bend=float(f"{bend:.3g}"), top=round(top, 3))
 
 
-def _search(trial: Trial, steps: int, before: StepRule | None) -> StepRule:
-    """The rule with the least error among those tried; `before` is that of another number of steps."""
-    first = sorted(_FIRST, key=lambda rule: trial.error(rule, steps, every=4))[:3]
-    errors: dict[StepRule, float] = {}
-
-    def error(rule: StepRule) -> float:
-        if rule not in errors:
-            errors[rule] = trial.error(rule, steps)
-        return errors[rule]
-
-    best = min([*first, *([] if before is None else [before])], key=error)
-    for _ in range(_MOST_CHANGES):
-        likely = sorted(_changes(best), key=lambda rule: trial.error(rule, steps, every=2))[:4]
-        changed = min(likely, key=error)
-        if not error(changed) < _GAIN * error(best):
+def _climb(best: StepRule, error: Callable[[StepRule], float], size: tuple[float, float]) -> StepRule:
+    """The rule with the least error on a way of changes, each of which lowers it."""
+    for _ in range(_MOST_ROUNDS):
+        before = best
+        for changed in _changes(before, size):
+            if error(changed) < _GAIN * error(best):
+                best = changed
+        if best == before:
             break
-        best = changed
     return best
+
+
+def _search(trial: Trial, steps: int, known: Sequence[StepRule]) -> StepRule:
+    """The rule with the least error among those tried; `known` are those of other numbers of steps."""
+    # Large changes are judged by 32 of 64 starts, and by 64 of 256.
+    rough = partial(trial.error, steps=steps, every=max(math.isqrt(len(trial.starts.x)) // 4, 1))
+    whole = partial(trial.error, steps=steps)
+    first = sorted((*_FIRST, *known), key=rough)
+    # The best, the best of each coordinate, and all that are known: where modes part sharply there are many minima.
+    by_coordinate = [next(rule for rule in first if rule.coordinate == c) for c in _COORDINATES]
+    tried = dict.fromkeys((*first[:_MOST_CLIMBS], *known, *by_coordinate))
+    tops = [_climb(rule, rough, _COARSE) for rule in tried if rough(rule) <= _HOPEFUL * rough(first[0])]
+    best = min((*known, *tops), key=whole)
+    others = [replace(best, coordinate=c) for c in _COORDINATES]
+    near = sorted(dict.fromkeys((*known, *tops, *others)), key=whole)
+    return min((_climb(rule, whole, _SMALL) for rule in near[:_MOST_SMALL_CLIMBS]), key=whole)
+
+
+def _searched(trial: Trial, lengths: Sequence[int]) -> Iterator[tuple[int, StepRule]]:
+    """The rules of numbers of steps in rising order, and then once more of those that others serve better."""
+    found: dict[int, StepRule] = {}
+    for before, steps in zip((None, *lengths), lengths, strict=False):
+        error = partial(trial.error, steps=steps)
+        best = _search(trial, steps, () if before is None else (found[before],))
+        if before is not None and error(best) > trial.error(found[before], before):
+            # More steps have no less error, so there is a better rule.
+            best = min((_climb(rule, error, _COARSE) for rule in (best, found[before])), key=error)
+        found[steps] = best
+        yield steps, best
+    for steps, after in reversed(list(pairwise(lengths))):
+        error = partial(trial.error, steps=steps)
+        if error(found[after]) < error(found[steps]):
+            found[steps] = _climb(found[after], error, _SMALL)
+            yield steps, found[steps]
 
 
 @torch.no_grad()
@@ -168,7 +208,7 @@ def measure_steps(
     steps: Sequence[int] = LENGTHS,
     *,
     shape: Sequence[int] | None = None,
-    starts: int = 64,
+    starts: int | None = None,
     seed: int = 0,
     batch_size: int = 1024,
     progress: bool = False,
@@ -176,7 +216,7 @@ def measure_steps(
 ) -> StepRules:
     """Find the rules with which the default solver has the smallest error on a model.
 
-    For each number of steps it takes about 10 to 35 solves from all starts, which `StepRules` counts as evaluations of
+    For each number of steps it takes about 20 to 50 solves from all starts, which `StepRules` counts as evaluations of
     one sample. Set `model.step_rules` to the result for `AutoAdams` on `DataStraight` to use it; `scoresde tune` stores
     it with a run.
 
@@ -184,8 +224,8 @@ def measure_steps(
         model: The score model.
         steps: The numbers of steps.
         shape: The shape of a sample, `(...)`; not needed if the model knows it.
-        starts: The number of starts, at least 8. A start near the edge between two modes may end in either; with more
-            starts more of those are seen.
+        starts: The number of starts, at least 8; if not given 64, or up to 256 of an exact score. A start near the edge
+            between two modes may end in either; with more starts more of those are seen.
         seed: The seed of the starts, which are not those of samples of that seed.
         batch_size: The number of samples to work on at once.
         progress: Whether to show a progress bar.
@@ -196,22 +236,32 @@ def measure_steps(
     """
     if not steps or min(steps) < 1:
         raise ValueError(f"steps is {list(steps)}, expected at least one number of steps, each at least 1")
+    starts = _starts_of(model) if starts is None else starts
     at_least("starts", starts, 8)
     at_least("batch_size", batch_size, 1)
     shape = model.sample_shape(shape)
     began = time.perf_counter()
     model = in_model_space(model)
     solves = Solves(model, batch_size)
-    trial = Trial(solves, draw_starts(model, partial(solves, _FINE, _EDGE_STEPS), shape, starts, seed, cond))
+    trial = Trial(solves, draw_starts(model, partial(solves, _TRUE, _EDGE_STEPS), shape, starts, seed, cond))
     rules: dict[int, StepRule] = {}
     lengths = sorted(set(steps))
     bar = Progress(sum(lengths), "measuring", "step", shown=progress)
     with model.evaluating(), bar:
-        for n in lengths:
-            rules[n] = _search(trial, n, rules[max(rules)] if rules else None)
-            for _ in range(n):
-                bar.update()
+        for n, rule in _searched(trial, lengths):
+            if n not in rules:
+                for _ in range(n):
+                    bar.update()
+            rules[n] = rule
     return StepRules(rules, starts, solves.evaluations, time.perf_counter() - began)
+
+
+def _starts_of(model: ScoreModel) -> int:
+    """The number of starts if none is given: more of an exact score whose evaluations are cheap."""
+    size = model.evaluation_size
+    if not model.exact or size is None:  # the size of a model around an exact one may not be known
+        return _STARTS[0]
+    return min(max(_NUMBERS // max(size, 1), _LEAST_STARTS), _STARTS[1])
 
 
 def rule_for(model: ScoreModel, steps: int) -> StepRule | None:
@@ -224,11 +274,9 @@ def rule_for(model: ScoreModel, steps: int) -> StepRule | None:
     while isinstance(model, BoundModel) and not model.conditioned:
         model = model.model  # so that it does not count what is measured
     rules, size = model.step_rules, model.evaluation_size
-    # The size of a model around an exact one may not be known.
-    starts = _STARTS[0] if size is None else min(max(_NUMBERS // max(size, 1), _LEAST_STARTS), _STARTS[1])
     small = model.exact and model.shape is not None and (size is None or size <= _MOST_NUMBERS)
     if small and not model.conditioned and (rules is None or steps not in rules.rules):
-        found = measure_steps(model, (steps,), starts=starts)
+        found = measure_steps(model, (steps,))
         rules = found if rules is None else rules.joined(found)
         model.step_rules = rules
     return None if rules is None else rules.at(steps)

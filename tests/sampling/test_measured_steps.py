@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from scoresde.sampling import AutoAdams, DataStraight, ExplicitTimes, Sampler, ScipyODE, UniformLogSNR, measure_steps
-from scoresde.sampling.edge_starts import draw_starts
+from scoresde.sampling.edge_starts import Starts, draw_starts
+from scoresde.sampling.measured_steps import Trial, _searched
 from scoresde.score import BoundModel, Conditions, GaussianMixtureScore, ScoreModel, StepRule, StepRules, with_sde
 from scoresde.sde import EDMSDE, SDE, VPSDE, CosineSDE
 
@@ -116,7 +117,7 @@ def test_evaluations_are_counted() -> None:
 
 
 def test_starts_near_an_edge_end_in_different_modes() -> None:
-    """Of one draw in a circle's arcs of 1/4096, half lie on each side of the plane that parts the basins."""
+    """The edge is a plane x_0 = c, whose place is found on circles, and from which starts have all distances."""
     sde = EDMSDE(0.002, 80.0)
     model = pair(sde)
 
@@ -127,13 +128,68 @@ def test_starts_near_an_edge_end_in_different_modes() -> None:
 
     starts = draw_starts(model, ends, None, 64, 0, {})
     assert starts.x.shape == (64, 3)
-    assert float(starts.weights[starts.weights == starts.weights.max()].sum()) == pytest.approx(1)
-    nearest = starts.x[starts.weights == starts.weights.min()]
-    assert len(nearest) == 8
-    # The edge is a plane x_0 = c, and noise has standard deviation 80 there.
-    edge = nearest[:, 0].median()
-    assert float((nearest[:, 0] - edge).abs().max()) < 80 * 4 * 2 * math.pi / 8 * 2.0**-8
-    assert 2 <= int((ends(nearest, Conditions({}, 8))[:, 0] > 0).sum()) <= 6
+    plain = starts.weights == 1 / 34  # 64 less 5 on each of 6 circles
+    assert int(plain.sum()) == 34
+    near = starts.x[~plain][:, 0][starts.weights[~plain].argsort()] / 80
+    # Bisection on the line x_0: its noise has standard deviation 80.
+    low, high = -3.0, 3.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        up = bool(ends(torch.tensor([[80 * middle, 0.0, 0.0]], dtype=F64), Conditions({}, 1))[0, 0] > 0)
+        low, high = (low, middle) if up else (middle, high)
+    distances = (near - low).abs()
+    # On a circle of radius 1 to 4 these are 2π/8 times from 2⁻¹ to 2⁻¹¹.
+    assert float(distances[:6].max()) < 4 * math.pi / 4 * 2.0**-8
+    assert float(distances[-6:].max()) > math.pi / 4 * 2.0**-3
+    above = ends(starts.x, Conditions({}, 64))[~plain, 0] > 0
+    assert 10 <= int(above.sum()) <= 20
+
+
+class Bowl(Trial):
+    """A trial without solves, whose error has one minimum, which falls with the number of steps."""
+
+    def __init__(self, best: dict[int, StepRule]) -> None:
+        x = torch.zeros(64, 1, dtype=F64)
+        self.starts = Starts(x, Conditions({}, 64), torch.ones(64, dtype=F64))
+        self.best = best
+
+    def error(self, rule: StepRule, steps: int, every: int = 1) -> float:
+        best = self.best[steps]
+        orders = abs(rule.order - best.order) + 0.5 * ((rule.corrector > 0) != (best.corrector > 0))
+        place = abs(math.log(rule.bend / best.bend)) + 3 * abs(rule.top - best.top)
+        return math.exp(orders + place + (rule.coordinate != best.coordinate)) / steps
+
+
+@pytest.mark.parametrize(
+    "best",
+    [
+        StepRule("data", 4, 3, 0.003, 0.9),
+        StepRule("angle", 3, 0, 2.5, 0.0),
+        StepRule("straight", 2, 2, 0.03, 0.55),
+        StepRule("angle", 1, 1, 0.33, 0.3),
+    ],
+    ids=str,
+)
+def test_the_search_finds_a_minimum(best: StepRule) -> None:
+    trial = Bowl({8: best, 20: best})
+    for _, rule in _searched(trial, (8, 20)):
+        assert (rule.coordinate, rule.order, rule.corrector > 0) == (best.coordinate, best.order, best.corrector > 0)
+        assert 1 / 1.4 < rule.bend / best.bend < 1.4
+        assert abs(rule.top - best.top) < 0.07
+
+
+def test_a_rule_of_other_steps_is_used_where_it_is_better() -> None:
+    """In 8 and 9 steps the minimum is a hole in a plain, to which only the rule of 10 steps leads."""
+
+    class Hole(Bowl):
+        def error(self, rule: StepRule, steps: int, every: int = 1) -> float:
+            outside = rule.coordinate != "data" or not (0.04 < rule.bend < 0.07 and 0.35 < rule.top < 0.55)
+            return 100.0 if outside and steps < 10 else super().error(rule, steps)
+
+    best = StepRule("data", 2, 2, 0.05, 0.45)
+    trial = Hole({8: best, 9: best, 10: best})
+    assert [trial.error(rule, n) for n, rule in dict(_searched(trial, (8, 9))).items()] == [100, 100]
+    assert max(trial.error(rule, n) for n, rule in dict(_searched(trial, (8, 9, 10))).items()) < 1
 
 
 def test_a_file_of_rules(tmp_path: Path) -> None:
