@@ -52,6 +52,7 @@ HOMES = (
     "scoresde.objectives",
     "scoresde.sampling",
     "scoresde.score.preconditioning",
+    "scoresde.score.step_rules",
     "scoresde.sde",
     "scoresde.training.ema",
     "scoresde.training.loggers",

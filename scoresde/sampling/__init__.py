@@ -98,6 +98,7 @@ from scoresde.sampling.signal_grids import DataLogSNR
 from scoresde.sampling.solver import Noise, NonFiniteError, Report, Solver, StoppedError
 from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau, StepTau, Stochasticity
 from scoresde.sampling.tuned import Tuned, TunedSteps, TunedTimes
+from scoresde.score.step_rules import StepRule
 from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ __all__ = [
     "ScipyODE",
     "SignalLevel",
     "Solver",
+    "StepRule",
     "StepTau",
     "Stochasticity",
     "StoppedError",

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from scoresde.cli import conf_dir
 from scoresde.config.targets import check_targets, instantiate
 from scoresde.options.errors import ConfigError
+from scoresde.sampling import AutoAdams, StepRule
 from scoresde.training.ema import Profile
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
@@ -380,3 +381,11 @@ def test_a_key_that_is_not_there() -> None:
     for config in ({}, {"network": None}):
         with pytest.raises(ConfigError, match="the configuration has no network"):
             instantiate(OmegaConf.create(config), "network")
+
+
+def test_a_configuration_may_give_the_default_solver_a_rule() -> None:
+    rule = {"_target_": "scoresde.sampling.StepRule", "coordinate": "angle", "order": 2, "corrector": 2}
+    node = {"_target_": "scoresde.sampling.AutoAdams", "rule": {**rule, "bend": 0.3, "top": 0.0}}
+    assert instantiate(OmegaConf.create({"x": node}), "x") == AutoAdams(rule=StepRule("angle", 2, 2, 0.3, 0.0))
+    with pytest.raises(ConfigError, match="x: top is 2"):
+        instantiate(OmegaConf.create({"x": {**node, "rule": {**rule, "bend": 0.3, "top": 2.0}}}), "x")
