@@ -35,6 +35,10 @@ class Counted(ScoreModel):
     def exact(self) -> bool:
         return self.model.exact
 
+    @property
+    def narrowest(self) -> float:
+        return self.model.narrowest
+
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         self.forwards += len(x)
         return self.model.denoise(x, t, **cond)

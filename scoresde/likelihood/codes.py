@@ -153,7 +153,7 @@ def _carried(flow: Flow, x: Tensor, back: bool) -> Tensor:
     if back:
         start, stop = stop, start
     y = flow.to_y(start, x.flatten(1))
-    solution = flow.run(y, flow.options.tolerance(flow.size, default=_TOLERANCE), back)
+    solution = flow.run(y, flow.options.tolerance(flow.size, default=_TOLERANCE), back=back)
     ends = torch.where(solution.arrived[:, None], flow.to_x(stop, solution.y), math.nan)
     result = ends.reshape(x.shape).to(state_dtype(x))
     if back:

@@ -16,8 +16,9 @@ References:
 """
 
 import math
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -37,6 +38,13 @@ from scoresde.numerics.trace import Divergence, Hutchinson
 from scoresde.progress import Progress
 from scoresde.score import ScoreModel
 
+# Solves of a sample at most, and the ratio of their tolerances.
+_ATTEMPTS, _FINER = 3, 0.01
+# The standard error, in tolerances of a step, above which a sample is solved again.
+_LIMIT = 60.0
+# Roundings of a log-density to the model's dtype below which its error is not reduced.
+_ROUNDINGS = 100.0
+
 __all__ = ["LogLikelihood", "log_likelihood", "mean_and_error"]
 
 
@@ -47,7 +55,9 @@ class LogLikelihood:
     Attributes:
         log_prob: Log-densities at `t_min` in nats, `(B,)` float64.
         stderr: Standard errors of `log_prob` from random probes, `(B,)`; 0 for an exact divergence.
-        latent: Codes at t_max, `(B, ...)`.
+        solver_stderr: Standard errors of `log_prob` from the solver's steps and quadrature, `(B,)`, as estimated.
+        latent: Ends of the paths at t_max, `(B, ...)`: codes as accurate as `log_prob` needs them. Those of an exact
+            score may be coarse; `encode` gives codes to its tolerance.
         nfe: Forward evaluations of the model, including those of divergences, `(B,)` int64.
         divergences: Traces, `(B,)` int64.
         products: Vector-Jacobian products in the traces, `(B,)` int64.
@@ -58,6 +68,7 @@ class LogLikelihood:
 
     log_prob: Tensor
     stderr: Tensor
+    solver_stderr: Tensor
     latent: Tensor
     nfe: Tensor
     divergences: Tensor
@@ -66,11 +77,17 @@ class LogLikelihood:
     rejected: Tensor
     t_min: float
 
+    @property
+    def total_stderr(self) -> Tensor:
+        """Standard errors of `log_prob` from probes and solver together, `(B,)`."""
+        return torch.hypot(self.stderr, self.solver_stderr)
+
     def __repr__(self) -> str:
         mean, error = mean_and_error(self.log_prob)
         return (
             f"LogLikelihood({mean:.4f} ± {error:.4f} nats, n={len(self.log_prob)}, "
-            f"probe stderr {self.stderr.mean():.2g} per sample, nfe {self.nfe.double().mean():.0f}, "
+            f"stderr {self.stderr.mean():.2g} from probes and {self.solver_stderr.mean():.2g} from the solver per sample, "
+            f"nfe {self.nfe.double().mean():.0f}, "
             f"divergences {self.divergences.double().mean():.0f})"
         )
 
@@ -127,11 +144,10 @@ def log_likelihood(
     """
     options, cond = FlowOptions.split(log_likelihood, model, options, keywords)
     x, conditions = check_batch(model, x, cond, prior)
-    tolerance, nodes = options.tolerance(x[0].numel()), options.number_of_nodes(x[0].numel())
     divergence = (Hutchinson() if divergence is None else divergence).for_shape(tuple(x.shape[1:]))
     flow = Flow(model, x.shape, conditions, options, x.device)
-    rule = NodeRule(flow, options.method, nodes)
-    traces = NodeTraces(flow, divergence, rule.contrast, seed, first)
+    start = flow.to_y(flow.at_ends[:1], model.to_model_space(x).flatten(1))
+    index = torch.arange(first, first + len(x), device=x.device)
     with Progress(len(x), "likelihood", "sample", shown=progress) as bar:
 
         def done(rows: Tensor, values: Tensor, stderr: Tensor) -> None:
@@ -139,27 +155,126 @@ def log_likelihood(
             if on_done is not None:
                 on_done(rows, values, stderr)
 
-        integral = Integral(flow, rule, traces, prior, done)
-        start = flow.to_y(flow.at_ends[:1], model.to_model_space(x).flatten(1))
-        longest = flow.longest_step(tolerance, nodes)
-        solution = flow.run(start, tolerance, on_steps=integral.add, longest=longest)
-        integral.finish()
+        solver = _Solver(flow, start, options, divergence, prior, seed, index, done)
+        solution = solver.solve()
     result = LogLikelihood(
-        log_prob=integral.value,
-        stderr=integral.variance.sqrt(),
-        latent=integral.latent.reshape(x.shape).to(state_dtype(x)),
-        nfe=solution.nfe + traces.forwards,
-        divergences=traces.traces,
-        products=traces.products,
-        accepted=solution.accepted,
-        rejected=solution.rejected,
+        log_prob=solver.value,
+        stderr=solver.variance.sqrt(),
+        solver_stderr=solver.error,
+        latent=solver.latent.reshape(x.shape).to(state_dtype(x)),
+        nfe=solver.nfe,
+        divergences=solver.traces,
+        products=solver.products,
+        accepted=solver.accepted,
+        rejected=solver.rejected,
         t_min=flow.t_min,
     )
-    broken = (integral.arrived & ~result.log_prob.isfinite()).nonzero()[:, 0]
+    broken = (solution.arrived & ~result.log_prob.isfinite()).nonzero()[:, 0]
     error = flow.lost(solution, start, first, result) or _not_finite(broken, start, solution, first, result)
     if error is not None:
         raise error
+    solver.warn_of_errors()
     return result
+
+
+class _Solver:
+    """Solves that end when every sample's error is small enough.
+
+    A sample whose solver error is found to be far above the tolerance is solved again at a smaller one, twice at most.
+    That depends on its own path alone, not on probes or other samples.
+
+    Args:
+        flow: The flow of all samples.
+        start: States `(B, D)` where the paths start.
+        options: Accuracy of the first solve.
+        divergence: Estimator of the trace.
+        prior: Density of the codes, `"matched"` or `"plain"`.
+        seed: Seed of the probes.
+        index: Indices of the samples, `(B,)`.
+        done: Called with indices, log-densities and standard errors from probes, `(b,)` each, of samples as they are
+            done.
+
+    Attributes:
+        value: Log-densities, `(B,)`.
+        variance: Their variances from random probes, `(B,)`.
+        error: Their standard errors from the solver, `(B,)`.
+        latent: Codes, `(B, D)`.
+        nfe, traces, products, accepted, rejected: Costs of all solves of a sample, `(B,)` int64 each.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        start: Tensor,
+        options: FlowOptions,
+        divergence: Divergence,
+        prior: str,
+        seed: int,
+        index: Tensor,
+        done: Callable[[Tensor, Tensor, Tensor], None],
+    ) -> None:
+        self.flow, self.start, self.options, self.divergence = flow, start, options, divergence
+        self.prior, self.seed, self.index, self.done = prior, seed, index, done
+        self.value, self.variance, self.error = torch.full((3, len(start)), math.nan).to(start)
+        self.latent = torch.full_like(start, math.nan)
+        self.nfe, self.traces, self.products, self.accepted, self.rejected = torch.zeros(5, len(start)).to(index)
+        tolerance = options.tolerance(flow.size)
+        self.nats = math.inf if tolerance.nats is None else tolerance.nats
+
+    def solve(self) -> Solution:
+        """Solve for all samples; returns the ends of their first paths."""
+        rows = torch.arange(len(self.start), device=self.start.device)
+        # Nodes that are given are not to be outweighed by other steps.
+        attempts = _ATTEMPTS if self.options.nodes is None and math.isfinite(self.nats) else 1
+        first = self._round(rows, self.options, last=attempts == 1)
+        for attempt in range(1, attempts):
+            rows = self._too_large(self.value, self.error).nonzero()[:, 0]
+            if not len(rows):
+                break
+            self._round(rows, replace(self.options, tol=self.nats * _FINER**attempt), last=attempt == attempts - 1)
+        return first
+
+    def _too_large(self, value: Tensor, error: Tensor) -> Tensor:
+        """True for log-densities with an error far above the tolerance, and above what rounding makes of them."""
+        rounding = _ROUNDINGS * torch.finfo(self.flow.dtype).eps * value.abs()
+        return error > rounding.clamp_min(_LIMIT * self.nats)
+
+    def _round(self, rows: Tensor, options: FlowOptions, last: bool) -> Solution:
+        """Solve for some samples, and hand on those whose error is small enough, or all in the last round."""
+        flow = self.flow.for_rows(rows)
+        plan = options.plan(flow.size, flow.model.exact)
+        rule = NodeRule(flow, plan.method, plan.nodes)
+        traces = NodeTraces(flow, self.divergence, rule.contrast, self.seed, self.index[rows])
+
+        def done(which: Tensor, value: Tensor, stderr: Tensor, error: Tensor) -> None:
+            kept = torch.ones_like(error, dtype=torch.bool) if last else ~self._too_large(value, error)
+            if bool(kept.any()):
+                self.done(rows[which[kept]], value[kept], stderr[kept])
+
+        integral = Integral(flow, rule, traces, self.prior, done)
+        longest = flow.longest_step(options.tolerance(flow.size), plan.nodes)
+        start = self.start[rows]
+        solution = flow.run(start, plan.tolerance, plan.method, on_steps=integral.add, longest=longest)
+        integral.finish()
+        self.value[rows], self.variance[rows] = integral.value, integral.variance
+        self.error[rows], self.latent[rows] = integral.solver_error, integral.latent
+        self.nfe[rows] += solution.nfe + traces.forwards
+        self.traces[rows] += traces.traces
+        self.products[rows] += traces.products
+        self.accepted[rows] += solution.accepted
+        self.rejected[rows] += solution.rejected
+        return solution
+
+    def warn_of_errors(self) -> None:
+        """Warn if the error of samples is still far above the tolerance."""
+        count = int(self._too_large(self.value, self.error).sum())
+        if count:
+            warnings.warn(
+                f"the solver's error of {count} of {len(self.error)} log-densities is far above tol={self.nats:.2g}, up "
+                f"to {float(self.error.max()):.2g} nats: it is in solver_stderr; give a smaller tol, or a larger t_min",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
 
 def _not_finite(
@@ -192,6 +307,7 @@ def _html(out: LogLikelihood) -> str:
         ("mean over samples", f"{mean_with_error(out.log_prob)} nats"),
         ("of one sample", range_of(out.log_prob)),
         ("standard error from probes", f"{rms(out.stderr):.2g} nats a sample, RMS" if probes else "none, exact trace"),
+        ("standard error from the solver", f"{rms(out.solver_stderr):.2g} nats a sample, RMS"),
         ("samples", f"{len(out.log_prob)}, of shape {tuple(out.latent.shape[1:])}"),
         ("density at t", f"{out.t_min:.3g}"),
         ("evaluations a sample", counts(out.nfe)),

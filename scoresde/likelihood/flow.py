@@ -14,6 +14,7 @@ References:
     https://arxiv.org/abs/2011.13456
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from scoresde.likelihood.options import FlowOptions, Tolerance
 from scoresde.likelihood.place import Place
 from scoresde.likelihood.scaling import ScalarScaling, log_determinant
 from scoresde.numerics.ode import AcceptedSteps, Solution, integrate
+from scoresde.numerics.tableaus import EmbeddedPair
 from scoresde.numerics.trace import Known
 from scoresde.score import Conditions, ScoreModel
 from scoresde.sde.coordinates import Angle, LogSNR
@@ -91,6 +93,12 @@ class Flow:
         self.dtype = model.dtype
         self.log_det = model.log_det(shape[1:])
 
+    def for_rows(self, rows: Tensor) -> "Flow":
+        """The flow of the samples `rows` `(b,)` alone."""
+        part = copy.copy(self)
+        part.shape, part.conditions = torch.Size((len(rows), *self.shape[1:])), self.conditions.select(rows)
+        return part
+
     def place(self, w: Tensor) -> Place:
         """The places at values of the time variable, of any shape."""
         sde = self.model.sde
@@ -138,6 +146,15 @@ class Flow:
         gain, shrink = rate * level / place.norm, -rate * (level / place.norm) ** 2
         return self.spread.apply(gain, eps) + self.spread.apply(shrink, y), x, eps
 
+    def normal_noise(self, place: Place, y: Tensor) -> Tensor:
+        """The noise σ̃ (Σ + σ̃²)^(−1/2) y that normal data have in states y, `(b, D)`."""
+        return self.spread.apply(place.level[:, None] / place.norm, y)
+
+    def followed(self, place: Place, y: Tensor, slope: Tensor) -> Tensor:
+        """The noise (dx̃/dτ)/σ̃ that a path with slopes dy/dw `(b, D)` at states y follows; ε where it is exact."""
+        gain = place.norm / (place.rate * place.level)[:, None]
+        return self.spread.apply(gain, slope) + self.normal_noise(place, y)
+
     def known(self, place: Place) -> Known:
         """The Jacobian ∂ε/∂x of normal data, (σ̃/α) (Σ + σ̃²)^(−1), and its trace."""
         factors = (place.level / place.alpha)[:, None] / place.norm**2
@@ -152,18 +169,20 @@ class Flow:
         self,
         y: Tensor,
         tolerance: Tolerance,
+        method: EmbeddedPair | None = None,
         back: bool = False,
         on_steps: Callable[[AcceptedSteps], None] | None = None,
-        longest: float = math.inf,
+        longest: float | Callable[[Tensor], Tensor] = math.inf,
     ) -> Solution:
         """Integrate from data to codes, or back; the status of each sample says whether it arrived.
 
         Args:
             y: States `(B, D)` where the paths start.
             tolerance: Error that a step may make.
+            method: Runge-Kutta pair; that of the options if not given.
             back: Go from codes to data.
             on_steps: Called with the steps that samples take.
-            longest: Length of the longest step in the time variable.
+            longest: Length of the longest step in the time variable, or a function from its values to such lengths.
         """
         start, stop = reversed(self.ends) if back else self.ends
         field = SteppedField(self.evaluate, self.spread, self.dtype, tolerance)
@@ -174,7 +193,7 @@ class Flow:
                 start,
                 stop,
                 field.error_norm,
-                self.options.method,
+                self.options.pair if method is None else method,
                 prepare=self.prepare,
                 width=self.options.width,
                 on_steps=on_steps,
@@ -203,19 +222,32 @@ class Flow:
             result,
         )
 
-    def longest_step(self, tolerance: Tolerance, nodes: int) -> float:
+    def longest_step(self, tolerance: Tolerance, nodes: int) -> float | Callable[[Tensor], Tensor]:
         """The longest step on which a Gauss-Legendre rule of so many nodes meets the tolerance.
 
         Where a direction has variance v, the integrand is σ̃²/(v + σ̃²): in log σ̃ a logistic curve with poles at a
         distance of π/2 from the real axis, whatever v is. On a step h the error of M nodes falls as ρ^(−2M) with
         ρ = π/h + √(1 + (π/h)²) (Trefethen 2008, theorem 4.5). The state is no guide to this: in small noise nothing
-        moves it. In other variables, small noise takes no time.
+        moves it. Where all directions have standard deviations from a known c to C, such curves lie between these, and
+        steps are bounded in ½ log (c² + σ̃²)/(C² + σ̃²).
         """
-        if not isinstance(self.variable, LogSNR):
-            return math.inf
         allowed = tolerance.rtol if tolerance.nats is None else tolerance.nats / self.size
         rho: float = max(min(allowed, 0.1) ** (-1 / (2 * nodes)), 1.5)
-        return 2 * math.pi / (rho - 1 / rho)
+        longest = 2 * math.pi / (rho - 1 / rho)
+        if not self.model.exact:
+            return longest if isinstance(self.variable, LogSNR) else math.inf
+        sde, statistics = self.model.sde, self.model.statistics
+        least, most = self.model.narrowest**2, 1.0 if statistics is None else float(statistics.largest_std) ** 2
+
+        def bound(w: Tensor) -> Tensor:
+            square = self.place(w).level ** 2
+            share = math.exp(2 * longest) * (least + square) / (most + square)
+            level = ((share * most - least) / (1 - share)).sqrt()
+            inside = (share < 1) & (level < self.at_ends.level[1])
+            there = self.variable.variable(sde, sde.time(-level.where(inside, self.at_ends.level[1]).log()))
+            return torch.where(inside, (there - w).abs(), math.inf)
+
+        return bound
 
     def log_scale(self) -> float:
         """The logarithm of |dy/dx| at t_min over |dy/dx| at t_max: the contribution of normal data to the log-density.

@@ -14,7 +14,7 @@ from scoresde.numerics.ode import AcceptedSteps
 
 __all__ = ["Integral"]
 
-Done = Callable[[Tensor, Tensor, Tensor], None]
+Done = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 
 
 class Integral:
@@ -25,16 +25,26 @@ class Integral:
 
         log p = log p_T(z) + (log-scale of normal data) + Σ weight (α σ̃ tr ∂ε/∂x − tr σ̃² (Σ + σ̃²)^(−1)).
 
+    A computed path follows the noise ε' = (dx̃/dτ)/σ̃ in place of ε, and along any path to its own code z
+
+        log p = (the above) + ∫ ε · (ε' − ε) dτ
+
+    if −ε/σ is the gradient of log p_t, since log p_t changes by the gradient times what the path moves beside the flow.
+    That term, the lag, is added for an exact score, whose densities then depend on no error of the path. A network's
+    score is only nearly the gradient of its own log p_t. There the term tells how large the error of the path is.
+
     Args:
         flow: The flow that the steps follow.
         rule: Quadrature rule on a step.
         traces: Estimator of the traces at nodes.
         prior: Density of the codes, `"matched"` or `"plain"`.
-        done: Called with indices, log-densities and standard errors, `(b,)` each, of samples as they are done.
+        done: Called with indices, log-densities, and their standard errors from probes and from the solver, `(b,)`
+            each, of samples as they are done.
 
     Attributes:
         value: `(B,)` float64, log-densities; NaN until a sample is done.
         variance: `(B,)` float64, their variances from random probes.
+        solver_error: `(B,)` float64, standard errors from steps and nodes.
         latent: `(B, D)` float64, codes.
         arrived: `(B,)`, True for samples whose path is complete.
     """
@@ -43,7 +53,9 @@ class Integral:
         self.flow, self.rule, self.traces, self.prior, self.done = flow, rule, traces, prior, done
         count, device = flow.shape[0], flow.device
         self.latent = torch.full((count, flow.size), math.nan, dtype=torch.float64, device=device)
-        self.value, self.variance = torch.full((2, count), math.nan, dtype=torch.float64, device=device)
+        self.value, self.variance, self.solver_error = torch.full(
+            (3, count), math.nan, dtype=torch.float64, device=device
+        )
         self.arrived = torch.zeros(count, dtype=torch.bool, device=device)
         self._nodes_of = torch.zeros(count, dtype=torch.int64, device=device)
         self._waiting: list[Nodes] = []
@@ -75,12 +87,34 @@ class Integral:
         owner = torch.arange(len(rows), device=rows.device).repeat_interleave(steps)
         estimates = self.traces.estimate(nodes, owner, len(rows))
         integral = sum_by(owner, (nodes.weight * (estimates.value - nodes.normal)).sum(1), len(rows))
+        lag = sum_by(owner, (nodes.weight * estimates.lag).sum(1), len(rows))
         variance = _variance(nodes, estimates, owner, len(rows))
+        error = sum_by(owner, self._rule_errors(nodes, estimates), len(rows))
+        if self.flow.model.exact:
+            integral = integral + lag
+        else:
+            error = torch.hypot(error, lag)
         log_prob = integral + prior_log_prob(self.flow, self.latent[rows], self.prior) + self.flow.log_scale()
         good = log_prob.isfinite()
-        self.value[rows], self.variance[rows] = (torch.where(good, v, math.nan) for v in (log_prob, variance))
+        found = (self.value, log_prob), (self.variance, variance), (self.solver_error, error)
+        for values, new in found:
+            values[rows] = torch.where(good, new, math.nan)
         if bool(good.any()):
-            self.done(rows[good], log_prob[good], variance[good].sqrt())
+            self.done(rows[good], log_prob[good], variance[good].sqrt(), error[good])
+
+
+    def _rule_errors(self, nodes: Nodes, estimates: TraceEstimates) -> Tensor:
+        """Estimates `(a,)` of the errors that the quadrature rule makes on steps.
+
+        ‖ε‖² has the expectation of α σ̃ tr ∂ε/∂x (Stein's identity), and the same course along a path: a direction of
+        variance v contributes σ̃²/(v + σ̃²) to the trace and that times a constant to ‖ε‖². Random probes do not disturb
+        it. Where the trace itself is exact, the larger of both estimates is taken.
+        """
+        lag = estimates.lag if self.flow.model.exact else torch.zeros_like(estimates.lag)
+        error = self.rule.error(nodes, estimates.square - nodes.normal_square, lag)
+        if bool(estimates.variance.any()):
+            return error
+        return torch.maximum(error, self.rule.error(nodes, estimates.value - nodes.normal, lag))
 
 
 def _variance(nodes: Nodes, estimates: TraceEstimates, owner: Tensor, count: int) -> Tensor:

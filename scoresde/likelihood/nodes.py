@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,8 @@ class Nodes:
         scale: Factors α σ̃ of the trace of ∂ε/∂x, `(a, M)`.
         normal: Contributions of normal data, tr σ̃² (Σ + σ̃²)^(−1), which are subtracted, `(a, M)`.
         x: States in model space, `(a, M, ...)`.
+        followed: Noise predictions that the path would have if it were exact, `(a, M, D)`: (dx̃/dτ)/σ̃ along it.
+        normal_square: Square ‖ε‖² of the noise of normal data, `(a, M)`.
         order: Places of the nodes in the path of their sample, `(a, M)`.
     """
 
@@ -35,6 +38,8 @@ class Nodes:
     scale: Tensor
     normal: Tensor
     x: Tensor
+    followed: Tensor
+    normal_square: Tensor
     order: Tensor
 
     def __getitem__(self, steps: Tensor) -> "Nodes":
@@ -60,6 +65,7 @@ class NodeRule:
 
     Attributes:
         count: Number of nodes on a step.
+        legendre: The matrix `(M, M)` from values at the nodes to coefficients of Legendre's polynomials.
         contrast: Weights `(M,)` of length 1 with which the values of any polynomial of degree M − 2 at the nodes sum
             to 0. The expectation of a trace is a smooth function of time, so that this sum over the estimates at the
             nodes of a step consists of their random errors.
@@ -72,8 +78,12 @@ class NodeRule:
         self._points = (0.5 * (points + 1)).to(device)
         self._weights = (0.5 * weights).to(device)
         self.contrast = _contrast(self._points)
-        at = torch.cat((self._points.cpu(), torch.ones(1, dtype=torch.float64)))
-        self._dense = method.within(at).to(device)
+        self.legendre = torch.from_numpy(np.linalg.inv(np.polynomial.legendre.legvander(points.numpy(), count - 1))).to(
+            device
+        )
+        inside = self._points.cpu()
+        # At the nodes the states and their derivatives, and the states at the end.
+        self._dense = torch.cat((method.within(inside), method.within(torch.ones(1)), method.rates_within(inside)), 1)
 
     def on(self, steps: AcceptedSteps, done: Tensor) -> tuple[Nodes, Tensor]:
         """The nodes on steps, and the states `(a, D)` at the ends of the steps.
@@ -83,16 +93,21 @@ class NodeRule:
             done: Number of earlier nodes of every sample, `(B,)`.
         """
         flow, count = self.flow, self.count
-        # (S, M + 1) weights: the states at the nodes and at the end.
-        moves = torch.zeros(count + 1, *steps.y.shape, dtype=steps.y.dtype, device=steps.y.device)
+        # (S, 2 M + 1) weights: the states at the nodes and at the end, and the derivatives at the nodes.
+        moves = torch.zeros(2 * count + 1, *steps.y.shape, dtype=steps.y.dtype, device=steps.y.device)
         for slope, weights in zip(steps.slopes, self._dense.tolist(), strict=True):
             for move, weight in zip(moves, weights, strict=True):
                 if weight:
                     move.add_(slope, alpha=weight)
-        states = torch.addcmul(steps.y, steps.size[:, None].to(steps.y.dtype), moves)
+        states = torch.addcmul(steps.y, steps.size[:, None].to(steps.y.dtype), moves[: count + 1])
+        slopes = moves[count + 1 :]
         w = steps.start[:, None] + steps.size[:, None] * self._points
         place = flow.place(w)
         x = torch.stack([flow.to_x(place[:, k], states[k]) for k in range(count)], 1)
+        normal_square = torch.stack(
+            [flow.normal_noise(place[:, k], states[k]).square().sum(1) for k in range(count)], 1
+        )
+        followed = torch.stack([flow.followed(place[:, k], states[k], slopes[k]) for k in range(count)], 1)
         nodes = Nodes(
             rows=steps.rows,
             w=w,
@@ -100,9 +115,37 @@ class NodeRule:
             scale=place.alpha * place.level,
             normal=flow.spread.trace((place.level[..., None] / place.norm) ** 2),
             x=x.to(flow.dtype).reshape(*w.shape, *flow.shape[1:]),
+            followed=followed,
+            normal_square=normal_square,
             order=done[steps.rows, None] + torch.arange(count, device=flow.device),
         )
         return nodes, states[-1]
+
+
+    def error(self, nodes: Nodes, integrand: Tensor, lag: Tensor) -> Tensor:
+        """Estimates `(a,)` of the error of the rule for an integrand and a lag `(a, M)` over τ.
+
+        A Gauss rule is exact up to degree 2 M − 1. The coefficients A of Legendre's polynomials, of which M are known,
+        fall geometrically for an analytic integrand. So that of degree 2 M, by which the rule errs, follows from the
+        last one and from how the largest of those from a degree on, max_{j≥k} |A_j|, fall over the last degrees.
+
+        A lag is what the dense output, a polynomial of degree M or so, misses of such a function. Its own coefficients
+        fall from there on.
+        """
+        found = self._coefficients(nodes, integrand)
+        count = self.count
+        if count == 1:
+            return found[:, 0]
+        envelope = found.flip(1).cummax(1).values.flip(1).clamp_min(1e-300)
+        # Over two degrees, since even or odd coefficients alone may vanish, and twice, since one may by chance.
+        falls = (envelope[:, 2:] / envelope[:, :-2]).sqrt() if count > 2 else envelope[:, 1:] / envelope[:, :-1]
+        fall = falls[:, -2:].log().mean(1).exp()
+        missed = self._coefficients(nodes, lag).square().sum(1).sqrt()
+        return envelope[:, -1] * fall ** (count + 1) + missed * fall ** (count - 1)
+
+    def _coefficients(self, nodes: Nodes, integrand: Tensor) -> Tensor:
+        """Absolute coefficients `(a, M)` of Legendre's polynomials on each step."""
+        return (nodes.weight / self._weights * integrand @ self.legendre.mT).abs()
 
 
 def _contrast(points: Tensor) -> Tensor:

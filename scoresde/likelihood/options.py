@@ -2,21 +2,25 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from scoresde.arguments import ArgumentError, checked
 from scoresde.likelihood.scaling import Scaling
-from scoresde.numerics.tableaus import DORMAND_PRINCE, EmbeddedPair
+from scoresde.numerics.tableaus import BOSH3, DORMAND_PRINCE, EmbeddedPair
 from scoresde.numerics.values import at_least, positive
 from scoresde.score import ScoreModel
 from scoresde.sde.coordinates import Coordinate
 
-__all__ = ["BOUND_OPTIONS", "FIXED_STEP_OPTIONS", "FLOW_OPTIONS", "FlowOptions", "Tolerance"]
+__all__ = ["BOUND_OPTIONS", "FIXED_STEP_OPTIONS", "FLOW_OPTIONS", "FlowOptions", "PathPlan", "Tolerance"]
 
 _BATCH_SIZE = 512
+# Nats for each dimension by which a step along the path of an exact score may move the log-density, for a tolerance of
+# 1 nat for each.
+_PATH_SHARE = 10.0
 # The likeness of two names from which one counts as a misspelling of the other.
 _ALIKE = 0.8
 
@@ -50,6 +54,20 @@ class Tolerance:
             raise ValueError(f"rtol={self.rtol} and atol={self.atol} must be positive")
 
 
+class PathPlan(NamedTuple):
+    """How a path is followed for a density along it.
+
+    Attributes:
+        tolerance: Error that a step may make.
+        method: Runge-Kutta pair.
+        nodes: Gauss-Legendre nodes of a step.
+    """
+
+    tolerance: Tolerance
+    method: EmbeddedPair
+    nodes: int
+
+
 @checked
 @dataclass(frozen=True)
 class FlowOptions:
@@ -73,12 +91,14 @@ class FlowOptions:
             is 1e-5.
         t_min: Time of the data, at which a density is taken; the SDE's `t_min` if not given.
         t_max: Time of the codes; the SDE's `t_max` if not given.
-        method: Runge-Kutta pair with a dense output, such as those of `scoresde.numerics.ode`.
+        method: Runge-Kutta pair with a dense output, such as those of `scoresde.numerics.ode`; Dormand-Prince if not
+            given, but Bogacki-Shampine for the density under an exact score (see `plan`).
         variable: Time variable of the ODE; log σ̃ for networks and the `Angle` of the data's standard deviation for
             exact scores if not given.
         scaling: Scaling of the state; `ScalarScaling()` if not given.
         nodes: Gauss-Legendre nodes of a step. More than 4 are more than a dense output of order 4 is worth. If not
-            given, 3 from a `tol` of 2e-4 nats for each dimension on, where they err no more than 4; otherwise 4.
+            given, 3 from a `tol` of 2e-4 nats for each dimension on, where they err no more than 4; otherwise 4; and 5 for
+            an exact score.
         batch_size: Number of samples, and of traces, to process at once; 512 if not given.
 
     Raises:
@@ -90,7 +110,7 @@ class FlowOptions:
     atol: float | None = None
     t_min: float | None = None
     t_max: float | None = None
-    method: EmbeddedPair = DORMAND_PRINCE
+    method: EmbeddedPair | None = None
     variable: Coordinate | None = None
     scaling: Scaling | None = None
     nodes: int | None = None
@@ -100,6 +120,11 @@ class FlowOptions:
         for name in ("nodes", "batch_size"):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), 1)
+
+    @property
+    def pair(self) -> EmbeddedPair:
+        """The method, or its default."""
+        return DORMAND_PRINCE if self.method is None else self.method
 
     @property
     def width(self) -> int:
@@ -129,6 +154,24 @@ class FlowOptions:
             return self.nodes
         nats = self.tolerance(size).nats
         return 3 if nats is not None and nats >= 2e-4 * size else 4
+
+    def plan(self, size: int, exact: bool) -> PathPlan:
+        """How the path of a sample of `size` elements is followed for its density.
+
+        The density under an exact score does not depend on errors of the path (`Integral`), only on how well functions
+        along it are integrated. So a path of low order and with few steps is enough there: a step may move a
+        log-density by far more than `tol`. Steps of a pair of order 3 shrink as the cube root of that, and the error of
+        5 nodes falls as their tenth power, so that the square root of `tol` is on the safe side.
+
+        Args:
+            size: Number of elements of a sample.
+            exact: Whether the score is exact.
+        """
+        tolerance, nodes = self.tolerance(size), self.number_of_nodes(size)
+        if not exact or tolerance.nats is None or self.method is not None:
+            return PathPlan(tolerance, self.pair, nodes)
+        share = _PATH_SHARE * math.sqrt(tolerance.nats / size)
+        return PathPlan(Tolerance(share * size), BOSH3, 5 if self.nodes is None else nodes)
 
     @classmethod
     def split(

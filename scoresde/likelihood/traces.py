@@ -26,11 +26,15 @@ class TraceEstimates:
     Attributes:
         value: α σ̃ tr ∂ε/∂x, `(a, M)`.
         variance: Variances of the values, `(a, M)`.
+        square: ‖ε‖², `(a, M)`.
+        lag: ε · (ε' − ε), with ε' the noise that the path follows, `(a, M)`.
         probes: Number of probes at each node of a step, `(a,)`, where it was chosen for each step.
     """
 
     value: Tensor
     variance: Tensor
+    square: Tensor
+    lag: Tensor
     probes: Tensor | None = None
 
 
@@ -47,7 +51,7 @@ class NodeTraces:
         divergence: Estimator of the trace.
         contrast: Weights by which random errors are told from a smooth function of time; see `NodeRule`.
         seed: Seed of the probes.
-        first: Index of the first sample.
+        index: Indices of the samples, `(B,)`.
 
     Attributes:
         forwards: `(B,)` int64, evaluations of the model so far.
@@ -55,8 +59,8 @@ class NodeTraces:
         products: `(B,)` int64, vector-Jacobian products so far.
     """
 
-    def __init__(self, flow: Flow, divergence: Divergence, contrast: Tensor, seed: int, first: int) -> None:
-        self.flow, self.divergence, self.contrast, self.seed, self.first = flow, divergence, contrast, seed, first
+    def __init__(self, flow: Flow, divergence: Divergence, contrast: Tensor, seed: int, index: Tensor) -> None:
+        self.flow, self.divergence, self.contrast, self.seed, self.index = flow, divergence, contrast, seed, index
         self.forwards, self.traces, self.products = (
             torch.zeros(flow.shape[0], dtype=torch.int64, device=flow.device) for _ in range(3)
         )
@@ -93,7 +97,7 @@ class NodeTraces:
     def _evaluated(self, nodes: Nodes, divergence: Divergence, repeat: int = 0) -> TraceEstimates:
         """The estimates by a divergence, in as many calls as the batch size asks for."""
         flow, (steps, count) = self.flow, nodes.w.shape
-        value, variance = (torch.zeros(steps, count, dtype=torch.float64, device=flow.device) for _ in range(2))
+        value, variance, square, lag = torch.zeros(4, steps, count, dtype=torch.float64, device=flow.device)
         # A product costs about as much as an evaluation, and as much memory.
         size = max(1, 4 * flow.options.width // (count * max(4, divergence.products(flow.size))))
         for start in range(0, steps, size):
@@ -101,18 +105,21 @@ class NodeTraces:
             found = self._traces(part, divergence, repeat)
             value[start : start + size] = part.scale * found.value.reshape(-1, count)
             variance[start : start + size] = self._variances(found, part.scale)
+            noise = found.field.double().reshape(part.followed.shape)
+            square[start : start + size] = noise.square().sum(2)
+            lag[start : start + size] = (noise * (part.followed - noise)).sum(2)
             rows = part.rows.repeat_interleave(count)
             ones = torch.ones_like(rows)
             self.forwards.index_add_(0, rows, ones)
             self.traces.index_add_(0, rows, ones)
             self.products.index_add_(0, rows, found.products * ones)
-        return TraceEstimates(value, variance)
+        return TraceEstimates(value, variance, square, lag)
 
     def _traces(self, nodes: Nodes, divergence: Divergence, repeat: int) -> Traces:
         flow = self.flow
         place = flow.place(nodes.w.flatten())
         rows = nodes.rows.repeat_interleave(nodes.w.shape[1])
-        number = node_number(self.first + rows, nodes.order.flatten(), repeat).cpu()
+        number = node_number(self.index[rows], nodes.order.flatten(), repeat).cpu()
         with flow.model.evaluating():
             return divergence.traces(
                 flow.noise(place, rows), nodes.x.flatten(0, 1), self.seed, number, flow.known(place)
@@ -151,4 +158,4 @@ class NodeTraces:
             self._exact = self._fitted(self._exact, nodes[steps], len(nodes.rows[steps].unique()))
             again = self._evaluated(nodes[steps], self._exact, repeat=1)
             value[steps], variance[steps] = again.value, again.variance
-        return TraceEstimates(value, variance, probes.masked_fill(enough, 2))
+        return TraceEstimates(value, variance, first.square, first.lag, probes.masked_fill(enough, 2))

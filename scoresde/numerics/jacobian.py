@@ -13,29 +13,30 @@ Function = Callable[[Tensor], Tensor]
 """A field from `(n, ...)` to the same shape, each point by itself."""
 
 
-def jacobian_products(function: Function, x: Tensor, probes: Tensor) -> Tensor:
-    """Products Jᵀu `(n, K, D)` with probes u `(n, K, D)` at points x `(n, ...)`.
+def jacobian_products(function: Function, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+    """The field, of the shape of x, and products Jᵀu `(n, K, D)` with probes u `(n, K, D)` at points x `(n, ...)`.
 
     >>> x, u = torch.tensor([[1.0, 2.0]]), torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
-    >>> jacobian_products(lambda x: x**2, x, u).tolist()
-    [[[2.0, 0.0], [2.0, 4.0]]]
+    >>> values, products = jacobian_products(lambda x: x**2, x, u)
+    >>> values.tolist(), products.tolist()
+    ([[1.0, 4.0]], [[[2.0, 0.0], [2.0, 4.0]]])
     """
     count = probes.shape[1]
     shaped = probes.reshape(*probes.shape[:2], *x.shape[1:])
     if count == 1:
         with _without_autocast(x):
-            _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
-            return _detached(pull(shaped[:, 0])[0].flatten(1)[:, None])
+            values, pull = torch.func.vjp(function, x)  # type: ignore[misc]
+            return _detached(values), _detached(pull(shaped[:, 0])[0].flatten(1)[:, None])
     with _without_autocast(x), sdpa_kernel(SDPBackend.MATH):
-        _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
+        values, pull = torch.func.vjp(function, x)  # type: ignore[misc]
         (products,) = torch.func.vmap(pull, in_dims=1, out_dims=1)(shaped)
-    return _detached(products.flatten(2))
+    return _detached(values), _detached(products.flatten(2))
 
 
 def jacobian_diagonal(
     function: Function, x: Tensor, units: Tensor | None = None, forward: bool = False, chunk: int | None = None
-) -> Tensor:
-    """The diagonal entries of J at points x `(n, ...)`, `(D, n)`.
+) -> tuple[Tensor, Tensor]:
+    """The field at points x `(n, ...)`, of their shape, and the diagonal entries of J, `(D, n)`.
 
     Args:
         function: The field.
@@ -53,6 +54,7 @@ def jacobian_diagonal(
     # The fused attention kernels have no batching rule for their derivative.
     with _without_autocast(x), sdpa_kernel(SDPBackend.MATH):
         if forward:
+            values = function(x)
 
             def entry(i: Tensor) -> Tensor:
                 unit = vector(i)
@@ -60,7 +62,7 @@ def jacobian_diagonal(
                 return (column * unit).flatten(1).sum(1)
 
         else:
-            _, pull = torch.func.vjp(function, x)  # type: ignore[misc]
+            values, pull = torch.func.vjp(function, x)  # type: ignore[misc]
 
             def entry(i: Tensor) -> Tensor:
                 unit = vector(i)
@@ -68,7 +70,7 @@ def jacobian_diagonal(
                 return (row * unit).flatten(1).sum(1)
 
         entries = torch.func.vmap(entry, chunk_size=chunk)(indices if units is None else units)
-        return _detached(entries)
+        return _detached(values), _detached(entries)
 
 
 def _detached(result: Tensor) -> Tensor:

@@ -77,6 +77,7 @@ class Solution:
 Field = Callable[[Any, Tensor, Tensor], Tensor]
 ErrorNorm = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 Prepare = Callable[[Tensor], Sequence[Any] | Tensor]
+Longest = float | Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def integrate(
     prepare: Prepare | None = None,
     width: int | None = None,
     on_steps: Callable[[AcceptedSteps], None] | None = None,
-    longest: float = math.inf,
+    longest: Longest = math.inf,
     grid: float = 0.0,
 ) -> Solution:
     """Integrate dy/dt = field from `start` to `stop`, forwards or backwards.
@@ -148,7 +149,7 @@ def integrate_through(
     prepare: Prepare | None = None,
     width: int | None = None,
     on_steps: Callable[[AcceptedSteps], None] | None = None,
-    longest: float = math.inf,
+    longest: Longest = math.inf,
     grid: float = 0.0,
 ) -> Iterator[Solution]:
     """Integrate dy/dt = field along monotone `times` and yield the solution at times[1], times[2], ...
@@ -173,7 +174,7 @@ def integrate_through(
         width: Number of samples to work on at once; all if not given. Others take the places of those that have
             arrived.
         on_steps: Function that is given the steps that are accepted.
-        longest: Length of the longest step.
+        longest: Length of the longest step, or a function from times `(b,)` to the longest steps from there, `(b,)`.
         grid: Distance between the logarithms of neighbouring step sizes, for fields in float32; 0 for steps of any
             size.
     """
@@ -260,7 +261,7 @@ class _Run:
         max_steps: int,
         prepare: Prepare,
         on_steps: Callable[[AcceptedSteps], None] | None,
-        longest: float,
+        longest: Longest,
         grid: float,
     ) -> None:
         self.field, self.times, self.error_norm, self.tableau = field, times, error_norm, tableau
@@ -324,7 +325,7 @@ class _Run:
     def _attempt(self, active: _Active, interval: _Interval) -> _Attempt:
         """One step of every active sample, and whether its error is small enough."""
         y = active.y
-        active.step = active.step.clamp_max(self.longest)
+        active.step = self._bounded(active, interval)
         last = active.gone + active.step >= interval.span * (1 - 1e-12)
         size = torch.where(last, interval.span - active.gone, active.step)
         signed = (interval.sign * size).to(y.dtype)[:, None]
@@ -337,6 +338,12 @@ class _Run:
         bounded = torch.where(error.isfinite(), error, 1e10)
         ok, factor = accepted_and_factor(bounded, active.previous, self.tableau.order)
         return _Attempt(size, state, slopes, error, ok, factor, ok & last)
+
+    def _bounded(self, active: _Active, interval: _Interval) -> Tensor:
+        """The next step sizes `(b,)`, none of them longer than the longest."""
+        if callable(self.longest):
+            return torch.minimum(active.step, self.longest(interval.start + interval.sign * active.gone))
+        return active.step.clamp_max(self.longest)
 
     def _error(self, signed: Tensor, slopes: list[Tensor], y: Tensor, state: Tensor) -> Tensor:
         """Norms `(b,)` of the local error, from one estimate or from two."""

@@ -127,6 +127,18 @@ class EmbeddedPair:
         table = torch.tensor(self.dense, dtype=torch.float64)
         return table @ places.double() ** torch.arange(1, table.shape[1] + 1)[:, None]
 
+    def rates_within(self, places: Tensor) -> Tensor:
+        """Weights `(stages, m)` of the slopes in dy/dt of the dense output at fractions `places` `(m,)` of a step.
+
+        Raises:
+            ValueError: A pair without a dense output.
+        """
+        if self.dense is None:
+            raise ValueError("this Runge-Kutta pair has no dense output: take one of those of scoresde.numerics.ode")
+        table = torch.tensor(self.dense, dtype=torch.float64)
+        powers = torch.arange(table.shape[1], dtype=torch.float64)[:, None]
+        return (table * (powers[:, 0] + 1)) @ places.double() ** powers
+
 
 # Bogacki & Shampine 1989; the dense output is the cubic of Hermite.
 BOSH3 = EmbeddedPair(

@@ -67,12 +67,14 @@ class Traces:
         terms: Terms whose sum is `value`, `(n, D)` float64. Their means change slowly from point to point, and their
             scatter about these is independent, with half of the variance of `value` in all.
         products: Number of vector-Jacobian products at each point.
+        field: The field itself, `(n, D)`, which comes with its derivative.
     """
 
     value: Tensor
     variance: Tensor | None
     terms: Tensor | None
     products: int
+    field: Tensor
 
 
 class Divergence(ABC):
@@ -168,9 +170,9 @@ class Exact(Divergence):
         size = x[0].numel()
         while True:
             try:
-                return Traces(
-                    self._diagonal(function, x).double().sum(0), torch.zeros(len(x)).to(x).double(), None, size
-                )
+                field, diagonal = self._diagonal(function, x)
+                value = diagonal.double().sum(0)
+                return Traces(value, torch.zeros_like(value), None, size, field.flatten(1))
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 chunk = min(self._at_once(x), size)
                 if not (isinstance(error, torch.OutOfMemoryError) or "memory" in str(error)) or chunk == 1:
@@ -186,8 +188,8 @@ class Exact(Divergence):
     def _at_once(self, x: Tensor) -> int:
         return max(1, _VALUES // x.numel()) if self.chunk is None else self.chunk
 
-    def _diagonal(self, function: Function, x: Tensor, units: Tensor | None = None) -> Tensor:
-        """The diagonal entries of J, `(D, n)`, or those with the indices `units` `(k,)` alone, `(k, n)`."""
+    def _diagonal(self, function: Function, x: Tensor, units: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The field, and the diagonal entries of J, `(D, n)`, or those of the indices `units` `(k,)`, `(k, n)`."""
         return jacobian_diagonal(function, x, units, forward=self.mode == "forward", chunk=self._at_once(x))
 
     def _cheaper(
@@ -207,14 +209,14 @@ class Exact(Divergence):
 
         # The first call of each warms up.
         try:
-            truth = reverse._diagonal(function, x, units)
+            truth = reverse._diagonal(function, x, units)[1]
             spent = timed(reverse)
         except RuntimeError:
             return None  # the trace itself will raise, or take smaller chunks
         if spent < worth:
             return None
         try:
-            found = forward._diagonal(function, x, units)
+            found = forward._diagonal(function, x, units)[1]
         except RuntimeError:
             return "reverse"
         # Half of the digits: far more than round-off, and less than an error in a derivative's rule.
@@ -233,10 +235,11 @@ def _clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _probed(function: Function, x: Tensor, probes: Tensor, known: Known | None) -> tuple[Tensor, Tensor]:
-    """Products (J − known)ᵀu and probes u, float64 `(n, K, D)`."""
-    products, flat = jacobian_products(function, x, probes).double(), probes.double()
-    return products if known is None else products - known.product(flat), flat
+def _probed(function: Function, x: Tensor, probes: Tensor, known: Known | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The field `(n, D)`, and products (J − known)ᵀu and probes u, float64 `(n, K, D)`."""
+    field, products = jacobian_products(function, x, probes)
+    products, flat = products.double(), probes.double()
+    return field.flatten(1), products if known is None else products - known.product(flat), flat
 
 
 @checked
@@ -277,7 +280,7 @@ class Hutchinson(Divergence):
             probes = noise()
             if self.kind == "orthogonal":
                 probes = torch.linalg.qr(probes.mT)[0].mT * math.sqrt(size)
-        products, flat = _probed(function, x, probes, known)
+        field, products, flat = _probed(function, x, probes, known)
         terms = flat * products
         each = terms.sum(2)
         value, variance = each.mean(1), None
@@ -293,7 +296,7 @@ class Hutchinson(Divergence):
             variance = share / (1 - share / size) * (norm - value**2 / size).clamp_min(0)
         if known is not None:
             value = value + known.trace
-        return Traces(value, variance, terms.mean(1) if variance is None else None, count)
+        return Traces(value, variance, terms.mean(1) if variance is None else None, count, field)
 
 
 @checked
@@ -335,10 +338,10 @@ class Probing(Divergence):
         shape = tuple(x.shape[1:])
         signs = SampleNoise(seed, indices, (math.prod(shape),), x.dtype, x.device, stream=Stream.PROBES).signs()
         mine = self.colouring(shape).flatten().to(x.device) == torch.arange(self.colours, device=x.device)[:, None]
-        products, flat = _probed(function, x, signs[:, None] * mine, known)
+        field, products, flat = _probed(function, x, signs[:, None] * mine, known)
         terms = (flat * products).sum(1)
         value = terms.sum(1)
-        return Traces(value if known is None else value + known.trace, None, terms, self.colours)
+        return Traces(value if known is None else value + known.trace, None, terms, self.colours, field)
 
 
 @checked

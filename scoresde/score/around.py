@@ -17,6 +17,11 @@ class AroundModel(ScoreModel):
         return self.model.exact
 
     @property
+    def narrowest(self) -> float:
+        """That of the model within."""
+        return self.model.narrowest
+
+    @property
     def normal_at_most_noise(self) -> bool:
         """True if it is so of the model within."""
         return self.model.normal_at_most_noise

@@ -145,6 +145,10 @@ class GaussianMixtureScore(ExactScore):
         return torch.einsum("bkj,kij->bi", z, self.rotations.to(z)).reshape(x.shape)
 
     @property
+    def narrowest(self) -> float:
+        return math.sqrt(float(self.variances.min()))
+
+    @property
     def evaluation_size(self) -> int:
         full = 1 if self.rotations is None else self.means.shape[1]
         return self.variances.numel() * full

@@ -383,6 +383,11 @@ class ScoreModel(nn.Module, ABC):
         return False
 
     @property
+    def narrowest(self) -> float:
+        """A standard deviation that the data have at least in every direction and mode; 0 where none is known."""
+        return 0.0
+
+    @property
     def step_rules(self) -> StepRules | None:
         """What `scoresde.sampling.measure_steps` found to suit the model, or None; it is not in the state dict."""
         return self._step_rules

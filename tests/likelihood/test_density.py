@@ -92,13 +92,16 @@ def test_every_pair(method: Any) -> None:
     assert torch.equal(out.divergences, 6 * out.accepted)
 
 
-def test_nodes_converge() -> None:
-    """Gauss-Legendre rules of M nodes have order 2 M, until the dense output is what is left."""
+@pytest.mark.filterwarnings("ignore:the solver's error:RuntimeWarning")
+def test_steps_are_as_long_as_their_nodes_permit() -> None:
+    """Few nodes take more steps for about the same error."""
     model = correlated(EDMSDE())
-    x, exact = points(model, 20)
-    means = [float(found_error(model, x, exact, tol=1e-5, nodes=m)[0].mean()) for m in (1, 2, 3, 4)]
-    assert means[0] > 10 * means[1] > 50 * means[2]
-    assert means[3] < 1e-5
+    x, exact = points(model, 10)
+    found = [found_error(model, x, exact, tol=1e-3, method=DORMAND_PRINCE, nodes=m) for m in (2, 3, 4)]
+    steps = [float(out.accepted.double().mean()) for _, out in found]
+    assert steps[0] > steps[1] > steps[2]
+    for error, _ in found:
+        assert float(error.mean()) < 1e-3
 
 
 @pytest.mark.parametrize("divergence", [Exact(), Auto(0.01)], ids=repr)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from scoresde.data.affine import Identity
 from scoresde.data.transforms import Discrete
 from scoresde.likelihood import LogLikelihood, bits_per_dim, decode, encode, log_likelihood
-from scoresde.numerics.ode import BOSH3
+from scoresde.numerics.ode import BOSH3, DORMAND_PRINCE
 from scoresde.numerics.trace import Exact, Hutchinson
 from scoresde.preconditioning import EDMPreconditioning, NoisePreconditioning, Preconditioning
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
@@ -74,7 +74,7 @@ def test_error_follows_the_tolerance() -> None:
         errors.append(float((exact_prior - model.log_prob(x, model.sde.t_min)).abs().mean()))
         counts.append(float(out.nfe.double().mean()))
     for coarse, fine in itertools.pairwise(errors):
-        assert 10 < coarse / fine < 1000
+        assert 10 < coarse / fine < 10_000
     # A fifth-order pair: a factor 100 in tolerance is 100^(1/5) = 2.5 in steps.
     assert 1.5 < counts[1] / counts[0] < 3.5
     assert 1.5 < counts[2] / counts[1] < 3.5
@@ -168,7 +168,9 @@ def test_network_with_an_oracle() -> None:
     coarse = log_likelihood(model, x, divergence=Exact(), rtol=1e-3, atol=1e-3)
     oracle, angle = wrapped(model, NoisePreconditioning()), Angle(float(model.statistics.std))
     out = log_likelihood(oracle, x, divergence=Exact(), rtol=1e-3, atol=1e-3, variable=angle)
-    assert (out.log_prob - coarse.log_prob).abs().max() < 1e-7
+    # The same path, of whose error only an exact score makes nothing.
+    torch.testing.assert_close(out.latent, coarse.latent, rtol=0, atol=1e-7)
+    assert bool(((out.log_prob - coarse.log_prob).abs() <= 2 * out.solver_stderr).all())
     network = copy.deepcopy(wrapped(model, edm)).float()
     assert network.dtype == torch.float32
     out = log_likelihood(network, x.float(), divergence=Exact(), rtol=1e-4, atol=1e-4)
@@ -217,7 +219,8 @@ def test_encode_and_decode_are_inverse(sde: SDE) -> None:
 
 
 def test_encode_is_the_likelihoods_code() -> None:
-    model, x, out = mixture_case()
+    model, x, _ = mixture_case()
+    out = log_likelihood(model, x, method=DORMAND_PRINCE)
     torch.testing.assert_close(encode(model, x), out.latent, rtol=0, atol=1e-3)
     batch = encode(model, x)[1]
     assert (encode(model, x[1:2])[0] - batch).abs().max() < 1e-10

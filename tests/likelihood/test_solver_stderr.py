@@ -1,0 +1,120 @@
+"""The error of a log-density that the solver makes, as it is stated, on problems that are hard to integrate."""
+
+import math
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from scoresde.likelihood import Hutchinson, LogLikelihood, encode, log_likelihood
+from scoresde.likelihood.flow import Flow
+from scoresde.likelihood.prior import prior_log_prob
+from scoresde.networks import MLP
+from scoresde.numerics.tableaus import BOSH3
+from scoresde.numerics.trace import Exact
+from scoresde.preconditioning import EDMPreconditioning
+from scoresde.score import GaussianMixtureScore, NetworkScore
+from scoresde.sde import EDMSDE, SDE, VPSDE
+from scoresde.statistics import Statistics
+from tests.problems import correlated
+
+F64 = torch.float64
+SDES = {"vp": VPSDE(), "edm": EDMSDE()}
+
+
+def narrow(variances: list[float], sde: SDE) -> GaussianMixtureScore:
+    size = len(variances)
+    return GaussianMixtureScore(torch.ones(1), torch.zeros(1, size), torch.tensor([variances], dtype=F64), sde)
+
+
+def tight_modes(sde: SDE) -> GaussianMixtureScore:
+    means = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=F64)
+    return GaussianMixtureScore(torch.ones(2), means, torch.full((2,), 1e-8, dtype=F64), sde)
+
+
+def tails(sde: SDE) -> GaussianMixtureScore:
+    """One mean and standard deviations from 0.05 to 16, in 10 dimensions."""
+    widths = torch.logspace(math.log10(0.05), math.log10(16), 6, dtype=F64)
+    return GaussianMixtureScore(torch.ones(6), torch.zeros(6, 10), widths**2, sde)
+
+
+def low_rank(sde: SDE) -> GaussianMixtureScore:
+    """Components near planes of 4 dimensions in 64."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(3, 64, 4, dtype=F64, generator=generator) / 8
+    covariances = base @ base.mT + 0.01**2 * torch.eye(64, dtype=F64)
+    return GaussianMixtureScore(torch.ones(3), 0.5 * torch.randn(3, 64, generator=generator), covariances, sde)
+
+
+# A problem, the number of points, and the largest error in nats.
+HARD = {
+    "narrow": (partial(narrow, [1.0, 1e-6]), 24, 0.01),
+    "wide and narrow": (partial(narrow, [100.0, 1e-6]), 24, 0.02),
+    "tight modes": (tight_modes, 24, 0.01),
+    "tails": (tails, 24, 0.01),
+    "low rank": (low_rank, 5, 0.2),
+}
+
+
+def errors(model: GaussianMixtureScore, count: int, **options: Any) -> tuple[Tensor, LogLikelihood]:
+    """Errors of log-densities but for that of the Gaussian at t_max, which is not the solver's."""
+    sde = model.sde
+    x = model.sample(count, sde.t_min, torch.Generator().manual_seed(3))
+    out = log_likelihood(model, x, **{"divergence": Exact(), **options})
+    lacking = model.log_prob(out.latent, sde.t_max) - prior_log_prob(Flow(model, x.shape), out.latent, "matched")
+    return (out.log_prob + lacking - model.log_prob(x, sde.t_min)).abs(), out
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+@pytest.mark.parametrize("problem", HARD.values(), ids=HARD)
+def test_the_truth_lies_within_two_standard_errors(problem: Any, sde: SDE) -> None:
+    make, count, largest = problem
+    error, out = errors(make(sde), count)
+    assert bool((error <= 2 * out.solver_stderr).all())
+    assert float(error.max()) < largest
+    assert torch.equal(out.total_stderr, out.solver_stderr)
+
+
+@pytest.mark.parametrize("divergence", [Hutchinson(1), Hutchinson(4)], ids=repr)
+def test_probes_and_solver_make_one_error(divergence: Hutchinson) -> None:
+    error, out = errors(tails(VPSDE()), 100, divergence=divergence)
+    assert torch.equal(out.total_stderr, torch.hypot(out.stderr, out.solver_stderr))
+    inside = float((error <= 2 * out.total_stderr).double().mean())
+    assert inside > 0.95 - 2 * math.sqrt(0.95 * 0.05 / 100)
+    # Probes do not disturb what is said of the solver: the paths are the same.
+    other = errors(tails(VPSDE()), 100, divergence=divergence, seed=5)[1]
+    assert torch.equal(other.solver_stderr, out.solver_stderr)
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+def test_errors_of_the_path_do_not_matter_under_an_exact_score(sde: SDE) -> None:
+    """Along any path log p changes by the divergence and by what the path moves beside the flow."""
+    model = correlated(sde)
+    x = model.sample(20, sde.t_min, torch.Generator().manual_seed(7))
+    error, out = errors(model, 20, tol=3.0, method=BOSH3, nodes=8)
+    true = encode(model, x, tol=1e-5)
+    astray = (model.log_prob(out.latent, sde.t_max) - model.log_prob(true, sde.t_max)).abs()
+    assert float(astray.mean()) > 0.02
+    assert float(error.mean()) < float(astray.mean()) / 20
+
+
+def test_the_stated_error_of_a_network_is_of_the_size_of_its_change() -> None:
+    torch.manual_seed(0)
+    mlp = MLP((8,), width=32, blocks=2)
+    for parameter in mlp.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.25)
+    model = NetworkScore(mlp.double(), EDMSDE(0.01, 20.0), EDMPreconditioning(0.5), Statistics(torch.zeros(8), 0.5))
+    x = 0.5 * torch.randn(60, 8, dtype=F64, generator=torch.Generator().manual_seed(2))
+    fine = log_likelihood(model, x, tol=1e-5, divergence=Exact())
+    out = log_likelihood(model, x, tol=3e-3, divergence=Exact())
+    error = (out.log_prob - fine.log_prob).abs()
+    assert float((error <= 2 * out.solver_stderr).double().mean()) > 0.9
+    assert float(fine.solver_stderr.mean()) < float(out.solver_stderr.mean()) / 10
+
+
+def test_an_error_far_above_the_tolerance_is_told() -> None:
+    with pytest.warns(RuntimeWarning, match=r"the solver's error of \d+ of 24 log-densities is far above tol=1e-05, up to"):
+        errors(tails(VPSDE()), 24, tol=1e-5, nodes=2)
