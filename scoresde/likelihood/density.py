@@ -86,7 +86,7 @@ class LogLikelihood:
         mean, error = mean_and_error(self.log_prob)
         return (
             f"LogLikelihood({mean:.4f} ± {error:.4f} nats, n={len(self.log_prob)}, "
-            f"stderr {self.stderr.mean():.2g} from probes and {self.solver_stderr.mean():.2g} from the solver per sample, "
+            f"stderr per sample {self.stderr.mean():.2g} from probes, {self.solver_stderr.mean():.2g} from the solver, "
             f"nfe {self.nfe.double().mean():.0f}, "
             f"divergences {self.divergences.double().mean():.0f})"
         )
@@ -270,8 +270,8 @@ class _Solver:
         count = int(self._too_large(self.value, self.error).sum())
         if count:
             warnings.warn(
-                f"the solver's error of {count} of {len(self.error)} log-densities is far above tol={self.nats:.2g}, up "
-                f"to {float(self.error.max()):.2g} nats: it is in solver_stderr; give a smaller tol, or a larger t_min",
+                f"the solver's error of {count} of {len(self.error)} log-densities is far above tol={self.nats:.2g}, "
+                f"up to {float(self.error.max()):.2g} nats: it is in solver_stderr; give a smaller tol, or a larger t_min",
                 RuntimeWarning,
                 stacklevel=4,
             )

@@ -102,7 +102,6 @@ class Integral:
         if bool(good.any()):
             self.done(rows[good], log_prob[good], variance[good].sqrt(), error[good])
 
-
     def _rule_errors(self, nodes: Nodes, estimates: TraceEstimates) -> Tensor:
         """Estimates `(a,)` of the errors that the quadrature rule makes on steps.
 

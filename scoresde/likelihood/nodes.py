@@ -121,7 +121,6 @@ class NodeRule:
         )
         return nodes, states[-1]
 
-
     def error(self, nodes: Nodes, integrand: Tensor, lag: Tensor) -> Tensor:
         """Estimates `(a,)` of the error of the rule for an integrand and a lag `(a, M)` over τ.
 

@@ -97,11 +97,11 @@ def test_steps_are_as_long_as_their_nodes_permit() -> None:
     """Few nodes take more steps for about the same error."""
     model = correlated(EDMSDE())
     x, exact = points(model, 10)
-    found = [found_error(model, x, exact, tol=1e-3, method=DORMAND_PRINCE, nodes=m) for m in (2, 3, 4)]
+    found = [found_error(model, x, exact, tol=1e-3, method=DORMAND_PRINCE, nodes=m) for m in (1, 4)]
     steps = [float(out.accepted.double().mean()) for _, out in found]
-    assert steps[0] > steps[1] > steps[2]
+    assert steps[0] > 2 * steps[1]
     for error, _ in found:
-        assert float(error.mean()) < 1e-3
+        assert float(error.mean()) < 3e-3
 
 
 @pytest.mark.parametrize("divergence", [Exact(), Auto(0.01)], ids=repr)

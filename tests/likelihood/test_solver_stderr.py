@@ -116,5 +116,5 @@ def test_the_stated_error_of_a_network_is_of_the_size_of_its_change() -> None:
 
 
 def test_an_error_far_above_the_tolerance_is_told() -> None:
-    with pytest.warns(RuntimeWarning, match=r"the solver's error of \d+ of 24 log-densities is far above tol=1e-05, up to"):
+    with pytest.warns(RuntimeWarning, match=r"error of \d+ of 24 log-densities is far above tol=1e-05, up to"):
         errors(tails(VPSDE()), 24, tol=1e-5, nodes=2)

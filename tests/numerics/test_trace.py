@@ -48,7 +48,7 @@ def test_exact_is_the_trace(x: Tensor, mode: Any, chunk: int | None) -> None:
 
 def test_exact_halves_its_chunk_where_memory_runs_out(x: Tensor) -> None:
     class Limited(Exact):
-        def _diagonal(self, function: Any, x: Tensor) -> Tensor:
+        def _diagonal(self, function: Any, x: Tensor, units: Tensor | None = None) -> tuple[Tensor, Tensor]:
             if self.chunk is None or self.chunk > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super()._diagonal(function, x)
