@@ -271,7 +271,7 @@ class _Solver:
         if count:
             warnings.warn(
                 f"the solver's error of {count} of {len(self.error)} log-densities is far above tol={self.nats:.2g}, "
-                f"up to {float(self.error.max()):.2g} nats: it is in solver_stderr; give a smaller tol, or a larger t_min",
+                f"up to {float(self.error.max()):.2g} nats (solver_stderr): give a smaller tol, or a larger t_min",
                 RuntimeWarning,
                 stacklevel=4,
             )
