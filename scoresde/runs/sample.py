@@ -118,7 +118,8 @@ def sample(
         arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.cpu().numpy() for k, v in cond.items()}}
         run.write_npz(f"samples/{name}.npz", **arrays, **{_NOTE: np.array(json.dumps(cost))})
         classes = of_classes(model, data.class_names, settings["label"])
-        caption = f"{n} samples{classes}, {out.nfe} evaluations of the network each, seed {seed}."
+        file = "" if name == "samples" else f", in {name}.npz"
+        caption = f"{n} samples{classes}, {out.nfe} evaluations of the network each, seed {seed}{file}."
         in_turn = model.classes is not None and settings["label"] is None
         picture_of_samples(run, data, raw, name, caption, class_names(model, data.class_names) if in_turn else ())
         return raw, cost

@@ -396,6 +396,7 @@ def test_measured_steps_are_what_the_default_sampler_follows(
     rule = StepRules.load(path).at(4)
     with np.load(samples) as file:
         assert repr(AutoAdams(rule=rule)) in json.loads(str(file["note"]))["sampler"]
+    assert f"seed 0, in {samples.name}." in Path(f"{RUN}/pictures.json").read_text()
 
 
 def test_a_value_of_a_sampler_that_is_swept_over_alone(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
