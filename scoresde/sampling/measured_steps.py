@@ -180,7 +180,11 @@ def _search(trial: Trial, steps: int, known: Sequence[StepRule]) -> StepRule:
     best = min((*known, *tops), key=whole)
     others = [replace(best, coordinate=c) for c in _COORDINATES]
     near = sorted(dict.fromkeys((*known, *tops, *others)), key=whole)
-    return min((_climb(rule, whole, _SMALL) for rule in near[:_MOST_SMALL_CLIMBS]), key=whole)
+    ends = [_climb(rule, whole, _SMALL) for rule in near[:_MOST_SMALL_CLIMBS]]
+    if steps < LENGTHS[-1]:
+        return min(ends, key=whole)
+    # The rule serves more steps, too, for which it is no good if its errors only cancel for these.
+    return min((*ends, *near), key=lambda rule: whole(rule) * trial.error(rule, 2 * steps))
 
 
 def _searched(trial: Trial, lengths: Sequence[int]) -> Iterator[tuple[int, StepRule]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoresde.sampling import AutoAdams, DataStraight, ExplicitTimes, Sampler, ScipyODE, UniformLogSNR, measure_steps
 from scoresde.sampling.edge_starts import Starts, draw_starts
-from scoresde.sampling.measured_steps import Trial, _searched
+from scoresde.sampling.measured_steps import LENGTHS, Trial, _searched
 from scoresde.score import BoundModel, Conditions, GaussianMixtureScore, ScoreModel, StepRule, StepRules, with_sde
 from scoresde.sde import EDMSDE, SDE, VPSDE, CosineSDE
 
@@ -190,6 +190,21 @@ def test_a_rule_of_other_steps_is_used_where_it_is_better() -> None:
     trial = Hole({8: best, 9: best, 10: best})
     assert [trial.error(rule, n) for n, rule in dict(_searched(trial, (8, 9))).items()] == [100, 100]
     assert max(trial.error(rule, n) for n, rule in dict(_searched(trial, (8, 9, 10))).items()) < 1
+
+
+def test_the_rule_of_the_most_steps_serves_twice_as_many() -> None:
+    """One rule is better for as many steps as are measured, and far worse for more."""
+    most, lasting = LENGTHS[-1], StepRule("data", 4, 3, 0.002, 0.95)
+
+    class Cancels(Bowl):
+        def error(self, rule: StepRule, steps: int, every: int = 1) -> float:
+            if rule == lasting:
+                return 1.5 / steps
+            return 100.0 if steps > most else super().error(rule, steps)
+
+    best = StepRule("straight", 4, 3, 0.2, 0.1)
+    assert dict(_searched(Cancels({most: best}), (most,))) == {most: lasting}
+    assert dict(_searched(Cancels({20: best}), (20,))) == {20: best}
 
 
 def test_a_file_of_rules(tmp_path: Path) -> None:
