@@ -1,10 +1,11 @@
 """A run directory with npz data, whose file and configuration then change."""
 
+import contextlib
+import io
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import scoresde
+from scoresde.cli import main
 from scoresde.data import DataInfo
 from scoresde.likelihood import log_likelihood
 from scoresde.options.errors import ConfigError
@@ -40,9 +42,17 @@ SETTINGS = [
 ]
 
 
-def scoresde_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scoresde.cli", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+def scoresde_command(folder: Path, *arguments: str) -> SimpleNamespace:
+    """The status and the errors of a command in a folder; in this process, whose imports are done."""
+    said, status = io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+        patch.chdir(folder)
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        try:
+            main(list(arguments))
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+    return SimpleNamespace(returncode=status, stderr=said.getvalue())
 
 
 def points(scale: float = 3.0, n: int = 60, width: int = 3) -> np.ndarray:
