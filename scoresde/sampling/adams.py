@@ -26,7 +26,15 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.numerics.values import fraction, one_of
-from scoresde.sampling.adams_plan import AdamsStep, Same, WeightKind, adams_plan, adams_step, gaussian_prediction
+from scoresde.sampling.adams_plan import (
+    AdamsStep,
+    Same,
+    WeightKind,
+    adams_plan,
+    adams_step,
+    gaussian_prediction,
+    guarded_step,
+)
 from scoresde.sampling.solver import Noise, Solver
 from scoresde.sampling.stochasticity import ConstantTau, Stochasticity
 from scoresde.score import ScoreModel
@@ -69,6 +77,8 @@ class Multistep(Solver):
             steps (Lu et al. 2022b, appendix B); on longer grids that would be the order of the whole.
         strict: Whether a grid with fewer steps than the order needs is rejected, instead of lowering the order with a
             warning.
+        safeguard: Whether each sample takes less of what the predictor has beyond order 1 where steps are too long for
+            it, as `scoresde.sampling.adams_guard` has it. It takes no evaluation, and changes nothing on short steps.
 
     Raises:
         ValueError: A setting outside its range; at the solve, too few steps for a strict method.
@@ -115,6 +125,7 @@ class Multistep(Solver):
     relaxation: float = 1.0
     lower_order_final: bool = False
     strict: bool = False
+    safeguard: bool = False
 
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3, 4):
@@ -182,12 +193,18 @@ class Multistep(Solver):
         p, q = coordinate.target(model.sde, times)
         predict = model.prediction(times[:-1], p[:-1], q[:-1])
         mean = known.mean.to(x).reshape(x.shape[1:]) if self.centre and known is not None else None
+        of_mean = p.tolist() if self.safeguard and mean is not None else None
+
+        def relative(value: Tensor, i: int) -> Tensor:
+            """The prediction at a time, without that of the mean if the steps are made for it."""
+            return value if of_mean is None or mean is None else torch.sub(value, mean, alpha=of_mean[i])
 
         gaussian = self.start == "gaussian"
         first = gaussian_prediction(model, x, times[0], float(p[0]), float(q[0])) if gaussian else None
-        values = [predict(x, 0) if first is None else first]
-        # A relaxed corrector uses the values of the predictor, too.
-        keep = max(self.order + (self.relaxation < 1), self.corrector + 1)
+        values = [relative(predict(x, 0) if first is None else first, 0)]
+        differences: list[Tensor] = []  # of values, for the safeguard
+        # A relaxed corrector uses the values of the predictor, too, and the safeguard the difference of two.
+        keep = max(self.order + (self.relaxation < 1), self.corrector + 1, 2 if self.safeguard else 1)
 
         for i, step in enumerate(steps):
             base, on_base = x, step.on_x
@@ -195,9 +212,11 @@ class Multistep(Solver):
                 base, on_base = on_base * x, 1.0
             if step.on_noise:
                 base = torch.add(base, noise(*step.clock), alpha=step.on_noise)
-            x = adams_step(base, on_base, step.predictor, values, mean)
+            if self.safeguard and i:
+                differences = [values[0] - values[1], *differences[:2]]
+            x = guarded_step(base, on_base, step, values, differences, mean)
             if i < last:
-                values.insert(0, predict(x, i + 1))
+                values.insert(0, relative(predict(x, i + 1), i + 1))
                 del values[keep:]
                 if step.corrector is not None:
                     x = adams_step(base, on_base, step.corrector, values, mean)

@@ -11,12 +11,22 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from scoresde.sampling.adams_guard import Series, series
 from scoresde.sampling.adams_table import Method, Table, WeightKind, Weights, tabulated
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
 from scoresde.sde.coordinates import Coordinate
 
-__all__ = ["AdamsStep", "Same", "WeightKind", "Weights", "adams_plan", "adams_step", "gaussian_prediction"]
+__all__ = [
+    "AdamsStep",
+    "Same",
+    "WeightKind",
+    "Weights",
+    "adams_plan",
+    "adams_step",
+    "gaussian_prediction",
+    "guarded_step",
+]
 
 _KEPT = 16  # plans
 _SHORT = 15  # steps, below which a grid is short (as in the code of Lu et al. 2022b)
@@ -32,6 +42,8 @@ class AdamsStep:
         clock: e^{2λ} at both ends, the time of the Brownian motion of which z is the increment.
         predictor: Weights of the predictions up to the step's start.
         corrector: Weights that use the prediction at the step's end as well; None for no correction.
+        series: The predictor as a series, with which the safeguard takes the place of `predictor`; None for no
+            safeguard. With it all predictions P_j are to be those of data without their mean, P_j − p m.
     """
 
     on_x: float
@@ -39,6 +51,7 @@ class AdamsStep:
     clock: tuple[float, float]
     predictor: Weights
     corrector: Weights | None
+    series: Series | None = None
 
 
 def gaussian_prediction(model: ScoreModel, x: Tensor, t: Tensor, p: float, q: float) -> Tensor | None:
@@ -69,6 +82,16 @@ def adams_step(base: Tensor, on_base: float, weights: Weights, values: list[Tens
     for w, value in zip(on_values[1:], values[1:], strict=False):
         x.add_(value, alpha=w)
     return x
+
+
+def guarded_step(
+    base: Tensor, on_base: float, step: AdamsStep, values: list[Tensor], differences: list[Tensor], mean: Tensor | None
+) -> Tensor:
+    """Compute the predictor of a step, with its safeguard if it has one."""
+    if step.series is None:
+        return adams_step(base, on_base, step.predictor, values, mean)
+    x = adams_step(base, on_base, Weights([step.series.zeroth], step.predictor.on_mean), values, mean)
+    return step.series.add_to(x, values[0], differences)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +136,14 @@ def adams_plan(method: Method, coordinate: Coordinate, same: Same, times: tuple[
             for new, old in zip(correctors, predictors, strict=True)
         ]
 
+    guards: list[Series | None] = [None] * count
+    if method.safeguard:
+        two, three = (table.alpha[1:, None] * table.integrals(first.clamp(max=k), ahead=0) for k in (2, 3))
+        guards = series(predictors, two, three) if count > 1 else guards
+
     clocks = itertools.pairwise((2 * table.log_snr).exp().tolist())
     on_noise = (table.alpha[1:] * table.variance.sqrt()).tolist()
-    rows = zip(table.on_x.tolist(), on_noise, clocks, predictors, correctors, strict=True)
+    rows = zip(table.on_x.tolist(), on_noise, clocks, predictors, correctors, guards, strict=True)
     return [AdamsStep(*row) for row in rows]
 
 

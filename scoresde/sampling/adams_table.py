@@ -47,6 +47,8 @@ class Method(Protocol):
     def relaxation(self) -> float: ...
     @property
     def lower_order_final(self) -> bool: ...
+    @property
+    def safeguard(self) -> bool: ...
 
 
 class Weights(NamedTuple):
@@ -63,7 +65,8 @@ class Table:
     Attributes:
         log_snr: λ at the times of the grid, `(n + 1,)`.
         alpha: α at these times, `(n + 1,)`.
-        target: p at these times, `(n + 1,)`: the part of the mean in a prediction is p m.
+        target: p at these times, `(n + 1,)`: the part of the mean in a prediction is p m; 0 for a method with the
+            safeguard, whose predictions have it subtracted.
         on_x: The factors of the state, `(n,)`.
         variance: ν², `(n,)`.
         kernel: c n_t^c n^{1−c} dw at the nodes, `(n, m)`, so that sums over the nodes are integrals.
@@ -159,11 +162,12 @@ def tabulated(method: Method, coordinate: Coordinate, sde: SDE, times: Tensor) -
     else:
         points, at = variable.variable(sde, times), variable.variable(sde, t)
 
+    target = coordinate.target(sde, times)[0]
     differences = {"bh1": c * n[1:] * coordinate.rate(sde, times[1:]) * h, "bh2": total}.get(method.weights)
     return Table(
         log_snr=lam,
         alpha=alpha,
-        target=coordinate.target(sde, times)[0],
+        target=torch.zeros_like(target) if method.safeguard else target,
         on_x=alpha[1:] / alpha[:-1] * (n[1:] / n[:-1]) ** c,
         variance=variance,
         kernel=kernel,

@@ -69,8 +69,8 @@ class Picard(Solver):
             the model does not know it) if not given. The method's own coordinate is the paper's choice.
 
     Raises:
-        ValueError: A method with a corrector or a Gaussian start, a window below 1, a negative tolerance, or fewer
-            steps than a strict method needs.
+        ValueError: A method with a corrector, a Gaussian start or a safeguard, a window below 1, a negative tolerance,
+            or fewer steps than a strict method needs.
 
     References:
         Shih et al. (2023), Parallel Sampling of Diffusion Models, algorithm 1: https://arxiv.org/abs/2305.16317
@@ -88,6 +88,8 @@ class Picard(Solver):
             raise ValueError(f"the method has corrector={method.corrector}, expected 0: a sweep has a predictor only")
         if method.start != "model":
             raise ValueError(f"the method has start={method.start!r}, expected 'model'")
+        if method.safeguard:
+            raise ValueError("the method has safeguard=True, expected False: a sweep is linear in the predictions")
         not_negative("tolerance", tolerance, "a number of at least 0")
         self.method = method
         self.window = whole_number("window", window)

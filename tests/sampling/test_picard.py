@@ -243,4 +243,6 @@ def test_bad_arguments() -> None:
         Picard(Multistep(2, corrector=2))
     with pytest.raises(ValueError, match="the method has start='gaussian', expected 'model'"):
         Picard(Multistep(2, start="gaussian"))
+    with pytest.raises(ValueError, match="the method has safeguard=True, expected False"):
+        Picard(Multistep(2, safeguard=True))
     assert repr(Picard(splitting=Angle(0.5))).startswith("Picard(method=Multistep(order=1")
