@@ -246,9 +246,23 @@ class Statistics(nn.Module):
         variances = self.spectrum if self.covariance is not None and self.dim <= 256 else self.variances
         if variances is None:
             return float(self.std)
+        return float(self._varying(variances).min().sqrt())
+
+    @property
+    def narrow_std(self) -> float:
+        """Standard deviation that a tenth of the principal directions in which the data vary do not exceed.
+
+        Without a covariance it is `std`.
+        """
+        if self.covariance is None:
+            return float(self.std)
+        variances = self._varying(self.eigh()[0])
+        return float(variances[(len(variances) - 1) // 10].sqrt())
+
+    def _varying(self, variances: Tensor) -> Tensor:
+        """Those of directions in which the data vary."""
         # Buffers in float32 have directions of no variance with that of their rounding.
-        varies = variances > max(1e-12, torch.finfo(self.std.dtype).eps) * variances.max()
-        return float(torch.where(varies, variances, torch.inf).min().sqrt())
+        return variances[variances > max(1e-12, torch.finfo(self.std.dtype).eps) * variances.max()]
 
     def deviation(self) -> float:
         """Bound on the difference between the variance in any direction and `std`²; 0 if no other is known."""

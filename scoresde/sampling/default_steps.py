@@ -1,6 +1,7 @@
 """The default sampler on the starts of a search: its end points, and its steps as coefficients to search from."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from scoresde.sampling.auto_adams import AutoAdams
 from scoresde.sampling.data_grids import DataStraight
+from scoresde.sampling.plain_rule import plain_rule
 from scoresde.sampling.sampler import Sampler
 from scoresde.sampling.true_paths import Part, TruePaths
 from scoresde.score import ScoreModel
@@ -40,6 +42,13 @@ class DefaultSteps:
                 break
         return sampler
 
+    def _linear(self) -> Sampler:
+        """The sampler without a safeguard."""
+        grid, solver = self.sampler.grid, self.sampler.solver
+        assert isinstance(solver, AutoAdams)
+        rule = solver.rule or plain_rule(grid.steps)
+        return Sampler(AutoAdams(rule=replace(rule, safeguard=False)), grid, denoise=False)
+
     def ends(self, part: Part) -> Tensor:
         """The end points of the starts `part`, `(B, D)`, as y."""
         return self.paths.sampled(self.sampler, part)[0]
@@ -48,13 +57,13 @@ class DefaultSteps:
         """The times `(n + 1,)` at which the model is evaluated, and the states there behind the first, `(n, B, D)`.
 
         The last of both are those of the end. A solver whose steps are linear in the start and in the predictions at
-        these states is known by them.
+        these states is known by them, so that a rule is followed without its safeguard.
 
         Returns:
             Times and states; None if the evaluations are not one at each of that many decreasing times.
         """
         paths, asked = self.paths, dict[float, list[Tensor]]()
-        end, _ = paths.sampled(self.sampler, part, lambda model: _watched(model, asked))
+        end, _ = paths.sampled(self._linear(), part, lambda model: _watched(model, asked))
         first, last = float(paths.times[0]), float(paths.times[-1])
         inner = [t for t in asked if t != first]
         times = torch.tensor([first, *inner, last], dtype=torch.float64)

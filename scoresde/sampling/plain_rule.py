@@ -4,7 +4,7 @@ from scoresde.score import StepRule
 from scoresde.sde.coordinates import Angle, Coordinate, SignalLevel, Straight
 from scoresde.statistics import Statistics
 
-__all__ = ["bend_level", "coordinate_of", "plain_rule"]
+__all__ = ["bend_level", "coordinate_of", "narrow_level", "plain_rule"]
 
 # The largest standard deviation in units of the mean one, where it is not known
 _LARGEST = 3.0
@@ -12,11 +12,13 @@ _LARGEST = 3.0
 
 def plain_rule(steps: int) -> StepRule:
     """Return the rule for a number of steps on any model: low orders while steps are long."""
-    if steps < 10:
-        return StepRule("angle", 2, 2, bend=1 / 3, top=0.05)
+    if steps < 15:
+        narrow = 0.05 if steps < 7 else 0.1 if steps < 10 else 0.15
+        return StepRule("angle", 2, 2, bend=1 / 3, top=0.05, narrow=narrow, safeguard=True)
     if steps < 25:
-        return StepRule("straight", 3, 2, bend=0.25, top=0.1)
-    return StepRule("straight", 4, 3, bend=0.2, top=0.25)
+        return StepRule("straight", 3, 2, bend=0.25, top=0.1, narrow=0.15, safeguard=True)
+    # From 50 steps on, the safeguard has nothing to do.
+    return StepRule("straight", 4, 3, bend=0.2, top=0.25, narrow=0.15, safeguard=steps < 50)
 
 
 def bend_level(share: float, known: Statistics | None) -> float:
@@ -24,6 +26,11 @@ def bend_level(share: float, known: Statistics | None) -> float:
     if known is None:
         return share * _LARGEST
     return share * (_LARGEST * float(known.std) if known.covariance is None else known.largest_std)
+
+
+def narrow_level(known: Statistics | None) -> float:
+    """Return the standard deviation of the data in narrow directions; the mean one if no other is known."""
+    return 1.0 if known is None else known.narrow_std
 
 
 def coordinate_of(rule: StepRule, known: Statistics | None) -> Coordinate:

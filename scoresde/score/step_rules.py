@@ -26,6 +26,9 @@ class StepRule:
         corrector: The number of earlier values that the corrector uses, 0 (none) to 4.
         bend: The noise level σ/α at which the grid bends, as a share of the largest standard deviation of the data.
         top: The share of the steps that is even in log(1 + (σ/α)/d), for d the level of the bend; 0 to below 1.
+        narrow: The share of the steps at noise levels where narrow directions of the data count, as for `DataStraight`;
+            0 to below 1. `top` is a share of the others.
+        safeguard: Whether the method has the safeguard of `Multistep`.
 
     Raises:
         ValueError: A setting outside its range.
@@ -36,14 +39,17 @@ class StepRule:
     corrector: int
     bend: float
     top: float
+    narrow: float = 0.0
+    safeguard: bool = False
 
     def __post_init__(self) -> None:
         one_of("coordinate", self.coordinate, ("angle", "straight", "data"))
         if self.order not in (1, 2, 3, 4) or self.corrector not in (0, 1, 2, 3, 4):
             raise ValueError(f"the orders are {self.order} and {self.corrector}, expected 1 to 4 and 0 to 4")
         positive("bend", self.bend)
-        if not 0 <= self.top < 1:
-            raise ValueError(f"top is {self.top}, expected a share from 0 to below 1")
+        for name, share in (("top", self.top), ("narrow", self.narrow)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} is {share}, expected a share from 0 to below 1")
 
 
 @checked

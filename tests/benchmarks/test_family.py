@@ -77,7 +77,7 @@ def test_the_default_is_measured_as_users_have_it() -> None:
     sampler = Sampler(AutoAdams(), DataStraight(6), denoise=False)
     made, plain = contender.run(case.counted(exact=False), case.starts, 6)
     rule = plain_rule(6)
-    without = Sampler(AutoAdams(rule=rule), DataStraight(6, rule.bend, top=rule.top), denoise=False)
+    without = Sampler(AutoAdams(rule=rule), DataStraight(6, rule.bend, top=rule.top, narrow=rule.narrow), denoise=False)
     out = without(case.model, x_init=case.starts)
     assert torch.equal(plain, out.x)
     assert made == out.nfe == 5

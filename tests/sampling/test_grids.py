@@ -253,13 +253,21 @@ def test_an_error_is_one_short_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "fraction", "top"),
-    [(5, 1 / 3, 0.05), (9, 1 / 3, 0.05), (10, 0.25, 0.1), (24, 0.25, 0.1), (200, 0.2, 0.25)],
+    ("steps", "fraction", "top", "narrow"),
+    [
+        (6, 1 / 3, 0.05, 0.05),
+        (9, 1 / 3, 0.05, 0.1),
+        (14, 1 / 3, 0.05, 0.15),
+        (15, 0.25, 0.1, 0.15),
+        (24, 0.25, 0.1, 0.15),
+        (200, 0.2, 0.25, 0.15),
+    ],
 )
-def test_values_for_steps(sde: SDE, steps: int, fraction: float, top: float) -> None:
-    known = Statistics(torch.zeros(2), 1.0, torch.eye(2, dtype=torch.float64))
+def test_values_for_steps(sde: SDE, steps: int, fraction: float, top: float, narrow: float) -> None:
+    known = Statistics(torch.zeros(2), 0.7, torch.diag(torch.tensor([1.0, 0.001], dtype=torch.float64)))
     times = DataStraight(steps)(sde, known)
-    assert torch.equal(times, DataStraight(steps, fraction, top=top)(sde, known))
+    assert torch.equal(times, DataStraight(steps, fraction, top=top, narrow=narrow)(sde, known))
+    assert not torch.equal(times, DataStraight(steps, fraction, top=top)(sde, known))
     # What is given is taken.
     assert torch.equal(DataStraight(steps, 0.5)(sde, known), DataStraight(steps, 0.5, top=0.0, bend=0.0)(sde, known))
     assert not torch.equal(DataStraight(steps, top=0.2)(sde, known), times)
@@ -291,6 +299,27 @@ def test_shares_of_the_steps_are_even_in_logarithm_and_angle(sde: SDE, steps: in
     torch.testing.assert_close(mean, torch.linspace(1, 0, steps + 1, dtype=torch.float64), rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize(("variance", "width"), [(1e-2, 0.1), (1e-8, None)], ids=["wide", "below the last level"])
+def test_a_share_of_the_steps_is_where_directions_are_narrow(sde: SDE, variance: float, width: float | None) -> None:
+    known = Statistics(torch.zeros(2), 0.7, torch.diag(torch.tensor([1.0, variance], dtype=torch.float64)))
+    times = DataStraight(30, 0.5, top=0.1, narrow=0.2)(sde, known)
+    s = (-sde.log_snr(times)).exp()
+    w = 2 * s[-1] if width is None else width
+    u, y, narrow = (v / v[0] for v in ((v - v[-1]) for v in (s / (0.5 + s), (s / 0.5).log1p(), s / (w + s))))
+    even = torch.linspace(1, 0, 31, dtype=torch.float64)
+    torch.testing.assert_close(0.8 * (0.9 * u + 0.1 * y) + 0.2 * narrow, even, rtol=0, atol=1e-8)
+
+
+def test_no_share_where_no_direction_is_narrow(sde: SDE) -> None:
+    for known in (
+        None,
+        Statistics(torch.zeros(2), 0.7),
+        Statistics(torch.zeros(2), 0.8, torch.diag(torch.tensor([1.0, 0.2**2], dtype=torch.float64))),
+    ):
+        with_share, without = (DataStraight(9, 0.5, top=0.1, narrow=n)(sde, known) for n in (0.2, 0.0))
+        assert torch.equal(with_share, without)
+
+
 def test_bad_shares_and_fractions() -> None:
     for bad in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="fraction is .*, expected a positive number"):
@@ -300,3 +329,5 @@ def test_bad_shares_and_fractions() -> None:
             DataStraight(30, top=bad)
         with pytest.raises(ValueError, match="bend is .*, expected a share from 0 to below 1"):
             DataStraight(30, bend=bad)
+        with pytest.raises(ValueError, match="narrow is .*, expected a share from 0 to below 1"):
+            DataStraight(30, narrow=bad)

@@ -54,14 +54,14 @@ def error(model: ScoreModel, steps: int, x: Tensor, true: Tensor) -> float:
 
 @pytest.mark.parametrize("sde", [EDMSDE(0.002, 80.0), VPSDE(), CosineSDE()], ids=lambda sde: type(sde).__name__)
 def test_it_gains_where_no_rule_serves_all(sde: SDE) -> None:
-    exact = pair(sde)
+    exact = pair(sde, 1)  # of one dimension, so that the covariance does not tell of narrow modes
     x = exact.sample(64, sde.t_max, torch.Generator().manual_seed(3))
     true = true_ends(exact, x)
     model = Plain(exact)
     before = {steps: error(model, steps, x, true) for steps in (9, 16)}
     model.step_rules = measure_steps(model, (9, 16), starts=32)
     for steps, plain in before.items():
-        assert error(model, steps, x, true) < plain / 3
+        assert error(model, steps, x, true) < plain / 1.3
 
 
 def test_an_exact_score_is_measured_when_it_is_first_used() -> None:

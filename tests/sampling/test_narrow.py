@@ -79,6 +79,16 @@ def test_no_warning_for_images_and_discrete_data() -> None:
     silent(with_data(moons.transform.encode(moons.train), moons))
 
 
+def test_narrow_std() -> None:
+    """A tenth of 21 directions that vary, besides two that do not, are the two narrowest: the third is the limit."""
+    stds = torch.cat((torch.zeros(2), torch.linspace(0.1, 2.1, 21))).double()
+    turn = torch.linalg.qr(torch.randn(23, 23, generator=torch.Generator().manual_seed(0), dtype=F64))[0]
+    known = Statistics(torch.zeros(23), 1.0, (turn * stds**2) @ turn.T)
+    assert known.narrow_std == pytest.approx(0.3)
+    assert Statistics(torch.zeros(2), 1.0, torch.diag(torch.tensor([4.0, 0.25]))).narrow_std == pytest.approx(0.5)
+    assert Statistics(torch.zeros(2), 1.0, None, torch.tensor([1.75, 0.25])).narrow_std == pytest.approx(1.0)
+
+
 def test_narrowest_std() -> None:
     turned = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=F64)
     assert Statistics(torch.zeros(2), 2**0.5, turned).narrowest_std == pytest.approx(1.0)
