@@ -28,6 +28,7 @@ from scoresde.likelihood import (
     TruncatedNormal,
     bits_per_dim,
     class_log_prob,
+    compare_likelihoods,
     decode,
     differentiable_log_prob,
     discrete_elbo,
@@ -145,6 +146,13 @@ def by_class(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
     return torch.where(labels[:, None] == 0, every, every.flip(1))
 
 
+def in_pairs(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
+    """What the density under the other label has more."""
+    labels = options.pop("labels")
+    conditions = [{"labels": labels}, {"labels": 1 - labels}]
+    return compare_likelihoods([model, model], x, conditions=conditions, tol=0.1, **options).differences[0].values
+
+
 def way(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
     return interpolate(model, x, x.flip(1), 3, rtol=1e-4, atol=1e-4, **options)
 
@@ -174,6 +182,7 @@ DENSITIES = {
         partial(differentiable_log_prob, steps=4, divergence=Hutchinson(2)), chunks=False, mode=False, graph=True
     ),
     "classes": Case(by_class),
+    "pairs": Case(in_pairs),
     "solver error": Case(partial(solver_error, tol=0.1)),
     "encode": Case(partial(without_seed, partial(encode, rtol=1e-4, atol=1e-4)), False, single=torch.float32),
     "decode": Case(partial(without_seed, partial(decode, rtol=1e-4, atol=1e-4)), False, single=torch.float32),
