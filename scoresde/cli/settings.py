@@ -226,7 +226,7 @@ def _check_pairs(config: DictConfig) -> None:
             raise UsageError(f"run is a list of {len(runs)}: compare them with paired=true, or give one run")
         return
     if runs and len(runs) < 2:
-        raise UsageError(f"paired=true compares runs, and run={runs[0]} is one: give run=A,B")
+        raise UsageError(f"paired=true compares runs, and run={runs[0]} is one: give run=A,B (in a sweep run=[A,B])")
     twice = next((run for k, run in enumerate(runs) if _same_as_any(run, runs[:k])), None)
     if twice is not None:
         raise UsageError(f"{twice} is given twice: give each run that paired=true compares once")

@@ -132,8 +132,9 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refusal(capsys, "run=a", "paired=true") == "paired=true compares runs, and run=a is one: give run=A,B"
-    assert refusal(capsys, "a", "paired=true") == "paired=true compares runs, and run=a is one: give run=A,B"
+    alone = "paired=true compares runs, and run=a is one: give run=A,B (in a sweep run=[A,B])"
+    assert refusal(capsys, "run=a", "paired=true") == alone
+    assert refusal(capsys, "a", "paired=true") == alone
     assert refusal(capsys, "run=[a,b]") == "run is a list of 2: compare them with paired=true, or give one run"
     twice = "./a is given twice: give each run that paired=true compares once"
     assert refusal(capsys, "run=a,b,./a", "paired=true") == twice
