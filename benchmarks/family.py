@@ -21,12 +21,13 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from cases import Case, Store, libraries, problem_case, run_case
@@ -49,6 +50,10 @@ FEW_OURS = (
 FEW_OUR_GRIDS = ("λ", "Karras 7", "flow", "data × 0.35", "data × 0.25")
 FEW_PEERS = r"diff-sampler iPNDM-[34]$|[vx](E)?AB-[34]$|UniPC-[23] bh2$|DPM\+\+ 2M$|LMS-4$|DEIS tAB-3$|accelerated$"
 FEW_PEER_GRIDS = ("λ", "Karras 5", "Karras 7", "Karras 20", "flow", "VP")
+
+Row = TypeVar("Row", Cell, Noisy)
+Default = tuple[Contender, Counted, Prepared]
+"""A default, the model that it was measured on, and what that took."""
 
 
 @dataclass
@@ -84,69 +89,39 @@ def measure(make: "partial[Case]", options: argparse.Namespace) -> Result:
     case, failures = make(), Failures()
     out, store = Result(case.text), Store(None if options.out is None else options.out / "family-cache", case)
     mine, theirs = contenders(options, failures)
-    versions = libraries(options.peer_path)
+    groups = (("peers", theirs, libraries(options.peer_path)), ("ours", mine, "ours"))
     if not options.keep_ours:
         for kind in ("ours", f"ours, {options.samples} samples"):
             store.values.pop(kind, None)
+
+    def compare(
+        found: list[Row], rows: Callable[..., Iterable[Row]], defaults: Iterable[Default], noisy: bool, kept: str = ""
+    ) -> None:
+        """Add rows of the defaults, and then of the named solvers of each group, whose results are stored."""
+        begin = time.perf_counter()
+        for contender, model, spent in defaults:
+            out.prepared.append(spent)
+            found.extend(rows("default", [(contender, model)]))
+        _note(case, f"defaults{kept}", begin)
+        model = case.counted()
+        for group, every, kind in groups:
+            bound = ((c, model) for c in every if c.stochastic == noisy)
+            found.extend(rows(group, bound, stored=store.errors(kind + kept), save=store.save))
+            _note(case, f"{group}{kept}", begin)
+
     if "deterministic" in options.tables:
-        _endpoints(case, store, mine, theirs, versions, options, out, failures)
+        truth = store.truth(case)
+        out.text += f", endpoints known to {truth.error / truth.scale:.0e} of their size"
+        rows = partial(cells, case=case, truth=truth, budgets=options.nfe, failures=failures)
+        compare(out.cells, rows, prepared(case, options.exact_as_network), noisy=False)
     if "stochastic" in options.tables and case.density is not None:
-        _samples(case, store, mine, theirs, versions, options, out, failures)
+        exact, starts = reference(case, options.samples)
+        out.noisy.append(Noisy(case.name, "exact", "exact samples", 0, estimates(exact.floor)))
+        budgets = [n for n in options.nfe if n <= MOST_NOISY]
+        draws = partial(noisy_cells, case=case, exact=exact, starts=starts, budgets=budgets, failures=failures)
+        compare(out.noisy, draws, noisy_prepared(case), noisy=True, kept=f", {options.samples} samples")
     out.failures = failures.lines
     return out
-
-
-def _bound(found: Iterable[Contender], model: Counted, stochastic: bool) -> Iterator[tuple[Contender, Counted]]:
-    return ((c, model) for c in found if c.stochastic == stochastic)
-
-
-def _endpoints(
-    case: Case,
-    store: Store,
-    mine: Sequence[Contender],
-    theirs: Sequence[Contender],
-    versions: str,
-    options: argparse.Namespace,
-    out: Result,
-    failures: Failures,
-) -> None:
-    begin = time.perf_counter()
-    truth = store.truth(case)
-    out.text += f", endpoints known to {truth.error / truth.scale:.0e} of their size"
-    _note(case, "truth", begin)
-    for contender, model, spent in prepared(case, options.exact_as_network):
-        out.prepared.append(spent)
-        out.cells += cells("default", [(contender, model)], case, truth, options.nfe, failures)
-    _note(case, "defaults", begin)
-    model = case.counted()
-    for group, found, kind in (("peers", theirs, versions), ("ours", mine, "ours")):
-        stored, bound = store.errors(kind), _bound(found, model, stochastic=False)
-        out.cells += cells(group, bound, case, truth, options.nfe, failures, stored, store.save)
-        _note(case, group, begin)
-
-
-def _samples(
-    case: Case,
-    store: Store,
-    mine: Sequence[Contender],
-    theirs: Sequence[Contender],
-    versions: str,
-    options: argparse.Namespace,
-    out: Result,
-    failures: Failures,
-) -> None:
-    begin = time.perf_counter()
-    exact, starts = reference(case, options.samples)
-    budgets = [n for n in options.nfe if n <= MOST_NOISY]
-    out.noisy.append(Noisy(case.name, "exact", "exact samples", 0, estimates(exact.floor)))
-    for contender, model, spent in noisy_prepared(case):
-        out.prepared.append(spent)
-        out.noisy += noisy_cells("default", [(contender, model)], case, exact, starts, budgets, failures)
-    model, suffix = case.counted(), f", {options.samples} samples"
-    for group, found, kind in (("peers", theirs, versions), ("ours", mine, "ours")):
-        stored, bound = store.errors(kind + suffix), _bound(found, model, stochastic=True)
-        out.noisy += noisy_cells(group, bound, case, exact, starts, budgets, failures, stored, store.save)
-        _note(case, f"stochastic {group}", begin)
 
 
 def _note(case: Case, what: str, begin: float) -> None:
