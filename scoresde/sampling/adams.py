@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.numerics.values import fraction, one_of
+from scoresde.numerics.values import described, fraction, one_of
 from scoresde.sampling.adams_plan import (
     AdamsStep,
     Same,
@@ -155,6 +155,10 @@ class Multistep(Solver):
         if type(self) is Multistep:
             return self
         return Multistep(**{field.name: getattr(self, field.name) for field in fields(Multistep)})
+
+    def __repr__(self) -> str:
+        # Stored results are known by this text, and some are older than the safeguard.
+        return described(self, *(f.name for f in fields(Multistep) if f.name != "safeguard" or self.safeguard))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Multistep) and self._settings() == other._settings()

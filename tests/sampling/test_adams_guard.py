@@ -136,3 +136,9 @@ def test_strong_guidance() -> None:
     )
     assert unguarded > 2 * rms(true - model.conditional.means[0])
     assert default < unguarded / 4
+
+
+def test_the_text_of_a_method_without_it_is_as_before_there_was_one() -> None:
+    """Stored samples and results are found by it."""
+    assert "safeguard" not in repr(Multistep(2))
+    assert repr(Multistep(2, safeguard=True)).endswith(", strict=False, safeguard=True)")
