@@ -41,7 +41,7 @@ from scoresde.score import ScoreModel
 # Solves of a sample at most, and the ratio of their tolerances.
 _ATTEMPTS, _FINER = 3, 0.01
 # The standard error, in tolerances of a step, above which a sample is solved again.
-_LIMIT = 60.0
+_LIMIT = 100.0
 # Roundings of a log-density to the model's dtype below which its error is not reduced.
 _ROUNDINGS = 100.0
 
