@@ -2,6 +2,7 @@
 
     python benchmarks/likelihood.py [--problem digits --sde vp edm] [--peers] [--quick] [--out DIRECTORY]
     python benchmarks/likelihood.py --problem --run RUN_DIRECTORY [--known 16] [--peers] [--out DIRECTORY]
+    python benchmarks/likelihood.py --reference CHECKOUT [OPTIONS]
 
 Problems: the mixtures of `solvers.py`, whose density is known under every SDE, and the network of a run, of which the
 truth is this package's Exact divergence at a very small tolerance in float64. That takes long, so it is known of the
@@ -17,6 +18,9 @@ score_sde's also N(0, σ² I). Methods take turns, each turn with another seed. 
 turns, of the processor on one thread, so that what else the machine did does not count; ratios are of seconds per
 point, the median of those within a turn. What took long is not run again.
 
+With `--reference`, the benchmark of another checkout of this repository, such as a worktree of an earlier revision, is
+run with the same options in a process of its own, and the costs of both are compared.
+
 Forward-equivalents: forwards, and divergences by what they cost in forwards on this machine. Averaged repeats bring
 down what probes err by, not what the solver does.
 """
@@ -24,8 +28,11 @@ down what probes err by, not what the solver does.
 import argparse
 import csv
 import math
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -338,6 +345,60 @@ def summary(groups: Sequence[Sequence[Row]]) -> str:
     )
 
 
+def reference_rows(checkout: Path, options: argparse.Namespace) -> list[Row]:
+    """The rows of another checkout's benchmark, run on the same problems.
+
+    Raises:
+        subprocess.CalledProcessError: It failed.
+    """
+    words = ["--problem", *options.problem, "--points", options.points, "--known", options.known]
+    words += ["--turns", options.turns, "--threads", options.threads, "--seed", options.seed]
+    words += ["--nats", *options.nats, "--tolerances", *options.tolerances]
+    words += [] if options.sde is None else ["--sde", *options.sde]
+    words += [] if options.run is None else ["--run", options.run.resolve()]
+    words += ["--images"] if options.images else []
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, checkout.resolve() / "benchmarks" / "likelihood.py", *words, "--out", folder]
+        environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
+        subprocess.run(list(map(str, command)), check=True, env=environment, cwd=checkout, stdout=subprocess.DEVNULL)
+        with (Path(folder) / "likelihood.csv").open(newline="", encoding="utf-8") as file:
+            kinds: dict[str, Any] = {field.name: field.type for field in fields(Row)}
+            return [Row(**{k: kinds[k](v) for k, v in row.items()}) for row in csv.DictReader(file)]
+
+
+def comparison(groups: Sequence[Sequence[Row]], reference: Sequence[Row]) -> str:
+    """The costs at a largest solver error of `SOLVER_TARGET` nats/dim, as fractions of the reference's."""
+    header = ["problem", "SDE", "path", "its max / dim", "of the reference", "its max / dim"]
+    header += ["forward-equivalents, one probe", "time, one probe", "time, exact"]
+    lines = []
+    for rows in groups:
+        name = (rows[0].problem, rows[0].sde)
+        theirs = [r for r in reference if (r.problem, r.sde) == name]
+        pairs = []
+        for group in (rows, theirs):
+            good = [r for r in group if r.library == OURS and r.divergence == EXACT]
+            good = [r for r in good if r.max <= SOLVER_TARGET * r.size]
+            pairs.append(_fastest(index(group), good, ONE))
+        if pairs[0] is None or pairs[1] is None:
+            lines.append([*name, *("none" if p is None else p[0].path for p in pairs)])
+            continue
+        (mine, one), (other, other_one) = pairs[0], pairs[1]
+        lines.append(
+            [
+                *name,
+                *(v for row in (mine, other) for v in (row.path, f"{row.max / row.size:.1e}")),
+                f"{one.equivalents:.0f}/{other_one.equivalents:.0f} = {one.equivalents / other_one.equivalents:.2f}",
+                f"{one.seconds / other_one.seconds:.2f}",
+                f"{mine.seconds / other.seconds:.2f}",
+            ]
+        )
+    lines = [[*line, *["–"] * (len(header) - len(line))] for line in lines]
+    return (
+        f"Cost of a solver error of at most {SOLVER_TARGET:g} nats/dim, as a fraction of the reference's\n\n"
+        f"{markdown(header, lines)}"
+    )
+
+
 def _fastest(found: dict[tuple[str, str, str], Row], rows: Sequence[Row], divergence: str) -> tuple[Row, Row] | None:
     """The row, and its like with one probe that is the fastest."""
     pairs = [(r, found[r.library, r.path, divergence]) for r in rows if (r.library, r.path, divergence) in found]
@@ -430,6 +491,7 @@ def parser() -> argparse.ArgumentParser:
         "--known", type=int, default=16, metavar="N", help="points of its held-out data of which to find the truth"
     )
     out.add_argument("--peers", action="store_true", help="torchdiffeq and torchode as well")
+    out.add_argument("--reference", type=Path, metavar="CHECKOUT", help="of this repository, to compare costs with")
     out.add_argument("--tolerances", nargs="+", type=float, default=TOLERANCES, metavar="X", help="of the others")
     out.add_argument("--nats", nargs="+", type=float, default=NATS, metavar="X", help="tolerances of this package")
     out.add_argument("--turns", type=int, default=3)
@@ -477,6 +539,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = "\n\n".join(parts)
         if options.out is not None:
             save(options.out, text, groups)  # of what is done, should it be interrupted
+    if options.reference is not None and groups:
+        text += "\n\n" + comparison(groups, reference_rows(options.reference, options))
+        if options.out is not None:
+            save(options.out, text, groups)
     print(text)
 
 

@@ -42,6 +42,7 @@ class BitsPerDim:
         t_min: Time at which the density is taken.
         elbo: Bits by the evidence lower bound of the reverse-time SDE, `(B,)`, if it was asked for.
         elbo_stderr: Standard errors of `elbo` from its draws, `(B,)`.
+        solver_stderr: Standard errors of `bits` from the solver, `(B,)`, as if those of all draws had one sign.
     """
 
     bits: Tensor
@@ -59,6 +60,7 @@ class BitsPerDim:
     t_min: float
     elbo: Tensor | None = None
     elbo_stderr: Tensor | None = None
+    solver_stderr: Tensor | None = None
 
     def __repr__(self) -> str:
         return (
@@ -202,6 +204,8 @@ def _joined(found: list[_Draw], size: int, bound: str, dequantisation: str, deco
     errors = torch.stack([d.stderr for d in densities])
     log_prob, stderr, scatter = (_average if bound == "average" else _importance)(logs, errors)
     bits = -log_prob / nats_per_bit
+    shares = torch.full_like(logs, 1 / draws) if bound == "average" else logs.softmax(0)
+    solver = (shares * torch.stack([d.solver_stderr for d in densities])).sum(0)
     mean, mean_stderr = mean_and_error(bits)
     lower: dict[str, Tensor] = {}
     if all(d.elbo is not None for d in found):
@@ -224,6 +228,7 @@ def _joined(found: list[_Draw], size: int, bound: str, dequantisation: str, deco
         draws=draws,
         bound=bound,
         t_min=densities[0].t_min,
+        solver_stderr=solver / nats_per_bit,
         **lower,
     )
 
@@ -264,6 +269,11 @@ def _html(out: BitsPerDim) -> str:
         ("mean over samples", f"{with_error(out.mean, out.mean_stderr)} bits/dim"),
         ("of one sample", range_of(out.bits)),
         ("standard error from probes", f"{rms(out.stderr):.2g} bits/dim a sample, RMS"),
+        *(
+            []
+            if out.solver_stderr is None
+            else [("standard error from the solver", f"{rms(out.solver_stderr):.2g} bits/dim a sample, RMS")]
+        ),
         ("samples", str(len(out.bits))),
         ("dequantisation", f"{out.dequantisation}, {out.draws} {'draw' if out.draws == 1 else 'draws'}, {out.bound}"),
         ("decoder", f"{out.decoder} at t = {out.t_min:.3g}"),

@@ -2,16 +2,18 @@
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from scoresde.likelihood import Hutchinson, LogLikelihood, encode, log_likelihood
+from scoresde.data.transforms import Discrete
+from scoresde.likelihood import Hutchinson, LogLikelihood, bits_per_dim, encode, log_likelihood
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.prior import prior_log_prob
 from scoresde.networks import MLP
+from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.tableaus import BOSH3
 from scoresde.numerics.trace import Exact
 from scoresde.preconditioning import EDMPreconditioning
@@ -113,6 +115,22 @@ def test_the_stated_error_of_a_network_is_of_the_size_of_its_change() -> None:
     error = (out.log_prob - fine.log_prob).abs()
     assert float((error <= 2 * out.solver_stderr).double().mean()) > 0.9
     assert float(fine.solver_stderr.mean()) < float(out.solver_stderr.mean()) / 10
+
+
+@pytest.mark.parametrize("bound", ["average", "importance"])
+def test_bits_have_the_error_of_their_densities(bound: Literal["average", "importance"]) -> None:
+    """One draw has that of its log-density, and draws together no more than the worst of them."""
+    model = correlated(VPSDE())
+    pixels = torch.arange(24).reshape(4, 6) % 4
+    transform = Discrete(4)
+    options: dict[str, Any] = {"tol": 1e-2, "divergence": Exact(), "bound": bound}
+    one, several = (bits_per_dim(model, pixels, transform, draws=k, **options).solver_stderr for k in (1, 3))
+    noise = SampleNoise(0, torch.arange(4), (6,), F64, stream=Stream.DEQUANTISATION).uniform()
+    density = log_likelihood(model, transform.encode(pixels, noise), tol=1e-2, divergence=Exact())
+    assert one is not None
+    assert several is not None
+    torch.testing.assert_close(one, density.solver_stderr / (6 * math.log(2)))
+    assert bool((several > 0).all())
 
 
 def test_an_error_far_above_the_tolerance_is_told() -> None:
