@@ -177,4 +177,6 @@ def test_many_levels_cost_no_more_and_have_the_mass_of_their_cells(sde: SDE, lev
     mass = torch.special.ndtr(z).diff(dim=1).abs().mean((1, 2))
     out = bits_per_dim(model, pixels, Discrete(levels), draws=16)
     assert float((out.bits + mass.log2()).abs().max()) < 0.02
-    assert float(out.nfe.max()) < 160
+    # Draws between the modes may be solved twice.
+    assert float(out.nfe.mean()) < 100
+    assert float(out.nfe.max()) < 240
