@@ -28,6 +28,7 @@ from scoresde.progress import Progress
 from scoresde.sampling.auto_adams import AutoAdams
 from scoresde.sampling.edge_starts import Starts, draw_starts
 from scoresde.sampling.grids import DataStraight
+from scoresde.sampling.plain_rule import plain_rule
 from scoresde.score import BoundModel, Conditions, ScoreModel, StepRule, StepRules, in_model_space
 
 __all__ = ["LENGTHS", "measure_steps", "rule_for"]
@@ -172,7 +173,7 @@ def _search(trial: Trial, steps: int, known: Sequence[StepRule]) -> StepRule:
     # Large changes are judged by 32 of 64 starts, and by 64 of 256.
     rough = partial(trial.error, steps=steps, every=max(math.isqrt(len(trial.starts.x)) // 4, 1))
     whole = partial(trial.error, steps=steps)
-    first = sorted((*_FIRST, *known), key=rough)
+    first = sorted((*_FIRST, plain_rule(steps), *known), key=rough)
     # The best, the best of each coordinate, and all that are known: where modes part sharply there are many minima.
     by_coordinate = [next(rule for rule in first if rule.coordinate == c) for c in _COORDINATES]
     tried = dict.fromkeys((*first[:_MOST_CLIMBS], *known, *by_coordinate))

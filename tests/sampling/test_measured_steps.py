@@ -74,7 +74,9 @@ def test_an_exact_score_is_measured_when_it_is_first_used() -> None:
     again = Sampler(AutoAdams(), DataStraight(9), denoise=False)(model, 4, seed=0)
     assert model.step_rules is rules
     assert torch.equal(first.x, again.x)
-    own = Sampler(AutoAdams(rule=rules.at(9)), DataStraight(9, rules.at(9).bend, top=rules.at(9).top), denoise=False)
+    rule = rules.at(9)
+    grid = DataStraight(9, rule.bend, top=rule.top, narrow=rule.narrow)
+    own = Sampler(AutoAdams(rule=rule), grid, denoise=False)
     assert torch.equal(first.x, own(model, 4, seed=0).x)
     # The same numbers of a model that is made anew: what is measured is a function of the model alone.
     other = pair(EDMSDE(0.002, 80.0))
