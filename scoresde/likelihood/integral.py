@@ -111,9 +111,12 @@ class Integral:
         """
         lag = estimates.lag if self.flow.model.exact else torch.zeros_like(estimates.lag)
         error = self.rule.error(nodes, estimates.square - nodes.normal_square, lag)
-        if bool(estimates.variance.any()):
+        # `Auto` takes exact traces where its probes ask for them, on which this is not to depend.
+        if estimates.probes is not None:
             return error
-        return torch.maximum(error, self.rule.error(nodes, estimates.value - nodes.normal, lag))
+        exact = (estimates.variance == 0).all(1)
+        of_trace = self.rule.error(nodes, estimates.value - nodes.normal, lag)
+        return torch.where(exact, torch.maximum(error, of_trace), error)
 
 
 def _variance(nodes: Nodes, estimates: TraceEstimates, owner: Tensor, count: int) -> Tensor:

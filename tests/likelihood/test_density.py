@@ -244,7 +244,7 @@ def test_batch_queue_and_place_do_not_matter(divergence: Divergence) -> None:
     whole = log_likelihood(model, x, tol=1e-2, divergence=divergence, seed=4)
     for batch_size in (1, 5, 16):
         part = log_likelihood(model, x, tol=1e-2, divergence=divergence, seed=4, batch_size=batch_size)
-        for name in ("log_prob", "stderr", "latent"):
+        for name in ("log_prob", "stderr", "solver_stderr", "latent"):
             torch.testing.assert_close(getattr(part, name), getattr(whole, name), rtol=0, atol=1e-10)
         for name in ("nfe", "divergences", "products", "accepted", "rejected"):
             assert torch.equal(getattr(part, name), getattr(whole, name)), name

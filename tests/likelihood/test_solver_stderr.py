@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde.data.transforms import Discrete
-from scoresde.likelihood import Hutchinson, LogLikelihood, bits_per_dim, encode, log_likelihood
+from scoresde.likelihood import Auto, Hutchinson, LogLikelihood, bits_per_dim, density, encode, log_likelihood
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.prior import prior_log_prob
 from scoresde.networks import MLP
@@ -88,6 +88,14 @@ def test_probes_and_solver_make_one_error(divergence: Hutchinson) -> None:
     # Probes do not disturb what is said of the solver: the paths are the same.
     other = errors(tails(VPSDE()), 100, divergence=divergence, seed=5)[1]
     assert torch.equal(other.solver_stderr, out.solver_stderr)
+
+
+def test_how_many_probes_there_are_does_not_matter_to_the_solver() -> None:
+    """Some steps have an exact trace then, and others not."""
+    found = [errors(tails(VPSDE()), 4, divergence=Auto(stderr), tol=0.1)[1] for stderr in (1e-6, 0.1, 10.0)]
+    assert bool((found[0].products > found[2].products).all())
+    for other in found[1:]:
+        assert torch.equal(other.solver_stderr, found[0].solver_stderr)
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
