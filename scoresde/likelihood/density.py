@@ -256,8 +256,14 @@ class _Solver:
         start = self.start[rows]
         solution = flow.run(start, plan.tolerance, plan.method, on_steps=integral.add, longest=longest)
         integral.finish()
-        self.value[rows], self.variance[rows] = integral.value, integral.variance
-        self.error[rows], self.latent[rows] = integral.solver_error, integral.latent
+        # A path that cannot be followed at a smaller tolerance leaves the result at the larger one.
+        kept = integral.value.isfinite() | self.value[rows].isnan()
+        where = rows[kept]
+        self.value[where], self.variance[where] = integral.value[kept], integral.variance[kept]
+        self.error[where], self.latent[where] = integral.solver_error[kept], integral.latent[kept]
+        if last and not bool(kept.all()):
+            others = rows[~kept]
+            self.done(others, self.value[others], self.variance[others].sqrt())
         self.nfe[rows] += solution.nfe + traces.forwards
         self.traces[rows] += traces.traces
         self.products[rows] += traces.products

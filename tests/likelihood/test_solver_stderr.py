@@ -13,6 +13,7 @@ from scoresde.likelihood import Auto, Hutchinson, LogLikelihood, bits_per_dim, d
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.prior import prior_log_prob
 from scoresde.networks import MLP
+from scoresde.numerics.ode import Solution
 from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.tableaus import BOSH3
 from scoresde.numerics.trace import Exact
@@ -123,6 +124,34 @@ def test_the_stated_error_of_a_network_is_of_the_size_of_its_change() -> None:
     error = (out.log_prob - fine.log_prob).abs()
     assert float((error <= 2 * out.solver_stderr).double().mean()) > 0.9
     assert float(fine.solver_stderr.mean()) < float(out.solver_stderr.mean()) / 10
+
+
+@pytest.mark.filterwarnings("ignore:the solver's error:RuntimeWarning")
+def test_a_sample_that_cannot_be_solved_again_keeps_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A smaller tolerance may be out of reach where the first was not."""
+    model, rounds, run = tails(VPSDE()), 0, Flow.run
+    x = model.sample(6, model.sde.t_min, torch.Generator().manual_seed(3))
+    monkeypatch.setattr(density, "_ATTEMPTS", 1)
+    wanted = log_likelihood(model, x, tol=0.1, divergence=Exact())
+
+    def astray(flow: Flow, *args: Any, **options: Any) -> Solution:
+        nonlocal rounds
+        rounds += 1
+        return run(flow, *args, **(options if rounds == 1 else {**options, "on_steps": None}))
+
+    for name, value in (("_ATTEMPTS", 3), ("_LIMIT", 0.0), ("_ROUNDINGS", 0.0)):
+        monkeypatch.setattr(density, name, value)
+    monkeypatch.setattr(Flow, "run", astray)
+    done: dict[int, float] = {}
+
+    def on_done(rows: Tensor, values: Tensor, _: Tensor) -> None:
+        done.update(zip(rows.tolist(), values.tolist(), strict=True))
+
+    found = log_likelihood(model, x, tol=0.1, divergence=Exact(), on_done=on_done)
+    assert rounds == 3
+    for name in ("log_prob", "stderr", "solver_stderr", "latent"):
+        assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+    assert done == dict(enumerate(wanted.log_prob.tolist()))
 
 
 @pytest.mark.parametrize("bound", ["average", "importance"])
