@@ -97,8 +97,8 @@ class FlowOptions:
             exact scores if not given.
         scaling: Scaling of the state; `ScalarScaling()` if not given.
         nodes: Gauss-Legendre nodes of a step. More than 4 are more than a dense output of order 4 is worth. If not
-            given, 3 from a `tol` of 2e-4 nats for each dimension on, where they err no more than 4; otherwise 4, or
-            5 for an exact score.
+            given, 3 from a `tol` of 2e-4 nats for each dimension on, where they err no more than 4; otherwise 4. With
+            the default method under an exact score 5 at any `tol`.
         batch_size: Number of samples, and of traces, to process at once; 512 if not given.
 
     Raises:
