@@ -5,7 +5,6 @@ the same samples, the same dequantisation and the same probes, it cancels, and t
 its own, much shorter than that of two means.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,8 +102,8 @@ def compare_likelihoods(
             and conditions that all models have.
 
     Raises:
-        ValueError: Fewer than two models, conditions for another number of models, or models of data in different
-            units or with different levels; otherwise as `log_likelihood` or `bits_per_dim`.
+        ValueError: Fewer than two models, conditions for another number of models, or models of data of different
+            shapes or levels; otherwise as `log_likelihood` or `bits_per_dim`.
         LikelihoodError: As `log_likelihood`, with the model's name.
     """
     names, chosen = _named(models)
@@ -169,9 +168,9 @@ def _html(out: LikelihoodComparison) -> str:
     ]
     for name, difference in zip(out.names[1:], out.differences, strict=True):
         pair = f"{name} − {out.names[0]}"
-        gain = difference.unpaired_stderr / difference.stderr if difference.stderr else math.inf
+        apart = "" if (gain := difference.gain) is None else f"; apart the means would have {gain:.3g} times that error"
         rows += [
-            (pair, f"{difference} {out.unit}; apart the means would have {gain:.3g} times that error"),
+            (pair, f"{difference} {out.unit}{apart}"),
             ("in sum", f"{with_error(difference.total, difference.total_stderr)} {out.unit}"),
             ("sign test", f"{difference.more} samples more, {difference.less} less, p = {difference.p_value:.2g}"),
         ]

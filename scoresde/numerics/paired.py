@@ -79,6 +79,11 @@ class PairedDifference:
         """The standard error that the difference of the two means has if each is of samples of its own."""
         return math.hypot(_stderr(self.first), _stderr(self.second))
 
+    @property
+    def gain(self) -> float | None:
+        """How many times `stderr` is in `unpaired_stderr`; None for one sample, or where all differ by the same."""
+        return self.unpaired_stderr / self.stderr if self.stderr > 0 else None
+
     @cached_property
     def more(self) -> int:
         """The number of samples of which the second is more."""

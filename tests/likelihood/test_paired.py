@@ -116,6 +116,17 @@ def test_every_model_is_compared_with_the_first() -> None:
     page = out._repr_html_()
     assert all(str(difference) in page for difference in out.differences)
     assert "0 samples more, 0 less, p = 1" in page
+    # Of two differences an error can be told, and so what it would be apart.
+    assert page.count("apart the means would have") == 2
+    assert "inf" not in page
+
+
+def test_one_sample_has_a_difference_and_no_error() -> None:
+    x = truth().sample(1, truth().sde.t_min, generator())
+    out = compare_likelihoods(rivals(), x, divergence=Exact(), tol=1e-3)
+    assert out.differences[0].mean == pytest.approx(float(exact_difference(x)), abs=2e-2)
+    assert out.verdicts[0].startswith("wider and moved cannot be told apart")
+    assert "nan" not in out._repr_html_()
 
 
 class Labelled(ScoreModel):

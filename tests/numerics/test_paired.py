@@ -25,6 +25,7 @@ def test_a_difference_by_hand() -> None:
     assert difference.p_value == 1.0  # 2 of 3
     # Variances of 1, 2, 3, 4 and of 1.5, 2.5, 3, 3.
     assert difference.unpaired_stderr == pytest.approx(math.sqrt((5 / 3 + 1.5 / 3) / 4))
+    assert difference.gain == pytest.approx(math.sqrt((5 / 3 + 1.5 / 3) / 0.5))
 
 
 def test_the_error_is_that_of_what_differs() -> None:
@@ -43,6 +44,7 @@ def test_the_same_values_are_ties() -> None:
     difference = PairedDifference.of([1.0, 2.0], [1.0, 2.0])
     assert (difference.ties, difference.p_value, difference.stderr) == (2, 1.0, 0.0)
     assert not difference.apart
+    assert difference.gain is None
     assert difference.verdict("A", "B", "nats", False) == "A and B cannot be told apart: they differ by 0 nats"
 
 
@@ -63,6 +65,7 @@ def test_the_verdict_knows_the_direction(second: list[float], lower_is_better: b
 def test_one_sample_has_no_error() -> None:
     difference = PairedDifference.of([1.0], [1.5])
     assert math.isnan(difference.stderr)
+    assert difference.gain is None
     assert difference.verdict("A", "B", "nats", False).startswith("A and B cannot be told apart: they differ by 0.5")
 
 

@@ -1,6 +1,5 @@
 """Computes log-likelihoods, of one run or of several that are compared."""
 
-import math
 from typing import Any
 
 from omegaconf import DictConfig
@@ -60,8 +59,7 @@ def _print_compared(compared: Any, run: Any) -> None:
     print()
     print_table(["run", compared.unit, f"less {compared.names[0]}", "in sum", "samples", "sign test, p"], rows)
     for verdict, difference in zip(compared.verdicts, compared.differences, strict=True):
-        apart = difference.unpaired_stderr / difference.stderr if difference.stderr > 0 else math.nan
-        shorter = f"; unpaired, the error would be {apart:.2g} times that" if math.isfinite(apart) else ""
+        shorter = "" if (gain := difference.gain) is None else f"; unpaired, the error would be {gain:.2g} times that"
         print(f"{verdict} (n = {len(difference)}{shorter})")
     print(f"compared: {run.directory / compared.stem}.csv and .json")
     print(f"picture: {run.directory / 'samples' / compared.stem}.png")
