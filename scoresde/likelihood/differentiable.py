@@ -68,8 +68,8 @@ def differentiable_log_prob(
     """The log-densities `(B,)` of x at t_min in nats, float64, with a graph.
 
     The classical Runge-Kutta method is applied to state and log-determinant together, in equal steps of the time
-    variable. The model is called in the mode that it is in. The error falls as the fourth power of the number of steps:
-    compare with `log_likelihood`.
+    variable, and under an exact score of narrow data in further ones of small noise. The model is called in the mode
+    that it is in. The error falls as the fourth power of the number of steps: compare with `log_likelihood`.
 
     Args:
         model: The score model.
@@ -98,7 +98,7 @@ def differentiable_log_prob(
     chosen = (Hutchinson() if divergence is None else divergence).for_shape(tuple(x.shape[1:]))
     flow = Flow(model, x.shape, conditions, options, x.device)
     rows = torch.arange(len(x), device=x.device)
-    w = torch.linspace(flow.ends[0], flow.ends[1], steps + 1, dtype=torch.float64, device=x.device)
+    w = flow.steps(steps)
 
     def slopes(at: Tensor, y: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """The slopes of the state and of the part of the log-density that is not in closed form."""

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.likelihood import differentiable_log_prob, log_likelihood
+from scoresde.likelihood import differentiable_log_prob, encode, log_likelihood
+from scoresde.likelihood.flow import Flow
+from scoresde.likelihood.prior import prior_log_prob
 from scoresde.networks import MLP
 from scoresde.numerics.trace import Divergence, Exact, Hutchinson, Probing
 from scoresde.preconditioning import EDMPreconditioning
@@ -44,6 +46,26 @@ def test_it_is_the_log_density() -> None:
     ]
     assert errors[2] < 1e-3
     assert errors[0] > 8 * errors[1] > 64 * errors[2]  # order 4
+
+
+@pytest.mark.parametrize("variances", [[1.0, 1e-6], [100.0, 1e-6]], ids=repr)
+def test_narrow_directions_have_steps_of_their_own(variances: list[float]) -> None:
+    """Of a Gaussian density all is known: its logarithm, its gradient −x/v, and the same at t_max, where the code has
+    moments that the prior does not."""
+    data = GaussianMixtureScore(torch.ones(1), torch.zeros(1, 2), torch.tensor([variances], dtype=F64), VPSDE())
+    x = data.sample(8, data.sde.t_min, torch.Generator().manual_seed(1)).requires_grad_()
+    z = encode(data, x.detach(), tol=1e-6)
+    lacking = data.log_prob(z, data.sde.t_max) - prior_log_prob(Flow(data, x.shape), z, "matched")
+    exact = data.log_prob(x, data.sde.t_min)
+    (slope,) = torch.autograd.grad(exact.sum(), x)
+    errors = []
+    for steps in (16, 32):
+        found = differentiable_log_prob(data, x, steps=steps, divergence=Exact())
+        errors.append(float((found.detach() + lacking - exact.detach()).abs().mean()))
+    assert errors[1] < 1e-3
+    assert errors[0] > 8 * errors[1]  # order 4
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    torch.testing.assert_close(gradient, slope, rtol=1e-3, atol=0.03)
 
 
 @pytest.mark.parametrize("divergence", [Exact(), Hutchinson(1), Hutchinson(2), Probing(3)], ids=repr)
