@@ -32,11 +32,16 @@ def with_log_prob(model: ScoreModel, samples: Samples, **options: Any) -> Sample
     arrived = status == Status.ARRIVED
     if not bool(arrived.any()):
         unknown = torch.full((len(x),), math.nan, dtype=torch.float64, device=x.device)
-        return replace(samples, log_prob=unknown, stderr=unknown.clone())
+        return replace(samples, log_prob=unknown, stderr=unknown.clone(), solver_stderr=unknown.clone())
     # The ODE is solved for the whole batch, so samples that did not arrive are replaced by one that did.
     filled = torch.where(arrived.reshape(-1, *[1] * (x.ndim - 1)), x, x[arrived][:1])
     density = log_likelihood(in_model_space(model), filled, t_min=float(samples.times[-1]), **options)
-    return replace(samples, log_prob=_where(arrived, density.log_prob), stderr=_where(arrived, density.stderr))
+    return replace(
+        samples,
+        log_prob=_where(arrived, density.log_prob),
+        stderr=_where(arrived, density.stderr),
+        solver_stderr=_where(arrived, density.solver_stderr),
+    )
 
 
 def _where(arrived: Tensor, values: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ class Samples:
         stderr: `(B,)` float64, the standard error of `log_prob` from random probes; 0 for an exact divergence.
         labels: `(B,)` int64, the classes that were asked for, if any.
         info: Facts about the model's data, if they are known; see `ScoreModel.info`.
+        solver_stderr: `(B,)` float64, the standard error of `log_prob` from the steps of its solver, as estimated.
     """
 
     x: Tensor
@@ -52,6 +53,7 @@ class Samples:
     stderr: Tensor | None = None
     labels: Tensor | None = None
     info: DataInfo | None = None
+    solver_stderr: Tensor | None = None
 
     @property
     def decoded(self) -> Tensor:

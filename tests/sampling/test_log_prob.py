@@ -178,6 +178,8 @@ def test_it_is_what_log_likelihood_gives() -> None:
     assert whole.log_prob is not None
     direct = log_likelihood(model, whole.x, t_min=float(whole.times[-1]), seed=4, tol=1e-1)
     torch.testing.assert_close(whole.log_prob, direct.log_prob, rtol=0, atol=1e-8)
+    torch.testing.assert_close(whole.stderr, direct.stderr, rtol=0, atol=1e-8)
+    torch.testing.assert_close(whole.solver_stderr, direct.solver_stderr, rtol=0, atol=1e-8)
 
 
 class Labelled(ScoreModel):
@@ -243,7 +245,9 @@ def test_a_sample_that_did_not_arrive_has_no_density() -> None:
         out = Sampler(Stopping([0, 2]), grid)(model, (4, 2), log_prob=True)
     assert out.log_prob is not None
     assert out.stderr is not None
-    assert out.log_prob.isnan().tolist() == out.stderr.isnan().tolist() == [True, False, True, False]
+    assert out.solver_stderr is not None
+    for values in (out.log_prob, out.stderr, out.solver_stderr):
+        assert values.isnan().tolist() == [True, False, True, False]
     torch.testing.assert_close(out.log_prob[[1, 3]], whole.log_prob[[1, 3]], rtol=0, atol=1e-8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
