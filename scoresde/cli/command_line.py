@@ -184,7 +184,7 @@ def _name_directory(command: str, texts: Sequence[str]) -> list[str]:
     """
     plain = [t for t in texts if "=" not in t and (t[:1] not in ("+", "~") or t.startswith("~/"))]
     places = plain or [t for t in texts if "/" in t and _is_folder(t)]
-    if len(places) > 1 and command == "likelihood" and "paired=true" in texts:
+    if len(places) > 1 and command == "likelihood" and "paired=true" in map(str.lower, texts):
         return [as_override("run", [with_home("run", t) for t in places]), *(t for t in texts if t not in places)]
     if command == "train" or len(places) != 1:
         return list(texts)

@@ -152,6 +152,10 @@ def test_runs_that_are_compared_are_a_list(given: list[str], expected: str, home
     assert sorted(line.texts) == sorted([expected.format(home), "paired=true", "n=3"])
 
 
+def test_folders_are_compared_however_true_is_spelt() -> None:
+    assert CommandLine.of("likelihood", ["a", "b", "paired=True"]).value("run") == ["a", "b"]
+
+
 def test_runs_of_a_sweep_stay_choices() -> None:
     for arguments in (["run=a,b"], ["run=a,b", "paired=true", "--multirun"], ["run=[a,b],[a,c]", "paired=true", "-m"]):
         line = CommandLine.of("likelihood", arguments)
