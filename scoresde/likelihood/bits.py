@@ -202,10 +202,9 @@ def _joined(found: list[_Draw], size: int, bound: str, dequantisation: str, deco
     densities = [d.density for d in found]
     logs = torch.stack([d.density.log_prob + d.log_weight for d in found])
     errors = torch.stack([d.stderr for d in densities])
-    log_prob, stderr, scatter = (_average if bound == "average" else _importance)(logs, errors)
+    log_prob, share, stderr, scatter = (_average if bound == "average" else _importance)(logs, errors)
     bits = -log_prob / nats_per_bit
-    shares = torch.full_like(logs, 1 / draws) if bound == "average" else logs.softmax(0)
-    solver = (shares * torch.stack([d.solver_stderr for d in densities])).sum(0)
+    solver = (share * torch.stack([d.solver_stderr for d in densities])).sum(0)
     mean, mean_stderr = mean_and_error(bits)
     lower: dict[str, Tensor] = {}
     if all(d.elbo is not None for d in found):
@@ -233,8 +232,10 @@ def _joined(found: list[_Draw], size: int, bound: str, dequantisation: str, deco
     )
 
 
-def _average(logs: Tensor, errors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean over draws, its standard error from probes, and its variance from the scatter of the draws, `(B,)` each.
+def _average(logs: Tensor, errors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The mean over draws, their shares in it, its standard error from probes, and its variance from their scatter.
+
+    These are `(B,)` each, and the shares, by which the mean changes with the logarithms, `(K, B)`.
 
     Args:
         logs: Logarithms `(K, B)` of the draws' importance weights.
@@ -243,11 +244,12 @@ def _average(logs: Tensor, errors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     draws, mean = len(logs), logs.mean(0)
     stderr = errors.square().mean(0).div(draws).sqrt()
     # The draws differ by probes and dequantisation together.
-    return mean, stderr, logs.var(0) / draws if draws > 1 else torch.full_like(mean, math.nan)
+    variance = logs.var(0) / draws if draws > 1 else torch.full_like(mean, math.nan)
+    return mean, torch.full_like(logs, 1 / draws), stderr, variance
 
 
-def _importance(logs: Tensor, errors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The logarithm of the mean over draws, with the errors of `_average`.
+def _importance(logs: Tensor, errors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The logarithm of the mean over draws, with the shares and errors of `_average`.
 
     The mean of e^(l + e) over a normal error e of variance v is e^(l + v/2), hence v/2 is subtracted from every
     logarithm. With w_k the share of draw k in the sum, the logarithm of the mean changes by Σ w_k times the change of
@@ -259,8 +261,8 @@ def _importance(logs: Tensor, errors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     log_mean, share = lowered.logsumexp(0) - math.log(draws), lowered.softmax(0)
     stderr = (share * errors).square().sum(0).sqrt()
     if draws == 1:
-        return log_mean, stderr, log_mean * math.nan
-    return log_mean, stderr, (share - 1 / draws).square().sum(0) * draws / (draws - 1)
+        return log_mean, share, stderr, log_mean * math.nan
+    return log_mean, share, stderr, (share - 1 / draws).square().sum(0) * draws / (draws - 1)
 
 
 def _html(out: BitsPerDim) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from scoresde.data.transforms import Discrete
 from scoresde.likelihood import Auto, Hutchinson, LogLikelihood, bits_per_dim, density, encode, log_likelihood
 from scoresde.likelihood.flow import Flow
+from scoresde.likelihood.numbering import draw_seed
 from scoresde.likelihood.prior import prior_log_prob
 from scoresde.networks import MLP
 from scoresde.numerics.ode import Solution
@@ -156,18 +157,23 @@ def test_a_sample_that_cannot_be_solved_again_keeps_its_result(monkeypatch: pyte
 
 @pytest.mark.parametrize("bound", ["average", "importance"])
 def test_bits_have_the_error_of_their_densities(bound: Literal["average", "importance"]) -> None:
-    """One draw has that of its log-density, and draws together no more than the worst of them."""
-    model = correlated(VPSDE())
+    """It is the mean over draws, or of an importance bound their mean by what they contribute to it."""
+    model, draws = correlated(VPSDE()), 3
     pixels = torch.arange(24).reshape(4, 6) % 4
     transform = Discrete(4)
-    options: dict[str, Any] = {"tol": 1e-2, "divergence": Exact(), "bound": bound}
-    one, several = (bits_per_dim(model, pixels, transform, draws=k, **options).solver_stderr for k in (1, 3))
-    noise = SampleNoise(0, torch.arange(4), (6,), F64, stream=Stream.DEQUANTISATION).uniform()
-    density = log_likelihood(model, transform.encode(pixels, noise), tol=1e-2, divergence=Exact())
-    assert one is not None
-    assert several is not None
-    torch.testing.assert_close(one, density.solver_stderr / (6 * math.log(2)))
-    assert bool((several > 0).all())
+    options: dict[str, Any] = {"tol": 1e-2, "divergence": Hutchinson(2)}
+    found = bits_per_dim(model, pixels, transform, draws=draws, bound=bound, **options)
+    noise = SampleNoise(0, torch.arange(4), (6,), F64, stream=Stream.DEQUANTISATION)
+    each = [
+        log_likelihood(model, transform.encode(pixels, noise.uniform()), seed=draw_seed(0, k), **options)
+        for k in range(draws)
+    ]
+    logs = torch.stack([out.log_prob - out.stderr**2 / 2 for out in each])
+    share = logs.exp() / logs.exp().sum(0) if bound == "importance" else torch.full_like(logs, 1 / draws)
+    wanted = (share * torch.stack([out.solver_stderr for out in each])).sum(0)
+    torch.testing.assert_close(found.solver_stderr, wanted / (6 * math.log(2)))
+    one = bits_per_dim(model, pixels, transform, bound=bound, **options).solver_stderr
+    torch.testing.assert_close(one, each[0].solver_stderr / (6 * math.log(2)))
 
 
 def test_an_error_far_above_the_tolerance_is_told() -> None:
