@@ -122,10 +122,8 @@ class EmbeddedPair:
         Raises:
             ValueError: A pair without a dense output.
         """
-        if self.dense is None:
-            raise ValueError("this Runge-Kutta pair has no dense output: take one of those of scoresde.numerics.ode")
-        table = torch.tensor(self.dense, dtype=torch.float64)
-        return table @ places.double() ** torch.arange(1, table.shape[1] + 1)[:, None]
+        table, powers = self._dense_output()
+        return table @ places.double() ** powers
 
     def rates_within(self, places: Tensor) -> Tensor:
         """Weights `(stages, m)` of the slopes in dy/dt of the dense output at fractions `places` `(m,)` of a step.
@@ -133,11 +131,15 @@ class EmbeddedPair:
         Raises:
             ValueError: A pair without a dense output.
         """
+        table, powers = self._dense_output()
+        return (table * powers[:, 0]) @ places.double() ** (powers - 1)
+
+    def _dense_output(self) -> tuple[Tensor, Tensor]:
+        """Coefficients `(stages, n)` of the dense output, and the powers of the fraction `(n, 1)` that they are of."""
         if self.dense is None:
             raise ValueError("this Runge-Kutta pair has no dense output: take one of those of scoresde.numerics.ode")
         table = torch.tensor(self.dense, dtype=torch.float64)
-        powers = torch.arange(table.shape[1], dtype=torch.float64)[:, None]
-        return (table * (powers[:, 0] + 1)) @ places.double() ** powers
+        return table, torch.arange(1, table.shape[1] + 1)[:, None]
 
 
 # Bogacki & Shampine 1989; the dense output is the cubic of Hermite.

@@ -15,6 +15,7 @@ from scoresde.numerics.ode import (
     DOP853,
     DORMAND_PRINCE,
     TSIT5,
+    AcceptedSteps,
     EmbeddedPair,
     ErrorNorm,
     Status,
@@ -160,6 +161,27 @@ MATRIX = torch.tensor([[-0.3, 2.0], [-2.0, -0.1]], dtype=F64)
 
 def linear(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
     return y @ MATRIX.T
+
+
+@pytest.mark.parametrize(("name", "order"), [("bosh3", 3), ("dopri5", 4), ("tsit5", 4), ("dop853", 7)])
+def test_the_dense_output_and_its_slope_are_exact_for_polynomials(name: str, order: int) -> None:
+    """Slopes t^k at the stages are those of t^(k + 1)/(k + 1), at every place of the step."""
+    pair, places = PAIRS[name], torch.tensor([0.0, 0.2, 0.7, 1.0], dtype=F64)
+    times = torch.tensor((*pair.nodes, *pair.extra_nodes), dtype=F64)
+    for k in range(order):
+        moved, slope = (weights.mT @ times**k for weights in (pair.within(places), pair.rates_within(places)))
+        torch.testing.assert_close(moved, places ** (k + 1) / (k + 1), rtol=0, atol=1e-12)
+        torch.testing.assert_close(slope, places**k, rtol=0, atol=1e-12)
+
+
+def test_no_step_is_longer_than_a_function_of_its_time_allows() -> None:
+    steps: list[AcceptedSteps] = []
+    y = torch.ones(2, 1, dtype=F64)
+    integrate(lambda _, y, rows: -y, y, 1.0, 4.0, rms(1e3), on_steps=steps.append, longest=lambda t: t / 10)
+    for step in steps:
+        assert bool((step.size <= step.start / 10 + 1e-12).all())
+    # 1.1^14 < 4 < 1.1^15: as long as they may be.
+    assert sum(len(step.rows) for step in steps) == 2 * 15
 
 
 @pytest.mark.parametrize("stop", [3.0, -3.0])
