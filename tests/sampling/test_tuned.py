@@ -24,6 +24,7 @@ from scoresde.sampling import (
     tune,
 )
 from scoresde.sampling.default_steps import DefaultSteps
+from scoresde.sampling.measured_steps import rule_for
 from scoresde.sampling.plain_rule import plain_rule
 from scoresde.sampling.start import prior_start
 from scoresde.sampling.true_paths import Part, TruePaths
@@ -123,8 +124,10 @@ def test_the_steps_of_the_default_sampler_are_coefficients_to_start_from(steps: 
     given = {"x_init": norm * x + alpha * paths.mean, **paths.cond.rows(0, 80)}
     steps = steps + paths.gaussian
     # A rule was measured for the exact score, which the default follows.
-    rule = dataclasses.replace(plain_rule(steps), safeguard=False) if labels else None
-    out = Sampler(AutoAdams(rule=rule), DataStraight(steps), denoise=False)(model, **given)
+    rule = plain_rule(steps) if labels else rule_for(model, steps)
+    assert rule is not None
+    linear = dataclasses.replace(rule, safeguard=False)
+    out = Sampler(AutoAdams(rule=linear), DataStraight(steps).ruled(linear), denoise=False)(model, **given)
     assert out.nfe == steps - paths.gaussian
     assert paths.gaussian != labels
     torch.testing.assert_close(state.end, paths.scaled(out.x, paths.times[-1]), rtol=1e-5, atol=1e-5)
