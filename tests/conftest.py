@@ -20,7 +20,8 @@ from scoresde.sde import SDE
 from tests import problems
 from tests.problems import SDES, Mixture, Once
 
-torch.set_num_threads(1)  # the suite runs on two workers
+torch.set_num_threads(1)  # the suite runs on two workers,
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # each of which starts processes that would take all cores
 
 # What starts the suite may have signals ignored, as nohup and the background of a shell have, and the command leaves
 # ignored ones ignored; tests of signals, and the processes that they start, want those of a terminal.

@@ -86,9 +86,13 @@ def test_another_pair() -> None:
     assert (out.log_prob - reference.log_prob).abs().max() < 50 * 1e-4 * 6
 
 
-def test_probes_do_not_touch_the_path() -> None:
-    model, x, exact = mixture_case()
-    assert (log_likelihood(model, x, seed=3).latent - exact.latent).abs().max() < 1e-3
+@pytest.mark.parametrize("tol", [1e-2, 1e-4])
+def test_probes_do_not_touch_the_path(tol: float) -> None:
+    """No sample is solved again here, which the error of the trace decides, and that is another with probes."""
+    model, x, _ = mixture_case()
+    exact, probed = (log_likelihood(model, x, rtol=tol, atol=tol, divergence=d, seed=3) for d in (Exact(), None))
+    assert torch.equal(exact.latent, probed.latent)
+    assert torch.equal(exact.nfe, probed.nfe)
 
 
 def test_gaussian_data_are_exact(sde: SDE) -> None:
