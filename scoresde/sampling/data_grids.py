@@ -104,7 +104,7 @@ class DataStraight(Grid):
         levels = sde.noise_level(torch.tensor([t_min, t_max], dtype=torch.float64)) / scale
         width = narrow_level(self._known) / scale
         if width > _NARROW:
-            narrow = 0.0
+            narrow, width = 0.0, 1.0  # a variable of no weight, which is to be finite
         if top == bend == narrow == 0:
             return uniform_in(coordinate, self.steps, sde, t_min, t_max)
         shares = Shares(top, bend, narrow, max(width, 2 * float(levels[0])))

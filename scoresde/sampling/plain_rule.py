@@ -1,5 +1,7 @@
 """The rule of the default solver for a model of which nothing was measured, and the coordinate of a rule."""
 
+import math
+
 from scoresde.score import StepRule
 from scoresde.sde.coordinates import Angle, Coordinate, SignalLevel, Straight
 from scoresde.statistics import Statistics
@@ -29,8 +31,8 @@ def bend_level(share: float, known: Statistics | None) -> float:
 
 
 def narrow_level(known: Statistics | None) -> float:
-    """Return the standard deviation of the data in narrow directions; the mean one if no other is known."""
-    return 1.0 if known is None else known.narrow_std
+    """Return the standard deviation of the data in narrow directions; infinity if it is not known."""
+    return math.inf if known is None or known.covariance is None else known.narrow_std
 
 
 def coordinate_of(rule: StepRule, known: Statistics | None) -> Coordinate:

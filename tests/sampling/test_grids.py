@@ -318,6 +318,10 @@ def test_no_share_where_no_direction_is_narrow(sde: SDE) -> None:
     ):
         with_share, without = (DataStraight(9, 0.5, top=0.1, narrow=n)(sde, known) for n in (0.2, 0.0))
         assert torch.equal(with_share, without)
+    # However far up the grid bends, nothing counts as narrow where no width is known.
+    for known in (None, Statistics(torch.zeros(2), 0.7)):
+        with_share, without = (DataStraight(9, 6.0, top=0.1, narrow=n)(sde, known) for n in (0.2, 0.0))
+        assert torch.equal(with_share, without)
 
 
 def test_bad_shares_and_fractions() -> None:
