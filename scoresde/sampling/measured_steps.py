@@ -221,7 +221,7 @@ def measure_steps(
 ) -> StepRules:
     """Find the rules with which the default solver has the smallest error on a model.
 
-    For each number of steps it takes about 20 to 50 solves from all starts, which `StepRules` counts as evaluations of
+    For each number of steps it takes about 50 to 90 solves from all starts, which `StepRules` counts as evaluations of
     one sample. Set `model.step_rules` to the result for `AutoAdams` on `DataStraight` to use it; `scoresde tune` stores
     it with a run.
 
