@@ -1,5 +1,6 @@
 """What is measured of a model for the default solver, and what it gains."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,12 @@ def test_a_file_of_rules(tmp_path: Path) -> None:
     sampler = Sampler(AutoAdams(), DataStraight(20)).in_run(tmp_path)
     assert sampler.solver == AutoAdams(rule=rules.at(20))
     assert sampler.grid == DataStraight(20, 0.2, top=0.1)
+    # A file from before there were these settings
+    content = json.loads(rules.to_json())
+    for rule in content["rules"].values():
+        del rule["narrow"], rule["safeguard"]
+    (tmp_path / StepRules.FILE).write_text(json.dumps(content))
+    assert StepRules.load(tmp_path / StepRules.FILE) == rules
     for text in ("{}", "[]", '{"format": "scoresde-steps-1", "rules": {}}', rules.to_json().replace("data", "date")):
         (tmp_path / StepRules.FILE).write_text(text)
         with pytest.raises(ValueError, match="not a file of step rules: make it anew, .* steps=all"):
