@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scoresde.sampling import ExplicitTimes, Sampler, ScipyODE
 from scoresde.sampling.measured_steps import LENGTHS
 from scoresde.sampling.plain_rule import plain_rule
-from scoresde.score import GaussianMixtureScore, StepRules
+from scoresde.score import GaussianMixtureScore, ScoreModel, StepRules
 from scoresde.score.preconditioning import Preconditioning
 from scoresde.sde import DDPMSDE, EDMSDE, NCSNSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 
@@ -70,6 +71,17 @@ def gaussian(
     return GaussianMixtureScore(
         torch.ones(1), means, variances.reshape(1) if variances.ndim == 0 else variances.expand(1, *shape), sde
     )
+
+
+def true_ends(model: ScoreModel, x: Tensor) -> Tensor:
+    """Where the ODE takes states at t_max, by a solver of another library."""
+    ends = ExplicitTimes([model.sde.t_max, model.sde.t_min_sampling])
+    return Sampler(ScipyODE("DOP853", 1e-11, 1e-11), ends, denoise=False)(model, x_init=x).x
+
+
+def rms(x: Tensor) -> float:
+    """The root mean square norm of states `(B, D)`."""
+    return float(x.square().sum(1).mean().sqrt())
 
 
 def with_plain_rules(model: GaussianMixtureScore) -> GaussianMixtureScore:

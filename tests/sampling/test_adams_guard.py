@@ -16,13 +16,12 @@ from scoresde.sampling import (
     Multistep,
     NoiseLevel,
     Sampler,
-    ScipyODE,
     SignalLevel,
 )
 from scoresde.sampling.plain_rule import plain_rule
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE
-from tests.problems import F64, Mixture, generator, ring
+from tests.problems import F64, Mixture, generator, ring, rms, true_ends
 
 
 class Guided(ScoreModel):
@@ -38,15 +37,6 @@ class Guided(ScoreModel):
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         return torch.lerp(self.marginal.denoise(x, t), self.conditional.denoise(x, t), self.scale)
-
-
-def true_ends(model: ScoreModel, x: Tensor) -> Tensor:
-    ends = ExplicitTimes([model.sde.t_max, model.sde.t_min_sampling])
-    return Sampler(ScipyODE("DOP853", 1e-11, 1e-11), ends, denoise=False)(model, x_init=x).x
-
-
-def rms(x: Tensor) -> float:
-    return float(x.square().sum(1).mean().sqrt())
 
 
 def test_the_step_written_out() -> None:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.sampling import AutoAdams, DataStraight, ExplicitTimes, Sampler, ScipyODE, UniformLogSNR, measure_steps
+from scoresde.sampling import AutoAdams, DataStraight, Sampler, UniformLogSNR, measure_steps
 from scoresde.sampling.edge_starts import Starts, draw_starts
 from scoresde.sampling.measured_steps import LENGTHS, Trial, _searched
 from scoresde.score import BoundModel, Conditions, GaussianMixtureScore, ScoreModel, StepRule, StepRules, with_sde
 from scoresde.sde import EDMSDE, SDE, VPSDE, CosineSDE
+from tests.problems import true_ends
 
 F64 = torch.float64
 
@@ -40,11 +41,6 @@ def pair(sde: SDE, dim: int = 3) -> GaussianMixtureScore:
     means = torch.zeros(2, dim, dtype=F64)
     means[0, 0], means[1, 0] = 2.0, -1.5
     return GaussianMixtureScore(torch.tensor([0.6, 0.4]), means, torch.full((2,), 0.03**2, dtype=F64), sde)
-
-
-def true_ends(model: ScoreModel, x: Tensor) -> Tensor:
-    ends = ExplicitTimes([model.sde.t_max, model.sde.t_min_sampling])
-    return Sampler(ScipyODE("DOP853", 1e-11, 1e-11), ends, denoise=False)(model, x_init=x).x
 
 
 def error(model: ScoreModel, steps: int, x: Tensor, true: Tensor) -> float:

@@ -32,7 +32,7 @@ from scoresde.sampling.tuning_problem import State, TuningProblem
 from scoresde.sampling.tuning_starts import drawn_starts
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
-from tests.problems import ring
+from tests.problems import ring, rms
 
 pytestmark = pytest.mark.slow
 
@@ -42,10 +42,6 @@ F64 = torch.float64
 def true_ends(model: GaussianMixtureScore, x: Tensor) -> Tensor:
     ends = ExplicitTimes([model.sde.t_max, model.sde.t_min_sampling])
     return Sampler(Adaptive("dop853", 1e-9, 1e-9), ends, denoise=False)(model, x_init=x).x
-
-
-def rms(x: Tensor) -> float:
-    return float(x.square().sum(1).mean().sqrt())
 
 
 def test_both_errors_are_those_on_starts_that_the_search_has_not_seen() -> None:
