@@ -279,7 +279,7 @@ class _Solver:
                 f"the solver's error of {count} of {len(self.error)} log-densities is far above tol={self.nats:.2g}, "
                 f"up to {float(self.error.max()):.2g} nats (solver_stderr): give a smaller tol, or a larger t_min",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
 

@@ -177,5 +177,6 @@ def test_bits_have_the_error_of_their_densities(bound: Literal["average", "impor
 
 
 def test_an_error_far_above_the_tolerance_is_told() -> None:
-    with pytest.warns(RuntimeWarning, match=r"error of \d+ of 24 log-densities is far above tol=1e-05, up to"):
+    with pytest.warns(RuntimeWarning, match=r"error of \d+ of 24 log-densities is far above tol=1e-05, up to") as found:
         errors(tails(VPSDE()), 24, tol=1e-5, nodes=2)
+    assert found[0].filename == __file__
