@@ -181,7 +181,7 @@ class _Solver:
     """Solves that end when every sample's error is small enough.
 
     A sample whose solver error is found to be far above the tolerance is solved again at a smaller one, twice at most.
-    That depends on its own path alone, not on probes or other samples.
+    That depends on its own path, and on its trace where this is exact, not on probes or other samples.
 
     Args:
         flow: The flow of all samples.
