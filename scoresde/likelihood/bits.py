@@ -9,11 +9,12 @@ from torch import Tensor
 
 from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.likelihood.bounds import Bound, elbo
-from scoresde.likelihood.density import LogLikelihood, log_likelihood, mean_and_error
+from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.dequantisation import Dequantisation, DiscreteTransform, Uniform, gaussian_decoder
 from scoresde.likelihood.numbering import draw_seed
 from scoresde.likelihood.options import FlowOptions
 from scoresde.numerics.html import counts, mean_with_error, range_of, rms, table, with_error
+from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.values import at_least, one_of
 from scoresde.score import ScoreModel

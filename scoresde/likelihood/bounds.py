@@ -39,11 +39,11 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.likelihood.density import mean_and_error
 from scoresde.likelihood.errors import LikelihoodError, remedy
 from scoresde.likelihood.noised import NoisedPath
 from scoresde.likelihood.options import BOUND_OPTIONS, FlowOptions
 from scoresde.numerics.html import mean_with_error, rms, table
+from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.ode import Status
 from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.values import at_least, one_of

@@ -33,6 +33,7 @@ from scoresde.likelihood.nodes import NodeRule
 from scoresde.likelihood.options import FlowOptions
 from scoresde.likelihood.traces import NodeTraces
 from scoresde.numerics.html import counts, mean_with_error, range_of, rms, table
+from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.ode import Solution, Status
 from scoresde.numerics.trace import Divergence, Hutchinson
 from scoresde.progress import Progress
@@ -45,7 +46,7 @@ _LIMIT = 100.0
 # Roundings of a log-density to the model's dtype below which its error is not reduced.
 _ROUNDINGS = 100.0
 
-__all__ = ["LogLikelihood", "log_likelihood", "mean_and_error"]
+__all__ = ["LogLikelihood", "log_likelihood"]
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,6 @@ class LogLikelihood:
 
     def _repr_html_(self) -> str:
         return _html(self)
-
-
-def mean_and_error(values: Tensor) -> tuple[float, float]:
-    """The mean over samples and its standard error, which is NaN for a single sample."""
-    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return values.mean().item(), error
 
 
 @checked

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.likelihood.bits import BitsPerDim, bits_per_dim
-from scoresde.likelihood.density import LogLikelihood, log_likelihood, mean_and_error
+from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.dequantisation import DiscreteTransform
 from scoresde.likelihood.errors import LikelihoodError
-from scoresde.numerics.html import table, with_error
+from scoresde.numerics.html import mean_with_error, table, with_error
 from scoresde.numerics.paired import PairedDifference
 from scoresde.score import ScoreModel
 
@@ -162,10 +162,7 @@ def _levels(model: ScoreModel) -> int | None:
 
 def _html(out: LikelihoodComparison) -> str:
     """Means of all models, differences from the first with their errors, and sign tests, as HTML."""
-    rows = [
-        (name, f"{with_error(*mean_and_error(values))} {out.unit}")
-        for name, values in zip(out.names, out.values, strict=True)
-    ]
+    rows = [(name, f"{mean_with_error(values)} {out.unit}") for name, values in zip(out.names, out.values, strict=True)]
     for name, difference in zip(out.names[1:], out.differences, strict=True):
         pair = f"{name} − {out.names[0]}"
         apart = "" if (gain := difference.gain) is None else f"; apart the means would have {gain:.3g} times that error"

@@ -6,6 +6,7 @@ from html import escape
 
 from torch import Tensor
 
+from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.ode import Status
 
 __all__ = [
@@ -86,9 +87,7 @@ def range_of(values: Tensor) -> str:
 
 def mean_with_error(values: Tensor) -> str:
     """The mean of independent values with its standard error."""
-    values = values.double()
-    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return with_error(values.mean().item(), error)
+    return with_error(*mean_and_error(values.double()))
 
 
 def rms(values: Tensor) -> float:

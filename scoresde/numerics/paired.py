@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde.numerics.html import with_error
+from scoresde.numerics.means import mean_and_error
 
 __all__ = ["PairedDifference", "sign_test"]
 
@@ -62,7 +63,7 @@ class PairedDifference:
     @cached_property
     def stderr(self) -> float:
         """The standard error of the mean difference, from the scatter of the differences; NaN for one sample."""
-        return _stderr(self.values)
+        return mean_and_error(self.values)[1]
 
     @property
     def total(self) -> float:
@@ -77,7 +78,7 @@ class PairedDifference:
     @cached_property
     def unpaired_stderr(self) -> float:
         """The standard error that the difference of the two means has if each is of samples of its own."""
-        return math.hypot(_stderr(self.first), _stderr(self.second))
+        return math.hypot(*(mean_and_error(values)[1] for values in (self.first, self.second)))
 
     @property
     def gain(self) -> float | None:
@@ -148,7 +149,3 @@ def sign_test(more: int, less: int) -> float:
     of_n = torch.tensor(float(n + 1), dtype=torch.float64).lgamma()
     logs = of_n - (k + 1).lgamma() - (n - k + 1).lgamma() - n * math.log(2)
     return min(1.0, 2 * math.exp(float(logs.logsumexp(0))))
-
-
-def _stderr(values: Tensor) -> float:
-    return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan

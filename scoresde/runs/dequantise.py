@@ -10,9 +10,9 @@ from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.likelihood import CellFlow, Variational, bits_per_dim
-from scoresde.likelihood.density import mean_and_error
 from scoresde.likelihood.fit_dequantisation import fit
 from scoresde.likelihood.options import FlowOptions
+from scoresde.numerics.means import mean_and_error
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress

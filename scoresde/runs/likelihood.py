@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from scoresde.data import Data
-from scoresde.likelihood.density import mean_and_error
+from scoresde.numerics.means import mean_and_error
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress

@@ -47,10 +47,9 @@ def likelihood_command(config: DictConfig) -> Outcome:
 
 def _print_compared(compared: Any, run: Any) -> None:
     """Print a row for each run, what it differs by from the first, and where all of it is."""
-    from scoresde.likelihood.density import mean_and_error
-    from scoresde.numerics.html import with_error
+    from scoresde.numerics.html import mean_with_error, with_error
 
-    means = [with_error(*mean_and_error(values)) for values in compared.values]
+    means = [mean_with_error(values) for values in compared.values]
     rows = [[compared.names[0], means[0], "", "", "", ""]]
     for name, mean, difference in zip(compared.names[1:], means[1:], compared.differences, strict=True):
         total = with_error(difference.total, difference.total_stderr)
