@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scoresde import (
         compare,
         data,
+        information,
         likelihood,
         metrics,
         networks,
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "compare",
     "data",
+    "information",
     "likelihood",
     "load",
     "metrics",

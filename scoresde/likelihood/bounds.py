@@ -43,7 +43,7 @@ from scoresde.likelihood.errors import LikelihoodError, remedy
 from scoresde.likelihood.noised import NoisedPath
 from scoresde.likelihood.options import BOUND_OPTIONS, FlowOptions
 from scoresde.numerics.html import mean_with_error, rms, table
-from scoresde.numerics.means import mean_and_error
+from scoresde.numerics.means import collapsed_variance, mean_and_error
 from scoresde.numerics.ode import Status
 from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.values import at_least, one_of
@@ -142,7 +142,7 @@ def elbo(
     w, length = _spaced(strata, path.end, path.near)
     terms = length * path.excess(w) / draws
     value = path.normal_log_prob() + path.prior_difference() - terms.sum(1)
-    return _bound(path, value, _variance(terms).sqrt(), draws)
+    return _bound(path, value, collapsed_variance(terms).sqrt(), draws)
 
 
 @checked
@@ -225,7 +225,7 @@ def discrete_elbo(
     excess = path.excess(w.repeat(draws).to(x.device).expand(len(x), -1)).reshape(len(x), draws, steps)
     terms = (shares * w.tanh()).to(x.device) * excess / draws
     value = path.prior_divergence() - normal - 0.5 * path.size * constant - path.log_alpha - terms.sum((1, 2))
-    squares = draws * terms.var(1).sum(1) if draws > 1 else _variance(terms[:, 0])
+    squares = draws * terms.var(1).sum(1) if draws > 1 else collapsed_variance(terms[:, 0])
     return _bound(path, value, squares.sqrt(), draws)
 
 
@@ -276,21 +276,6 @@ def _spaced(uniform: Tensor, end: float, near: float) -> tuple[Tensor, Tensor]:
     inside = uniform < share
     w = torch.where(inside, slope * uniform, near + far * (uniform - share))
     return w, torch.where(inside, slope, far).to(uniform)
-
-
-def _variance(terms: Tensor) -> Tensor:
-    """The variance `(B,)` of the sums of independent terms `(B, n)`, from the differences of neighbours.
-
-    Terms are taken in pairs, and the last three together if n is odd. The difference of the means in a pair counts as
-    random, so that the expectation of the result is too large, never too small (Cochran 1977, Sampling Techniques,
-    section 5A.12, collapsed strata).
-    """
-    count = terms.shape[1]
-    if count < 2:
-        return torch.full_like(terms[:, 0], math.nan)
-    paired = terms[:, : count - 3 * (count % 2)]
-    variance = (paired[:, ::2] - paired[:, 1::2]).square().sum(1)
-    return variance + 3 * terms[:, -3:].var(1) if count % 2 else variance
 
 
 def _html(out: Bound) -> str:

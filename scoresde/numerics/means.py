@@ -1,13 +1,29 @@
-"""Means of independent values."""
+"""Means of independent values, and sums of stratified ones, with their errors."""
 
 import math
 
+import torch
 from torch import Tensor
 
-__all__ = ["mean_and_error"]
+__all__ = ["collapsed_variance", "mean_and_error"]
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:
     """The mean over samples `(n,)` and its standard error, which is NaN for a single sample."""
     error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return values.mean().item(), error
+
+
+def collapsed_variance(terms: Tensor) -> Tensor:
+    """The variance `(B,)` of the sums of independent terms `(B, n)`, from the differences of neighbours.
+
+    Terms are taken in pairs, and the last three together if n is odd. The difference of the means in a pair counts as
+    random, so that the expectation of the result is too large, never too small (Cochran 1977, Sampling Techniques,
+    section 5A.12, collapsed strata).
+    """
+    count = terms.shape[1]
+    if count < 2:
+        return torch.full_like(terms[:, 0], math.nan)
+    paired = terms[:, : count - 3 * (count % 2)]
+    variance = (paired[:, ::2] - paired[:, 1::2]).square().sum(1)
+    return variance + 3 * terms[:, -3:].var(1) if count % 2 else variance

@@ -43,6 +43,10 @@ class Stream(IntEnum):
     FIT_TIMES = 9
     #: The noise of an evidence lower bound.
     BOUND_NOISE = 10
+    #: The noise of a denoising error.
+    DENOISING_NOISE = 11
+    #: The noise levels of a denoising error.
+    DENOISING_LEVELS = 12
     #: The increments of a Brownian path.
     BROWNIAN = 16
     #: The increments and areas of a Brownian path that has both.

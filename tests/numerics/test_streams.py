@@ -30,6 +30,8 @@ def test_numbers_of_streams_stay() -> None:
         "FIT_NOISE": 8,
         "FIT_TIMES": 9,
         "BOUND_NOISE": 10,
+        "DENOISING_NOISE": 11,
+        "DENOISING_LEVELS": 12,
         "BROWNIAN": 16,
         "BROWNIAN_AREA": 17,
     }

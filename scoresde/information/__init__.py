@@ -1,0 +1,21 @@
+"""Information of data under a model: by noise level, of conditions, against another model, and locally."""
+
+from scoresde.information.conditional import ConditionalInformation, conditional_information
+from scoresde.information.denoising import DenoisingInformation, denoising_information
+from scoresde.information.dimension import LocalDimension, flipd
+from scoresde.information.model_divergence import ModelDivergence, kl_divergence
+from scoresde.information.three_ways import Agreement, ThreeWays, three_ways
+
+__all__ = [
+    "Agreement",
+    "ConditionalInformation",
+    "DenoisingInformation",
+    "LocalDimension",
+    "ModelDivergence",
+    "ThreeWays",
+    "conditional_information",
+    "denoising_information",
+    "flipd",
+    "kl_divergence",
+    "three_ways",
+]

@@ -1,0 +1,166 @@
+"""The Kullback-Leibler divergence of one model's density from another's, by noise level.
+
+With x of the density p, and both scores exact,
+
+    KL(p ‖ q) = ½ ∫ g² E‖∇ log p_t − ∇ log q_t‖² dt + KL(p_T ‖ q_T) = ∫ E‖ε̂_p − ε̂_q‖² dλ             (scores)
+              = ∫ E[‖ε̂_q − ε‖² − ‖ε̂_p − ε‖²] dλ                                              (denoising errors)
+
+over all λ = log SNR (Song, Durkan, Murray & Ermon 2021, theorem 1, an equality for exact scores; Kong et al.
+2023). The first is a
+mean of squares, with little scatter. The second is a log-density ratio at every x. They are one where ε̂_p is the noise
+prediction of the density that x comes from; the difference says how far it is not.
+
+References:
+    Maximum likelihood training of score-based diffusion models (Song, Durkan, Murray & Ermon 2021), theorem 1,
+    https://arxiv.org/abs/2101.09258
+    Information-theoretic diffusion (Kong et al. 2023), https://arxiv.org/abs/2302.03792
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.arguments import checked
+from scoresde.information.denoising import check_finite, integral_of
+from scoresde.information.paths import NoisyData
+from scoresde.likelihood.options import BOUND_OPTIONS, FlowOptions
+from scoresde.numerics.html import mean_with_error, table
+from scoresde.numerics.means import mean_and_error
+from scoresde.numerics.paired import PairedDifference
+from scoresde.score import ScoreModel
+
+__all__ = ["ModelDivergence", "kl_divergence"]
+
+
+@dataclass(frozen=True)
+class ModelDivergence:
+    """How far the density of a second model is from that of a first, in nats, at samples of the first.
+
+    Attributes:
+        squares: ∫ E‖ε̂_p − ε̂_q‖² dλ of each sample, `(B,)` float64.
+        log_ratio: log p(x) − log q(x) by errors of denoising, `(B,)`.
+        by_level: The parts of `squares` in the strata of λ, `(B, n)`.
+        ratio_by_level: The parts of `log_ratio` there, `(B, n)`.
+        edges: Edges of the strata of λ, `(n + 1,)`, increasing from noise to data.
+        nfe: Evaluations of each model for a sample.
+    """
+
+    squares: Tensor
+    log_ratio: Tensor
+    by_level: Tensor
+    ratio_by_level: Tensor
+    edges: Tensor
+    nfe: int
+
+    @property
+    def by_scores(self) -> tuple[float, float]:
+        """The divergence by scores, in nats, and its standard error over samples."""
+        return mean_and_error(self.squares)
+
+    @property
+    def by_errors(self) -> tuple[float, float]:
+        """The divergence by errors of denoising, in nats, and its standard error over samples."""
+        return mean_and_error(self.log_ratio)
+
+    @cached_property
+    def gap(self) -> PairedDifference:
+        """What the divergence by errors is more than that by scores: 0 where the first model is that of the samples."""
+        return PairedDifference(self.squares, self.log_ratio)
+
+    @property
+    def agree(self) -> bool:
+        """True if the two are within three standard errors of each other."""
+        return abs(self.gap.mean) <= 3 * self.gap.stderr
+
+    def __repr__(self) -> str:
+        return (
+            f"ModelDivergence({mean_with_error(self.squares)} nats by scores, {mean_with_error(self.log_ratio)} by "
+            f"errors, n={len(self.squares)}, nfe {self.nfe})"
+        )
+
+    def _repr_html_(self) -> str:
+        note = "" if self.agree else "The two differ: the samples are not of the first model's density."
+        rows = [
+            ("by scores", f"{mean_with_error(self.squares)} nats"),
+            ("by denoising errors", f"{mean_with_error(self.log_ratio)} nats"),
+            ("samples, evaluations of each model", f"{len(self.squares)}, {self.nfe}"),
+        ]
+        return table("Kullback-Leibler divergence of two models", rows, note)
+
+
+@checked
+@torch.no_grad()
+def kl_divergence(
+    model: ScoreModel,
+    other: ScoreModel,
+    x: Tensor,
+    *,
+    conditions: Mapping[str, Any] | None = None,
+    other_conditions: Mapping[str, Any] | None = None,
+    draws: int = 64,
+    seed: int = 0,
+    first: int = 0,
+    log_snr: tuple[float, float] | None = None,
+    options: FlowOptions | None = None,
+    **keywords: Any,
+) -> ModelDivergence:
+    """KL(p ‖ q) of the densities of two models, from their predictions at the same noise of samples of the first.
+
+    The models may have different SDEs. With held-out data in place of samples of the first model, `log_ratio` is still
+    the difference of log-densities on these data, and `squares` a distance of the scores there.
+
+    Args:
+        model: The model of p.
+        other: The model of q, of the same data in the same units.
+        x: Samples of the first model `(B, ...)` in the data's units.
+        conditions: Conditions of the first model by name.
+        other_conditions: Conditions of the other.
+        draws: Number of noise levels for each sample, each with a noise and its negative.
+        seed: Seed of the draws.
+        first: Index of the first sample.
+        log_snr: Interval of λ; the common one of both models if not given.
+        options: The options `t_min`, `t_max`, `scaling` and `batch_size`; keywords replace its values.
+        **keywords: These options by name, and conditions of both models.
+
+    Raises:
+        ValueError: Models of data of different shapes or units, or whose ranges of λ do not overlap.
+        LikelihoodError: An error that is not finite.
+    """
+    options, cond = FlowOptions.split(kl_divergence, model, options, keywords, BOUND_OPTIONS)
+    _check_alike(model, other)
+    conds = [{**cond, **(conditions or {})}, {**cond, **(other_conditions or {})}]
+    data = NoisyData([model, other], x, conds, options, draws, seed, first, log_snr)
+    squares, ratio = data.means(_terms)
+    parts = squares * data.lengths, ratio * data.lengths
+    totals = integral_of(squares, data), integral_of(ratio, data)
+    result = ModelDivergence(*totals, *parts, data.edges, data.nfe)
+    check_finite(squares + ratio, data, result)
+    return result
+
+
+def _terms(eps: Tensor, predictions: list[Tensor]) -> Tensor:
+    """‖ε̂_p − ε̂_q‖² and ‖ε̂_q − ε‖² − ‖ε̂_p − ε‖² of one draw, `(2, b)`."""
+    own, other = predictions
+    apart = other - own
+    return torch.stack((apart.square().sum(1), (apart * (own + other - 2 * eps)).sum(1)))
+
+
+def _check_alike(model: ScoreModel, other: ScoreModel) -> None:
+    """Reject models of different data.
+
+    Raises:
+        ValueError: Shapes or transforms that differ.
+    """
+    if None not in (model.shape, other.shape) and model.shape != other.shape:
+        raise ValueError(f"the models are of data of different shapes, {model.shape} and {other.shape}")
+    infos = [None if m.info is None else m.info.transform for m in (model, other)]
+    first, second = (infos[0], infos[1]) if None not in infos else (model.transform, other.transform)
+    if repr(first) != repr(second):
+        raise ValueError(
+            f"the models have different transforms of the data, {first!r} and {second!r}: their densities are in "
+            "different units"
+        )
