@@ -54,6 +54,18 @@ def test_the_samplers_of_the_architecture_page_run() -> None:
     assert namespace["sde_2m"].solver == DPMSolverPP(2, sde=True)
 
 
+def test_the_information_page_runs() -> None:
+    text = (ROOT / "docs" / "information.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(block, "docs/information.md", "exec"), {})
+    lines = printed.getvalue().splitlines()
+    assert lines[0].startswith("LocalDimension(1 at log SNR 4")
+    assert lines[2].endswith("agree)")
+    assert len(lines) == 4
+
+
 def test_the_textbook_likelihood_is_what_the_package_computes() -> None:
     text = (ROOT / "docs" / "likelihood.md").read_text(encoding="utf-8")
     block, in_pairs = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)

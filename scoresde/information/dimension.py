@@ -34,7 +34,7 @@ from scoresde.numerics.trace import Divergence, Exact, Hutchinson
 from scoresde.score import ScoreModel
 from scoresde.sde.coordinates import LogSNR
 
-__all__ = ["LocalDimension", "flipd"]
+__all__ = ["LocalDimension", "default_log_snr", "flipd"]
 
 # Noise of the default level, in standard deviations of the data.
 _LEVEL = 0.1
@@ -156,6 +156,12 @@ def _dimension(
     return flow.size - sigma * traces.value + eps.square().sum(1), sigma * error, None
 
 
+def default_log_snr(model: ScoreModel) -> float:
+    """The level λ of noise of a tenth of the data's standard deviation, in the range of the model."""
+    low, high = log_snr_range(model)
+    return min(max(-math.log(_LEVEL * model.data_std), low), high)
+
+
 def _levels(flow: Flow, log_snr: float | Sequence[float] | Tensor | None) -> Tensor:
     """The levels, `(L,)` float64.
 
@@ -164,9 +170,7 @@ def _levels(flow: Flow, log_snr: float | Sequence[float] | Tensor | None) -> Ten
     """
     low, high = log_snr_range(flow.model, flow.t_min, flow.t_max)
     if log_snr is None:
-        statistics = flow.model.statistics
-        std = 1.0 if statistics is None else float(statistics.std)
-        return torch.tensor([min(max(-math.log(_LEVEL * std), low), high)], dtype=torch.float64)
+        return torch.tensor([min(max(default_log_snr(flow.model), low), high)], dtype=torch.float64)
     levels = torch.as_tensor(log_snr, dtype=torch.float64).reshape(-1).cpu()
     if not len(levels) or not bool(((levels >= low - 1e-9) & (levels <= high + 1e-9)).all()):
         raise ValueError(f"log_snr is {levels.tolist()}, expected levels from {low:.4g} to {high:.4g}")

@@ -5,10 +5,9 @@ With x of the density p, and both scores exact,
     KL(p ‖ q) = ½ ∫ g² E‖∇ log p_t − ∇ log q_t‖² dt + KL(p_T ‖ q_T) = ∫ E‖ε̂_p − ε̂_q‖² dλ             (scores)
               = ∫ E[‖ε̂_q − ε‖² − ‖ε̂_p − ε‖²] dλ                                              (denoising errors)
 
-over all λ = log SNR (Song, Durkan, Murray & Ermon 2021, theorem 1, an equality for exact scores; Kong et al.
-2023). The first is a
-mean of squares, with little scatter. The second is a log-density ratio at every x. They are one where ε̂_p is the noise
-prediction of the density that x comes from; the difference says how far it is not.
+over all λ = log SNR (Song, Durkan, Murray & Ermon 2021, theorem 1, an equality for exact scores; Kong et al. 2023).
+The first is a mean of squares, with little scatter. The second is a log-density ratio at every x. They are one where
+ε̂_p is the noise prediction of the density that x comes from; the difference says how far it is not.
 
 References:
     Maximum likelihood training of score-based diffusion models (Song, Durkan, Murray & Ermon 2021), theorem 1,

@@ -69,6 +69,15 @@ _OF: dict[str, dict[str, Any]] = {
     "train": {"run": str | None},
     "sample": {"n": _Count},
     "likelihood": {"run": str | list[str]},
+    "information": {
+        "split": Literal["test", "train"] | None,
+        "draws": Annotated[int, Range(4)],
+        "labels": bool | None,
+        "dimension": Annotated[int, Range(0)],
+        "dimension_log_snr": float | None,
+        "samples": Annotated[int, Range(2)],
+        "against": str | None,
+    },
     "compare": {"steps": _Count | list[_Count], "likelihood": Annotated[int, Range(0)]},
     "evaluate": {"likelihood": Annotated[int, Range(0)]},
     "tune": {

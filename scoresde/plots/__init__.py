@@ -6,6 +6,7 @@ sizes are set on the artists and do not depend on the user's matplotlib settings
 """
 
 from scoresde.plots.curves import learning_curves, likelihood_histogram, loss_by_noise_level, paired_differences
+from scoresde.plots.information import information_by_level
 from scoresde.plots.mosaic import image_grid
 from scoresde.plots.processes import forward_process, trajectory, vector_field
 from scoresde.plots.sample_figures import samples, samples_2d
@@ -15,6 +16,7 @@ from scoresde.plots.style import save, to_png
 __all__ = [
     "forward_process",
     "image_grid",
+    "information_by_level",
     "learning_curves",
     "likelihood_histogram",
     "loss_by_noise_level",

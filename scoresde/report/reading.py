@@ -41,6 +41,7 @@ class RunText:
         words: Leaves of the configuration as they are on a command line.
         data: Facts of `data.json`.
         tuned: Content of the files of `scoresde tune`, by their numbers of evaluations.
+        information: Content of the file of `scoresde information`, of held-out data.
     """
 
     directory: Path
@@ -56,6 +57,7 @@ class RunText:
     words: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     tuned: dict[int, dict[str, Any]] = field(default_factory=dict)
+    information: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,11 @@ def read_run(directory: Path) -> RunText:
     data, words = as_dict(read_json(directory, "data.json", notes)), in_words(config)
     if "sampler" in (samples := as_dict(summary.get("samples"))):
         summary["samples"] = {**samples, "sampler": own_sampler(samples["sampler"], config, words)}
-    tuned = _read_tuned(directory, notes)
     return RunText(
-        directory, name, text, config, summary, log, comparison, coloured, notes, comparisons, words, data, tuned
-    )
+        directory, name, text, config, summary, log, comparison, coloured, notes, comparisons, words, data,
+        tuned=_read_tuned(directory, notes),
+        information=as_dict(read_json(directory, "information-test.json", notes)),
+    )  # fmt: skip
 
 
 def _mark_conditional(summary: dict[str, Any], config: dict[str, Any]) -> None:

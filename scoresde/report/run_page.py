@@ -7,6 +7,7 @@ from scoresde import plots, shell
 from scoresde.config.modules import foreign
 from scoresde.report import charts
 from scoresde.report.frontiers import frontiers
+from scoresde.report.information import FIGURES, information_charts, information_table
 from scoresde.report.numbers import as_dict, is_number
 from scoresde.report.page import render
 from scoresde.report.png import Picture, from_png, pictures
@@ -60,7 +61,7 @@ def run_page(directory: Path) -> str:
         run.text,
         sentence(run),
         numbers(run.summary, dimensions(run), _levels(run)),
-        [*tables(run.summary, run.comparisons), *_tuned(run)],
+        [*tables(run.summary, run.comparisons), *_further_tables(run)],
         _commands(run),
         notes=run.notes,
     )
@@ -71,23 +72,24 @@ def run_page(directory: Path) -> str:
     shown = {*top, _POINTS} if _DENSITIES in top else set(top)
     page.pictures = sorted((picture for picture in every if picture.file not in shown), key=lambda p: not p.wide)
     series = [Series(run.name, 0, run.log, run.summary, run.comparison, coloured=run.coloured)]
-    noise = next((p for p in page.pictures if p.file == _NOISE_LEVELS), None)
+    stand_ins = {picture.file: picture for picture in page.pictures if picture.file in (_NOISE_LEVELS, *FIGURES)}
     unit = "bits/dim" if _in_bits(run) else "nats"
     made = [
         charts.learning_curves(series, _curve(run)),
-        charts.loss_by_noise_level(series, noise),
+        charts.loss_by_noise_level(series, stand_ins.get(_NOISE_LEVELS)),
+        *information_charts(run.information, stand_ins),
         charts.error_budget(series, unit),
         *frontiers(series),
     ]
     page.charts = [chart for chart in made if chart is not None]
-    if any(chart.fallback is noise for chart in page.charts if noise is not None):
-        page.pictures = [p for p in page.pictures if p is not noise]
+    replaced = [chart.fallback for chart in page.charts if chart.fallback is not None]
+    page.pictures = [p for p in page.pictures if not any(p is other for other in replaced)]
     return render("run.html.j2", page.charts, scripts=True, page=page)
 
 
-def _tuned(run: RunText) -> list[Table]:
-    table = tuned_table(run.tuned, run.comparison)
-    return [] if table is None else [table]
+def _further_tables(run: RunText) -> list[Table]:
+    made = (tuned_table(run.tuned, run.comparison), information_table(run.information))
+    return [table for table in made if table is not None]
 
 
 def _levels(run: RunText) -> int | None:
@@ -127,6 +129,7 @@ def _commands(run: RunText) -> list[tuple[str, str]]:
         ("Go on with training from the last checkpoint", command("train")),
         ("Draw samples", command("sample", "n=64", "seed=1")),
         ("Likelihood of held-out data", command("likelihood", "split=test")),
+        ("Where it spends its bits", command("information")),
         ("Sample quality", command("evaluate")),
         ("Times and coefficients for few evaluations", command("tune", "steps=8")),
         ("This page again", command("report")),

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.likelihood import bits_per_dim, log_likelihood, solver_error
+from scoresde.runs.sample_table import SampleTable
 from scoresde.score import NetworkScore
-from scoresde.storage.table import ResumableTable
 
 __all__ = ["CHECKED", "LikelihoodTable", "rows_of"]
 
@@ -53,7 +53,7 @@ def rows_of(model: NetworkScore, data: Data, raw: Tensor, first: int, common: di
     return list(map(list, zip(*(c.tolist() for c in columns), strict=True)))
 
 
-class LikelihoodTable(ResumableTable):
+class LikelihoodTable(SampleTable):
     """The rows of the samples, in the order of the split.
 
     Args:
@@ -63,39 +63,4 @@ class LikelihoodTable(ResumableTable):
     """
 
     def __init__(self, path: Path, unit: str, settings: dict[str, Any]) -> None:
-        self.names = (unit, *_COLUMNS)
-        super().__init__(path, ("index", *self.names), settings)
-        self.rows: list[list[float]] = []
-        for line in self.lines:
-            try:
-                index, *values = map(float, line)
-            except ValueError:
-                break
-            if index != len(self.rows) or len(values) != len(self.names):
-                break
-            self.rows.append(values)
-
-    def add(self, rows: list[list[float]], write: bool) -> None:
-        """Add rows, and `write` them into the file.
-
-        The file is begun anew with the first of them, without rows that cannot be read, or those of other settings: the
-        latter are lost, and until then settings may be rejected.
-        """
-        if write:
-            if not self.begun:
-                self.resume()
-            self.append(_texts(rows, len(self.rows)))
-        self.rows += rows
-
-    def resume(self) -> None:
-        """Begin the file anew with the rows that are known."""
-        self.begin(_texts(self.rows, 0))
-
-    def column(self, name: str, n: int) -> Tensor:
-        """`(n,)` values of a column."""
-        index = self.names.index(name)
-        return torch.tensor([row[index] for row in self.rows[:n]], dtype=torch.float64)
-
-
-def _texts(rows: list[list[float]], first: int) -> list[list[str]]:
-    return [[str(index), *map(repr, row)] for index, row in enumerate(rows, first)]
+        super().__init__(path, (unit, *_COLUMNS), settings)

@@ -59,7 +59,7 @@ class Filing:
 
 # Keys of the summary for the run's own results, where they are not their names.
 _KEYS = {"likelihood-test": "likelihood", "likelihood-train": "likelihood_train"}
-_OWN = (*_KEYS, "samples", "comparison")
+_OWN = (*_KEYS, "samples", "comparison", "information-test", "information-train")
 # Settings whose values say what they are.
 _PLAIN = ("data", "dequantisation", "divergence", "bound", "decoder", "digest", "sampler", "device")
 # Settings that another part of a name stands for: the data's name, and the step of the model.

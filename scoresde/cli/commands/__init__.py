@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from scoresde.cli.commands.compare import compare_command
 from scoresde.cli.commands.dequantise import dequantise_command
 from scoresde.cli.commands.evaluate import evaluate_command
+from scoresde.cli.commands.information import information_command
 from scoresde.cli.commands.likelihood import likelihood_command
 from scoresde.cli.commands.report import report_command
 from scoresde.cli.commands.sample import sample_command
@@ -20,6 +21,7 @@ TASKS: dict[str, Callable[[DictConfig], Outcome | None]] = {
     "train": train_command,
     "sample": sample_command,
     "likelihood": likelihood_command,
+    "information": information_command,
     "compare": compare_command,
     "evaluate": evaluate_command,
     "tune": tune_command,

@@ -1,0 +1,145 @@
+"""Information of a run, from the file that `scoresde information` writes: a table, and charts over noise levels."""
+
+from typing import Any
+
+from scoresde.report.numbers import as_dict, duration, estimate, is_number, text
+from scoresde.report.png import Picture
+from scoresde.report.tables import Table
+from scoresde.report.traces import Chart, axis, chart, error_bars, rounded, trace
+
+__all__ = ["FIGURES", "information_charts", "information_table"]
+
+FIGURES = ("samples/information-test.png", "samples/information-test-differences.png")
+"""Figures that the charts stand for."""
+
+_WAYS = {"ode": "probability-flow ODE", "elbo": "ELBO of the reverse SDE", "immse": "denoising errors (I-MMSE)"}
+_MAX_BANDS = 1000  # of a curve; the command writes 32 at most
+_Points = tuple[list[float], list[float], list[float]]
+
+
+def information_table(note: dict[str, Any]) -> Table | None:
+    """The table of the page: the three ways, and what they and the labels come to; None without results."""
+    ways = as_dict(note.get("ways"))
+    if not ways:
+        return None
+    unit, given = text(note.get("unit")), _given(note)
+    rows: list[tuple[str, ...]] = [
+        (f"{title}, {unit}{given}", _estimate(ways.get(name))) for name, title in _WAYS.items() if name in ways
+    ]
+    agreements = note.get("agreements")
+    for each in map(as_dict, agreements if isinstance(agreements, list) else []):
+        name = f"{text(each.get('second'))} less {text(each.get('first'))}, {unit}"
+        rows.append((name, f"{_estimate(each)}, {'agree' if each.get('agree') is True else 'do not agree'}"))
+    if "tail" in note:
+        rows.append((f"of denoising errors, from noise below t_min, {unit}", _estimate(note["tail"])))
+    if worse := as_dict(note.get("worse_than_no_prediction")):
+        at = f"{text(worse.get('low'))} to {text(worse.get('high'))}"
+        of = f"{text(worse.get('error'))} of {text(note.get('size'))}"
+        rows.append((f"worse than no prediction of the noise, log(α/σ) from {at}", of))
+    if "entropy" in note:
+        rows.append((f"entropy under the model{given}, nats", _estimate(note["entropy"])))
+    if "normal" in note:
+        rows.append((f"normal density of the same moments, {unit}", _estimate(note["normal"])))
+    if training := as_dict(note.get("training")):
+        rows.append((f"held-out data cost more than training data, {unit}", _estimate(training.get("gap"))))
+    if labels := as_dict(note.get("labels")):
+        rows.append(("information of the labels, nats", _estimate(labels.get("nats"))))
+        rows.append(("in bits", _estimate(labels.get("bits"))))
+        rows.append(("entropy of the labels, nats", text(labels.get("entropy_of_labels"))))
+    if dimension := as_dict(note.get("dimension")):
+        level = dimension.get("log_snr")
+        at = f" at log(α/σ) = {level:.3g}" if is_number(level) else ""
+        of = f"{_estimate(dimension)} of {text(note.get('size'))}, n = {text(dimension.get('n'))}"
+        rows.append((f"local intrinsic dimension{at}", of))
+    typical = as_dict(note.get("typicality"))
+    if "std" in typical:
+        rows.append(("standard deviation of log-densities, nats", text(typical["std"])))
+        rows.append(("samples more than 3 of them from the mean", text(typical.get("untypical"))))
+    rows.append(("samples, n", text(note.get("n"))))
+    if "seconds" in note:
+        rows.append(("time", duration(note["seconds"])))
+    return Table("Information", ("", "held out"), rows, _verdict(note))
+
+
+def _verdict(note: dict[str, Any]) -> str:
+    """What the ways say of the model, in a sentence or two."""
+    agreements = note.get("agreements")
+    failing = [
+        text(each.get("verdict"))
+        for each in map(as_dict, agreements if isinstance(agreements, list) else [])
+        if each.get("agree") is not True
+    ]
+    if not failing:
+        return "The density in three ways, ± standard error: they agree within three standard errors."
+    return f"The density in three ways, ± standard error. They do not agree: {'; '.join(failing)}."
+
+
+def information_charts(note: dict[str, Any], pictures: dict[str, Picture]) -> list[Chart]:
+    """Charts of the curves: errors of denoising, and what held-out data cost more and labels save.
+
+    Args:
+        note: Content of the file.
+        pictures: Figures for readers without scripts, by their files.
+    """
+    made = []
+    curve = as_dict(note.get("curve"))
+    edges = curve.get("log_snr")
+    errors = {
+        "model": _points(edges, curve.get("error")),
+        "normal density of the same moments": _points(edges, curve.get("normal")),
+    }
+    caption = (
+        "Error of denoising held-out data, ± standard error: the information that each noise level adds. The area "
+        "between the curves is what the model knows beyond mean and covariance."
+    )
+    made.append(_chart("Information by noise level", caption, errors, pictures.get(FIGURES[0])))
+    training, labels = (as_dict(as_dict(note.get(key)).get("curve")) for key in ("training", "labels"))
+    further = {
+        "held-out data cost more than training data": _points(training.get("log_snr"), training),
+        "labels save": _points(labels.get("log_snr"), labels),
+    }
+    caption = "Nats of a sample per unit of log SNR, ± standard error; the area is what it comes to."
+    made.append(_chart("Where information differs", caption, further, pictures.get(FIGURES[1])))
+    return [each for each in made if each is not None]
+
+
+def _points(edges: Any, values: Any) -> _Points | None:
+    """Middles of the bands in log(σ/α), means and standard errors; None where they are not lists that fit."""
+    values = as_dict(values)
+    means, errors = values.get("mean"), values.get("stderr")
+    if not (isinstance(edges, list) and isinstance(means, list) and isinstance(errors, list)):
+        return None
+    if not len(edges) - 1 == len(means) == len(errors) <= _MAX_BANDS or not all(map(is_number, edges)):
+        return None
+    rows = [
+        (-(a + b) / 2, float(mean), float(error) if is_number(error) and error >= 0 else 0.0)
+        for a, b, mean, error in zip(edges, edges[1:], means, errors, strict=False)
+        if is_number(mean)
+    ]
+    if not rows:
+        return None
+    x, y, e = (list(column) for column in zip(*reversed(rows), strict=True))
+    return x, y, e
+
+
+def _chart(title: str, caption: str, curves: dict[str, _Points | None], fallback: Picture | None) -> Chart | None:
+    traces = []
+    for tone, (name, points) in enumerate(curves.items()):
+        if points is not None:
+            x, y, errors = points
+            traces.append(trace(name, tone, rounded(x), rounded(y), mode="lines+markers", **error_bars(errors)))
+    if not traces:
+        return None
+    if len(traces) == 1 and len(curves) > 1:
+        caption = f"{traces[0]['name'].capitalize()}. {caption}"
+    layout = {"xaxis": axis("log(σ/α): data left, noise right"), "yaxis": axis("nats per unit of log SNR")}
+    return chart(title, caption, traces, layout, fallback)
+
+
+def _estimate(entry: Any) -> str:
+    entry = as_dict(entry)
+    return estimate(entry.get("mean"), entry.get("stderr"))
+
+
+def _given(note: dict[str, Any]) -> str:
+    return " given the label" if as_dict(note.get("settings")).get("conditional") is True else ""

@@ -1,0 +1,202 @@
+"""Information of a run's data under its model: a row for each sample, and a page's worth of results.
+
+`information-SPLIT.csv` has the rows, a batch at a time, so that an interrupted command resumes; the JSON file beside it
+has their settings and the results, which the report reads.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from scoresde.config.targets import instantiate
+from scoresde.data import Data
+from scoresde.information.dimension import default_log_snr
+from scoresde.information.paths import strata_of
+from scoresde.likelihood.options import FlowOptions
+from scoresde.numerics.means import mean_and_error
+from scoresde.numerics.trace import Divergence
+from scoresde.options.errors import ConfigError
+from scoresde.options.settings import option_problems
+from scoresde.progress import Progress
+from scoresde.runs.directory import Run
+from scoresde.runs.information_results import results
+from scoresde.runs.information_table import InformationTable, band_edges, rows_of, rows_of_training
+from scoresde.runs.likelihood import samples_of
+from scoresde.runs.pictures.information import pictures_of_information
+from scoresde.runs.results import Filing, choose_name, known_tables
+from scoresde.score import NetworkScore
+from scoresde.storage.limits import check_steps
+
+__all__ = ["information"]
+
+# Settings that errors of denoising depend on.
+_OF_TRAINING = ("unit", "conditional", "data", "draws", "t_min", "seed", "model", "data_hash")
+
+
+def information(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> tuple[str, dict[str, Any]]:
+    """What (the first n samples of) a split tell of the model, in tables, figures and a note.
+
+    Rows that are there already, of the same model, data and settings, are not computed again.
+
+    Args:
+        run: The run.
+        model: Its model.
+        data: Its data.
+        options: Options as in `conf/information.yaml`.
+
+    Returns:
+        The name of the table, its note and its figures, and the content of the note.
+
+    Raises:
+        ConfigError: A wrong option, labels of an unconditional run, or a name under which there is something else.
+    """
+    plain: Any = OmegaConf.to_container(options, resolve=True)
+    for problem in option_problems("information", plain):
+        raise ConfigError(problem)
+    divergence = _checked(run, model, data, options)
+    split, filing = options.split or "test", Filing()
+    raw, labels = samples_of(data, split, options.n, filing)
+    labels = labels if model.classes is not None else None
+    settings = _settings(run, model, data, split, options, divergence)
+    stem = _stem(run, f"information-{split}", settings, options)
+
+    def rows(part: Tensor, first: int, of: Tensor | None) -> list[list[float]]:
+        return rows_of(model, data, part, first, settings, divergence, of)
+
+    began = time.perf_counter()
+    with run.alone(stem):
+        table = _filled(run, stem, settings, raw, labels, options, model, rows, f"information, {split}")
+        training = None
+        if options.overfitting and split == "test":
+            training = _training(run, model, data, settings, len(raw), options)
+        low_to_high = strata_of(model, settings["draws"])
+        seconds = time.perf_counter() - began
+        note = {
+            **results(table, len(raw), training, settings, data, labels, band_edges(low_to_high)),
+            "step": run.step(),
+            "seconds": seconds,
+        }
+        table.write_note(**note)
+        pictures_of_information(run, model, data, raw, labels, table, stem, note, options.seed)
+    return stem, {"settings": settings, **note}
+
+
+def _checked(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> Divergence:
+    """The divergence, and a check of what `options` ask for.
+
+    Raises:
+        ConfigError: What cannot be had from this run.
+    """
+    try:
+        check_steps(options.draws, "draws")
+        divergence: Divergence = instantiate(options, "divergence", run.allow)
+        divergence.for_shape(data.shape)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if options.labels and model.classes is None:
+        raise ConfigError(
+            "labels=true is the conditional information of an unconditional run: leave it out, or train with "
+            "network.num_classes and network.label_dropout"
+        )
+    if options.labels and not _leaves_labels_out(model):
+        raise ConfigError(
+            "labels=true needs the density without labels, and the network was trained with label_dropout=0: leave it "
+            "out, or train with network.label_dropout=0.1"
+        )
+    if model.classes is not None and data.test_labels is None:
+        raise ConfigError(f"the model is conditional on labels, and {data.name} has none")
+    return divergence
+
+
+def _leaves_labels_out(model: NetworkScore) -> bool:
+    """True for a network that has a prediction without labels."""
+    if model.classes is None:
+        return False
+    shape = model.sample_shape(None)
+    try:
+        with torch.no_grad(), model.evaluating():
+            model.noise(torch.zeros(1, *shape, device=model.device, dtype=model.dtype), torch.tensor([model.sde.t_max]))
+    except ValueError:
+        return False
+    return True
+
+
+def _settings(
+    run: Run, model: NetworkScore, data: Data, split: str, options: DictConfig, divergence: Divergence
+) -> dict[str, Any]:
+    """The settings that the rows depend on, as plain values by name."""
+    labels = _leaves_labels_out(model) if options.labels is None else bool(options.labels)
+    level = options.dimension_log_snr
+    return {
+        "split": split,
+        "unit": "nats" if data.transform.levels is None else "bits_per_dim",
+        "conditional": model.classes is not None,
+        "data": data.name,
+        "divergence": repr(divergence.for_shape(data.shape)),
+        "tol": FlowOptions(tol=options.tol).tolerance(math.prod(data.shape)).nats,
+        "draws": options.draws,
+        "labels": labels,
+        "dimension": options.dimension,
+        "dimension_log_snr": default_log_snr(model) if level is None else float(level),
+        "t_min": model.sde.t_min,
+        "seed": options.seed,
+        "model": run.fingerprint(),
+        "data_hash": data.fingerprint(),
+    }
+
+
+def _stem(run: Run, own_name: str, settings: dict[str, Any], options: DictConfig) -> str:
+    known = known_tables(run.directory, own_name)
+    given = str(options.name or "")
+    return choose_name(own_name, known, settings, None, given=given, overwrite=options.overwrite)
+
+
+def _filled(
+    run: Run,
+    stem: str,
+    settings: dict[str, Any],
+    raw: Tensor,
+    labels: Tensor | None,
+    options: DictConfig,
+    model: NetworkScore,
+    rows: Callable[[Tensor, int, Tensor | None], list[list[float]]],
+    what: str,
+) -> InformationTable:
+    """The table of a name with the rows of all samples, of which those that are missing are computed."""
+    table = InformationTable(run.directory / f"{stem}.csv", settings["draws"], settings)
+    if table.rows:
+        table.resume()
+    done = min(len(table.rows), len(raw))
+    with Progress(len(raw), what, "sample", done, shown=options.progress) as bar:
+        for start in range(len(table.rows), len(raw), options.batch_size):
+            part = slice(start, min(start + options.batch_size, len(raw)))
+            of = None if labels is None else labels[part].to(model.device)
+            made = rows(raw[part].to(model.device), start, of)
+            table.add(made)
+            bar.update(len(made))
+            mean, error = mean_and_error(table.column("immse", len(raw)))
+            bar.note(f"{mean:.4f} ± {error:.4f} nats")
+    return table
+
+
+def _training(
+    run: Run, model: NetworkScore, data: Data, settings: dict[str, Any], n: int, options: DictConfig
+) -> InformationTable:
+    """The table of as many training samples, with their errors of denoising."""
+    raw, labels = samples_of(data, "train", n, Filing())
+    labels = labels if model.classes is not None else None
+    own = {
+        key: settings[key] for key in ("unit", "conditional", "data", "draws", "t_min", "seed", "model", "data_hash")
+    }
+    settings = {"split": "train", **own}
+    stem = _stem(run, "information-train", settings, options)
+
+    def rows(part: Tensor, first: int, of: Tensor | None) -> list[list[float]]:
+        return rows_of_training(model, data, part, first, settings, of)
+
+    return _filled(run, stem, settings, raw, labels, options, model, rows, "information, train")

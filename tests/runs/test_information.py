@@ -1,0 +1,197 @@
+"""Information of a run: tables that resume, results, figures and refusals."""
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scoresde.cli import main
+from scoresde.information import conditional_information, denoising_information, flipd, three_ways
+from scoresde.likelihood import bits_per_dim
+from scoresde.numerics.means import mean_and_error
+from scoresde.numerics.trace import Exact
+from scoresde.report import write_report
+from scoresde.runs import information_table
+from scoresde.runs.directory import Run
+from scoresde.runs.information_table import band_edges, bands, dequantised, in_bands
+
+pytestmark = pytest.mark.slow  # likelihoods of networks
+
+STORED = Path(__file__).parent.parent / "stored_runs"  # the toy has two dimensions of 16 levels, and no labels
+OPTIONS = ("n=6", "draws=8", "tol=1", "dimension=4", "batch_size=2", "progress=false")
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    shutil.copy(STORED / "points.npz", tmp_path)
+    for name in ("toy", "digits"):
+        shutil.copytree(STORED / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rows(path: str) -> list[dict[str, float]]:
+    with Path(path).open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def note(path: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(path).read_text())
+    return found
+
+
+def test_rows_are_what_the_library_computes(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["information", "run=toy", *OPTIONS])
+    out = capsys.readouterr().out
+    found = rows("toy/information-test.csv")
+    assert [row["index"] for row in found] == list(range(6))
+    run = Run.open("toy")
+    model, data = run.model(), run.data()
+    raw = data.test[:6]
+    bits = bits_per_dim(model, raw, data.transform, tol=1.0, divergence=Exact(), elbo_draws=16)
+    scale = -1 / (2 * math.log(2))
+    assert torch.allclose(torch.tensor([row["ode"] * scale for row in found], dtype=torch.float64), bits.bits)
+    assert bits.elbo is not None
+    assert torch.allclose(torch.tensor([row["elbo"] * scale for row in found], dtype=torch.float64), bits.elbo)
+    x, offset = dequantised(data, raw, 0, 0)
+    immse = denoising_information(model, x, draws=8)
+    assert [row["immse"] for row in found] == pytest.approx((immse.log_prob + offset).tolist(), rel=1e-5)
+    assert [row["excess_03"] for row in found] == pytest.approx(immse.excess[:, 3].tolist(), rel=1e-4, abs=1e-5)
+    dimension = flipd(model, x[:4]).dimension[0].tolist()
+    assert [row["dimension"] for row in found[:4]] == pytest.approx(dimension, rel=1e-5)
+    assert math.isnan(found[4]["dimension"])
+    assert math.isnan(found[0]["labels"])
+
+    results = note("toy/information-test.json")
+    mean, error = mean_and_error(bits.bits)
+    assert results["ways"]["ode"] == {"mean": pytest.approx(mean, rel=1e-5), "stderr": pytest.approx(error, rel=1e-5)}
+    assert results["unit"] == "bits/dim"
+    assert results["entropy"]["mean"] == pytest.approx(mean * 2 * math.log(2), rel=1e-5)
+    assert results["dimension"]["mean"] == pytest.approx(sum(dimension) / 4, rel=1e-5)
+    assert [len(results["curve"][key]["mean"]) for key in ("error", "normal", "excess")] == [8, 8, 8]
+    assert results["curve"]["log_snr"] == pytest.approx(immse.edges.tolist())
+    errors = (immse.errors.mean(0)).tolist()
+    assert results["curve"]["error"]["mean"] == pytest.approx(errors, rel=1e-4)
+    assert sorted(results["typicality"]["most_likely"] + results["typicality"]["least_likely"]) == list(range(6))
+    assert "labels" not in results
+    assert "probability-flow ODE" in out
+    assert all(each["verdict"] in out for each in results["agreements"])
+
+    seen = rows("toy/information-train.csv")
+    costs = [after["immse"] - before["immse"] for before, after in zip(found, seen, strict=True)]
+    assert results["training"]["gap"]["mean"] == pytest.approx(sum(costs) / 6 / (2 * math.log(2)))
+    x, offset = dequantised(data, data.train[:6], 0, 0)
+    known = (denoising_information(model, x, draws=8).log_prob + offset).tolist()
+    assert [row["immse"] for row in seen] == pytest.approx(known, rel=1e-5)
+    assert (work / "toy/samples/information-test.png").is_file()
+    assert (work / "toy/samples/information-test-differences.png").is_file()
+
+
+def test_an_interrupted_command_resumes(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    whole = three_ways
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(kwargs["first"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(information_table, "three_ways", interrupted)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        main(["information", "run=toy", *OPTIONS])
+    assert len(rows("toy/information-test.csv")) == 2
+    main(["information", "run=toy", *OPTIONS])
+    assert calls == [0, 2, 2, 4]
+    stopped = Path("toy/information-test.csv").read_text()
+    main(["information", "run=toy", *OPTIONS])
+    assert calls == [0, 2, 2, 4]
+    # Fewer samples and other batches, the same rows.
+    main(["information", "run=toy", *OPTIONS, "n=3", "batch_size=5"])
+    assert calls == [0, 2, 2, 4]
+    assert Path("toy/information-test.csv").read_text() == stopped
+    assert note("toy/information-test.json")["n"] == 3
+    # Other settings have a table of their own.
+    main(["information", "run=toy", *OPTIONS, "seed=5", "n=2", "overfitting=false"])
+    assert note("toy/information-test-seed5.json")["n"] == 2
+    assert Path("toy/information-test.csv").read_text() == stopped
+
+
+def test_labels_of_a_conditional_run(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["information", "run=digits", *OPTIONS, "n=4", "dimension=2"])
+    out = capsys.readouterr().out
+    run = Run.open("digits")
+    model, data = run.model(), run.data()
+    results = note("digits/information-test.json")
+    assert "bits/dim given the label" in out
+    x, _ = dequantised(data, data.test[:4], 0, 0)
+    assert data.test_labels is not None
+    known = conditional_information(model, x, {"labels": data.test_labels[:4]}, draws=8)
+    found = torch.tensor([row["labels"] for row in rows("digits/information-test.csv")], dtype=torch.float64)
+    assert torch.allclose(found, known.nats, atol=1e-4)
+    assert results["labels"]["nats"]["mean"] == pytest.approx(float(found.mean()))
+    assert results["labels"]["bits"]["mean"] == pytest.approx(float(found.mean()) / math.log(2))
+    for name in ("-typicality", "-dimension"):
+        assert (work / f"digits/samples/information-test{name}.png").is_file()
+    page = write_report("digits").read_text(encoding="utf-8")
+    assert "information of the labels, nats" in page
+    assert "Where information differs" in page
+    assert "Typicality" in page
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main(["information", *arguments, *OPTIONS])
+    assert caught.value.code in (1, 2)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert not list(Path().glob("*/information*"))
+    return error.removeprefix("scoresde: ").strip()
+
+
+def test_what_cannot_be_had_is_refused_in_one_line(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unconditional = refusal(capsys, "run=toy", "labels=true")
+    assert unconditional.startswith("labels=true is the conditional information of an unconditional run: leave it out")
+    assert refusal(capsys, "run=toy", "draw=3").startswith("information has no 'draw', did you mean draws=3?")
+    assert refusal(capsys, "run=nowhere").startswith("run=nowhere does not exist")
+    assert refusal(capsys, "run=toy", "split=all") == "split is 'all', expected 'test' or 'train' or null"
+    assert "expected levels from" in refusal(capsys, "run=toy", "dimension_log_snr=60")
+
+
+def test_bands_add_up_strata() -> None:
+    values = torch.arange(100.0, dtype=torch.float64).repeat(3, 1)
+    found = in_bands(values)
+    assert found.shape == (3, bands(100))
+    assert torch.equal(found.sum(1), values.sum(1))
+    edges = band_edges(torch.linspace(0, 1, 101, dtype=torch.float64))
+    assert len(edges) == bands(100) + 1
+    assert (edges[0], edges[-1]) == (0.0, 1.0)
+    # The edges are those of the strata whose values are added.
+    assert torch.allclose(in_bands(torch.full((1, 100), 0.01, dtype=torch.float64))[0], edges.diff())
+
+
+def test_absurd_results_do_not_stop_the_page(work: Path) -> None:
+    absurd: list[Any] = [[], 3, {"ways": 5}, {"ways": {"ode": []}, "agreements": {}, "curve": {"log_snr": [1, "a"]}}]
+    absurd.append({"ways": {"ode": {"mean": "x"}}, "unit": ["<b>"], "curve": {"error": {"mean": [None]}}, "labels": 1})
+    for value in absurd:
+        Path("toy/information-test.json").write_text(json.dumps(value))
+        page = write_report("toy").read_text(encoding="utf-8")
+        assert "<b>" not in page.partition("</main>")[0].partition("<main>")[2]
+
+
+def test_data_that_changed_do_not_reuse_rows(work: Path) -> None:
+    main(["information", "run=toy", *OPTIONS, "n=2", "overfitting=false"])
+    run = Run.open("toy")
+    model = run.model()
+    with torch.no_grad():
+        next(model.parameters()).add_(0.01)
+    run.save_model(model, 2001)
+    main(["information", "run=toy", *OPTIONS, "n=2", "overfitting=false"])
+    assert len(list(work.glob("toy/information-test*.csv"))) == 2
