@@ -21,7 +21,7 @@ from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.score import Conditions, ScoreModel
 from scoresde.sde.coordinates import LogSNR
 
-__all__ = ["Combination", "NoisyData", "Predictor", "log_snr_range", "strata_of"]
+__all__ = ["Combination", "NoisyData", "Predictor", "common_strata", "log_snr_range"]
 
 Combination = Callable[[Tensor, list[Tensor]], Tensor]
 """Values `(k, b)` from the noise ε `(b, D)` and its predictions `(b, D)`, float64 each."""
@@ -188,10 +188,15 @@ class NoisyData:
         return combination(eps, predictions).reshape(-1, 2, len(rows)).mean(1)
 
 
-def strata_of(model: ScoreModel, draws: int) -> Tensor:
-    """The edges `(draws + 1,)` of the strata that `NoisyData` has for one model, from its t_max to its t_min."""
-    statistics = model.statistics
-    return _strata(*log_snr_range(model), 1.0 if statistics is None else statistics.largest_std, draws)
+def common_strata(models: Sequence[ScoreModel], draws: int) -> Tensor:
+    """The edges `(draws + 1,)` of the strata that `NoisyData` has for models, from t_max to t_min.
+
+    Raises:
+        ValueError: Models whose λ ranges do not overlap.
+    """
+    low, high = _interval([log_snr_range(model) for model in models], None)
+    statistics = models[0].statistics
+    return _strata(low, high, 1.0 if statistics is None else statistics.largest_std, draws)
 
 
 def log_snr_range(model: ScoreModel, t_min: float | None = None, t_max: float | None = None) -> tuple[float, float]:

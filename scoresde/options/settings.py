@@ -76,7 +76,7 @@ _OF: dict[str, dict[str, Any]] = {
         "dimension": Annotated[int, Range(0)],
         "dimension_log_snr": float | None,
         "samples": Annotated[int, Range(2)],
-        "against": str | None,
+        "against": str | list[str] | None,
     },
     "compare": {"steps": _Count | list[_Count], "likelihood": Annotated[int, Range(0)]},
     "evaluate": {"likelihood": Annotated[int, Range(0)]},

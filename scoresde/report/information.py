@@ -1,5 +1,6 @@
 """Information of a run, from the file that `scoresde information` writes: a table, and charts over noise levels."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from scoresde.report.numbers import as_dict, duration, estimate, is_number, text
@@ -7,7 +8,7 @@ from scoresde.report.png import Picture
 from scoresde.report.tables import Table
 from scoresde.report.traces import Chart, axis, chart, error_bars, rounded, trace
 
-__all__ = ["FIGURES", "information_charts", "information_table"]
+__all__ = ["FIGURES", "against_table", "information_charts", "information_table"]
 
 FIGURES = ("samples/information-test.png", "samples/information-test-differences.png")
 """Figures that the charts stand for."""
@@ -45,7 +46,9 @@ def information_table(note: dict[str, Any]) -> Table | None:
     if labels := as_dict(note.get("labels")):
         rows.append(("information of the labels, nats", _estimate(labels.get("nats"))))
         rows.append(("in bits", _estimate(labels.get("bits"))))
-        rows.append(("entropy of the labels, nats", text(labels.get("entropy_of_labels"))))
+        above = labels.get("above_entropy") is True
+        entropy = f"{text(labels.get('entropy_of_labels'))}{', which is less: badly trained without' if above else ''}"
+        rows.append(("entropy of the labels, nats", entropy))
     if dimension := as_dict(note.get("dimension")):
         level = dimension.get("log_snr")
         at = f" at log(α/σ) = {level:.3g}" if is_number(level) else ""
@@ -72,6 +75,25 @@ def _verdict(note: dict[str, Any]) -> str:
     if not failing:
         return "The density in three ways, ± standard error: they agree within three standard errors."
     return f"The density in three ways, ± standard error. They do not agree: {'; '.join(failing)}."
+
+
+def against_table(notes: Mapping[str, dict[str, Any]]) -> Table | None:
+    """A row for each other run that the run is compared with; None without one."""
+    rows: list[tuple[str, ...]] = []
+    for note in notes.values():
+        found = as_dict(note.get("divergence"))
+        if "costs_more" in note:
+            costs = f"{_estimate(note['costs_more'])} {text(note.get('unit'))}"
+            apart = [_estimate(found.get(key)) for key in ("by_scores", "by_errors")]
+            rows.append((text(note.get("other")), costs, text(note.get("n")), *apart, text(found.get("samples"))))
+    if not rows:
+        return None
+    head = ("", "costs more, held out", "n", "divergence by scores, nats", "by denoising errors", "samples")
+    about = (
+        "By errors of denoising at the same noise, ± standard error. The divergence is of the run's density from the "
+        "other's, on samples of the run; both ways of it agree where these are of the run's density."
+    )
+    return Table("Against other runs", head, rows, about)
 
 
 def information_charts(note: dict[str, Any], pictures: dict[str, Picture]) -> list[Chart]:

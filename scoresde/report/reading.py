@@ -42,6 +42,7 @@ class RunText:
         data: Facts of `data.json`.
         tuned: Content of the files of `scoresde tune`, by their numbers of evaluations.
         information: Content of the file of `scoresde information`, of held-out data.
+        against: Content of its files about other runs, by their names.
     """
 
     directory: Path
@@ -58,6 +59,7 @@ class RunText:
     data: dict[str, Any] = field(default_factory=dict)
     tuned: dict[int, dict[str, Any]] = field(default_factory=dict)
     information: dict[str, Any] = field(default_factory=dict)
+    against: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def read_run(directory: Path) -> RunText:
         directory, name, text, config, summary, log, comparison, coloured, notes, comparisons, words, data,
         tuned=_read_tuned(directory, notes),
         information=as_dict(read_json(directory, "information-test.json", notes)),
+        against=_read_against(directory, notes),
     )  # fmt: skip
 
 
@@ -191,6 +194,16 @@ def _read_tuned(directory: Path, notes: list[str]) -> dict[int, dict[str, Any]]:
         if entry:
             found[int(name[6:-5])] = entry
     return found
+
+
+_MAX_AGAINST = 50
+
+
+def _read_against(directory: Path, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """The results of comparisons by noise level with other runs, by the names of their files."""
+    paths = [path for path in directory.glob("information-against-*.json") if not path.stem.endswith("-samples")]
+    names = sorted((path.name for path in paths), key=natural)[:_MAX_AGAINST]
+    return {name: as_dict(read_json(directory, name, notes)) for name in names}
 
 
 def _flatten(content: bytes, notes: list[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from scoresde import plots, shell
 from scoresde.config.modules import foreign
 from scoresde.report import charts
 from scoresde.report.frontiers import frontiers
-from scoresde.report.information import FIGURES, information_charts, information_table
+from scoresde.report.information import FIGURES, against_table, information_charts, information_table
 from scoresde.report.numbers import as_dict, is_number
 from scoresde.report.page import render
 from scoresde.report.png import Picture, from_png, pictures
@@ -88,7 +88,9 @@ def run_page(directory: Path) -> str:
 
 
 def _further_tables(run: RunText) -> list[Table]:
-    made = (tuned_table(run.tuned, run.comparison), information_table(run.information))
+    made = (
+        tuned_table(run.tuned, run.comparison), information_table(run.information), against_table(run.against)
+    )  # fmt: skip
     return [table for table in made if table is not None]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from scoresde.config.targets import instantiate
 from scoresde.data import Data
 from scoresde.information.dimension import default_log_snr
-from scoresde.information.paths import strata_of
+from scoresde.information.paths import common_strata
 from scoresde.likelihood.options import FlowOptions
 from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.trace import Divergence
@@ -74,7 +74,7 @@ def information(run: Run, model: NetworkScore, data: Data, options: DictConfig) 
         training = None
         if options.overfitting and split == "test":
             training = _training(run, model, data, settings, len(raw), options)
-        low_to_high = strata_of(model, settings["draws"])
+        low_to_high = common_strata([model], settings["draws"])
         seconds = time.perf_counter() - began
         note = {
             **results(table, len(raw), training, settings, data, labels, band_edges(low_to_high)),

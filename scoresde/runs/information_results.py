@@ -14,7 +14,9 @@ from scoresde.numerics.html import with_error
 from scoresde.numerics.means import mean_and_error
 from scoresde.runs.information_table import InformationTable, band_names
 
-__all__ = ["estimate_of", "finite", "results", "sentences"]
+__all__ = ["estimate_of", "finite", "per_unit", "results", "sentences", "sentences_against"]
+
+ABOVE_ENTROPY = "; no label tells more than its entropy, so the network without labels is the worse trained"
 
 _MAX_LISTED = 10  # indices of the most and of the least likely samples
 _ROUNDING = 1e-3  # share of D by which an error may be above it
@@ -99,9 +101,9 @@ def _curve(table: InformationTable, n: int, edges: Tensor) -> dict[str, Any]:
     excess = table.columns_of(band_names("excess", table.settings["draws"]), n)
     return {
         "log_snr": edges.tolist(),
-        "error": _per_unit(normal + excess, edges),
-        "normal": _per_unit(normal, edges),
-        "excess": _per_unit(excess, edges),
+        "error": per_unit(normal + excess, edges),
+        "normal": per_unit(normal, edges),
+        "excess": per_unit(excess, edges),
     }
 
 
@@ -109,7 +111,7 @@ def _worse(table: InformationTable, n: int, edges: Tensor, size: int) -> dict[st
     """The band of noise levels where the error is farthest above D, that of predicting no noise; None without one."""
     draws = table.settings["draws"]
     names = [*band_names("error", draws), *band_names("excess", draws)]
-    found = _per_unit(table.columns_of(names, n).unflatten(1, (2, -1)).sum(1), edges)
+    found = per_unit(table.columns_of(names, n).unflatten(1, (2, -1)).sum(1), edges)
     above = [
         (mean, band)
         for band, (mean, error) in enumerate(zip(found["mean"], found["stderr"], strict=True))
@@ -121,7 +123,7 @@ def _worse(table: InformationTable, n: int, edges: Tensor, size: int) -> dict[st
     return {"error": most, "low": edges[band].item(), "high": edges[band + 1].item()}
 
 
-def _per_unit(nats: Tensor, edges: Tensor) -> dict[str, list[float | None]]:
+def per_unit(nats: Tensor, edges: Tensor) -> dict[str, list[float | None]]:
     """Means per unit of λ of nats `(n, b)` in bands, and their standard errors."""
     lengths = edges.diff()
     error = nats.std(0) / math.sqrt(len(nats)) if len(nats) > 1 else torch.full_like(lengths, math.nan)
@@ -147,7 +149,7 @@ def _against_training(
         "file": training.path.name,
         "immse": estimate_of(training.column("immse", count), scale),
         "gap": estimate_of(costs, abs(scale)),
-        "curve": {"log_snr": edges.tolist(), **_per_unit(held_out - seen, edges)},
+        "curve": {"log_snr": edges.tolist(), **per_unit(held_out - seen, edges)},
     }
 
 
@@ -157,12 +159,15 @@ def _of_labels(table: InformationTable, n: int, labels: Tensor, edges: Tensor) -
     shares = torch.bincount(labels).double() / len(labels)
     shares = shares[shares > 0]
     saved = table.columns_of(band_names("saved", table.settings["draws"]), n)
+    mean, error = mean_and_error(nats)
+    entropy = float(-(shares * shares.log()).sum())
     return {
         "nats": estimate_of(nats),
         "bits": estimate_of(nats, 1 / math.log(2)),
-        "entropy_of_labels": float(-(shares * shares.log()).sum()),
+        "entropy_of_labels": entropy,
+        "above_entropy": mean - 3 * error > entropy,
         "negative": int((nats < 0).sum()),
-        "curve": {"log_snr": edges.tolist(), **_per_unit(saved, edges)},
+        "curve": {"log_snr": edges.tolist(), **per_unit(saved, edges)},
     }
 
 
@@ -217,6 +222,7 @@ def sentences(note: Mapping[str, Any]) -> list[str]:
         made.append(
             f"labels tell {_shown(labels['nats'])} nats ({_shown(labels['bits'])} bits) of a sample; their entropy is "
             f"{labels['entropy_of_labels']:.4g} nats; less than none for {labels['negative']} of {note['n']}"
+            f"{ABOVE_ENTROPY if labels['above_entropy'] else ''}"
         )
     if dimension := note.get("dimension"):
         made.append(
@@ -233,18 +239,29 @@ def sentences(note: Mapping[str, Any]) -> list[str]:
     return made
 
 
+def sentences_against(note: Mapping[str, Any]) -> list[str]:
+    """What another run comes to, in sentences, for the terminal."""
+    found = note["divergence"]
+    differing = "" if found["agree"] else "; they differ, so the samples are not quite of the run's density"
+    return [
+        f"{note['verdict']}, by denoising errors of {note['n']} samples{_where(note['curve'], both=True)}",
+        f"KL({note['first']} || {note['other']}): {_shown(found['by_scores'])} nats by scores, "
+        f"{_shown(found['by_errors'])} by denoising errors, of {found['samples']} samples of "
+        f"{note['first']}{differing}",
+    ]
+
+
 def _shown(estimate: Mapping[str, Any]) -> str:
     mean, error = estimate["mean"], estimate["stderr"]
     return "?" if mean is None else with_error(mean, math.nan if error is None else error)
 
 
-def _where(curve: Mapping[str, Any]) -> str:
-    """Where in noise half of a curve's sum is, about its largest part; empty where it is not above its errors."""
-    edges, means = curve["log_snr"], curve["mean"]
-    errors = curve["stderr"]
-    nats = [(m or 0.0) * (b - a) for m, a, b in zip(means, edges, edges[1:], strict=False)]
-    clear = [n for n, m, e in zip(nats, means, errors, strict=True) if m is not None and e is not None and m > 2 * e]
-    if sum(nats) <= 0 or not clear:
-        return ""
-    best = max(range(len(nats)), key=lambda i: nats[i] / (edges[i + 1] - edges[i]))
-    return f", most of all at log(σ/α) = {-(edges[best] + edges[best + 1]) / 2:.2g}"
+def _where(curve: Mapping[str, Any], both: bool = False) -> str:
+    """Where in noise a curve is largest, or its size if `both`; empty where it is within three standard errors of 0."""
+    edges = curve["log_snr"]
+    clear = [
+        (abs(mean), -(a + b) / 2)
+        for mean, error, a, b in zip(curve["mean"], curve["stderr"], edges, edges[1:], strict=False)
+        if mean is not None and error is not None and (abs(mean) if both else mean) > 3 * error
+    ]
+    return f"; by noise level most at log(σ/α) = {max(clear)[1]:.2g}" if clear else ""

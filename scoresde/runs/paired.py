@@ -29,7 +29,7 @@ from scoresde.score import NetworkScore
 from scoresde.storage.digests import digest
 from scoresde.storage.table import ResumableTable
 
-__all__ = ["Compared", "Contender", "check_alike", "compare_stored", "names_of"]
+__all__ = ["Compared", "Contender", "as_file_name", "check_alike", "compare_stored", "names_of"]
 
 _MAX_CHARACTERS = 80  # of the names of runs in a file's name
 
@@ -79,7 +79,13 @@ def names_of(runs: Sequence[Run]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run.directory) for run in runs]
 
 
-def check_alike(contenders: Sequence[Contender], split: str, n: int | None, filing: Filing) -> None:
+def check_alike(
+    contenders: Sequence[Contender],
+    split: str,
+    n: int | None,
+    filing: Filing,
+    why: str = "paired=true compares likelihoods of the same samples",
+) -> None:
     """Reject runs whose likelihoods are not of the same samples in the same units.
 
     Args:
@@ -87,6 +93,7 @@ def check_alike(contenders: Sequence[Contender], split: str, n: int | None, fili
         split: Split of the data.
         n: Number of samples; all if None.
         filing: As for `likelihood`.
+        why: End of the message.
 
     Raises:
         ConfigError: What differs, with the values of two runs.
@@ -100,10 +107,7 @@ def check_alike(contenders: Sequence[Contender], split: str, n: int | None, fili
             if one != another
         ]
         if differing:
-            raise ConfigError(
-                f"{first.name} and {other.name} differ in {', '.join(differing)}: paired=true compares likelihoods of "
-                "the same samples"
-            )
+            raise ConfigError(f"{first.name} and {other.name} differ in {', '.join(differing)}: {why}")
 
 
 def _facts(contender: Contender, split: str, n: int | None, filing: Filing) -> dict[str, str]:
@@ -162,9 +166,13 @@ def compare_stored(
 
 
 def _own_name(split: str, others: Sequence[str]) -> str:
-    name = re.sub(r"[^\w.+-]+", "_", "-".join(others)).strip("_.")
-    short = name if len(name) <= _MAX_CHARACTERS else f"{name[:_MAX_CHARACTERS]}-{digest_of({'names': list(others)})}"
-    return f"paired-{split}-{short}"
+    return f"paired-{split}-{as_file_name(others)}"
+
+
+def as_file_name(names: Sequence[str]) -> str:
+    """Names of runs as a part of a file's name."""
+    name = re.sub(r"[^\w.+-]+", "_", "-".join(names)).strip("_.")
+    return name if len(name) <= _MAX_CHARACTERS else f"{name[:_MAX_CHARACTERS]}-{digest_of({'names': list(names)})}"
 
 
 def _note(contenders: Sequence[Contender], entries: Sequence[LikelihoodEntry], compared: Compared) -> dict[str, Any]:

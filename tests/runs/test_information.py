@@ -11,14 +11,19 @@ import pytest
 import torch
 
 from scoresde.cli import main
-from scoresde.information import conditional_information, denoising_information, flipd, three_ways
+from scoresde.information import conditional_information, denoising_information, flipd, kl_divergence, three_ways
 from scoresde.likelihood import bits_per_dim
 from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.trace import Exact
+from scoresde.options.errors import ConfigError
 from scoresde.report import write_report
-from scoresde.runs import information_table
+from scoresde.runs import information_against, information_table
 from scoresde.runs.directory import Run
+from scoresde.runs.information_against import check_against
 from scoresde.runs.information_table import band_edges, bands, dequantised, in_bands
+from scoresde.runs.paired import Contender
+from scoresde.sde import VESDE
+from tests.problems import generator
 
 pytestmark = pytest.mark.slow  # likelihoods of networks
 
@@ -195,3 +200,65 @@ def test_data_that_changed_do_not_reuse_rows(work: Path) -> None:
     run.save_model(model, 2001)
     main(["information", "run=toy", *OPTIONS, "n=2", "overfitting=false"])
     assert len(list(work.glob("toy/information-test*.csv"))) == 2
+
+
+def make_pair(work: Path) -> None:
+    """A copy of the run whose weights differ by a little."""
+    run = Run.open(shutil.copytree(work / "toy", work / "other"))
+    model = run.model()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 + 0.05 * torch.randn(parameter.shape, generator=generator(1)))
+    run.save_model(model, 2000)
+
+
+def test_a_run_against_another(work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pair(work)
+    quick = (*OPTIONS, "dimension=0", "overfitting=false", "samples=5")
+    main(["information", "run=toy", "against=other", *quick])
+    out = capsys.readouterr().out
+    runs = [Run.open(name) for name in ("toy", "other")]
+    one, other = (run.model() for run in runs)
+    data = runs[0].data()
+    x, _ = dequantised(data, data.test[:6], 0, 0)
+    known = kl_divergence(one, other, x, draws=8)
+    found = rows("toy/information-against-other-test.csv")
+    assert [row["log_ratio"] for row in found] == pytest.approx(known.log_ratio.tolist(), rel=1e-3, abs=1e-4)
+    assert [row["squares_02"] for row in found] == pytest.approx(known.by_level[:, 2].tolist(), rel=1e-3, abs=1e-5)
+    # The difference of the two runs' own log-densities, at the same noise.
+    values = [denoising_information(model, x, draws=8).log_prob for model in (one, other)]
+    assert known.log_ratio.tolist() == pytest.approx((values[0] - values[1]).tolist(), abs=1e-2)
+    results = note("toy/information-against-other-test.json")
+    assert results["costs_more"]["mean"] == pytest.approx(float(known.log_ratio.mean()) / (2 * math.log(2)), rel=1e-3)
+    assert results["divergence"]["samples"] == 5
+    assert results["verdict"] in out
+    assert "KL(toy || other): " in out
+    assert len(rows("toy/information-against-other-test-samples.csv")) == 5
+    assert (work / "toy/samples/information-against-other-test.png").is_file()
+    page = write_report("toy").read_text(encoding="utf-8")
+    assert "Against other runs" in page
+
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("rows are there already")
+
+    monkeypatch.setattr(information_against, "kl_divergence", computed)
+    folder = work / "folder"
+    folder.mkdir()
+    (work / "other").rename(folder / "other")
+    main(["information", "run=toy", "against=folder", *quick])
+    assert "KL(toy || other): " in capsys.readouterr().out
+
+
+def test_runs_that_do_not_fit_are_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_pair(work)
+    assert refusal(capsys, "run=toy", "against=nowhere").startswith("against=nowhere does not exist")
+    assert refusal(capsys, "run=toy", "against=toy") == "against=toy is the run itself: give another one"
+    differing = refusal(capsys, "run=toy", "against=digits")
+    assert differing.startswith("toy and digits differ in data (6 samples of points")
+    assert differing.endswith("against compares runs on the same samples")
+    run, other = Run.open("toy"), Run.open("other")
+    early, late = run.model(), other.model()
+    early.sde, late.sde = VESDE(sigma_min=0.01, sigma_max=50.0), VESDE(sigma_min=60.0, sigma_max=500.0)
+    contenders = [Contender("a", run, early, run.data()), Contender("b", other, late, run.data())]
+    with pytest.raises(ConfigError, match="a and b: the ranges of log SNR of the models do not overlap: "):
+        check_against(contenders, "test", 3)

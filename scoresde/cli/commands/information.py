@@ -1,6 +1,8 @@
 """Tells where a run spends its bits."""
 
-from omegaconf import DictConfig
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
 
 from scoresde.cli.commands.opened import data_of, model_of, open_run
 from scoresde.cli.jobs import Outcome
@@ -16,6 +18,7 @@ def information_command(config: DictConfig) -> Outcome:
 
     run = open_run(config)
     model, data = model_of(run, config), data_of(run)
+    contenders = _contenders(run, model, data, config)
     stem, note = information(run, model, data, config)
     given = " given the label" if note["settings"]["conditional"] else ""
     print(f"{note['settings']['split']}: n = {note['n']}, {note['unit']}{given}, {note['seconds']:.1f} s")
@@ -25,4 +28,38 @@ def information_command(config: DictConfig) -> Outcome:
     print("\n".join(sentences(note)))
     print(f"per sample: {run.directory / stem}.csv, results: {run.directory / stem}.json")
     print(f"pictures: {run.directory / 'samples' / stem}*.png")
+    for other in contenders[1:]:
+        _against(contenders[0], other, config)
     return Outcome([run.directory], note["ways"]["ode"]["mean"], f"{note['unit']}{given}")
+
+
+def _contenders(run: Any, model: Any, data: Any, config: DictConfig) -> list[Any]:
+    """The run and those that it is compared with, which are checked."""
+    from scoresde.report.reading import find_runs
+    from scoresde.runs.directory import Run
+    from scoresde.runs.information_against import check_against, runs_at
+    from scoresde.runs.paired import Contender, names_of
+
+    if config.against is None:
+        return [Contender(run.directory.name, run, model, data)]
+    texts = list(map(str, config.against)) if isinstance(config.against, ListConfig) else [str(config.against)]
+    places = runs_at(texts, find_runs, run.directory)
+    others = [Run.open(place, list(config.allow), list(config.accept)) for place in places]
+    names = names_of([run, *others])
+    made = [Contender(names[0], run, model, data)]
+    for name, other in zip(names[1:], others, strict=True):
+        made.append(Contender(name, other, model_of(other, config), other.data()))
+    check_against(made, config.split or "test", config.n)
+    return made
+
+
+def _against(first: Any, other: Any, config: DictConfig) -> None:
+    """Compare with another run, and print what comes of it."""
+    from scoresde.runs.information_against import information_against
+    from scoresde.runs.information_results import sentences_against
+
+    stem, note = information_against(first, other, config.split or "test", config, first.run.make("sampler"))
+    print()
+    print("\n".join(sentences_against(note)))
+    print(f"per sample: {first.run.directory / stem}.csv, results: {first.run.directory / stem}.json")
+    print(f"picture: {first.run.directory / 'samples' / stem}.png")
