@@ -42,7 +42,7 @@ def plain(model: Counted) -> Callable[[int], Sampler]:
 
 
 def _of_rule(rule: StepRule, steps: int) -> Sampler:
-    return Sampler(AutoAdams(rule=rule), DataStraight(steps, rule.bend, top=rule.top), denoise=False)
+    return Sampler(AutoAdams(rule=rule), DataStraight(steps).ruled(rule), denoise=False)
 
 
 def _of_preset(name: str, steps: int) -> Sampler:

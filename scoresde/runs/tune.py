@@ -15,7 +15,7 @@ from scoresde.score import NetworkScore, StepRules
 
 __all__ = ["measure_run", "tune_run"]
 
-_STARTS = 64  # of a measurement, if not given
+_STARTS = 150  # of a measurement, if not given
 
 
 def _check(options: DictConfig) -> None:

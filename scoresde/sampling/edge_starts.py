@@ -27,6 +27,7 @@ Ends = Callable[[Tensor, Conditions], Tensor]
 
 # A sample is a function of the seed and its index: these indices are far from any that a user samples with.
 _FIRST_START = 2**41
+_PART = 2**32  # between the indices of parts
 _ARCS = 8  # of a circle, before halving
 _SHELLS = 5  # distances from an edge on a circle, from half an arc to 1e-3: a draw in thousands is nearer
 _HALVINGS = 2 * _SHELLS + 2
@@ -57,7 +58,13 @@ class Starts:
 
 
 def draw_starts(
-    model: ScoreModel, ends: Ends, shape: Sequence[int] | None, count: int, seed: int, cond: Mapping[str, Any]
+    model: ScoreModel,
+    ends: Ends,
+    shape: Sequence[int] | None,
+    count: int,
+    seed: int,
+    cond: Mapping[str, Any],
+    part: int = 0,
 ) -> Starts:
     """Draw starts at the SDE's first time, half of them near an edge.
 
@@ -68,6 +75,7 @@ def draw_starts(
         count: The number of starts, at least 8.
         seed: The seed.
         cond: Conditions; a tensor is repeated to the number of starts.
+        part: Starts of another part are independent of these.
     """
     circles = max(count // (2 * _SHELLS), 1)
     shells = min(_SHELLS, count // 2)
@@ -78,7 +86,8 @@ def draw_starts(
     t = torch.tensor(model.sde.t_noise(model.data_std), dtype=torch.float64)
 
     def noise(first: int, n: int) -> Tensor:
-        indices = torch.arange(_FIRST_START + first, _FIRST_START + first + n)
+        begin = _FIRST_START + part * _PART + first
+        indices = torch.arange(begin, begin + n)
         return SampleNoise(seed, indices, whole[1:], dtype, model.device)()
 
     def conditions(rows: Tensor) -> Conditions:

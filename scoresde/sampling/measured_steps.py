@@ -6,35 +6,36 @@ large steps, judged by some of the starts, and then in small ones, judged by all
 is resolved, and the grid follows where its field bends: both differ by model, and no table by number of steps serves
 all. Nothing is assumed of the model: networks, exact and guided fields, any SDE.
 
-The error is a mean of two: the root mean square, which starts that end in another mode decide, and the geometric mean,
-which is that of the others. Half of the starts are near edges between modes, with weights
+What is found by then is a proposal. The rule for any model, or that of a neighbouring number of steps, is kept unless
+another is surely better from starts that the search has not seen, in all numbers of steps that it is to serve: see
+`scoresde.sampling.rule_trial`. Half of the starts are near edges between modes, with weights
 (`scoresde.sampling.edge_starts`), since a rule that is rash at large noise looks good on the others.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.numerics.values import at_least
 from scoresde.progress import Progress
-from scoresde.sampling.auto_adams import AutoAdams
-from scoresde.sampling.edge_starts import Starts, draw_starts
-from scoresde.sampling.grids import DataStraight
+from scoresde.sampling.edge_starts import draw_starts
 from scoresde.sampling.plain_rule import plain_rule
-from scoresde.score import BoundModel, Conditions, ScoreModel, StepRule, StepRules, in_model_space
+from scoresde.sampling.rule_trial import TRUE, Solves, Trial
+from scoresde.score import BoundModel, ScoreModel, StepRule, StepRules, in_model_space
 
 __all__ = ["LENGTHS", "measure_steps", "rule_for"]
 
-LENGTHS = (4, 5, 6, 7, 8, 9, 10, 12, 15, 17, 20, 24, 29, 36, 45, 56)
-"""Numbers of steps that are measured if none are given; those between follow the next smaller one."""
+LENGTHS = (4, 5, 6, 7, 8, 9, 10, 12, 15, 17, 20, 25, 30, 38, 50, 60)
+"""Numbers of steps that are measured if none are given; those between follow the next smaller one.
+
+Where the rule for any model changes, there is one of them.
+"""
 
 # Of the first look, by some of the starts. Those of a small bend and a large top are near the uniform log-SNR.
 _FIRST = (
@@ -64,77 +65,11 @@ _MOST_CLIMBS, _MOST_SMALL_CLIMBS = 3, 2
 _HOPEFUL = 4.0  # times the least error: from where changes may lead below it
 # An exact score is measured when it is first used if an evaluation works on no more numbers than this.
 _MOST_NUMBERS = 2**23
-_TRUE = StepRule("straight", 4, 3, 0.12, 0.3)  # of true end points
 _EDGE_STEPS = 30
 _NUMBERS = 2**22  # that the starts of one evaluation work on, then
-_STARTS, _LEAST_STARTS = (64, 256), 16
-
-
-class Trial:
-    """Starts, their true end points, and the errors of rules in a number of steps.
-
-    Args:
-        solves: Solves of the model.
-        starts: The starts.
-    """
-
-    def __init__(self, solves: "Solves", starts: Starts) -> None:
-        self.solves, self.starts = solves, starts
-        self._true: tuple[int, Tensor] = (0, starts.x)
-        self._errors: dict[tuple[StepRule, int, int], float] = {}
-
-    def true(self, steps: int) -> Tensor:
-        """The end points by so many steps that their error counts for nothing beside that of `steps`."""
-        fine = max(200, 6 * steps)
-        if self._true[0] < fine:
-            self._true = fine, self.solves(_TRUE, fine, self.starts.x, self.starts.conditions)
-        return self._true[1]
-
-    def error(self, rule: StepRule, steps: int, every: int = 1) -> float:
-        """A mean distance to the true end points, from one start in `every`; infinity for an impossible rule."""
-        key = rule, steps, every
-        if key not in self._errors:
-            self._errors[key] = self._measured(*key)
-        return self._errors[key]
-
-    def _measured(self, rule: StepRule, steps: int, every: int) -> float:
-        starts = self.starts.thinned(every)
-        try:
-            found = self.solves(rule, steps, starts.x, starts.conditions)
-        except ValueError:  # times that do not decrease, so near are they
-            return math.inf
-        distance = (found - self.true(steps)[::every]).flatten(1).double().norm(dim=1)
-        weights = starts.weights.to(distance)
-        # The root mean square counts little but starts that end in another mode, the geometric mean none of them. The
-        # square of the former goes by their number, and a number and a distance count alike.
-        typical = (weights @ distance.clamp(min=1e-300).log() / weights.sum()).exp()
-        error = float(((weights @ distance.square()) * typical) ** (1 / 3))
-        return error if math.isfinite(error) else math.inf
-
-
-class Solves:
-    """Solves by a rule, which count their evaluations of one sample."""
-
-    def __init__(self, model: ScoreModel, batch_size: int) -> None:
-        self.model, self.batch_size = model, batch_size
-        self.evaluations = 0
-
-    def __call__(self, rule: StepRule, steps: int, x: Tensor, conditions: Conditions) -> Tensor:
-        """The end points of starts `(n, ...)`."""
-        solver, grid = AutoAdams().ruled(rule), DataStraight(steps).ruled(rule)
-        times = grid(self.model.sde, self.model.statistics)
-        parts = []
-        for start in range(0, len(x), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            bound = BoundModel(self.model, conditions.select(rows))
-            *_, end = solver.solve(bound, x[rows], times, _no_noise)
-            self.evaluations += bound.nfe * len(end)
-            parts.append(end)
-        return torch.cat(parts)
-
-
-def _no_noise(start: float | None = None, stop: float | None = None) -> Tensor:
-    raise AssertionError("a solver of the ODE draws no noise")
+_STARTS, _LEAST_STARTS = (150, 384), 36  # of which the search sees a third
+_MOST_PROPOSED = 4
+_MANY = 4  # times the largest length, up to where its rule is judged
 
 
 def _changes(rule: StepRule, size: tuple[float, float]) -> Iterator[StepRule]:
@@ -168,12 +103,13 @@ def _climb(best: StepRule, error: Callable[[StepRule], float], size: tuple[float
     return best
 
 
-def _search(trial: Trial, steps: int, known: Sequence[StepRule]) -> StepRule:
-    """The rule with the least error among those tried; `known` are those of other numbers of steps."""
-    # Large changes are judged by 32 of 64 starts, and by 64 of 256.
-    rough = partial(trial.error, steps=steps, every=max(math.isqrt(len(trial.starts.x)) // 4, 1))
+def _search(trial: Trial, steps: int, known: Sequence[StepRule]) -> list[StepRule]:
+    """Rules of small error, best first; `known` are those of other numbers of steps."""
+    rough = partial(trial.error, steps=steps, every=2)
     whole = partial(trial.error, steps=steps)
-    first = sorted((*_FIRST, plain_rule(steps), *known), key=rough)
+    plain = plain_rule(steps)
+    first = [replace(rule, narrow=plain.narrow, safeguard=plain.safeguard) for rule in _FIRST]
+    first = sorted(dict.fromkeys((*first, plain, *known)), key=rough)
     # The best, the best of each coordinate, and all that are known: where modes part sharply there are many minima.
     by_coordinate = [next(rule for rule in first if rule.coordinate == c) for c in _COORDINATES]
     tried = dict.fromkeys((*first[:_MOST_CLIMBS], *known, *by_coordinate))
@@ -182,28 +118,55 @@ def _search(trial: Trial, steps: int, known: Sequence[StepRule]) -> StepRule:
     others = [replace(best, coordinate=c) for c in _COORDINATES]
     near = sorted(dict.fromkeys((*known, *tops, *others)), key=whole)
     ends = [_climb(rule, whole, _SMALL) for rule in near[:_MOST_SMALL_CLIMBS]]
-    if steps < LENGTHS[-1]:
-        return min(ends, key=whole)
-    # The rule serves more steps, too, for which it is no good if its errors only cancel for these.
-    return min((*ends, *near), key=lambda rule: whole(rule) * trial.error(rule, 2 * steps))
+    return sorted(dict.fromkeys((*ends, *near)), key=whole)
+
+
+def _served(steps: int, after: int | None) -> tuple[int, ...]:
+    """The numbers of steps in which a rule is judged: the least and the largest that it serves.
+
+    A rule whose errors only cancel in one number of steps is no good in the other.
+    """
+    if after is not None:
+        return tuple(dict.fromkeys((steps, after - 1)))
+    return (steps,) if steps < LENGTHS[-1] else (steps, _MANY * steps)
+
+
+def _chosen(trial: Trial, begin: StepRule, proposed: Iterable[StepRule], served: Sequence[int]) -> StepRule:
+    """The rule to begin with, or one proposed that takes its place: of those that are alike the first."""
+    best, steps = begin, served[0]
+    most = trial.error(plain_rule(steps), steps)
+    for rule in dict.fromkeys(proposed):
+        if trial.error(rule, steps) < most and trial.surely_better(rule, best, served):
+            best = rule
+    return best
 
 
 def _searched(trial: Trial, lengths: Sequence[int]) -> Iterator[tuple[int, StepRule]]:
     """The rules of numbers of steps in rising order, and then once more of those that others serve better."""
-    found: dict[int, StepRule] = {}
+    found: dict[int, StepRule] = {}  # with the least error from the seen starts
+    chosen: dict[int, StepRule] = {}
+    served = {steps: _served(steps, after) for steps, after in zip(lengths, (*lengths[1:], None), strict=True)}
     for before, steps in zip((None, *lengths), lengths, strict=False):
         error = partial(trial.error, steps=steps)
-        best = _search(trial, steps, () if before is None else (found[before],))
+        best, *others = _search(trial, steps, () if before is None else (found[before],))
         if before is not None and error(best) > trial.error(found[before], before):
             # More steps have no less error, so there is a better rule.
             best = min((_climb(rule, error, _COARSE) for rule in (best, found[before])), key=error)
         found[steps] = best
-        yield steps, best
+        near = () if before is None else (chosen[before],)
+        proposed = (*near, best, *others[: _MOST_PROPOSED - 1])
+        chosen[steps] = _chosen(trial, plain_rule(steps), proposed, served[steps])
+        yield steps, chosen[steps]
     for steps, after in reversed(list(pairwise(lengths))):
         error = partial(trial.error, steps=steps)
-        if error(found[after]) < error(found[steps]):
+        better = error(found[after]) < error(found[steps])
+        if better:
             found[steps] = _climb(found[after], error, _SMALL)
-            yield steps, found[steps]
+        proposed = (chosen[after], found[steps]) if better else (chosen[after],)
+        best = _chosen(trial, chosen[steps], proposed, served[steps])
+        if best != chosen[steps]:
+            chosen[steps] = best
+            yield steps, best
 
 
 @torch.no_grad()
@@ -221,6 +184,7 @@ def measure_steps(
 ) -> StepRules:
     """Find the rules with which the default solver has the smallest error on a model.
 
+    Where none is surely better than the rule for any model, that one is kept, so that it is no worse to have measured.
     For each number of steps it takes about 50 to 90 solves from all starts, which `StepRules` counts as evaluations of
     one sample. Set `model.step_rules` to the result for `AutoAdams` on `DataStraight` to use it; `scoresde tune` stores
     it with a run.
@@ -229,7 +193,8 @@ def measure_steps(
         model: The score model.
         steps: The numbers of steps.
         shape: The shape of a sample, `(...)`; not needed if the model knows it.
-        starts: The number of starts, at least 8; if not given 64, or up to 256 of an exact score. A start near the edge
+        starts: The number of starts, at least 8; if not given 150, or 36 to 384 of an exact score, fewer where its
+            evaluations are large. One third guides the search, the others confirm what it finds. A start near the edge
             between two modes may end in either; with more starts more of those are seen.
         seed: The seed of the starts, which are not those of samples of that seed.
         batch_size: The number of samples to work on at once.
@@ -248,7 +213,10 @@ def measure_steps(
     began = time.perf_counter()
     model = in_model_space(model)
     solves = Solves(model, batch_size)
-    trial = Trial(solves, draw_starts(model, partial(solves, _TRUE, _EDGE_STEPS), shape, starts, seed, cond))
+    ends = partial(solves, TRUE, _EDGE_STEPS)
+    counts = max(starts // 3, 4), starts - max(starts // 3, 4)
+    seen, unseen = (draw_starts(model, ends, shape, count, seed, cond, part) for part, count in enumerate(counts))
+    trial = Trial(solves, seen, unseen)
     rules: dict[int, StepRule] = {}
     lengths = sorted(set(steps))
     bar = Progress(sum(lengths), "measuring", "step", shown=progress)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from scoresde.sampling import AutoAdams, DataStraight, Sampler, UniformLogSNR, measure_steps
-from scoresde.sampling.edge_starts import Starts, draw_starts
-from scoresde.sampling.measured_steps import LENGTHS, Trial, _searched
+from scoresde.sampling.edge_starts import draw_starts
+from scoresde.sampling.measured_steps import LENGTHS, _searched
+from scoresde.sampling.rule_trial import Trial
 from scoresde.score import BoundModel, Conditions, GaussianMixtureScore, ScoreModel, StepRule, StepRules, with_sde
 from scoresde.sde import EDMSDE, SDE, VPSDE, CosineSDE
 from tests.problems import true_ends
@@ -56,8 +58,8 @@ def test_it_gains_where_no_rule_serves_all(sde: SDE) -> None:
     true = true_ends(exact, x)
     model = Plain(exact)
     before = {steps: error(model, steps, x, true) for steps in (9, 16)}
-    model.step_rules = measure_steps(model, (9, 16), starts=32)
-    for steps, gain in ((9, 4), (16, 2)):
+    for steps, gain in ((9, 2), (16, 1.3)):
+        model.step_rules = measure_steps(model, (steps,), starts=150)
         assert error(model, steps, x, true) < before[steps] / gain
 
 
@@ -148,12 +150,13 @@ class Bowl(Trial):
     """A trial without solves, whose error has one minimum, which falls with the number of steps."""
 
     def __init__(self, best: dict[int, StepRule]) -> None:
-        x = torch.zeros(64, 1, dtype=F64)
-        self.starts = Starts(x, Conditions({}, 64), torch.ones(64, dtype=F64))
         self.best = best
 
+    def surely_better(self, rule: StepRule, than: StepRule, numbers: Sequence[int]) -> bool:
+        return math.prod(self.error(rule, n) for n in numbers) < math.prod(self.error(than, n) for n in numbers)
+
     def error(self, rule: StepRule, steps: int, every: int = 1) -> float:
-        best = self.best[steps]
+        best = self.best.get(steps) or self.best[max(n for n in self.best if n < steps)]
         orders = abs(rule.order - best.order) + 0.5 * ((rule.corrector > 0) != (best.corrector > 0))
         place = abs(math.log(rule.bend / best.bend)) + 3 * abs(rule.top - best.top)
         return math.exp(orders + place + (rule.coordinate != best.coordinate)) / steps
@@ -191,19 +194,25 @@ def test_a_rule_of_other_steps_is_used_where_it_is_better() -> None:
     assert max(trial.error(rule, n) for n, rule in dict(_searched(trial, (8, 9, 10))).items()) < 1
 
 
-def test_the_rule_of_the_most_steps_serves_twice_as_many() -> None:
-    """One rule is better for as many steps as are measured, and far worse for more."""
-    most, lasting = LENGTHS[-1], StepRule("data", 4, 3, 0.002, 0.95)
+@pytest.mark.parametrize(("lengths", "served"), [((12, 17), 16), ((LENGTHS[-1],), 4 * LENGTHS[-1])], ids=str)
+def test_a_rule_that_is_good_in_one_number_of_steps_is_not_taken(lengths: tuple[int, ...], served: int) -> None:
+    """One rule is better for as many steps as are measured, and far worse for the most that it would serve."""
+    steps, lasting = lengths[0], StepRule("data", 4, 3, 0.002, 0.95)
 
     class Cancels(Bowl):
+        last = served
+
         def error(self, rule: StepRule, steps: int, every: int = 1) -> float:
-            if rule == lasting:
+            if rule.coordinate == "data" and rule.bend == lasting.bend and rule.top == lasting.top:
                 return 1.5 / steps
-            return 100.0 if steps > most else super().error(rule, steps)
+            return 100.0 if steps == self.last else super().error(rule, steps)
+
+    class Lasts(Cancels):
+        last = 0
 
     best = StepRule("straight", 4, 3, 0.2, 0.1)
-    assert dict(_searched(Cancels({most: best}), (most,))) == {most: lasting}
-    assert dict(_searched(Cancels({20: best}), (20,))) == {20: best}
+    for trial, coordinate in ((Cancels, "data"), (Lasts, "straight")):
+        assert dict(_searched(trial(dict.fromkeys(lengths, best)), lengths))[steps].coordinate == coordinate
 
 
 def test_a_file_of_rules(tmp_path: Path) -> None:
