@@ -31,7 +31,8 @@ class BitsPerDim:
             al. 2016).
         stderr: Standard errors of `bits` from random probes, `(B,)`.
         mean: Mean of `bits` over samples.
-        mean_stderr: Standard error of the mean over samples; dequantisation and probes are part of the scatter.
+        mean_stderr: Standard error of the mean over samples: their scatter, of which dequantisation and probes are
+            part, and the solver's errors, as if those of all samples had one sign.
         log_prob: Means over the draws of the log-density in model space, `(B,)` in nats.
         stderr_dequantisation: Standard errors of `bits` from the draws, `(B,)`; NaN for one draw.
         nfe: Evaluations of the model for a draw, `(B,)`.
@@ -62,6 +63,11 @@ class BitsPerDim:
     elbo: Tensor | None = None
     elbo_stderr: Tensor | None = None
     solver_stderr: Tensor | None = None
+
+    @property
+    def total_stderr(self) -> Tensor:
+        """Standard errors of `bits` from probes and solver together, `(B,)`."""
+        return self.stderr if self.solver_stderr is None else torch.hypot(self.stderr, self.solver_stderr)
 
     def __repr__(self) -> str:
         return (
@@ -205,8 +211,8 @@ def _joined(found: list[_Draw], size: int, bound: str, dequantisation: str, deco
     errors = torch.stack([d.stderr for d in densities])
     log_prob, share, stderr, scatter = (_average if bound == "average" else _importance)(logs, errors)
     bits = -log_prob / nats_per_bit
-    solver = (share * torch.stack([d.solver_stderr for d in densities])).sum(0)
-    mean, mean_stderr = mean_and_error(bits)
+    solver = (share * torch.stack([d.solver_stderr for d in densities])).sum(0) / nats_per_bit
+    mean, mean_stderr = mean_and_error(bits, solver)
     lower: dict[str, Tensor] = {}
     if all(d.elbo is not None for d in found):
         bounds = [d.elbo for d in found if d.elbo is not None]
@@ -228,7 +234,7 @@ def _joined(found: list[_Draw], size: int, bound: str, dequantisation: str, deco
         draws=draws,
         bound=bound,
         t_min=densities[0].t_min,
-        solver_stderr=solver / nats_per_bit,
+        solver_stderr=solver,
         **lower,
     )
 

@@ -32,7 +32,7 @@ from scoresde.likelihood.integral import Integral
 from scoresde.likelihood.nodes import NodeRule
 from scoresde.likelihood.options import FlowOptions
 from scoresde.likelihood.traces import NodeTraces
-from scoresde.numerics.html import counts, mean_with_error, range_of, rms, table
+from scoresde.numerics.html import counts, range_of, rms, table, with_error
 from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.ode import Solution, Status
 from scoresde.numerics.trace import Divergence, Hutchinson
@@ -84,7 +84,7 @@ class LogLikelihood:
         return torch.hypot(self.stderr, self.solver_stderr)
 
     def __repr__(self) -> str:
-        mean, error = mean_and_error(self.log_prob)
+        mean, error = mean_and_error(self.log_prob, self.solver_stderr)
         return (
             f"LogLikelihood({mean:.4f} ± {error:.4f} nats, n={len(self.log_prob)}, "
             f"stderr per sample {self.stderr.mean():.2g} from probes, {self.solver_stderr.mean():.2g} from the solver, "
@@ -305,7 +305,7 @@ def _html(out: LogLikelihood) -> str:
     """The mean log-density with its errors, and the costs, as HTML."""
     probes = bool((out.stderr > 0).any())
     rows = [
-        ("mean over samples", f"{mean_with_error(out.log_prob)} nats"),
+        ("mean over samples", f"{with_error(*mean_and_error(out.log_prob, out.solver_stderr))} nats"),
         ("of one sample", range_of(out.log_prob)),
         ("standard error from probes", f"{rms(out.stderr):.2g} nats a sample, RMS" if probes else "none, exact trace"),
         ("standard error from the solver", f"{rms(out.solver_stderr):.2g} nats a sample, RMS"),

@@ -5,6 +5,7 @@ the same samples, the same dequantisation and the same probes, it cancels, and t
 its own, much shorter than that of two means.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,31 +19,32 @@ from scoresde.likelihood.bits import BitsPerDim, bits_per_dim
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.dequantisation import DiscreteTransform
 from scoresde.likelihood.errors import LikelihoodError
-from scoresde.numerics.html import mean_with_error, table, with_error
-from scoresde.numerics.paired import PairedDifference
+from scoresde.numerics.html import table, with_error
+from scoresde.numerics.means import mean_and_error, shared_error
+from scoresde.numerics.paired import AgainstFirst
 from scoresde.score import ScoreModel
 
 __all__ = ["LikelihoodComparison", "compare_likelihoods"]
 
 
 @dataclass(frozen=True, eq=False)
-class LikelihoodComparison:
-    """Likelihoods of several models on the same samples.
+class LikelihoodComparison(AgainstFirst):
+    """Likelihoods of several models on the same samples, `unit` in `"nats"` or `"bits/dim"`; see `AgainstFirst`.
 
     Attributes:
-        names: Names of the models.
         results: The result of each model: a `LogLikelihood` in nats, or a `BitsPerDim`.
-        unit: `"nats"`, of which more are better, or `"bits/dim"`, of which fewer are.
     """
 
-    names: tuple[str, ...]
     results: tuple[LogLikelihood | BitsPerDim, ...]
-    unit: str
 
-    @cached_property
-    def values(self) -> Tensor:
-        """The value of each sample under each model, `(M, B)` float64 on the CPU."""
-        return torch.stack([_values(result).double().cpu() for result in self.results])
+    @classmethod
+    def of(
+        cls, names: Sequence[str], results: Sequence[LogLikelihood | BitsPerDim], unit: str
+    ) -> "LikelihoodComparison":
+        """The comparison of results that are there; the solver's error counts as if it had one sign in all samples."""
+        values = torch.stack([_values(result).double().cpu() for result in results])
+        shared = [shared_error(_solver(result)) for result in results]
+        return cls(tuple(names), unit, values, shared, tuple(results))
 
     @cached_property
     def stderr(self) -> Tensor:
@@ -50,21 +52,14 @@ class LikelihoodComparison:
         return torch.stack([result.stderr.double().cpu() for result in self.results])
 
     @cached_property
-    def differences(self) -> tuple[PairedDifference, ...]:
-        """What the value of every model after the first is more than that of the first, with a sign test."""
-        return tuple(PairedDifference(self.values[0], values) for values in self.values[1:])
+    def solver_stderr(self) -> Tensor:
+        """The standard errors of `values` from the solver, `(M, B)` float64 on the CPU."""
+        return torch.stack([_solver(result).double().cpu() for result in self.results])
 
     @property
-    def lower_is_better(self) -> bool:
-        return self.unit == "bits/dim"
-
-    @property
-    def verdicts(self) -> list[str]:
-        """For every model after the first, whether it or the first is better, and by how much, in words."""
-        return [
-            difference.verdict(self.names[0], name, self.unit, self.lower_is_better)
-            for name, difference in zip(self.names[1:], self.differences, strict=True)
-        ]
+    def total_stderr(self) -> Tensor:
+        """The standard errors of `values` from probes and solver together, `(M, B)`."""
+        return torch.hypot(self.stderr, self.solver_stderr)
 
     def __repr__(self) -> str:
         return f"LikelihoodComparison({'; '.join(self.verdicts)}; n={self.values.shape[1]})"
@@ -75,6 +70,10 @@ class LikelihoodComparison:
 
 def _values(result: LogLikelihood | BitsPerDim) -> Tensor:
     return result.bits if isinstance(result, BitsPerDim) else result.log_prob
+
+
+def _solver(result: LogLikelihood | BitsPerDim) -> Tensor:
+    return torch.full_like(result.stderr, math.nan) if result.solver_stderr is None else result.solver_stderr
 
 
 @checked
@@ -121,7 +120,7 @@ def compare_likelihoods(
                 results.append(log_likelihood(model, x, seed=seed, first=first, **{**options, **cond}))
         except LikelihoodError as error:
             raise LikelihoodError(f"{name}: {error}", error.samples, error.status, error.result) from error
-    return LikelihoodComparison(names, tuple(results), "bits/dim" if discrete else "nats")
+    return LikelihoodComparison.of(names, results, "bits/dim" if discrete else "nats")
 
 
 def _named(models: Sequence[ScoreModel] | Mapping[str, ScoreModel]) -> tuple[tuple[str, ...], list[ScoreModel]]:
@@ -162,7 +161,10 @@ def _levels(model: ScoreModel) -> int | None:
 
 def _html(out: LikelihoodComparison) -> str:
     """Means of all models, differences from the first with their errors, and sign tests, as HTML."""
-    rows = [(name, f"{mean_with_error(values)} {out.unit}") for name, values in zip(out.names, out.values, strict=True)]
+    rows = [
+        (name, f"{with_error(*mean_and_error(values, errors))} {out.unit}")
+        for name, values, errors in zip(out.names, out.values, out.solver_stderr, strict=True)
+    ]
     for name, difference in zip(out.names[1:], out.differences, strict=True):
         pair = f"{name} − {out.names[0]}"
         apart = "" if (gain := difference.gain) is None else f"; apart the means would have {gain:.3g} times that error"

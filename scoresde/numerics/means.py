@@ -5,13 +5,29 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["collapsed_variance", "mean_and_error"]
+__all__ = ["collapsed_variance", "mean_and_error", "shared_error"]
 
 
-def mean_and_error(values: Tensor) -> tuple[float, float]:
-    """The mean over samples `(n,)` and its standard error, which is NaN for a single sample."""
+def mean_and_error(values: Tensor, shared: Tensor | None = None) -> tuple[float, float]:
+    """The mean over samples `(n,)` and its standard error, which is NaN for a single sample.
+
+    Args:
+        values: The values, whose scatter has the standard error of the mean.
+        shared: Standard errors `(n,)` of the values which may have the same sign in all, as those of a solver; see
+            `shared_error`.
+    """
     error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return values.mean().item(), error
+    return values.mean().item(), error if shared is None else math.hypot(error, shared_error(shared))
+
+
+def shared_error(errors: Tensor) -> float:
+    """The standard error of a mean whose values have errors of one sign: the mean of theirs.
+
+    Args:
+        errors: Standard errors of the values, `(n,)`; NaN where it is not known, and if none is, the result is 0.
+    """
+    known = errors[errors.isfinite()]
+    return known.mean().item() if len(known) else 0.0
 
 
 def collapsed_variance(terms: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from scoresde.numerics.html import with_error
 from scoresde.numerics.means import mean_and_error
 
-__all__ = ["PairedDifference", "sign_test"]
+__all__ = ["AgainstFirst", "PairedDifference", "sign_test"]
 
 # Standard errors from which a mean difference counts as one.
 _APART = 2.0
@@ -27,6 +27,8 @@ class PairedDifference:
     Args:
         first: The first quantity of each sample, `(n,)`.
         second: The second quantity of the same samples, in the same order, `(n,)`.
+        shared: An error of the mean difference that the scatter does not show, since all samples may share it, such
+            as that of solvers. Whatever lies within two of it and of the standard error is no difference.
 
     Raises:
         ValueError: Shapes that differ, no samples, or values that are not finite.
@@ -34,6 +36,7 @@ class PairedDifference:
 
     first: Tensor
     second: Tensor
+    shared: float = 0.0
 
     def __post_init__(self) -> None:
         if self.first.ndim != 1 or self.first.shape != self.second.shape or not len(self.first):
@@ -43,9 +46,12 @@ class PairedDifference:
             raise ValueError("paired values are not all finite: leave out these samples of both")
 
     @classmethod
-    def of(cls, first: Sequence[float] | Tensor, second: Sequence[float] | Tensor) -> "PairedDifference":
+    def of(
+        cls, first: Sequence[float] | Tensor, second: Sequence[float] | Tensor, shared: float = 0.0
+    ) -> "PairedDifference":
         """The difference of numbers in any form, as `(n,)` float64."""
-        return cls(*(torch.as_tensor(values, dtype=torch.float64) for values in (first, second)))
+        one, other = (torch.as_tensor(values, dtype=torch.float64) for values in (first, second))
+        return cls(one, other, shared)
 
     @cached_property
     def values(self) -> Tensor:
@@ -107,8 +113,8 @@ class PairedDifference:
 
     @property
     def apart(self) -> bool:
-        """True if the mean difference is more than two standard errors, which one sample does not have."""
-        return abs(self.mean) > _APART * self.stderr
+        """True if the mean difference is more than two errors, with `shared`, which one sample does not have."""
+        return abs(self.mean) > _APART * math.hypot(self.stderr, self.shared)
 
     def __str__(self) -> str:
         return with_error(self.mean, self.stderr)
@@ -130,9 +136,49 @@ class PairedDifference:
             lower_is_better: Whether the smaller value is the better.
         """
         if not self.apart:
-            return f"{first} and {second} cannot be told apart: they differ by {self} {unit}"
+            within = abs(self.mean) > _APART * self.stderr
+            why = f", within the errors of their solvers ({self.shared:.2g})" if within else ""
+            return f"{first} and {second} cannot be told apart: they differ by {self} {unit}{why}"
         pair = (first, second) if (self.mean > 0) == lower_is_better else (second, first)
         return f"{pair[0]} is better than {pair[1]} by {with_error(abs(self.mean), self.stderr)} {unit}"
+
+
+@dataclass(frozen=True, eq=False)
+class AgainstFirst:
+    """Values of the same samples under several models, each compared with the first.
+
+    Attributes:
+        names: Names of the models.
+        unit: Unit of the values: `bits/dim`, of which fewer are better, or another, of which more are.
+        values: The value of each sample under each model, `(M, n)` float64.
+        shared: An error of each model's mean that all its samples may share, such as that of its solver.
+    """
+
+    names: Sequence[str]
+    unit: str
+    values: Tensor
+    shared: Sequence[float]
+
+    @cached_property
+    def differences(self) -> tuple[PairedDifference, ...]:
+        """What the value of every model after the first is more than that of the first, with a sign test."""
+        return tuple(
+            PairedDifference(self.values[0], values, math.hypot(self.shared[0], shared))
+            for values, shared in zip(self.values[1:], self.shared[1:], strict=True)
+        )
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the smaller value is the better."""
+        return self.unit == "bits/dim"
+
+    @property
+    def verdicts(self) -> list[str]:
+        """For every model after the first, whether it or the first is better, and by how much, in words."""
+        return [
+            difference.verdict(self.names[0], name, self.unit, self.lower_is_better)
+            for name, difference in zip(self.names[1:], self.differences, strict=True)
+        ]
 
 
 def sign_test(more: int, less: int) -> float:

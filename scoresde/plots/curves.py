@@ -1,15 +1,16 @@
 """Curves and histograms of training: losses against steps and noise level, and likelihoods."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from scoresde.arguments import checked
 from scoresde.numerics.html import with_error
+from scoresde.numerics.means import mean_and_error
 from scoresde.plots.arrays import (
     Array,
     as_numbers,
@@ -131,8 +132,10 @@ def learning_curves(steps: Array, series: Mapping[str, Array], ylabel: str = "lo
 
 
 @checked
-def likelihood_histogram(train: Array, held_out: Array, unit: str = "bits/dim") -> Figure:
-    """Likelihoods of training and held-out samples, with their means.
+def likelihood_histogram(
+    train: Array, held_out: Array, unit: str = "bits/dim", solver_stderr: tuple[Array, Array] | None = None
+) -> Figure:
+    """Likelihoods of training and held-out samples, with their means and the standard errors of these.
 
     Each histogram sums to 1, on common bins. A gap between the two shows how far the model remembers its training data.
 
@@ -140,21 +143,28 @@ def likelihood_histogram(train: Array, held_out: Array, unit: str = "bits/dim") 
         train: Negative log-likelihoods in bits/dim, or log-likelihoods in any other unit, `(N,)`.
         held_out: Those of held-out samples, `(M,)`.
         unit: The unit of both.
+        solver_stderr: Standard errors of either from the solver, `(N,)` and `(M,)`; NaN where they are not known. They
+            widen the error of the mean, as if those of all samples had one sign.
 
     Raises:
         ValueError: A wrong shape, no values, or values that are not finite.
     """
     values = {"training": as_numbers(train, "train", 1), "held out": as_numbers(held_out, "held_out", 1)}
+    shared: list[torch.Tensor | None] = [None, None]
+    if solver_stderr is not None:
+        names = ("solver_stderr of train", "solver_stderr of held_out")
+        given = zip(solver_stderr, names, strict=True)
+        shared = [torch.from_numpy(as_numbers(errors, name, 1, allow_nan=True)) for errors, name in given]
     edges = _edges(np.concatenate(list(values.values())))
     figure = new_figure(*CHART)
     ax = figure.subplots()
     for i, (name, v) in enumerate(values.items()):
-        mean = float(v.mean())
+        mean, error = mean_and_error(torch.from_numpy(v), shared[i])
         style: dict[str, Any] = {"color": CYCLE[i], "weights": np.full(len(v), 1 / len(v))}
         ax.hist(v, edges, histtype="stepfilled", alpha=0.18, **style)
         ax.hist(v, edges, histtype="step", linewidth=1.2, **style)
         dashes = "solid" if i == 0 else (0, (4, 2))
-        label = f"{name}: mean {mean:.4g}, n = {len(v)}"
+        label = f"{name}: mean {with_error(mean, error)}, n = {len(v)}"
         ax.axvline(mean, color=CYCLE[i], linewidth=1.6, linestyle=dashes, label=label)
     ax.set_ylim(0, ax.get_ylim()[1])
     add_legend(ax, outside=True)
@@ -185,12 +195,12 @@ def paired_differences(
     ax = figure.subplots()
     ax.axvline(0, color=MUTED, linewidth=0.8)
     for i, (name, v) in enumerate(values.items()):
-        mean, color = float(v.mean()), CYCLE[i % len(CYCLE)]
-        error = float(v.std(ddof=1)) / math.sqrt(len(v)) if len(v) > 1 else 0.0
+        color, (mean, error) = CYCLE[i % len(CYCLE)], mean_and_error(torch.from_numpy(v))
         style: dict[str, Any] = {"color": color, "weights": np.full(len(v), 1 / len(v))}
         ax.hist(v, edges, histtype="stepfilled", alpha=0.18, **style)
         ax.hist(v, edges, histtype="step", linewidth=1.2, **style)
-        ax.axvspan(mean - 2 * error, mean + 2 * error, color=color, alpha=0.3, linewidth=0)
+        if error > 0:
+            ax.axvspan(mean - 2 * error, mean + 2 * error, color=color, alpha=0.3, linewidth=0)
         label = f"{name}: {with_error(mean, error)}, n = {len(v)}"
         ax.axvline(mean, color=color, linewidth=1.6, label=label)
     ax.set_ylim(0, ax.get_ylim()[1])

@@ -16,6 +16,7 @@ _PARTS = {
     "stderr_data": "choice of held-out data",
     "stderr_dequantisation": "dequantisation",
     "stderr_probes": "probes",
+    "stderr_solver": "solver",
     "solver_error": "solver, RMS per sample",
 }
 
@@ -114,9 +115,11 @@ def error_budget(series: Sequence[Series], unit: str) -> Chart | None:
     if not traces:
         return None
     caption = (
-        "Standard errors of the mean from its three random parts, which add in quadrature, and the solver's error "
-        "of a single sample, which bounds the error of the mean."
+        "Parts of the mean's standard error, which add in quadrature. That of the solver is as if its errors had one "
+        "sign in all samples."
     )
+    if any(is_number(entry.get("solver_error")) for _, entry in entries):
+        caption += " Of runs of version 0.1.0 it is the error of a single sample, which bounds that of the mean."
     if any(entry.get("conditional") is True for _, entry in entries):
         caption += " Of models with classes it is the likelihood given the label."
     across = {**axis("run, by its number" if len(series) > 1 else ""), "type": "category"}

@@ -4,6 +4,7 @@ Equal indices have the same sample. Where the settings agree they have the same 
 so that the differences have an error bar of their own, which two means do not.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,11 @@ _SHARED = (
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The likelihood of each held-out sample under a run, and the settings that it depends on."""
+    """The likelihood of each held-out sample under a run, its settings, and the solver's share of the mean's error."""
 
     values: list[float]
     settings: dict[str, Any]
+    shared: float
 
 
 def held_out(directory: Path, summary: dict[str, Any], notes: list[str]) -> HeldOut | None:
@@ -53,7 +55,8 @@ def held_out(directory: Path, summary: dict[str, Any], notes: list[str]) -> Held
         if index != len(values) or not is_number(value):
             break
         values.append(value)
-    return HeldOut(values, settings)
+    solver: Any = entry.get("stderr_solver")
+    return HeldOut(values, settings, float(solver) if is_number(solver) else 0.0)
 
 
 def paired(first: HeldOut | None, second: HeldOut | None) -> PairedDifference | None:
@@ -61,7 +64,8 @@ def paired(first: HeldOut | None, second: HeldOut | None) -> PairedDifference | 
     if first is None or second is None or any(first.settings.get(k) != second.settings.get(k) for k in _SHARED):
         return None
     n = min(len(first.values), len(second.values))
-    return PairedDifference.of(first.values[:n], second.values[:n]) if n > 1 else None
+    shared = math.hypot(first.shared, second.shared)
+    return PairedDifference.of(first.values[:n], second.values[:n], shared) if n > 1 else None
 
 
 def pairing() -> Callable[[RunText, RunText], PairedDifference | None]:

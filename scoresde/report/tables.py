@@ -167,6 +167,7 @@ def _likelihood(summary: dict[str, Any]) -> Table | None:
         "stderr_data": "standard error from the choice of samples",
         "stderr_dequantisation": "from dequantisation",
         "stderr_probes": "from probes",
+        "stderr_solver": "from the solver",
         "solver_error": "error of the solver, RMS per sample",
         "dequantisation": "dequantisation",
         "draws": "dequantisation draws",

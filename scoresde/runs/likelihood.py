@@ -12,13 +12,13 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from scoresde.data import Data
-from scoresde.numerics.means import mean_and_error
+from scoresde.numerics.means import mean_and_error, shared_error
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
 from scoresde.runs.directory import Run
 from scoresde.runs.likelihood_settings import LikelihoodOptions, LikelihoodSettings, own_settings
-from scoresde.runs.likelihood_table import CHECKED, LikelihoodTable, rows_of
+from scoresde.runs.likelihood_table import LikelihoodTable, rows_of
 from scoresde.runs.pictures import picture_of_likelihoods
 from scoresde.runs.results import Filing, choose_name, is_of, key_of, known_tables, set_aside
 from scoresde.runs.summary import LikelihoodEntry
@@ -85,14 +85,15 @@ def likelihood(
     rank, count = (0, 1) if processes is None else (processes.process_index, processes.num_processes)
     with run.alone(stem) if rank == 0 else nullcontext():
         table = LikelihoodTable(run.directory / f"{stem}.csv", known.unit, known.settings)
-        if rank == 0 and table.rows:
+        # The file of an earlier version stays as it is until there are more rows.
+        if rank == 0 and table.rows and not table.older:
             table.resume()
         began, reused = time.perf_counter(), min(len(table.rows), len(raw))
         with Progress(len(raw), f"likelihood, {split}", "sample", reused, shown=progress and rank == 0) as bar:
             for rows in _batches(model, data, raw, labels, options, known, (len(table.rows), rank, count)):
                 table.add(rows, write=rank == 0)
                 bar.update(len(rows))
-                mean, error = mean_and_error(table.column(known.unit, len(raw)))
+                mean, error = mean_and_error(*(table.column(c, len(raw)) for c in (known.unit, "solver_stderr")))
                 bar.note(f"{mean:.4f} ± {error:.4f} {known.unit.replace('_per_', '/')}")
         seconds = time.perf_counter() - began
         entry = _entry(table, known, len(raw), {"step": run.step(), "seconds": seconds, "reused": reused}, filing)
@@ -183,7 +184,8 @@ def _entry(
 ) -> LikelihoodEntry:
     """The entry of the summary, from the first n rows of the table; `facts` has step, seconds and reused."""
     values, probes, draws = (table.column(name, n) for name in (known.unit, "stderr", "stderr_dequantisation"))
-    mean, error = mean_and_error(values)
+    solver = table.column("solver_stderr", n)
+    mean, error = mean_and_error(values, solver)
     discrete, settings = known.discrete, known.settings
     drawn = discrete and settings["draws"] > 1
     entry = {
@@ -197,6 +199,7 @@ def _entry(
         "stderr": error if n > 1 else None,
         "stderr_probes": probes.square().sum().sqrt().item() / n,
         "stderr_dequantisation": draws.square().sum().sqrt().item() / n if drawn else None,
+        "stderr_solver": shared_error(solver) if bool(solver.isfinite().any()) else None,
         "nfe": table.column("nfe", n).mean().item(),
         "divergences": table.column("divergences", n).mean().item(),
         "seconds": facts["seconds"],
@@ -206,7 +209,6 @@ def _entry(
         lower, lower_error = mean_and_error(table.column("elbo", n))
         entry |= {"elbo": lower, "stderr_elbo": lower_error if n > 1 else None}
     entry["stderr_data"] = _error_of_data(entry)
-    entry["solver_error"] = table.column("solver_error", min(n, CHECKED)).square().mean().sqrt().item()
     return cast(LikelihoodEntry, entry)
 
 
@@ -216,11 +218,11 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _error_of_data(entry: dict[str, Any]) -> float | None:
-    """The standard error without what random probes and dequantisation add: that of the choice of data."""
+    """The standard error without what probes, dequantisation and the solver add: that of the choice of data."""
     if entry["n"] < 2:
         return None
-    others = entry["stderr_probes"] ** 2 + (entry["stderr_dequantisation"] or 0.0) ** 2
-    return math.sqrt(max(entry["stderr"] ** 2 - others, 0.0))
+    others = (entry[f"stderr_{name}"] or 0.0 for name in ("probes", "dequantisation", "solver"))
+    return math.sqrt(max(entry["stderr"] ** 2 - sum(error**2 for error in others), 0.0))
 
 
 def _store(run: Run, stem: str, entry: LikelihoodEntry, known: LikelihoodSettings, filing: Filing) -> bool:

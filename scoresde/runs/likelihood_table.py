@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from scoresde.data import Data
-from scoresde.likelihood import bits_per_dim, log_likelihood, solver_error
+from scoresde.likelihood import bits_per_dim, log_likelihood
 from scoresde.runs.sample_table import SampleTable
 from scoresde.score import NetworkScore
 
-__all__ = ["CHECKED", "LikelihoodTable", "rows_of"]
+__all__ = ["LikelihoodTable", "rows_of"]
 
-CHECKED = 16
-"""Number of samples, the first, whose solver error is measured."""
-
-_COLUMNS = ("stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo", "solver_error")
+_LATER = ("solver_stderr", "total_stderr")  # than version 0.1.0, which measured the error of the first samples
+_COLUMNS = ("stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo", *_LATER)
 
 
 def rows_of(model: NetworkScore, data: Data, raw: Tensor, first: int, common: dict[str, Any]) -> list[list[float]]:
     """A row for each sample: its value and the further columns of the table.
+
+    `stderr` is from probes, `solver_stderr` from the solver, and `total_stderr` from both.
 
     Args:
         model: The model.
@@ -35,26 +35,20 @@ def rows_of(model: NetworkScore, data: Data, raw: Tensor, first: int, common: di
         values = out.log_prob + data.transform.log_det(data.shape)
         missing = torch.full_like(values, math.nan)
         columns = [values, out.stderr, torch.zeros_like(values), out.nfe, out.divergences, missing, missing]
-        nats = 1.0
+        columns += [out.solver_stderr, out.total_stderr]
     else:
         bits = bits_per_dim(model, raw, data.transform, first=first, **common)
         missing = torch.full_like(bits.bits, math.nan)
-        lower = [missing if v is None else v for v in (bits.elbo, bits.elbo_stderr)]
-        columns = [bits.bits, bits.stderr, bits.stderr_dequantisation, bits.nfe, bits.divergences, *lower]
-        nats = math.prod(data.shape) * math.log(2)
-    checked = min(max(CHECKED - first, 0), len(raw))
-    errors = torch.full_like(columns[0], math.nan)
-    if checked:
-        x, labels = data.transform.encode(raw[:checked]), common.get("labels")
-        cond: dict[str, Any] = {} if labels is None else {"labels": labels[:checked]}
-        error = solver_error(model, x, tol=common["tol"], seed=common["seed"], first=first, **cond)
-        errors[:checked] = error / nats
-    columns.append(errors)
+        further = (bits.elbo, bits.elbo_stderr, bits.solver_stderr, bits.total_stderr)
+        columns = [bits.bits, bits.stderr, bits.stderr_dequantisation, bits.nfe, bits.divergences]
+        columns += [missing if values is None else values for values in further]
     return list(map(list, zip(*(c.tolist() for c in columns), strict=True)))
 
 
 class LikelihoodTable(SampleTable):
     """The rows of the samples, in the order of the split.
+
+    Rows of version 0.1.0 do not tell the error of the solver, which is NaN.
 
     Args:
         path: The CSV file.
@@ -63,4 +57,4 @@ class LikelihoodTable(SampleTable):
     """
 
     def __init__(self, path: Path, unit: str, settings: dict[str, Any]) -> None:
-        super().__init__(path, (unit, *_COLUMNS), settings)
+        super().__init__(path, (unit, *_COLUMNS), settings, later=_LATER, former=("solver_error",))

@@ -9,15 +9,13 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 from scoresde.data import Data
-from scoresde.numerics.paired import PairedDifference
+from scoresde.numerics.paired import AgainstFirst
 from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run
 from scoresde.runs.likelihood import samples_of
@@ -43,34 +41,17 @@ class Contender(NamedTuple):
     data: Data
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Likelihoods of the same samples under several runs.
+@dataclass(frozen=True, eq=False)
+class Compared(AgainstFirst):
+    """Likelihoods of the same samples under several runs, with the differences of `AgainstFirst`.
+
+    The solver's share of the error of a run's mean is 0 where the run does not tell it.
 
     Attributes:
-        names: Names of the runs.
-        unit: Unit of the values, `bits/dim` or `nats`.
-        values: The value of each sample under each run, `(n,)` float64 each.
         stem: Name of the table, its note and its figure, in the directory of the first run.
     """
 
-    names: list[str]
-    unit: str
-    values: list[Tensor]
     stem: str
-
-    @cached_property
-    def differences(self) -> list[PairedDifference]:
-        """What the values under each run after the first are more than under the first."""
-        return [PairedDifference(self.values[0], other) for other in self.values[1:]]
-
-    @property
-    def verdicts(self) -> list[str]:
-        """Whether each run after the first or the first is better, and by how much, in words."""
-        return [
-            difference.verdict(self.names[0], name, self.unit, lower_is_better=self.unit == "bits/dim")
-            for name, difference in zip(self.names[1:], self.differences, strict=True)
-        ]
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
@@ -147,13 +128,14 @@ def compare_stored(
     first, names = contenders[0], [contender.name for contender in contenders]
     tables = [contender.run.directory / entry["file"] for contender, entry in zip(contenders, entries, strict=True)]
     n = entries[0]["n"]
-    values = [torch.tensor(column(path)[:n], dtype=torch.float64) for path in tables]
+    values = torch.tensor([column(path)[:n] for path in tables], dtype=torch.float64)
     known = LikelihoodSettings(first.run, first.model, first.data, entries[0]["split"], options)
     settings = {**known.settings, "model": [contender.run.fingerprint() for contender in contenders]}
     own_name = _own_name(entries[0]["split"], names[1:])
     stored = known_tables(first.run.directory, own_name)
     stem = choose_name(own_name, stored, settings, None, given=filing.name, overwrite=filing.overwrite)
-    compared = Compared(names, known.unit.replace("_per_", "/"), values, stem)
+    shared = [entry.get("stderr_solver") or 0.0 for entry in entries]
+    compared = Compared(names, known.unit.replace("_per_", "/"), values, shared, stem)
     with first.run.alone(stem):
         columns = ["index", *names, *(f"{name} - {names[0]}" for name in names[1:])]
         table = ResumableTable(first.run.directory / f"{stem}.csv", columns, settings)
@@ -185,6 +167,7 @@ def _note(contenders: Sequence[Contender], entries: Sequence[LikelihoodEntry], c
             "file": entry["file"],
             "mean": values.mean().item(),
             "stderr_probes": entry["stderr_probes"],
+            "stderr_solver": entry.get("stderr_solver"),
         }
         for contender, entry, values in zip(contenders, entries, compared.values, strict=True)
     ]
@@ -194,6 +177,7 @@ def _note(contenders: Sequence[Contender], entries: Sequence[LikelihoodEntry], c
             "from": compared.names[0],
             "mean": difference.mean,
             "stderr": _finite(difference.stderr),
+            "solver": difference.shared,
             "total": difference.total,
             "total_stderr": _finite(difference.total_stderr),
             "unpaired_stderr": _finite(difference.unpaired_stderr),

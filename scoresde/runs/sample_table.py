@@ -19,15 +19,24 @@ class SampleTable(ResumableTable):
         path: The CSV file.
         names: Names of the columns after the index.
         settings: What the rows depend on.
+        later: Columns that the files of an earlier version lack, which are NaN in its rows.
+        former: Columns that they have instead, which are not read.
     """
 
-    def __init__(self, path: Path, names: Sequence[str], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        names: Sequence[str],
+        settings: dict[str, Any],
+        later: Sequence[str] = (),
+        former: Sequence[str] = (),
+    ) -> None:
         self.names = tuple(names)
-        super().__init__(path, ("index", *self.names), settings)
+        super().__init__(path, ("index", *self.names), settings, later, former)
         self.rows: list[list[float]] = []
         for line in self.lines:
             try:
-                index, *values = map(float, line)
+                index, *values = (float(cell or "nan") for cell in line)
             except ValueError:
                 break
             if index != len(self.rows) or len(values) != len(self.names):

@@ -4,7 +4,7 @@ Keys of the file are names of results (see `scoresde.runs.results`), so a summar
 entries of the run's own results, with their types.
 """
 
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 __all__ = [
     "LikelihoodEntry",
@@ -118,6 +118,8 @@ class LikelihoodEntry(TypedDict, total=False):
         stderr: Standard error of the mean, in bits per dimension or nats; None of a single sample.
         stderr_probes: Part of it that probes add.
         stderr_dequantisation: Part of it that dequantisation adds; None of a single draw.
+        stderr_solver: Part of it that the solver adds, as if its errors had one sign in all samples; None of samples of
+            version 0.1.0, which do not tell it.
         stderr_data: Part of it that is left for the choice of data.
         nfe: Mean evaluations of the network per sample.
         divergences: Mean evaluations of the divergence per sample.
@@ -125,7 +127,7 @@ class LikelihoodEntry(TypedDict, total=False):
         reused: Number of them that were there already.
         elbo: Mean evidence lower bound.
         stderr_elbo: Its standard error.
-        solver_error: Root mean square error of the solver, of the first samples.
+        solver_error: Root mean square error of the solver, of the first samples; of entries of version 0.1.0.
     """
 
     split: str
@@ -152,6 +154,7 @@ class LikelihoodEntry(TypedDict, total=False):
     stderr: float | None
     stderr_probes: float
     stderr_dequantisation: float | None
+    stderr_solver: float | None
     stderr_data: float | None
     nfe: float
     divergences: float
@@ -159,7 +162,7 @@ class LikelihoodEntry(TypedDict, total=False):
     reused: int
     elbo: float
     stderr_elbo: float | None
-    solver_error: float
+    solver_error: NotRequired[float]
 
 
 class Summary(dict[str, Any]):

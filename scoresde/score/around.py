@@ -1,5 +1,7 @@
 """What a model that is around another hands on of it."""
 
+from collections.abc import Iterable
+
 from scoresde.score.model import ScoreModel
 from scoresde.score.step_rules import StepRules
 
@@ -39,6 +41,9 @@ class AroundModel(ScoreModel):
     @step_rules.setter
     def step_rules(self, rules: StepRules | None) -> None:
         self.model.step_rules = rules
+
+    def _check_names(self, cond: Iterable[str]) -> None:
+        self.model._check_names(cond)
 
     @property
     def evaluation_size(self) -> int | None:

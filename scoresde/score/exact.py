@@ -1,7 +1,7 @@
 """Exact scores of Gaussian mixtures and of finite data sets."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,7 +16,10 @@ __all__ = ["EmpiricalScore", "GaussianMixtureScore"]
 
 
 class ExactScore(ScoreModel):
-    """A score model that knows p₀ itself, and so can be evaluated at every noise level and under any SDE."""
+    """A score model that knows p₀ itself, and so can be evaluated at every noise level and under any SDE.
+
+    It takes no conditions. A subclass that does says so by `takes_condition`.
+    """
 
     _shape: tuple[int, ...]
 
@@ -38,8 +41,16 @@ class ExactScore(ScoreModel):
     def log_snr_range(self) -> tuple[float, float]:
         return -math.inf, math.inf
 
-    def _check(self, x: Tensor, t: Tensor | float) -> Tensor:
-        """The times in float64, `()` or `(B,)`, after a check of the shapes of x and t."""
+    def _check_names(self, cond: Iterable[str]) -> None:
+        for name in cond:
+            if not self.takes_condition(name):
+                raise ValueError(
+                    f"{name} is no argument of this call, and no condition of {type(self).__name__}, which takes none"
+                )
+
+    def _check(self, x: Tensor, t: Tensor | float, cond: Iterable[str] = ()) -> Tensor:
+        """The times in float64, `()` or `(B,)`, after a check of the shapes of x and t and the names of conditions."""
+        self._check_names(cond)
         if x.ndim < 2 or tuple(x.shape[1:]) not in (self._shape, (math.prod(self._shape),)):
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self._shape))})")
         t = torch.as_tensor(t, dtype=torch.float64)
@@ -125,9 +136,11 @@ class GaussianMixtureScore(ExactScore):
     def _parts(self) -> list[str]:
         return [f"{len(self.weights)} components", repr(self.sde)]
 
-    def _posterior(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _posterior(
+        self, x: Tensor, t: Tensor | float, cond: Iterable[str] = ()
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The log joint density `(B, K)`; z and its variances `(B, K, D)` in each eigenbasis; α and σ `(B, 1, 1)`."""
-        t = self._check(x, t)
+        t = self._check(x, t, cond)
         alpha = self.sde.alpha(t).to(x).reshape(-1, 1, 1)
         sigma = self.sde.sigma(t).to(x).reshape(-1, 1, 1)
         z = x.reshape(x.shape[0], 1, -1) - alpha * self.means.to(x)
@@ -176,17 +189,17 @@ class GaussianMixtureScore(ExactScore):
         return (alpha * self.means[k].double() + z).reshape(n, *self._shape)
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        log_joint, z, variance, alpha, _ = self._posterior(x, t)
+        log_joint, z, variance, alpha, _ = self._posterior(x, t, cond)
         gain = alpha * self.variances.to(x) / variance
         centre = (log_joint.softmax(1) @ self.means.to(x)).reshape(x.shape)
         return centre + self._mix(log_joint, gain * z, x)
 
     def score(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        log_joint, z, variance, _, _ = self._posterior(x, t)
+        log_joint, z, variance, _, _ = self._posterior(x, t, cond)
         return self._mix(log_joint, -z / variance, x)
 
     def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        log_joint, z, variance, _, sigma = self._posterior(x, t)
+        log_joint, z, variance, _, sigma = self._posterior(x, t, cond)
         return self._mix(log_joint, sigma * z / variance, x)
 
 
@@ -224,7 +237,7 @@ class EmpiricalScore(ExactScore):
         return self.data.numel()
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        t = self._check(x, t)
+        t = self._check(x, t, cond)
         data = self.data.to(x)
         scaled = x.flatten(1) / expand_to(self.sde.alpha(t), x.flatten(1))
         precision = (2 * self.sde.log_snr(t)).exp().to(x).expand(x.shape[0])

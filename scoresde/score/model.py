@@ -342,7 +342,8 @@ class ScoreModel(nn.Module, ABC):
 
     def _check_names(self, cond: Iterable[str]) -> None:
         for child in self.children():
-            if isinstance(child, ScoreModel):
+            # A model around an exact score may have conditions of its own.
+            if isinstance(child, ScoreModel) and not child.exact:
                 child._check_names(cond)
 
     def check_shape(self, shape: Sequence[int]) -> None:

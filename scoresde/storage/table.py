@@ -27,17 +27,26 @@ class ResumableTable:
         columns: Names of the columns.
         settings: Values that the rows depend on, in the types of JSON.
         later: Columns that the files of an earlier version lack, whose cells in its rows are empty.
+        former: Columns that the files of an earlier version have instead of those, which are not read.
 
     Attributes:
         note: Content of the JSON file if it has the same settings, else empty.
         lines: Cells of the complete rows if they have the same settings and columns, else empty.
         begun: Whether `begin` was called.
+        older: Whether the rows are those of an earlier version's file.
 
     Raises:
         CheckpointError: A directory, a named pipe or the like in place of either file.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], settings: dict[str, Any], later: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[str],
+        settings: dict[str, Any],
+        later: Sequence[str] = (),
+        former: Sequence[str] = (),
+    ) -> None:
         self.path, self.columns = path, list(columns)
         self.note_path = path.with_suffix(".json")
         self.settings = json.loads(json.dumps(settings))
@@ -48,7 +57,10 @@ class ResumableTable:
         self.note: dict[str, Any] = note if same else {}
         head, *lines = (read_csv(path) if same and path.exists() else []) or [[]]
         self.lines = lines if head == self.columns else []
-        if lines and head == [name for name in self.columns if name not in later]:
+        kept = [name for name in self.columns if name not in later]
+        others = bool(lines) and head != self.columns
+        self.older = others and [name for name in head if name not in former] == kept
+        if self.older:
             places = [head.index(name) if name in head else None for name in self.columns]
             whole = (line for line in lines if len(line) == len(head))
             self.lines = [["" if i is None else line[i] for i in places] for line in whole]

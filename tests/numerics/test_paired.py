@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
+from scoresde.numerics.means import mean_and_error, shared_error
 from scoresde.numerics.paired import PairedDifference, sign_test
 from tests.problems import F64, generator
 
@@ -38,6 +39,25 @@ def test_the_error_is_that_of_what_differs() -> None:
     assert 0.92 < sum(inside) / len(inside) < 0.98
     assert pairs[0].stderr == pytest.approx(math.sqrt(5 / 50), rel=0.3)
     assert pairs[0].unpaired_stderr > 5 * pairs[0].stderr
+
+
+def test_an_error_that_all_samples_share_does_not_fall_with_their_number() -> None:
+    values, errors = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.1, 0.3, math.nan, 0.2])
+    assert shared_error(errors) == pytest.approx(0.2)
+    assert shared_error(torch.full((2,), math.nan)) == 0.0
+    mean, error = mean_and_error(values, errors)
+    assert (mean, error) == (2.5, pytest.approx(math.hypot(math.sqrt(5 / 3 / 4), 0.2)))
+    assert math.isnan(mean_and_error(values[:1], errors[:1])[1])
+
+
+def test_what_lies_within_a_shared_error_is_no_difference() -> None:
+    first, second = [2.0, 3.0, 4.0], [2.1, 3.2, 4.3]  # 0.200 ± 0.058
+    found = PairedDifference.of(first, second, shared=0.09)
+    assert found.stderr == PairedDifference.of(first, second).stderr
+    assert not found.apart
+    words = "A and B cannot be told apart: they differ by 0.200 ± 0.058 u, within the errors of their solvers (0.09)"
+    assert found.verdict("A", "B", "u", True) == words
+    assert PairedDifference.of(first, second, shared=0.08).apart
 
 
 def test_the_same_values_are_ties() -> None:

@@ -18,6 +18,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from scoresde import plots
+from scoresde.numerics.html import with_error
 from scoresde.plots.style import DPI
 
 
@@ -303,7 +304,15 @@ def test_histograms_sum_to_one_and_mark_the_means() -> None:
         assert area == pytest.approx(widths[widths > 0].min(), rel=1e-6)
     assert len(outlines) == 2
     assert ax.get_xlabel() == "negative log-likelihood (bits/dim)"
-    (ax,) = plots.likelihood_histogram(train, held_out, unit="nats").axes
+    solver = (np.full(len(train), 0.3), np.full(len(held_out), np.nan))
+    (ax,) = plots.likelihood_histogram(train, held_out, unit="nats", solver_stderr=solver).axes
+    errors = [
+        math.hypot(train.std(ddof=1) / math.sqrt(len(train)), 0.3),
+        held_out.std(ddof=1) / math.sqrt(len(held_out)),
+    ]
+    labels = [str(line.get_label()) for line in ax.get_lines()]
+    for label, v, error in zip(labels, (train, held_out), errors, strict=True):
+        assert f"mean {with_error(v.mean(), error)}, n" in label
     assert ax.get_xlabel() == "log-likelihood (nats)"
 
 

@@ -56,7 +56,7 @@ def make_run(
         "samples": {"n": 360, "metrics": METRICS},
     }
     if bits is not None:
-        parts = {"stderr_data": 0.9 * stderr, "stderr_probes": 0.1 * stderr, "solver_error": 1e-3}
+        parts = {"stderr_data": 0.9 * stderr, "stderr_probes": 0.1 * stderr, "stderr_solver": 1e-3}
         summary["likelihood"] = {**LIKELIHOOD, "bits_per_dim": bits, "stderr": stderr, **parts}
     (path / "summary.json").write_text(json.dumps(summary))
     noise = {"log_snr": [-1.0, 0.0, 1.0], "loss_by_log_snr": [0.9, 0.5, None]}
@@ -329,7 +329,12 @@ def test_everything_from_runs_and_jobs_is_escaped(tmp_path: Path) -> None:
 def test_absurd_values_do_not_stop_the_page(tmp_path: Path, value: Any) -> None:
     for name in ("a", "b"):
         run = make_run(tmp_path / name)
-        entry = {**dict.fromkeys(LIKELIHOOD, value), "stderr_data": value, "solver_error": value}
+        entry = {
+            **dict.fromkeys(LIKELIHOOD, value),
+            "stderr_data": value,
+            "stderr_solver": value,
+            "solver_error": value,
+        }
         metric = {"m": dict.fromkeys(("value", "stderr", "n"), value)}
         summary = {
             "name": value,

@@ -277,13 +277,38 @@ def test_errors_have_their_parts(run: Run, trained: SimpleNamespace) -> None:
     assert entry["stderr_elbo"] > 0
     assert entry["stderr"] >= entry["stderr_probes"] > 0
     assert entry["stderr_dequantisation"] >= 0
-    parts = sum(dict(entry)[f"stderr_{name}"] ** 2 for name in ("data", "probes", "dequantisation"))
+    parts = sum(dict(entry)[f"stderr_{name}"] ** 2 for name in ("data", "probes", "dequantisation", "solver"))
     assert parts >= entry["stderr"] ** 2 * (1 - 1e-9)
-    assert 0 < entry["solver_error"] < 0.1
+    assert 0 < entry["stderr_solver"] < 0.1
     assert (run.directory / "samples" / "likelihood-test.png").stat().st_size > 1000
     pictures = json.loads((run.directory / "pictures.json").read_text())
     caption = next(p["caption"] for p in pictures if p["file"] == "samples/likelihood-test.png")
     assert caption == "Of 6 held-out images, the 3 most likely (above) and the 3 least likely, in bits/dim."
+
+
+def test_rows_of_an_earlier_version_go_on_without_the_error_of_their_solver(run: Run, trained: SimpleNamespace) -> None:
+    def found(n: int) -> LikelihoodEntry:
+        return likelihood(run, run.model(), trained.data, "test", n, options(), progress=False)
+
+    whole = found(4)
+    path = run.directory / "likelihood-test.csv"
+    head, *rows = (line.split(",") for line in path.read_text().splitlines())
+    # Version 0.1.0 had the measured error of the first samples instead.
+    older = [[*head[:-2], "solver_error"], *([*row[:-2], "nan"] for row in rows[:2])]
+    path.write_text("".join(",".join(row) + "\n" for row in older))
+    before = path.read_bytes()
+    (run.directory / "summary.json").unlink()
+    entry = found(2)
+    assert (entry["reused"], entry["stderr_solver"]) == (2, None)
+    assert path.read_bytes() == before
+    entry = found(4)
+    assert (entry["reused"], entry["bits_per_dim"]) == (2, pytest.approx(whole["bits_per_dim"], rel=1e-12))
+    errors = [float(row[-2]) for row in rows[2:]]
+    assert entry["stderr_solver"] == pytest.approx(sum(errors) / 2)
+    again = [line.split(",") for line in path.read_text().splitlines()]
+    assert again[0] == head
+    assert [row[:-2] for row in again[1:]] == [row[:-2] for row in rows]
+    assert [row[-2] for row in again[1:3]] == ["nan", "nan"]
 
 
 @pytest.mark.parametrize(

@@ -520,12 +520,15 @@ def test_likelihood_of_discrete_data(copied: Run, trained: SimpleNamespace) -> N
     assert head == [
         "index",
         "bits_per_dim",
-        *["stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo", "solver_error"],
+        *["stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo"],
+        *["solver_stderr", "total_stderr"],
     ]
     assert [int(row[0]) for row in table] == list(range(6))
     values = np.array([float(row[1]) for row in table])
     assert values.mean() == pytest.approx(entry["bits_per_dim"])
-    assert entry["stderr"] == pytest.approx(values.std(ddof=1) / 6**0.5)
+    solver = np.mean([float(row[8]) for row in table])
+    assert entry["stderr_solver"] == pytest.approx(solver)
+    assert entry["stderr"] == pytest.approx(np.hypot(values.std(ddof=1) / 6**0.5, solver))
     assert copied.summary()["likelihood"]["bits_per_dim"] == entry["bits_per_dim"]
     # Half of them have the values that they had among all, up to the float32 round-off of another batch size.
     half = likelihood(copied, copied.model(), trained.data, "test", 3, options, progress=False)

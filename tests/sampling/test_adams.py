@@ -286,6 +286,9 @@ def test_the_gaussian_start_is_exact_for_a_gaussian(planar: Mixture) -> None:
 
 def test_the_gaussian_start_is_not_used_under_conditions() -> None:
     class Conditional(GaussianMixtureScore):
+        def takes_condition(self, name: str) -> bool:
+            return name == "labels"
+
         def denoise(self, x: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
             return super().denoise(x, t)
 

@@ -763,3 +763,21 @@ def test_the_standard_deviation_is_the_preconditionings_or_the_datas() -> None:
     assert NetworkScore(nn.Identity(), VPSDE(), EDMPreconditioning(), exact.statistics).sigma_data == 2.0
     assert NetworkScore(nn.Identity(), VPSDE(), NoisePreconditioning(), exact.statistics).sigma_data == 2.0
     assert NetworkScore(nn.Identity(), VPSDE(), NoisePreconditioning()).sigma_data is None
+
+
+@pytest.mark.parametrize("name", ["labels", "sed"])
+def test_an_exact_score_takes_no_conditions(name: str, planar: Mixture) -> None:
+    x, t = torch.zeros(2, 2), torch.tensor(0.5)
+    for model in (
+        planar.model(VPSDE()),
+        EmpiricalScore(planar.means, VPSDE()),
+        with_sde(planar.model(VPSDE()), VESDE()),
+    ):
+        message = f"{name} is no argument of this call, and no condition of {type(model).__name__}, which takes none"
+        for ask in (model.denoise, model.score, model.noise, model.velocity):
+            with pytest.raises(ValueError, match=message):
+                ask(x, t, **{name: torch.tensor([0, 1])})
+        with pytest.raises(ValueError, match=message):
+            model.conditions({name: 1}, 2, x.device)
+        with pytest.raises(ValueError, match=message):
+            BoundModel(model, {name: 1}).conditions({name: 1}, 2, x.device)

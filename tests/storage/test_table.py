@@ -46,6 +46,19 @@ def test_rows_of_other_settings_or_columns_do_not(written: Path) -> None:
     assert table(written).lines == []
 
 
+def test_rows_of_an_earlier_version_have_empty_cells_for_what_it_lacks(written: Path) -> None:
+    def found(columns: tuple[str, ...], former: tuple[str, ...]) -> ResumableTable:
+        return ResumableTable(written / "table.csv", columns, table(written).settings, ("more", "most"), former)
+
+    whole = found(("name", "value", "more", "most"), ())
+    assert (whole.older, whole.lines) == (True, [[*row, "", ""] for row in ROWS])
+    instead = found(("name", "more", "most"), ("value",))
+    assert (instead.older, instead.lines) == (True, [[name, "", ""] for name, _ in ROWS])
+    neither = found(("name", "more", "most"), ("other",))
+    assert (neither.older, neither.lines) == (False, [])
+    assert not found(("name", "value"), ()).older
+
+
 def test_older_notes_of_the_settings_alone(written: Path) -> None:
     (written / "table.json").write_text(json.dumps({"shape": [2, 3], "n": 5}))
     assert table(written).lines == ROWS

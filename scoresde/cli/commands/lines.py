@@ -35,9 +35,11 @@ def likelihood_line(entry: LikelihoodEntry) -> str:
             value += f", ELBO {entry['elbo']:.4f} bits/dim{given}"
     reused = f", {entry['reused']} of them there already" if entry["reused"] else ""
     source = f" of {entry['source']}" if entry.get("source") else ""
+    known = entry.get("stderr_solver")
+    solver = "" if known is None else f" (error of the solver {known:.1g})"
     return (
         f"{entry['split']}{source}: {value}, n = {entry['n']}{reused}, {entry['divergence']}, "
-        f"tol {entry['tol']:.2g} nats, NFE {entry['nfe']:.0f}, {entry['seconds']:.1f} s"
+        f"tol {entry['tol']:.2g} nats{solver}, NFE {entry['nfe']:.0f}, {entry['seconds']:.1f} s"
     )
 
 

@@ -28,7 +28,9 @@ def histogram(run: Run, data: Data, conditional: bool) -> None:
         f"{'Log-density' if unit == 'nats' else 'Bits per dimension'} of each sample"
         f"{', given its label' if conditional else ''}{'; random probes widen both' if probed else ''}."
     )
-    figure = plots().likelihood_histogram(train, test, unit=unit)
+    solver = [column(path, "solver_stderr") for path in tables]
+    told = (solver[0], solver[1]) if all(solver) else None  # tables of version 0.1.0 do not tell it
+    figure = plots().likelihood_histogram(train, test, unit=unit, solver_stderr=told)
     save(run, figure, "samples/likelihood.png", "Likelihood of training and held-out data", caption, "chart")
 
 
@@ -79,10 +81,20 @@ def picture_of_differences(
     save(run, figure, f"samples/{name}.png", "Likelihoods of the same samples, by their differences", caption, "chart")
 
 
-def column(path: Path, index: int = 1) -> list[float]:
-    """A column of a table of likelihoods, up to a line that is damaged: 1 holds the values, 2 their standard errors."""
+def column(path: Path, index: int | str = 1) -> list[float]:
+    """A column of a table of likelihoods, up to a line that is damaged; empty if there is none of that name.
+
+    Args:
+        path: The table.
+        index: Name of the column, or its index: 1 holds the values, 2 their standard errors from probes.
+    """
     values: list[float] = []
-    for row in (read_csv(path) if path.exists() else [])[1:]:
+    head, *rows = (read_csv(path) if path.exists() else []) or [[]]
+    if isinstance(index, str):
+        if index not in head:
+            return []
+        index = head.index(index)
+    for row in rows:
         try:
             values.append(float(row[index]))
         except (ValueError, IndexError):
