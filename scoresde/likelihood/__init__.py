@@ -11,6 +11,7 @@ from scoresde.likelihood.differentiable import differentiable_log_prob
 from scoresde.likelihood.errors import LikelihoodError
 from scoresde.likelihood.options import FlowOptions
 from scoresde.likelihood.paired import LikelihoodComparison, compare_likelihoods
+from scoresde.likelihood.reweighting import Reweighted, reweight
 from scoresde.likelihood.scaling import CovarianceScaling, DCTScaling, DiagonalScaling, ScalarScaling
 from scoresde.likelihood.solver_error import solver_error
 from scoresde.numerics.trace import Auto, Exact, Hutchinson, Probing
@@ -31,6 +32,7 @@ __all__ = [
     "LogLikelihood",
     "Posterior",
     "Probing",
+    "Reweighted",
     "ScalarScaling",
     "TruncatedNormal",
     "Uniform",
@@ -47,6 +49,7 @@ __all__ = [
     "encode",
     "interpolate",
     "log_likelihood",
+    "reweight",
     "round_trip_error",
     "solver_error",
     "typicality",
