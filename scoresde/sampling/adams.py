@@ -36,7 +36,7 @@ from scoresde.sampling.adams_plan import (
     guarded_step,
 )
 from scoresde.sampling.solver import Noise, Solver
-from scoresde.sampling.stochasticity import ConstantTau, Stochasticity
+from scoresde.sampling.stochasticity import ConstantTau, Eta, Stochasticity
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
 from scoresde.sde.coordinates import Angle, Coordinate
@@ -149,6 +149,10 @@ class Multistep(Solver):
     def stochastic(self) -> bool:
         tau = self.stochasticity
         return tau is not None and tau.adds_noise
+
+    @property
+    def reverse_sde(self) -> bool:
+        return self.stochasticity in (ConstantTau(1.0), Eta(1.0)) and self.corrector == 0 and self.relaxation == 1
 
     def general(self) -> "Multistep":
         """The same method under the name of its family, with all settings written out."""

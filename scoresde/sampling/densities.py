@@ -1,4 +1,4 @@
-"""Log-densities of samples, for a sampler that is called with `log_prob=True`."""
+"""Log-densities of samples, for a sampler that is called with `log_prob=True` or `log_prob="path"`."""
 
 import math
 from dataclasses import replace
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from scoresde.numerics.ode import Status
+from scoresde.sampling.path_density import PathDensity, WatchedModel
 from scoresde.sampling.samples import Samples
 from scoresde.score import ScoreModel, in_model_space
 
-__all__ = ["with_log_prob"]
+__all__ = ["path_density", "with_log_prob"]
 
 
 def with_log_prob(model: ScoreModel, samples: Samples, **options: Any) -> Samples:
@@ -42,6 +43,19 @@ def with_log_prob(model: ScoreModel, samples: Samples, **options: Any) -> Sample
         stderr=_where(arrived, density.stderr),
         solver_stderr=_where(arrived, density.solver_stderr),
     )
+
+
+def path_density(model: WatchedModel, x: Tensor, times: Tensor) -> PathDensity:
+    """The log-density along a path of the reverse SDE that starts at x, `(B, ...)`, at the first of its times.
+
+    There it is that of the Gaussian with the data's moments, or of N(0, σ² I) if they are unknown.
+    """
+    from scoresde.likelihood.flow import Flow
+    from scoresde.likelihood.options import FlowOptions
+    from scoresde.likelihood.prior import prior_log_prob
+
+    flow = Flow(model, x.shape, options=FlowOptions(t_min=float(times[-1]), t_max=float(times[0])), device=x.device)
+    return PathDensity(model, x, times, prior_log_prob(flow, x.flatten(1).double(), "matched"))
 
 
 def _where(arrived: Tensor, values: Tensor) -> Tensor:

@@ -276,6 +276,11 @@ class PredictorCorrector(Value, Solver):
     def draws_white(self) -> bool:
         return self.corrector.steps > 0
 
+    @property
+    def reverse_sde(self) -> bool:
+        posterior = isinstance(self.predictor, Ancestral) and self.predictor.variance == "posterior"
+        return posterior and self.corrector.steps == 0
+
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         sde, new = model.sde, times[1:]
         *_, c_z = self.predictor.coefficients(sde, times)

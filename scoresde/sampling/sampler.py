@@ -17,10 +17,11 @@ from scoresde.arguments import checked
 from scoresde.numerics.ode import Status
 from scoresde.numerics.values import expand_to, one_of
 from scoresde.progress import Progress
-from scoresde.sampling.densities import with_log_prob
+from scoresde.sampling.densities import path_density, with_log_prob
 from scoresde.sampling.grids import Grid
 from scoresde.sampling.measured_steps import rule_for
 from scoresde.sampling.narrow import warn_of_narrow
+from scoresde.sampling.path_density import WatchedModel
 from scoresde.sampling.plain_rule import plain_rule
 from scoresde.sampling.request import Request
 from scoresde.sampling.samples import Samples, in_data_space
@@ -57,7 +58,8 @@ class FollowsRule(Protocol):
 class _Chunk(NamedTuple):
     """The samples of a chunk, their trajectory `(n + 1, b, ...)` if it is kept, the solver's report, evaluations.
 
-    `strict` is true if the solver raised since a sample stopped.
+    `strict` is true if the solver raised since a sample stopped. `density` holds log-densities along the path and their
+    standard errors, `(b,)` each, if they were asked for.
     """
 
     x: Tensor
@@ -65,6 +67,7 @@ class _Chunk(NamedTuple):
     report: Report | None
     nfe: int
     strict: bool
+    density: tuple[Tensor, Tensor] | None = None
 
 
 class Sampler:
@@ -154,7 +157,7 @@ class Sampler:
         trajectory: bool = False,
         progress: bool = False,
         dtype: torch.dtype | None = None,
-        log_prob: bool = False,
+        log_prob: bool | Literal["path"] = False,
         divergence: "Divergence | None" = None,
         tol: float | None = None,
         **cond: Any,
@@ -163,8 +166,19 @@ class Sampler:
 
         With `log_prob`, each sample comes with its log-density at the grid's last time. The density is that of the
         probability-flow ODE and not of the solver's steps: `log_likelihood` takes the samples back to t_max by steps of
-        its own. The samples are then returned without the denoising step, since the density is that of the state
-        before it.
+        its own. With `log_prob="path"` it is that of the reverse SDE, along the path of the solver itself, at one
+        evaluation a sample (see `scoresde.sampling.path_density`): its error, `solver_stderr`, is that of the steps and
+        falls as 1/√steps. In both cases the samples are returned without the denoising step, since the density is that
+        of the state before it.
+
+        >>> from scoresde.sampling import DDPM, UniformLogSNR
+        >>> from scoresde.score import GaussianMixtureScore
+        >>> from scoresde.sde import VPSDE
+        >>> model = GaussianMixtureScore(torch.ones(1), torch.zeros(1, 2), torch.ones(1), VPSDE())
+        >>> out = Sampler(DDPM(), UniformLogSNR(300))(model, shape=(100, 2), seed=0, log_prob="path")
+        >>> error = (out.log_prob - model.log_prob(out.x.double(), out.times[-1])).abs()
+        >>> out.nfe, bool((error < 2 * out.solver_stderr).double().mean() > 0.9)
+        (301, True)
 
         Args:
             model: The score model.
@@ -179,17 +193,19 @@ class Sampler:
             progress: Whether to show a progress bar.
             dtype: The dtype of the state, float32 or float64; that of `x_init`, or else of the model, and float32 at
                 least, if not given. A network in half precision is called in its own dtype.
-            log_prob: Whether to give log-densities, by more evaluations than `nfe` counts. The solver must add no
-                noise.
-            divergence: The estimator of the divergence for the log-densities, as for `log_likelihood`; `seed` is also
-                the seed of its probes.
-            tol: The tolerance of the log-densities in nats, as for `log_likelihood`.
+            log_prob: Whether to give log-densities: True for those of the probability-flow ODE, by more evaluations
+                than `nfe` counts, for which the solver must add no noise; `"path"` for those along the path of a
+                solver that adds all the noise of the reverse SDE, such as `DDPM()` or `DPMSolverPP(2, sde=True)`.
+            divergence: The estimator of the divergence for the log-densities of the ODE, as for `log_likelihood`;
+                `seed` is also the seed of its probes.
+            tol: The tolerance of the log-densities of the ODE in nats, as for `log_likelihood`.
             **cond: Conditions of the model; tensors, arrays and lists of length B are divided with the batch.
 
         Raises:
             ValueError: Zero samples, neither or both of shape and x_init, a shape that is not the model's, a dtype
-                below float32, a grid outside the SDE's interval, log-densities with a solver that adds noise, or
-                options of log-densities without `log_prob`.
+                below float32, a grid outside the SDE's interval, log-densities of the ODE with a solver that adds
+                noise, those along a path with one that adds none or another amount, or options of log-densities
+                without `log_prob=True`.
             LikelihoodError: The path of a sample back to t_max could not be followed.
             NonFiniteError: A sample that is not finite.
             StoppedError: A sample stopped on the way and the solver is strict; with another solver it is a warning.
@@ -211,29 +227,39 @@ class Sampler:
         chunks = request.chunks()
         bar = Progress(len(chunks) * (len(request.times) - 1), "sampling", "step", shown=progress)
         with model.evaluating(), bar:
-            done = [ruled._chunk(request, rows, denoise, trajectory, bar) for rows in chunks]
+            along = log_prob == "path"
+            done = [ruled._chunk(request, rows, denoise, trajectory, bar, along) for rows in chunks]
         samples = self._joined(request, done, denoise)
-        if log_prob:
+        if log_prob is True:
             options = {"seed": seed, "first": first, "batch_size": request.batch_size, **request.conditions}
             samples = with_log_prob(model, samples, divergence=divergence, tol=tol, progress=progress, **options)
         return in_data_space(model, samples)
 
-    def _check_log_prob(self, log_prob: bool, divergence: "Divergence | None", tol: float | None) -> None:
-        if log_prob and self.solver.stochastic:
+    def _check_log_prob(self, log_prob: bool | str, divergence: "Divergence | None", tol: float | None) -> None:
+        one_of("log_prob", log_prob, (False, True, "path"))
+        if log_prob is True and self.solver.stochastic:
             raise ValueError(
                 f"log_prob=True needs a solver of the probability-flow ODE, and {self.solver!r} adds noise: take one "
                 "without, such as Heun(), or set its noise to 0"
             )
-        if not log_prob and not (divergence is None and tol is None):
+        if log_prob == "path" and not self.solver.reverse_sde:
             raise ValueError(
-                "divergence and tol are for log-densities: give log_prob=True with them, or leave them out"
+                f'log_prob="path" needs a solver with exactly the noise of the reverse SDE, which {self.solver!r} does '
+                "not have: take DDPM(), DPMSolverPP(2, sde=True) or PredictorCorrector(Ancestral())"
+            )
+        if log_prob is not True and not (divergence is None and tol is None):
+            raise ValueError(
+                "divergence and tol are for log-densities of the ODE: give log_prob=True with them, or leave them out"
             )
 
-    def _chunk(self, request: Request, rows: slice, denoise: bool, trajectory: bool, bar: Progress) -> _Chunk:
-        """Run the solver from the start to the last time for some samples of the batch."""
-        model = BoundModel(request.model, request.conditions.select(rows))
+    def _chunk(
+        self, request: Request, rows: slice, denoise: bool, trajectory: bool, bar: Progress, along: bool
+    ) -> _Chunk:
+        """Run the solver from the start to the last time for some samples of the batch, with densities if `along`."""
+        model = (WatchedModel if along else BoundModel)(request.model, request.conditions.select(rows))
         noise = request.noise(rows, brownian=self.noise == "brownian")
         x = request.start(rows, noise)
+        density = path_density(model, x, request.times) if isinstance(model, WatchedModel) else None
         track = [x.cpu()] if trajectory else []
         states = iter(self.solver.solve(model, x, request.times, noise))
         strict = False
@@ -250,6 +276,8 @@ class Sampler:
                 x, report, strict = error.x, error.report, True
                 break
             bar.update()
+            if density is not None:
+                density.step(x)
             if trajectory:
                 track.append(x.cpu())
         if denoise:
@@ -258,7 +286,8 @@ class Sampler:
                 # A sample that stopped is at another time.
                 clean = torch.where(expand_to(report.status, x) == Status.ARRIVED, clean, x)
             x = clean
-        return _Chunk(x, torch.stack(track) if trajectory else None, report, model.nfe, strict)
+        found = None if density is None else density.end()
+        return _Chunk(x, torch.stack(track) if trajectory else None, report, model.nfe, strict, found)
 
     def _joined(self, request: Request, chunks: Sequence[_Chunk], denoise: bool) -> Samples:
         """The samples of all chunks, in model space.
@@ -269,13 +298,18 @@ class Sampler:
         """
         x = torch.cat([chunk.x for chunk in chunks])
         tracks = [chunk.trajectory for chunk in chunks if chunk.trajectory is not None]
+        densities = [chunk.density for chunk in chunks if chunk.density is not None]
+        log_prob, error = map(torch.cat, zip(*densities, strict=True)) if densities else (None, None)
         samples = Samples(
             x,
             max(chunk.nfe for chunk in chunks),
             request.times,
             torch.cat(tracks, dim=1) if tracks else None,
+            log_prob=log_prob,
+            stderr=None if error is None else torch.zeros_like(error),
             labels=request.conditions.get("labels"),
             info=request.model.info,
+            solver_stderr=error,
         )
         report = Report.join([chunk.report for chunk in chunks if chunk.report is not None])
         self._require_finite(request, x, report)

@@ -33,8 +33,8 @@ class Samples:
             arrived. Another sample is left where it stopped, without the denoising step.
         reached: `(B,)` float64, the time of each sample's last state; given with a status.
         sweeps: `(B,)` int64, the network calls one after the other, from a solver that is parallel in time.
-        log_prob: `(B,)` float64, nats, the log-density of `x` at the last of `times` under the probability-flow ODE, if
-            it was asked for; NaN for a sample that did not arrive.
+        log_prob: `(B,)` float64, nats, the log-density of `x` at the last of `times` under the probability-flow ODE or
+            along the path of the reverse SDE, if it was asked for; NaN for a sample that did not arrive.
         stderr: `(B,)` float64, the standard error of `log_prob` from random probes; 0 for an exact divergence.
         labels: `(B,)` int64, the classes that were asked for, if any.
         info: Facts about the model's data, if they are known; see `ScoreModel.info`.

@@ -133,6 +133,11 @@ class Solver(ABC):
         return True
 
     @property
+    def reverse_sde(self) -> bool:
+        """True if a step has the noise of the reverse SDE's posterior exactly, as the density along a path needs."""
+        return False
+
+    @property
     def draws_white(self) -> bool:
         """True if it draws white noise as often as it steps, so that more steps do not refine a trajectory."""
         return False
