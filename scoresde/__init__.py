@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scoresde import (
         compare,
         data,
+        guidance,
         information,
         likelihood,
         metrics,
@@ -36,6 +37,7 @@ __all__ = [
     "__version__",
     "compare",
     "data",
+    "guidance",
     "information",
     "likelihood",
     "load",

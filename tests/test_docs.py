@@ -85,6 +85,19 @@ def test_the_textbook_likelihood_is_what_the_package_computes() -> None:
     assert namespace["out"].differences[0].ties == 7
 
 
+def test_the_uses_of_densities_run() -> None:
+    text = (ROOT / "docs" / "densities.md").read_text(encoding="utf-8")
+    printed = io.StringIO()
+    namespace: dict[str, Any] = {}
+    with contextlib.redirect_stdout(printed):
+        for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+            exec(compile(block, "docs/densities.md", "exec"), namespace)
+    weights, inside = printed.getvalue().splitlines()
+    assert "log Z = 1.43" in weights
+    assert 0.9 < float(inside.partition("(")[2].partition(",")[0]) <= 1.0
+    assert namespace["equal"].shape == (1000, 2)
+
+
 def test_published_versions_are_those_of_the_package() -> None:
     import scoresde
 

@@ -6,8 +6,8 @@ For samples x_i of a density q that the model knows, and a target p = e^(−U)/Z
 
 References:
     Monte Carlo theory, methods and examples (Owen 2013), chapter 9, https://artowen.su.domains/mc/
-    A note on importance sampling using standardized weights (Kong 1992), University of Chicago, for the effective
-    sample size, Kish's (1965)
+    A note on importance sampling using standardized weights (Kong 1992), and Survey sampling (Kish 1965), for the
+    effective sample size
     Pareto smoothed importance sampling (Vehtari et al. 2024), https://arxiv.org/abs/1507.02646
     Monte Carlo filter and smoother for non-Gaussian nonlinear state space models (Kitagawa 1996),
     https://doi.org/10.1080/10618600.1996.10474692, for systematic resampling

@@ -68,7 +68,7 @@ def smoothed_log_weights(log_weights: Tensor) -> tuple[Tensor, float]:
         log_weights: Logarithms of the weights `(n,)` float64, up to a constant; −∞ for a weight of 0.
 
     References:
-        Pareto smoothed importance sampling (Vehtari, Simpson, Gelman, Yao & Gabry 2024),
+        Pareto smoothed importance sampling (Vehtari et al. 2024),
         https://arxiv.org/abs/1507.02646
         A new and efficient estimation method for the generalized Pareto distribution (Zhang & Stephens 2009),
         https://doi.org/10.1198/tech.2009.08017

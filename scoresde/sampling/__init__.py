@@ -75,6 +75,7 @@ from scoresde.sampling.grids import (
     VEGrid,
     VPGrid,
 )
+from scoresde.sampling.high_density import HighDensity, ModeTracking
 from scoresde.sampling.measured_steps import measure_steps
 from scoresde.sampling.named import DDIM, DDPM, DEIS, IPNDM, DPMSolverPP, SASolver, UniPC
 from scoresde.sampling.picard import Picard
@@ -145,10 +146,12 @@ __all__ = [
     "ExponentialTableau",
     "Grid",
     "Heun",
+    "HighDensity",
     "IntervalTau",
     "KarrasGrid",
     "Langevin",
     "LogSNR",
+    "ModeTracking",
     "Multistep",
     "NoCorrector",
     "NoPredictor",

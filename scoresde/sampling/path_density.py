@@ -37,7 +37,7 @@ is above log p(x) by the divergence of the sampler's paths to x from the forward
 `scoresde.likelihood.elbo` at x is below it by the reverse divergence. Both vanish for an exact score and many steps.
 
 References:
-    Diffusion models as cartoonists: the curious case of high density regions (Karczewski, Heinonen & Garg 2025),
+    Diffusion models as cartoonists: the curious case of high density regions (Karczewski et al. 2025),
     theorem 1 and section 3, https://arxiv.org/abs/2411.01293
     The superposition of diffusion models using the Itô density estimator (Skreta et al. 2025), theorem 1,
     https://arxiv.org/abs/2412.17762

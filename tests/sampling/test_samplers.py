@@ -24,8 +24,9 @@ from scoresde.score import GaussianMixtureScore, NetworkScore
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.statistics import Statistics
 
-# It needs a file made by `scoresde tune`.
-NAMES = sorted(path.stem for path in (conf_dir() / "sampler").glob("*.yaml") if path.stem != "tuned")
+# One needs a file made by `scoresde tune`, and the other does not draw from the density.
+OTHERS = ("tuned", "high_density")
+NAMES = sorted(path.stem for path in (conf_dir() / "sampler").glob("*.yaml") if path.stem not in OTHERS)
 SDES = {"vp": VPSDE(), "edm": EDMSDE()}
 STEPS = 6
 
