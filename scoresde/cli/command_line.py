@@ -103,8 +103,8 @@ class CommandLine:
         return self if self.is_sweep else replace(self, flags=("--multirun", *self.flags))
 
     def _with_runs_compared(self) -> "CommandLine":
-        """`run=A,B` as a list, where one job compares these runs (`paired=true`); Hydra takes it for a sweep."""
-        if self.is_sweep or self.value("paired") is not True:
+        """`run=A,B` as a list, where one job compares these runs; Hydra takes it for a sweep."""
+        if self.is_sweep or not (self.command == "information" or self.value("paired") is True):
             return self
 
         def as_list(override: Override) -> str | None:
@@ -180,11 +180,12 @@ def _quote_letters(text: str) -> str:
 def _name_directory(command: str, texts: Sequence[str]) -> list[str]:
     """Write the one text that is no override as `run=`; training takes none, since it makes its own directory.
 
-    Several are the runs that `paired=true` compares.
+    Several are the runs that `paired=true` or `information` compares.
     """
     plain = [t for t in texts if "=" not in t and (t[:1] not in ("+", "~") or t.startswith("~/"))]
     places = plain or [t for t in texts if "/" in t and _is_folder(t)]
-    if len(places) > 1 and command == "likelihood" and "paired=true" in map(str.lower, texts):
+    paired = command == "likelihood" and "paired=true" in map(str.lower, texts)
+    if len(places) > 1 and (paired or command == "information"):
         return [as_override("run", [with_home("run", t) for t in places]), *(t for t in texts if t not in places)]
     if command == "train" or len(places) != 1:
         return list(texts)

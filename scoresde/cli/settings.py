@@ -221,6 +221,8 @@ def runs_of(config: DictConfig) -> list[str]:
 def _check_pairs(config: DictConfig) -> None:
     """Reject several runs for a command that takes one, and fewer than two for one that compares them."""
     runs = runs_of(config)
+    if "against" in config:  # a command for one run or several
+        return
     if not config.get("paired", False):
         if isinstance(config.get("run"), ListConfig):
             raise UsageError(f"run is a list of {len(runs)}: compare them with paired=true, or give one run")

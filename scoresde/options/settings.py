@@ -70,6 +70,7 @@ _OF: dict[str, dict[str, Any]] = {
     "sample": {"n": _Count},
     "likelihood": {"run": str | list[str]},
     "information": {
+        "run": str | list[str],
         "split": Literal["test", "train"] | None,
         "draws": Annotated[int, Range(4)],
         "labels": bool | None,

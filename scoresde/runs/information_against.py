@@ -223,12 +223,12 @@ def runs_at(paths: Sequence[str], find: Callable[[Path], list[Path]], own: Path)
     for text in paths:
         path = Path(text)
         if path.resolve() == own.resolve():
-            raise ConfigError(f"against={text} is the run itself: give another one")
+            raise ConfigError(f"{text} is the run itself: give another one to compare with")
         if not path.exists():
             raise ConfigError(f"against={text} does not exist; give a directory that `scoresde train` wrote")
         folder = path.is_dir() and not (path / "config.yaml").is_file()
         inside = [p for p in find(path) if p.resolve() != own.resolve()] if folder else [path]
         if not inside:
             raise ConfigError(f"against={text} is no run directory, and has no other run in it")
-        found += inside
+        found += [path for path in inside if path.resolve() not in [other.resolve() for other in found]]
     return found

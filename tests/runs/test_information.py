@@ -245,14 +245,16 @@ def test_a_run_against_another(work: Path, capsys: pytest.CaptureFixture[str], m
     folder = work / "folder"
     folder.mkdir()
     (work / "other").rename(folder / "other")
-    main(["information", "run=toy", "against=folder", *quick])
-    assert "KL(toy || other): " in capsys.readouterr().out
+    for words in (["run=toy", "against=folder"], ["run=toy,folder/other"], ["toy", "folder/other"]):
+        main(["information", *words, *quick])
+        assert capsys.readouterr().out.count("KL(toy || other): ") == 1
 
 
 def test_runs_that_do_not_fit_are_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_pair(work)
     assert refusal(capsys, "run=toy", "against=nowhere").startswith("against=nowhere does not exist")
-    assert refusal(capsys, "run=toy", "against=toy") == "against=toy is the run itself: give another one"
+    assert refusal(capsys, "run=toy,toy") == "toy is the run itself: give another one to compare with"
+    assert refusal(capsys, "run=toy", "against=toy") == "toy is the run itself: give another one to compare with"
     differing = refusal(capsys, "run=toy", "against=digits")
     assert differing.startswith("toy and digits differ in data (6 samples of points")
     assert differing.endswith("against compares runs on the same samples")

@@ -4,7 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
-from scoresde.cli.commands.opened import data_of, model_of, open_run
+from scoresde.cli.commands.opened import data_of, model_of, open_runs
 from scoresde.cli.jobs import Outcome
 
 __all__ = ["information_command"]
@@ -16,9 +16,9 @@ def information_command(config: DictConfig) -> Outcome:
     from scoresde.runs.information import information
     from scoresde.runs.information_results import sentences
 
-    run = open_run(config)
+    run, *others = open_runs(config)
     model, data = model_of(run, config), data_of(run)
-    contenders = _contenders(run, model, data, config)
+    contenders = _contenders(run, model, data, others, config)
     stem, note = information(run, model, data, config)
     given = " given the label" if note["settings"]["conditional"] else ""
     print(f"{note['settings']['split']}: n = {note['n']}, {note['unit']}{given}, {note['seconds']:.1f} s")
@@ -33,23 +33,23 @@ def information_command(config: DictConfig) -> Outcome:
     return Outcome([run.directory], note["ways"]["ode"]["mean"], f"{note['unit']}{given}")
 
 
-def _contenders(run: Any, model: Any, data: Any, config: DictConfig) -> list[Any]:
-    """The run and those that it is compared with, which are checked."""
+def _contenders(run: Any, model: Any, data: Any, others: list[Any], config: DictConfig) -> list[Any]:
+    """The run and those that it is compared with, which are checked: `others`, and those of `against`."""
     from scoresde.report.reading import find_runs
     from scoresde.runs.directory import Run
     from scoresde.runs.information_against import check_against, runs_at
     from scoresde.runs.paired import Contender, names_of
 
-    if config.against is None:
-        return [Contender(run.directory.name, run, model, data)]
-    texts = list(map(str, config.against)) if isinstance(config.against, ListConfig) else [str(config.against)]
-    places = runs_at(texts, find_runs, run.directory)
+    against = config.against
+    texts = [str(text) for text in against] if isinstance(against, ListConfig) else [str(against or "")]
+    places = runs_at([*(str(other.directory) for other in others), *filter(None, texts)], find_runs, run.directory)
     others = [Run.open(place, list(config.allow), list(config.accept)) for place in places]
     names = names_of([run, *others])
     made = [Contender(names[0], run, model, data)]
     for name, other in zip(names[1:], others, strict=True):
         made.append(Contender(name, other, model_of(other, config), other.data()))
-    check_against(made, config.split or "test", config.n)
+    if others:
+        check_against(made, config.split or "test", config.n)
     return made
 
 
