@@ -1,5 +1,6 @@
 """Information of data under a model: by noise level, of conditions, against another model, and locally."""
 
+from scoresde.information.classes import ClassInformation, class_information
 from scoresde.information.conditional import ConditionalInformation, conditional_information
 from scoresde.information.denoising import DenoisingInformation, denoising_information
 from scoresde.information.dimension import LocalDimension, flipd
@@ -8,11 +9,13 @@ from scoresde.information.three_ways import Agreement, ThreeWays, three_ways
 
 __all__ = [
     "Agreement",
+    "ClassInformation",
     "ConditionalInformation",
     "DenoisingInformation",
     "LocalDimension",
     "ModelDivergence",
     "ThreeWays",
+    "class_information",
     "conditional_information",
     "denoising_information",
     "flipd",

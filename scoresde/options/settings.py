@@ -74,6 +74,7 @@ _OF: dict[str, dict[str, Any]] = {
         "split": Literal["test", "train"] | None,
         "draws": Annotated[int, Range(4)],
         "labels": bool | None,
+        "classes": Annotated[int, Range(0)],
         "dimension": Annotated[int, Range(0)],
         "dimension_log_snr": float | None,
         "samples": Annotated[int, Range(2)],

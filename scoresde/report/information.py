@@ -49,6 +49,14 @@ def information_table(note: dict[str, Any]) -> Table | None:
         above = labels.get("above_entropy") is True
         entropy = f"{text(labels.get('entropy_of_labels'))}{', which is less: badly trained without' if above else ''}"
         rows.append(("entropy of the labels, nats", entropy))
+    if classes := as_dict(note.get("classes")):
+        rows.append(
+            (
+                "information of the labels by predictions for every class, nats",
+                f"{_estimate(classes.get('nats'))}, n = {text(classes.get('n'))}",
+            )
+        )
+        rows.append(("share of labels that are the most probable class", _estimate(classes.get("accuracy"))))
     if dimension := as_dict(note.get("dimension")):
         level = dimension.get("log_snr")
         at = f" at log(α/σ) = {level:.3g}" if is_number(level) else ""

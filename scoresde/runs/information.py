@@ -141,6 +141,7 @@ def _settings(
         "tol": FlowOptions(tol=options.tol).tolerance(math.prod(data.shape)).nats,
         "draws": options.draws,
         "labels": labels,
+        "classes": options.classes if model.classes is not None else 0,
         "dimension": options.dimension,
         "dimension_log_snr": default_log_snr(model) if level is None else float(level),
         "t_min": model.sde.t_min,

@@ -90,6 +90,8 @@ def results(
         made["training"] = _against_training(table, n, training, scale, edges)
     if settings["labels"] and labels is not None:
         made["labels"] = _of_labels(table, n, labels[:n], edges)
+    if settings["classes"]:
+        made["classes"] = _of_classes(table, min(n, settings["classes"]))
     if settings["dimension"]:
         made["dimension"] = _dimension(table, min(n, settings["dimension"]), settings["dimension_log_snr"])
     return made
@@ -171,6 +173,17 @@ def _of_labels(table: InformationTable, n: int, labels: Tensor, edges: Tensor) -
     }
 
 
+def _of_classes(table: InformationTable, n: int) -> dict[str, Any]:
+    """The information of labels by predictions for every class, and how often the most probable class is the label."""
+    nats = table.column("classes", n)
+    return {
+        "n": n,
+        "nats": estimate_of(nats),
+        "bits": estimate_of(nats, 1 / math.log(2)),
+        "accuracy": estimate_of((table.column("class_rank", n) == 0).double()),
+    }
+
+
 def _dimension(table: InformationTable, n: int, log_snr: float) -> dict[str, Any]:
     values = table.column("dimension", n)
     return {
@@ -223,6 +236,11 @@ def sentences(note: Mapping[str, Any]) -> list[str]:
             f"labels tell {_shown(labels['nats'])} nats ({_shown(labels['bits'])} bits) of a sample; their entropy is "
             f"{labels['entropy_of_labels']:.4g} nats; less than none for {labels['negative']} of {note['n']}"
             f"{ABOVE_ENTROPY if labels['above_entropy'] else ''}"
+        )
+    if classes := note.get("classes"):
+        made.append(
+            f"by predictions for every class labels tell {_shown(classes['nats'])} nats ({_shown(classes['bits'])} "
+            f"bits), and are the most probable class of {100 * classes['accuracy']['mean']:.3g} % (n = {classes['n']})"
         )
     if dimension := note.get("dimension"):
         made.append(

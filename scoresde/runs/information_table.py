@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde.data import Data
-from scoresde.information import conditional_information, denoising_information, flipd, three_ways
+from scoresde.information import class_information, conditional_information, denoising_information, flipd, three_ways
 from scoresde.likelihood import Uniform
 from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.trace import Divergence
@@ -30,6 +30,10 @@ _COLUMNS = (
     "normal",
     "labels",
     "labels_stderr",
+    "classes",
+    "classes_stderr",
+    "class_probability",
+    "class_rank",
     "dimension",
     "dimension_stderr",
 )
@@ -124,6 +128,10 @@ def rows_of(
     if settings["labels"]:
         information = conditional_information(model, x, cond, draws=draws, **common)
         known, known_error, saved = information.nats, information.stderr, in_bands(information.gained)
+    of_classes = missing[:, None].repeat(1, 4)
+    count = min(max(settings["classes"] - first, 0), len(x))
+    if count and labels is not None:
+        of_classes[:count] = _of_classes(model, data, x[:count], labels[:count], draws, common)
     dimension, dimension_error = missing.clone(), missing.clone()
     count = min(max(settings["dimension"] - first, 0), len(x))
     if count:
@@ -142,11 +150,27 @@ def rows_of(
         immse.normal + offset,
         known,
         known_error,
+        *of_classes.unbind(1),
         dimension,
         dimension_error,
     ]
     by_level = in_bands(immse.excess), in_bands(immse.normal_error * immse.edges.diff()), saved
     return torch.cat((torch.stack(columns, 1), *by_level), 1).tolist()
+
+
+def _of_classes(
+    model: NetworkScore, data: Data, x: Tensor, labels: Tensor, draws: int, common: dict[str, Any]
+) -> Tensor:
+    """The information of labels by predictions for every class, its error, the label's probability and rank, `(b, 4)`.
+
+    The rank is 0 for the most probable class. Classes are as probable as in the training data.
+    """
+    assert data.train_labels is not None
+    shares = torch.bincount(data.train_labels, minlength=model.classes or 0).double().clamp_min(1)
+    found = class_information(model, x, labels, prior=shares, draws=draws, **common)
+    own = found.posterior.gather(1, labels[:, None])
+    rank = (found.posterior > own).sum(1)
+    return torch.stack((found.nats, found.stderr, own[:, 0], rank.double()), 1)
 
 
 def rows_of_training(
@@ -159,7 +183,7 @@ def rows_of_training(
     out = denoising_information(model, x, draws=draws, seed=settings["seed"], first=first, **cond)
     missing = torch.full_like(offset, math.nan)
     density = [out.log_prob + offset, out.stderr, out.tail, out.normal + offset]
-    columns = [*[missing] * 5, *density, *[missing] * 4]
+    columns = [*[missing] * 5, *density, *[missing] * (len(_COLUMNS) - 9)]
     by_level = in_bands(out.excess), in_bands(out.normal_error * out.edges.diff())
     saved = missing[:, None].expand(-1, bands(draws))
     return torch.cat((torch.stack(columns, 1), *by_level, saved), 1).tolist()

@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor, nn
 
-from scoresde.information import conditional_information
+from scoresde.information import class_information, conditional_information
 from scoresde.networks import MLP
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
 from scoresde.score.preconditioning import EDMPreconditioning
@@ -131,3 +131,45 @@ def test_unconditional_models_are_rejected() -> None:
     with pytest.warns(UserWarning, match="does not know the mean"):
         out = conditional_information(network(num_classes=3, label_dropout=0.1), x, labels, draws=4)
     assert out.nats.shape == (4,)
+
+
+def blobs_of_classes(scale: float) -> Labelled:
+    means = scale * torch.randn(3, 4, generator=generator(2), dtype=F64)
+    return Labelled(GaussianMixtureScore([0.2, 0.3, 0.5], means, torch.full((3,), 0.25, dtype=F64), VPSDE()))
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_information_by_predictions_for_every_class_is_that_of_the_densities(scale: float) -> None:
+    model = blobs_of_classes(scale)
+    x, labels = model.draw(600)
+    out = class_information(model, x, labels, prior=model.mixture.weights, draws=32)
+    error = out.nats - model.information(x, labels)
+    assert abs(error.mean()) < 2.5 * error.std() / math.sqrt(len(x))
+    assert float(error.square().mean().sqrt()) < float(out.stderr.square().mean().sqrt()) < 0.2
+    t = torch.tensor(0.0, dtype=F64)
+    joint = torch.stack([p.log_prob(x, t) for p in model.parts], 1) + model.mixture.weights.log()  # type: ignore[operator]
+    assert float((out.posterior - joint.softmax(1)).abs().mean()) < 0.02
+    known = float((joint.argmax(1) == labels).double().mean())
+    assert abs(out.accuracy[0] - known) < 0.02
+    # A mean log-ratio is at most the entropy of the labels; here also without any error.
+    entropy = -float((model.mixture.weights * model.mixture.weights.log()).sum())
+    assert out.mutual_information[0] < entropy + 2 * out.mutual_information[1]
+
+
+def test_classes_alike_tell_nothing() -> None:
+    model = blobs_of_classes(0.0)
+    x, labels = model.draw(10)
+    out = class_information(model, x, labels, draws=4)
+    assert float(out.nats.abs().max()) < 1e-12
+    assert torch.allclose(out.posterior, torch.full((10, 3), 1 / 3, dtype=F64))
+
+
+def test_bad_classes_are_rejected() -> None:
+    model = blobs_of_classes(1.0)
+    x, labels = model.draw(4)
+    with pytest.raises(ValueError, match=r"labels of shape \(4,\) must be \(4,\) integers from 0 to 2"):
+        class_information(model, x, labels + 3)
+    with pytest.raises(ValueError, match="expected a positive number for each of two classes or more"):
+        class_information(model, x, labels, prior=torch.tensor([0.5, 0.0, 0.5]))
+    with pytest.raises(ValueError, match="conditional information of an unconditional model: it has no classes"):
+        class_information(model.mixture, x, labels)

@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from scoresde.cli import main
-from scoresde.information import conditional_information, denoising_information, flipd, kl_divergence, three_ways
+from scoresde.information import (
+    class_information,
+    conditional_information,
+    denoising_information,
+    flipd,
+    kl_divergence,
+    three_ways,
+)
 from scoresde.likelihood import bits_per_dim
 from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.trace import Exact
@@ -129,7 +136,7 @@ def test_an_interrupted_command_resumes(work: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_labels_of_a_conditional_run(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["information", "run=digits", *OPTIONS, "n=4", "dimension=2"])
+    main(["information", "run=digits", *OPTIONS, "n=4", "dimension=2", "classes=3"])
     out = capsys.readouterr().out
     run = Run.open("digits")
     model, data = run.model(), run.data()
@@ -142,6 +149,14 @@ def test_labels_of_a_conditional_run(work: Path, capsys: pytest.CaptureFixture[s
     assert torch.allclose(found, known.nats, atol=1e-4)
     assert results["labels"]["nats"]["mean"] == pytest.approx(float(found.mean()))
     assert results["labels"]["bits"]["mean"] == pytest.approx(float(found.mean()) / math.log(2))
+    assert data.train_labels is not None
+    shares = torch.bincount(data.train_labels).double()
+    by_class = class_information(model, x[:3], data.test_labels[:3], prior=shares, draws=8)
+    found = torch.tensor([row["classes"] for row in rows("digits/information-test.csv")], dtype=torch.float64)
+    assert torch.allclose(found[:3], by_class.nats, atol=1e-3)
+    assert bool(found[3].isnan())
+    assert results["classes"]["accuracy"]["mean"] == pytest.approx(by_class.accuracy[0])
+    assert "are the most probable class of" in out
     for name in ("-typicality", "-dimension"):
         assert (work / f"digits/samples/information-test{name}.png").is_file()
     page = write_report("digits").read_text(encoding="utf-8")
