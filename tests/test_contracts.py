@@ -19,6 +19,13 @@ from torch import Tensor, nn
 from scoresde.cli import conf_dir
 from scoresde.config.targets import instantiate
 from scoresde.data import Discrete
+from scoresde.information import (
+    class_information,
+    conditional_information,
+    denoising_information,
+    flipd,
+    kl_divergence,
+)
 from scoresde.likelihood import (
     Auto,
     Exact,
@@ -146,6 +153,35 @@ def by_class(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
     return torch.where(labels[:, None] == 0, every, every.flip(1))
 
 
+def denoised(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
+    out = denoising_information(model, x, draws=4, **options)
+    return torch.cat((out.log_prob[:, None], out.excess, out.errors), 1)
+
+
+def of_labels(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
+    """What the labels tell more than the other ones."""
+    labels = options.pop("labels")
+    out = conditional_information(model, x, {"labels": labels}, without={"labels": 1 - labels}, draws=4, **options)
+    return torch.stack((out.nats, out.stderr), 1)
+
+
+def of_classes(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
+    out = class_information(model, x, options.pop("labels"), prior=torch.ones(2), draws=4, **options)
+    return torch.cat((out.nats[:, None], out.posterior), 1)
+
+
+def apart_from(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
+    """The divergence of the density under the labels from that under the other ones."""
+    labels = options.pop("labels")
+    conditions: dict[str, Any] = {"conditions": {"labels": labels}, "other_conditions": {"labels": 1 - labels}}
+    out = kl_divergence(model, model, x, draws=4, **conditions, **options)
+    return torch.stack((out.squares, out.log_ratio), 1)
+
+
+def dimension(divergence: Any, model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
+    return flipd(model, x, log_snr=[0.0, 2.0], divergence=divergence, **options).dimension.mT
+
+
 def in_pairs(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
     """What the density under the other label has more."""
     labels = options.pop("labels")
@@ -182,6 +218,12 @@ DENSITIES = {
         partial(differentiable_log_prob, steps=4, divergence=Hutchinson(2)), chunks=False, mode=False, graph=True
     ),
     "classes": Case(by_class),
+    "denoising errors": Case(denoised),
+    "information of labels": Case(of_labels),
+    "information by classes": Case(of_classes),
+    "divergence of models": Case(apart_from),
+    "dimension": Case(partial(dimension, Exact()), random=False),
+    "dimension by probes": Case(partial(dimension, Hutchinson(2))),
     "pairs": Case(in_pairs),
     "solver error": Case(partial(solver_error, tol=0.1)),
     "encode": Case(partial(without_seed, partial(encode, rtol=1e-4, atol=1e-4)), False, single=torch.float32),

@@ -29,7 +29,7 @@ HEAVY = {
 }
 
 
-@pytest.mark.parametrize("package", ["scoresde.sampling", "scoresde.likelihood"])
+@pytest.mark.parametrize("package", ["scoresde.sampling", "scoresde.likelihood", "scoresde.information"])
 def test_heavy_libraries_are_imported_when_they_are_used(package: str) -> None:
     code = f"import json, sys, torch; before = set(sys.modules); import {package}; "
     code += "print(json.dumps(sorted(set(sys.modules) - before)))"

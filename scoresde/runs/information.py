@@ -28,7 +28,7 @@ from scoresde.runs.information_results import results
 from scoresde.runs.information_table import InformationTable, band_edges, rows_of, rows_of_training
 from scoresde.runs.likelihood import samples_of
 from scoresde.runs.pictures.information import pictures_of_information
-from scoresde.runs.results import Filing, choose_name, known_tables
+from scoresde.runs.results import Filing, name_for_weights
 from scoresde.score import NetworkScore
 from scoresde.storage.limits import check_steps
 
@@ -152,9 +152,7 @@ def _settings(
 
 
 def _stem(run: Run, own_name: str, settings: dict[str, Any], options: DictConfig) -> str:
-    known = known_tables(run.directory, own_name)
-    given = str(options.name or "")
-    return choose_name(own_name, known, settings, None, given=given, overwrite=options.overwrite)
+    return name_for_weights(run, own_name, settings, given=str(options.name or ""), overwrite=options.overwrite)
 
 
 def _filled(

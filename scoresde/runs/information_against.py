@@ -27,7 +27,7 @@ from scoresde.runs.labels import labels_of
 from scoresde.runs.likelihood import samples_of
 from scoresde.runs.paired import Contender, as_file_name, check_alike
 from scoresde.runs.pictures.drawing import plots, save
-from scoresde.runs.results import Filing, choose_name, identity_of, known_tables
+from scoresde.runs.results import Filing, identity_of, name_for_weights
 from scoresde.runs.sample_table import SampleTable
 from scoresde.sampling import Sampler
 
@@ -86,14 +86,7 @@ def information_against(
         "data_hash": data.fingerprint(),
     }
     own_name = f"information-against-{as_file_name([other.name])}-{split}"
-    stem = choose_name(
-        own_name,
-        known_tables(run.directory, own_name),
-        settings,
-        None,
-        given=str(options.name or ""),
-        overwrite=options.overwrite,
-    )
+    stem = name_for_weights(run, own_name, settings, given=str(options.name or ""), overwrite=options.overwrite)
 
     def held_out(start: int, stop: int) -> tuple[Tensor, dict[str, Any]]:
         part = raw[start:stop].to(first.model.device)

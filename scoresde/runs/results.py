@@ -29,6 +29,7 @@ __all__ = [
     "is_of",
     "key_of",
     "known_tables",
+    "name_for_weights",
     "outdate",
     "set_aside",
 ]
@@ -162,6 +163,24 @@ def choose_name(
     reference = known.get(own_name) or own or {}
     name = f"{own_name}-{further_name(settings, reference, labels) or digest_of(settings)}"
     return f"{name}-{digest_of(settings)}" if name in known else name
+
+
+def name_for_weights(run: Run, own_name: str, settings: Settings, *, given: str = "", overwrite: bool = False) -> str:
+    """The name under which a result of the run's present weights is stored; one of other weights makes room.
+
+    Args:
+        run: The run.
+        own_name: Name of the run's own result.
+        settings: Settings of the result, of which `model` tells the weights.
+        given: Further name from the user.
+        overwrite: Replace the result of the given name, or the run's own.
+    """
+    known = known_tables(run.directory, own_name)
+    before = known.get(own_name)
+    if not given and before is not None and before.get("model") != settings.get("model"):
+        set_aside(run, own_name, before, settings)
+        known = known_tables(run.directory, own_name)
+    return choose_name(own_name, known, settings, None, given=given, overwrite=overwrite)
 
 
 def differences(before: Settings | None, now: Settings) -> str:

@@ -215,6 +215,8 @@ def test_data_that_changed_do_not_reuse_rows(work: Path) -> None:
     run.save_model(model, 2001)
     main(["information", "run=toy", *OPTIONS, "n=2", "overfitting=false"])
     assert len(list(work.glob("toy/information-test*.csv"))) == 2
+    # The run's own are those of its weights.
+    assert note("toy/information-test.json")["settings"]["model"] == run.fingerprint()
 
 
 def make_pair(work: Path) -> None:
