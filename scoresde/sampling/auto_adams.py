@@ -44,9 +44,9 @@ class AutoAdams(Solver):
     A step is one evaluation, and below 50 steps the first takes none if the noised density is normal.
 
     What is assumed: that the largest standard deviation of the data tells the noise level at which modes part, and
-    those in narrow directions how wide modes are; that a rule which has the least error from a few starts has it from
-    others; and that an error counts alike in all directions. `tuned` is better on 10 evaluations and fewer, a named
-    solver where results have to be those of a paper.
+    those in narrow directions how wide modes are; that a rule which is surely better from some hundred starts is so
+    from others; and that an error counts alike in all directions. `tuned` is better on 10 evaluations and fewer, a
+    named solver where results have to be those of a paper.
 
     Args:
         tau: The stochasticity, as for `Multistep`. What was measured is for the ODE and is not used with noise.
