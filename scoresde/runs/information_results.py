@@ -219,7 +219,7 @@ def sentences(note: Mapping[str, Any]) -> list[str]:
     """The results in sentences, for the terminal."""
     unit = note["unit"]
     made = [each["verdict"] for each in note["agreements"]]
-    made.append(f"of the last, {_shown(note['tail'])} {unit} lie beyond the model's range, in noise below t_min")
+    made.append(f"of denoising errors, {_shown(note['tail'])} {unit} are extrapolated to noise below t_min")
     if worse := note.get("worse_than_no_prediction"):
         made.append(
             f"at log(α/σ) from {worse['low']:.3g} to {worse['high']:.3g} the network errs more than no prediction of "
@@ -260,7 +260,7 @@ def sentences(note: Mapping[str, Any]) -> list[str]:
 def sentences_against(note: Mapping[str, Any]) -> list[str]:
     """What another run comes to, in sentences, for the terminal."""
     found = note["divergence"]
-    differing = "" if found["agree"] else "; they differ, so the samples are not quite of the run's density"
+    differing = "" if found["agree"] else "; they differ, so its scores are not quite those of its samples"
     return [
         f"{note['verdict']}, by denoising errors of {note['n']} samples{_where(note['curve'], both=True)}",
         f"KL({note['first']} || {note['other']}): {_shown(found['by_scores'])} nats by scores, "
