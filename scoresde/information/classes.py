@@ -138,7 +138,8 @@ def class_information(
     data = NoisyData([model] * (classes + 1), x, conds, options, draws, seed, first, log_snr)
     h = data.means(_above_own)
     rows = torch.arange(len(x), device=h.device)
-    h[labels.to(h.device), rows] = 0.0
+    own = labels.to(h.device)
+    h[own, rows] = 0.0
     log_prior = weights.log().to(h.device)
     above = torch.stack([integral_of(each, data) for each in h], 1)
     joint = log_prior - above
@@ -150,8 +151,8 @@ def class_information(
         lengths[half] = data.lengths[half] * (data.lengths.sum() / data.lengths[half].sum())
         halves.append(-(log_prior - (h * lengths).sum(2).mT - beyond).logsumexp(1))
     nats = -2 * joint.logsumexp(1) - (halves[0] + halves[1]) / 2
-    terms = torch.einsum("bk,kbn->bn", posterior, h * data.lengths)
-    result = ClassInformation(nats, collapsed_variance(terms).sqrt(), posterior, labels, (classes + 1) * data.nfe)
+    stderr = collapsed_variance(torch.einsum("bk,kbn->bn", posterior, h * data.lengths)).sqrt()
+    result = ClassInformation(nats, stderr, posterior, own, (classes + 1) * data.nfe)
     check_finite(h.sum(0), data, result)
     return result
 
