@@ -43,6 +43,8 @@ from scoresde.score import ScoreModel
 _ATTEMPTS, _FINER = 3, 0.01
 # The standard error, in tolerances of a step, above which a sample is solved again.
 _LIMIT = 100.0
+# The standard error, in tolerances above the default, that no more than a share of samples exceeds without a warning.
+_LOOSE, _SHARE = 10.0, 0.05
 # Roundings of a log-density to the model's dtype below which its error is not reduced.
 _ROUNDINGS = 100.0
 
@@ -267,13 +269,26 @@ class _Solver:
         return solution
 
     def warn_of_errors(self) -> None:
-        """Warn if the error of samples is still far above the tolerance."""
+        """Warn if the error of samples is still far above the tolerance, or that of many above one that is coarse.
+
+        The second text is the same for all batches of a data set, so that it is shown once.
+        """
         count = int(self._too_large(self.value, self.error).sum())
         if count:
             warnings.warn(
                 f"the solver's error of {count} of {len(self.error)} log-densities is far above tol={self.nats:.2g}, "
                 f"up to {float(self.error.max()):.2g} nats (solver_stderr): give a smaller tol, or a larger t_min",
                 RuntimeWarning,
+                stacklevel=5,
+            )
+        default = FlowOptions().tolerance(self.flow.size).nats
+        # The errors of exact scores are a third of what is stated at most, of 95 % of samples.
+        coarse = default is not None and default < self.nats < math.inf and not self.flow.model.exact
+        if coarse and not count and float((self.error > _LOOSE * self.nats).double().mean()) > _SHARE:
+            warnings.warn(
+                f"tol={self.nats:.3g} nats bounds a step, not the result: more than {_SHARE:.0%} of the log-densities "
+                f"may err by more than {_LOOSE * self.nats:.3g} nats (solver_stderr); give a smaller tol",
+                UserWarning,
                 stacklevel=5,
             )
 

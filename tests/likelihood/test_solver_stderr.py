@@ -1,6 +1,7 @@
 """The error of a log-density that the solver makes, as it is stated, on problems that are hard to integrate."""
 
 import math
+import warnings
 from functools import partial
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.tableaus import BOSH3
 from scoresde.numerics.trace import Exact
 from scoresde.preconditioning import EDMPreconditioning
-from scoresde.score import GaussianMixtureScore, NetworkScore
+from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
 from scoresde.statistics import Statistics
 from tests.problems import correlated
@@ -180,3 +181,36 @@ def test_an_error_far_above_the_tolerance_is_told() -> None:
     with pytest.warns(RuntimeWarning, match=r"error of \d+ of 24 log-densities is far above tol=1e-05, up to") as found:
         errors(tails(VPSDE()), 24, tol=1e-5, nodes=2)
     assert found[0].filename == __file__
+
+
+class Inexact(ScoreModel):
+    """An exact score that does not say so, as a network of the same field."""
+
+    def __init__(self, model: GaussianMixtureScore) -> None:
+        super().__init__(model.sde, model.statistics)
+        self.model = model
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        return self.model.denoise(x, t)
+
+    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        return self.model.noise(x, t)
+
+
+def test_a_coarse_tolerance_that_many_samples_exceed_is_told_of() -> None:
+    """At the default nothing is said, nor where no error is far above the tolerance, nor of exact scores."""
+    exact = tails(VPSDE())
+    model = Inexact(exact)
+    x = exact.sample(40, exact.sde.t_min, torch.Generator().manual_seed(3))
+    with pytest.warns(
+        UserWarning, match=r"tol=0\.01 nats bounds a step, not the result: more than 5% .* than 0\.1 nats"
+    ):
+        out = log_likelihood(model, x, divergence=Exact(), tol=0.01)
+    assert float((out.solver_stderr > 0.1).double().mean()) > 0.05
+    assert float(((out.log_prob - exact.log_prob(x, exact.sde.t_min)).abs() > 0.01).double().mean()) > 0.05
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        log_likelihood(model, x, divergence=Exact())
+        log_likelihood(exact, x, divergence=Exact(), tol=0.01)
+        out = log_likelihood(model, x, divergence=Exact(), tol=10.0)
+    assert float((out.solver_stderr > 100).double().mean()) <= 0.05
