@@ -30,7 +30,8 @@ def information_table(note: dict[str, Any]) -> Table | None:
     agreements = note.get("agreements")
     for each in map(as_dict, agreements if isinstance(agreements, list) else []):
         name = f"{text(each.get('second'))} less {text(each.get('first'))}, {unit}"
-        rows.append((name, f"{_estimate(each)}, {'agree' if each.get('agree') is True else 'do not agree'}"))
+        said = "" if not _told(each) else ", agree" if each["agree"] else ", do not agree"
+        rows.append((name, f"{_estimate(each)}{said}"))
     if "tail" in note:
         rows.append((f"of denoising errors, from noise below t_min, {unit}", _estimate(note["tail"])))
     if worse := as_dict(note.get("worse_than_no_prediction")):
@@ -78,8 +79,10 @@ def _verdict(note: dict[str, Any]) -> str:
     failing = [
         text(each.get("verdict"))
         for each in map(as_dict, agreements if isinstance(agreements, list) else [])
-        if each.get("agree") is not True
+        if each.get("agree") is False
     ]
+    if not any(map(_told, map(as_dict, agreements if isinstance(agreements, list) else []))):
+        return "The density in three ways."
     if not failing:
         return "The density in three ways, ± standard error: they agree within three standard errors."
     return f"The density in three ways, ± standard error. They do not agree: {'; '.join(failing)}."
@@ -164,6 +167,11 @@ def _chart(title: str, caption: str, curves: dict[str, _Points | None], fallback
         caption = f"{traces[0]['name'].capitalize()}. {caption}"
     layout = {"xaxis": axis("log(σ/α): data left, noise right"), "yaxis": axis("nats per unit of log SNR")}
     return chart(title, caption, traces, layout, fallback)
+
+
+def _told(agreement: dict[str, Any]) -> bool:
+    """Whether it is known if two ways agree, which one sample does not tell."""
+    return isinstance(agreement.get("agree"), bool)
 
 
 def _estimate(entry: Any) -> str:

@@ -74,7 +74,7 @@ def results(
                 "second": each.second,
                 "mean": finite(scale * each.mean),
                 "stderr": finite(abs(scale) * each.stderr),
-                "agree": bool(each.agree),
+                "agree": None if math.isnan(each.stderr) else bool(each.agree),
                 "verdict": each.verdict(scale, unit),
             }
             for each in agreements

@@ -73,6 +73,12 @@ def test_results_stand_in_the_table() -> None:
     assert table is not None
     assert "they agree within three standard errors" in table.note
     assert information_table({"settings": {}}) is None
+    # One sample does not tell.
+    agreeing["agreements"] = [{**agreeing["agreements"][0], "stderr": None, "agree": None}]
+    assert rows(agreeing)["elbo less ode, bits/dim"] == "-0.01"
+    table = information_table(agreeing)
+    assert table is not None
+    assert table.note == "The density in three ways."
 
 
 def test_curves_run_from_data_to_noise() -> None:
