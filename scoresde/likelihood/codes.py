@@ -16,7 +16,7 @@ __all__ = ["decode", "encode", "interpolate", "round_trip_error"]
 
 _TOLERANCE = 1e-6
 # Codes are ends of a path, along which nothing is integrated.
-_OPTIONS = tuple(name for name in FLOW_OPTIONS if name != "nodes")
+_OPTIONS = tuple(name for name in FLOW_OPTIONS if name not in ("nodes", "corrected"))
 # Sine of the angle between two codes below which they count as parallel or opposite.
 _PARALLEL = 1e-6
 

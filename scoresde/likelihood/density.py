@@ -39,8 +39,9 @@ from scoresde.numerics.trace import Divergence, Hutchinson
 from scoresde.progress import Progress
 from scoresde.score import ScoreModel
 
-# Solves of a sample at most, and the ratio of their tolerances.
-_ATTEMPTS, _FINER = 3, 0.01
+# Solves of a sample at most, and the ratio of their tolerances under an exact score, where the tolerance of the path is
+# the root of that asked for, or a network, and under a network whose path is corrected.
+_ATTEMPTS, _FINER, _CORRECTED_FINER = 3, 0.01, 0.1
 # The standard error, in tolerances of a step, above which a sample is solved again.
 _LIMIT = 100.0
 # The standard error, in tolerances above the default, that no more than a share of samples exceeds without a warning.
@@ -224,11 +225,12 @@ class _Solver:
         # Nodes that are given are not to be outweighed by other steps.
         attempts = _ATTEMPTS if self.options.nodes is None and math.isfinite(self.nats) else 1
         first = self._round(rows, self.options, last=attempts == 1)
+        finer = _CORRECTED_FINER if self.options.corrected and not self.flow.model.exact else _FINER
         for attempt in range(1, attempts):
             rows = self._too_large(self.value, self.error).nonzero()[:, 0]
             if not len(rows):
                 break
-            self._round(rows, replace(self.options, tol=self.nats * _FINER**attempt), last=attempt == attempts - 1)
+            self._round(rows, replace(self.options, tol=self.nats * finer**attempt), last=attempt == attempts - 1)
         return first
 
     def _too_large(self, value: Tensor, error: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ In x̃ = x/α the ODE is dx̃/dσ̃ = E[ε | x] under every SDE, with the noise 
 
 of which the second part is the flow of normal data, in closed form. A time variable w of a `Coordinate` brings a factor
 dτ/dw. The variable that permits the longest steps is the one in which the model is smooth: log σ̃ for networks, which
-are conditioned on it, and the angle arctan(σ̃/s) for exact scores.
+are conditioned on it, and the angle arctan(σ̃/s) for exact scores. `LevelRatio` is log σ̃ only where data move.
 
 References:
     Score-Based Generative Modeling through Stochastic Differential Equations (Song et al. 2021), section 4.3,
@@ -32,7 +32,7 @@ from scoresde.numerics.ode import AcceptedSteps, Solution, integrate
 from scoresde.numerics.tableaus import EmbeddedPair
 from scoresde.numerics.trace import Known
 from scoresde.score import Conditions, ScoreModel
-from scoresde.sde.coordinates import Angle, LogSNR
+from scoresde.sde.coordinates import Angle, LevelRatio, LogSNR
 
 __all__ = ["Flow"]
 
@@ -83,7 +83,8 @@ class Flow:
         self.device = torch.device(device)
         self.size = shape[1:].numel()
         std = 1.0 if statistics is None else float(statistics.std)
-        default = Angle(std) if model.exact else LogSNR()
+        learned = LevelRatio(std) if options.corrected else LogSNR()
+        default = Angle(std) if model.exact else learned
         self.variable = default if options.variable is None else options.variable
         self.scaling = ScalarScaling() if options.scaling is None else options.scaling
         self.spread = self.scaling.spread(statistics, self.size).to(self.device)
@@ -231,12 +232,12 @@ class Flow:
         distance of π/2 from the real axis, whatever v is. On a step h the error of M nodes falls as ρ^(−2M) with
         ρ = π/h + √(1 + (π/h)²) (Trefethen 2008, theorem 4.5). The state is no guide to this: in small noise nothing
         moves it. Where all directions have standard deviations from a known c to C, such curves lie between these, and
-        steps are bounded in ½ log (c² + σ̃²)/(C² + σ̃²).
+        steps are bounded in ½ log (c² + σ̃²)/(C² + σ̃²). For networks, c is 0.
         """
         allowed = tolerance.rtol if tolerance.nats is None else tolerance.nats / self.size
         rho: float = max(min(allowed, 0.1) ** (-1 / (2 * nodes)), 1.5)
         longest = 2 * math.pi / (rho - 1 / rho)
-        if not self.model.exact:
+        if not self.model.exact and not isinstance(self.variable, LevelRatio):
             return longest if isinstance(self.variable, LogSNR) else math.inf
         sde = self.model.sde
         least, most = self._variances()

@@ -31,7 +31,8 @@ class Integral:
 
     if −ε/σ is the gradient of log p_t, since log p_t changes by the gradient times what the path moves beside the flow.
     That term, the lag, is added for an exact score, whose densities then depend on no error of the path. A network's
-    score is only nearly the gradient of its own log p_t. There the term tells how large the error of the path is.
+    score is only nearly the gradient of its own log p_t. There the term tells how large the error of the path is, and
+    if it is added, with the option `corrected`, a part of the error is left.
 
     Args:
         flow: The flow that the steps follow.
@@ -90,9 +91,9 @@ class Integral:
         lag = sum_by(owner, (nodes.weight * estimates.lag).sum(1), len(rows))
         variance = _variance(nodes, estimates, owner, len(rows))
         error = sum_by(owner, self._rule_errors(nodes, estimates), len(rows))
-        if self.flow.model.exact:
+        if self.flow.model.exact or self.flow.options.corrected:
             integral = integral + lag
-        else:
+        if not self.flow.model.exact:
             error = torch.hypot(error, lag)
         log_prob = integral + prior_log_prob(self.flow, self.latent[rows], self.prior) + self.flow.log_scale()
         good = log_prob.isfinite()

@@ -18,9 +18,9 @@ from scoresde.sde.coordinates import Coordinate
 __all__ = ["BOUND_OPTIONS", "FIXED_STEP_OPTIONS", "FLOW_OPTIONS", "FlowOptions", "PathPlan", "Tolerance"]
 
 _BATCH_SIZE = 512
-# Nats for each dimension by which a step along the path of an exact score may move the log-density, for a tolerance of
-# 1 nat for each.
-_PATH_SHARE = 10.0
+# Nats for each dimension by which a step along a path may move the log-density before the path's error is corrected,
+# for a tolerance of 1 nat for each.
+_PATH_SHARE, _NETWORK_PATH_SHARE = 10.0, 3.0
 # The likeness of two names from which one counts as a misspelling of the other.
 _ALIKE = 0.8
 
@@ -93,13 +93,16 @@ class FlowOptions:
         t_max: Time of the codes; the SDE's `t_max` if not given.
         method: Runge-Kutta pair with a dense output, such as those of `scoresde.numerics.ode`; Dormand-Prince if not
             given, but Bogacki-Shampine for the density under an exact score (see `plan`).
-        variable: Time variable of the ODE; log σ̃ for networks and the `Angle` of the data's standard deviation for
-            exact scores if not given.
+        variable: Time variable of the ODE; if not given, log σ̃ for networks, or `LevelRatio` of the data's standard
+            deviation if `corrected`, and the `Angle` of that for exact scores.
         scaling: Scaling of the state; `ScalarScaling()` if not given.
         nodes: Gauss-Legendre nodes of a step. More than 4 are more than a dense output of order 4 is worth. If not
             given, 3 from a `tol` of 2e-4 nats for each dimension on, where they err no more than 4; otherwise 4. With
             the default method under an exact score 5 at any `tol`.
         batch_size: Number of samples, and of traces, to process at once; 512 if not given.
+        corrected: Correct the error that the path of a network's density makes, by its score (`Integral`), and follow
+            the path less accurately and in another variable: cheaper at equal error. The density under an exact score
+            always is corrected.
 
     Raises:
         ValueError: Nodes or a batch size below 1.
@@ -115,6 +118,7 @@ class FlowOptions:
     scaling: Scaling | None = None
     nodes: int | None = None
     batch_size: int | None = None
+    corrected: bool = False
 
     def __post_init__(self) -> None:
         for name in ("nodes", "batch_size"):
@@ -158,18 +162,23 @@ class FlowOptions:
     def plan(self, size: int, exact: bool) -> PathPlan:
         """How the path of a sample of `size` elements is followed for its density.
 
-        The density under an exact score does not depend on errors of the path (`Integral`), only on how well functions
-        along it are integrated. So a path of low order and with few steps is enough there: a step may move a
-        log-density by far more than `tol`. Steps of a pair of order 3 shrink as the cube root of that, and the error of
-        5 nodes falls as their tenth power, so that the square root of `tol` is on the safe side.
+        Where errors of the path are corrected (`Integral`), a step may move a log-density by more than `tol`. A
+        network's score is only nearly the gradient of its log-densities, so that a part of the errors is left.
+
+        The density under an exact score does not depend on errors of the path at all, only on how well functions along
+        it are integrated. So a path of low order and with few steps is enough there. Steps of a pair of order 3 shrink
+        as the cube root of what they may move, and the error of 5 nodes falls as their tenth power, so that the square
+        root of `tol` is on the safe side.
 
         Args:
             size: Number of elements of a sample.
             exact: Whether the score is exact.
         """
         tolerance, nodes = self.tolerance(size), self.number_of_nodes(size)
-        if not exact or tolerance.nats is None or self.method is not None:
+        if tolerance.nats is None or self.method is not None or not (exact or self.corrected):
             return PathPlan(tolerance, self.pair, nodes)
+        if not exact:
+            return PathPlan(Tolerance(_NETWORK_PATH_SHARE * tolerance.nats), self.pair, nodes)
         share = _PATH_SHARE * math.sqrt(tolerance.nats / size)
         return PathPlan(Tolerance(share * size), BOSH3, 5 if self.nodes is None else nodes)
 

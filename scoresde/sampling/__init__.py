@@ -100,7 +100,16 @@ from scoresde.sampling.solver import Noise, NonFiniteError, Report, Solver, Stop
 from scoresde.sampling.stochasticity import ConstantTau, Eta, IntervalTau, StepTau, Stochasticity
 from scoresde.sampling.tuned import Tuned, TunedSteps, TunedTimes
 from scoresde.score.step_rules import StepRule
-from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
+from scoresde.sde.coordinates import (
+    Angle,
+    Coordinate,
+    LevelRatio,
+    LogSNR,
+    NoiseLevel,
+    SignalLevel,
+    Straight,
+    Time,
+)
 
 if TYPE_CHECKING:
     from scoresde.sampling.er_sde import ERSDE, ERSDE1, ERSDE4, ERSDE5, NoiseScale, PowerScale
@@ -150,6 +159,7 @@ __all__ = [
     "IntervalTau",
     "KarrasGrid",
     "Langevin",
+    "LevelRatio",
     "LogSNR",
     "ModeTracking",
     "Multistep",

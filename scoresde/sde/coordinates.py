@@ -11,6 +11,7 @@ cover. With s = σ/α, the noise level of x/α, and d the standard deviation of 
     `SignalLevel`   x/σ                 1/s             x₀
     `Angle`         x/(α √(d² + s²))    arctan(s/d)     (d ε − (s/d) x₀)/√(d² + s²)
     `Straight`      x/(d α + σ)         s/(d + s)       ε − x₀/d
+    `LevelRatio`    x/(α √(d² + s²))    log (s + a d)/(s + b d)     that of `Angle`, times dθ/dw
 """
 
 import math
@@ -23,7 +24,7 @@ from scoresde.arguments import checked
 from scoresde.numerics.values import Value, positive
 from scoresde.sde.base import SDE
 
-__all__ = ["Angle", "Coordinate", "LogSNR", "NoiseLevel", "SignalLevel", "Straight", "Time"]
+__all__ = ["Angle", "Coordinate", "LevelRatio", "LogSNR", "NoiseLevel", "SignalLevel", "Straight", "Time"]
 
 
 class Coordinate(Value, ABC):
@@ -198,3 +199,51 @@ class Straight(Coordinate):
 
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(t, -1 / self.std), torch.ones_like(t)
+
+
+@checked
+class LevelRatio(Coordinate):
+    """The state of `Angle` in w = log (s + a d)/(s + b d), which is log s between a d and b d and flat outside.
+
+    Far below the width of the data and far above it hardly anything moves, and log s would spend steps there. Between,
+    the steps are those of log s, in which networks are smooth.
+
+    Args:
+        std: Standard deviation d of the data, positive.
+        low: The level a from which on w is like log s, in standard deviations.
+        high: The level b up to which it is.
+
+    Raises:
+        ValueError: A standard deviation that is not positive and finite, or levels that are not positive or do not
+            increase.
+    """
+
+    def __init__(self, std: float = 1.0, low: float = 0.1, high: float = 3.0) -> None:
+        positive("std", std)
+        positive("low", low)
+        positive("high", high)
+        if not low < high:
+            raise ValueError(f"low is {low}, expected less than high = {high}")
+        self.std, self.low, self.high = std, low, high
+
+    def norm(self, sde: SDE, t: Tensor) -> Tensor:
+        return torch.hypot(self.std * sde.alpha(t), sde.sigma(t))
+
+    def variable(self, sde: SDE, t: Tensor) -> Tensor:
+        level = sde.noise_level(t) / self.std
+        # Of (s + a d)/(s + b d) = 1 − (b − a) d/(s + b d), which loses nothing where s is large.
+        return torch.log1p(-(self.high - self.low) / (level + self.high))
+
+    def time(self, sde: SDE, w: Tensor) -> Tensor:
+        level = (self.high - self.low) / -torch.expm1(w) - self.high
+        return sde.time(-(self.std * level).log())
+
+    def rate(self, sde: SDE, t: Tensor) -> Tensor:
+        level = sde.noise_level(t) / self.std
+        return -level * (self.high - self.low) / ((level + self.low) * (level + self.high))
+
+    def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+        level = sde.noise_level(t) / self.std
+        # dθ/dw over √(1 + s²/d²)
+        scale = (level + self.low) * (level + self.high) / ((self.high - self.low) * (1 + level**2) ** 1.5)
+        return -level * scale / self.std, scale

@@ -20,7 +20,7 @@ from scoresde.sampling.slopes import slope_terms
 from scoresde.sampling.solver import NonFiniteError, Report, Solver, StoppedError
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE
-from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
+from scoresde.sde.coordinates import Angle, Coordinate, LevelRatio, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 from tests.problems import SDES, SMOOTH, Mixture, gaussian
 
 F64 = torch.float64
@@ -83,7 +83,7 @@ def test_scipy_agrees(name: str, method: str) -> None:
     assert math.log10(errors[0] / errors[2]) / 2 == pytest.approx(1, abs=0.25)
 
 
-COORDINATES = [Time(), NoiseLevel(), LogSNR(), SignalLevel(), Angle(0.3), Straight(), Straight(2.0)]
+COORDINATES = [Time(), NoiseLevel(), LogSNR(), SignalLevel(), Angle(0.3), Straight(), Straight(2.0), LevelRatio(0.3)]
 
 
 @pytest.mark.parametrize("coordinate", COORDINATES, ids=repr)

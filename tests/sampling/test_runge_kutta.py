@@ -16,11 +16,11 @@ from scoresde.sampling.churn import Churn
 from scoresde.sampling.runge_kutta import TABLEAUS, Euler, ExplicitTableau, Heun, RungeKutta, stage_times
 from scoresde.score import GaussianMixtureScore, Prediction, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, FlowSDE
-from scoresde.sde.coordinates import Angle, Coordinate, LogSNR, NoiseLevel, SignalLevel, Straight, Time
+from scoresde.sde.coordinates import Angle, Coordinate, LevelRatio, LogSNR, NoiseLevel, SignalLevel, Straight, Time
 from tests.problems import in_turn, short
 
 F64 = torch.float64
-COORDINATES = [Time(), NoiseLevel(), LogSNR(), SignalLevel(), Angle(0.8), Straight(0.8)]
+COORDINATES = [Time(), NoiseLevel(), LogSNR(), SignalLevel(), Angle(0.8), Straight(0.8), LevelRatio(0.8)]
 ORDERS = {
     "euler": 1,
     "midpoint": 2,
