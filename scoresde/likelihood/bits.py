@@ -10,12 +10,17 @@ from torch import Tensor
 from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.likelihood.bounds import Bound, elbo
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
-from scoresde.likelihood.dequantisation import Dequantisation, DiscreteTransform, Uniform, gaussian_decoder
+from scoresde.likelihood.dequantisation import (
+    Dequantisation,
+    DiscreteTransform,
+    Uniform,
+    dequantisation_noise,
+    gaussian_decoder,
+)
 from scoresde.likelihood.numbering import draw_seed
 from scoresde.likelihood.options import FlowOptions
 from scoresde.numerics.html import counts, mean_with_error, range_of, rms, table, with_error
 from scoresde.numerics.means import mean_and_error
-from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.values import at_least, one_of
 from scoresde.score import ScoreModel
 
@@ -148,9 +153,8 @@ def bits_per_dim(
     flow, cond = FlowOptions.split(bits_per_dim, model, options.pop("options", None), options)
     t = torch.tensor(model.sde.t_min if flow.t_min is None else flow.t_min, dtype=torch.float64)
     alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))
-    indices = torch.arange(first, first + len(pixels))
     shape = tuple(pixels.shape[1:])
-    noise = SampleNoise(seed, indices, shape, torch.float64, pixels.device, stream=Stream.DEQUANTISATION)
+    noise = dequantisation_noise(pixels, seed, first)
     found = []
     for draw in range(draws):
         z, log_q = q.draw(pixels, transform, noise, alpha, sigma)

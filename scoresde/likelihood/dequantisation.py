@@ -29,7 +29,7 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.likelihood.cell_flow import CellFlow
-from scoresde.numerics.random import SampleNoise
+from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.values import described, positive
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "TruncatedNormal",
     "Uniform",
     "Variational",
+    "dequantisation_noise",
     "gaussian_decoder",
 ]
 
@@ -57,6 +58,13 @@ class DiscreteTransform(Protocol):
     def log_det(self, shape: tuple[int, ...]) -> float:
         """The log-determinant of the map to model space for samples of this shape, in nats."""
         ...
+
+
+def dequantisation_noise(pixels: Tensor, seed: int, first: int) -> SampleNoise:
+    """The random numbers that samples `(B, ...)`, of which the first has the index `first`, are dequantised with."""
+    indices = torch.arange(first, first + len(pixels))
+    shape = tuple(pixels.shape[1:])
+    return SampleNoise(seed, indices, shape, torch.float64, pixels.device, stream=Stream.DEQUANTISATION)
 
 
 class Dequantisation(ABC):

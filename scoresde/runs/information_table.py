@@ -9,8 +9,7 @@ from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.information import class_information, conditional_information, denoising_information, flipd, three_ways
-from scoresde.likelihood import Uniform
-from scoresde.numerics.random import SampleNoise, Stream
+from scoresde.likelihood.dequantisation import Uniform, dequantisation_noise
 from scoresde.numerics.trace import Divergence
 from scoresde.runs.sample_table import SampleTable
 from scoresde.score import NetworkScore
@@ -91,9 +90,7 @@ def dequantised(data: Data, raw: Tensor, first: int, seed: int) -> tuple[Tensor,
     if data.transform.levels is None:
         offset = torch.full((len(raw),), data.transform.log_det(data.shape), dtype=torch.float64, device=raw.device)
         return data.transform.encode(raw), offset
-    indices = torch.arange(first, first + len(raw))
-    noise = SampleNoise(seed, indices, data.shape, torch.float64, raw.device, stream=Stream.DEQUANTISATION)
-    x, log_q = Uniform().draw(raw, data.transform, noise, 1.0, 0.0)
+    x, log_q = Uniform().draw(raw, data.transform, dequantisation_noise(raw, seed, first), 1.0, 0.0)
     return x, -log_q
 
 
