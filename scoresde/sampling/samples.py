@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from scoresde.data.info import DataInfo
-from scoresde.numerics.html import arrived, counts, shape_of, spread_of, table, times_of
+from scoresde.numerics.html import arrived, counts, shape_of, spread_of, table, times_of, with_error
+from scoresde.numerics.means import mean_and_error
 from scoresde.sampling.solver import Report
 from scoresde.score import ScoreModel
 
@@ -143,6 +144,9 @@ def _html(out: Samples) -> str:
         rows.append(("calls one after the other", counts(out.sweeps)))
     if out.status is not None:
         rows.append(("arrived", arrived(out.status)))
+    if out.log_prob is not None and bool((known := out.log_prob.isfinite()).any()):
+        shared = None if out.solver_stderr is None else out.solver_stderr[known]
+        rows.append(("log-density, mean", f"{with_error(*mean_and_error(out.log_prob[known], shared))} nats"))
     if out.trajectory is not None:
         rows.append(("trajectory", shape_of(out.trajectory)))
     if out.info is None:

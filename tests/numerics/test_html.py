@@ -96,6 +96,15 @@ def test_samples_that_are_not_finite_are_counted() -> None:
     assert _read(Samples(x[1:2, :1], 3, torch.tensor([1.0, 0.0])))["values"] == "none is finite"
 
 
+def test_samples_with_densities_say_their_mean_and_its_error() -> None:
+    x, times = torch.zeros(3, 2), torch.tensor([1.0, 0.0])
+    log_prob = torch.tensor([1.0, 3.0, float("nan")], dtype=torch.float64)
+    error = torch.tensor([1.0, 1.0, float("nan")], dtype=torch.float64)
+    # Of the two that arrived: a scatter of √2/√2 and the solver's 1, which both may share.
+    assert _read(Samples(x, 3, times, log_prob=log_prob, solver_stderr=error))["log-density, mean"] == "2.0 ± 1.4 nats"
+    assert "log-density, mean" not in _read(Samples(x, 3, times))
+
+
 def test_log_likelihood(model: GaussianMixtureScore) -> None:
     out = log_likelihood(model, torch.zeros(1, 2) + torch.arange(3.0)[:, None] / 4, divergence=Exact())
     rows = _read(out)
