@@ -43,6 +43,7 @@ from typing import Any
 import torch
 from contenders import Failures
 from likelihood_methods import (
+    CORRECTED,
     EXACT,
     FIXED,
     ONE,
@@ -151,6 +152,8 @@ def measure(
     # Where the exact trace is as cheap, it is taken for all probes.
     alike = [n for n, make in PROBES.items() if isinstance(make().for_shape(tuple(problem.x.shape[1:])), Exact)]
     chosen = [m for m in chosen if m.divergence not in alike]
+    if problem.model.exact:
+        chosen = [m for m in chosen if not m.path.endswith(CORRECTED)]
     outcomes: dict[Method, list[Outcome]] = {m: [] for m in chosen}
     seconds: dict[Method, list[float]] = {m: [] for m in chosen}
     ruler = next(m for m in chosen if m.key == RULER)

@@ -17,7 +17,12 @@ from scoresde.likelihood import Auto, CovarianceScaling, Exact, Hutchinson, Prob
 from scoresde.likelihood.scaling import Scaling
 from scoresde.score import ScoreModel
 
-SCALINGS: dict[str, Callable[[], Scaling]] = {"scalar": ScalarScaling, "covariance": CovarianceScaling}
+CORRECTED = "corrected"  # for networks, whose path is then corrected; exact scores always are
+SCALINGS: dict[str, Callable[[], Scaling]] = {
+    "scalar": ScalarScaling,
+    "covariance": CovarianceScaling,
+    CORRECTED: ScalarScaling,
+}
 ONE = "Hutchinson(1)"
 # Beside it; at the larger tolerances, since probes err by more.
 PROBES: dict[str, Callable[[], Any]] = {
@@ -74,15 +79,33 @@ def methods(peers: bool, tolerances: Sequence[float], nats: Sequence[float], fai
         for tol in nats:
             chosen = {EXACT: Exact, ONE: Hutchinson} | (PROBES if tol >= 1e-2 else {})
             for label, divergence in chosen.items():
-                out.append(Method(OURS, f"tol {tol:g}, {scaling}", label, partial(_ours, tol, make, divergence)))
+                out.append(
+                    Method(
+                        OURS,
+                        f"tol {tol:g}, {scaling}",
+                        label,
+                        partial(_ours, tol, make, divergence, scaling == CORRECTED),
+                    )
+                )
     return out
 
 
 def _ours(
-    tol: float, scaling: Callable[[], Scaling], divergence: Callable[[], Any], problem: Problem, seed: int
+    tol: float,
+    scaling: Callable[[], Scaling],
+    divergence: Callable[[], Any],
+    corrected: bool,
+    problem: Problem,
+    seed: int,
 ) -> Outcome:
     out = log_likelihood(
-        problem.model, problem.x, tol=tol, scaling=scaling(), divergence=divergence(), seed=seed + 1000
+        problem.model,
+        problem.x,
+        tol=tol,
+        scaling=scaling(),
+        divergence=divergence(),
+        corrected=corrected,
+        seed=seed + 1000,
     )
     divergences, products = (float(v.double().mean()) for v in (out.divergences, out.products))
     return Outcome(out.log_prob, None, out.stderr, float(out.nfe.double().mean()), divergences, products)

@@ -119,6 +119,16 @@ def test_the_error_of_the_path_of_a_learned_score_is_corrected(sde: SDE) -> None
     assert float(error.mean()) < float(astray.mean()) / 10
 
 
+def test_a_corrected_sample_does_not_depend_on_its_batch_mates() -> None:
+    model = Learned(tails(VPSDE()))
+    x = model.model.sample(7, VPSDE().t_min, torch.Generator().manual_seed(3))
+    whole = log_likelihood(model, x, seed=2, corrected=True)
+    part = log_likelihood(model, x[3:5], seed=2, first=3, corrected=True)
+    for name in ("log_prob", "stderr", "solver_stderr", "latent"):
+        torch.testing.assert_close(getattr(part, name), getattr(whole, name)[3:5], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(part.nfe, whole.nfe[3:5])
+
+
 @pytest.mark.parametrize("divergence", [Hutchinson(1), Hutchinson(4)], ids=repr)
 def test_probes_and_solver_make_one_error(divergence: Hutchinson) -> None:
     error, out = errors(tails(VPSDE()), 100, divergence=divergence)
@@ -150,7 +160,8 @@ def test_errors_of_the_path_do_not_matter_under_an_exact_score(sde: SDE) -> None
     assert float(error.mean()) < float(astray.mean()) / 20
 
 
-def test_the_stated_error_of_a_network_is_of_the_size_of_its_change() -> None:
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_stated_error_of_a_network_is_of_the_size_of_its_change(corrected: bool) -> None:
     torch.manual_seed(0)
     mlp = MLP((8,), width=32, blocks=2)
     for parameter in mlp.parameters():
@@ -159,7 +170,7 @@ def test_the_stated_error_of_a_network_is_of_the_size_of_its_change() -> None:
     model = NetworkScore(mlp.double(), EDMSDE(0.01, 20.0), EDMPreconditioning(0.5), Statistics(torch.zeros(8), 0.5))
     x = 0.5 * torch.randn(60, 8, dtype=F64, generator=torch.Generator().manual_seed(2))
     fine = log_likelihood(model, x, tol=1e-5, divergence=Exact())
-    out = log_likelihood(model, x, tol=3e-3, divergence=Exact())
+    out = log_likelihood(model, x, tol=3e-3, divergence=Exact(), corrected=corrected)
     error = (out.log_prob - fine.log_prob).abs()
     assert float((error <= 2 * out.solver_stderr).double().mean()) > 0.9
     assert float(fine.solver_stderr.mean()) < float(out.solver_stderr.mean()) / 10
