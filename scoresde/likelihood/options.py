@@ -101,8 +101,8 @@ class FlowOptions:
             the default method under an exact score 5 at any `tol`.
         batch_size: Number of samples, and of traces, to process at once; 512 if not given.
         corrected: Correct the error that the path of a network's density makes, by its score (`Integral`), and follow
-            the path less accurately and in another variable: cheaper at equal error. The density under an exact score
-            always is corrected.
+            the path less accurately and in another variable. Whether that is cheaper at equal error depends on the
+            network (docs/likelihood.md). The density under an exact score always is corrected.
 
     Raises:
         ValueError: Nodes or a batch size below 1.

@@ -48,10 +48,15 @@ def solver_error(
         **options: Other options of `log_likelihood`, except `divergence`, `rtol` and `atol`.
 
     Raises:
-        ValueError: As `log_likelihood`, or a ratio that is not between 0 and 1.
+        ValueError: As `log_likelihood`, a ratio that is not between 0 and 1, or `corrected` for a network.
     """
     if not 0 < ratio < 1:
         raise ValueError(f"ratio is {ratio}, expected a number between 0 and 1")
+    if not model.exact and options.get("corrected", getattr(options.get("options"), "corrected", False)):
+        raise ValueError(
+            "solver_error follows one probe, to which the correction of corrected=True does not belong: compare "
+            "log_likelihood with divergence=Exact() at two tolerances"
+        )
     x, _ = check_batch(model, x, {})
     nats = FlowOptions(tol=tol).tolerance(x[0].numel()).nats
     assert nats is not None

@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from scoresde.data.transforms import Discrete
-from scoresde.likelihood import Auto, Hutchinson, LogLikelihood, bits_per_dim, density, encode, log_likelihood
+from scoresde.likelihood import (
+    Auto,
+    FlowOptions,
+    Hutchinson,
+    LogLikelihood,
+    bits_per_dim,
+    density,
+    encode,
+    log_likelihood,
+    solver_error,
+)
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.numbering import draw_seed
 from scoresde.likelihood.prior import prior_log_prob
@@ -117,6 +127,15 @@ def test_the_error_of_the_path_of_a_learned_score_is_corrected(sde: SDE) -> None
     astray = (model.log_prob(out.latent, sde.t_max) - model.log_prob(encode(model, x, tol=1e-5), sde.t_max)).abs()
     assert float(astray.mean()) > 0.01
     assert float(error.mean()) < float(astray.mean()) / 10
+
+
+@pytest.mark.parametrize("options", [{"corrected": True}, {"options": FlowOptions(corrected=True)}], ids=repr)
+def test_one_probe_does_not_measure_a_corrected_path(options: dict[str, Any]) -> None:
+    model = tails(VPSDE())
+    x = model.sample(2, VPSDE().t_min, torch.Generator().manual_seed(3))
+    with pytest.raises(ValueError, match="the correction of corrected=True does not belong"):
+        solver_error(Learned(model), x, **options)
+    assert torch.equal(solver_error(model, x, **options), solver_error(model, x))
 
 
 def test_a_corrected_sample_does_not_depend_on_its_batch_mates() -> None:
