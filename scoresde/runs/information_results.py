@@ -225,7 +225,7 @@ def sentences(note: Mapping[str, Any]) -> list[str]:
             f"at log(α/σ) from {worse['low']:.3g} to {worse['high']:.3g} the network errs more than no prediction of "
             f"the noise would, {worse['error']:.4g} against {note['size']}: it is badly trained there"
         )
-    made.append(f"entropy under the model: {_shown(note['entropy'])} nats a sample")
+    made.append(f"entropy under the model, the mean of -log p: {_shown(note['entropy'])} nats a sample")
     if training := note.get("training"):
         made.append(
             f"held-out data cost {_shown(training['gap'])} {unit} more than {training['n']} training samples"

@@ -21,7 +21,8 @@ def information_command(config: DictConfig) -> Outcome:
     contenders = _contenders(run, model, data, others, config)
     stem, note = information(run, model, data, config)
     given = " given the label" if note["settings"]["conditional"] else ""
-    print(f"{note['settings']['split']}: n = {note['n']}, {note['unit']}{given}, {note['seconds']:.1f} s")
+    unit = "log-density in nats" if note["unit"] == "nats" else note["unit"]
+    print(f"{note['settings']['split']}: n = {note['n']}, {unit}{given}, {note['seconds']:.1f} s")
     for name, title in WAYS.items():
         found = note["ways"][name]
         print(f"  {title:<28}{with_error(found['mean'], float('nan') if found['stderr'] is None else found['stderr'])}")
