@@ -148,7 +148,7 @@ def class_information(
     halves = []
     for half in (slice(0, None, 2), slice(1, None, 2)):
         lengths = torch.zeros_like(data.lengths)
-        lengths[half] = data.lengths[half] * (data.lengths.sum() / data.lengths[half].sum())
+        lengths[half] = 2 * data.lengths[half]
         halves.append(-(log_prior - (h * lengths).sum(2).mT - beyond).logsumexp(1))
     nats = -2 * joint.logsumexp(1) - (halves[0] + halves[1]) / 2
     stderr = collapsed_variance(torch.einsum("bk,kbn->bn", posterior, h * data.lengths)).sqrt()

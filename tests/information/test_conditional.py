@@ -156,6 +156,14 @@ def test_information_by_predictions_for_every_class_is_that_of_the_densities(sca
     assert out.mutual_information[0] < entropy + 2 * out.mutual_information[1]
 
 
+def test_halves_of_an_odd_number_of_strata_leave_no_bias() -> None:
+    model = blobs_of_classes(0.5)
+    x, labels = model.draw(1500)
+    out = class_information(model, x, labels, prior=model.mixture.weights, draws=9)
+    error = out.nats - model.information(x, labels)
+    assert abs(error.mean()) < 3 * error.std() / math.sqrt(len(x))
+
+
 def test_classes_alike_tell_nothing() -> None:
     model = blobs_of_classes(0.0)
     x, labels = model.draw(10)
