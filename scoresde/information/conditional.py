@@ -109,7 +109,8 @@ def conditional_information(
         **keywords: These options by name, and conditions that are the same with and without.
 
     Raises:
-        ValueError: No condition, a model that takes none or none of this name, or one that has no prediction without.
+        ValueError: No condition, a model that takes none or none of this name, one that has no prediction without, or
+            an unconditional model of data of another shape or in other units.
         LikelihoodError: An error that is not finite.
     """
     options, cond = FlowOptions.split(conditional_information, model, options, keywords, BOUND_OPTIONS)

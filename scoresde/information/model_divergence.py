@@ -72,8 +72,8 @@ class ModelDivergence:
 
     @property
     def agree(self) -> bool:
-        """True if the two are within three standard errors of each other."""
-        return abs(self.gap.mean) <= 3 * self.gap.stderr
+        """True if the two are within three standard errors of each other, or one sample does not tell."""
+        return not abs(self.gap.mean) > 3 * self.gap.stderr
 
     def __repr__(self) -> str:
         return (
@@ -130,7 +130,6 @@ def kl_divergence(
         LikelihoodError: An error that is not finite.
     """
     options, cond = FlowOptions.split(kl_divergence, model, options, keywords, BOUND_OPTIONS)
-    _check_alike(model, other)
     conds = [{**cond, **(conditions or {})}, {**cond, **(other_conditions or {})}]
     data = NoisyData([model, other], x, conds, options, draws, seed, first, log_snr)
     squares, ratio = data.means(_terms)
@@ -146,20 +145,3 @@ def _terms(eps: Tensor, predictions: list[Tensor]) -> Tensor:
     own, other = predictions
     apart = other - own
     return torch.stack((apart.square().sum(1), (apart * (own + other - 2 * eps)).sum(1)))
-
-
-def _check_alike(model: ScoreModel, other: ScoreModel) -> None:
-    """Reject models of different data.
-
-    Raises:
-        ValueError: Shapes or transforms that differ.
-    """
-    if None not in (model.shape, other.shape) and model.shape != other.shape:
-        raise ValueError(f"the models are of data of different shapes, {model.shape} and {other.shape}")
-    infos = [None if m.info is None else m.info.transform for m in (model, other)]
-    first, second = (infos[0], infos[1]) if None not in infos else (model.transform, other.transform)
-    if repr(first) != repr(second):
-        raise ValueError(
-            f"the models have different transforms of the data, {first!r} and {second!r}: their densities are in "
-            "different units"
-        )

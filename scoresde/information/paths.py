@@ -18,10 +18,10 @@ from scoresde.likelihood.numbering import NOISES, noise_number
 from scoresde.likelihood.options import FlowOptions
 from scoresde.likelihood.scaling import CovarianceScaling
 from scoresde.numerics.random import SampleNoise, Stream
-from scoresde.score import Conditions, ScoreModel
+from scoresde.score import ScoreModel
 from scoresde.sde.coordinates import LogSNR
 
-__all__ = ["Combination", "NoisyData", "Predictor", "common_strata", "log_snr_range"]
+__all__ = ["Combination", "NoisePredictor", "NoisyData", "common_strata", "log_snr_range"]
 
 Combination = Callable[[Tensor, list[Tensor]], Tensor]
 """Values `(k, b)` from the noise ε `(b, D)` and its predictions `(b, D)`, float64 each."""
@@ -32,21 +32,15 @@ _FAR = 3.0
 _FAR_SHARE = 0.125
 
 
-class Predictor:
+class NoisePredictor:
     """The noise that a model predicts for x̃_v = x + √v ε, under conditions.
 
     Args:
-        model: The score model.
-        shape: Shape of all samples, `(B, ...)`.
-        conditions: Conditions of the samples.
-        options: Times and covariance of the data.
-        device: Device of the samples.
+        flow: The flow of the model, with the conditions of all samples.
     """
 
-    def __init__(
-        self, model: ScoreModel, shape: torch.Size, conditions: Conditions, options: FlowOptions, device: torch.device
-    ) -> None:
-        self.flow = Flow(model, shape, conditions, options, device)
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
 
     def __call__(self, log_snr: Tensor, x: Tensor, rows: Tensor) -> Tensor:
         """E[ε | x̃_v = x] `(b, D)` in float64.
@@ -88,7 +82,8 @@ class NoisyData:
         log_det: Log-determinant from the data's units to model space.
 
     Raises:
-        ValueError: Samples, conditions or a number of draws out of their range, or λ ranges that do not overlap.
+        ValueError: Samples, conditions or a number of draws out of their range, models of data of different shapes or
+            units, or λ ranges that do not overlap.
     """
 
     def __init__(
@@ -106,10 +101,15 @@ class NoisyData:
             raise ValueError(f"draws is {draws}, expected 2 or more, and less than {NOISES}")
         scaling = CovarianceScaling() if options.scaling is None else options.scaling
         options = replace(options, variable=LogSNR(), scaling=scaling)
-        self.predictors: list[Predictor] = []
+        self.predictors: list[NoisePredictor] = []
+        flows: dict[int, Flow] = {}
         for model, cond in zip(models, conditions, strict=True):
+            if id(model) not in flows:
+                _check_alike(models[0], model)
             x, bound = check_batch(model, x, cond)
-            self.predictors.append(Predictor(model, x.shape, bound, options, x.device))
+            if id(model) not in flows:
+                flows[id(model)] = Flow(model, x.shape, bound, options, x.device)
+            self.predictors.append(NoisePredictor(flows[id(model)].under(bound)))
         self.flow = self.predictors[0].flow
         self.width, self.seed = options.width, seed
         self.indices = torch.arange(first, first + len(x))
@@ -229,6 +229,23 @@ def _interval(known: Sequence[tuple[float, float]], asked: tuple[float, float] |
             "which the model's t_max and t_min are"
         )
     return asked
+
+
+def _check_alike(model: ScoreModel, other: ScoreModel) -> None:
+    """Reject models of different data.
+
+    Raises:
+        ValueError: Shapes or transforms that differ.
+    """
+    if None not in (model.shape, other.shape) and model.shape != other.shape:
+        raise ValueError(f"the models are of data of different shapes, {model.shape} and {other.shape}")
+    infos = [None if m.info is None else m.info.transform for m in (model, other)]
+    first, second = (infos[0], infos[1]) if None not in infos else (model.transform, other.transform)
+    if repr(first) != repr(second):
+        raise ValueError(
+            f"the models have different transforms of the data, {first!r} and {second!r}: their densities are in "
+            "different units"
+        )
 
 
 def _strata(low: float, high: float, std: float, count: int) -> Tensor:

@@ -96,6 +96,12 @@ class Flow:
         self.dtype = model.dtype
         self.log_det = model.log_det(shape[1:])
 
+    def under(self, conditions: Conditions) -> "Flow":
+        """The flow of the same samples under other conditions."""
+        part = copy.copy(self)
+        part.conditions = conditions
+        return part
+
     def for_rows(self, rows: Tensor) -> "Flow":
         """The flow of the samples `rows` `(b,)` alone."""
         part = copy.copy(self)

@@ -9,6 +9,7 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor, nn
 
+from scoresde.data import Standardise
 from scoresde.information import class_information, conditional_information
 from scoresde.networks import MLP
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel
@@ -131,6 +132,15 @@ def test_unconditional_models_are_rejected() -> None:
     with pytest.warns(UserWarning, match="does not know the mean"):
         out = conditional_information(network(num_classes=3, label_dropout=0.1), x, labels, draws=4)
     assert out.nats.shape == (4,)
+
+
+def test_an_unconditional_model_of_other_data_is_rejected() -> None:
+    model = Labelled(correlated(VPSDE()))
+    x, labels = model.draw(4)
+    other = correlated(VPSDE())
+    other.transform = Standardise(mean=[0.0] * 6, std=[2.0] * 6)
+    with pytest.raises(ValueError, match="different transforms of the data"):
+        conditional_information(model, x, {"labels": labels}, unconditional=other)
 
 
 def blobs_of_classes(scale: float) -> Labelled:

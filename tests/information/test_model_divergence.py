@@ -63,6 +63,13 @@ def test_samples_of_another_density_are_told_apart() -> None:
     assert "not of the first model" in out._repr_html_()
 
 
+def test_one_sample_does_not_tell() -> None:
+    p, q = ring(VPSDE()), ring(VPSDE(), modes=5)
+    out = kl_divergence(p, q, p.sample(1, 0.0, generator(4)), draws=4)
+    assert math.isnan(out.gap.stderr)
+    assert "not of the first model" not in out._repr_html_()
+
+
 def test_models_that_do_not_fit_are_rejected() -> None:
     model = ring(VPSDE())
     x = model.sample(3, 0.0, generator(4))
