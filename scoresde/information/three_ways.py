@@ -48,7 +48,6 @@ class Agreement:
         mean: Mean over samples of the second log-density less the first, in nats.
         stderr: Its standard error, from the scatter of the differences: samples, draws and probes.
         solver: What the solver of the ODE may err by in the mean, in nats; 0 where neither is the ODE.
-        agree: Whether the mean is within three standard errors and the solver's error.
     """
 
     first: str
@@ -59,6 +58,7 @@ class Agreement:
 
     @property
     def agree(self) -> bool:
+        """True if the mean is within three standard errors and the solver's error; False for one sample."""
         return abs(self.mean) <= _STANDARD_ERRORS * self.stderr + self.solver
 
     def verdict(self, scale: float = 1.0, unit: str = "nats") -> str:
@@ -72,6 +72,8 @@ class Agreement:
         pair = f"{WAYS[self.second]} less {WAYS[self.first]}: {by} {unit}"
         if math.isnan(self.stderr):
             return f"{pair}; one sample does not tell whether they agree"
+        if self.agree and abs(self.mean) > _STANDARD_ERRORS * self.stderr:
+            return f"{pair}; they agree within the error of the ODE's solver, {abs(scale) * self.solver:.2g} {unit}"
         return f"{pair}; {'they agree within their errors' if self.agree else self._failing()}"
 
     def _failing(self) -> str:
@@ -123,7 +125,9 @@ class ThreeWays:
 
     def __repr__(self) -> str:
         means = ", ".join(f"{name} {mean_with_error(values)}" for name, values in self.log_prob.items())
-        return f"ThreeWays({means} nats, n={len(self.elbo.value)}, {'agree' if self.agree else 'do not agree'})"
+        n = len(self.elbo.value)
+        said = "" if n == 1 else f", {'agree' if self.agree else 'do not agree'}"
+        return f"ThreeWays({means} nats, n={n}{said})"
 
     def _repr_html_(self) -> str:
         rows = [(WAYS[name], f"{mean_with_error(values)} nats") for name, values in self.log_prob.items()]

@@ -44,7 +44,7 @@ class Reweighted:
         samples: The samples `(B, ...)`.
         log_weights: Logarithms of the weights e^(−U)/q, `(B,)` float64; −∞ where the target's density is 0.
         k_hat: Shape k̂ of the tail of the weights. Above 0.7, or above 1 − 1/log₁₀ B, no estimate can be trusted,
-            however small its error. NaN for fewer than 25 samples, −∞ for equal weights.
+            however small its error. NaN for fewer than 21 samples, −∞ for equal weights.
         smoothed: Whether the largest weights were replaced by Pareto-smoothed ones.
     """
 
@@ -84,7 +84,7 @@ class Reweighted:
             values: The function at each sample, `(B, ...)`.
 
         Returns:
-            The mean and its standard error, `(...)` float64 each.
+            The mean and its standard error, `(...)` float64 each; the error is NaN for one sample.
 
         Raises:
             ValueError: Values for another number of samples.
@@ -98,7 +98,8 @@ class Reweighted:
         # A value that is not finite counts nothing where the weight is 0.
         wide = torch.where(shares > 0, wide, 0.0)
         mean = (shares * wide).sum(0)
-        return mean, (shares * (wide - mean)).square().sum(0).sqrt()
+        error = (shares * (wide - mean)).square().sum(0).sqrt()
+        return mean, error if len(self) > 1 else torch.full_like(error, math.nan)
 
     def resample(self, n: int | None = None, seed: int = 0) -> Tensor:
         """Samples of the target with equal weights: copies of the samples by their weights, `(n, ...)`.

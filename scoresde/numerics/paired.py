@@ -137,7 +137,7 @@ class PairedDifference:
         """
         if not self.apart:
             within = abs(self.mean) > _APART * self.stderr
-            why = f", within the errors of their solvers ({self.shared:.2g})" if within else ""
+            why = f", and their solvers may err by {self.shared:.2g}" if within else ""
             return f"{first} and {second} cannot be told apart: they differ by {self} {unit}{why}"
         pair = (first, second) if (self.mean > 0) == lower_is_better else (second, first)
         return f"{pair[0]} is better than {pair[1]} by {with_error(abs(self.mean), self.stderr)} {unit}"

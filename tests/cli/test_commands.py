@@ -444,7 +444,7 @@ def test_likelihood(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["likelihood", f"run={RUN}", "n=8", "tol=0.5", "progress=false"])
     out = capsys.readouterr().out
     assert re.search(r"test: -?\d+\.\d+ ± \d\.\d+ nats, n = 8", out)
-    assert re.search(r"tol 0\.5 nats \(error of the solver \d[.\de-]*\)", out)
+    assert re.search(r"tol 0\.5 nats \(error of the solver \d[.\de-]* nats\)", out)
     assert "likelihood-test.csv" in out
     table = Path(f"{RUN}/likelihood-test.csv").read_text().splitlines()
     head = "index,nats,stderr,stderr_dequantisation,nfe,divergences,elbo,stderr_elbo,solver_stderr,total_stderr"

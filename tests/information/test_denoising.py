@@ -152,7 +152,10 @@ def test_agreement_counts_the_solver() -> None:
     values = torch.arange(4.0, dtype=F64)
     ways = {"ode": values, "elbo": values - 0.1, "immse": values - 0.1}
     assert [a.agree for a in agreement(ways, torch.zeros(4))] == [False, False, True]
-    assert all(a.agree for a in agreement(ways, torch.full((4,), 0.2)))
+    alike = agreement(ways, torch.full((4,), 0.2))
+    assert all(a.agree for a in alike)
+    assert alike[0].verdict(-2.0, "u").endswith(" u; they agree within the error of the ODE's solver, 0.4 u")
+    assert alike[2].verdict().endswith("they agree within their errors")
 
 
 def test_bad_input() -> None:
@@ -168,3 +171,6 @@ def test_bad_input() -> None:
         denoising_information(Scaled(model, math.nan), x)
     assert caught.value.samples == [0, 1, 2]
     assert isinstance(three_ways(model, x, draws=2), ThreeWays)
+    one = three_ways(model, x[:1], draws=2)
+    assert repr(one).endswith(" nats, n=1)")
+    assert all("one sample does not tell" in verdict for verdict in one.verdicts)

@@ -37,6 +37,15 @@ def drawn(n: int, seed: int) -> tuple[Tensor, Tensor]:
     return x, proposal().log_prob(x, T)
 
 
+def test_few_samples_tell_no_tail_and_one_no_error() -> None:
+    logs = torch.linspace(0, 1, 21, dtype=torch.float64)
+    assert math.isnan(reweight(torch.zeros(20, 1), logs[:20], torch.zeros(20)).k_hat)
+    assert math.isfinite(reweight(torch.zeros(21, 1), logs, torch.zeros(21)).k_hat)
+    mean, error = reweight(torch.ones(1, 2), logs[:1], torch.zeros(1)).mean(torch.ones(1, 2))
+    assert torch.equal(mean, torch.ones(2, dtype=torch.float64))
+    assert bool(error.isnan().all())
+
+
 def test_moments_and_log_z_of_another_mixture_lie_within_their_errors() -> None:
     """Of 100 estimates, 95 % lie within two standard errors, of which n = 500 samples tell the size."""
     log_z, kept = 1.7, []

@@ -55,7 +55,7 @@ def test_what_lies_within_a_shared_error_is_no_difference() -> None:
     found = PairedDifference.of(first, second, shared=0.09)
     assert found.stderr == PairedDifference.of(first, second).stderr
     assert not found.apart
-    words = "A and B cannot be told apart: they differ by 0.200 ± 0.058 u, within the errors of their solvers (0.09)"
+    words = "A and B cannot be told apart: they differ by 0.200 ± 0.058 u, and their solvers may err by 0.09"
     assert found.verdict("A", "B", "u", True) == words
     assert PairedDifference.of(first, second, shared=0.08).apart
 

@@ -36,7 +36,8 @@ def likelihood_line(entry: LikelihoodEntry) -> str:
     reused = f", {entry['reused']} of them there already" if entry["reused"] else ""
     source = f" of {entry['source']}" if entry.get("source") else ""
     known = entry.get("stderr_solver")
-    solver = "" if known is None else f" (error of the solver {known:.1g})"
+    unit = "nats" if entry["bits_per_dim"] is None else "bits/dim"
+    solver = "" if known is None else f" (error of the solver {known:.1g} {unit})"
     return (
         f"{entry['split']}{source}: {value}, n = {entry['n']}{reused}, {entry['divergence']}, "
         f"tol {entry['tol']:.2g} nats{solver}, NFE {entry['nfe']:.0f}, {entry['seconds']:.1f} s"
