@@ -12,7 +12,7 @@ from scoresde.information.three_ways import agreement
 from scoresde.likelihood import typicality
 from scoresde.numerics.html import with_error
 from scoresde.numerics.means import mean_and_error
-from scoresde.runs.information_table import InformationTable, band_names
+from scoresde.runs.information_table import InformationTable, band_names, class_shares
 
 __all__ = ["estimate_of", "finite", "per_unit", "results", "sentences", "sentences_against"]
 
@@ -31,9 +31,9 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def estimate_of(values: Tensor, scale: float = 1.0) -> Estimate:
-    """The mean of values of samples, times a scale, and its standard error."""
-    mean, error = mean_and_error(scale * values)
+def estimate_of(values: Tensor, scale: float = 1.0, shared: Tensor | None = None) -> Estimate:
+    """The mean of values of samples, times a scale, and its standard error; `shared` is as for `mean_and_error`."""
+    mean, error = mean_and_error(scale * values, None if shared is None else abs(scale) * shared)
     return {"mean": finite(mean), "stderr": finite(abs(error))}
 
 
@@ -62,12 +62,13 @@ def results(
     # From log-densities in nats to what is shown.
     scale, unit = (-1 / (size * math.log(2)), "bits/dim") if discrete else (1.0, "nats")
     ways = {name: table.column(name, n) for name in ("ode", "elbo", "immse")}
-    agreements = agreement(ways, table.column("ode_solver_stderr", n))
+    solver = table.column("ode_solver_stderr", n)
+    agreements = agreement(ways, solver)
     made: dict[str, Any] = {
         "n": n,
         "unit": unit,
         "size": size,
-        "ways": {name: estimate_of(values, scale) for name, values in ways.items()},
+        "ways": {name: estimate_of(values, scale, solver if name == "ode" else None) for name, values in ways.items()},
         "agreements": [
             {
                 "first": each.first,
@@ -79,7 +80,7 @@ def results(
             }
             for each in agreements
         ],
-        "entropy": estimate_of(ways["ode"], -1.0),
+        "entropy": estimate_of(ways["ode"], -1.0, solver),
         "normal": estimate_of(table.column("normal", n), scale),
         "tail": estimate_of(table.column("tail", n), scale),
         "curve": _curve(table, n, edges),
@@ -88,8 +89,8 @@ def results(
     }
     if training is not None:
         made["training"] = _against_training(table, n, training, scale, edges)
-    if settings["labels"] and labels is not None:
-        made["labels"] = _of_labels(table, n, labels[:n], edges)
+    if settings["labels"] and labels is not None and data.train_labels is not None:
+        made["labels"] = _of_labels(table, n, labels[:n], data.train_labels, edges)
     if settings["classes"]:
         made["classes"] = _of_classes(table, min(n, settings["classes"]))
     if settings["dimension"]:
@@ -155,14 +156,17 @@ def _against_training(
     }
 
 
-def _of_labels(table: InformationTable, n: int, labels: Tensor, edges: Tensor) -> dict[str, Any]:
-    """The information of labels in nats, and per unit of λ, beside the entropy of the labels."""
+def _of_labels(table: InformationTable, n: int, labels: Tensor, train_labels: Tensor, edges: Tensor) -> dict[str, Any]:
+    """The information of labels in nats, and per unit of λ, beside the entropy of the labels.
+
+    That is the mean of −log p(y) with the shares p of the classes in the training data, the most that a label y can
+    tell of a sample. The shares among a few samples would have less.
+    """
     nats = table.column("labels", n)
-    shares = torch.bincount(labels).double() / len(labels)
-    shares = shares[shares > 0]
+    shares = class_shares(train_labels, int(max(labels.max(), train_labels.max())) + 1)
     saved = table.columns_of(band_names("saved", table.settings["draws"]), n)
     mean, error = mean_and_error(nats)
-    entropy = float(-(shares * shares.log()).sum())
+    entropy = float(-shares[labels].log().mean())
     return {
         "nats": estimate_of(nats),
         "bits": estimate_of(nats, 1 / math.log(2)),
@@ -228,8 +232,8 @@ def sentences(note: Mapping[str, Any]) -> list[str]:
     made.append(f"entropy under the model, the mean of -log p: {_shown(note['entropy'])} nats a sample")
     if training := note.get("training"):
         made.append(
-            f"held-out data cost {_shown(training['gap'])} {unit} more than {training['n']} training samples"
-            f"{_where(training['curve'])}"
+            f"held-out data cost {_shown(training['gap'])} {unit} more than {training['n']} training "
+            f"{'sample' if training['n'] == 1 else 'samples'}{_where(training['curve'])}"
         )
     if labels := note.get("labels"):
         made.append(

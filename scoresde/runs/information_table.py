@@ -14,7 +14,7 @@ from scoresde.numerics.trace import Divergence
 from scoresde.runs.sample_table import SampleTable
 from scoresde.score import NetworkScore
 
-__all__ = ["InformationTable", "band_names", "bands", "dequantised", "rows_of", "rows_of_training"]
+__all__ = ["InformationTable", "band_names", "bands", "class_shares", "dequantised", "rows_of", "rows_of_training"]
 
 _MAX_BANDS = 32  # of noise levels, in which the strata are added up
 _COLUMNS = (
@@ -163,11 +163,17 @@ def _of_classes(
     The rank is 0 for the most probable class. Classes are as probable as in the training data.
     """
     assert data.train_labels is not None
-    shares = torch.bincount(data.train_labels, minlength=model.classes or 0).double().clamp_min(1)
+    shares = class_shares(data.train_labels, model.classes or 0)
     found = class_information(model, x, labels, prior=shares, draws=draws, **common)
     own = found.posterior.gather(1, labels[:, None])
     rank = (found.posterior > own).sum(1)
     return torch.stack((found.nats, found.stderr, own[:, 0], rank.double()), 1)
+
+
+def class_shares(labels: Tensor, classes: int) -> Tensor:
+    """The shares of classes in training data `(K,)`; one of which there is no sample counts as if there was one."""
+    counts = torch.bincount(labels, minlength=classes).double().clamp_min(1)
+    return counts / counts.sum()
 
 
 def rows_of_training(

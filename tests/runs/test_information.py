@@ -81,7 +81,7 @@ def test_rows_are_what_the_library_computes(work: Path, capsys: pytest.CaptureFi
     assert math.isnan(found[0]["labels"])
 
     results = note("toy/information-test.json")
-    mean, error = mean_and_error(bits.bits)
+    mean, error = mean_and_error(bits.bits, bits.solver_stderr)
     assert results["ways"]["ode"] == {"mean": pytest.approx(mean, rel=1e-5), "stderr": pytest.approx(error, rel=1e-5)}
     assert results["unit"] == "bits/dim"
     assert results["entropy"]["mean"] == pytest.approx(mean * 2 * math.log(2), rel=1e-5)
@@ -151,6 +151,8 @@ def test_labels_of_a_conditional_run(work: Path, capsys: pytest.CaptureFixture[s
     assert results["labels"]["bits"]["mean"] == pytest.approx(float(found.mean()) / math.log(2))
     assert data.train_labels is not None
     shares = torch.bincount(data.train_labels).double()
+    entropy = -(shares / shares.sum())[data.test_labels[:4]].log().mean()
+    assert results["labels"]["entropy_of_labels"] == pytest.approx(float(entropy))
     by_class = class_information(model, x[:3], data.test_labels[:3], prior=shares, draws=8)
     found = torch.tensor([row["classes"] for row in rows("digits/information-test.csv")], dtype=torch.float64)
     assert torch.allclose(found[:3], by_class.nats, atol=1e-3)
