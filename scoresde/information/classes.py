@@ -128,10 +128,13 @@ def class_information(
         prior = torch.ones(model.classes)
     if prior.ndim != 1 or len(prior) < 2 or not bool((prior > 0).all()):
         raise ValueError(f"prior is {prior.tolist()}, expected a positive number for each of two classes or more")
+    if model.classes not in (None, len(prior)):
+        raise ValueError(f"prior has {len(prior)} entries, expected one for each of the model's {model.classes} classes")
     weights = (prior.double() / prior.double().sum()).to(x.device)
     classes = len(weights)
     if labels.shape != (len(x),) or labels.is_floating_point() or not bool(((labels >= 0) & (labels < classes)).all()):
-        raise ValueError(f"labels of shape {tuple(labels.shape)} must be ({len(x)},) integers from 0 to {classes - 1}")
+        kind = f"labels of shape {tuple(labels.shape)} and {str(labels.dtype).removeprefix('torch.')}"
+        raise ValueError(f"{kind} must be ({len(x)},) integers from 0 to {classes - 1}")
     labels = labels.to(x.device).long()
     every = [torch.full_like(labels, k) for k in range(classes)]
     conds = [{**cond, name: value} for value in (labels, *every)]

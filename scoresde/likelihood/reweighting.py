@@ -101,6 +101,7 @@ class Reweighted:
         error = (shares * (wide - mean)).square().sum(0).sqrt()
         return mean, error if len(self) > 1 else torch.full_like(error, math.nan)
 
+    @checked
     def resample(self, n: int | None = None, seed: int = 0) -> Tensor:
         """Samples of the target with equal weights: copies of the samples by their weights, `(n, ...)`.
 
@@ -112,6 +113,7 @@ class Reweighted:
         """
         return self.samples[self.resampled_indices(n, seed).to(self.samples.device)]
 
+    @checked
     def resampled_indices(self, n: int | None = None, seed: int = 0) -> Tensor:
         """Indices of the samples that `resample` takes, `(n,)` int64, increasing."""
         n = len(self) if n is None else n

@@ -185,8 +185,12 @@ def test_classes_alike_tell_nothing() -> None:
 def test_bad_classes_are_rejected() -> None:
     model = blobs_of_classes(1.0)
     x, labels = model.draw(4)
-    with pytest.raises(ValueError, match=r"labels of shape \(4,\) must be \(4,\) integers from 0 to 2"):
+    with pytest.raises(ValueError, match=r"labels of shape \(4,\) and int64 must be \(4,\) integers from 0 to 2"):
         class_information(model, x, labels + 3)
+    with pytest.raises(ValueError, match=r"labels of shape \(4,\) and float32 must be \(4,\) integers"):
+        class_information(model, x, labels.float())
+    with pytest.raises(ValueError, match="prior has 2 entries, expected one for each of the model's 3 classes"):
+        class_information(model, x, labels, prior=torch.ones(2))
     with pytest.raises(ValueError, match="expected a positive number for each of two classes or more"):
         class_information(model, x, labels, prior=torch.tensor([0.5, 0.0, 0.5]))
     with pytest.raises(ValueError, match="conditional information of an unconditional model: it has no classes"):

@@ -10,6 +10,7 @@ import torch
 from scipy.stats import genpareto
 from torch import Tensor
 
+from scoresde.arguments import ArgumentError
 from scoresde.likelihood import Exact, Hutchinson, Reweighted, log_likelihood, reweight
 from scoresde.numerics.pareto import ParetoTail, fit_pareto, smoothed_log_weights
 from scoresde.score import GaussianMixtureScore
@@ -121,6 +122,8 @@ def test_systematic_resampling_rounds_every_count() -> None:
     assert not torch.equal(out.resampled_indices(1000, 0), out.resampled_indices(1000, 1))
     with pytest.raises(ValueError, match="n is 0"):
         out.resample(0)
+    with pytest.raises(ArgumentError, match=r"n is 2\.5, expected an integer"):
+        out.resample(2.5)  # type: ignore[arg-type]
 
 
 def test_an_energy_may_exclude_samples() -> None:
