@@ -129,7 +129,9 @@ def class_information(
     if prior.ndim != 1 or len(prior) < 2 or not bool((prior > 0).all()):
         raise ValueError(f"prior is {prior.tolist()}, expected a positive number for each of two classes or more")
     if model.classes not in (None, len(prior)):
-        raise ValueError(f"prior has {len(prior)} entries, expected one for each of the model's {model.classes} classes")
+        raise ValueError(
+            f"prior has {len(prior)} entries, expected one for each of the model's {model.classes} classes"
+        )
     weights = (prior.double() / prior.double().sum()).to(x.device)
     classes = len(weights)
     if labels.shape != (len(x),) or labels.is_floating_point() or not bool(((labels >= 0) & (labels < classes)).all()):

@@ -1,5 +1,6 @@
 """Information of a run, from the file that `scoresde information` writes: a table, and charts over noise levels."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ FIGURES = ("samples/information-test.png", "samples/information-test-differences
 """Figures that the charts stand for."""
 
 _WAYS = {"ode": "probability-flow ODE", "elbo": "ELBO of the reverse SDE", "immse": "denoising errors (I-MMSE)"}
+_SHORT = {"ode": "ODE", "elbo": "ELBO", "immse": "I-MMSE"}
 _MAX_BANDS = 1000  # of a curve; the command writes 32 at most
 _Points = tuple[list[float], list[float], list[float]]
 
@@ -29,14 +31,15 @@ def information_table(note: dict[str, Any]) -> Table | None:
     ]
     agreements = note.get("agreements")
     for each in map(as_dict, agreements if isinstance(agreements, list) else []):
-        name = f"{text(each.get('second'))} less {text(each.get('first'))}, {unit}"
+        second, first = (_SHORT.get(name, name) for name in (text(each.get("second")), text(each.get("first"))))
+        name = f"{second} less {first}, {unit}"
         said = "" if not _told(each) else ", agree" if each["agree"] else ", do not agree"
         rows.append((name, f"{_estimate(each)}{said}"))
     if "tail" in note:
         rows.append((f"of denoising errors, from noise below t_min, {unit}", _estimate(note["tail"])))
     if worse := as_dict(note.get("worse_than_no_prediction")):
         at = f"{text(worse.get('low'))} to {text(worse.get('high'))}"
-        of = f"{text(worse.get('error'))} of {text(note.get('size'))}"
+        of = f"{text(worse.get('error'))} against {text(note.get('size'))}"
         rows.append((f"worse than no prediction of the noise, log(α/σ) from {at}", of))
     if "entropy" in note:
         rows.append((f"entropy under the model{given}, nats", _estimate(note["entropy"])))
@@ -91,12 +94,12 @@ def _verdict(note: dict[str, Any]) -> str:
 def against_table(notes: Mapping[str, dict[str, Any]]) -> Table | None:
     """A row for each other run that the run is compared with; None without one."""
     rows: list[tuple[str, ...]] = []
-    for note in notes.values():
+    for file, note in notes.items():
         found = as_dict(note.get("divergence"))
         if "costs_more" in note:
             costs = f"{_estimate(note['costs_more'])} {text(note.get('unit'))}"
             apart = [_estimate(found.get(key)) for key in ("by_scores", "by_errors")]
-            rows.append((text(note.get("other")), costs, text(note.get("n")), *apart, text(found.get("samples"))))
+            rows.append((_other(file, note), costs, text(note.get("n")), *apart, text(found.get("samples"))))
     if not rows:
         return None
     head = ("", "costs more, held out", "n", "divergence by scores, nats", "by denoising errors", "samples")
@@ -105,6 +108,14 @@ def against_table(notes: Mapping[str, dict[str, Any]]) -> Table | None:
         "other's, on samples of the run; both ways of it agree where these are of the run's density."
     )
     return Table("Against other runs", head, rows, about)
+
+
+def _other(file: str, note: dict[str, Any]) -> str:
+    """The other run, and what the name of the file adds: the step of earlier weights, or settings that differ."""
+    other, split = text(note.get("other")), as_dict(note.get("settings")).get("split")
+    name = re.sub(r"[^\w.+-]+", "_", other).strip("_.")
+    further = re.fullmatch(rf"information-against-{re.escape(name)}-{re.escape(text(split))}-(.+)\.json", file)
+    return f"{other}, {further[1]}" if further else other
 
 
 def information_charts(note: dict[str, Any], pictures: dict[str, Picture]) -> list[Chart]:

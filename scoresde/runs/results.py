@@ -61,6 +61,10 @@ class Filing:
 # Keys of the summary for the run's own results, where they are not their names.
 _KEYS = {"likelihood-test": "likelihood", "likelihood-train": "likelihood_train"}
 _OWN = (*_KEYS, "samples", "comparison", "information-test", "information-train")
+# Results that a run has beside its own, each with a table of samples: those against other runs, by noise level.
+_AGAINST = "information-against-"
+# Ends of the names of figures that belong to a result, after its own name.
+_FIGURES = {"samples": ("-spectrum",), "information": ("-differences", "-typicality", "-dimension")}
 # Settings whose values say what they are.
 _PLAIN = ("data", "dequantisation", "divergence", "bound", "decoder", "digest", "sampler", "device")
 # Settings that another part of a name stands for: the data's name, and the step of the model.
@@ -166,7 +170,9 @@ def choose_name(
 
 
 def name_for_weights(run: Run, own_name: str, settings: Settings, *, given: str = "", overwrite: bool = False) -> str:
-    """The name under which a result of the run's present weights is stored; one of other weights makes room.
+    """The name under which a result of the run's present weights is stored.
+
+    One of other weights makes room, and so does one whose settings cannot be read.
 
     Args:
         run: The run.
@@ -177,7 +183,8 @@ def name_for_weights(run: Run, own_name: str, settings: Settings, *, given: str 
     """
     known = known_tables(run.directory, own_name)
     before = known.get(own_name)
-    if not given and before is not None and before.get("model") != settings.get("model"):
+    unknown = own_name in known and before is None and settings not in known.values() and not overwrite
+    if not given and (unknown or (before is not None and before.get("model") != settings.get("model"))):
         set_aside(run, own_name, before, settings)
         known = known_tables(run.directory, own_name)
     return choose_name(own_name, known, settings, None, given=given, overwrite=overwrite)
@@ -205,13 +212,19 @@ def _has_rows(table: Path) -> bool:
 
 
 def _settings_of(table: Path) -> Settings | None:
-    try:
-        note = read_json(table.with_suffix(".json"), dict)
-    except (FileNotFoundError, DamagedFile):
-        return None
+    note = _note_of(table)
     # Older versions wrote the settings of likelihoods without a name.
     settings = note.get("settings", note)
-    return settings if isinstance(settings, dict) else None
+    return settings if note and isinstance(settings, dict) else None
+
+
+def _note_of(table: Path) -> dict[str, Any]:
+    """Content of the JSON file beside a table; empty if there is none, or a damaged one."""
+    try:
+        note: dict[str, Any] = read_json(table.with_suffix(".json"), dict)
+    except (FileNotFoundError, DamagedFile):
+        return {}
+    return note
 
 
 def is_of(entry: Any, settings: Settings) -> bool:
@@ -229,13 +242,21 @@ def set_aside(run: Run, name: str, before: Settings | None, now: Settings) -> No
         now: Settings of the result that takes its place.
     """
     step = run.summary().entry(key_of(name)).get("step")
+    if step is None and name.startswith("information-"):
+        step = _note_of(run.directory / f"{name}.csv").get("step")
     if before is None:
         further = "earlier"
-    elif before.get("model") != now.get("model") and step is not None:
+    elif _weights(before) != _weights(now) and step is not None:
         further = f"step{step}"
     else:
         further = further_name(before, now) or digest_of(before)
     _rename(run, name, further)
+
+
+def _weights(settings: Settings) -> Any:
+    """The fingerprint of the run's weights, which is the first where there are those of other runs."""
+    model = settings.get("model")
+    return model[0] if isinstance(model, list) and model else model
 
 
 def outdate(run: Run, step: int) -> None:
@@ -244,10 +265,16 @@ def outdate(run: Run, step: int) -> None:
     # Older versions did not say of which step results are.
     dated = {key: {**entry, "step": step} for key, entry in summary.items() if _lacks_step(key, entry)}
     run.add_to_summary(**dated)
-    for name in _OWN:
+    for name in (*_OWN, *_against(run)):
         if key_of(name) in summary or (run.directory / f"{name}.csv").is_file():
             _rename(run, name, f"step{step}")
     run.date_pictures(step)
+
+
+def _against(run: Run) -> list[str]:
+    """Names of the results against other runs, of which those of earlier weights have a further name."""
+    tables = [path for split in ("test", "train") for path in run.directory.glob(f"{_AGAINST}*-{split}.csv")]
+    return sorted(path.stem for path in tables)
 
 
 def _lacks_step(key: str, entry: Any) -> bool:
@@ -264,15 +291,19 @@ def _rename(run: Run, name: str, further: str) -> None:
     while target in summary or files.keys() & _files(run, target).keys():
         number += 1
         target = f"{name}-{further}-{number}"
+    if name.startswith(_AGAINST):  # before the result itself, so that what was interrupted is begun again
+        for suffix in (".csv", ".json"):
+            if (path := run.directory / f"{name}-samples{suffix}").is_file():
+                path.rename(path.with_name(f"{target}-samples{suffix}"))
     for (_, suffix), path in files.items():
         path.rename(path.with_name(f"{target}{suffix}"))
     run.rename_picture(f"samples/{name}.png", f"samples/{target}.png")
-    # The widths of samples, whose figure is beside theirs.
-    old, new = f"samples/{name}-spectrum.png", f"samples/{target}-spectrum.png"
-    if (run.directory / old).is_file():
-        (run.directory / old).rename(run.directory / new)
-    if (run.directory / new).is_file():  # also if an earlier renaming stopped here
-        run.rename_picture(old, new)
+    for end in _FIGURES.get(name.split("-")[0], ()):
+        old, new = f"samples/{name}{end}.png", f"samples/{target}{end}.png"
+        if (run.directory / old).is_file():
+            (run.directory / old).rename(run.directory / new)
+        if (run.directory / new).is_file():  # also if an earlier renaming stopped here
+            run.rename_picture(old, new)
     entry = summary.get(key_of(name))
     if entry is None:
         return

@@ -58,9 +58,9 @@ def rows(note: dict[str, Any]) -> dict[str, str]:
 def test_results_stand_in_the_table() -> None:
     found = rows(NOTE)
     assert found["probability-flow ODE, bits/dim given the label"] == "1.93 ± 0.02"
-    assert found["immse less ode, bits/dim"].endswith("do not agree")
-    assert found["elbo less ode, bits/dim"].endswith(", agree")
-    assert found["worse than no prediction of the noise, log(α/σ) from 6.6 to 6.9"] == "66.26 of 64"
+    assert found["I-MMSE less ODE, bits/dim"].endswith("do not agree")
+    assert found["ELBO less ODE, bits/dim"].endswith(", agree")
+    assert found["worse than no prediction of the noise, log(α/σ) from 6.6 to 6.9"] == "66.26 against 64"
     assert found["entropy of the labels, nats"] == "2.26, which is less: badly trained without"
     assert found["information of the labels by predictions for every class, nats"] == "2.310 ± 0.005, n = 64"
     assert found["local intrinsic dimension at log(α/σ) = 2.97"] == "50.0 ± 0.5 of 64, n = 24"
@@ -75,7 +75,7 @@ def test_results_stand_in_the_table() -> None:
     assert information_table({"settings": {}}) is None
     # One sample does not tell.
     agreeing["agreements"] = [{**agreeing["agreements"][0], "stderr": None, "agree": None}]
-    assert rows(agreeing)["elbo less ode, bits/dim"] == "-0.01"
+    assert rows(agreeing)["ELBO less ODE, bits/dim"] == "-0.01"
     table = information_table(agreeing)
     assert table is not None
     assert table.note == "The density in three ways."
@@ -128,4 +128,10 @@ def test_other_runs_have_a_row_each() -> None:
     assert table is not None
     assert table.rows[0] == ("b", "-0.115 ± 0.008 bits/dim", "64", "8.5 ± 0.4", "1.2 ± 0.5", "32")
     assert len(table.rows) == 2
+    # Results of earlier weights, and of other settings, are told apart by their files.
+    named = {**other, "other": "runs/b", "settings": {"split": "test"}}
+    files = [f"information-against-runs_b-test{end}.json" for end in ("", "-step20", "-seed1")]
+    table = against_table(dict.fromkeys(files, named))
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["runs/b", "runs/b, step20", "runs/b, seed1"]
     assert against_table({}) is None

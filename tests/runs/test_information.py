@@ -29,6 +29,7 @@ from scoresde.runs.directory import Run
 from scoresde.runs.information_against import check_against
 from scoresde.runs.information_table import band_edges, bands, dequantised, in_bands
 from scoresde.runs.paired import Contender
+from scoresde.runs.results import outdate
 from scoresde.sde import VESDE
 from tests.problems import generator
 
@@ -267,6 +268,48 @@ def test_a_run_against_another(work: Path, capsys: pytest.CaptureFixture[str], m
     for words in (["run=toy", "against=folder"], ["run=toy,folder/other"], ["toy", "folder/other"]):
         main(["information", *words, *quick])
         assert capsys.readouterr().out.count("KL(toy || other): ") == 1
+
+
+def test_results_of_earlier_weights_are_kept_with_their_figures(work: Path) -> None:
+    make_pair(work)
+    options = ("n=4", "draws=4", "tol=1", "dimension=2", "samples=3", "progress=false")
+    main(["information", "run=toy", "against=other", *options])
+    run = Run.open("toy")
+    step, stems = run.step(), ("information-test", "information-train", "information-against-other-test")
+    names = [*(f"{stem}.csv" for stem in stems), "information-against-other-test-samples.csv"]
+    before = {name: (work / "toy" / name).read_bytes() for name in names}
+    drawn = [path.name for path in work.glob("toy/samples/information-*.png")]
+    assert "information-test-differences.png" in drawn
+    model = run.model()
+    with torch.no_grad():
+        next(model.parameters()).add_(0.01)
+    run.save_model(model, 2001)
+    main(["information", "run=toy", "against=other", *options, "overfitting=false"])
+    for name, content in before.items():
+        if "train" not in name:  # of which there are no new ones
+            split = name.index("test") + 4
+            assert (work / "toy" / f"{name[:split]}-step{step}{name[split:]}").read_bytes() == content
+            assert (work / "toy" / name).read_bytes() != content
+    listed = [picture["file"] for picture in run.pictures()]
+    assert f"samples/information-test-step{step}-differences.png" in listed
+    assert "samples/information-test-differences.png" not in listed
+    for name in drawn:
+        assert (work / "toy/samples" / name.replace("-test", f"-test-step{step}")).is_file()
+    # Training that goes on does the same before there are new results.
+    outdate(run, 2001)
+    assert not [path.name for path in work.glob("toy/information-*-test.*")]
+    assert (work / "toy/information-against-other-test-step2001-samples.csv").is_file()
+
+
+def test_a_note_that_cannot_be_read_makes_room(work: Path) -> None:
+    options = ("n=2", "draws=4", "tol=1", "dimension=0", "overfitting=false", "progress=false")
+    main(["information", "run=toy", *options])
+    table = (work / "toy/information-test.csv").read_bytes()
+    (work / "toy/information-test.json").write_text('{"settings": {"split"')
+    main(["information", "run=toy", *options])
+    assert (work / "toy/information-test-earlier.csv").read_bytes() == table
+    assert note("toy/information-test.json")["n"] == 2
+    assert len(list(work.glob("toy/information-test*.csv"))) == 2
 
 
 def test_runs_that_do_not_fit_are_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
