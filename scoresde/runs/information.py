@@ -16,7 +16,7 @@ from torch import Tensor
 from scoresde.config.targets import instantiate
 from scoresde.data import Data
 from scoresde.information.dimension import default_log_snr
-from scoresde.information.paths import common_strata
+from scoresde.information.paths import common_strata, log_snr_range
 from scoresde.likelihood.options import FlowOptions
 from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.trace import Divergence
@@ -98,6 +98,12 @@ def _checked(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> 
         divergence.for_shape(data.shape)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    level, (low, high) = options.dimension_log_snr, log_snr_range(model)
+    if level is not None and not low <= level <= high:
+        raise ConfigError(
+            f"dimension_log_snr is {level:g}, expected a number from {low:.4g} to {high:.4g}, which the model's t_max "
+            "and t_min are, or null"
+        )
     if options.labels and model.classes is None:
         raise ConfigError(
             "labels=true is the conditional information of an unconditional run: leave it out, or train with "

@@ -282,8 +282,8 @@ def _where(curve: Mapping[str, Any], both: bool = False) -> str:
     """Where in noise a curve is largest, or its size if `both`; empty where it is within three standard errors of 0."""
     edges = curve["log_snr"]
     clear = [
-        (abs(mean), -(a + b) / 2)
+        (abs(mean), (a + b) / 2)
         for mean, error, a, b in zip(curve["mean"], curve["stderr"], edges, edges[1:], strict=False)
         if mean is not None and error is not None and (abs(mean) if both else mean) > 3 * error
     ]
-    return f"; by noise level most at log(σ/α) = {max(clear)[1]:.2g}" if clear else ""
+    return f"; by noise level most at log(α/σ) = {max(clear)[1]:.2g}" if clear else ""

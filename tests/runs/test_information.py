@@ -185,7 +185,8 @@ def test_what_cannot_be_had_is_refused_in_one_line(work: Path, capsys: pytest.Ca
     assert refusal(capsys, "run=toy", "draw=3").startswith("information has no 'draw', did you mean draws=3?")
     assert refusal(capsys, "run=nowhere").startswith("run=nowhere does not exist")
     assert refusal(capsys, "run=toy", "split=all") == "split is 'all', expected 'test' or 'train' or null"
-    assert "expected levels from" in refusal(capsys, "run=toy", "dimension_log_snr=60")
+    level = refusal(capsys, "run=toy", "dimension_log_snr=60")
+    assert level.startswith("dimension_log_snr is 60, expected a number from -")
 
 
 def test_bands_add_up_strata() -> None:
