@@ -250,24 +250,10 @@ def test_an_error_far_above_the_tolerance_is_told() -> None:
     assert found[0].filename == __file__
 
 
-class Inexact(ScoreModel):
-    """An exact score that does not say so, as a network of the same field."""
-
-    def __init__(self, model: GaussianMixtureScore) -> None:
-        super().__init__(model.sde, model.statistics)
-        self.model = model
-
-    def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        return self.model.denoise(x, t)
-
-    def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        return self.model.noise(x, t)
-
-
 def test_a_coarse_tolerance_that_many_samples_exceed_is_told_of() -> None:
     """At the default nothing is said, nor where no error is far above the tolerance, nor of exact scores."""
     exact = tails(VPSDE())
-    model = Inexact(exact)
+    model = Learned(exact)
     x = exact.sample(40, exact.sde.t_min, torch.Generator().manual_seed(3))
     with pytest.warns(
         UserWarning, match=r"tol=0\.01 nats bounds a step, not the result: more than 5% .* than 0\.1 nats"
