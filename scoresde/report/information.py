@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from scoresde.information.three_ways import WAYS
 from scoresde.report.numbers import as_dict, duration, estimate, is_number, text
 from scoresde.report.png import Picture
 from scoresde.report.tables import Table
@@ -14,7 +15,6 @@ __all__ = ["FIGURES", "against_table", "information_charts", "information_table"
 FIGURES = ("samples/information-test.png", "samples/information-test-differences.png")
 """Figures that the charts stand for."""
 
-_WAYS = {"ode": "probability-flow ODE", "elbo": "ELBO of the reverse SDE", "immse": "denoising errors (I-MMSE)"}
 _SHORT = {"ode": "ODE", "elbo": "ELBO", "immse": "I-MMSE"}
 _MAX_BANDS = 1000  # of a curve; the command writes 32 at most
 _Points = tuple[list[float], list[float], list[float]]
@@ -27,7 +27,7 @@ def information_table(note: dict[str, Any]) -> Table | None:
         return None
     unit, given = text(note.get("unit")), _given(note)
     rows: list[tuple[str, ...]] = [
-        (f"{title}, {unit}{given}", _estimate(ways.get(name))) for name, title in _WAYS.items() if name in ways
+        (f"{title}, {unit}{given}", _estimate(ways.get(name))) for name, title in WAYS.items() if name in ways
     ]
     agreements = note.get("agreements")
     for each in map(as_dict, agreements if isinstance(agreements, list) else []):
