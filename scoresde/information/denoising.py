@@ -80,13 +80,11 @@ class DenoisingInformation:
 
         It is the cross-entropy, which for data of the model's own density is their entropy and is more for all others.
         """
-        mean, error = mean_and_error(-self.log_prob)
-        return mean, error
+        return mean_and_error(-self.log_prob)
 
     def __repr__(self) -> str:
-        mean, error = mean_and_error(self.log_prob)
         return (
-            f"DenoisingInformation({mean:.4f} ± {error:.4f} nats, n={len(self.log_prob)}, draw stderr "
+            f"DenoisingInformation({mean_with_error(self.log_prob)} nats, n={len(self.log_prob)}, draw stderr "
             f"{rms(self.stderr):.2g} per sample, log SNR {self.edges[0]:.3g} to {self.edges[-1]:.3g}, nfe {self.nfe})"
         )
 

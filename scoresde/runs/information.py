@@ -114,7 +114,7 @@ def _checked(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> 
             "labels=true needs the density without labels, and the network was trained with label_dropout=0: leave it "
             "out, or train with network.label_dropout=0.1"
         )
-    if model.classes is not None and data.test_labels is None:
+    if model.classes is not None and (data.test_labels is None or data.train_labels is None):
         raise ConfigError(f"the model is conditional on labels, and {data.name} has none")
     return divergence
 

@@ -172,5 +172,6 @@ def test_bad_input() -> None:
     assert caught.value.samples == [0, 1, 2]
     assert isinstance(three_ways(model, x, draws=2), ThreeWays)
     one = three_ways(model, x[:1], draws=2)
+    assert "nan" not in repr(denoising_information(model, x[:1], draws=2))
     assert repr(one).endswith(" nats, n=1)")
     assert all("one sample does not tell" in verdict for verdict in one.verdicts)
