@@ -41,7 +41,8 @@ _OF_TRAINING = ("unit", "conditional", "data", "draws", "t_min", "seed", "model"
 def information(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> tuple[str, dict[str, Any]]:
     """What (the first n samples of) a split tell of the model, in tables, figures and a note.
 
-    Rows that are there already, of the same model, data and settings, are not computed again.
+    Rows that are there already, of the same model, data and settings, are not computed again. Results of more samples
+    with the same settings stay as they are, with their figures.
 
     Args:
         run: The run.
@@ -50,7 +51,8 @@ def information(run: Run, model: NetworkScore, data: Data, options: DictConfig) 
         options: Options as in `conf/information.yaml`.
 
     Returns:
-        The name of the table, its note and its figures, and the content of the note.
+        The name of the table, its note and its figures, and the content of the note; where that stayed as it was, the
+        number of its samples is `kept`.
 
     Raises:
         ConfigError: A wrong option, labels of an unconditional run, or a name under which there is something else.
@@ -81,9 +83,17 @@ def information(run: Run, model: NetworkScore, data: Data, options: DictConfig) 
             "step": run.step(),
             "seconds": seconds,
         }
-        table.write_note(**note)
-        pictures_of_information(run, model, data, raw, labels, table, stem, note, options.seed)
-    return stem, {"settings": settings, **note}
+        kept = _of_more(table.note, note)
+        if not kept:
+            table.write_note(**note)
+            pictures_of_information(run, model, data, raw, labels, table, stem, note, options.seed)
+    return stem, {"settings": settings, **note, **({"kept": kept} if kept else {})}
+
+
+def _of_more(before: dict[str, Any], now: dict[str, Any]) -> int:
+    """The number of samples of stored results that have all of the present ones, of more samples; 0 for others."""
+    n = before.get("n", 0)
+    return n if isinstance(n, int) and n > now["n"] and now.keys() <= before.keys() else 0
 
 
 def _checked(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> Divergence:

@@ -56,8 +56,11 @@ class SampleTable(ResumableTable):
         self.rows += rows
 
     def resume(self) -> None:
-        """Begin the file anew with the rows that are known."""
-        self.begin(_texts(self.rows, 0))
+        """Begin the file anew with the rows that are known; results of some of them stay in the note."""
+        further = (
+            {key: value for key, value in self.note.items() if key != "settings"} if "settings" in self.note else {}
+        )
+        self.begin(_texts(self.rows, 0), **further)
 
     def column(self, name: str, n: int) -> Tensor:
         """`(n,)` values of a column."""

@@ -106,7 +106,9 @@ def test_rows_are_what_the_library_computes(work: Path, capsys: pytest.CaptureFi
     assert (work / "toy/samples/information-test-differences.png").is_file()
 
 
-def test_an_interrupted_command_resumes(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_command_resumes(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     calls: list[int] = []
     whole = three_ways
 
@@ -129,7 +131,16 @@ def test_an_interrupted_command_resumes(work: Path, monkeypatch: pytest.MonkeyPa
     main(["information", "run=toy", *OPTIONS, "n=3", "batch_size=5"])
     assert calls == [0, 2, 2, 4]
     assert Path("toy/information-test.csv").read_text() == stopped
-    assert note("toy/information-test.json")["n"] == 3
+    # The results are those of more samples, as before, and only new ones replace them.
+    assert note("toy/information-test.json")["n"] == 6
+    assert "stay those of 6 samples" in capsys.readouterr().out
+    calls[:] = [0]
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        main(["information", "run=toy", *OPTIONS, "n=8"])
+    assert note("toy/information-test.json")["n"] == 6
+    main(["information", "run=toy", *OPTIONS, "n=8"])
+    assert note("toy/information-test.json")["n"] == 8
+    stopped = Path("toy/information-test.csv").read_text()
     # Other settings have a table of their own.
     main(["information", "run=toy", *OPTIONS, "seed=5", "n=2", "overfitting=false"])
     assert note("toy/information-test-seed5.json")["n"] == 2
@@ -233,7 +244,12 @@ def make_pair(work: Path) -> None:
     run.save_model(model, 2000)
 
 
-def test_a_run_against_another(work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_against_another(
+    work: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     make_pair(work)
     quick = (*OPTIONS, "dimension=0", "overfitting=false", "samples=5")
     main(["information", "run=toy", "against=other", *quick])
@@ -269,6 +285,22 @@ def test_a_run_against_another(work: Path, capsys: pytest.CaptureFixture[str], m
     for words in (["run=toy", "against=folder"], ["run=toy,folder/other"], ["toy", "folder/other"]):
         main(["information", *words, *quick])
         assert capsys.readouterr().out.count("KL(toy || other): ") == 1
+    # Of a folder, runs that are of other data or unfinished are left out.
+    for name in ("unfinished", "broken"):
+        (folder / name).mkdir()
+    shutil.copy("toy/config.yaml", folder / "unfinished")
+    (folder / "broken/config.yaml").write_text("a: [")
+    (work / "digits").rename(folder / "digits")
+    main(["information", "run=toy", "against=folder", *quick])
+    shown = capsys.readouterr()
+    assert shown.out.count("KL(toy || ") == 1
+    told = shown.err + caplog.text  # by the log, where there is one
+    assert told.count("left out: ") == 3
+    assert "folder/unfinished/model.safetensors is missing" in told
+    (folder / "other").rename(work / "other")
+    with pytest.raises(SystemExit):
+        main(["information", "run=toy", "against=folder", *quick])
+    assert "against=folder has no run to compare toy with: " in capsys.readouterr().err
 
 
 def test_results_of_earlier_weights_are_kept_with_their_figures(work: Path) -> None:

@@ -1,5 +1,8 @@
 """Tells where a run spends its bits."""
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
@@ -29,13 +32,20 @@ def information_command(config: DictConfig) -> Outcome:
     print("\n".join(sentences(note)))
     print(f"per sample: {run.directory / stem}.csv, results: {run.directory / stem}.json")
     print(f"pictures: {run.directory / 'samples' / stem}*.png")
+    if kept := note.get("kept"):
+        print(f"the results, the pictures and the report stay those of {kept} samples, with the same settings")
     for other in contenders[1:]:
         _against(contenders[0], other, config)
     return Outcome([run.directory], note["ways"]["ode"]["mean"], f"{note['unit']}{given}")
 
 
 def _contenders(run: Any, model: Any, data: Any, others: list[Any], config: DictConfig) -> list[Any]:
-    """The run and those that it is compared with, which are checked: `others`, and those of `against`."""
+    """The run and those that it is compared with, which are checked: `others`, and those of `against`.
+
+    Runs in a folder that cannot be compared with it are left out.
+    """
+    from scoresde.options.errors import ConfigError
+    from scoresde.progress import say
     from scoresde.report.reading import find_runs
     from scoresde.runs.directory import Run
     from scoresde.runs.information_against import check_against, runs_at
@@ -43,15 +53,39 @@ def _contenders(run: Any, model: Any, data: Any, others: list[Any], config: Dict
 
     against = config.against
     texts = [str(text) for text in against] if isinstance(against, ListConfig) else [str(against or "")]
-    places = runs_at([*(str(other.directory) for other in others), *filter(None, texts)], find_runs, run.directory)
-    others = [Run.open(place, list(config.allow), list(config.accept)) for place in places]
+    given = [other.directory for other in others]
+    named = {Path(text).resolve() for text in [*texts, *map(str, given)]}
+    left_out: list[str] = []
+
+    def fits(place: Path, make: Callable[[], Any]) -> Any:
+        """What is made of a run; None where it does not fit and is one of a folder, which may hold others as well."""
+        try:
+            return make()
+        except ValueError as error:
+            if place.resolve() in named:
+                raise
+            left_out.append(str(error))
+            return None
+
+    def compared(name: str, other: Any) -> Contender:
+        contender = Contender(name, other, model_of(other, config), other.data())
+        check_against([first, contender], config.split or "test", config.n)
+        return contender
+
+    places = runs_at([*map(str, given), *filter(None, texts)], find_runs, run.directory)
+    opened = [fits(p, partial(Run.open, p, list(config.allow), list(config.accept))) for p in places]
+    others = [other for other in opened if other is not None]
     names = names_of([run, *others])
-    made = [Contender(names[0], run, model, data)]
-    for name, other in zip(names[1:], others, strict=True):
-        made.append(Contender(name, other, model_of(other, config), other.data()))
-    if others:
-        check_against(made, config.split or "test", config.n)
-    return made
+    first = Contender(names[0], run, model, data)
+    made = [
+        fits(other.directory, partial(compared, name, other)) for name, other in zip(names[1:], others, strict=True)
+    ]
+    found = [contender for contender in made if contender is not None]
+    if left_out and not found:
+        raise ConfigError(f"against={against} has no run to compare {run.directory} with: {left_out[0]}")
+    for reason in left_out:
+        say(f"left out: {reason}")
+    return [first, *found]
 
 
 def _against(first: Any, other: Any, config: DictConfig) -> None:
