@@ -1,6 +1,7 @@
 """Log-densities of samples, for a sampler that is called with `log_prob=True` or `log_prob="path"`."""
 
 import math
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,11 @@ from scoresde.sampling.path_density import PathDensity, WatchedModel
 from scoresde.sampling.samples import Samples
 from scoresde.score import ScoreModel, in_model_space
 
-__all__ = ["path_density", "with_log_prob"]
+__all__ = ["path_density", "warn_of_long_steps", "with_log_prob"]
+
+# The longest step in log SNR, at noise below the data's standard deviation, up to which the error of a density along a
+# path is as large as is said: the truth lay within two errors for 87 to 100 % of samples, and for down to 0 % above.
+_LONGEST = 0.5
 
 
 def with_log_prob(model: ScoreModel, samples: Samples, **options: Any) -> Samples:
@@ -43,6 +48,21 @@ def with_log_prob(model: ScoreModel, samples: Samples, **options: Any) -> Sample
         stderr=_where(arrived, density.stderr),
         solver_stderr=_where(arrived, density.solver_stderr),
     )
+
+
+def warn_of_long_steps(model: ScoreModel, times: Tensor) -> None:
+    """Warn if steps of a path `(n + 1,)` are so long that its density errs by more than `solver_stderr` tells."""
+    log_snr = model.sde.log_snr(times)
+    steps = log_snr.diff()[log_snr[1:] > -math.log(model.data_std)]
+    longest = float(steps.max()) if len(steps) else 0.0
+    if longest > _LONGEST:
+        warnings.warn(
+            f'log_prob="path" with steps of up to {longest:.2g} in log SNR: densities may err by far more than '
+            f"solver_stderr, which holds for steps of at most {_LONGEST}; take more of them, or another grid, such as "
+            "UniformLogSNR(200)",
+            UserWarning,
+            stacklevel=5,  # past Sampler.__call__, the check of its arguments and the wrapper of no_grad
+        )
 
 
 def path_density(model: WatchedModel, x: Tensor, times: Tensor) -> PathDensity:

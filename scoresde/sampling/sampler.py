@@ -17,7 +17,7 @@ from scoresde.arguments import checked
 from scoresde.numerics.ode import Status
 from scoresde.numerics.values import expand_to, one_of
 from scoresde.progress import Progress
-from scoresde.sampling.densities import path_density, with_log_prob
+from scoresde.sampling.densities import path_density, warn_of_long_steps, with_log_prob
 from scoresde.sampling.grids import Grid
 from scoresde.sampling.measured_steps import rule_for
 from scoresde.sampling.narrow import warn_of_narrow
@@ -168,8 +168,8 @@ class Sampler:
         probability-flow ODE and not of the solver's steps: `log_likelihood` takes the samples back to t_max by steps of
         its own. With `log_prob="path"` it is that of the reverse SDE, along the path of the solver itself, at one
         evaluation a sample (see `scoresde.sampling.path_density`): its error, `solver_stderr`, is that of the steps and
-        falls as 1/√steps. In both cases the samples are returned without the denoising step, since the density is that
-        of the state before it.
+        falls as 1/√steps, if these are short in log SNR; there is a warning of steps above 0.5. In both cases the
+        samples are returned without the denoising step, since the density is that of the state before it.
 
         >>> from scoresde.sampling import DDPM, UniformLogSNR
         >>> from scoresde.score import GaussianMixtureScore
@@ -224,10 +224,12 @@ class Sampler:
             )
         if not log_prob:  # then the density at the last time is what is asked for
             warn_of_narrow(model, request.times[-1], denoise)
+        along = log_prob == "path"
+        if along:
+            warn_of_long_steps(model, request.times)
         chunks = request.chunks()
         bar = Progress(len(chunks) * (len(request.times) - 1), "sampling", "step", shown=progress)
         with model.evaluating(), bar:
-            along = log_prob == "path"
             done = [ruled._chunk(request, rows, denoise, trajectory, bar, along) for rows in chunks]
         samples = self._joined(request, done, denoise)
         if log_prob is True:

@@ -1,6 +1,7 @@
 """Log-densities along the reverse SDE, against those of exact mixtures."""
 
 import math
+import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from scoresde.sampling import (
     DPMSolverPP,
     EDMHeun,
     EulerMaruyama,
+    ExplicitTimes,
     Langevin,
     PredictorCorrector,
     Sampler,
@@ -159,6 +161,21 @@ def test_it_does_not_depend_on_batches_and_is_in_the_units_of_the_data() -> None
 def test_another_amount_of_noise_is_refused(solver: Solver) -> None:
     with pytest.raises(ValueError, match=r'log_prob="path" needs a solver with exactly the noise of the reverse SDE'):
         Sampler(solver, UniformLogSNR(5))(mixture(VPSDE()), (2, 3), log_prob="path")
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+def test_steps_too_long_for_the_stated_error_are_told_of(sde: SDE) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn(DDPM(), sde, 50, 10)
+    model = mixture(sde)
+    grid = ExplicitTimes([*UniformLogSNR(100)(sde)[:70].tolist(), sde.t_min])
+    with pytest.warns(UserWarning, match=r"steps of up to .* in log SNR: densities may err by far more"):
+        out = Sampler(DDPM(), grid)(model, (500, 3), seed=0, log_prob="path")
+    assert out.log_prob is not None
+    assert out.solver_stderr is not None
+    error = (out.log_prob - model.log_prob(out.x.double(), out.times[-1])).abs()
+    assert float((error < 2 * out.solver_stderr).double().mean()) < 0.6
 
 
 def test_wrong_options_are_refused() -> None:
