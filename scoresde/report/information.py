@@ -175,7 +175,7 @@ def _chart(title: str, caption: str, curves: dict[str, _Points | None], fallback
     if not traces:
         return None
     if len(traces) == 1 and len(curves) > 1:
-        caption = f"{traces[0]['name'].capitalize()}. {caption}"
+        caption = f"{traces[0]['name'].capitalize()}: {caption[0].lower()}{caption[1:]}"
     layout = {"xaxis": axis("log(σ/α): data left, noise right"), "yaxis": axis("nats per unit of log SNR")}
     return chart(title, caption, traces, layout, fallback)
 

@@ -164,8 +164,10 @@ def choose_name(
             return name
     if own_name not in known and own in (None, settings):
         return own_name
-    reference = known.get(own_name) or own or {}
-    name = f"{own_name}-{further_name(settings, reference, labels) or digest_of(settings)}"
+    reference = known.get(own_name) or own
+    # Where nothing is known of the run's own, nothing tells what differs.
+    further = further_name(settings, reference, labels) if reference else ""
+    name = f"{own_name}-{further or digest_of(settings)}"
     return f"{name}-{digest_of(settings)}" if name in known else name
 
 

@@ -33,6 +33,7 @@ from scoresde.runs import train as training
 from scoresde.runs.likelihood_table import LikelihoodTable
 from scoresde.runs.stages import Fit, Report, Save, Stage
 from scoresde.sampling import AutoAdams, measure_steps
+from scoresde.sampling.plain_rule import plain_rule
 from scoresde.score import StepRules
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint
 from scoresde.training.loop import Trainer
@@ -390,7 +391,10 @@ def test_measured_steps_are_what_the_default_sampler_follows(
     assert "steps.json is not a file of step rules: make it anew, by `scoresde tune" in capsys.readouterr().err
     # What the message says to do works although the file is damaged.
     main(["tune", f"run={RUN}", "steps=all", "starts=8", "progress=false"])
-    assert "the default solver at 3 to 4 steps: " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "the default solver at 3 to 4 steps: " in shown
+    own = [str(steps) for steps, rule in StepRules.load(path).rules.items() if rule != plain_rule(steps)]
+    assert (f"were found for {', '.join(own)} steps" if own else "which are kept") in shown
     main(drawn)
     (samples,) = Path(f"{RUN}/samples").glob("default*.npz")
     rule = StepRules.load(path).at(4)

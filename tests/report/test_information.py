@@ -94,7 +94,7 @@ def test_curves_run_from_data_to_noise() -> None:
         "labels save",
     ]
     alone = information_charts({key: value for key, value in NOTE.items() if key != "labels"}, {})[1]
-    assert alone.caption.startswith("Held-out data cost more than training data. ")
+    assert alone.caption.startswith("Held-out data cost more than training data: nats of ")
 
 
 def test_figures_are_for_readers_without_scripts(tmp_path: Path) -> None:

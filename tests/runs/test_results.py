@@ -68,6 +68,8 @@ def test_the_first_result_is_the_runs_own_where_there_is_none() -> None:
     assert choose_name("comparison", {}, other(draws=4), None) == "comparison"
     assert choose_name("comparison", {}, other(draws=4), OWN) == "comparison-draws4"
     # One whose settings are not known is there all the same.
+    unknown = choose_name("comparison", {"comparison": None}, OWN, None)
+    assert unknown == f"comparison-{digest_of(OWN)}"
     name = choose_name("comparison", {"comparison": None}, OWN, OWN)
     assert name == f"comparison-{digest_of(OWN)}"
 

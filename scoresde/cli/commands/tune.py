@@ -12,6 +12,7 @@ __all__ = ["tune_command"]
 def tune_command(config: DictConfig) -> None:
     from scoresde.runs.directory import check_name
     from scoresde.runs.tune import measure_run, tune_run
+    from scoresde.sampling.plain_rule import plain_rule
 
     run = open_run(config)
     began = time.perf_counter()
@@ -21,6 +22,12 @@ def tune_command(config: DictConfig) -> None:
         print(
             f"the default solver at {min(rules.rules)} to {max(rules.rules)} steps: {rules.evaluations} evaluations "
             f"from {rules.starts} starts, {rules.seconds:.0f} s: {path}"
+        )
+        own = [str(steps) for steps, rule in sorted(rules.rules.items()) if rule != plain_rule(steps)]
+        print(
+            f"rules that suit this model surely better than those for any model were found for {', '.join(own)} steps"
+            if own
+            else "no rule suits this model surely better than those for any model, which are kept"
         )
         return
     check_name(f"tuned-{config.steps}")
