@@ -6,6 +6,7 @@ several models, or one with several conditions, see the same noise of the same s
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -165,9 +166,12 @@ class NoisyData:
         count = self.log_snr.shape[1]
         found: list[Tensor] = []
         size = max(1, self.width // 2)
-        for start in range(0, self.log_snr.numel(), size):
-            chosen = torch.arange(start, min(start + size, self.log_snr.numel()), device=self.x.device)
-            found.append(self._pair(chosen // count, chosen % count, combination, normal))
+        with ExitStack() as stack:
+            for model in {id(each.flow.model): each.flow.model for each in self.predictors}.values():
+                stack.enter_context(model.evaluating())
+            for start in range(0, self.log_snr.numel(), size):
+                chosen = torch.arange(start, min(start + size, self.log_snr.numel()), device=self.x.device)
+                found.append(self._pair(chosen // count, chosen % count, combination, normal))
         return torch.cat(found, 1).reshape(-1, *self.log_snr.shape)
 
     def _pair(self, rows: Tensor, number: Tensor, combination: Combination, normal: bool) -> Tensor:
@@ -179,10 +183,7 @@ class NoisyData:
         eps, both = torch.cat((noise, -noise)), rows.repeat(2)
         log_snr = self.log_snr[rows, number].repeat(2)
         x = self.x[both] + (-log_snr).exp()[:, None] * eps
-        predictions = []
-        for predictor in self.predictors:
-            with predictor.flow.model.evaluating():
-                predictions.append(predictor(log_snr, x, both))
+        predictions = [predictor(log_snr, x, both) for predictor in self.predictors]
         if normal:
             predictions.append(self.normal_noise(log_snr, x))
         return combination(eps, predictions).reshape(-1, 2, len(rows)).mean(1)
