@@ -126,8 +126,8 @@ def flipd(
     exact = isinstance(divergence, Exact)
     for number, level in enumerate(levels.tolist()):
         for start in range(0, len(x), options.width):
-            rows = torch.arange(start, min(start + options.width, len(x)), device=x.device)
-            index = evaluation_number(rows.cpu() + first, number).to(x.device)
+            samples = torch.arange(start, min(start + options.width, len(x)))
+            rows, index = samples.to(x.device), evaluation_number(samples + first, number).to(x.device)
             found = _dimension(flow, data[rows], rows, level, divergence, seed, index)
             dimension[number, rows], stderr[number, rows] = found[0], found[1]
             if exact and found[2] is not None:
