@@ -87,7 +87,7 @@ def _verdict(note: dict[str, Any]) -> str:
     if not any(map(_told, map(as_dict, agreements if isinstance(agreements, list) else []))):
         return "The density in three ways."
     if not failing:
-        return "The density in three ways, ± standard error: they agree within three standard errors."
+        return "The density in three ways, ± standard error: they agree within three of them and the solver's error."
     return f"The density in three ways, ± standard error. They do not agree: {'; '.join(failing)}."
 
 

@@ -71,7 +71,7 @@ def test_results_stand_in_the_table() -> None:
     del agreeing["agreements"][1]
     table = information_table(agreeing)
     assert table is not None
-    assert "they agree within three standard errors" in table.note
+    assert "they agree within three of them and the solver's error" in table.note
     assert information_table({"settings": {}}) is None
     # One sample does not tell.
     agreeing["agreements"] = [{**agreeing["agreements"][0], "stderr": None, "agree": None}]
