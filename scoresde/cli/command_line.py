@@ -103,19 +103,20 @@ class CommandLine:
         return self if self.is_sweep else replace(self, flags=("--multirun", *self.flags))
 
     def _with_runs_compared(self) -> "CommandLine":
-        """`run=A,B` as a list, where one job compares these runs; Hydra takes it for a sweep."""
+        """`run=A,B`, or `against=A,B`, as a list, where one job compares these runs; Hydra takes it for a sweep."""
         if self.is_sweep or not (self.command == "information" or self.value("paired") is True):
             return self
 
         def as_list(override: Override) -> str | None:
             choices = override.value() if override.is_sweep_override() else None
-            if override.key_or_group != "run" or not (isinstance(choices, ChoiceSweep) and choices.simple_form):
+            key = override.key_or_group
+            compared = key == "run" or (key == "against" and self.command == "information")
+            if not compared or not (isinstance(choices, ChoiceSweep) and choices.simple_form):
                 return None
             value = text_of(override).partition("=")[2]
             # Quotes and brackets are Hydra's to read.
-            return (
-                f"run=[{value}]" if re.search(r"[\"'\[({]", value) else as_override("run", re.split(r"\s*,\s*", value))
-            )
+            plain = not re.search(r"[\"'\[({]", value)
+            return as_override(key, re.split(r"\s*,\s*", value)) if plain else f"{key}=[{value}]"
 
         return self.rewritten(as_list)
 

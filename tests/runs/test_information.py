@@ -285,6 +285,10 @@ def test_a_run_against_another(
     for words in (["run=toy", "against=folder"], ["run=toy,folder/other"], ["toy", "folder/other"]):
         main(["information", *words, *quick])
         assert capsys.readouterr().out.count("KL(toy || other): ") == 1
+    # Several places, of which the folder has the run that is named as well.
+    for listed in ("folder,folder/other", "[folder,folder/other]"):
+        main(["information", "run=toy", f"against={listed}", *quick])
+        assert capsys.readouterr().out.count("KL(toy || other): ") == 1
     # Of a folder, runs that are of other data or unfinished are left out.
     for name in ("unfinished", "broken"):
         (folder / name).mkdir()
