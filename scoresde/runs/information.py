@@ -205,10 +205,7 @@ def _training(
     """The table of as many training samples, with their errors of denoising."""
     raw, labels = samples_of(data, "train", n, Filing())
     labels = labels if model.classes is not None else None
-    own = {
-        key: settings[key] for key in ("unit", "conditional", "data", "draws", "t_min", "seed", "model", "data_hash")
-    }
-    settings = {"split": "train", **own}
+    settings = {"split": "train", **{key: settings[key] for key in _OF_TRAINING}}
     stem = _stem(run, "information-train", settings, options)
 
     def rows(part: Tensor, first: int, of: Tensor | None) -> list[list[float]]:
