@@ -122,9 +122,7 @@ def class_information(
     options, cond = FlowOptions.split(class_information, model, options, keywords, BOUND_OPTIONS)
     if prior is None:
         if model.classes is None:
-            raise ValueError(
-                "conditional information of an unconditional model: it has no classes, or give their prior"
-            )
+            raise ValueError(f"the model knows of no classes: give their prior, if it takes {name}, or another model")
         prior = torch.ones(model.classes)
     if prior.ndim != 1 or len(prior) < 2 or not bool((prior > 0).all()):
         raise ValueError(f"prior is {prior.tolist()}, expected a positive number for each of two classes or more")

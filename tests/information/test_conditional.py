@@ -193,5 +193,5 @@ def test_bad_classes_are_rejected() -> None:
         class_information(model, x, labels, prior=torch.ones(2))
     with pytest.raises(ValueError, match="expected a positive number for each of two classes or more"):
         class_information(model, x, labels, prior=torch.tensor([0.5, 0.0, 0.5]))
-    with pytest.raises(ValueError, match="conditional information of an unconditional model: it has no classes"):
+    with pytest.raises(ValueError, match="the model knows of no classes: give their prior, if it takes labels"):
         class_information(model.mixture, x, labels)
