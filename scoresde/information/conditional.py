@@ -119,9 +119,8 @@ def conditional_information(
     for name in condition:
         no_classes = name == "labels" and isinstance(model, NetworkScore) and model.classes is None
         if no_classes or not model.takes_condition(name):
-            raise ValueError(
-                f"conditional information of an unconditional model: it takes no {name}; give a model that does"
-            )
+            of = "conditional information of an unconditional model: it" if model.classes is None else "the model"
+            raise ValueError(f"{of} takes no {name}; give a condition that it takes, or a model that takes it")
     other = model if unconditional is None else unconditional
     models, conds = [other, model], [{**cond, **(without or {})}, {**cond, **condition}]
     data = NoisyData(models, x, conds, options, draws, seed, first, log_snr)

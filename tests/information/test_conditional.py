@@ -123,7 +123,7 @@ def test_unconditional_models_are_rejected() -> None:
 
     with pytest.raises(ValueError, match="conditional information of an unconditional model: it takes no labels"):
         conditional_information(network(), x, labels)
-    with pytest.raises(ValueError, match="conditional information of an unconditional model: it takes no text"):
+    with pytest.raises(ValueError, match="the model takes no text; give a condition that it takes"):
         conditional_information(network(num_classes=3), x, {"text": 1})
     with pytest.raises(ValueError, match="condition is empty"):
         conditional_information(network(num_classes=3), x, {})
