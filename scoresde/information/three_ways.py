@@ -25,6 +25,7 @@ from scoresde.likelihood.bounds import Bound, elbo
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.options import FlowOptions
 from scoresde.numerics.html import mean_with_error, table, with_error
+from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.paired import PairedDifference
 from scoresde.numerics.trace import Divergence
 from scoresde.score import ScoreModel
@@ -123,14 +124,19 @@ class ThreeWays:
         """A sentence for each pair: whether they agree, or which assumption fails."""
         return [each.verdict() for each in self.agreements]
 
+    def _means(self) -> dict[str, str]:
+        """The mean of each way with its standard error, of which the solver of the ODE has a share."""
+        means = {name: mean_with_error(values) for name, values in self.log_prob.items()}
+        return {**means, "ode": with_error(*mean_and_error(self.ode.log_prob, self.ode.solver_stderr))}
+
     def __repr__(self) -> str:
-        means = ", ".join(f"{name} {mean_with_error(values)}" for name, values in self.log_prob.items())
+        means = ", ".join(f"{name} {mean}" for name, mean in self._means().items())
         n = len(self.elbo.value)
         said = "" if n == 1 else f", {'agree' if self.agree else 'do not agree'}"
         return f"ThreeWays({means} nats, n={n}{said})"
 
     def _repr_html_(self) -> str:
-        rows = [(WAYS[name], f"{mean_with_error(values)} nats") for name, values in self.log_prob.items()]
+        rows = [(WAYS[name], f"{mean} nats") for name, mean in self._means().items()]
         return table("Log-density in three ways", rows, ". ".join(self.verdicts) + ".")
 
 

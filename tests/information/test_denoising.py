@@ -11,6 +11,8 @@ from torch import Tensor
 from scoresde.information import ThreeWays, denoising_information, three_ways
 from scoresde.information.three_ways import agreement
 from scoresde.likelihood import Exact, LikelihoodError
+from scoresde.numerics.html import with_error
+from scoresde.numerics.means import mean_and_error
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from tests.problems import blobs, correlated, gaussian, generator, ring
@@ -138,6 +140,8 @@ def test_a_score_of_no_density_is_told_apart(factor: float) -> None:
     assert not ode_elbo.agree
     assert not ode_immse.agree
     assert "the ODE and the reverse SDE are different models" in out.verdicts[0]
+    # The error of the ODE's mean is that of its likelihood, of which the solver has a share.
+    assert f"ode {with_error(*mean_and_error(out.ode.log_prob, out.ode.solver_stderr))}, elbo" in repr(out)
 
 
 def test_noise_at_t_min_that_smears_the_data_is_told_apart() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -15,6 +16,8 @@ from scoresde import likelihood as likelihoods
 from scoresde.cli import main
 from scoresde.data import Discrete
 from scoresde.likelihood import compare_likelihoods
+from scoresde.numerics.html import with_error
+from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.paired import PairedDifference
 from scoresde.options.errors import ConfigError
 from scoresde.runs import likelihood_table
@@ -73,6 +76,11 @@ def test_two_runs_are_compared_sample_by_sample(work: Path, capsys: pytest.Captu
     assert [run["directory"] for run in note["runs"]] == [".", "../b"]
     assert found["verdict"] == expected.verdict("a", "b", "bits/dim", lower_is_better=True)
     assert f"{found['verdict']} (n = 6; unpaired" in out
+    # A run has the same mean and error as its own line, the solver's share among it.
+    solver = [run["stderr_solver"] for run in note["runs"]]
+    for name, own, share in zip("ab", values, solver, strict=True):
+        mean, error = mean_and_error(torch.tensor(own, dtype=torch.float64))
+        assert re.search(rf"^{name} +{re.escape(with_error(mean, math.hypot(error, share)))}\s", out, re.M)
     picture = next(p for p in Run.open("a").pictures() if p["file"] == "samples/paired-test-b.png")
     assert found["verdict"] in picture["caption"]
     assert (work / "a" / picture["file"]).read_bytes().startswith(b"\x89PNG")

@@ -1,5 +1,6 @@
 """Computes log-likelihoods, of one run or of several that are compared."""
 
+import math
 from typing import Any
 
 from omegaconf import DictConfig
@@ -47,9 +48,13 @@ def likelihood_command(config: DictConfig) -> Outcome:
 
 def _print_compared(compared: Any, run: Any) -> None:
     """Print a row for each run, what it differs by from the first, and where all of it is."""
-    from scoresde.numerics.html import mean_with_error, with_error
+    from scoresde.numerics.html import with_error
+    from scoresde.numerics.means import mean_and_error
 
-    means = [mean_with_error(values) for values in compared.values]
+    means = []
+    for values, solver in zip(compared.values, compared.shared, strict=True):
+        middle, error = mean_and_error(values)
+        means.append(with_error(middle, math.hypot(error, solver)))
     rows = [[compared.names[0], means[0], "", "", "", ""]]
     for name, mean, difference in zip(compared.names[1:], means[1:], compared.differences, strict=True):
         total = with_error(difference.total, difference.total_stderr)
