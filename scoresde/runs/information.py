@@ -83,17 +83,11 @@ def information(run: Run, model: NetworkScore, data: Data, options: DictConfig) 
             "step": run.step(),
             "seconds": seconds,
         }
-        kept = _of_more(table.note, note)
+        kept = table.results_of_more(note)
         if not kept:
             table.write_note(**note)
             pictures_of_information(run, model, data, raw, labels, table, stem, note, options.seed)
     return stem, {"settings": settings, **note, **({"kept": kept} if kept else {})}
-
-
-def _of_more(before: dict[str, Any], now: dict[str, Any]) -> int:
-    """The number of samples of stored results that have all of the present ones, of more samples; 0 for others."""
-    n = before.get("n", 0)
-    return n if isinstance(n, int) and n > now["n"] and now.keys() <= before.keys() else 0
 
 
 def _checked(run: Run, model: NetworkScore, data: Data, options: DictConfig) -> Divergence:

@@ -69,7 +69,8 @@ def information_against(
         sampler: Sampler of the first run's samples.
 
     Returns:
-        The name of the table, its note and its figure, and the content of the note.
+        The name of the table, its note and its figure, and the content of the note; where that stayed as it was, since
+        it is of more samples, their number is `kept`.
 
     Raises:
         ConfigError: A name under which there is something else.
@@ -99,9 +100,11 @@ def information_against(
         edges = band_edges(common_strata([first.model, other.model], options.draws))
         note = _results(first, other, table, len(raw), drawn, options.samples, edges)
         note["step"] = run.step()
-        table.write_note(**note)
-        _picture(run, stem, first.name, other.name, note)
-    return stem, {"settings": settings, **note}
+        kept = table.results_of_more(note)
+        if not kept:
+            table.write_note(**note)
+            _picture(run, stem, first.name, other.name, note)
+    return stem, {"settings": settings, **note, **({"kept": kept} if kept else {})}
 
 
 def _samples(

@@ -1,6 +1,6 @@
 """A table with a row of numbers for each sample of a split, which an interrupted command resumes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ class SampleTable(ResumableTable):
             {key: value for key, value in self.note.items() if key != "settings"} if "settings" in self.note else {}
         )
         self.begin(_texts(self.rows, 0), **further)
+
+    def results_of_more(self, now: Mapping[str, Any]) -> int:
+        """The number of samples `n` of results in the note that hold all that `now` has, of more samples; else 0."""
+        n = self.note.get("n", 0)
+        return n if isinstance(n, int) and n > now["n"] and now.keys() <= self.note.keys() else 0
 
     def column(self, name: str, n: int) -> Tensor:
         """`(n,)` values of a column."""

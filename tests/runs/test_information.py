@@ -285,6 +285,9 @@ def test_a_run_against_another(
     for words in (["run=toy", "against=folder"], ["run=toy,folder/other"], ["toy", "folder/other"]):
         main(["information", *words, *quick])
         assert capsys.readouterr().out.count("KL(toy || other): ") == 1
+    main(["information", "run=toy", "against=folder", *quick, "n=3"])
+    assert note("toy/information-against-other-test.json")["n"] == 6
+    assert capsys.readouterr().out.count("stay those of 6 samples") == 2
     # Several places, of which the folder has the run that is named as well.
     for listed in ("folder,folder/other", "[folder,folder/other]"):
         main(["information", "run=toy", f"against={listed}", *quick])

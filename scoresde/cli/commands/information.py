@@ -32,8 +32,7 @@ def information_command(config: DictConfig) -> Outcome:
     print("\n".join(sentences(note)))
     print(f"per sample: {run.directory / stem}.csv, results: {run.directory / stem}.json")
     print(f"pictures: {run.directory / 'samples' / stem}*.png")
-    if kept := note.get("kept"):
-        print(f"the results, the pictures and the report stay those of {kept} samples, with the same settings")
+    _say_kept(note)
     for other in contenders[1:]:
         _against(contenders[0], other, config)
     return Outcome([run.directory], note["ways"]["ode"]["mean"], f"{note['unit']}{given}")
@@ -98,3 +97,10 @@ def _against(first: Any, other: Any, config: DictConfig) -> None:
     print("\n".join(sentences_against(note)))
     print(f"per sample: {first.run.directory / stem}.csv, results: {first.run.directory / stem}.json")
     print(f"picture: {first.run.directory / 'samples' / stem}.png")
+    _say_kept(note)
+
+
+def _say_kept(note: dict[str, Any]) -> None:
+    """Say of results of fewer samples than there are already that these stay."""
+    if kept := note.get("kept"):
+        print(f"results, pictures and report stay those of {kept} samples, with the same settings")
