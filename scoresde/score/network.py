@@ -91,9 +91,11 @@ class NetworkScore(ScoreModel):
             return
         for name in cond:
             if name not in known:
+                # A network without classes has the argument, and takes no labels.
+                taken = [k for k in known if k != "labels" or getattr(self.network, "num_classes", 0) is not None]
                 raise ValueError(
                     f"{name} is no argument of this call, and no condition of the network, which takes "
-                    f"{', '.join(known) or 'none'}"
+                    f"{', '.join(taken) or 'none'}"
                 )
 
     def _parts(self) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.data import Affine, Discrete
+from scoresde.networks import MLP
 from scoresde.preconditioning import (
     EDMPreconditioning,
     FlowPreconditioning,
@@ -781,3 +782,11 @@ def test_an_exact_score_takes_no_conditions(name: str, planar: Mixture) -> None:
             model.conditions({name: 1}, 2, x.device)
         with pytest.raises(ValueError, match=message):
             BoundModel(model, {name: 1}).conditions({name: 1}, 2, x.device)
+
+
+def test_the_conditions_of_a_network_are_named() -> None:
+    x, t = torch.zeros(2, 2), torch.tensor(0.5)
+    for classes, taken in ((None, "none"), (3, "labels")):
+        model = NetworkScore(MLP((2,), width=8, num_classes=classes), VPSDE(), NoisePreconditioning())
+        with pytest.raises(ValueError, match=f"no condition of the network, which takes {taken}$"):
+            model.denoise(x, t, sed=1)
