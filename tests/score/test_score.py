@@ -785,8 +785,7 @@ def test_an_exact_score_takes_no_conditions(name: str, planar: Mixture) -> None:
 
 
 def test_the_conditions_of_a_network_are_named() -> None:
-    x, t = torch.zeros(2, 2), torch.tensor(0.5)
     for classes, taken in ((None, "none"), (3, "labels")):
         model = NetworkScore(MLP((2,), width=8, num_classes=classes), VPSDE(), NoisePreconditioning())
         with pytest.raises(ValueError, match=f"no condition of the network, which takes {taken}$"):
-            model.denoise(x, t, sed=1)
+            model.conditions({"sed": 1}, 2, torch.device("cpu"))
