@@ -244,6 +244,12 @@ def make_pair(work: Path) -> None:
     run.save_model(model, 2000)
 
 
+def run_samples(run: Run, count: int) -> torch.Tensor:
+    """Samples of the run by its own sampler, in the units that `kl_divergence` takes."""
+    x: torch.Tensor = run.make("sampler")(run.model(), (count, *run.data().shape), seed=0).x
+    return x
+
+
 def test_a_run_against_another(
     work: Path,
     capsys: pytest.CaptureFixture[str],
@@ -278,6 +284,17 @@ def test_a_run_against_another(
     def computed(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("rows are there already")
 
+    # More samples are added to those that are there, and fewer are the first of them.
+    before = (work / "toy/information-against-other-test-samples.csv").read_text()
+    main(["information", "run=toy", "against=other", *quick, "samples=7"])
+    drawn = (work / "toy/information-against-other-test-samples.csv").read_text()
+    assert drawn.startswith(before)
+    assert len(rows("toy/information-against-other-test-samples.csv")) == 7
+    model_x = run_samples(runs[0], 7)
+    known = kl_divergence(one, other, model_x, draws=8)
+    found = rows("toy/information-against-other-test-samples.csv")
+    assert [row["squares"] for row in found] == pytest.approx(known.squares.tolist(), rel=1e-2, abs=1e-4)
+    capsys.readouterr()
     monkeypatch.setattr(information_against, "kl_divergence", computed)
     folder = work / "folder"
     folder.mkdir()
