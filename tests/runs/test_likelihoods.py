@@ -350,5 +350,5 @@ def test_two_processes_write_what_one_does(run: Run, trained: SimpleNamespace) -
     arguments = ["likelihood", f"run={run.directory}", "n=5", "tol=0.5", "batch_size=2", "progress=false"]
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stdout.count("bits/dim") == 1
+    assert result.stdout.count("per sample: ") == 1
     assert table(run) == one
