@@ -6,6 +6,7 @@ own, unlike its `Accelerator`, which takes all three from environment variables 
 of `accelerate launch` sets.
 """
 
+import atexit
 import math
 import os
 from collections.abc import Iterator
@@ -54,7 +55,9 @@ def check_device(device: str) -> None:
 def processes(device: str | None = None) -> "PartialState":
     """The processes of this program and this one's device: a CPU where there is no CUDA, which may lack float64.
 
-    `ACCELERATE_USE_CPU=true` asks for a CPU, as `accelerate launch --cpu` does.
+    `ACCELERATE_USE_CPU=true` asks for a CPU, as `accelerate launch --cpu` does. Several processes leave their group
+    when the program ends: gloo's threads may outlive the interpreter else, and end it by SIGABRT with all its work
+    done.
 
     Args:
         device: Another device for this process, if it is the only one.
@@ -66,6 +69,8 @@ def processes(device: str | None = None) -> "PartialState":
 
     asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "t", "y")
     state = PartialState(cpu=asked or not torch.cuda.is_available())
+    if state.num_processes > 1:
+        atexit.register(state.destroy_process_group)
     if device is not None:
         if state.num_processes > 1:
             raise ValueError(f"device is {device!r}, but there are {state.num_processes} processes: leave it out")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -109,3 +110,13 @@ def test_one_process_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     found = processes()
     assert (found.num_processes, found.process_index, found.is_main_process) == (1, 0, True)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_several_processes_leave_their_group_when_the_program_ends(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[object] = []
+    state = SimpleNamespace(num_processes=count, destroy_process_group=object())
+    monkeypatch.setattr("accelerate.PartialState", lambda cpu: state)
+    monkeypatch.setattr("atexit.register", left.append)
+    processes()
+    assert left == [state.destroy_process_group] * (count - 1)
