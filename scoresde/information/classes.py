@@ -12,7 +12,6 @@ References:
     Your diffusion model is secretly a zero-shot classifier (Li et al. 2023), https://arxiv.org/abs/2303.16203
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +20,10 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.information.denoising import check_finite, integral_of
-from scoresde.information.paths import NoisyData
+from scoresde.information.paths import NoisyData, error_above
+from scoresde.information.pointwise import PointwiseInformation
 from scoresde.likelihood.options import BOUND_OPTIONS, FlowOptions
-from scoresde.numerics.html import mean_with_error, rms, table, with_error
+from scoresde.numerics.html import table, with_error
 from scoresde.numerics.means import collapsed_variance, mean_and_error
 from scoresde.score import ScoreModel
 
@@ -31,7 +31,7 @@ __all__ = ["ClassInformation", "class_information"]
 
 
 @dataclass(frozen=True)
-class ClassInformation:
+class ClassInformation(PointwiseInformation):
     """The information that labels have about samples, from predictions for every class.
 
     Attributes:
@@ -42,22 +42,9 @@ class ClassInformation:
         nfe: Evaluations of the model for each sample.
     """
 
-    nats: Tensor
-    stderr: Tensor
     posterior: Tensor
     labels: Tensor
     nfe: int
-
-    @property
-    def mutual_information(self) -> tuple[float, float]:
-        """The mean in nats and its standard error over samples, which holds the draws' as well."""
-        return mean_and_error(self.nats)
-
-    @property
-    def bits(self) -> tuple[float, float]:
-        """The mean in bits and its standard error."""
-        mean, error = self.mutual_information
-        return mean / math.log(2), error / math.log(2)
 
     @property
     def accuracy(self) -> tuple[float, float]:
@@ -65,15 +52,11 @@ class ClassInformation:
         return mean_and_error((self.posterior.argmax(1) == self.labels).double())
 
     def __repr__(self) -> str:
-        return (
-            f"ClassInformation({mean_with_error(self.nats)} nats, {with_error(*self.bits)} bits, accuracy "
-            f"{self.accuracy[0]:.3g}, n={len(self.nats)}, nfe {self.nfe})"
-        )
+        return f"ClassInformation({self._means()}, accuracy {self.accuracy[0]:.3g}, n={len(self.nats)}, nfe {self.nfe})"
 
     def _repr_html_(self) -> str:
         rows = [
-            ("mutual information", f"{mean_with_error(self.nats)} nats, {with_error(*self.bits)} bits"),
-            ("standard error from draws", f"{rms(self.stderr):.2g} nats a sample, RMS"),
+            *self._rows(),
             ("labels that are the most probable class", with_error(*self.accuracy)),
             ("samples, evaluations of each", f"{len(self.nats)}, {self.nfe}"),
         ]
@@ -163,4 +146,4 @@ def class_information(
 def _above_own(eps: Tensor, predictions: list[Tensor]) -> Tensor:
     """‖ε̂_k − ε‖² − ‖ε̂_y − ε‖² of one draw for every class, `(K, b)`."""
     own, *every = predictions
-    return torch.stack([((each - own) * (each + own - 2 * eps)).sum(1) for each in every])
+    return torch.stack([error_above(eps, each, own) for each in every])

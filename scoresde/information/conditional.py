@@ -11,7 +11,6 @@ References:
     Interpretable diffusion via information decomposition (Kong et al. 2024), https://arxiv.org/abs/2310.07972
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,17 +20,18 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.information.denoising import check_finite, integral_of
-from scoresde.information.paths import NoisyData
+from scoresde.information.paths import NoisyData, error_above
+from scoresde.information.pointwise import PointwiseInformation
 from scoresde.likelihood.options import BOUND_OPTIONS, FlowOptions
-from scoresde.numerics.html import mean_with_error, rms, table, with_error
-from scoresde.numerics.means import collapsed_variance, mean_and_error
+from scoresde.numerics.html import rms, table
+from scoresde.numerics.means import collapsed_variance
 from scoresde.score import NetworkScore, ScoreModel
 
 __all__ = ["ConditionalInformation", "conditional_information"]
 
 
 @dataclass(frozen=True)
-class ConditionalInformation:
+class ConditionalInformation(PointwiseInformation):
     """The information that conditions have about samples; every tensor has one entry (row) for each sample.
 
     Attributes:
@@ -43,33 +43,17 @@ class ConditionalInformation:
         nfe: Evaluations of the model for each sample.
     """
 
-    nats: Tensor
-    stderr: Tensor
     gained: Tensor
     edges: Tensor
     nfe: int
 
-    @property
-    def mutual_information(self) -> tuple[float, float]:
-        """The mean in nats and its standard error over samples, which holds the draws' as well."""
-        return mean_and_error(self.nats)
-
-    @property
-    def bits(self) -> tuple[float, float]:
-        """The mean in bits and its standard error."""
-        mean, error = self.mutual_information
-        return mean / math.log(2), error / math.log(2)
-
     def __repr__(self) -> str:
-        return (
-            f"ConditionalInformation({mean_with_error(self.nats)} nats, {with_error(*self.bits)} bits, "
-            f"n={len(self.nats)}, draw stderr {rms(self.stderr):.2g} per sample, nfe {self.nfe})"
-        )
+        draws = f"draw stderr {rms(self.stderr):.2g} per sample"
+        return f"ConditionalInformation({self._means()}, n={len(self.nats)}, {draws}, nfe {self.nfe})"
 
     def _repr_html_(self) -> str:
         rows = [
-            ("mutual information", f"{mean_with_error(self.nats)} nats, {with_error(*self.bits)} bits"),
-            ("standard error from draws", f"{rms(self.stderr):.2g} nats a sample, RMS"),
+            *self._rows(),
             ("samples with less than none", str(int((self.nats < 0).sum()))),
             ("samples, evaluations of each", f"{len(self.nats)}, {self.nfe}"),
         ]
@@ -136,4 +120,4 @@ def conditional_information(
 def _difference(eps: Tensor, predictions: list[Tensor]) -> Tensor:
     """‖ε̂ − ε‖² − ‖ε̂(y) − ε‖² `(1, b)` of one draw, without and with the condition."""
     plain, given = predictions
-    return ((plain - given) * (plain + given - 2 * eps)).sum(1)[None]
+    return error_above(eps, plain, given)[None]

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.information.paths import NoisyData
+from scoresde.information.paths import NoisyData, error_above
 from scoresde.likelihood.errors import LikelihoodError
 from scoresde.likelihood.options import BOUND_OPTIONS, FlowOptions
 from scoresde.numerics.html import mean_with_error, rms, table
@@ -167,7 +167,7 @@ def _of_errors(data: NoisyData, h: Tensor) -> DenoisingInformation:
 def _excess(eps: Tensor, predictions: list[Tensor]) -> Tensor:
     """h `(1, b)` of one draw."""
     predicted, normal = predictions
-    return ((predicted - normal) * (predicted + normal - 2 * eps)).sum(1)[None]
+    return error_above(eps, predicted, normal)[None]
 
 
 def tail_of(h: Tensor, data: NoisyData) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.information.denoising import check_finite, integral_of
-from scoresde.information.paths import NoisyData
+from scoresde.information.paths import NoisyData, error_above
 from scoresde.likelihood.options import BOUND_OPTIONS, FlowOptions
 from scoresde.numerics.html import mean_with_error, table
 from scoresde.numerics.means import mean_and_error
@@ -143,5 +143,4 @@ def kl_divergence(
 def _terms(eps: Tensor, predictions: list[Tensor]) -> Tensor:
     """‖ε̂_p − ε̂_q‖² and ‖ε̂_q − ε‖² − ‖ε̂_p − ε‖² of one draw, `(2, b)`."""
     own, other = predictions
-    apart = other - own
-    return torch.stack((apart.square().sum(1), (apart * (own + other - 2 * eps)).sum(1)))
+    return torch.stack(((other - own).square().sum(1), error_above(eps, other, own)))

@@ -22,7 +22,7 @@ from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.score import ScoreModel
 from scoresde.sde.coordinates import LogSNR
 
-__all__ = ["Combination", "NoisePredictor", "NoisyData", "common_strata", "log_snr_range"]
+__all__ = ["Combination", "NoisePredictor", "NoisyData", "common_strata", "error_above", "log_snr_range"]
 
 Combination = Callable[[Tensor, list[Tensor]], Tensor]
 """Values `(k, b)` from the noise ε `(b, D)` and its predictions `(b, D)`, float64 each."""
@@ -187,6 +187,11 @@ class NoisyData:
         if normal:
             predictions.append(self.normal_noise(log_snr, x))
         return combination(eps, predictions).reshape(-1, 2, len(rows)).mean(1)
+
+
+def error_above(eps: Tensor, prediction: Tensor, other: Tensor) -> Tensor:
+    """‖ε̂ − ε‖² − ‖ε̂′ − ε‖² `(b,)` of two predictions `(b, D)`, without the cancellation where they are alike."""
+    return ((prediction - other) * (prediction + other - 2 * eps)).sum(1)
 
 
 def common_strata(models: Sequence[ScoreModel], draws: int) -> Tensor:
