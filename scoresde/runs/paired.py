@@ -21,15 +21,13 @@ from scoresde.runs.directory import Run
 from scoresde.runs.likelihood import samples_of
 from scoresde.runs.likelihood_settings import LikelihoodSettings
 from scoresde.runs.pictures.likelihoods import column, picture_of_differences
-from scoresde.runs.results import Filing, choose_name, digest_of, known_tables
+from scoresde.runs.results import Filing, choose_name, known_tables, shortened
 from scoresde.runs.summary import LikelihoodEntry
 from scoresde.score import NetworkScore
 from scoresde.storage.digests import digest
 from scoresde.storage.table import ResumableTable
 
 __all__ = ["Compared", "Contender", "as_file_name", "check_alike", "compare_stored", "names_of"]
-
-_MAX_CHARACTERS = 80  # of the names of runs in a file's name
 
 
 class Contender(NamedTuple):
@@ -154,7 +152,7 @@ def _own_name(split: str, others: Sequence[str]) -> str:
 def as_file_name(names: Sequence[str]) -> str:
     """Names of runs as a part of a file's name."""
     name = re.sub(r"[^\w.+-]+", "_", "-".join(names)).strip("_.")
-    return name if len(name) <= _MAX_CHARACTERS else f"{name[:_MAX_CHARACTERS]}-{digest_of({'names': list(names)})}"
+    return shortened(name, {"names": list(names)})
 
 
 def _note(contenders: Sequence[Contender], entries: Sequence[LikelihoodEntry], compared: Compared) -> dict[str, Any]:

@@ -32,6 +32,7 @@ __all__ = [
     "name_for_weights",
     "outdate",
     "set_aside",
+    "shortened",
 ]
 
 Settings = dict[str, Any]
@@ -69,7 +70,7 @@ _FIGURES = {"samples": ("-spectrum",), "information": ("-differences", "-typical
 _PLAIN = ("data", "dequantisation", "divergence", "bound", "decoder", "digest", "sampler", "device")
 # Settings that another part of a name stands for: the data's name, and the step of the model.
 _SILENT = ("data_hash", "model", "unit", "split", "t_min", "conditional")
-_MAX_CHARACTERS = 80  # characters of the part of a name that settings make
+_MAX_CHARACTERS = 80  # characters of the part of a name that settings, or names of runs, make
 
 
 def key_of(name: str) -> str:
@@ -95,6 +96,11 @@ def identity_of(sampler: Sampler) -> str:
     return f"Tuned(steps={steps.evaluations}, digest={hashlib.sha256(steps.to_json().encode()).hexdigest()[:8]!r})"
 
 
+def shortened(name: str, settings: Mapping[str, Any]) -> str:
+    """A part of a file's name, which ends with the digest of the settings that it is made of if it is too long."""
+    return name if len(name) <= _MAX_CHARACTERS else f"{name[:_MAX_CHARACTERS]}-{digest_of(settings)}"
+
+
 def further_name(settings: Settings, own: Settings, labels: Mapping[str, str] | None = None) -> str:
     """The settings that differ from `own`, as part of a file's name; empty if none does.
 
@@ -115,7 +121,7 @@ def further_name(settings: Settings, own: Settings, labels: Mapping[str, str] | 
             text = text[:8]
         parts.append(text if key in _PLAIN else f"{key}{text}")
     name = "-".join(filter(None, parts))
-    return name if len(name) <= _MAX_CHARACTERS else f"{name[:_MAX_CHARACTERS]}-{digest_of(settings)}"
+    return shortened(name, settings)
 
 
 def _other_data(settings: Settings, own: Settings) -> bool:
