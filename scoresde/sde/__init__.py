@@ -1,11 +1,15 @@
-"""Forward SDEs with affine drift and Gaussian kernels, and their reverse."""
+"""Forward processes: SDEs with affine drift and Gaussian kernels, their reverse, and Markov chains."""
 
 from scoresde.numerics.values import expand_to
 from scoresde.sde.base import SDE
-from scoresde.sde.chains import DDPMSDE, DiscreteVPSDE
+from scoresde.sde.betas import cosine_betas, erasure_betas, linear_betas
+from scoresde.sde.chains import DDPMSDE, DiscreteVPSDE, GaussianChain
+from scoresde.sde.erasure import BinomialChain, CategoricalChain
 from scoresde.sde.levels import NCSNSDE, DiscreteVESDE
+from scoresde.sde.markov import Chain
 from scoresde.sde.reverse import ReverseSDE
 from scoresde.sde.schedules import EDMSDE, VESDE, FlowSDE
+from scoresde.sde.step_distributions import CategoricalStep, GaussianStep, StepDistribution
 from scoresde.sde.variance_preserving import VPSDE, CosineSDE, SubVPSDE
 
 __all__ = [
@@ -15,11 +19,21 @@ __all__ = [
     "SDE",
     "VESDE",
     "VPSDE",
+    "BinomialChain",
+    "CategoricalChain",
+    "CategoricalStep",
+    "Chain",
     "CosineSDE",
     "DiscreteVESDE",
     "DiscreteVPSDE",
     "FlowSDE",
+    "GaussianChain",
+    "GaussianStep",
     "ReverseSDE",
+    "StepDistribution",
     "SubVPSDE",
+    "cosine_betas",
+    "erasure_betas",
     "expand_to",
+    "linear_betas",
 ]

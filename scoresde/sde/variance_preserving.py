@@ -1,15 +1,16 @@
 """Variance-preserving SDEs, VP and cosine, and sub-VP, which has the signal of VP and less noise."""
 
 import math
-from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.sde.base import SDE, as_time
+from scoresde.sde.chains import GaussianChain, VariancePreserving
+from scoresde.sde.rate import RateSDE
 
-__all__ = ["VPSDE", "CosineSDE", "SubVPSDE", "VariancePreserving"]
+__all__ = ["VPSDE", "CosineSDE", "SubVPSDE"]
 
 # Song et al. 2021, appendix C: the smallest time for training and likelihoods, and that for sampling.
 _T_MIN, _T_MIN_SAMPLING = 1e-5, 1e-3
@@ -22,38 +23,8 @@ def _first_times(t_min: float | None, t_min_sampling: float | None) -> tuple[flo
     return t_min, t_min if t_min_sampling is None else t_min_sampling
 
 
-class _Beta(SDE):
-    """An SDE made of a rate β(t) ≥ 0 and its integral B(t) = ∫₀ᵗ β: α = e^{−B/2}, f = −β/2.
-
-    α stays at the smallest normal number of the dtype where it would be less, so that x/α is finite; λ does not.
-    """
-
-    @abstractmethod
-    def beta(self, t: Tensor) -> Tensor:
-        """Rate β(t), of the shape of `t`."""
-
-    @abstractmethod
-    def _integral(self, t: Tensor) -> Tensor:
-        """Integral B(t)."""
-
-    @abstractmethod
-    def _added(self, t: Tensor, s: Tensor) -> Tensor:
-        """Difference B(t) − B(s)."""
-
-    @abstractmethod
-    def _time_of_integral(self, integral: Tensor) -> Tensor:
-        """The inverse of `_integral`."""
-
-    def alpha(self, t: Tensor) -> Tensor:
-        alpha = (-0.5 * self._integral(t)).exp()
-        return alpha.clamp_min(torch.finfo(alpha.dtype).tiny)
-
-    def drift_coefficient(self, t: Tensor) -> Tensor:
-        return -0.5 * self.beta(t)
-
-
 @checked
-class _LinearBeta(_Beta):
+class _LinearBeta(RateSDE):
     """An SDE with the rate β(t) = β_min + (β_max − β_min) t."""
 
     def __init__(
@@ -90,28 +61,6 @@ class _LinearBeta(_Beta):
         root = (self.beta_min**2 + 2 * slope * integral).sqrt()
         # The clamp makes the time 0 where β_min and B are 0.
         return 2 * integral / (self.beta_min + root).clamp_min(torch.finfo(root.dtype).tiny)
-
-
-class VariancePreserving(_Beta):
-    """An SDE with σ² = 1 − α²: λ = −log(e^B − 1)/2, written so that e^B may overflow."""
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return (-torch.expm1(-self._integral(t))).sqrt()
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        integral = self._integral(t)
-        return -0.5 * (integral + (-torch.expm1(-integral)).log())
-
-    def time(self, log_snr: Tensor) -> Tensor:
-        log_snr = as_time(log_snr)
-        return self._time_of_integral(torch.logaddexp(torch.zeros_like(log_snr), -2 * log_snr))
-
-    def diffusion(self, t: Tensor) -> Tensor:
-        return self.beta(t).sqrt()
-
-    def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        added = self._added(as_time(t), as_time(s))
-        return (-0.5 * added).exp(), (-torch.expm1(-added)).sqrt()
 
 
 class VPSDE(VariancePreserving, _LinearBeta):
@@ -288,3 +237,14 @@ class CosineSDE(SDE):
 
     def diffusion(self, t: Tensor) -> Tensor:
         return (-2 * self.drift_coefficient(t)).sqrt()
+
+    def chain(self, steps: int) -> GaussianChain:
+        """The chain of this SDE at the times t_max i/T, i = 1 ... T, whose kernels are the SDE's own.
+
+        Its noise ends where that of the SDE does. `GaussianChain(cosine_betas(T))` is the chain of the paper, whose
+        noise ends later, with its last β cut off at 0.999.
+
+        Args:
+            steps: Number T of steps, at least 2.
+        """
+        return GaussianChain.of(self, steps)
