@@ -36,8 +36,9 @@ def groups(folders: Sequence[Path] = ()) -> list[str]:
 
 
 def options(group: str, folders: Sequence[Path] = ()) -> list[str]:
-    """Names of a group's choices, including those of further folders."""
-    return sorted({path.stem for folder in (conf_dir(), *folders) for path in (folder / group).glob("*.yaml")})
+    """Names of a group's choices, including those of further folders; one in a folder of the group is `FOLDER/NAME`."""
+    places = [folder / group for folder in (conf_dir(), *folders)]
+    return sorted({p.relative_to(at).with_suffix("").as_posix() for at in places for p in at.rglob("*.yaml")})
 
 
 def description(group: str, name: str, folders: Sequence[Path] = ()) -> str:

@@ -66,7 +66,7 @@ def _chosen(overrides: Sequence[Override], folders: Sequence[Path]) -> Iterator[
             path = next((path for path in paths if path.is_file()), None)
             if path is None:
                 continue
-            if (conf_dir() / group / path.name).is_file():
+            if (conf_dir() / group / f"{name}.yaml").is_file():
                 raise UsageError(
                     f"{path} is not read, as {group}={name} is one of scoresde's own choices: give it another name"
                 )

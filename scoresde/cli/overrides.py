@@ -239,7 +239,12 @@ def _explain(line: CommandLine, error: Exception, overrides: Sequence[str], sear
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        names = error.options or options(group, folders)
+        own = group.partition("/")[0]
+        if own in groups(folders):  # one of whose choices may be in a folder of the group
+            group, choice = own, str(error.missing_cfg_file).removeprefix(f"{own}/")
+            names = options(group, folders)
+        else:
+            names = list(error.options or ())
         if not group:
             return (
                 f"--config-name {choice}: there is no such file{nearest(choice, names)}; there are {', '.join(names)}"

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from scoresde.cli import main
 from scoresde.cli.command_line import CommandLine
+from scoresde.cli.completion import complete
 from scoresde.cli.console import UsageError
 from scoresde.cli.overrides import check_overrides
 
@@ -93,3 +95,18 @@ def test_a_broken_file_is_named_whatever_chooses_it(tmp_path: Path) -> None:
     write(tmp_path, "experiment/mine", GLOBAL + "defaults: [override /network: broken]\n")
     assert "broken.yaml" in refused(tmp_path, "experiment=mine")
     assert refused(tmp_path, "network=broken").startswith(f"{tmp_path}/network/broken.yaml:2: ")
+
+
+def test_a_choice_in_a_folder_of_its_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, "experiment/theirs/ring", GLOBAL + "# Theirs.\ntraining: {steps: 7}\n")
+    path = write(tmp_path, "experiment/theirs/wrong", GLOBAL + "trainig: {steps: 7}\n")
+    check_overrides(CommandLine.of("train", ["--config-dir", str(tmp_path), "experiment=theirs/ring"]))
+    assert refused(tmp_path, "experiment=theirs/wrong").startswith(f"{path}: train has no 'trainig'")
+    told = refused(tmp_path, "experiment=theirs/rnig")
+    assert told.startswith(
+        "experiment has no choice 'theirs/rnig', did you mean 'theirs/ring'?; expected one of ddpmpp"
+    )
+    folder = ["--config-dir", str(tmp_path)]
+    main(["list", "experiments", *folder])
+    assert "experiment=theirs/ring" in capsys.readouterr().out
+    assert complete(["train", *folder, "experiment=th"]) == ["experiment=theirs/ring", "experiment=theirs/wrong"]

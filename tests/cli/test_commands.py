@@ -206,12 +206,15 @@ def test_train_says_what_came_out(empty: Path, training_only: None, capsys: pyte
     [
         (["experiment=ring"], "ring"),
         (["experiment=ring", "data=swiss_roll"], "ring-swiss_roll"),
+        (["--config-dir", "my", "experiment=theirs/own"], "own"),
         (["data=swiss_roll", "sde=ve", "network=mlp"], "swiss_roll-mlp-ve"),
     ],
 )
 def test_names_of_runs_tell_the_data(
     empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], chosen: list[str], name: str
 ) -> None:
+    (empty / "my/experiment/theirs").mkdir(parents=True)
+    (empty / "my/experiment/theirs/own.yaml").write_text("# @package _global_\ntraining:\n  steps: 7\n")
     monkeypatch.setattr(training, "train", lambda run, *a, **k: (run.directory / "samples").mkdir())
     main(["train", *chosen])
     (made,) = (empty / "runs").iterdir()

@@ -106,7 +106,8 @@ def _choices() -> str:
     choices = HydraConfig.get().runtime.choices
     chosen = {o.lstrip("+~").partition("=")[0] for o in HydraConfig.get().overrides.task}
     experiment = choices.get("experiment")
-    parts = [str(experiment)] if experiment else []
+    # Without the folders that experiments of one paper are in.
+    parts = [str(experiment).rpartition("/")[2]] if experiment else []
     if not experiment or "data" in chosen:  # an experiment has data of its own
         parts.append(str(choices["data"]))
     named = [choices[g] for g in choices if g in chosen and g not in ("experiment", "data")]
