@@ -3,8 +3,8 @@
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from scoresde.arguments import as_tensor
 from scoresde.data.affine import Identity, transform_from_plain
 from scoresde.data.info import DataInfo
 from scoresde.data.transforms import Transform
+from scoresde.numerics.modes import evaluating
 from scoresde.score.conditions import Conditions
 from scoresde.score.linear import Linear, combined
 from scoresde.score.samples_text import sample_lines
@@ -418,16 +419,9 @@ class ScoreModel(nn.Module, ABC):
         """True if conditions are bound, under which the samples have other statistics than `statistics`."""
         return False
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """Evaluation mode inside the block; afterwards each module is in the mode that it had."""
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        return evaluating(self)
 
     def __repr__(self) -> str:
         """The parts of the model, and the shape, units and classes of its samples."""
