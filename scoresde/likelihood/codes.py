@@ -10,6 +10,7 @@ from scoresde.arguments import checked
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.inputs import check_batch, state_dtype
 from scoresde.likelihood.options import FLOW_OPTIONS, FlowOptions
+from scoresde.likelihood.suited_scaling import with_scaling
 from scoresde.score import ScoreModel
 
 __all__ = ["decode", "encode", "interpolate", "round_trip_error"]
@@ -41,6 +42,7 @@ def encode(model: ScoreModel, x: Tensor, *, options: FlowOptions | None = None, 
     """
     options, cond = FlowOptions.split(encode, model, options, keywords, _OPTIONS)
     x, conditions = check_batch(model, x, cond)
+    options = with_scaling(model, x.shape, conditions, options)
     flow = Flow(model, x.shape, conditions, options, x.device)
     return _carried(flow, model.to_model_space(x), back=False)
 
@@ -62,6 +64,7 @@ def decode(model: ScoreModel, z: Tensor, *, options: FlowOptions | None = None, 
     """
     options, cond = FlowOptions.split(decode, model, options, keywords, _OPTIONS)
     z, conditions = check_batch(model, z, cond)
+    options = with_scaling(model, z.shape, conditions, options)
     return _carried(Flow(model, z.shape, conditions, options, z.device), z, back=True)
 
 

@@ -31,6 +31,7 @@ from scoresde.likelihood.inputs import check_batch, state_dtype
 from scoresde.likelihood.integral import Integral
 from scoresde.likelihood.nodes import NodeRule
 from scoresde.likelihood.options import FlowOptions
+from scoresde.likelihood.suited_scaling import with_scaling
 from scoresde.likelihood.traces import NodeTraces
 from scoresde.numerics.html import counts, range_of, rms, table, with_error
 from scoresde.numerics.means import mean_and_error
@@ -143,6 +144,7 @@ def log_likelihood(
     options, cond = FlowOptions.split(log_likelihood, model, options, keywords)
     x, conditions = check_batch(model, x, cond, prior)
     divergence = (Hutchinson() if divergence is None else divergence).for_shape(tuple(x.shape[1:]))
+    options = with_scaling(model, x.shape, conditions, options)
     flow = Flow(model, x.shape, conditions, options, x.device)
     start = flow.to_y(flow.at_ends[:1], model.to_model_space(x).flatten(1))
     index = torch.arange(first, first + len(x), device=x.device)

@@ -151,9 +151,13 @@ class Flow:
         """The slopes dy/dw, the samples x and their noise predictions E[ε | x], `(b, D)` in float64 each."""
         x = self.to_x(place, y)
         eps = self.noise(place, rows)(x.to(self.dtype).reshape(-1, *self.shape[1:])).double().flatten(1)
+        return self.slope(place, y, eps), x, eps
+
+    def slope(self, place: Place, y: Tensor, eps: Tensor) -> Tensor:
+        """The slopes dy/dw `(b, D)` at states y with noise predictions `(b, D)`."""
         rate, level = place.rate[:, None], place.level[:, None]
         gain, shrink = rate * level / place.norm, -rate * (level / place.norm) ** 2
-        return self.spread.apply(gain, eps) + self.spread.apply(shrink, y), x, eps
+        return self.spread.apply(gain, eps) + self.spread.apply(shrink, y)
 
     def normal_noise(self, place: Place, y: Tensor) -> Tensor:
         """The noise σ̃ (Σ + σ̃²)^(−1/2) y that normal data have in states y, `(b, D)`."""

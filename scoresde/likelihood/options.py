@@ -95,7 +95,9 @@ class FlowOptions:
             given, but Bogacki-Shampine for the density under an exact score (see `plan`).
         variable: Time variable of the ODE; if not given, log σ̃ for networks, or `LevelRatio` of the data's standard
             deviation if `corrected`, and the `Angle` of that for exact scores.
-        scaling: Scaling of the state; `ScalarScaling()` if not given.
+        scaling: Scaling of the state. If not given, log-densities and codes take `CovarianceScaling()` or
+            `ScalarScaling()`, whichever a measurement on the model says (`scoresde.likelihood.suited_scaling`); what
+            takes steps of a given number has `ScalarScaling()`.
         nodes: Gauss-Legendre nodes of a step. More than 4 are more than a dense output of order 4 is worth. If not
             given, 3 from a `tol` of 2e-4 nats for each dimension on, where they err no more than 4; otherwise 4. With
             the default method under an exact score 5 at any `tol`.

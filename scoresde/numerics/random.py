@@ -47,6 +47,8 @@ class Stream(IntEnum):
     DENOISING_NOISE = 11
     #: The noise levels of a denoising error.
     DENOISING_LEVELS = 12
+    #: Codes and probes by which the scaling of a likelihood's state is chosen.
+    SCALING = 13
     #: The increments of a Brownian path.
     BROWNIAN = 16
     #: The increments and areas of a Brownian path that has both.
