@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scoresde.data.idx_files import idx
     from scoresde.data.imagenet_files import imagenet
     from scoresde.data.parquet_files import parquet
+    from scoresde.data.sequences import heartbeat
     from scoresde.data.svhn_files import svhn
     from scoresde.data.tables import table
     from scoresde.data.toys import (
@@ -56,6 +57,7 @@ __all__ = [
     "file",
     "grid_gaussians",
     "grid_gaussians_mixture",
+    "heartbeat",
     "huggingface",
     "idx",
     "image_folder",
@@ -80,6 +82,7 @@ _READERS = {
     "file": "any_file",
     "grid_gaussians": "toys",
     "grid_gaussians_mixture": "toys",
+    "heartbeat": "sequences",
     "huggingface": "hub",
     "idx": "idx_files",
     "image_folder": "folders",
