@@ -56,6 +56,7 @@ from scoresde.numerics.random import SampleNoise
 from scoresde.sampling.adams import Multistep
 from scoresde.sampling.adaptive import Adaptive
 from scoresde.sampling.adaptive_sde import AdaptiveSDE
+from scoresde.sampling.annealed_langevin import NCSN, NCSNv2
 from scoresde.sampling.auto_adams import AutoAdams
 from scoresde.sampling.auto_sde import AutoSDE
 from scoresde.sampling.churn import Churn
@@ -125,6 +126,7 @@ __all__ = [
     "ERSDE4",
     "ERSDE5",
     "IPNDM",
+    "NCSN",
     "RES",
     "SEEDS",
     "TABLEAUS",
@@ -163,6 +165,7 @@ __all__ = [
     "LogSNR",
     "ModeTracking",
     "Multistep",
+    "NCSNv2",
     "NoCorrector",
     "NoPredictor",
     "Noise",

@@ -201,7 +201,7 @@ class AnnealedLangevin(Corrector):
     ε/V is too small to make up for it. So samples are too wide, if V falls as under VE: on normal data of any width, at
     200 times uniform in log σ with 5 steps of r = 0.16, by a fifth of the variance, and at 500 times by 7 %. By this
     recursion, for data at a point, Song & Ermon 2020 (proposition 3) choose ε and the number of steps. `Langevin` after
-    a predictor leaves less than 1 %.
+    a predictor leaves less than 1 %. `NCSN` and `NCSNv2` are the papers' algorithms as they stand, by ε.
     """
 
     def step_sizes(self, model: ScoreModel, times: Tensor) -> Tensor:

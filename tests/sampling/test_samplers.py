@@ -54,7 +54,7 @@ TIGHTS = ("adaptive_sde", "bosh3", "default", "default_sde", "dop853", "dopri5",
 FIRSTS = ("ddim", "ddpm", "deis_rhoab", "dpm2", "dpmpp_1m", "dpmpp_1m_sde", "er_sde", "euler", "lms", "picard",
           "seeds1", "seeds2")  # fmt: skip
 WIDES = ("dpmpp_3m", "dpmpp_3m_sde", "edm_churn", "edm_heun", "heun", "restart", "sa_solver")
-NOISIES = ("ancestral", "annealed_langevin", "euler_maruyama", "pc", "reverse_diffusion", "torchsde")
+NOISIES = ("ancestral", "annealed_langevin", "euler_maruyama", "ncsn", "ncsnv2", "pc", "reverse_diffusion", "torchsde")
 BOUNDS = {
     **dict.fromkeys(TIGHTS, TIGHT),
     **dict.fromkeys(FIRSTS, FIRST),
@@ -73,7 +73,13 @@ STAGES = {
     "annealed_langevin": 5,
     "torchsde": 4,
 }
-EVALUATIONS = {"restart": 2 * STEPS + 2 * 2 * 3 + 1, "default": STEPS, "default_sde": STEPS}
+EVALUATIONS = {
+    "restart": 2 * STEPS + 2 * 2 * 3 + 1,
+    "default": STEPS,
+    "default_sde": STEPS,
+    "ncsn": 100 * (STEPS + 1),
+    "ncsnv2": 5 * (STEPS + 1) + 1,
+}
 OPEN = ("adaptive_sde", "bosh3", "dop853", "dopri5", "picard", "scipy", "tsit5")
 
 COUNT = 1024
