@@ -28,6 +28,8 @@ class MLP(nn.Module):
         num_classes: Number of classes, or None.
         label_dropout: Rate at which labels are dropped in training; see `Conditioning`.
         dropout: Rate of dropout of the hidden features of each block, in [0, 1).
+        learn_variance: Return twice the channels, `(B, 2C, ...)`; the second half is for the variances of the reverse
+            steps (Nichol & Dhariwal 2021), as `NetworkScore` takes it.
 
     Raises:
         ValueError: A size below 1, or a rate outside [0, 1).
@@ -46,6 +48,7 @@ class MLP(nn.Module):
         num_classes: int | None = None,
         label_dropout: float = 0.0,
         dropout: float = 0.0,
+        learn_variance: bool = False,
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
@@ -56,16 +59,17 @@ class MLP(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         self.num_classes = num_classes
+        self.learn_variance = learn_variance
         size = math.prod(self.shape)
         self.conditioning = Conditioning(width, embedding, num_classes, label_dropout)
         self.input = nn.Linear(size, width)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(blocks))
-        self.output = nn.Linear(width, size)
+        self.output = nn.Linear(width, (1 + learn_variance) * size)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Raw output of the network, of the shape of `x`.
+        """Raw output of the network, of the shape of `x`, or with twice its channels if it learns variances.
 
         Args:
             x: Scaled states, `(B, *shape)`.
@@ -81,7 +85,7 @@ class MLP(nn.Module):
         h = self.input(x.flatten(1))
         for block in self.blocks:
             h = block(h, condition)
-        out: Tensor = self.output(h).view(x.shape)
+        out: Tensor = self.output(h).view(len(x), (1 + self.learn_variance) * self.shape[0], *self.shape[1:])
         return out
 
 

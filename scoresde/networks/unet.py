@@ -41,6 +41,8 @@ class UNet(nn.Module):
         embedding: Noise-level features; see `Conditioning`.
         num_classes: Number of classes, or None.
         label_dropout: Rate at which labels are dropped in training; see `Conditioning`.
+        learn_variance: Return twice the channels, `(B, 2C, ...)`; the second half is for the variances of the reverse
+            steps (Nichol & Dhariwal 2021), as `NetworkScore` takes it.
 
     Raises:
         ValueError: A shape that is not that of an image, a level that halves a single pixel, a level of attention that
@@ -64,10 +66,12 @@ class UNet(nn.Module):
         embedding: nn.Module | None = None,
         num_classes: int | None = None,
         label_dropout: float = 0.0,
+        learn_variance: bool = False,
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
         self.num_classes = num_classes
+        self.learn_variance = learn_variance
         self.blocks = blocks
         levels = len(multipliers)
         _check_shape(self.shape, levels)
@@ -103,7 +107,7 @@ class UNet(nn.Module):
             self.decoder.extend(block(source + widths[level], level) for source in sources)
             current = widths[level]
         self.norm = _group_norm(current)
-        self.output = _zero(nn.Conv2d(current, self.shape[0], 3, padding=1))
+        self.output = _zero(nn.Conv2d(current, (1 + learn_variance) * self.shape[0], 3, padding=1))
 
     @staticmethod
     def fits(shape: Sequence[int]) -> bool:
@@ -116,7 +120,7 @@ class UNet(nn.Module):
         return (1,) + (2,) * max(1, math.ceil(math.log2(max(shape[1:]) / 32)))
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Raw output of the network, of the shape of `x`.
+        """Raw output of the network, of the shape of `x`, or with twice its channels if it learns variances.
 
         Args:
             x: Scaled images, `(B, C, H, W)`.

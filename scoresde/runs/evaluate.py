@@ -144,7 +144,7 @@ def _own_settings(run: Run, data: Data, settings: dict[str, Any]) -> dict[str, A
     n = evaluation.get("samples")
     own = {"n": len(data.test) if n is None else min(n, len(data.test)), "seed": evaluation.get("seed", 0)}
     with suppress(ValueError):  # tuned steps that are not there
-        own["sampler"] = identity_of(run.make("sampler"))
+        own["sampler"] = identity_of(run.make("sampler"), run)
     own["likelihood"] = evaluation.get("sample_likelihood") or None
     return {**settings, "sampler": None, "pca": None, **own}
 

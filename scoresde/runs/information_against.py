@@ -112,7 +112,7 @@ def _samples(
 ) -> SampleTable:
     """The table of samples of the first run."""
     model, count = first.model, options.samples
-    settings = {**settings, "split": "samples", "sampler": identity_of(sampler)}
+    settings = {**settings, "split": "samples", "sampler": identity_of(sampler, first.run)}
     cond: dict[str, Any] = dict(labels_of(model, count, None))
     drawn: list[Tensor] = []
 

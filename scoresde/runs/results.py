@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run, check_name
 from scoresde.runs.older import differed
@@ -83,14 +85,18 @@ def digest_of(settings: Mapping[str, Any] | None) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def identity_of(sampler: Sampler) -> str:
+def identity_of(sampler: Sampler, run: Run | None = None) -> str:
     """A text that is the same for two samplers exactly when they are, tuned steps by their content.
+
+    With a run it tells apart whether a sampler that takes learned variances finds any in its model.
 
     A named solver counts as the setting of its family that it is: `UniPC` as a `Multistep`. One that draws others than
     version 0.1.0 did with the same settings is told apart from that.
     """
     if not isinstance(sampler.grid, TunedTimes):
         text = repr(Sampler(sampler.solver.general(), sampler.grid, sampler.denoise, sampler.noise))
+        if run is not None and sampler.solver.takes_learned and OmegaConf.select(run.config, "network.learn_variance"):
+            text += ", learned variances"
         return f"{text}, not as in 0.1.0" if differed(sampler) else text
     steps = sampler.grid.tuned()
     return f"Tuned(steps={steps.evaluations}, digest={hashlib.sha256(steps.to_json().encode()).hexdigest()[:8]!r})"

@@ -58,7 +58,7 @@ class Draw:
             names: Names of the classes of its data.
         """
         label = label_index(model, self.label, names)
-        plain = {"sampler": identity_of(self.sampler), "n": self.n, "seed": self.seed, "label": label}
+        plain = {"sampler": identity_of(self.sampler, run), "n": self.n, "seed": self.seed, "label": label}
         return {**plain, "model": run.fingerprint()}
 
 

@@ -206,7 +206,7 @@ class Figures(Stage):
         settings = {
             "model": run.fingerprint(),
             "data_hash": context.data.fingerprint(),
-            "sampler": identity_of(run.make("sampler")),
+            "sampler": identity_of(run.make("sampler"), run),
             "seed": seed,
         }
         if not is_of(run.summary().get("pictures"), settings):

@@ -141,6 +141,11 @@ class Multistep(Solver):
             raise ValueError(f"tau is {self.tau!r}, expected a number or a Stochasticity")
 
     @property
+    def variance(self) -> str | None:
+        """A variance of the steps that is not that of `tau`, by its name; None if there is none."""
+        return None
+
+    @property
     def stochasticity(self) -> Stochasticity | None:
         """The noise level; None for the ODE."""
         return ConstantTau(self.tau) if isinstance(self.tau, int | float) else self.tau

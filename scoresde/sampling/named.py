@@ -14,13 +14,19 @@ those before it, is said in `Multistep`.
 Two solvers of the same settings are equal, whatever they are called: `DDPM() == DDIM(eta=1.0)`.
 """
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal, cast
+
+from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.numerics.values import described, one_of
 from scoresde.sampling.adams import Multistep
 from scoresde.sampling.adams_plan import WeightKind
+from scoresde.sampling.predictor_corrector import Ancestral, PredictorCorrector
+from scoresde.sampling.solver import Noise
 from scoresde.sampling.stochasticity import Eta, IntervalTau, Stochasticity
+from scoresde.score import ScoreModel
 from scoresde.sde.coordinates import LogSNR, NoiseLevel, SignalLevel, Time
 
 __all__ = ["DDIM", "DDPM", "DEIS", "IPNDM", "DPMSolverPP", "SASolver", "UniPC"]
@@ -84,7 +90,7 @@ class DDPM(DDIM):
 
         x_{i+1} = (α_{i+1} b²/σ_i²) D_i + (a σ_{i+1}²/σ_i²) x_i + (σ_{i+1} b/σ_i) z.
 
-    It is exact if the data are one point; `Ancestral("forward")` has the paper's other variance.
+    It is exact if the data are one point; `DDPM("forward")` has the paper's other variance.
 
     >>> import torch
     >>> from scoresde.sampling import DDPM, UniformTime
@@ -103,15 +109,48 @@ class DDPM(DDIM):
     >>> torch.allclose(solved, x, rtol=1e-9, atol=1e-9)
     True
 
+    Args:
+        variance: Variance of a step, as for `Ancestral`. If not given, what the model has learned if it has learned
+            variances, and that of the posterior, as above, if it has not; then it is `DDIM` with η = 1, to which it is
+            equal.
+
     References:
         Ho et al. 2020, Denoising diffusion probabilistic models, https://arxiv.org/abs/2006.11239
+        Nichol & Dhariwal 2021, Improved denoising diffusion probabilistic models, https://arxiv.org/abs/2102.09672
     """
 
-    def __init__(self) -> None:
+    def __init__(self, variance: Literal["posterior", "forward", "learned"] | None = None) -> None:
         super().__init__(1.0)
+        # Not among the settings if it is not given, so that it is equal to DDIM then.
+        if variance is not None:
+            object.__setattr__(self, "ancestral", Ancestral(variance))
+
+    @property
+    def variance(self) -> str | None:
+        """The variance of a step; None for what the model has learned, or else the posterior's."""
+        given: Ancestral | None = vars(self).get("ancestral")
+        return None if given is None else given.variance
+
+    def general(self) -> Multistep:
+        """The setting of `Multistep` that it is; itself with another variance than the posterior's."""
+        return self if self.variance not in (None, "posterior") else DDIM(1.0).general()
+
+    @property
+    def reverse_sde(self) -> bool:
+        return self.variance in (None, "posterior")
+
+    @property
+    def takes_learned(self) -> bool:
+        return self.variance is None
+
+    def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
+        variance = self.variance or ("learned" if model.learns_variance else "posterior")
+        if variance == "posterior":
+            return super().solve(model, x, times, noise)
+        return PredictorCorrector(Ancestral(cast(Any, variance))).solve(model, x, times, noise)
 
     def __repr__(self) -> str:
-        return "DDPM()"
+        return "DDPM()" if self.variance is None else f"DDPM({self.variance!r})"
 
 
 @checked

@@ -90,6 +90,8 @@ class Picard(Solver):
             raise ValueError(f"the method has start={method.start!r}, expected 'model'")
         if method.safeguard:
             raise ValueError("the method has safeguard=True, expected False: a sweep is linear in the predictions")
+        if method.variance not in (None, "posterior"):
+            raise ValueError(f"the method has variance={method.variance!r}, expected 'posterior', which is set by time")
         not_negative("tolerance", tolerance, "a number of at least 0")
         self.method = method
         self.window = whole_number("window", window)

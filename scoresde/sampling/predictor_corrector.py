@@ -8,7 +8,7 @@ forward SDE between two times of the grid, a = α_t/α_s and b² = σ_t² − a�
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar, Literal
 
 import torch
@@ -33,6 +33,9 @@ __all__ = [
     "ReverseDiffusion",
 ]
 
+Step = Callable[[Tensor, int], tuple[Tensor, Tensor | float]]
+"""A function of a state x and the index i of a step: its mean, and the factor of its noise."""
+
 _ELEMENTS = 2**20  # of the table of times and directions that is held at once
 
 
@@ -42,6 +45,21 @@ class Predictor(Value, ABC):
     @abstractmethod
     def coefficients(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return c_x, c_s and c_z, each `(n,)`, for the steps from times[i] to times[i + 1]."""
+
+    def step(self, model: ScoreModel, times: Tensor) -> Step:
+        """A function `f(x, i)` of the mean of step i and of the factor of its noise, a number or of the shape of x.
+
+        Args:
+            model: The score model, with its conditions bound.
+            times: The times of the grid, `(n + 1,)`.
+        """
+        factors = self.coefficients(model.sde, times)[2].tolist()
+        mean = model.prediction(times[:-1], *self.target(model.sde, times))
+
+        def step(x: Tensor, i: int) -> tuple[Tensor, Tensor | float]:
+            return mean(x, i), factors[i]
+
+        return step
 
     def target(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
         """Return p and q, each `(n,)`, with c_x x + c_s score = p x₀ + q ε.
@@ -113,7 +131,8 @@ class Ancestral(Predictor):
 
     Args:
         variance: `"posterior"`, c = b σ_s/σ_t, exact for data at a point (β̃ of Ho et al. 2020); `"forward"`, c = b,
-            exact for normal data of unit variance under VP (their β, used by score_sde for VP).
+            exact for normal data of unit variance under VP (their β, used by score_sde for VP); `"learned"`, what a
+            network has learned for each element (Nichol & Dhariwal 2021, eq. 15).
 
     With the posterior's variance it is `DDPM`, up to round-off:
 
@@ -129,13 +148,14 @@ class Ancestral(Predictor):
     True
     """
 
-    def __init__(self, variance: Literal["posterior", "forward"] = "posterior") -> None:
-        one_of("variance", variance, ("posterior", "forward"))
+    def __init__(self, variance: Literal["posterior", "forward", "learned"] = "posterior") -> None:
+        one_of("variance", variance, ("posterior", "forward", "learned"))
         self.variance = variance
 
     def coefficients(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, b = sde.transition(times[:-1], times[1:])
-        spread = b * sde.sigma(times[1:]) / sde.sigma(times[:-1]) if self.variance == "posterior" else b
+        # A model's own variances are no function of the SDE; the posterior's are the least of them.
+        spread = b if self.variance == "forward" else b * sde.sigma(times[1:]) / sde.sigma(times[:-1])
         return 1 / a, b**2 / a, spread
 
     def target(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,6 +163,22 @@ class Ancestral(Predictor):
         start, stop = times[:-1], times[1:]
         a = sde.transition(start, stop)[0]
         return sde.alpha(stop), a * sde.sigma(stop) ** 2 / sde.sigma(start)
+
+    def step(self, model: ScoreModel, times: Tensor) -> Step:
+        return self._learned(model, times) if self.variance == "learned" else super().step(model, times)
+
+    def _learned(self, model: ScoreModel, times: Tensor) -> Step:
+        """Steps of the log-variance v log b² + (1 − v) log(b σ_s/σ_t)² with the share v that the model has learned."""
+        both = model.prediction_with_share(times[:-1], *self.target(model.sde, times))
+        least, most = (Ancestral(kind).coefficients(model.sde, times)[2] for kind in ("posterior", "forward"))
+        low = least.clamp_min(torch.finfo(least.dtype).tiny).log()
+        starts, rises = low.tolist(), (most.log() - low).tolist()
+
+        def step(x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+            mean, share = both(x, i)
+            return mean, (starts[i] + rises[i] * share).exp()
+
+        return step
 
 
 class NoPredictor(Predictor):
@@ -283,8 +319,7 @@ class PredictorCorrector(Value, Solver):
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
         sde, new = model.sde, times[1:]
-        *_, c_z = self.predictor.coefficients(sde, times)
-        mean = model.prediction(times[:-1], *self.predictor.target(sde, times))
+        step = self.predictor.step(model, times)
         score = model.prediction(new, torch.zeros_like(new), -1 / sde.sigma(new))
         # The clock is 1/s², the variance of the martingale in x/(σ s). Others are smooth in it, so that strong order 1
         # needs none of them.
@@ -292,9 +327,11 @@ class PredictorCorrector(Value, Solver):
         sizes = self.corrector.step_sizes(model, times).tolist()
         ahead = self.corrector.ahead
         moves = not isinstance(self.predictor, NoPredictor)
-        for i, on_z in enumerate(c_z.tolist()):
+        for i in range(len(new)):
             if moves:
-                x = torch.add(mean(x, i), noise(clock[i], clock[i + 1]), alpha=on_z)
+                mean, factor = step(x, i)
+                z = noise(clock[i], clock[i + 1])
+                x = torch.addcmul(mean, z, factor) if isinstance(factor, Tensor) else torch.add(mean, z, alpha=factor)
             for _ in range(self.corrector.steps):
                 z, root = noise(), math.sqrt(2 * sizes[i])
                 pull = score(torch.add(x, z, alpha=ahead * root) if ahead else x, i)

@@ -210,7 +210,7 @@ class Sampler:
             NonFiniteError: A sample that is not finite.
             StoppedError: A sample stopped on the way and the solver is strict; with another solver it is a warning.
         """
-        self._check_log_prob(log_prob, divergence, tol)
+        self._check_log_prob(model, log_prob, divergence, tol)
         options: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "seed": seed, "first": first}
         ruled = self.ruled(model)
         request = Request.of(model, ruled.grid, shape, x_init, cond, **options)
@@ -237,7 +237,9 @@ class Sampler:
             samples = with_log_prob(model, samples, divergence=divergence, tol=tol, progress=progress, **options)
         return in_data_space(model, samples)
 
-    def _check_log_prob(self, log_prob: bool | str, divergence: "Divergence | None", tol: float | None) -> None:
+    def _check_log_prob(
+        self, model: ScoreModel, log_prob: bool | str, divergence: "Divergence | None", tol: float | None
+    ) -> None:
         one_of("log_prob", log_prob, (False, True, "path"))
         if log_prob is True and self.solver.stochastic:
             raise ValueError(
@@ -248,6 +250,11 @@ class Sampler:
             raise ValueError(
                 f'log_prob="path" needs a solver with exactly the noise of the reverse SDE, which {self.solver!r} does '
                 "not have: take DDPM(), DPMSolverPP(2, sde=True) or PredictorCorrector(Ancestral())"
+            )
+        if log_prob == "path" and model.learns_variance and self.solver.takes_learned:
+            raise ValueError(
+                'log_prob="path" needs the noise of the reverse SDE, and that of the steps of this model is learned: '
+                'take DDPM("posterior")'
             )
         if log_prob is not True and not (divergence is None and tol is None):
             raise ValueError(

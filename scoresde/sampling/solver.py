@@ -138,6 +138,11 @@ class Solver(ABC):
         return False
 
     @property
+    def takes_learned(self) -> bool:
+        """True if its noise is what a model has learned, where it has learned variances, and only else its own."""
+        return False
+
+    @property
     def draws_white(self) -> bool:
         """True if it draws white noise as often as it steps, so that more steps do not refine a trajectory."""
         return False

@@ -34,6 +34,11 @@ class AroundModel(ScoreModel):
         return self.model.conditioned
 
     @property
+    def learns_variance(self) -> bool:
+        """True if the model within does: a share of log β serves the steps of any SDE."""
+        return self.model.learns_variance
+
+    @property
     def step_rules(self) -> StepRules | None:
         """The rules of the model within: they are in σ/α, in which the field is the same under any SDE."""
         return self.model.step_rules

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scoresde.score.around import AroundModel
 from scoresde.score.conditions import Conditions
+from scoresde.score.learned_variance import SharedPrediction
 from scoresde.score.model import Prediction, ScoreModel
 
 __all__ = ["BoundModel"]
@@ -57,6 +58,19 @@ class BoundModel(AroundModel):
             return inner(x, i, **cond)
 
         return predict
+
+    def prediction_with_share(self, times: Tensor, p: Tensor, q: Tensor) -> SharedPrediction:
+        inner, cond, calls = self.model.prediction_with_share(times, p, q), self._cond, self._calls
+
+        def predict(x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+            calls[0] += 1
+            return inner(x, i, **cond)
+
+        return predict
+
+    def denoise_with_share(self, x: Tensor, t: Tensor, **cond: Any) -> tuple[Tensor, Tensor]:
+        self._calls[0] += 1
+        return self.model.denoise_with_share(x, t, **self._cond)
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         self._calls[0] += 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scoresde.arguments import as_tensor
 from scoresde.data.affine import Identity, transform_from_plain
@@ -17,6 +17,7 @@ from scoresde.data.info import DataInfo
 from scoresde.data.transforms import Transform
 from scoresde.numerics.modes import evaluating
 from scoresde.score.conditions import Conditions
+from scoresde.score.learned_variance import LearnsVariance
 from scoresde.score.linear import Linear, combined
 from scoresde.score.samples_text import sample_lines
 from scoresde.score.step_rules import StepRules
@@ -30,7 +31,7 @@ Prediction = Callable[..., Tensor]
 """A function of a state x, the index of a time and conditions, as `ScoreModel.prediction` returns it."""
 
 
-class ScoreModel(nn.Module, ABC):
+class ScoreModel(LearnsVariance, ABC):
     """A model of the noised data's density p_t under an SDE.
 
     A subclass gives `denoise`, the denoised mean D = E[x₀ | x_t]. The other predictions follow from it (Tweedie's

@@ -12,6 +12,7 @@ from scoresde.arguments import checked
 from scoresde.data.affine import Identity
 from scoresde.score.around import AroundModel
 from scoresde.score.exact import ExactScore
+from scoresde.score.learned_variance import SharedPrediction
 from scoresde.score.model import Prediction, ScoreModel
 from scoresde.sde import SDE, expand_to
 
@@ -46,6 +47,19 @@ class _UnderSDE(AroundModel):
             return inner(factors[i] * x, i, **cond)
 
         return predict
+
+    def prediction_with_share(self, times: Tensor, p: Tensor, q: Tensor) -> SharedPrediction:
+        scales, inner_times = self._translate(torch.ones_like(times), times)
+        inner = self.model.prediction_with_share(inner_times, p, q)
+        factors = scales.tolist()
+
+        def predict(x: Tensor, i: int, **cond: Any) -> tuple[Tensor, Tensor]:
+            return inner(factors[i] * x, i, **cond)
+
+        return predict
+
+    def denoise_with_share(self, x: Tensor, t: Tensor, **cond: Any) -> tuple[Tensor, Tensor]:
+        return self.model.denoise_with_share(*self._translate(x, t), **cond)
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         return self.model.denoise(*self._translate(x, t), **cond)

@@ -1,7 +1,7 @@
 """Score models around a network."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scoresde.arguments import checked
+from scoresde.score.learned_variance import MISSING, SharedPrediction
 from scoresde.score.linear import Linear, combined
 from scoresde.score.model import Prediction, ScoreModel
 from scoresde.score.preconditioning import Preconditioning
@@ -28,7 +29,9 @@ class NetworkScore(ScoreModel):
     Args:
         network: Module that maps (x, c_noise, **cond) to the raw output F of the shape of x, where x `(B, ...)` is
             scaled by c_in and c_noise is `(B,)`. Its attributes `shape` and `num_classes`, where it has them, say the
-            shape of a sample and the number of classes.
+            shape of a sample and the number of classes. If its attribute `learn_variance` is True it returns twice the
+            channels, `(B, 2C, ...)` for x of `(B, C, ...)`: F, and o with the share v = (o + 1)/2 of log β in the
+            log-variance of a reverse step (`scoresde.score.learned_variance`).
         sde: The forward SDE.
         preconditioning: Scaling of the network's input, and the target of its output.
         statistics: Mean and covariance of the training data.
@@ -57,6 +60,11 @@ class NetworkScore(ScoreModel):
         module = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
         assert isinstance(module, nn.Module)
         return module
+
+    @property
+    def learns_variance(self) -> bool:
+        """True if the network has a second half of channels for the variances of the reverse steps."""
+        return bool(getattr(self.unwrapped, "learn_variance", False))
 
     @property
     def sigma_data(self) -> float | None:
@@ -104,6 +112,10 @@ class NetworkScore(ScoreModel):
 
     def raw(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         """The network's output F, of the shape and dtype of x."""
+        return self._halves(self._whole(x, t, cond))[0]
+
+    def _whole(self, x: Tensor, t: Tensor, cond: dict[str, Any]) -> Tensor:
+        """All channels of the network's output at times `()` or `(B,)`, in the dtype of x."""
         t = self.sde.check_time(t).double()
         c_noise = self.preconditioning.c_noise(self.sde, t)
         dtype, level_dtype = self._input_dtypes(x)
@@ -123,16 +135,44 @@ class NetworkScore(ScoreModel):
     def _evaluate(
         self, x: Tensor, c_in: Tensor | float, c_noise: Tensor, dtype: torch.dtype, cond: dict[str, Any]
     ) -> Tensor:
-        """The network's output F at the input c_in x in `dtype` and the noise level c_noise, `()` or `(B,)`."""
+        """All channels at the input c_in x in `dtype` and the noise level c_noise, `()` or `(B,)`."""
         if x.ndim < 2 or x.shape[0] == 0:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, ...) with at least one sample")
         scaled = x if isinstance(c_in, float) and c_in == 1 else c_in * x
         # `to` and `expand` take as long as a kernel even where they change nothing.
         scaled = scaled if scaled.dtype == dtype else scaled.to(dtype)
         raw: Tensor = self.network(scaled, c_noise if c_noise.ndim else c_noise.expand(x.shape[0]), **cond)
-        if raw.shape != x.shape:
-            raise ValueError(f"the network returned shape {tuple(raw.shape)}, expected {tuple(x.shape)} as its input")
+        if raw.shape != x.shape or self.learns_variance:
+            self._check_channels(raw.shape, x.shape)
         return raw if raw.dtype == x.dtype else raw.to(x.dtype)
+
+    def _check_channels(self, found: torch.Size, given: torch.Size) -> None:
+        twice = (given[0], 2 * given[1], *given[2:])
+        if self.learns_variance and found != twice:
+            lack = " without its second half of channels, for the variances" if found == given else ""
+            raise ValueError(
+                f"the network returned shape {tuple(found)}{lack}, expected {twice}, since its learn_variance is True"
+            )
+        if not self.learns_variance and found != given:
+            hint = ": a network that learns variances has an attribute learn_variance = True" if found == twice else ""
+            raise ValueError(f"the network returned shape {tuple(found)}, expected {tuple(given)} as its input{hint}")
+
+    def _halves(self, whole: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The raw output F, and the share v of log β in the log-variance if it is learned."""
+        if not self.learns_variance:
+            return whole, None
+        raw, share = whole.chunk(2, dim=1)
+        # A new network returns zeros, and then has the geometric mean of β and β̃.
+        return raw, 0.5 * (share + 1)
+
+    def _both(self, x: Tensor, t: Tensor, cond: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        raw, share = self._halves(self._whole(x, t, cond))
+        return raw, self._known(share)
+
+    def _known(self, share: Tensor | None) -> Tensor:
+        if share is None:
+            raise ValueError(MISSING)
+        return share
 
     def noise_residual(
         self, x: Tensor, t: Tensor, x0: Tensor, noise: Tensor, **cond: Any
@@ -144,13 +184,44 @@ class NetworkScore(ScoreModel):
         Nothing is subtracted but F and its target, so that float32 keeps its accuracy where ε̂ and ε agree to many
         digits, as those of EDM do at large σ.
         """
+        target, factor = self._target(t, x0, noise)
+        return self.raw(x, t, **cond) - target, factor
+
+    def residual_with_share(
+        self, x: Tensor, t: Tensor, x0: Tensor, noise: Tensor, **cond: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        target, factor = self._target(t, x0, noise)
+        raw, share = self._both(x, t, cond)
+        return raw - target, factor, share
+
+    def _target(self, t: Tensor, x0: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The target of F, and the factor from an error of F to that of the noise prediction."""
         p, q = self.preconditioning.target(self.sde, t)
         alpha = self.sde.alpha(t)
         factor = alpha / (alpha * q - self.sde.sigma(t) * p)
-        target = expand_to(p, x0) * x0 + expand_to(q, x0) * noise
-        return self.raw(x, t, **cond) - target, factor
+        return expand_to(p, x0) * x0 + expand_to(q, x0) * noise, factor
 
     def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
+        both = self._prediction(times, p, q)
+
+        def predict(x: Tensor, i: int, **cond: Any) -> Tensor:
+            return both(x, i, cond)[0]
+
+        return predict
+
+    def prediction_with_share(self, times: Tensor, p: Tensor, q: Tensor) -> SharedPrediction:
+        both = self._prediction(times, p, q)
+
+        def predict(x: Tensor, i: int, **cond: Any) -> tuple[Tensor, Tensor]:
+            value, share = both(x, i, cond)
+            return value, self._known(share)
+
+        return predict
+
+    def _prediction(
+        self, times: Tensor, p: Tensor, q: Tensor
+    ) -> Callable[[Tensor, int, dict[str, Any]], tuple[Tensor, Tensor | None]]:
+        """The prediction at the times by the raw output, and the share v if it is learned."""
         times = self.sde.check_time(times).double()
         own_p, own_q = self.preconditioning.target(self.sde, times)
         alpha, sigma = self.sde.alpha(times), self.sde.sigma(times)
@@ -161,18 +232,24 @@ class NetworkScore(ScoreModel):
         levels: tuple[Tensor, ...] = ()
         dtype = torch.float32
 
-        def predict(x: Tensor, i: int, **cond: Any) -> Tensor:
+        def predict(x: Tensor, i: int, cond: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
             nonlocal dtype, levels
             if not levels or levels[0].shape != x.shape[:1]:
                 dtype, level_dtype = self._input_dtypes(x)
                 levels = c_noise.to(x.device, level_dtype)[:, None].expand(-1, x.shape[0] if x.ndim else 1).unbind()
-            return combined(on_x[i], x, on_output[i], self._evaluate(x, c_in[i], levels[i], dtype, cond))
+            raw, share = self._halves(self._evaluate(x, c_in[i], levels[i], dtype, cond))
+            return combined(on_x[i], x, on_output[i], raw), share
 
         return predict
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         _, c_skip, c_out, _ = self.preconditioning.coefficients(self.sde, self.sde.check_time(t).double())
         return Linear(c_skip, c_out).of(x, self.raw(x, t, **cond))
+
+    def denoise_with_share(self, x: Tensor, t: Tensor, **cond: Any) -> tuple[Tensor, Tensor]:
+        _, c_skip, c_out, _ = self.preconditioning.coefficients(self.sde, self.sde.check_time(t).double())
+        raw, share = self._both(x, t, cond)
+        return Linear(c_skip, c_out).of(x, raw), share
 
     def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         return self._noise_terms(t).of(x, self.raw(x, t, **cond))
