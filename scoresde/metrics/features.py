@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.arguments import as_tensor, checked
 from scoresde.metrics.units import require_same_units
 
-__all__ = ["PCA", "FeatureMap", "Samples", "as_features", "finite_rows", "paired_features"]
+__all__ = ["PCA", "FeatureMap", "Samples", "as_features", "finite_rows", "mapped", "paired_features"]
 
 Samples = Tensor | np.ndarray
 FeatureMap = Callable[[Tensor], Samples]
@@ -104,7 +104,7 @@ def paired_features(
     if not (same_units or callable(features)):
         require_same_units(a, b)
     extract = features.fit(b) if isinstance(features, PCA) else features
-    fa, fb = _extract(a, extract), _extract(b, extract)
+    fa, fb = mapped(a, extract), mapped(b, extract)
     if fa.shape[1] != fb.shape[1]:
         raise ValueError(f"features have dimension {fa.shape[1]} and {fb.shape[1]}; both sets must give the same")
     return fa, fb
@@ -128,7 +128,12 @@ def finite_rows(name: str, values: Samples) -> Tensor:
     return out
 
 
-def _extract(x: Tensor, extract: FeatureMap | None) -> Tensor:
+def mapped(x: Tensor, extract: FeatureMap | None) -> Tensor:
+    """Features `(N, F)` in float64 on the CPU of samples `(N, ...)`: the flattened values without a map.
+
+    Raises:
+        ValueError: Features that are not `(B, F)`, or not finite.
+    """
     if extract is None:
         return _flatten(x)
     parts = []

@@ -5,7 +5,7 @@ import torch
 
 from scoresde.metrics import Estimate, density_coverage, manifold_metrics, precision_recall
 from scoresde.metrics import distances as distances_module
-from scoresde.metrics.manifold import _Subsets
+from scoresde.metrics.subsets import Subsets
 
 NAMES = ("precision", "recall", "density", "coverage")
 
@@ -41,7 +41,7 @@ def test_matches_loops_and_jackknife_matches_recomputation(n: int, k: int) -> No
     result = manifold_metrics(a, b, k, seed=5)
     assert values(result) == pytest.approx(slow_metrics(a, b, k))
     # The error bars again, each subset computed from scratch; the groups are the implementation's.
-    sets = _Subsets(a, b, k, None, 5)
+    sets = Subsets(a, b, k, None, 5)
     subsets = [slow_metrics(sets.a[keep], sets.b[keep], k) for keep in sets.kept.T[:-1]]
     for name in NAMES:
         thetas = [s[name] for s in subsets]
@@ -54,7 +54,7 @@ def test_matches_loops_and_jackknife_matches_recomputation(n: int, k: int) -> No
 
 
 def test_groups_partition_the_samples() -> None:
-    sets = _Subsets(normal(43, 2), normal(43, 2), 5, None, 0)
+    sets = Subsets(normal(43, 2), normal(43, 2), 5, None, 0)
     assert sets.kept.shape == (43, 21)
     assert sets.kept[:, -1].all()
     assert torch.equal((~sets.kept).sum(1), torch.ones(43, dtype=torch.long))
