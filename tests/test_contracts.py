@@ -16,6 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
+from scoresde.chains import GaussianChainModel
 from scoresde.cli import conf_dir
 from scoresde.config.targets import instantiate
 from scoresde.data import Discrete
@@ -34,6 +35,7 @@ from scoresde.likelihood import (
     Probing,
     TruncatedNormal,
     bits_per_dim,
+    chain_bound,
     class_log_prob,
     compare_likelihoods,
     decode,
@@ -147,6 +149,11 @@ def bound(call: Callable[..., Any], model: ScoreModel, x: Tensor, **options: Any
     return torch.stack([out.value, out.stderr], 1)
 
 
+def of_chain(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
+    out = chain_bound(GaussianChainModel(model, VPSDE().chain(20)), x, **options)
+    return torch.stack([out.value, out.stderr], 1)
+
+
 def by_class(model: ScoreModel, x: Tensor, **options: Any) -> Tensor:
     """The densities under both labels, in the order of each row's own."""
     labels = options.pop("labels")
@@ -215,6 +222,8 @@ DENSITIES = {
     "truncated normal": Case(partial(bits, dequantisation=TruncatedNormal(0.02))),
     "elbo": Case(partial(bound, elbo)),
     "discrete elbo": Case(partial(bound, partial(discrete_elbo, steps=20))),
+    "chain": Case(partial(of_chain, draws=2)),
+    "drawn steps": Case(partial(of_chain, evaluations=8)),
     "differentiable": Case(
         partial(differentiable_log_prob, steps=4, divergence=Hutchinson(2)), chunks=False, mode=False, graph=True
     ),

@@ -95,6 +95,12 @@ class GaussianChainModel(ChainModel[GaussianChain]):
         t = self.chain.check_steps(t)
         return expand_to(self._scales(t), x) * x, self._times(t)
 
+    @property
+    def nominal_variances(self) -> Tensor:
+        """Variances b_t of the steps, `(T,)` float64 on the CPU; β_t where they depend on the state."""
+        t = torch.arange(1, self.chain.steps + 1)
+        return self.chain.beta(t).detach() if self._table is None else self._table(t)
+
     def reverse(self, x: Tensor, t: Tensor, **cond: Any) -> GaussianStep:
         denoised, variance = self.moments(x, t, **cond)
         return GaussianStep(self.chain.posterior(x, denoised, t).mean, variance)

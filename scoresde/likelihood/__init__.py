@@ -3,6 +3,8 @@
 from scoresde.likelihood.bits import BitsPerDim, bits_per_dim
 from scoresde.likelihood.bounds import Bound, discrete_elbo, elbo
 from scoresde.likelihood.cell_flow import CellFlow
+from scoresde.likelihood.chain_bound import ChainBound, chain_bound
+from scoresde.likelihood.chain_steps import step_weights
 from scoresde.likelihood.classify import auroc, bayes_classify, class_log_prob, typicality
 from scoresde.likelihood.codes import decode, encode, interpolate, round_trip_error
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
@@ -21,6 +23,7 @@ __all__ = [
     "BitsPerDim",
     "Bound",
     "CellFlow",
+    "ChainBound",
     "CovarianceScaling",
     "DCTScaling",
     "DiagonalScaling",
@@ -40,6 +43,7 @@ __all__ = [
     "auroc",
     "bayes_classify",
     "bits_per_dim",
+    "chain_bound",
     "class_log_prob",
     "compare_likelihoods",
     "decode",
@@ -52,5 +56,6 @@ __all__ = [
     "reweight",
     "round_trip_error",
     "solver_error",
+    "step_weights",
     "typicality",
 ]

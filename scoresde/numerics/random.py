@@ -53,6 +53,10 @@ class Stream(IntEnum):
     BROWNIAN = 16
     #: The increments and areas of a Brownian path that has both.
     BROWNIAN_AREA = 17
+    #: The noise of the bound of a Markov chain.
+    CHAIN_NOISE = 20
+    #: The steps at which that bound is evaluated.
+    CHAIN_STEPS = 21
 
 
 def _signed(value: int) -> int:
