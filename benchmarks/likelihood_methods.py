@@ -1,4 +1,5 @@
-"""Ways to log-densities, for `likelihood.py`: this package, score_sde's scheme written anew, torchdiffeq, torchode."""
+"""Ways to log-densities, for `likelihood.py`: this package, an earlier revision of it, score_sde's scheme written anew,
+torchdiffeq and torchode."""
 
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -10,18 +11,20 @@ import numpy as np
 import torch
 from contenders import Failures
 from likelihood_problems import Problem
+from likelihood_reference import Reference
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from scoresde.likelihood import Auto, CovarianceScaling, Exact, Hutchinson, Probing, ScalarScaling, log_likelihood
-from scoresde.likelihood.scaling import Scaling
+from scoresde.likelihood import Auto, CovarianceScaling, Exact, Hutchinson, Probing, log_likelihood
 from scoresde.score import ScoreModel
 
+DEFAULT, COVARIANCE = "default", "covariance"
 CORRECTED = "corrected"  # for networks, whose path is then corrected; exact scores always are
-SCALINGS: dict[str, Callable[[], Scaling]] = {
-    "scalar": ScalarScaling,
-    "covariance": CovarianceScaling,
-    CORRECTED: ScalarScaling,
+# Options of each family of this package; the reference has the first two.
+FAMILIES: dict[str, dict[str, Any]] = {
+    DEFAULT: {},
+    COVARIANCE: {"scaling": CovarianceScaling()},
+    CORRECTED: {"corrected": True},
 }
 ONE = "Hutchinson(1)"
 # Beside it; at the larger tolerances, since probes err by more.
@@ -31,13 +34,18 @@ PROBES: dict[str, Callable[[], Any]] = {
     "Auto(0.5)": partial(Auto, 0.5),
 }
 EXACT, FIXED = "exact", "fixed probe"
-OURS, SCORE_SDE = "scoresde", "score_sde"
+OURS, REFERENCE, SCORE_SDE = "scoresde", "reference", "score_sde"
+# Nats for each dimension, from which on probes other than one are tried: they err by more than that.
+PROBED_FROM = 1e-4
 BLOCK = 2048  # products that are worked on at once
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Log-densities `(B,)`, with N(0, σ² I) as well, standard errors, and counts per sample."""
+    """Log-densities `(B,)`, with N(0, σ² I) as well, standard errors of solver and probes, and counts per sample.
+
+    `seconds` are those that another process took.
+    """
 
     log_prob: Tensor
     plain: Tensor | None
@@ -45,25 +53,35 @@ class Outcome:
     forwards: float
     divergences: float
     products: float
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to log-densities; methods of one library and path differ by the divergence alone."""
+    """A way to log-densities at a tolerance: nats for each dimension of this package, numbers of the state of others.
+
+    Methods of a library and family differ by the tolerance and the divergence.
+    """
 
     library: str
-    path: str
+    family: str
+    tolerance: float
     divergence: str
     run: Callable[[Problem, int], Outcome]
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        return self.library, self.path, self.divergence
+    def key(self) -> tuple[str, str, float, str]:
+        return self.library, self.family, self.tolerance, self.divergence
+
+    def __str__(self) -> str:
+        return f"{self.library} {self.family} {self.tolerance:g}, {self.divergence}"
 
 
-def methods(peers: bool, tolerances: Sequence[float], nats: Sequence[float], failures: Failures) -> list[Method]:
+def methods(
+    peers: bool, tolerances: Sequence[float], nats: Sequence[float], reference: Reference | None, failures: Failures
+) -> list[Method]:
+    """All methods, by tolerances of the others and of this package."""
     out = []
-    divergences = (EXACT, FIXED)
     solvers: dict[tuple[str, str], Any] = {(SCORE_SDE, "RK45"): _score_sde}
     if peers:
         for name, solver, run in (("torchdiffeq", "dopri5", _torchdiffeq), ("torchode", "tsit5", _torchode)):
@@ -73,42 +91,39 @@ def methods(peers: bool, tolerances: Sequence[float], nats: Sequence[float], fai
                 solvers[name, solver] = run
     for (library, solver), run in solvers.items():
         for tolerance in tolerances:
-            for d in divergences:
-                out.append(Method(library, f"{solver} {tolerance:g}", d, partial(run, tolerance, d == EXACT)))
-    for scaling, make in SCALINGS.items():
+            for d in (EXACT, FIXED):
+                out.append(Method(library, solver, tolerance, d, partial(run, tolerance, d == EXACT)))
+    for family, settings in FAMILIES.items():
         for tol in nats:
-            chosen = {EXACT: Exact, ONE: Hutchinson} | (PROBES if tol >= 1e-2 else {})
-            for label, divergence in chosen.items():
-                out.append(
-                    Method(
-                        OURS,
-                        f"tol {tol:g}, {scaling}",
-                        label,
-                        partial(_ours, tol, make, divergence, scaling == CORRECTED),
-                    )
-                )
+            for label, divergence in ({EXACT: Exact, ONE: Hutchinson} | (PROBES if tol >= PROBED_FROM else {})).items():
+                out.append(Method(OURS, family, tol, label, partial(_ours, tol, settings, divergence)))
+    if reference is not None:
+        for family in (DEFAULT, COVARIANCE):
+            for tol in nats:
+                for label in (EXACT, ONE):
+                    run = partial(_theirs, reference, tol, family == COVARIANCE, label == EXACT)
+                    out.append(Method(REFERENCE, family, tol, label, run))
     return out
 
 
-def _ours(
-    tol: float,
-    scaling: Callable[[], Scaling],
-    divergence: Callable[[], Any],
-    corrected: bool,
-    problem: Problem,
-    seed: int,
-) -> Outcome:
-    out = log_likelihood(
-        problem.model,
-        problem.x,
-        tol=tol,
-        scaling=scaling(),
-        divergence=divergence(),
-        corrected=corrected,
+def _ours(tol: float, settings: dict[str, Any], divergence: Callable[[], Any], problem: Problem, seed: int) -> Outcome:
+    options = {"tol": tol * problem.size, "seed": seed + 1000, **settings}
+    out = log_likelihood(problem.model, problem.x, divergence=divergence(), **options)
+    forwards, divergences, products = (float(v.double().mean()) for v in (out.nfe, out.divergences, out.products))
+    return Outcome(out.log_prob, None, out.total_stderr, forwards, divergences, products)
+
+
+def _theirs(reference: Reference, tol: float, covariance: bool, exact: bool, problem: Problem, seed: int) -> Outcome:
+    found = reference.run(
+        source=problem.source,
+        sde=problem.given,
+        x=problem.x,
+        tol=tol * problem.size,
+        covariance=covariance,
+        exact=exact,
         seed=seed + 1000,
     )
-    divergences, products = (float(v.double().mean()) for v in (out.divergences, out.products))
-    return Outcome(out.log_prob, None, out.stderr, float(out.nfe.double().mean()), divergences, products)
+    return Outcome(plain=None, stderr=None, **found)
 
 
 def _signs(problem: Problem, seed: int) -> Tensor:
