@@ -15,7 +15,8 @@ References:
     Information-theoretic diffusion (Kong et al. 2023), https://arxiv.org/abs/2302.03792
 """
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.information.denoising import check_finite, integral_of
-from scoresde.information.paths import NoisyData, error_above
+from scoresde.information.paths import NoisyData, error_above, log_snr_range
 from scoresde.likelihood.options import BOUND_OPTIONS, FlowOptions
 from scoresde.numerics.html import mean_with_error, table
 from scoresde.numerics.means import mean_and_error
@@ -33,6 +34,9 @@ from scoresde.numerics.paired import PairedDifference
 from scoresde.score import ScoreModel
 
 __all__ = ["ModelDivergence", "kl_divergence"]
+
+# Share of the longer range of λ in common, below which a warning says so.
+_LITTLE = 0.5
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ def kl_divergence(
     """
     options, cond = FlowOptions.split(kl_divergence, model, options, keywords, BOUND_OPTIONS)
     conds = [{**cond, **(conditions or {})}, {**cond, **(other_conditions or {})}]
+    if log_snr is None:
+        _warn_of_little_overlap([log_snr_range(each, options.t_min, options.t_max) for each in (model, other)])
     data = NoisyData([model, other], x, conds, options, draws, seed, first, log_snr)
     squares, ratio = data.means(_terms)
     parts = squares * data.lengths, ratio * data.lengths
@@ -138,6 +144,20 @@ def kl_divergence(
     result = ModelDivergence(*totals, *parts, data.edges, data.nfe)
     check_finite(squares + ratio, data, result)
     return result
+
+
+def _warn_of_little_overlap(known: Sequence[tuple[float, float]]) -> None:
+    """Warn if a model knows twice the range of λ that both know: the divergence may be at the other levels."""
+    low, high = max(ends[0] for ends in known), min(ends[1] for ends in known)
+    longest = max(ends[1] - ends[0] for ends in known)
+    if 0 < high - low < _LITTLE * longest:
+        told = " and ".join(f"{a:.3g} to {b:.3g}" for a, b in known)
+        warnings.warn(
+            f"the models know the log SNRs {told}, and what they differ by outside of {low:.3g} to {high:.3g} is "
+            "not in the divergence",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def _terms(eps: Tensor, predictions: list[Tensor]) -> Tensor:

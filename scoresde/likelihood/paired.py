@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.arguments import checked
+from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.likelihood.bits import BitsPerDim, bits_per_dim
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.dequantisation import DiscreteTransform
@@ -129,6 +129,9 @@ def _named(models: Sequence[ScoreModel] | Mapping[str, ScoreModel]) -> tuple[tup
     chosen = list(models.values() if isinstance(models, Mapping) else models)
     if len(chosen) < 2:
         raise ValueError(f"models has {len(chosen)} model{'s' * (len(chosen) != 1)}, expected two or more to compare")
+    for name, model in zip(names, chosen, strict=True):
+        if not isinstance(model, ScoreModel):
+            raise ArgumentError(f"{name} is {shown(model)}, expected a score model")
     return names, chosen
 
 

@@ -81,26 +81,35 @@ def check_alike(
     facts = _facts(first, split, n, filing)
     for other in contenders[1:]:
         differing = [
-            f"{what} ({one} against {another})"
-            for (what, one), another in zip(facts.items(), _facts(other, split, n, filing).values(), strict=True)
-            if one != another
+            f"{one.what} ({one.text} against {another.text})"
+            for one, another in zip(facts, _facts(other, split, n, filing), strict=True)
+            if one.key != another.key
         ]
         if differing:
             raise ConfigError(f"{first.name} and {other.name} differ in {', '.join(differing)}: {why}")
 
 
-def _facts(contender: Contender, split: str, n: int | None, filing: Filing) -> dict[str, str]:
-    """What the likelihoods of all runs must be of, in words."""
+class _Fact(NamedTuple):
+    """What the likelihoods of all runs must be of: its name, what is compared, and how it is told."""
+
+    what: str
+    key: str
+    text: str
+
+
+def _facts(contender: Contender, split: str, n: int | None, filing: Filing) -> list[_Fact]:
+    """What the likelihoods of all runs must be of; a data set may have another name or place with each run."""
     data, conditional = contender.data, contender.model.classes is not None
     raw, labels = samples_of(data, split, n, filing)
-    content = {"x": raw} | ({"labels": labels[: len(raw)]} if conditional and labels is not None else {})
-    levels = data.transform.levels
-    return {
-        "data": f"{len(raw)} samples of {data.name}, digest {digest(content)[:8]}",
-        "levels": "none" if levels is None else str(levels),
-        "transform": repr(data.transform),
-        "labels": "given the label" if conditional else "without labels",
-    }
+    content, levels = digest({"x": raw}), data.transform.levels
+    given = digest({"labels": labels[: len(raw)]}) if conditional and labels is not None else ""
+    told = "given the label" if conditional else "without labels"
+    return [
+        _Fact("data", content, f"{len(raw)} samples of {data.name}, digest {content[:8]}"),
+        _Fact("levels", str(levels), "none" if levels is None else str(levels)),
+        _Fact("transform", repr(data.transform), repr(data.transform)),
+        _Fact("labels", told + given, f"{told}{', digest ' if given else ''}{given[:8]}"),
+    ]
 
 
 def compare_stored(

@@ -1,6 +1,7 @@
 """Divergences of models against exact densities and closed forms."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -84,3 +85,16 @@ def test_models_that_do_not_fit_are_rejected() -> None:
     other.transform = Standardise(mean=[0.0, 0.0], std=[2.0, 2.0])
     with pytest.raises(ValueError, match="different transforms of the data"):
         kl_divergence(model, other, x)
+
+
+def test_levels_that_one_model_alone_knows_are_told_of_where_they_are_many() -> None:
+    p, q, few = ring(VPSDE()), ring(VESDE()), ring(EDMSDE(60.0, 80.0))
+    x = p.sample(3, 0.0, generator(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kl_divergence(p, q, x, draws=4)
+        kl_divergence(p, few, x, draws=4, log_snr=(-4.3, -4.1))
+    told = "know the log SNRs -5.02 to 6.91 and -4.38 to -4.09, and what they differ by outside of -4.38 to -4.09 is"
+    with pytest.warns(UserWarning, match=told) as caught:
+        kl_divergence(p, few, x, draws=4)
+    assert caught[0].filename == __file__

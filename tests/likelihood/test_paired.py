@@ -161,6 +161,8 @@ def test_bad_input_is_refused_in_one_line() -> None:
     x = torch.zeros(2, 6, dtype=F64)
     with pytest.raises(ValueError, match="^models has 1 model, expected two or more to compare$"):
         compare_likelihoods([truth()], x)
+    with pytest.raises(ValueError, match="^b is 'run', expected a score model$"):
+        compare_likelihoods({"a": truth(), "b": "run"}, x)  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="^conditions has 1 entries for 2 models: give one for each$"):
         compare_likelihoods(rivals(), x, conditions=[{}])
     with pytest.raises(ValueError, match=r"of data of different shape, \(6,\) and \(2,\): their"):

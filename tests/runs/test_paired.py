@@ -177,8 +177,8 @@ def test_the_refusal_says_what_differs(work: Path) -> None:
             ConfigError, match=f"^a and b differ in {what}: paired=true compares likelihoods of the sam"
         ):
             check_alike([one, Contender("b", run, one.model, other)], "test", None, Filing())
-    # Neither the training data nor what comes after the first n matters.
-    same = replace(data, train=data.train[:7], test=pixels)
+    # Neither the training data nor the name of the data, nor what comes after the first n, matters.
+    same = replace(data, name="elsewhere", train=data.train[:7], test=pixels)
     check_alike([one, Contender("b", run, one.model, same)], "test", 3, Filing())
     with pytest.raises(ConfigError, match="differ in data"):
         check_alike([one, Contender("b", run, one.model, same)], "test", 4, Filing())
@@ -190,11 +190,12 @@ def test_labels_are_a_part_of_what_is_compared(work: Path) -> None:
     labels = with_labels.data.test_labels
     assert labels is not None
     others = replace(with_labels.data, test_labels=(labels + 1) % 10)
-    with pytest.raises(ConfigError, match="^a and b differ in data"):
+    told = r"given the label, digest \w{8}"
+    with pytest.raises(ConfigError, match=rf"^a and b differ in labels \({told} against {told}\): paired=true"):
         check_alike([with_labels, with_labels._replace(name="b", data=others)], "test", 4, Filing())
     plain = Run.open("a")
     without = Contender("b", plain, plain.model(), with_labels.data)
-    with pytest.raises(ConfigError, match=r"differ in data .*, labels \(given the label against without labels\)"):
+    with pytest.raises(ConfigError, match=rf"^a and b differ in labels \({told} against without"):
         check_alike([with_labels, without], "test", 4, Filing())
 
 
