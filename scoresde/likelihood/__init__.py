@@ -3,7 +3,9 @@
 from scoresde.likelihood.bits import BitsPerDim, bits_per_dim
 from scoresde.likelihood.bounds import Bound, discrete_elbo, elbo
 from scoresde.likelihood.cell_flow import CellFlow
+from scoresde.likelihood.chain_bits import ChainBits, chain_bits_per_dim, discretised_log_prob
 from scoresde.likelihood.chain_bound import ChainBound, chain_bound
+from scoresde.likelihood.chain_pilot import pilot_weights
 from scoresde.likelihood.chain_steps import step_weights
 from scoresde.likelihood.classify import auroc, bayes_classify, class_log_prob, typicality
 from scoresde.likelihood.codes import decode, encode, interpolate, round_trip_error
@@ -23,6 +25,7 @@ __all__ = [
     "BitsPerDim",
     "Bound",
     "CellFlow",
+    "ChainBits",
     "ChainBound",
     "CovarianceScaling",
     "DCTScaling",
@@ -43,16 +46,19 @@ __all__ = [
     "auroc",
     "bayes_classify",
     "bits_per_dim",
+    "chain_bits_per_dim",
     "chain_bound",
     "class_log_prob",
     "compare_likelihoods",
     "decode",
     "differentiable_log_prob",
     "discrete_elbo",
+    "discretised_log_prob",
     "elbo",
     "encode",
     "interpolate",
     "log_likelihood",
+    "pilot_weights",
     "reweight",
     "round_trip_error",
     "solver_error",

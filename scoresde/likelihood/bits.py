@@ -24,7 +24,7 @@ from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.values import at_least, one_of
 from scoresde.score import ScoreModel
 
-__all__ = ["BitsPerDim", "bits_per_dim"]
+__all__ = ["BitsPerDim", "bits_per_dim", "discrete_transform"]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def bits_per_dim(
         ValueError: No transform, and a model that does not know its data's; continuous data, which have a density in
             nats (`log_likelihood`) but no bits per dimension; pixels that are not integers of the transform's levels.
     """
-    transform = _discrete(model, transform)
+    transform = discrete_transform(model, transform)
     q = _dequantisation(dequantisation, decoder)
     one_of("bound", bound, ("average", "importance"))
     at_least("draws", draws, 1)
@@ -171,7 +171,7 @@ def bits_per_dim(
     return _joined(found, math.prod(shape), bound, q.name, decoder)
 
 
-def _discrete(model: ScoreModel, transform: DiscreteTransform | None) -> DiscreteTransform:
+def discrete_transform(model: ScoreModel, transform: DiscreteTransform | None) -> DiscreteTransform:
     """The transform of discrete data that is given, or that the model knows.
 
     Raises:
