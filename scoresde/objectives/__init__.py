@@ -1,9 +1,10 @@
-"""Score matching: denoising, implicit and sliced, with their weightings and distributions of noise levels."""
+"""Score matching, denoising, implicit and sliced, and the bound of a chain, with weightings and noise levels."""
 
 from scoresde.objectives.base import Loss, Objective
 from scoresde.objectives.denoising import DenoisingScoreMatching
 from scoresde.objectives.matching import ImplicitScoreMatching, SlicedScoreMatching
 from scoresde.objectives.noise_levels import loss_by_noise_level
+from scoresde.objectives.steps import LossHistory, StepTimes, UniformSteps
 from scoresde.objectives.times import (
     ImportanceSampled,
     LogNormalSigma,
@@ -12,23 +13,29 @@ from scoresde.objectives.times import (
     UniformTime,
     low_discrepancy,
 )
+from scoresde.objectives.variational import Hybrid, VariationalBound
 from scoresde.objectives.weightings import EDMWeighting, Likelihood, MinSNR, SigmaSquared, Weighting
 
 __all__ = [
     "DenoisingScoreMatching",
     "EDMWeighting",
+    "Hybrid",
     "ImplicitScoreMatching",
     "ImportanceSampled",
     "Likelihood",
     "LogNormalSigma",
     "Loss",
+    "LossHistory",
     "MinSNR",
     "Objective",
     "SigmaSquared",
     "SlicedScoreMatching",
+    "StepTimes",
     "Times",
     "UniformLogSNR",
+    "UniformSteps",
     "UniformTime",
+    "VariationalBound",
     "Weighting",
     "loss_by_noise_level",
     "low_discrepancy",

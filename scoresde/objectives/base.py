@@ -1,6 +1,7 @@
 """The base class of objectives: times and noise are drawn, and errors become a weighted mean."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -23,11 +24,15 @@ class Loss(NamedTuple):
         value: Mean over the batch of weight × correction × error, `()`; the number to minimise.
         per_sample: Error of each sample, a mean over its D elements, without weight and correction, `(B,)`; detached.
         log_snr: λ = log(α/σ) at which each sample was noised, `(B,)`; detached.
+        steps: Steps of a chain at which the samples were noised, `(B,)` int64, if `Objective.remember` is for them.
+        losses: Losses of the samples with their weights and without the corrections, `(B,)`, with `steps`; detached.
     """
 
     value: Tensor
     per_sample: Tensor
     log_snr: Tensor
+    steps: Tensor | None = None
+    losses: Tensor | None = None
 
 
 @checked
@@ -76,13 +81,33 @@ class Objective(ABC):
             ValueError: Shapes that do not fit, or u outside [0, 1], which is checked on the CPU only.
         """
 
+    def begin(self, model: ScoreModel) -> None:
+        """Make ready to train a model, whose losses are to be remembered from now on.
+
+        Raises:
+            ValueError: A model that the objective cannot train.
+        """
+        self.times.begin(model.sde, model.device)
+
+    def remember(self, steps: Tensor, losses: Tensor) -> None:
+        """Learn from the losses `(B,)` of a batch at the steps `(B,)`, of all processes, for batches to come."""
+        self.times.remember(steps, losses)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was remembered, as a checkpoint keeps it; empty for most objectives."""
+        return self.times.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Resume with what `state_dict` gave."""
+        self.times.load_state_dict(state)
+
     def __repr__(self) -> str:
         return described(self)
 
-    def _draw(
+    def _given(
         self, model: ScoreModel, x0: Tensor, generator: torch.Generator | None, u: Tensor | None, noise: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Times `(B,)` float64, corrections `(B,)` and noise of the shape of x₀."""
+    ) -> tuple[Tensor, Tensor]:
+        """The uniforms `(B,)` and the noise of the shape of x₀, drawn where they are not given."""
         if x0.ndim < 2 or x0.shape[0] == 0:
             raise ValueError(f"x0 has shape {tuple(x0.shape)}, expected (B, ...) with at least one sample")
         model.check_shape(x0.shape)
@@ -100,14 +125,24 @@ class Objective(ABC):
             noise = normal(x0.shape, x0, generator)
         elif noise.shape != x0.shape:
             raise ValueError(f"noise has shape {tuple(noise.shape)}, expected that of x0, {tuple(x0.shape)}")
+        return u, noise
+
+    def _draw(
+        self, model: ScoreModel, x0: Tensor, generator: torch.Generator | None, u: Tensor | None, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Times `(B,)` float64, corrections `(B,)` and noise of the shape of x₀."""
+        u, noise = self._given(model, x0, generator, u, noise)
         return *self.times.sample(model.sde, u), noise
 
     def _loss(
         self, model: ScoreModel, t: Tensor, correction: Tensor, error: Tensor, gain: Tensor | None = None
     ) -> Loss:
         """The loss from the mean-square errors of ε, which are `gain` × `error`, `(B,)` each."""
-        weight = self.weighting.for_model(model)(model.sde, t) * correction
+        own = self.weighting.for_model(model)(model.sde, t)
+        weight = own * correction
         # Multiplied in float64: gain and weight may be large and small at the same end of the interval.
         weight, per_sample = (weight, error) if gain is None else (weight * gain, gain.to(error) * error)
-        log_snr = model.sde.log_snr(t).to(error)
-        return Loss((weight.to(error) * error).mean(), per_sample.detach(), log_snr)
+        loss = Loss((weight.to(error) * error).mean(), per_sample.detach(), model.sde.log_snr(t).to(error))
+        if not self.times.remembers:
+            return loss
+        return loss._replace(steps=self.times.step(model.sde, t), losses=(own.to(error) * per_sample).detach())

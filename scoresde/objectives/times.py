@@ -8,7 +8,9 @@ another variance. A distribution that is itself part of the loss has the correct
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -52,9 +54,36 @@ def _time(sde: SDE, log_snr: Tensor) -> Tensor:
 class Times(ABC):
     """A distribution of times on `[t_min, t_max]`."""
 
+    #: Whether the distribution follows from the losses so far, which `remember` is told.
+    remembers: ClassVar[bool] = False
+
     @abstractmethod
     def sample(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         """The times and their corrections for uniforms u in [0, 1], `(B,)` float64 each, on the device of u."""
+
+    def begin(self, sde: SDE, device: torch.device) -> None:
+        """Forget all losses, since a training under an SDE begins."""
+        return
+
+    def step(self, sde: SDE, t: Tensor) -> Tensor:
+        """The steps `(B,)` of times `(B,)` by which losses are remembered.
+
+        Raises:
+            TypeError: A distribution that remembers none.
+        """
+        raise TypeError(f"{self!r} remembers no losses")
+
+    def remember(self, steps: Tensor, losses: Tensor) -> None:
+        """Learn from the losses `(B,)` of a batch at the steps `(B,)`."""
+        return
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was learned from losses, as a checkpoint keeps it."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Resume with what `state_dict` gave."""
+        return
 
 
 @dataclass(frozen=True)

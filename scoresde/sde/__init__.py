@@ -3,7 +3,7 @@
 from scoresde.numerics.values import expand_to
 from scoresde.sde.base import SDE
 from scoresde.sde.betas import cosine_betas, erasure_betas, linear_betas
-from scoresde.sde.chains import DDPMSDE, DiscreteVPSDE, GaussianChain
+from scoresde.sde.chains import DDPMSDE, CosineDDPMSDE, DiscreteVPSDE, GaussianChain
 from scoresde.sde.erasure import BinomialChain, CategoricalChain
 from scoresde.sde.levels import NCSNSDE, DiscreteVESDE
 from scoresde.sde.markov import Chain
@@ -23,6 +23,7 @@ __all__ = [
     "CategoricalChain",
     "CategoricalStep",
     "Chain",
+    "CosineDDPMSDE",
     "CosineSDE",
     "DiscreteVESDE",
     "DiscreteVPSDE",

@@ -9,13 +9,13 @@ from scoresde.arguments import checked
 from scoresde.numerics.random import SampleNoise
 from scoresde.numerics.values import expand_to, whole_number
 from scoresde.sde.base import SDE, as_time
-from scoresde.sde.betas import linear_betas
+from scoresde.sde.betas import cosine_betas, linear_betas
 from scoresde.sde.markov import Chain
 from scoresde.sde.rate import RateSDE
 from scoresde.sde.step_distributions import GaussianStep, given_or_drawn
 from scoresde.sde.tabulated import LevelTable, as_levels
 
-__all__ = ["DDPMSDE", "DiscreteVPSDE", "GaussianChain", "VariancePreserving"]
+__all__ = ["DDPMSDE", "CosineDDPMSDE", "DiscreteVPSDE", "GaussianChain", "VariancePreserving"]
 
 
 @checked
@@ -256,3 +256,28 @@ class DDPMSDE(DiscreteVPSDE):
     ) -> None:
         train_steps = whole_number("train_steps", train_steps, at_least=2)
         super().__init__(linear_betas(train_steps, beta_min, beta_max).tolist(), t_min)
+
+
+@checked
+class CosineDDPMSDE(DiscreteVPSDE):
+    """The chain of improved DDPM: `DiscreteVPSDE` with the cosine table (Nichol & Dhariwal 2021, eq. 17).
+
+    It is `CosineSDE` in N steps, but for the last of them, where β is clipped.
+
+    Args:
+        train_steps: Number N of entries of the table.
+        s: Offset of the angle, which keeps the first β from being too small.
+        beta_max: Largest entry.
+        t_min: Smallest time that is integrated; 1/N if not given.
+
+    Raises:
+        ValueError: Fewer than two entries, or an offset or a largest entry that is not between 0 and 1.
+
+    References:
+        Nichol & Dhariwal 2021, Improved denoising diffusion probabilistic models, https://arxiv.org/abs/2102.09672
+    """
+
+    def __init__(
+        self, train_steps: int = 1000, s: float = 0.008, beta_max: float = 0.999, t_min: float | None = None
+    ) -> None:
+        super().__init__(cosine_betas(train_steps, s, beta_max).tolist(), t_min)

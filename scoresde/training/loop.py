@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from scoresde.data import Data
-from scoresde.objectives import Objective
+from scoresde.objectives import Loss, Objective
 from scoresde.progress import Progress
 from scoresde.score import NetworkScore
 from scoresde.training.batches import Batches
@@ -33,7 +34,7 @@ from scoresde.training.messages import failure, log_line
 from scoresde.training.noise_levels import LossRecord
 from scoresde.training.noise_range import warn_of_scale
 from scoresde.training.options import Training
-from scoresde.training.sharing import largest, total
+from scoresde.training.sharing import in_batch_order, largest, total
 from scoresde.training.step import GuardedOptimizer, Step
 from scoresde.training.store import CheckpointStore, Provenance
 
@@ -80,7 +81,8 @@ class Trainer:
         bare: The network, without the wrapper for several processes.
 
     Raises:
-        ValueError: A batch that the processes cannot share, or options that the optimiser does not take.
+        ValueError: A batch that the processes cannot share, a model that the objective cannot train, or options that
+            the optimiser does not take.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Trainer:
         if model.statistics is not None and self.accelerator.is_main_process:
             warn_of_scale(model.sde, model.statistics, data.transform)
         model.to(device)
+        objective.begin(model)
         if options.channels_last and len(data.shape) == 3:
             self.bare.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = GuardedOptimizer(self.bare, make_optimizer, options, device)
@@ -127,6 +130,7 @@ class Trainer:
             self.bare,
             self.ema,
             self.optimizer,
+            self.objective,
             self.record,
             self.accelerator,
             options.keep,
@@ -199,7 +203,16 @@ class Trainer:
         self.step += 1
         self.ema.update(self.step)
         self.record.add(loss, bad)
+        self._remember(loss, bad)
         return Step(self.step, loss.value.detach(), norm.detach(), bad, optimizer.lr, self._read_clock())
+
+    def _remember(self, loss: Loss, bad: Tensor) -> None:
+        """Tell the objective the losses of the batch that it learns from, those of all processes."""
+        if loss.steps is None or loss.losses is None:
+            return
+        # A step that is skipped teaches nothing; what is not finite is left out.
+        losses = torch.where(bad, torch.full_like(loss.losses, math.nan), loss.losses)
+        self.objective.remember(*(in_batch_order(value, self.accelerator) for value in (loss.steps, losses)))
 
     def finish(self) -> None:
         """Give the model the averaged weights, and put it into evaluation mode."""

@@ -4,7 +4,7 @@ from accelerate import PartialState
 from accelerate.utils import gather, reduce
 from torch import Tensor
 
-__all__ = ["largest", "total"]
+__all__ = ["in_batch_order", "largest", "total"]
 
 
 def total(value: Tensor, processes: PartialState) -> Tensor:
@@ -16,3 +16,14 @@ def total(value: Tensor, processes: PartialState) -> Tensor:
 def largest(value: Tensor) -> int:
     """Largest of an integer `()` over all processes."""
     return int(gather(value[None]).max())
+
+
+def in_batch_order(value: Tensor, processes: PartialState) -> Tensor:
+    """The values `(N,)` of a whole batch in its order, from those `(N/P,)` of each of P processes.
+
+    Of P processes each has every P-th sample of a batch.
+    """
+    if processes.num_processes == 1:
+        return value
+    gathered: Tensor = gather(value)
+    return gathered.reshape(processes.num_processes, -1).T.flatten()

@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import PartialState
 from torch import nn
 
+from scoresde.objectives import Objective
 from scoresde.storage.bounded import CheckpointError, DamagedFile
 from scoresde.storage.files import set_aside
 from scoresde.storage.tensors import check_tensors
@@ -46,6 +47,7 @@ class CheckpointStore:
         network: Network, without the wrapper for several processes.
         ema: Average of its parameters.
         optimizer: Optimiser of its parameters.
+        objective: The loss, which may remember losses so far.
         record: Losses since the last entry of the log.
         processes: Processes that share the work, of which the first writes.
         keep: Number of checkpoints that are kept.
@@ -56,6 +58,7 @@ class CheckpointStore:
     network: nn.Module
     ema: EMA
     optimizer: GuardedOptimizer
+    objective: Objective
     record: LossRecord
     processes: PartialState
     keep: int
@@ -81,6 +84,9 @@ class CheckpointStore:
                 TRAINED_WITH: dict(self.provenance.trained_with),
                 "log": log,
             }
+            remembered = self.objective.state_dict()
+            if remembered:
+                state["objective"] = remembered
             save_checkpoint(self.folder, step, state, self.keep)
         self.processes.wait_for_everyone()
 
@@ -142,6 +148,8 @@ class CheckpointStore:
             check_counts(state)
             check_tensors(state.get("network"), self.network.state_dict(), "the network's")
             check_tensors(state.get("ema"), self.ema.state_dict(), "the average's")
+            remembered = state.get("objective", {})
+            check_tensors(remembered, self.objective.state_dict(), "the objective's")
             log = self.record.checked(state)
             stepped = state["step"] > state["skipped"]
             load_optimizer(self.optimizer.inner, state.get("optimizer"), stepped, state.get("without_state"))
@@ -152,6 +160,7 @@ class CheckpointStore:
             ) from error
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
+        self.objective.load_state_dict(remembered)
         self.optimizer.skipped.fill_(state["skipped"])
         self.record.load(log, self.processes.is_main_process)
         _log.info("resuming from %s", path)

@@ -183,7 +183,7 @@ def test_settings_of_every_command_are_of_their_own_types() -> None:
         (
             "train",
             "sde=[vp,ve]",
-            "'sde=[vp,ve]': expected one of betas, cosine, ddpm, edm, flow, ncsn, sigmas, subvp, ve, vp",
+            "'sde=[vp,ve]': expected one of betas, cosine, cosine_ddpm, ddpm, edm, flow, ncsn, sigmas, subvp, ve, vp",
         ),
         (
             "train",

@@ -52,7 +52,7 @@ NOISY = Bound(0.4, 6.0)
 TIGHTS = ("adaptive_sde", "bosh3", "default", "default_sde", "dop853", "dopri5", "dpm3", "dpmpp_3s", "res3s",
           "scipy", "seeds3", "tsit5")  # fmt: skip
 FIRSTS = ("ddim", "ddpm", "deis_rhoab", "dpm2", "dpmpp_1m", "dpmpp_1m_sde", "er_sde", "euler", "lms", "picard",
-          "seeds1", "seeds2")  # fmt: skip
+          "seeds1", "seeds2", "strided")  # fmt: skip
 WIDES = ("dpmpp_3m", "dpmpp_3m_sde", "edm_churn", "edm_heun", "heun", "restart", "sa_solver")
 NOISIES = ("ancestral", "annealed_langevin", "euler_maruyama", "ncsn", "ncsnv2", "pc", "reverse_diffusion", "torchsde")
 BOUNDS = {
@@ -62,8 +62,8 @@ BOUNDS = {
     **dict.fromkeys(NOISIES, NOISY),
     "res2s": Bound(0.2, 0.25),
 }
-# Its quadratic grid is in t, as in its paper: it is of no use where σ = t, nor is uniform t.
-ONLY_VP = (*NOISIES, "deis_tab")
+# Its quadratic grid is in t, as in its paper: it is of no use where σ = t, nor is uniform t, nor are steps of a chain.
+ONLY_VP = (*NOISIES, "deis_tab", "strided")
 
 # Evaluations of a step; the denoising at the end is one more. Half a step's worth of them may be saved at the start.
 STAGES = {
@@ -135,6 +135,8 @@ def test_six_steps(name: str, sde: SDE) -> None:
 @pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 @pytest.mark.parametrize("name", NAMES)
 def test_its_own_steps(name: str, sde: SDE) -> None:
+    if name == "strided" and sde is SDES["edm"]:
+        return  # its steps are those of a chain that preserves variance
     mean, covariance = distances(preset(name, None)(mixture(sde), (COUNT, 2), dtype=torch.float32).x)
     bound = Bound(0.3, 0.35)
     assert mean < bound.mean

@@ -1,0 +1,66 @@
+"""The experiments of DDPM and of improved DDPM, from their configuration to samples."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import scoresde
+from scoresde.cli import main
+from scoresde.objectives import DenoisingScoreMatching, Hybrid
+from scoresde.runs.directory import Run
+from scoresde.storage.bounded import read_json
+
+QUICK = [
+    "training.steps=10", "training.batch_size=8", "training.warmup=1", "training.log_every=5", "evaluation.samples=0",
+    "evaluation.likelihood=0", "evaluation.pictures=false", "progress=false", "logger=local",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "learns", "small"),
+    [
+        ("ddpm_digits", False, ["network.channels=8"]),
+        ("improved_ddpm_digits", True, ["network.channels=8"]),
+        ("swiss_roll", True, ["network.width=16", "network.blocks=1"]),
+    ],
+)
+def test_an_experiment_takes_ten_steps_and_samples(
+    name: str, learns: bool, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["train", f"experiment=ddpm/{name}", "name=quick", *QUICK, *small])
+    directory = tmp_path / "runs" / "quick"
+    assert read_json(directory / "summary.json", dict)["training"]["steps"] == 10
+    run, model = Run.open(directory), scoresde.load(directory)
+    assert model.learns_variance is learns
+    assert isinstance(run.make("objective"), Hybrid if learns else DenoisingScoreMatching)
+    sampler = run.make("sampler")
+    times = sampler.grid(model.sde)
+    count = len(model.sde.betas)  # type: ignore[attr-defined]
+    torch.testing.assert_close(times, torch.arange(count, 0, -1, dtype=torch.float64) / count)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["objective=hybrid", "sde=ddpm"], "train one with network.learn_variance=true by objective=hybrid"),
+        (["objective=simple"], "give objective.times.steps, such as 1000, or take sde=ddpm"),
+        (["objective=vlb", "sde=ve", "objective.times.steps=100"], "VESDE.* does not preserve variance"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line_before_anything_is_written(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["train", "name=quick", *QUICK, "network.channels=8", *arguments])
+    told = capsys.readouterr().err.strip()
+    assert len(told.splitlines()) == 1, told
+    assert re.search(message, told), told
+    assert not (tmp_path / "runs" / "quick").exists()
