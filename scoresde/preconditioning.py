@@ -7,6 +7,7 @@ from scoresde.score.preconditioning import (
     NoisePreconditioning,
     Preconditioning,
     ScorePreconditioning,
+    UnscaledScorePreconditioning,
     VelocityPreconditioning,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "NoisePreconditioning",
     "Preconditioning",
     "ScorePreconditioning",
+    "UnscaledScorePreconditioning",
     "VelocityPreconditioning",
 ]

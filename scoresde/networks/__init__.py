@@ -1,7 +1,7 @@
 """Score networks: modules `forward(x, c_noise, labels=None)` that return a raw output of the shape of `x`."""
 
 from scoresde.networks.conditioning import Conditioning
-from scoresde.networks.embedding import FourierFeatures, GaussianFourierFeatures, PositionalFeatures
+from scoresde.networks.embedding import FourierFeatures, GaussianFourierFeatures, LevelEmbedding, PositionalFeatures
 from scoresde.networks.mlp import MLP
 from scoresde.networks.unet import UNet
 
@@ -10,6 +10,7 @@ __all__ = [
     "Conditioning",
     "FourierFeatures",
     "GaussianFourierFeatures",
+    "LevelEmbedding",
     "PositionalFeatures",
     "UNet",
 ]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from scoresde.arguments import checked
 
-__all__ = ["FourierFeatures", "GaussianFourierFeatures", "PositionalFeatures"]
+__all__ = ["FourierFeatures", "GaussianFourierFeatures", "LevelEmbedding", "PositionalFeatures"]
 
 
 @checked
@@ -117,6 +117,53 @@ class PositionalFeatures(nn.Module):
     def forward(self, c_noise: Tensor) -> Tensor:
         phase = c_noise[:, None] * self.frequencies
         return torch.cat((phase.sin(), phase.cos()), dim=1)
+
+
+@checked
+class LevelEmbedding(nn.Module):
+    """A learned vector for each noise level of a geometric sequence, as the conditional networks of NCSN have.
+
+    NCSN normalises features with a scale and a shift of their own for each level; here the level's vector sets them
+    through `Conditioning` and `Modulation`, in every network. Between two levels the vector is interpolated linearly in
+    log(σ/α), so that the network is defined at every time, as solvers and likelihoods need. Beyond the first and the
+    last level it is theirs.
+
+    The module maps c = ¼ log(σ/α) `(B,)`, the default noise-level input of preconditionings, to features `(B, dim)`.
+
+    Args:
+        levels: Number of levels, at least 2.
+        sigma_min: Smallest level, as of the SDE.
+        sigma_max: Largest level, as of the SDE.
+        dim: Length of the vectors.
+
+    Raises:
+        ValueError: Fewer than two levels, levels that are out of order, or vectors without an element.
+
+    References:
+        Song & Ermon 2019, Generative modeling by estimating gradients of the data distribution,
+            https://arxiv.org/abs/1907.05600
+    """
+
+    def __init__(self, levels: int, sigma_min: float, sigma_max: float, dim: int = 64) -> None:
+        super().__init__()
+        if levels < 2 or dim < 1:
+            raise ValueError(f"levels must be at least 2 and dim at least 1, got {levels} and {dim}")
+        if not 0 < sigma_min < sigma_max < math.inf:
+            raise ValueError(f"expected 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}")
+        self.levels = levels
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.dim = dim
+        self.vectors = nn.Embedding(levels, dim)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        span = math.log(self.sigma_max / self.sigma_min)
+        place = (4 * c_noise - math.log(self.sigma_min)) * ((self.levels - 1) / span)
+        place = place.clamp(0, self.levels - 1)
+        lower = place.detach().floor().clamp(max=self.levels - 2)
+        share = (place - lower)[:, None].to(self.vectors.weight.dtype)
+        index = lower.long()
+        return torch.lerp(self.vectors(index), self.vectors(index + 1), share)
 
 
 def _check_dim(dim: int, least: int) -> None:

@@ -6,6 +6,7 @@ from scoresde.objectives.matching import ImplicitScoreMatching, SlicedScoreMatch
 from scoresde.objectives.noise_levels import loss_by_noise_level
 from scoresde.objectives.steps import LossHistory, StepTimes, UniformSteps
 from scoresde.objectives.times import (
+    DiscreteTimes,
     ImportanceSampled,
     LogNormalSigma,
     Times,
@@ -18,6 +19,7 @@ from scoresde.objectives.weightings import EDMWeighting, Likelihood, MinSNR, Sig
 
 __all__ = [
     "DenoisingScoreMatching",
+    "DiscreteTimes",
     "EDMWeighting",
     "Hybrid",
     "ImplicitScoreMatching",

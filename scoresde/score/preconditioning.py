@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.numerics.values import described
+from scoresde.numerics.values import described, one_of
 from scoresde.sde import SDE
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "NoisePreconditioning",
     "Preconditioning",
     "ScorePreconditioning",
+    "UnscaledScorePreconditioning",
     "VelocityPreconditioning",
 ]
 
@@ -46,7 +47,8 @@ class Preconditioning(ABC):
 
     Args:
         noise_input: The noise-level input of the network: `"log_sigma"`, ¼ log(σ/α) as in EDM; `"time"`, 999 t as in
-            score_sde for VP and sub-VP; `"sigma"`, log σ as in score_sde for VE.
+            score_sde for VP and sub-VP; `"sigma"`, log σ as in score_sde for VE; `"none"`, 0 at all levels, so that the
+            network sees the state alone, as in NCSNv2.
 
     Attributes:
         sigma_data: Standard deviation of the data that the coefficients depend on; None if they depend on none, or on
@@ -55,9 +57,8 @@ class Preconditioning(ABC):
 
     sigma_data: float | None = None
 
-    def __init__(self, noise_input: Literal["log_sigma", "time", "sigma"] = "log_sigma") -> None:
-        if noise_input not in ("log_sigma", "time", "sigma"):
-            raise ValueError(f"noise_input is {noise_input!r}, expected 'log_sigma', 'time' or 'sigma'")
+    def __init__(self, noise_input: Literal["log_sigma", "time", "sigma", "none"] = "log_sigma") -> None:
+        one_of("noise_input", noise_input, ("log_sigma", "time", "sigma", "none"))
         self.noise_input = noise_input
 
     def with_data_std(self, std: float) -> "Preconditioning":
@@ -78,6 +79,8 @@ class Preconditioning(ABC):
             return 999 * t
         if self.noise_input == "sigma":
             return sde.sigma(t).log()
+        if self.noise_input == "none":
+            return torch.zeros_like(t)
         return -0.25 * sde.log_snr(t)
 
     def coefficients(self, sde: SDE, t: Tensor) -> Coefficients:
@@ -113,6 +116,9 @@ class NoisePreconditioning(Preconditioning):
 class ScorePreconditioning(Preconditioning):
     """F/σ = score, so F = −ε, on the unscaled input.
 
+    With `noise_input="none"` it is the noise-scaled network of NCSNv2, s(x)/σ, of which s knows no noise level
+    (technique 3 of Song & Ermon 2020).
+
     References:
         Score-based generative modeling through stochastic differential equations (Song et al. 2021),
         https://arxiv.org/abs/2011.13456
@@ -122,6 +128,23 @@ class ScorePreconditioning(Preconditioning):
 
     def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(t), -torch.ones_like(t)
+
+    def c_in(self, sde: SDE, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+
+class UnscaledScorePreconditioning(Preconditioning):
+    """F = score, on the unscaled input, as the networks of NCSN.
+
+    The network has to give numbers in proportion to 1/σ itself, which `ScorePreconditioning` takes from it.
+
+    References:
+        Generative modeling by estimating gradients of the data distribution (Song & Ermon 2019), section 4.2,
+        https://arxiv.org/abs/1907.05600
+    """
+
+    def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(t), -1 / sde.sigma(t)
 
     def c_in(self, sde: SDE, t: Tensor) -> Tensor:
         return torch.ones_like(t)
@@ -182,7 +205,7 @@ class EDMPreconditioning(Preconditioning):
     def __init__(
         self,
         sigma_data: float | None = None,
-        noise_input: Literal["log_sigma", "time", "sigma"] = "log_sigma",
+        noise_input: Literal["log_sigma", "time", "sigma", "none"] = "log_sigma",
     ) -> None:
         super().__init__(noise_input)
         if sigma_data is not None and not 0 < sigma_data < math.inf:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from scoresde.networks import FourierFeatures, GaussianFourierFeatures, PositionalFeatures
+from scoresde.networks import MLP, FourierFeatures, GaussianFourierFeatures, LevelEmbedding, PositionalFeatures, UNet
 
 LEVELS = torch.linspace(-2.0, 1.5, 701, dtype=torch.float64)
 
@@ -92,3 +92,50 @@ def test_features_reject_scales_that_are_not_positive() -> None:
         PositionalFeatures(8, max_period=0, scale=1)
     with pytest.raises(ValueError, match="at least 4, got 2"):
         PositionalFeatures(2)
+
+
+def test_level_embedding_has_a_vector_for_each_level_and_a_line_between_two() -> None:
+    embedding = LevelEmbedding(5, 0.01, 100.0, 8).double()
+    vectors = embedding.vectors.weight
+    sigma = torch.logspace(-2, 2, 5, dtype=torch.float64)
+    torch.testing.assert_close(embedding(sigma.log() / 4), vectors)
+    between = embedding(torch.tensor([10**0.25], dtype=torch.float64).log() / 4)[0]
+    torch.testing.assert_close(between, 0.75 * vectors[2] + 0.25 * vectors[3])
+    ends = embedding(torch.tensor([1e-9, 1e9], dtype=torch.float64).log() / 4)
+    torch.testing.assert_close(ends, vectors[[0, -1]])
+
+
+def test_level_embedding_differs_by_level_and_is_trained() -> None:
+    embedding = LevelEmbedding(232, 0.01, 50.0, 16)
+    levels = torch.linspace(math.log(0.01), math.log(50.0), 232) / 4
+    features = embedding(levels)
+    torch.testing.assert_close(features, embedding.vectors.weight, rtol=0, atol=2e-3)  # float32 of 231 places
+    features.square().sum().backward()
+    assert embedding.vectors.weight.grad is not None
+    assert bool((embedding.vectors.weight.grad.abs().amax(1) > 0).all())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1, 0.1, 1.0), "levels must be at least 2 and dim at least 1, got 1 and 64"),
+        ((4, 0.1, 1.0, 0), "levels must be at least 2 and dim at least 1, got 4 and 0"),
+        ((4, 1.0, 0.1), "expected 0 < sigma_min < sigma_max, got sigma_min=1.0, sigma_max=0.1"),
+    ],
+)
+def test_level_embedding_refuses(arguments: tuple[float, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LevelEmbedding(*arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("network", [MLP((1, 4, 4), 16, 2), UNet((1, 4, 4), 8)], ids=["mlp", "unet"])
+def test_networks_take_level_embeddings_under_vmap_and_jvp(network: nn.Module) -> None:
+    network.conditioning.embedding = LevelEmbedding(5, 0.01, 1.0, 64)  # type: ignore[union-attr]
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    x, c = torch.randn(3, 1, 4, 4), torch.tensor([0.01, 0.1, 0.5]).log() / 4
+    low, high = network.eval()(x, c), network(x, c + 0.3)
+    assert not torch.allclose(low, high)
+    tangents = torch.randn(2, *x.shape)
+    moved = torch.func.vmap(lambda v: torch.func.jvp(lambda y: network(y, c), (x,), (v,))[1])(tangents)
+    assert moved.shape == tangents.shape

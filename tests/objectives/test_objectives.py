@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from scoresde.objectives import (
     DenoisingScoreMatching,
+    DiscreteTimes,
     EDMWeighting,
     ImplicitScoreMatching,
     ImportanceSampled,
@@ -38,7 +39,7 @@ from scoresde.preconditioning import (
     VelocityPreconditioning,
 )
 from scoresde.score import NetworkScore, ScoreModel
-from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE, SubVPSDE
+from scoresde.sde import EDMSDE, NCSNSDE, SDE, VPSDE, FlowSDE, SubVPSDE
 from scoresde.statistics import Statistics
 from tests.problems import Mixture, gaussian
 
@@ -243,6 +244,25 @@ def test_corrected_samples_integrate_alike(sde: SDE, times: Times, weighting: We
     t, correction = times.sample(sde, u)
     expected = integral(sde, weighting)
     assert float(torch.trapezoid(weighting(sde, t) * correction, u)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_discrete_times_are_those_of_the_levels_alike(sde: SDE) -> None:
+    t, correction = DiscreteTimes(9).sample(sde, midpoints(900))
+    found, counts = t.unique(return_counts=True)
+    torch.testing.assert_close(found, sde.t_max * torch.arange(1, 10, dtype=F64) / 9)
+    assert counts.tolist() == [100] * 9
+    assert torch.equal(correction, torch.ones_like(t))
+    ends = DiscreteTimes(9).sample(sde, torch.tensor([0.0, 1.0], dtype=F64))[0]
+    torch.testing.assert_close(ends, found[[0, -1]])
+
+
+def test_discrete_times_refuse_levels_that_the_sde_lacks() -> None:
+    with pytest.raises(
+        ValueError, match="levels is 11, and the first of so many times, 0.0909091, is before t_min=0.1"
+    ):
+        DiscreteTimes(11).sample(NCSNSDE(10), midpoints(3))
+    with pytest.raises(ValueError, match="levels is 0, expected at least 1"):
+        DiscreteTimes(0)
 
 
 def test_a_coarse_table_is_not_biased(sde: SDE) -> None:

@@ -13,6 +13,7 @@ from scoresde.preconditioning import (
     NoisePreconditioning,
     Preconditioning,
     ScorePreconditioning,
+    UnscaledScorePreconditioning,
     VelocityPreconditioning,
 )
 from scoresde.score import NetworkScore
@@ -24,6 +25,7 @@ DATA_STD = 0.7
 PRECONDITIONINGS = {
     "noise": NoisePreconditioning(),
     "score": ScorePreconditioning(),
+    "unscaled": UnscaledScorePreconditioning(),
     "velocity": VelocityPreconditioning(),
     "flow": FlowPreconditioning(),
     "edm": EDMPreconditioning(sigma_data=DATA_STD),
@@ -144,6 +146,7 @@ def test_flow_is_that_of_rectified_flow() -> None:
     [
         NoisePreconditioning,
         ScorePreconditioning,
+        UnscaledScorePreconditioning,
         VelocityPreconditioning,
         FlowPreconditioning,
         EDMPreconditioning,
@@ -155,10 +158,41 @@ def test_noise_level_input(make: Any, sde: SDE) -> None:
     torch.testing.assert_close(default, (sde.sigma(t) / sde.alpha(t)).log() / 4, rtol=1e-12, atol=1e-14)
     assert torch.equal(make(noise_input="time").c_noise(sde, t), 999 * t)
     assert torch.equal(make(noise_input="sigma").c_noise(sde, t), sde.sigma(t).log())
+    assert torch.equal(make(noise_input="none").c_noise(sde, t), torch.zeros_like(t))
+
+
+class Affine(nn.Module):
+    """A field that depends on the state and the noise level."""
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return 0.5 * x - 0.3 + c_noise[:, None]
+
+
+def test_a_noise_scaled_network_is_one_function_over_sigma(sde: SDE) -> None:
+    """Technique 3 of Song & Ermon 2020: score(x, t) = s(x)/σ(t), and s is not told t."""
+    network = Affine()
+    model = NetworkScore(network, sde, ScorePreconditioning(noise_input="none"))
+    x = torch.randn(4, 3, dtype=F64)
+    t = whole_interval(sde, 4)
+    scores = torch.stack([sde.sigma(each) * model.score(x, each) for each in t])
+    torch.testing.assert_close(scores, network(x, torch.zeros(4, dtype=F64)).expand_as(scores))
+
+
+def test_an_unscaled_network_is_the_score(sde: SDE) -> None:
+    network = Affine()
+    model = NetworkScore(network, sde, UnscaledScorePreconditioning())
+    x, t = torch.randn(4, 3, dtype=F64), whole_interval(sde, 4)
+    c = UnscaledScorePreconditioning().c_noise(sde, t)
+    torch.testing.assert_close(model.score(x, t), network(x, c))
+    # The objective's error of ε is σ times that of the score.
+    noise = torch.randn(4, 3, dtype=F64)
+    residual, factor = model.noise_residual(x, t, torch.zeros_like(x), noise)
+    assert factor is not None
+    torch.testing.assert_close(factor[:, None] * residual, model.noise(x, t) - noise)
 
 
 def test_bad_settings_are_named() -> None:
-    with pytest.raises(ValueError, match="noise_input is 'times', expected 'log_sigma', 'time' or 'sigma'"):
+    with pytest.raises(ValueError, match="noise_input is 'times', expected 'log_sigma', 'time', 'sigma' or 'none'"):
         NoisePreconditioning(noise_input="times")  # type: ignore[arg-type]
     for bad in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match=r"sigma_data is .*expected a positive"):
@@ -211,6 +245,8 @@ class Oracle(nn.Module):
             F = noise
         elif name.startswith("Score"):
             F = -noise
+        elif name.startswith("Unscaled"):
+            F = -noise / sigma
         elif name.startswith("Velocity"):
             F = (alpha * noise - sigma * self.x0) / norm
         elif name.startswith("Flow"):
@@ -225,7 +261,7 @@ class Oracle(nn.Module):
 
     def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         name = type(self.preconditioning).__name__
-        if name.startswith(("Score", "Flow")):
+        if name.startswith(("Score", "Unscaled", "Flow")):
             return torch.ones_like(alpha)
         data = DATA_STD if name.startswith("EDM") else 1.0
         return 1 / torch.sqrt((data * alpha) ** 2 + sigma**2)
