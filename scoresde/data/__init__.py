@@ -33,6 +33,8 @@ if TYPE_CHECKING:
         grid_gaussians,
         grid_gaussians_mixture,
         swiss_roll,
+        two_gaussians,
+        two_gaussians_mixture,
         two_moons,
     )
 
@@ -68,6 +70,8 @@ __all__ = [
     "svhn",
     "swiss_roll",
     "table",
+    "two_gaussians",
+    "two_gaussians_mixture",
     "two_moons",
 ]
 
@@ -93,6 +97,8 @@ _READERS = {
     "svhn": "svhn_files",
     "swiss_roll": "toys",
     "table": "tables",
+    "two_gaussians": "toys",
+    "two_gaussians_mixture": "toys",
     "two_moons": "toys",
 }
 

@@ -1,7 +1,8 @@
 """Two-dimensional densities to look at, and Gaussian mixtures whose scores are known exactly.
 
-All are generated at the model's scale (within a circle or square of about unit size around 0) and use the
-identity transform: constants estimated from a finite sample would make the mixtures' exact densities inexact.
+All but `two_gaussians` are generated at the model's scale (within a circle or square of about unit size around 0), and
+all use the identity transform: constants estimated from a finite sample would make the mixtures' exact densities
+inexact.
 Training and test points come from two independent streams of one seed, so the size of one does not change the
 other.
 """
@@ -25,6 +26,8 @@ __all__ = [
     "grid_gaussians",
     "grid_gaussians_mixture",
     "swiss_roll",
+    "two_gaussians",
+    "two_gaussians_mixture",
     "two_moons",
 ]
 
@@ -56,6 +59,28 @@ def grid_gaussians_mixture(std: float = 0.05) -> tuple[Tensor, Tensor, Tensor]:
     """
     ticks = torch.linspace(-1, 1, 5, dtype=torch.float64)
     return _equal_mixture(torch.cartesian_prod(ticks, ticks), std)
+
+
+@checked
+def two_gaussians_mixture() -> tuple[Tensor, Tensor, Tensor]:
+    """Weights `(2,)`, means `(2, 2)` and covariances `(2, 2, 2)` of `two_gaussians`, exact, in float64."""
+    means = torch.tensor([[-5.0, -5.0], [5.0, 5.0]], dtype=torch.float64)
+    weights = torch.tensor([0.2, 0.8], dtype=torch.float64)
+    return weights, means, torch.eye(2, dtype=torch.float64).repeat(2, 1, 1)
+
+
+@checked
+def two_gaussians(n_train: int = 10_000, n_test: int = 2_000, seed: int = 0, labels: bool = True) -> Data:
+    """A fifth of N((−5, −5), I) and four fifths of N((5, 5), I) (Song & Ermon 2019, section 3.2.2).
+
+    There are hardly any data between the modes, so that scores at little noise do not tell the shares of the modes. The
+    label is the component.
+
+    Raises:
+        ValueError: An empty split or a negative seed.
+    """
+    draw = _mixture_draw(*two_gaussians_mixture())
+    return _toy("two_gaussians", draw, n_train, n_test, seed, 2 if labels else None)
 
 
 @checked

@@ -80,7 +80,7 @@ def test_every_network_and_optimizer_can_be_made() -> None:
 
 
 def test_toys_can_be_made() -> None:
-    for name in ("two_moons", "eight_gaussians", "grid_gaussians", "checkerboard", "swiss_roll"):
+    for name in ("two_moons", "eight_gaussians", "grid_gaussians", "checkerboard", "swiss_roll", "two_gaussians"):
         config = load("data", name)
         config.data.n_train, config.data.n_test = 30, 10
         assert instantiate(config, "data").shape == (2,)

@@ -15,10 +15,12 @@ from scoresde.data import (
     grid_gaussians,
     grid_gaussians_mixture,
     swiss_roll,
+    two_gaussians,
+    two_gaussians_mixture,
     two_moons,
 )
 
-ALL: list[Callable[..., Data]] = [checkerboard, eight_gaussians, grid_gaussians, swiss_roll, two_moons]
+ALL: list[Callable[..., Data]] = [checkerboard, eight_gaussians, grid_gaussians, swiss_roll, two_gaussians, two_moons]
 
 
 @pytest.mark.parametrize("toy", ALL)
@@ -98,8 +100,20 @@ def test_samples_have_the_mixtures_moments(data: Data, mixture: tuple[torch.Tens
     assert float(x.square().sum(dim=1).mean()) == pytest.approx(1.02, abs=5 * 0.8 / math.sqrt(len(x)))
 
 
+def test_two_gaussians_have_the_moments_of_their_mixture() -> None:
+    weights, means, covariances = two_gaussians_mixture()
+    data = two_gaussians(n_train=50_000)
+    assert data.train_labels is not None
+    share = data.train_labels.double().mean()
+    assert float(share) == pytest.approx(float(weights[1]), abs=5 * 0.4 / math.sqrt(50_000))
+    for k in (0, 1):
+        part = data.train[data.train_labels == k].double()
+        assert torch.all((part.mean(dim=0) - means[k]).abs() < 5 / math.sqrt(len(part)))
+        assert torch.all((part.T.cov() - covariances[k]).abs() < 5 * math.sqrt(2 / len(part)))
+
+
 def test_labels_can_be_left_out() -> None:
-    for function in (eight_gaussians, grid_gaussians, two_moons):
+    for function in (eight_gaussians, grid_gaussians, two_gaussians, two_moons):
         data = function(labels=False)
         assert data.train_labels is None
         assert torch.equal(data.train, function().train)
