@@ -30,7 +30,7 @@ from scoresde.cli.flags import show_info
 from scoresde.cli.optuna import with_study
 from scoresde.cli.overrides import check_overrides, edit_own, follow_sweeps, planned_jobs
 from scoresde.cli.processes import SHARED, interrupted, interruptible, lost, rank, wait_for_first, world_size
-from scoresde.cli.settings import settle_paths
+from scoresde.cli.settings import declared, settle_paths
 from scoresde.cli.spaces import check_spaces
 from scoresde.cli.streams import end_of_output, outlive_readers
 from scoresde.cli.sweep_end import conclude
@@ -92,7 +92,7 @@ def _checked(command: str, arguments: Sequence[str], verbosity: Verbosity) -> tu
     line = edit_own(line)
     check_overrides(line)
     line = follow_sweeps(line)
-    if verbosity is Verbosity.QUIET and command != "report" and line.get("progress") is None:
+    if verbosity is Verbosity.QUIET and "progress" in declared(command)[0] and line.get("progress") is None:
         line = line.adding("progress=false")
     return line, notes
 

@@ -8,6 +8,7 @@ COMMANDS = {
     "compare": "samplers × numbers of steps × seeds on a trained run, with a picture of error against cost",
     "evaluate": "quality of a run's samples against held-out data",
     "tune": "find the times and coefficients that suit a trained run at a few evaluations",
+    "suggest": "noise levels, Langevin steps and β's that suit data, and why",
     "dequantise": "train the flow that dequantisation=variational uses",
     "report": "one page about a run, or about all runs of a sweep or a folder",
 }

@@ -86,6 +86,13 @@ _OF: dict[str, dict[str, Any]] = {
         "steps": Annotated[int, Range(2)] | Literal["all"],
         "starts": Annotated[int, Range(8)] | None,  # 40 with a number of steps, which is checked with the model
     },
+    "suggest": {
+        "steps": _Count,
+        "overlap": Annotated[float, Range(0, above=True, most=1)],
+        "nats": _Positive,
+        "sigma_min": _Positive | None,
+        "samples": Annotated[int, Range(2)] | None,
+    },
     "dequantise": {
         "steps": _Count,
         "lr": _Positive,

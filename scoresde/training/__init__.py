@@ -8,17 +8,20 @@ if TYPE_CHECKING:
     from scoresde.training.fitting import Fit, fit, make_trainer
     from scoresde.training.loggers import LocalLogger, TensorBoardLogger, WandbLogger
     from scoresde.training.options import Training
+    from scoresde.training.suggestion import Suggestion, suggest
 
 __all__ = [
     "Fit",
     "HalfLife",
     "LocalLogger",
     "PowerFunction",
+    "Suggestion",
     "TensorBoardLogger",
     "Training",
     "WandbLogger",
     "fit",
     "make_trainer",
+    "suggest",
 ]
 
 _MODULES = {
@@ -26,11 +29,13 @@ _MODULES = {
     "HalfLife": "ema",
     "LocalLogger": "loggers",
     "PowerFunction": "ema",
+    "Suggestion": "suggestion",
     "TensorBoardLogger": "loggers",
     "Training": "options",
     "WandbLogger": "loggers",
     "fit": "fitting",
     "make_trainer": "fitting",
+    "suggest": "suggestion",
 }
 
 

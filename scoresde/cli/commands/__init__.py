@@ -11,6 +11,7 @@ from scoresde.cli.commands.information import information_command
 from scoresde.cli.commands.likelihood import likelihood_command
 from scoresde.cli.commands.report import report_command
 from scoresde.cli.commands.sample import sample_command
+from scoresde.cli.commands.suggest import suggest_command
 from scoresde.cli.commands.train import train_command
 from scoresde.cli.commands.tune import tune_command
 from scoresde.cli.jobs import Outcome
@@ -25,6 +26,7 @@ TASKS: dict[str, Callable[[DictConfig], Outcome | None]] = {
     "compare": compare_command,
     "evaluate": evaluate_command,
     "tune": tune_command,
+    "suggest": suggest_command,
     "dequantise": dequantise_command,
     "report": report_command,
 }
