@@ -54,6 +54,17 @@ def test_the_samplers_of_the_architecture_page_run() -> None:
     assert namespace["sde_2m"].solver == DPMSolverPP(2, sde=True)
 
 
+def test_the_evaluation_page_runs() -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(block, "docs/evaluation.md", "exec"), {})
+    modes, copies = printed.getvalue().splitlines()
+    assert modes.startswith("1.0000 ± ")
+    assert copies.startswith(block.rpartition("# ")[2].strip())
+
+
 def test_the_information_page_runs() -> None:
     text = (ROOT / "docs" / "information.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)

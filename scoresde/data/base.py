@@ -37,6 +37,8 @@ class Data:
         rows: `(N + M,)`, the row of its source that each training and then each test sample is, for sources that
             are split; None keeps them in this order.
         class_names: What the classes are called, in the order of their indices; "0", "1", ... when None.
+        mixture: Weights `(K,)`, means `(K, *shape)` and covariances `(K, D, D)` of the Gaussian mixture that raw values
+            are drawn from, where it is known.
 
     Raises:
         ValueError: An empty split, shapes that differ, NaN or infinite values, values outside the transform's
@@ -53,6 +55,7 @@ class Data:
     num_classes: int | None = None
     rows: Tensor | None = None
     class_names: tuple[str, ...] | None = None
+    mixture: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         fitted = self.transform is not None
@@ -114,6 +117,7 @@ class Data:
             train_labels=self.train_labels[of_train],
             test_labels=self.test_labels[of_test],
             rows=None,
+            mixture=None,
         )
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ other.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -92,8 +93,9 @@ def eight_gaussians(
     Raises:
         ValueError: An empty split, a negative seed, or std not positive.
     """
-    draw = _mixture_draw(*eight_gaussians_mixture(std))
-    return _toy("eight_gaussians", draw, n_train, n_test, seed, 8 if labels else None)
+    mixture = eight_gaussians_mixture(std)
+    data = _toy("eight_gaussians", _mixture_draw(*mixture), n_train, n_test, seed, 8 if labels else None)
+    return replace(data, mixture=mixture)
 
 
 @checked
@@ -105,8 +107,9 @@ def grid_gaussians(
     Raises:
         ValueError: An empty split, a negative seed, or std not positive.
     """
-    draw = _mixture_draw(*grid_gaussians_mixture(std))
-    return _toy("grid_gaussians", draw, n_train, n_test, seed, 25 if labels else None)
+    mixture = grid_gaussians_mixture(std)
+    data = _toy("grid_gaussians", _mixture_draw(*mixture), n_train, n_test, seed, 25 if labels else None)
+    return replace(data, mixture=mixture)
 
 
 @checked

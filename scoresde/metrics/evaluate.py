@@ -1,20 +1,26 @@
 """All sample-quality metrics of one pair of sample sets."""
 
 from scoresde.arguments import checked
+from scoresde.metrics.clipped import clipped_estimates
 from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import PCA, FeatureMap, Samples, as_features, paired_features
 from scoresde.metrics.frechet import frechet_distance
-from scoresde.metrics.manifold import manifold_metrics
+from scoresde.metrics.manifold import manifold_estimates
 from scoresde.metrics.mmd import GaussianKernel, mmd
 from scoresde.metrics.spectrum import PrincipalDirections, spectrum
+from scoresde.metrics.subsets import Subsets
 from scoresde.metrics.wasserstein import sliced_wasserstein
 
 __all__ = [
+    "CLASSES",
+    "CLIPPED",
     "EXACT",
     "FEWEST",
     "HIGHER_IS_BETTER",
     "LOWER_IS_BETTER",
+    "MEMORISATION",
     "METRICS",
+    "MODES",
     "NEIGHBOURHOODS",
     "TITLES",
     "WIDTHS",
@@ -35,19 +41,44 @@ TITLES = {
     "weight_error": "weights of modes",
     "widest": "widest mode",
     "narrowest": "narrowest mode",
+    "modes_misplaced": "samples in the wrong mode",
+    "modes_imbalance": "KL of the modes' shares",
+    "high_quality": "samples within 3σ of a mode",
+    "classes_misplaced": "samples of the wrong class",
+    "classes_imbalance": "KL of the classes' shares",
+    "classifier_accuracy": "accuracy of the classifier",
+    "copies": "copies of training data",
+    "nearer_than_held_out": "nearer than held-out data",
+    "authenticity": "authentic samples",
 }
 """Titles of the metrics whose names are not words that a reader would use."""
 DISTANCES = ("frechet_distance", "sliced_wasserstein", "mmd_polynomial", "mmd_gaussian")
 WIDTHS = ("noise_left", "too_narrow")
 NEIGHBOURHOODS = ("precision", "recall", "density", "coverage")
-METRICS = DISTANCES + WIDTHS + NEIGHBOURHOODS
+CLIPPED = ("clipped_density", "clipped_coverage")
+METRICS = DISTANCES + WIDTHS + NEIGHBOURHOODS + CLIPPED
 """The metrics of samples against data, in the order in which they are shown."""
+MODES = ("modes_covered", "modes_misplaced", "modes_imbalance", "high_quality")
+"""Measures of samples of data that know their modes."""
+CLASSES = ("classes_covered", "classes_misplaced", "classes_imbalance", "classifier_accuracy")
+"""Measures of samples of data with labels."""
+MEMORISATION = ("copies", "nearer_than_held_out", "authenticity")
+"""Measures of samples against the training data."""
 EXACT = ("nats_lost", "kl_to_model", "kl_to_samples", "weight_error", "widest", "narrowest")
 """Further measures of samples of a model whose density is known."""
-HIGHER_IS_BETTER = ("too_narrow", *NEIGHBOURHOODS, "narrowest")
-LOWER_IS_BETTER = tuple(name for name in METRICS + EXACT if name not in HIGHER_IS_BETTER)
+HIGHER_IS_BETTER = (
+    "too_narrow", *NEIGHBOURHOODS, *CLIPPED, "narrowest", "modes_covered", "high_quality", "classes_covered"
+)  # fmt: skip
+# Values that are best in between, or say something about the data alone.
+_NEITHER = ("nearer_than_held_out", "authenticity", "classifier_accuracy")
+LOWER_IS_BETTER = tuple(
+    name
+    for name in METRICS + MODES + CLASSES + MEMORISATION + EXACT
+    if name not in HIGHER_IS_BETTER and name not in _NEITHER
+)
 FEWEST = 7
 """Smallest number of samples in each set: 5 neighbours and a jackknife need as many."""
+_NEIGHBOURS = 5
 
 
 @checked
@@ -84,7 +115,9 @@ def evaluate_samples(
         mmd(x, y, GaussianKernel(), features=as_features),
         *(widths(x, y) if callable(features) else widths(a, b, directions)),
     )
-    return {e.name: e for e in distances} | manifold_metrics(x, y, features=as_features, seed=seed)
+    sets = Subsets(x, y, _NEIGHBOURS, as_features, seed)
+    radii = sets.radii(sets.b)
+    return {e.name: e for e in distances} | manifold_estimates(sets, radii) | clipped_estimates(sets, radii)
 
 
 def widths(a: Samples, b: Samples, directions: PrincipalDirections | None = None) -> tuple[Estimate, Estimate]:

@@ -7,7 +7,7 @@ from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import PCA, FeatureMap, Samples
 from scoresde.metrics.subsets import Subsets
 
-__all__ = ["density_coverage", "manifold_metrics", "precision_recall"]
+__all__ = ["density_coverage", "manifold_estimates", "manifold_metrics", "precision_recall"]
 
 
 @checked
@@ -76,7 +76,11 @@ def manifold_metrics(
 ) -> dict[str, Estimate]:
     """The estimates of `precision_recall` and `density_coverage`, whose distances are computed once for both."""
     sets = Subsets(a, b, k, features, seed)
-    radii = sets.radii(sets.b)
+    return manifold_estimates(sets, sets.radii(sets.b))
+
+
+def manifold_estimates(sets: Subsets, radii: Tensor) -> dict[str, Estimate]:
+    """The estimates of `manifold_metrics`, given the squared radii of the reference balls in all subsets."""
     inside = sets.memberships(sets.a, sets.b, radii)
     return _precision_recall(sets, inside) | _density_coverage(sets, radii, inside)
 

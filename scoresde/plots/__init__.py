@@ -10,11 +10,13 @@ from scoresde.plots.information import information_by_level
 from scoresde.plots.mosaic import image_grid
 from scoresde.plots.processes import forward_process, trajectory, vector_field
 from scoresde.plots.sample_figures import samples, samples_2d
+from scoresde.plots.shares import group_shares
 from scoresde.plots.spectra import spectra
 from scoresde.plots.style import save, to_png
 
 __all__ = [
     "forward_process",
+    "group_shares",
     "image_grid",
     "information_by_level",
     "learning_curves",

@@ -197,10 +197,12 @@ def _quality(summary: dict[str, Any]) -> Table | None:
         return None
     sides = [(name, side) for name, side in (("samples", metrics), ("training data", reference)) if side]
     rows = []
+    of_exact = any("expected" in as_dict(entry) for entry in metrics.values())
     for key in dict.fromkeys((*metrics, *reference)):
         n = next((as_dict(side[key]).get("n") for _, side in sides if key in side), None)
-        rows.append((directed_title(key), *(metric(side.get(key)) for _, side in sides), text(n)))
-    head = ("against held-out data", *(name for name, _ in sides), "n")
+        expected = (text(as_dict(metrics.get(key)).get("expected")),) if of_exact else ()
+        rows.append((directed_title(key), *(metric(side.get(key)) for _, side in sides), *expected, text(n)))
+    head = ("against held-out data", *(name for name, _ in sides), *(("exact samples",) if of_exact else ()), "n")
     note = facts({**samples, **({"sampler": sampler_in_words(samples["sampler"])} if "sampler" in samples else {})})
     if rows:
         note += ". " if note else ""
@@ -212,9 +214,33 @@ def _quality(summary: dict[str, Any]) -> Table | None:
             )
         if "nats_lost" in metrics:
             note += " Nats lost: log-density of held-out data less that of samples, by the model's own likelihood."
+        note += _coverage_note(metrics)
     if reference:
         note += " Training data show what is to be had at this n."
     return Table("Samples", head if rows else (), rows, note)
+
+
+def _coverage_note(metrics: dict[str, Any]) -> str:
+    """What the measures of modes, classes and copies are."""
+    note = ""
+    if any(f"{groups}_misplaced" in metrics for groups in ("modes", "classes")):
+        note += (
+            " In the wrong mode or class: the share of samples that would have to change theirs to have the shares of "
+            "the data. KL: of the shares from those of the data, in nats, less what chance adds."
+        )
+    elif "classifier_accuracy" in metrics:
+        note += " Classes were not counted: the classifier is too poor."
+    if "clipped_coverage" in metrics:
+        note += " Clipped density and coverage are shares of good samples."
+    if "copies" in metrics:
+        note += (
+            " Copies: samples nearer to one training datum than 1/3 of the distance to any other, less what chance "
+            "makes. Nearer than held-out data: the probability that a sample is nearer to the training data than a "
+            "held-out datum is. Authentic: farther from the nearest training datum than this is from the others."
+        )
+    if any("expected" in as_dict(entry) for entry in metrics.values()):
+        note += " Exact samples: what these would have on average at this n."
+    return note
 
 
 # Settings that set a further result apart, in the order in which they are shown.

@@ -14,9 +14,10 @@ from scoresde.likelihood import log_likelihood
 from scoresde.metrics import PCA, Estimate, Spectrum, evaluate_samples, nats_lost
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.options.errors import ConfigError
+from scoresde.runs.coverage import Coverage, coverage, metric_entries
 from scoresde.runs.directory import Run
 from scoresde.runs.labels import labels_of
-from scoresde.runs.pictures import picture_of_widths
+from scoresde.runs.pictures import picture_of_copies, picture_of_shares, picture_of_widths
 from scoresde.runs.results import Filing, choose_name, identity_of, is_of, set_aside
 from scoresde.runs.sample import Draw, sample, saved_samples
 from scoresde.runs.summary import MetricEntry, SamplesEntry, Summary
@@ -83,13 +84,25 @@ def evaluate(
         return key, cast(SamplesEntry, {**entry, "reused": True}), reference
     drawn, cost = sample(run, model, data, draw, name=key, overwrite=filing.overwrite, progress=progress)
     features = None if pca is None else PCA(pca)
-    quality = sample_quality(data, drawn, seed=draw.seed, features=features, statistics=model.statistics)
+    quality = sample_quality(
+        data,
+        drawn,
+        seed=draw.seed,
+        features=features,
+        statistics=model.statistics,
+        of_all=draw.label is None,
+    )
     began, metrics, reference = time.perf_counter(), {**quality.metrics}, quality.reference
     if likelihood:
         lost = log_density_lost(model, data, drawn, likelihood, seed=draw.seed, label=draw.label)
-        metrics |= _metrics({lost.name: lost})
+        metrics |= metric_entries({lost.name: lost})
     seconds = quality.seconds + time.perf_counter() - began
     picture_of_widths(run, quality.spectra, key, filing.source or "held-out data")
+    covered = quality.coverage
+    if covered.shares is not None:
+        picture_of_shares(run, covered.shares, covered.groups, covered.kind, key)
+    if covered.copied is not None:
+        picture_of_copies(run, data, drawn, covered.copied, key)
     entry = {**cost, **settings, "metrics": metrics, "metrics_seconds": seconds}
     entry |= {} if filing.source is None else {"source": filing.source}
     entry.pop("reused", None)
@@ -157,17 +170,25 @@ class Quality:
         metrics: Metrics of the samples.
         reference: Metrics of training data.
         spectra: Widths of both along the principal directions of the data, by the names `samples` and `training data`.
+        coverage: Modes or classes that the samples cover, and whether they copy training data.
         seconds: Seconds that all of it took.
     """
 
     metrics: dict[str, MetricEntry]
     reference: dict[str, MetricEntry]
     spectra: dict[str, Spectrum]
+    coverage: Coverage
     seconds: float
 
 
 def sample_quality(
-    data: Data, samples: Tensor, *, seed: int = 0, features: Any = None, statistics: Statistics | None = None
+    data: Data,
+    samples: Tensor,
+    *,
+    seed: int = 0,
+    features: Any = None,
+    statistics: Statistics | None = None,
+    of_all: bool = True,
 ) -> Quality:
     """Metrics of samples and of training data, both against as many held-out data.
 
@@ -177,21 +198,25 @@ def sample_quality(
         seed: Seed of the choice of data.
         features: Features to compare on, as for `scoresde.metrics.evaluate_samples`.
         statistics: Moments of the training data in model space, for their principal directions.
+        of_all: Whether the samples are of all classes.
     """
     n = min(len(samples), len(data.test), len(data.train))
     order = torch.Generator().manual_seed(seed)
     test = _units(data, data.test[torch.randperm(len(data.test), generator=order)[:n]])
-    train = _units(data, data.train[torch.randperm(len(data.train), generator=order)[:n]])
+    some = data.train[torch.randperm(len(data.train), generator=order)[:n]]
+    train = _units(data, some)
     drawn = _units(data, samples[:n])
     began = time.perf_counter()
     # Before any principal directions are found, whose message would be of fewer samples than all metrics need.
     check_evaluation_size(n)
     directions = run_directions(data, test, statistics)
     options: dict[str, Any] = {"same_units": True, "directions": directions}
-    metrics = _metrics(evaluate_samples(drawn, test, features, seed, **options))
-    reference = _metrics(evaluate_samples(train, test, features, seed, **options))
+    metrics = metric_entries(evaluate_samples(drawn, test, features, seed, **options))
+    reference = metric_entries(evaluate_samples(train, test, features, seed, **options))
+    covered = coverage(data, samples[:n], some, of_all=of_all, features=features)
+    metrics, reference = metrics | covered.metrics, reference | covered.reference
     spectra = {"samples": directions(drawn), "training data": directions(train)}
-    return Quality(metrics, reference, spectra, time.perf_counter() - began)
+    return Quality(metrics, reference, spectra, covered, time.perf_counter() - began)
 
 
 def log_density_lost(
@@ -235,7 +260,3 @@ def log_density_lost(
 def _units(data: Data, raw: Tensor) -> Tensor:
     """Values in model space, cell centres for discrete data."""
     return data.transform.encode(raw).double()
-
-
-def _metrics(estimates: dict[str, Estimate]) -> dict[str, MetricEntry]:
-    return {k: {"value": e.value, "stderr": e.stderr, "n": e.n} for k, e in estimates.items()}

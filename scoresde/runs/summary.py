@@ -41,11 +41,19 @@ class TrainingEntry(TypedDict, total=False):
 
 
 class MetricEntry(TypedDict):
-    """A metric of samples: its value, standard error and number of samples."""
+    """A metric of samples: its value, standard error and number of samples.
+
+    Attributes:
+        value: Value of the metric.
+        stderr: Its standard error.
+        n: Number of samples.
+        expected: What it is expected to be for exact samples, where that is known.
+    """
 
     value: float
     stderr: float
     n: int
+    expected: NotRequired[float]
 
 
 class SamplesEntry(TypedDict, total=False):

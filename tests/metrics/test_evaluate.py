@@ -5,6 +5,7 @@ from scoresde.metrics import (
     PCA,
     GaussianKernel,
     PrincipalDirections,
+    clipped_metrics,
     evaluate_samples,
     frechet_distance,
     manifold_metrics,
@@ -31,6 +32,7 @@ def test_every_metric_under_its_own_name() -> None:
         spectrum(a, b).noise_left,
         spectrum(a, b).too_narrow,
         *manifold_metrics(a, b, features=PCA(4), seed=2).values(),
+        *clipped_metrics(a, b, features=PCA(4), seed=2).values(),
     ]
     assert list(result.values()) == separate
     assert all(name == e.name and e.n == 40 and e.stderr > 0 for name, e in result.items())

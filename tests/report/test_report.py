@@ -216,6 +216,31 @@ def test_few_dimensions_are_judged_by_where_samples_lie(full: Path, shape: list[
     assert Page(write_report(full)).numbers[1][0] == headline
 
 
+def test_what_exact_samples_have_stands_beside_measures_of_coverage(full: Path) -> None:
+    coverage = {
+        "modes_covered": {"value": 0.8, "stderr": 0.0, "n": 360, "expected": 1.0},
+        "modes_misplaced": {"value": 0.21, "stderr": 0.02, "n": 360, "expected": 0.103},
+        "copies": {"value": 0.012, "stderr": 0.006, "n": 360, "expected": 0.0},
+    }
+    reference = {**SUMMARY["reference"], "modes_covered": {"value": 1.0, "stderr": 0.0, "n": 360}}  # type: ignore[dict-item]
+    samples = {**SUMMARY["samples"], "metrics": {**METRICS, **coverage}}  # type: ignore[dict-item]
+    (full / "summary.json").write_text(json.dumps({**SUMMARY, "samples": samples, "reference": reference}))
+    page = Page(write_report(full))
+    head = ["against held-out data", "samples", "training data", "exact samples", "n"]
+    (table,) = [table for table in page.tables if table[0] == head]
+    assert ["modes covered ↑", "0.8 ± 0", "1 ± 0", "1", "360"] in table
+    assert ["samples in the wrong mode ↓", "0.21 ± 0.02", "–", "0.103", "360"] in table
+    assert ["copies of training data ↓", "0.012 ± 0.006", "–", "0", "360"] in table
+    assert ["Fréchet distance ↓", "1.8 ± 0.4", "0.7 ± 0.2", "–", "360"] in table
+    assert "less what chance makes" in page.text
+
+
+def test_measures_of_earlier_versions_have_no_column_of_exact_samples(full: Path) -> None:
+    page = Page(write_report(full))
+    assert ["against held-out data", "samples", "training data", "n"] in [table[0] for table in page.tables]
+    assert "exact samples" not in page.text
+
+
 def test_further_results_are_listed_with_their_settings(full: Path) -> None:
     own = {**LIKELIHOOD, "draws": 1, "seed": 0, "step": 20000, "data_hash": "a"}
     further = {

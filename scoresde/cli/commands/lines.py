@@ -46,13 +46,13 @@ def likelihood_line(entry: LikelihoodEntry) -> str:
 
 def metric_lines(entry: SamplesEntry, reference: Mapping[str, MetricEntry]) -> list[str]:
     against = f"of {entry['source']}" if entry.get("source") else "held-out"
-    lines = [f"{'':<22}{'samples':>20}{'training data':>20}   (against {_count(entry)} {against})"]
+    exact = f"{'exact samples':>16}" if any("expected" in metric for metric in entry["metrics"].values()) else ""
+    lines = [f"{'':<22}{'samples':>20}{'training data':>20}{exact}   (against {_count(entry)} {against})"]
     for name, metric in entry["metrics"].items():
         other = reference.get(name)
-        lines.append(
-            f"  {name:<20}{metric['value']:>12.4g} ± {metric['stderr']:<6.2g}"
-            + (f"{other['value']:>11.4g} ± {other['stderr']:<6.2g}" if other else "")
-        )
+        line = f"  {name:<20}{metric['value']:>12.4g} ± {metric['stderr']:<6.2g}"
+        line += f"{other['value']:>11.4g} ± {other['stderr']:<6.2g}" if other else ""
+        lines.append(f"{line:<63}{metric['expected']:>11.4g}" if "expected" in metric else line)
     return lines
 
 

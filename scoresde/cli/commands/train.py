@@ -122,7 +122,7 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
     Raises:
         UsageError: Unknown metric.
     """
-    from scoresde.metrics.evaluate import METRICS
+    from scoresde.metrics.evaluate import CLASSES, MEMORISATION, METRICS, MODES
 
     summary: Summary = run.summary()
     if metric == "likelihood":
@@ -132,8 +132,8 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
         value, unit = figure(entry)
         # A sweeper minimises.
         return (value, unit) if entry.get("bits_per_dim") is not None else (-value, f"−{unit}")
-    if metric not in METRICS:
-        known = ("likelihood", *METRICS)
+    known = ("likelihood", *METRICS, *MODES, *CLASSES, *MEMORISATION)
+    if metric not in known:
         raise UsageError(f"metric is {metric!r}{nearest(str(metric), known)}; expected one of {', '.join(known)}")
     result = summary.samples.get("metrics", {}).get(metric)
     return None if result is None else result["value"], metric

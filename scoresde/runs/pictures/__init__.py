@@ -6,6 +6,7 @@ from torch import Tensor
 
 from scoresde.data import Data, DataInfo
 from scoresde.runs.directory import Run
+from scoresde.runs.pictures.coverage import picture_of_copies, picture_of_shares
 from scoresde.runs.pictures.drawing import BESIDE, plots, save
 from scoresde.runs.pictures.images import as_pixels, images_beside_data, is_image, looks_like_image, process_pictures
 from scoresde.runs.pictures.likelihoods import histogram, picture_of_likelihoods
@@ -15,7 +16,14 @@ from scoresde.runs.pictures.vectors import line_picture, vectors_beside_data
 from scoresde.runs.pictures.widths import picture_of_widths
 from scoresde.score import ScoreModel
 
-__all__ = ["picture_of_likelihoods", "picture_of_samples", "picture_of_widths", "pictures"]
+__all__ = [
+    "picture_of_copies",
+    "picture_of_likelihoods",
+    "picture_of_samples",
+    "picture_of_shares",
+    "picture_of_widths",
+    "pictures",
+]
 
 
 def picture_of_samples(
