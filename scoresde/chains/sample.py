@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.chains.factors import Factor
 from scoresde.chains.model import ChainModel
 from scoresde.data.info import DataInfo
 from scoresde.numerics.random import SampleNoise
@@ -56,6 +57,7 @@ def sample_chain(
     last: Literal["draw", "mode"] | None = None,
     trajectory: bool = False,
     progress: bool = False,
+    factor: Factor | None = None,
     **cond: Any,
 ) -> ChainSamples:
     """Ancestral samples: x_T from the chain's prior, and x_{t−1} from p(x_{t−1} | x_t) for t = T ... 1.
@@ -72,10 +74,12 @@ def sample_chain(
             states, and the mean is taken for continuous ones, as in algorithm 2 of Ho et al. (2020).
         trajectory: Whether to keep the state after every step.
         progress: Whether to show a progress bar.
+        factor: A second distribution by which prior and steps are multiplied, for samples of a posterior; see
+            `scoresde.chains.factors`.
         **cond: Conditions of the model; tensors, arrays and lists of length B are divided with the batch.
 
     Raises:
-        ValueError: Zero samples, or a shape that is not the model's.
+        ValueError: Zero samples, a shape that is not the model's, or a factor for another chain or shape.
         ArithmeticError: A sample that is not finite.
     """
     whole = _whole(model, shape)
@@ -84,6 +88,8 @@ def sample_chain(
     draws_last = model.draws_last if last is None else last == "draw"
     batch_size = whole[0] if batch_size is None else batch_size
     at_least("batch_size", batch_size, 1)
+    if factor is not None:
+        factor.check(model.chain, whole)
     conditions = model.conditions(cond, whole[0])
     starts = range(0, whole[0], batch_size)
     bar = Progress(len(starts) * model.chain.steps, "sampling", "step", shown=progress)
@@ -92,7 +98,8 @@ def sample_chain(
         for start in starts:
             rows = conditions.rows(start, start + batch_size)
             part = (min(batch_size, whole[0] - start), *whole[1:])
-            parts.append(_chunk(model, part, seed, first + start, rows, draws_last, trajectory, bar))
+            own = None if factor is None else factor.rows(start, start + part[0])
+            parts.append(_chunk(model, part, seed, first + start, rows, draws_last, trajectory, bar, own))
     x = torch.cat([part.x for part in parts])
     if x.is_floating_point() and not bool(x.isfinite().all()):
         broken = int((~x.flatten(1).isfinite().all(1)).nonzero()[0, 0])
@@ -136,16 +143,22 @@ def _chunk(
     draws_last: bool,
     trajectory: bool,
     bar: Progress,
+    factor: Factor | None,
 ) -> ChainSamples:
     """Samples `first` to `first` + B of a seed, in model space."""
     chain, device = model.chain, model.device
     indices = torch.arange(first, first + shape[0])
     noise = SampleNoise(seed, indices, shape[1:], model.dtype, device)
-    x = chain.prior_sample(shape, chain.draw(noise))
+    start = chain.draw(noise)
+    x = chain.prior_sample(shape, start)
+    if factor is not None:
+        x = factor.times(chain.prior(x), chain.steps, chain).sample(start).to(x.dtype)
     steps = torch.arange(chain.steps + 1, device=device)
     kept = [x.cpu()] if trajectory else []
     for t in range(chain.steps, 0, -1):
         step = model.reverse(x, steps[t].expand(shape[0]), **conditions)
+        if factor is not None:
+            step = factor.times(step, t - 1, chain)
         x = step.sample(chain.draw(noise)).to(x.dtype) if t > 1 or draws_last else step.mode.to(x.dtype)
         if trajectory:
             kept.append(x.cpu())
