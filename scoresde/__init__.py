@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         statistics,
         training,
     )
-    from scoresde.runs.directory import load
+    from scoresde.runs.directory import load, load_chain
 
 __all__ = [
     "__version__",
@@ -41,6 +41,7 @@ __all__ = [
     "information",
     "likelihood",
     "load",
+    "load_chain",
     "metrics",
     "networks",
     "objectives",
@@ -59,10 +60,8 @@ _MOVED = ("comparisons", "divergence", "frontiers", "ode", "reprs")
 
 def __getattr__(name: str) -> object:
     # Late, so that `import scoresde` takes no time, and `scoresde.sde` needs neither Hydra nor Accelerate.
-    if name == "load":
-        from scoresde.runs.directory import load
-
-        return load
+    if name in ("load", "load_chain"):
+        return getattr(importlib.import_module("scoresde.runs.directory"), name)
     if name in __all__ or name in _MOVED:
         return importlib.import_module(f"scoresde.{name}")
     raise AttributeError(f"module 'scoresde' has no attribute {name!r}")

@@ -1,14 +1,18 @@
 """Reverse steps of discrete chains by a network that predicts the data."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from scoresde.arguments import checked
 from scoresde.chains.model import ChainModel
+from scoresde.data.info import DataInfo
 from scoresde.sde import BinomialChain, CategoricalStep
 from scoresde.sde.erasure import ErasureChain
+from scoresde.statistics import Statistics
 
 __all__ = ["DiscreteChainModel"]
 
@@ -33,15 +37,19 @@ class DiscreteChainModel(ChainModel[ErasureChain]):
     Args:
         network: The network; its attribute `shape`, where it has one, says the shape of its input.
         chain: A `BinomialChain` or a `CategoricalChain`.
+        statistics: Moments of the states of the training data, which are kept with the model.
 
     References:
         Austin et al. 2021, Structured denoising diffusion models in discrete state-spaces,
             https://arxiv.org/abs/2107.03006
     """
 
-    def __init__(self, network: nn.Module, chain: ErasureChain) -> None:
+    _info: DataInfo | None = None
+
+    def __init__(self, network: nn.Module, chain: ErasureChain, statistics: Statistics | None = None) -> None:
         super().__init__(chain)
         self.network = network
+        self.statistics = statistics
         shape = self._network_shape
         if shape is not None and shape[0] % self._channels:
             raise ValueError(
@@ -50,14 +58,52 @@ class DiscreteChainModel(ChainModel[ErasureChain]):
             )
 
     @property
+    def unwrapped(self) -> nn.Module:
+        """The network without the wrapper that training in several processes puts around it."""
+        module = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        assert isinstance(module, nn.Module)
+        return module
+
+    @property
     def _network_shape(self) -> tuple[int, ...] | None:
-        shape = getattr(self.network, "shape", None)
+        shape = getattr(self.unwrapped, "shape", None)
         return shape if isinstance(shape, tuple) else None
 
     @property
     def _channels(self) -> int:
-        """Channels of the network for a channel of the data."""
-        return 1 if isinstance(self.chain, BinomialChain) else self.chain.states
+        return self.channels_of(self.chain)
+
+    @staticmethod
+    def channels_of(chain: ErasureChain) -> int:
+        """Channels of the network for a channel of the data: 1 for bits, and one for each state of classes."""
+        return 1 if isinstance(chain, BinomialChain) else chain.states
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes that `labels` choose from; None if the network takes no labels."""
+        classes = getattr(self.unwrapped, "num_classes", None)
+        return None if classes is None else int(classes)
+
+    @property
+    def info(self) -> DataInfo | None:
+        """Facts about the model's data; None if not known. It can be set, and is not part of the state dict."""
+        return self._info
+
+    @info.setter
+    def info(self, info: DataInfo | None) -> None:
+        self._info = info
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        """The log-SNR ½ log(ᾱ/(1 − ᾱ)) after the last step at which a signal is left, and after the first."""
+        signal = self.chain.signal(torch.arange(1, self.chain.steps + 1))
+        low, high = signal[signal > 0][-1].item(), signal[0].item()
+        return 0.5 * math.log(low / (1 - low)), 0.5 * math.log(high / (1 - high))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """The log-SNR after step t, no less than the least of `log_snr_range`, of the shape of t, float64."""
+        signal = self.chain.signal(t)
+        return (0.5 * (signal.log() - (1 - signal).log())).clamp_min(self.log_snr_range[0])
 
     @property
     def shape(self) -> tuple[int, ...] | None:

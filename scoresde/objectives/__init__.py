@@ -1,6 +1,7 @@
 """Score matching, denoising, implicit and sliced, and the bound of a chain, with weightings and noise levels."""
 
-from scoresde.objectives.base import Loss, Objective
+from scoresde.objectives.base import Criterion, Loss, Objective
+from scoresde.objectives.chains import ChainLoss
 from scoresde.objectives.denoising import DenoisingScoreMatching
 from scoresde.objectives.matching import ImplicitScoreMatching, SlicedScoreMatching
 from scoresde.objectives.noise_levels import loss_by_noise_level
@@ -18,6 +19,8 @@ from scoresde.objectives.variational import Hybrid, VariationalBound
 from scoresde.objectives.weightings import EDMWeighting, Likelihood, MinSNR, SigmaSquared, Weighting
 
 __all__ = [
+    "ChainLoss",
+    "Criterion",
     "DenoisingScoreMatching",
     "DiscreteTimes",
     "EDMWeighting",

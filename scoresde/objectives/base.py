@@ -14,7 +14,7 @@ from scoresde.objectives.times import Times, UniformTime, low_discrepancy
 from scoresde.objectives.weightings import SigmaSquared, Weighting
 from scoresde.score import ScoreModel
 
-__all__ = ["Loss", "Objective"]
+__all__ = ["Criterion", "Loss", "Objective"]
 
 
 class Loss(NamedTuple):
@@ -35,8 +35,54 @@ class Loss(NamedTuple):
     losses: Tensor | None = None
 
 
+class Criterion(ABC):
+    """A loss of a model on a batch of data, which training minimises: what `Trainer` asks of it.
+
+    `Objective` is one of score models, and `ChainLoss` one of discrete chains.
+    """
+
+    def begin(self, model: Any) -> None:
+        """Make ready to train a model, whose losses are to be remembered from now on.
+
+        Raises:
+            ValueError: A model that the criterion cannot train.
+        """
+
+    def remember(self, steps: Tensor, losses: Tensor) -> None:
+        """Learn from the losses `(B,)` of a batch at the steps `(B,)`, of all processes, for batches to come."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was remembered, as a checkpoint keeps it; empty for most criteria."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Resume with what `state_dict` gave."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        model: Any,
+        x0: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        u: Tensor | None = None,
+        noise: Tensor | None = None,
+        **cond: Any,
+    ) -> Loss:
+        """The loss of `model` on a batch.
+
+        Args:
+            model: The model to train.
+            x0: Data `(B, ...)` in model space.
+            generator: Generator of what is random and not given.
+            u: Uniforms in [0, 1], `(B,)`, that choose the times.
+            noise: Standard normal noise `(B, ...)`.
+            **cond: Conditions for the model.
+        """
+
+
 @checked
-class Objective(ABC):
+class Objective(Criterion):
     """A score-matching loss.
 
     Args:

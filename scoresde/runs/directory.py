@@ -18,15 +18,17 @@ from torch import nn
 
 from scoresde import shell
 from scoresde.arguments import checked
+from scoresde.chains import DiscreteChainModel
 from scoresde.config.modules import foreign
 from scoresde.config.targets import check_local, check_plain, check_targets, instantiate
 from scoresde.config.trust import FILE, allowed, keep
 from scoresde.data import Data, DataInfo
-from scoresde.objectives import Objective
+from scoresde.objectives import Criterion
 from scoresde.options.errors import ConfigError
 from scoresde.options.moved import with_current_names
 from scoresde.options.settings import run_problem
 from scoresde.runs import listing
+from scoresde.runs.chains import RunModel, score_model
 from scoresde.runs.html import run_html
 from scoresde.runs.listing import Listed
 from scoresde.runs.locks import check_writable, locked
@@ -35,10 +37,11 @@ from scoresde.runs.older import former_arguments, former_classes
 from scoresde.runs.provenance import provenance
 from scoresde.runs.summary import Summary
 from scoresde.runs.weights import load_model, new_model
-from scoresde.sampling import Sampler
+from scoresde.sampling import ChainSampler, Sampler
 from scoresde.score import NetworkScore, StepRules
 from scoresde.score.preconditioning import Preconditioning
 from scoresde.sde import SDE
+from scoresde.sde.erasure import ErasureChain
 from scoresde.statistics import Statistics
 from scoresde.storage.bounded import DamagedFile, read_json
 from scoresde.storage.bounded_yaml import read_yaml
@@ -49,15 +52,15 @@ from scoresde.training.provenance import TRAINED_WITH, check_fit
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["Run", "check_name", "config_hash", "load"]
+__all__ = ["Run", "check_name", "config_hash", "load", "load_chain"]
 
-_KINDS: dict[str, type] = {
-    "data": Data,
-    "network": nn.Module,
-    "objective": Objective,
-    "preconditioning": Preconditioning,
-    "sampler": Sampler,
-    "sde": SDE,
+_KINDS: dict[str, tuple[type, ...]] = {
+    "data": (Data,),
+    "network": (nn.Module,),
+    "objective": (Criterion,),
+    "preconditioning": (Preconditioning,),
+    "sampler": (Sampler, ChainSampler),
+    "sde": (SDE, ErasureChain),
 }
 
 
@@ -211,9 +214,9 @@ class Run:
             ConfigError: As for `instantiate`, or an object of another kind.
         """
         made = instantiate(self.config, key, self.allow, **arguments)
-        kind = _KINDS.get(key, object)
-        if not isinstance(made, kind):
-            raise ConfigError(f"{key} is a {type(made).__name__}, expected a {kind.__name__}")
+        kinds = _KINDS.get(key, (object,))
+        if not isinstance(made, kinds):
+            raise ConfigError(f"{key} is a {type(made).__name__}, expected a {kinds[0].__name__}")
         return made
 
     # -- data -------------------------------------------------------------------------------------------
@@ -284,33 +287,37 @@ class Run:
         step = load_metadata(self.model_path).get("step", "")
         return int(step) if step.isdecimal() else None
 
-    def save_model(self, model: NetworkScore, step: int) -> None:
+    def save_model(self, model: RunModel, step: int) -> None:
         """Write the weights and the data's statistics."""
         metadata = {"format": "scoresde-model-1", "step": str(step), TRAINED_WITH: json.dumps(self.provenance())}
         save_tensors(self.model_path, model.state_dict(), metadata)
 
     def model(self, rules: bool = True) -> NetworkScore:
-        """The trained model, in evaluation mode, with the step rules that were measured for it, if there are any.
+        """The trained score model, in evaluation mode, with the step rules that were measured for it, if any were.
 
         Args:
             rules: Read the step rules; False where they are measured anew.
 
         Raises:
             CheckpointError: No model yet, a truncated or foreign file, or one of another configuration.
-            ConfigError: A configuration that is not the one that the weights were trained with, or a file of step
-                rules that is damaged.
+            ConfigError: A configuration that is not the one that the weights were trained with, a file of step rules
+                that is damaged, or a run of a discrete chain.
         """
+        return score_model(self.any_model(rules), "this")
+
+    def any_model(self, rules: bool = True) -> RunModel:
+        """The trained model, which may be that of a discrete chain; see `model`."""
         config_path = self.directory / "config.yaml"
         model = load_model(self.model_path, self.make, self.provenance(), self.accept, config_path)
         path = self.directory / StepRules.FILE
-        if rules and path.is_file():
+        if rules and isinstance(model, NetworkScore) and path.is_file():
             try:
                 model.step_rules = StepRules.load(path)
             except ValueError as error:
                 raise ConfigError(str(error)) from error
         return model
 
-    def new_model(self, shape: tuple[int, ...], statistics: Statistics) -> NetworkScore:
+    def new_model(self, shape: tuple[int, ...], statistics: Statistics) -> RunModel:
         """A new model as the configuration says, for samples of `shape`.
 
         Args:
@@ -388,11 +395,34 @@ def load(directory: str | Path, allow: Sequence[str] = (), accept: Sequence[str]
             with.
 
     Raises:
-        ConfigError: Not a run directory, a class outside the allow-list, or a configuration that was changed since
-            training.
+        ConfigError: Not a run directory, a class outside the allow-list, a configuration that was changed since
+            training, or a run of a discrete chain, which `load_chain` is for.
         CheckpointError: A missing, truncated or foreign model file.
     """
     run = Run.open(directory, allow, accept)
-    model = run.model()
+    model = score_model(run.any_model(), "scoresde.load (scoresde.load_chain is for others)")
+    model.info = run.info()
+    return model
+
+
+@checked
+def load_chain(directory: str | Path, allow: Sequence[str] = (), accept: Sequence[str] = ()) -> DiscreteChainModel:
+    """The trained model of a discrete chain of a run directory, in evaluation mode.
+
+    It gives samples by `scoresde.chains.sample_chain` and bounds by `scoresde.likelihood.chain_bound`.
+
+    Args:
+        directory: Directory that `scoresde train` wrote.
+        allow: Further packages that its configuration may name, as for `load`.
+        accept: Keys of its configuration that may differ from what the weights were trained with.
+
+    Raises:
+        ConfigError: As for `load`, or a run of a score model.
+        CheckpointError: A missing, truncated or foreign model file.
+    """
+    run = Run.open(directory, allow, accept)
+    model = run.any_model()
+    if not isinstance(model, DiscreteChainModel):
+        raise ConfigError(f"{run.directory} has a score model of {type(model.sde).__name__}: take scoresde.load")
     model.info = run.info()
     return model

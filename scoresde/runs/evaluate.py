@@ -14,6 +14,7 @@ from scoresde.likelihood import log_likelihood
 from scoresde.metrics import PCA, Estimate, Spectrum, evaluate_samples, nats_lost
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.options.errors import ConfigError
+from scoresde.runs.chains import RunModel, score_model
 from scoresde.runs.coverage import Coverage, coverage, metric_entries
 from scoresde.runs.directory import Run
 from scoresde.runs.labels import labels_of
@@ -43,7 +44,7 @@ def check_evaluation_size(n: int) -> None:
 
 def evaluate(
     run: Run,
-    model: NetworkScore,
+    model: RunModel,
     data: Data,
     draw: Draw,
     *,
@@ -71,6 +72,7 @@ def evaluate(
         The key of the summary, its entry, and the metrics of training data.
     """
     filing = filing or Filing()
+    scored = score_model(model, f"likelihood={likelihood}, the log-density of samples,") if likelihood else None
     drawing = draw.settings(run, model, data.class_names)
     settings = {**drawing, "pca": pca, "data": data.name, "data_hash": data.fingerprint()}
     # None, as in entries of earlier versions, where there is none.
@@ -93,8 +95,8 @@ def evaluate(
         of_all=draw.label is None,
     )
     began, metrics, reference = time.perf_counter(), {**quality.metrics}, quality.reference
-    if likelihood:
-        lost = log_density_lost(model, data, drawn, likelihood, seed=draw.seed, label=draw.label)
+    if scored is not None:
+        lost = log_density_lost(scored, data, drawn, likelihood, seed=draw.seed, label=draw.label)
         metrics |= metric_entries({lost.name: lost})
     seconds = quality.seconds + time.perf_counter() - began
     picture_of_widths(run, quality.spectra, key, filing.source or "held-out data")

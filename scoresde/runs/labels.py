@@ -8,7 +8,7 @@ from torch import Tensor
 from scoresde.data import Data, class_index
 from scoresde.data.labels import listed
 from scoresde.options.errors import ConfigError
-from scoresde.score import NetworkScore
+from scoresde.runs.chains import RunModel
 
 __all__ = ["check_labels", "label_index", "labels_of"]
 
@@ -37,7 +37,7 @@ def check_labels(wanted: int | None, data: Data) -> None:
         )
 
 
-def of_classes(model: NetworkScore, names: Sequence[str] | None, index: int | None) -> str:
+def of_classes(model: RunModel, names: Sequence[str] | None, index: int | None) -> str:
     """Words on the classes of samples, for a caption; `index` is that of a single class."""
     if model.classes is None:
         return ""
@@ -46,7 +46,7 @@ def of_classes(model: NetworkScore, names: Sequence[str] | None, index: int | No
 
 
 def labels_of(
-    model: NetworkScore, n: int, label: int | str | None, names: Sequence[str] | None = None
+    model: RunModel, n: int, label: int | str | None, names: Sequence[str] | None = None
 ) -> dict[str, Tensor]:
     """Give n samples their condition: classes in turn, or `label`; none for a model without classes.
 
@@ -66,7 +66,7 @@ def labels_of(
     return {"labels": labels.to(model.device)}
 
 
-def label_index(model: NetworkScore, label: int | str | None, names: Sequence[str] | None = None) -> int | None:
+def label_index(model: RunModel, label: int | str | None, names: Sequence[str] | None = None) -> int | None:
     """The index of a class of the model, as for `labels_of`; None for none."""
     if label is None:
         return None
@@ -75,7 +75,7 @@ def label_index(model: NetworkScore, label: int | str | None, names: Sequence[st
     return class_index(label, class_names(model, names))
 
 
-def class_names(model: NetworkScore, names: Sequence[str] | None) -> Sequence[str]:
+def class_names(model: RunModel, names: Sequence[str] | None) -> Sequence[str]:
     """Names of the model's classes; their indices where there are no others."""
     classes = model.classes or 0
     return names if names is not None and len(names) == classes else [str(i) for i in range(classes)]

@@ -11,11 +11,13 @@ from accelerate.utils import gather_object
 from omegaconf import DictConfig
 from torch import Tensor
 
+from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
 from scoresde.numerics.means import mean_and_error, shared_error
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
+from scoresde.runs.chains import RunModel
 from scoresde.runs.directory import Run
 from scoresde.runs.likelihood_settings import LikelihoodOptions, LikelihoodSettings, own_settings
 from scoresde.runs.likelihood_table import LikelihoodTable, rows_of
@@ -44,7 +46,7 @@ def check_likelihood(run: Run, data: Data, options: DictConfig, prefix: str = ""
 
 def likelihood(
     run: Run,
-    model: NetworkScore,
+    model: RunModel,
     data: Data,
     split: str,
     n: int | None,
@@ -123,7 +125,7 @@ def samples_of(data: Data, split: str, n: int | None, filing: Filing) -> tuple[T
 
 def _stem(
     run: Run,
-    model: NetworkScore,
+    model: RunModel,
     data: Data,
     split: str,
     options: DictConfig,
@@ -145,7 +147,7 @@ def _stem(
 
 
 def _batches(
-    model: NetworkScore,
+    model: RunModel,
     data: Data,
     raw: Tensor,
     labels: Tensor | None,
@@ -165,8 +167,12 @@ def _batches(
         turns: Number of samples that are there already, this process's rank, and the number of processes.
     """
     first, rank, count = turns
-    common: dict[str, Any] = {"divergence": known.divergence, "tol": known.settings["tol"], "seed": options.seed}
-    if known.discrete:
+    common: dict[str, Any] = {"seed": options.seed}
+    if isinstance(model, DiscreteChainModel):
+        common["draws"] = options.draws
+    else:
+        common |= {"divergence": known.divergence, "tol": known.settings["tol"]}
+    if isinstance(model, NetworkScore) and known.discrete:
         common["dequantisation"] = known.dequantisation
         common |= {name: options[name] for name in ("decoder", "draws", "bound", "elbo_draws")}
     for turn in range(first, len(raw), count * options.batch_size):
@@ -187,7 +193,7 @@ def _entry(
     solver = table.column("solver_stderr", n)
     mean, error = mean_and_error(values, solver)
     discrete, settings = known.discrete, known.settings
-    drawn = discrete and settings["draws"] > 1
+    drawn = discrete and settings["draws"] > 1 and "chain" not in settings
     entry = {
         **_plain(settings),
         **({} if filing.source is None else {"source": filing.source}),
@@ -205,7 +211,7 @@ def _entry(
         "seconds": facts["seconds"],
         "reused": facts["reused"],
     }
-    if discrete and settings["elbo_draws"]:
+    if discrete and settings.get("elbo_draws"):
         lower, lower_error = mean_and_error(table.column("elbo", n))
         entry |= {"elbo": lower, "stderr_elbo": lower_error if n > 1 else None}
     entry["stderr_data"] = _error_of_data(entry)

@@ -5,15 +5,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from scoresde.chains import DiscreteChainModel
 from scoresde.config.targets import instantiate
 from scoresde.data import Data
 from scoresde.likelihood.dequantisation import Dequantisation, Uniform
 from scoresde.likelihood.options import FlowOptions
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
+from scoresde.runs.chains import RunModel
 from scoresde.runs.dequantise import FILE
 from scoresde.runs.directory import Run
-from scoresde.score import NetworkScore
 from scoresde.storage.limits import check_steps
 
 __all__ = ["LikelihoodOptions", "LikelihoodSettings", "own_settings"]
@@ -77,14 +78,19 @@ class LikelihoodSettings(LikelihoodOptions):
         settings: Plain values by name.
     """
 
-    def __init__(self, run: Run, model: NetworkScore, data: Data, split: str, options: DictConfig) -> None:
+    def __init__(self, run: Run, model: RunModel, data: Data, split: str, options: DictConfig) -> None:
         super().__init__(run, data, options)
         self.unit, self.size = "bits_per_dim" if self.discrete else "nats", math.prod(data.shape)
-        self.settings: dict[str, Any] = {
-            "split": split,
-            "unit": self.unit,
-            "conditional": model.classes is not None,
-            "data": data.name,
+        common = {"split": split, "unit": self.unit, "conditional": model.classes is not None, "data": data.name}
+        content = {"model": run.fingerprint(), "data_hash": data.fingerprint()}
+        if isinstance(model, DiscreteChainModel):
+            chain = f"{type(model.chain).__name__} of {model.chain.steps} steps"
+            self.settings: dict[str, Any] = {
+                **common, "chain": chain, "draws": options.draws, "seed": options.seed, **content,
+            }  # fmt: skip
+            return
+        self.settings = {
+            **common,
             "divergence": repr(self.divergence.for_shape(data.shape)),
             "tol": FlowOptions(tol=options.tol).tolerance(self.size).nats,
             **({"draws": options.draws, "dequantisation": self.dequantisation.name} if self.discrete else {}),
@@ -93,12 +99,11 @@ class LikelihoodSettings(LikelihoodOptions):
             "t_min": model.sde.t_min,
             "seed": options.seed,
             "elbo_draws": options.elbo_draws,
-            "model": run.fingerprint(),
-            "data_hash": data.fingerprint(),
+            **content,
         }
 
 
-def own_settings(run: Run, model: NetworkScore, data: Data, split: str, options: DictConfig) -> dict[str, Any]:
+def own_settings(run: Run, model: RunModel, data: Data, split: str, options: DictConfig) -> dict[str, Any]:
     """Settings of the likelihoods that training computes; empty where they cannot be computed.
 
     Args:

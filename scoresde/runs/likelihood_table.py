@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
-from scoresde.likelihood import bits_per_dim, log_likelihood
+from scoresde.likelihood import bits_per_dim, chain_bound, log_likelihood
+from scoresde.runs.chains import RunModel
 from scoresde.runs.sample_table import SampleTable
-from scoresde.score import NetworkScore
 
 __all__ = ["LikelihoodTable", "rows_of"]
 
@@ -18,7 +19,7 @@ _LATER = ("solver_stderr", "total_stderr")  # than version 0.1.0, which measured
 _COLUMNS = ("stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo", *_LATER)
 
 
-def rows_of(model: NetworkScore, data: Data, raw: Tensor, first: int, common: dict[str, Any]) -> list[list[float]]:
+def rows_of(model: RunModel, data: Data, raw: Tensor, first: int, common: dict[str, Any]) -> list[list[float]]:
     """A row for each sample: its value and the further columns of the table.
 
     `stderr` is from probes, `solver_stderr` from the solver, and `total_stderr` from both.
@@ -28,9 +29,16 @@ def rows_of(model: NetworkScore, data: Data, raw: Tensor, first: int, common: di
         data: Data set of the samples.
         raw: `(B, ...)` samples in raw units, on the model's device.
         first: Index of the first of them in the split.
-        common: Arguments of `log_likelihood`, or of `bits_per_dim` for discrete data, with the labels.
+        common: Arguments of `log_likelihood`, of `bits_per_dim` for discrete data, or of `chain_bound`, with the
+            labels.
     """
-    if data.transform.levels is None:
+    if isinstance(model, DiscreteChainModel):
+        bound = chain_bound(model, data.transform.encode(raw), first=first, **common)
+        unit = math.prod(data.shape) * math.log(2)
+        values, stderr = -bound.value / unit, bound.stderr / unit
+        nothing, missing = torch.zeros_like(values), torch.full_like(values, math.nan)
+        columns = [values, stderr, nothing, nothing + bound.nfe, nothing, missing, missing, nothing, stderr]
+    elif data.transform.levels is None:
         out = log_likelihood(model, data.transform.encode(raw), first=first, **common)
         values = out.log_prob + data.transform.log_det(data.shape)
         missing = torch.full_like(values, math.nan)

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run, check_name
 from scoresde.runs.older import differed
-from scoresde.sampling import Sampler, TunedTimes
+from scoresde.sampling import ChainSampler, Sampler, TunedTimes
 from scoresde.storage.bounded import DamagedFile, read_csv, read_json
 
 __all__ = [
@@ -85,7 +85,7 @@ def digest_of(settings: Mapping[str, Any] | None) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def identity_of(sampler: Sampler, run: Run | None = None) -> str:
+def identity_of(sampler: Sampler | ChainSampler, run: Run | None = None) -> str:
     """A text that is the same for two samplers exactly when they are, tuned steps by their content.
 
     With a run it tells apart whether a sampler that takes learned variances finds any in its model.
@@ -93,6 +93,8 @@ def identity_of(sampler: Sampler, run: Run | None = None) -> str:
     A named solver counts as the setting of its family that it is: `UniPC` as a `Multistep`. One that draws others than
     version 0.1.0 did with the same settings is told apart from that.
     """
+    if isinstance(sampler, ChainSampler):
+        return repr(sampler)
     if not isinstance(sampler.grid, TunedTimes):
         text = repr(Sampler(sampler.solver.general(), sampler.grid, sampler.denoise, sampler.noise))
         if run is not None and sampler.solver.takes_learned and OmegaConf.select(run.config, "network.learn_variance"):

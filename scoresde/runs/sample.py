@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ from torch import Tensor
 from scoresde.data import Data, DataInfo
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
+from scoresde.runs.chains import RunModel, check_sampler
 from scoresde.runs.directory import Run, check_name
 from scoresde.runs.labels import class_names, label_index, labels_of, of_classes
 from scoresde.runs.pictures import picture_of_samples
 from scoresde.runs.results import differences, identity_of, is_of
-from scoresde.sampling import Sampler
-from scoresde.score import NetworkScore
+from scoresde.sampling import ChainSampler, Sampler
 from scoresde.storage.files import remove_leftovers
 from scoresde.storage.limits import check_memory, check_unpacked
 
@@ -43,13 +43,13 @@ class Draw:
         batch_size: Samples to work on at once, which change nothing in them.
     """
 
-    sampler: Sampler
+    sampler: Sampler | ChainSampler
     n: int
     seed: int = 0
     label: int | str | None = None
     batch_size: int = 1024
 
-    def settings(self, run: Run, model: NetworkScore, names: Sequence[str] | None) -> dict[str, Any]:
+    def settings(self, run: Run, model: RunModel, names: Sequence[str] | None) -> dict[str, Any]:
         """The settings that the samples depend on, the label as an index.
 
         Args:
@@ -64,7 +64,7 @@ class Draw:
 
 def sample(
     run: Run,
-    model: NetworkScore,
+    model: RunModel,
     data: Data | DataInfo,
     draw: Draw,
     *,
@@ -111,7 +111,8 @@ def sample(
             return saved, {**note, "reused": True}
         began = time.perf_counter()
         options: dict[str, Any] = {"seed": seed, "batch_size": draw.batch_size, "progress": progress, **cond}
-        out = draw.sampler(model, (n, *data.shape), **options)
+        check_sampler(model, draw.sampler)
+        out = cast(Any, draw.sampler)(model, (n, *data.shape), **options)
         seconds = time.perf_counter() - began
         raw = data.transform.decode(out.x.cpu())
         cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}

@@ -15,10 +15,12 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
+from scoresde.runs.chains import RunModel
 from scoresde.runs.directory import Run
 from scoresde.runs.evaluate import check_evaluation_size, evaluate
 from scoresde.runs.likelihood import check_likelihood, likelihood
@@ -27,7 +29,6 @@ from scoresde.runs.pictures import pictures
 from scoresde.runs.results import Filing, identity_of, is_of
 from scoresde.runs.sample import Draw
 from scoresde.runs.summary import Summary, TrainingEntry, flattened
-from scoresde.score import NetworkScore
 from scoresde.training.loggers import Logger
 from scoresde.training.loop import Trainer
 from scoresde.version import __version__
@@ -52,7 +53,7 @@ class Context:
     """
 
     run: Run
-    model: NetworkScore
+    model: RunModel
     data: Data
     loggers: Sequence[Logger]
     options: DictConfig
@@ -197,7 +198,11 @@ class Figures(Stage):
     """Draws what the model does, unless the figures are there."""
 
     def check(self, context: Context) -> None:
-        context.run.make("sampler").grid(context.model.sde)
+        sampler = context.run.make("sampler")
+        if isinstance(context.model, DiscreteChainModel):
+            sampler.of(context.model)
+        else:
+            sampler.grid(context.model.sde)
 
     def run(self, context: Context) -> None:
         run, seed = context.run, context.options.seed

@@ -171,6 +171,7 @@ class LikelihoodEntry(TypedDict, total=False):
     elbo: float
     stderr_elbo: float | None
     solver_error: NotRequired[float]
+    chain: NotRequired[str]
 
 
 class Summary(dict[str, Any]):

@@ -11,12 +11,15 @@ from omegaconf import OmegaConf
 from scoresde.data import Data, DataInfo
 from scoresde.options.errors import ConfigError
 from scoresde.progress import say
+from scoresde.runs.chains import as_states, check_parts
 from scoresde.runs.directory import Run
 from scoresde.runs.labels import check_labels
 from scoresde.runs.log import read_log
 from scoresde.runs.provenance import provenance
 from scoresde.runs.results import outdate
 from scoresde.runs.stages import Context, Evaluate, Figures, Fit, Likelihood, Log, Report, Save, Stage, write_page
+from scoresde.sde import SDE
+from scoresde.sde.erasure import ErasureChain
 from scoresde.storage.bounded import CheckpointError
 from scoresde.storage.files import remove_leftovers
 from scoresde.storage.limits import check_memory
@@ -70,7 +73,9 @@ def train(
         CheckpointError: All its checkpoints are damaged.
     """
     run.check_writable("checkpoints", "samples")
-    data, known = _data(run, data)
+    process, criterion = run.make("sde"), run.make("objective")
+    check_parts(process, run.config, criterion, run.make("sampler"))
+    data, known = _data(run, process, data)
     options = run.make("training")
     _check_batch(options, data)
     # The order of creation and the seed fix the initial weights.
@@ -85,7 +90,7 @@ def train(
     accelerator = processes(device)
     context.trainer = Trainer(
         model,
-        run.make("objective"),
+        criterion,
         data,
         run.make("optimizer"),
         options,
@@ -101,13 +106,14 @@ def train(
         return _run_stages(context, accelerator.is_main_process)
 
 
-def _data(run: Run, data: Data | None) -> tuple[Data, DataInfo]:
+def _data(run: Run, process: SDE | ErasureChain, data: Data | None) -> tuple[Data, DataInfo]:
     """The run's data, compared with those that it was trained on so far, and what is known of them."""
     known = run.info()
     if data is None or known is not None:
         data = run.data()
     if known is not None:
         check_same_data(str(run.info_path), known, data, run.accept)
+    data = as_states(process, data)
     limit_threads(data.shape)
     return data, DataInfo.of(data)
 

@@ -6,11 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from scoresde.chains import DiscreteChainModel
 from scoresde.options.errors import ConfigError
+from scoresde.runs.chains import RunModel
 from scoresde.runs.outline import differences, filled, outline
 from scoresde.score import NetworkScore
+from scoresde.sde import SDE
+from scoresde.sde.erasure import ErasureChain
 from scoresde.statistics import Statistics
 from scoresde.storage.bounded import CheckpointError, parse_json
 from scoresde.storage.tensors import load_header, load_tensors
@@ -23,7 +27,7 @@ Make = Callable[..., Any]
 Entry = TypeVar("Entry")
 
 
-def new_model(make: Make, shape: tuple[int, ...], statistics: Statistics) -> NetworkScore:
+def new_model(make: Make, shape: tuple[int, ...], statistics: Statistics) -> RunModel:
     """A new model.
 
     Args:
@@ -34,18 +38,31 @@ def new_model(make: Make, shape: tuple[int, ...], statistics: Statistics) -> Net
     Raises:
         ConfigError: As for `Run.make`, or a network that is too large to be trained.
     """
-    make_network = partial(make, "network", shape=shape)
+    process = make("sde")
+    make_network = partial(make, "network", shape=_network_shape(process, shape))
     try:
         outline(make_network)  # refused before memory is taken for it
     except ValueError as error:
         raise ConfigError(f"network: {error}") from error
-    network = make_network()
-    return NetworkScore(network, make("sde"), make("preconditioning"), statistics)
+    return _model(make, make_network(), process, statistics)
+
+
+def _network_shape(process: SDE | ErasureChain, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the network's input for samples of `shape`."""
+    if isinstance(process, SDE):
+        return shape
+    return (shape[0] * DiscreteChainModel.channels_of(process), *shape[1:])
+
+
+def _model(make: Make, network: nn.Module, process: SDE | ErasureChain, statistics: Statistics) -> RunModel:
+    if isinstance(process, SDE):
+        return NetworkScore(network, process, make("preconditioning"), statistics)
+    return DiscreteChainModel(network, process, statistics)
 
 
 def load_model(
     path: Path, make: Make, trained_with: Mapping[str, Any], accept: Sequence[str], config_path: Path
-) -> NetworkScore:
+) -> RunModel:
     """The model with the weights of a file, in evaluation mode.
 
     Args:
@@ -75,8 +92,9 @@ def load_model(
         ) from error
 
 
-def _loaded(path: Path, make: Make, shapes: Mapping[str, tuple[int, ...]]) -> NetworkScore:
-    make_network = partial(make, "network", shape=shapes["statistics.mean"])
+def _loaded(path: Path, make: Make, shapes: Mapping[str, tuple[int, ...]]) -> RunModel:
+    process = make("sde")
+    make_network = partial(make, "network", shape=_network_shape(process, shapes["statistics.mean"]))
     own = _part(shapes, "network.")
     with default_types():
         network = outline(make_network, sum(map(math.prod, own.values())), path)
@@ -87,7 +105,7 @@ def _loaded(path: Path, make: Make, shapes: Mapping[str, tuple[int, ...]]) -> Ne
     statistics = _statistics(_part(tensors, "statistics."))
     with default_types():
         network = filled(network, make_network, _part(tensors, "network."))
-        model = NetworkScore(network, make("sde"), make("preconditioning"), statistics)
+        model = _model(make, network, process, statistics)
     model.load_state_dict(tensors)
     return model.eval()
 

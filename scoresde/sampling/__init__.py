@@ -56,6 +56,7 @@ from scoresde.numerics.random import SampleNoise
 from scoresde.sampling.adams import Multistep
 from scoresde.sampling.adaptive import Adaptive
 from scoresde.sampling.adaptive_sde import AdaptiveSDE
+from scoresde.sampling.ancestral_chain import ChainSampler
 from scoresde.sampling.annealed_langevin import NCSN, NCSNv2
 from scoresde.sampling.auto_adams import AutoAdams
 from scoresde.sampling.auto_sde import AutoSDE
@@ -138,6 +139,7 @@ __all__ = [
     "AutoAdams",
     "AutoSDE",
     "BrownianPath",
+    "ChainSampler",
     "Churn",
     "ConstantTau",
     "Coordinate",

@@ -5,7 +5,8 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from scoresde.objectives import Objective
+from scoresde.chains import DiscreteChainModel
+from scoresde.objectives import Criterion
 from scoresde.score import NetworkScore
 from scoresde.training.batches import Batch, Batches
 
@@ -25,7 +26,9 @@ class HeldOutLoss:
         batches: Batches of the data.
     """
 
-    def __init__(self, model: NetworkScore, network: nn.Module, objective: Objective, batches: Batches) -> None:
+    def __init__(
+        self, model: NetworkScore | DiscreteChainModel, network: nn.Module, objective: Criterion, batches: Batches
+    ) -> None:
         self.model, self.network, self.objective, self.batches = model, network, objective, batches
         self.options = batches.options
 

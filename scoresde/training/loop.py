@@ -20,8 +20,9 @@ from accelerate import PartialState
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
-from scoresde.objectives import Loss, Objective
+from scoresde.objectives import Criterion, Loss
 from scoresde.progress import Progress
 from scoresde.score import NetworkScore
 from scoresde.training.batches import Batches
@@ -60,7 +61,7 @@ class TrainingFailed(ArithmeticError):
 
 
 class Trainer:
-    """Trains a network score model.
+    """Trains a network score model, or the model of a discrete chain.
 
     Args:
         model: Model to train; it holds the averaged weights afterwards.
@@ -87,8 +88,8 @@ class Trainer:
 
     def __init__(
         self,
-        model: NetworkScore,
-        objective: Objective,
+        model: NetworkScore | DiscreteChainModel,
+        objective: Criterion,
         data: Data,
         make_optimizer: Callable[[Any], torch.optim.Optimizer],
         options: Training,
@@ -104,7 +105,7 @@ class Trainer:
         self.loggers = list(loggers)
         self.bare = model.network
         device = self.accelerator.device
-        if model.statistics is not None and self.accelerator.is_main_process:
+        if isinstance(model, NetworkScore) and model.statistics is not None and self.accelerator.is_main_process:
             warn_of_scale(model.sde, model.statistics, data.transform)
         model.to(device)
         objective.begin(model)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
 from scoresde.score import NetworkScore
 from scoresde.training.options import Training
@@ -14,13 +15,17 @@ __all__ = ["failure", "log_line", "opening"]
 
 
 def opening(
-    model: NetworkScore, data: Data, options: Training, device: torch.device, run_dir: Path | None = None
+    model: NetworkScore | DiscreteChainModel,
+    data: Data,
+    options: Training,
+    device: torch.device,
+    run_dir: Path | None = None,
 ) -> str:
-    """One line on what is about to be trained: data, SDE, network and its size, steps, device, seed, directory."""
+    """One line on what is to be trained: data, SDE or chain, network and its size, steps, device, seed, directory."""
     network = model.unwrapped
     parts = [
         f"training on {data.name} ({len(data.train)} samples of shape {data.shape})",
-        type(model.sde).__name__,
+        type(model.sde if isinstance(model, NetworkScore) else model.chain).__name__,
         f"{type(network).__name__} of {sum(p.numel() for p in network.parameters()):,} parameters",
         f"{options.steps} steps of {options.batch_size} samples",
         str(device),

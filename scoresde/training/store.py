@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import PartialState
 from torch import nn
 
-from scoresde.objectives import Objective
+from scoresde.objectives import Criterion
 from scoresde.storage.bounded import CheckpointError, DamagedFile
 from scoresde.storage.files import set_aside
 from scoresde.storage.tensors import check_tensors
@@ -58,7 +58,7 @@ class CheckpointStore:
     network: nn.Module
     ema: EMA
     optimizer: GuardedOptimizer
-    objective: Objective
+    objective: Criterion
     record: LossRecord
     processes: PartialState
     keep: int

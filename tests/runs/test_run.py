@@ -61,6 +61,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NetworkScore]
             p.add_(0.3 * torch.randn_like(p))
     run.write_config()
     run.save_model(model, step=5)
+    assert isinstance(model, NetworkScore)
     return run.directory, model.eval()
 
 

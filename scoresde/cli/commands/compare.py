@@ -6,7 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from scoresde.cli.catalogue import conf_dir
-from scoresde.cli.commands.opened import data_for, in_sweep, model_of, open_run
+from scoresde.cli.commands.opened import data_for, in_sweep, open_run, score_of
 from scoresde.cli.console import print_table
 
 __all__ = ["compare_command"]
@@ -23,7 +23,7 @@ def compare_command(config: DictConfig) -> None:
     sources = HydraConfig.get().runtime.config_sources
     further = [Path(source.path) / "sampler" for source in sources if source.schema == "file"]
     presets = Presets(conf_dir() / "sampler", run.directory, run.allow, further)
-    model = model_of(run, config)
+    model = score_of(run, config, "compare")
     data, source = data_for(run, model, config, needs_own=True)
     frame, stem = compare_run(run, model, data, config, presets, config.progress, source=source, first=not in_sweep())
     names, steps = set(frame["sampler"]), set(frame["steps"].dropna())

@@ -4,7 +4,7 @@ import time
 
 from omegaconf import DictConfig
 
-from scoresde.cli.commands.opened import data_of, model_of, open_run
+from scoresde.cli.commands.opened import data_of, open_run, score_of
 
 __all__ = ["dequantise_command"]
 
@@ -15,7 +15,7 @@ def dequantise_command(config: DictConfig) -> None:
     run = open_run(config)
     began = time.perf_counter()
     with run.alone("dequantisation"):
-        entry, path = dequantise(run, model_of(run, config), data_of(run), config)
+        entry, path = dequantise(run, score_of(run, config, "dequantise"), data_of(run), config)
     kept = str(path) if path is not None else "no better than uniform, nothing is kept"
     print(
         f"bits/dim {entry['variational']:.4f}, {entry['uniform']:.4f} with uniform dequantisation, gain "

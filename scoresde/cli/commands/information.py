@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
-from scoresde.cli.commands.opened import data_of, model_of, open_runs
+from scoresde.cli.commands.opened import data_of, open_runs, score_of
 from scoresde.cli.jobs import Outcome
 
 __all__ = ["information_command"]
@@ -20,7 +20,7 @@ def information_command(config: DictConfig) -> Outcome:
     from scoresde.runs.information_results import sentences
 
     run, *others = open_runs(config)
-    model, data = model_of(run, config), data_of(run)
+    model, data = score_of(run, config, "information"), data_of(run)
     contenders = _contenders(run, model, data, others, config)
     stem, note = information(run, model, data, config)
     given = " given the label" if note["settings"]["conditional"] else ""
@@ -67,7 +67,7 @@ def _contenders(run: Any, model: Any, data: Any, others: list[Any], config: Dict
             return None
 
     def compared(name: str, other: Any) -> Contender:
-        contender = Contender(name, other, model_of(other, config), other.data())
+        contender = Contender(name, other, score_of(other, config, "information"), other.data())
         check_against([first, contender], config.split or "test", config.n)
         return contender
 

@@ -1,5 +1,6 @@
 """Results in lines for the terminal."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ def likelihood_line(entry: LikelihoodEntry) -> str:
     if entry["bits_per_dim"] is None:
         error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.3f}"
         value = f"{entry['nats']:.3f}{error} nats{given}"
+    elif entry.get("chain"):
+        return _chain_line(entry, f"{entry['bits_per_dim']:.4f}{error} bits/dim{given}")
     else:
         value = (
             f"{entry['bits_per_dim']:.4f}{error} bits/dim{given} ({entry['dequantisation']} dequantisation, "
@@ -41,6 +44,18 @@ def likelihood_line(entry: LikelihoodEntry) -> str:
     return (
         f"{entry['split']}{source}: {value}, n = {entry['n']}{reused}, {entry['divergence']}, "
         f"tol {entry['tol']:.2g} nats{solver}, NFE {entry['nfe']:.0f}, {entry['seconds']:.1f} s"
+    )
+
+
+def _chain_line(entry: LikelihoodEntry, value: str) -> str:
+    """The line of the bound of a discrete chain, also in bits for a whole sample, as Sohl-Dickstein et al. (2015)."""
+    ratio = entry["nats"] / (-math.log(2) * (entry["bits_per_dim"] or math.nan))  # dimensions of a sample
+    error = "" if entry["stderr"] is None else f" ± {entry['stderr'] * ratio:.3f}"
+    reused = f", {entry['reused']} of them there already" if entry["reused"] else ""
+    source = f" of {entry['source']}" if entry.get("source") else ""
+    return (
+        f"{entry['split']}{source}: {value}, {entry['nats'] / math.log(2):.3f}{error} bits a sample (lower bound of "
+        f"{entry['chain']}), n = {entry['n']}{reused}, NFE {entry['nfe']:.0f}, {entry['seconds']:.1f} s"
     )
 
 

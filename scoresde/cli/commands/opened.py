@@ -25,6 +25,7 @@ __all__ = [
     "open_run",
     "open_runs",
     "sampler_of",
+    "score_of",
 ]
 
 
@@ -99,7 +100,18 @@ def model_of(run: Any, config: DictConfig, rules: bool = True) -> Any:
     import torch
 
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return run.model(rules).to(device)
+    return run.any_model(rules).to(device)
+
+
+def score_of(run: Any, config: DictConfig, command: str, rules: bool = True) -> Any:
+    """The same for a command that needs a score model.
+
+    Raises:
+        ConfigError: A run of a discrete chain.
+    """
+    from scoresde.runs.chains import score_model
+
+    return score_model(model_of(run, config, rules), f"scoresde {command}")
 
 
 def sampler_of(run: Any, config: DictConfig) -> Any:

@@ -4,7 +4,7 @@ import time
 
 from omegaconf import DictConfig
 
-from scoresde.cli.commands.opened import data_or_info, model_of, open_run
+from scoresde.cli.commands.opened import data_or_info, open_run, score_of
 
 __all__ = ["tune_command"]
 
@@ -18,7 +18,7 @@ def tune_command(config: DictConfig) -> None:
     began = time.perf_counter()
     if config.steps == "all":
         with run.alone("steps"):
-            rules, path = measure_run(run, model_of(run, config, rules=False), data_or_info(run), config)
+            rules, path = measure_run(run, score_of(run, config, "tune", rules=False), data_or_info(run), config)
         print(
             f"the default solver at {min(rules.rules)} to {max(rules.rules)} steps: {rules.evaluations} evaluations "
             f"from {rules.starts} starts, {rules.seconds:.0f} s: {path}"
@@ -32,7 +32,7 @@ def tune_command(config: DictConfig) -> None:
         return
     check_name(f"tuned-{config.steps}")
     with run.alone(f"tuned-{config.steps}"):
-        made, path = tune_run(run, model_of(run, config), data_or_info(run), config)
+        made, path = tune_run(run, score_of(run, config, "tune"), data_or_info(run), config)
     usual = "" if made.default is None else f", {made.default:.3g} of `default`"
     print(
         f"{made.evaluations} evaluations: error {made.error:.3g} on held-out starts{usual} "

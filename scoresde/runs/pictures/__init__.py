@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data, DataInfo
 from scoresde.runs.directory import Run
+from scoresde.runs.pictures.chains import chain_picture
 from scoresde.runs.pictures.coverage import picture_of_copies, picture_of_shares
 from scoresde.runs.pictures.drawing import BESIDE, plots, save
 from scoresde.runs.pictures.images import as_pixels, images_beside_data, is_image, looks_like_image, process_pictures
@@ -54,9 +56,11 @@ def picture_of_samples(
         vectors_beside_data(run, data, raw, file, caption)
 
 
-def pictures(run: Run, model: ScoreModel, data: Data, *, seed: int = 0) -> None:
+def pictures(run: Run, model: ScoreModel | DiscreteChainModel, data: Data, *, seed: int = 0) -> None:
     """Draw what the model does: the forward process, denoising, the field, losses and likelihoods."""
-    if is_image(data):
+    if isinstance(model, DiscreteChainModel):
+        chain_picture(run, model, data, seed)
+    elif is_image(data):
         process_pictures(run, model, data, seed)
     elif data.shape == (2,):
         plane_pictures(run, model, data, seed)

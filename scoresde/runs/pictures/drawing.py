@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.chains import DiscreteChainModel
 from scoresde.runs.directory import Run
 from scoresde.score import ScoreModel
 
@@ -47,7 +48,7 @@ def save(run: Run, figure: Any, file: str, title: str, caption: str, kind: str =
     run.add_picture(file, title, caption, **({"kind": kind} if kind else {}))
 
 
-def classes_in_turn(model: ScoreModel, count: int) -> dict[str, Tensor]:
+def classes_in_turn(model: ScoreModel | DiscreteChainModel, count: int) -> dict[str, Tensor]:
     """Labels `(count,)` of the classes in turn, if the model takes any."""
     if model.classes is None:
         return {}
