@@ -25,7 +25,7 @@ from scoresde.likelihood.bounds import Bound, elbo
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.options import FlowOptions
 from scoresde.numerics.html import mean_with_error, table, with_error
-from scoresde.numerics.means import mean_and_error
+from scoresde.numerics.means import mean_and_error, shared_error
 from scoresde.numerics.paired import PairedDifference
 from scoresde.numerics.trace import Divergence
 from scoresde.score import ScoreModel
@@ -147,7 +147,7 @@ def agreement(log_prob: dict[str, Tensor], solver_stderr: Tensor) -> list[Agreem
         log_prob: Log-densities `(B,)` in nats by the names of `WAYS`.
         solver_stderr: Standard errors of the first, the ODE, from its solver, `(B,)`.
     """
-    solver = float(solver_stderr.mean())
+    solver = shared_error(solver_stderr)
     pairs = (("ode", "elbo", solver), ("ode", "immse", solver), ("elbo", "immse", 0.0))
     made = []
     for first, second, error in pairs:

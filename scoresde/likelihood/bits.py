@@ -37,7 +37,7 @@ class BitsPerDim:
         stderr: Standard errors of `bits` from random probes, `(B,)`.
         mean: Mean of `bits` over samples.
         mean_stderr: Standard error of the mean over samples: their scatter, of which dequantisation and probes are
-            part, and the solver's errors, as if those of all samples had one sign.
+            part, and the solver's errors, which are correlated between samples.
         log_prob: Means over the draws of the log-density in model space, `(B,)` in nats.
         stderr_dequantisation: Standard errors of `bits` from the draws, `(B,)`; NaN for one draw.
         nfe: Evaluations of the model for a draw, `(B,)`.

@@ -36,15 +36,16 @@ from scoresde.likelihood.traces import NodeTraces
 from scoresde.numerics.html import counts, range_of, rms, table, with_error
 from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.ode import Solution, Status
-from scoresde.numerics.trace import Divergence, Hutchinson
+from scoresde.numerics.trace import Divergence, Exact, Hutchinson
 from scoresde.progress import Progress
 from scoresde.score import ScoreModel
 
 # Solves of a sample at most, and the ratio of their tolerances under an exact score, where the tolerance of the path is
 # the root of that asked for, or a network, and under a network whose path is corrected.
 _ATTEMPTS, _FINER, _CORRECTED_FINER = 3, 0.01, 0.1
-# The standard error, in tolerances of a step, above which a sample is solved again.
-_LIMIT = 100.0
+# The standard error, in tolerances of a step, above which a sample is solved again, by exact traces and by probes,
+# beside which errors are estimated less well, and are more often too large.
+_LIMIT, _PROBES_LIMIT = 30.0, 100.0
 # The standard error, in tolerances above the default, that no more than a share of samples exceeds without a warning.
 _LOOSE, _SHARE = 10.0, 0.05
 # Roundings of a log-density to the model's dtype below which its error is not reduced.
@@ -238,7 +239,8 @@ class _Solver:
     def _too_large(self, value: Tensor, error: Tensor) -> Tensor:
         """True for log-densities with an error far above the tolerance, and above what rounding makes of them."""
         rounding = _ROUNDINGS * torch.finfo(self.flow.dtype).eps * value.abs()
-        return error > rounding.clamp_min(_LIMIT * self.nats)
+        limit = _LIMIT if isinstance(self.divergence, Exact) else _PROBES_LIMIT
+        return error > rounding.clamp_min(limit * self.nats)
 
     def _round(self, rows: Tensor, options: FlowOptions, last: bool) -> Solution:
         """Solve for some samples, and hand on those whose error is small enough, or all in the last round."""
@@ -286,7 +288,7 @@ class _Solver:
                 stacklevel=5,
             )
         default = FlowOptions().tolerance(self.flow.size).nats
-        # The errors of exact scores are a third of what is stated at most, of 95 % of samples.
+        # Half of the errors of exact scores are a twentieth of what is stated, or less.
         coarse = default is not None and default < self.nats < math.inf and not self.flow.model.exact
         if coarse and not count and float((self.error > _LOOSE * self.nats).double().mean()) > _SHARE:
             warnings.warn(

@@ -14,6 +14,13 @@ from scoresde.numerics.ode import AcceptedSteps
 
 __all__ = ["Integral"]
 
+# Standard errors of the quadrature of a step over the size that `NodeRule.error` gives: under an exact score and under
+# a network, by exact traces and by the squares of the noise. They were found on mixtures of nine kinds and on an MLP,
+# so that about 95 % of the errors of the most difficult kind lie within two standard errors.
+_RULE_ERRORS = {True: (0.2, 0.5), False: (0.1, 0.2)}
+# Standard errors of the lag: of its integral under an exact score, where it is corrected, and of the path of a network.
+_LAG_ERRORS = {True: 0.05, False: 1.0}
+
 Done = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 
 
@@ -88,46 +95,52 @@ class Integral:
         owner = torch.arange(len(rows), device=rows.device).repeat_interleave(steps)
         estimates = self.traces.estimate(nodes, owner, len(rows))
         integral = sum_by(owner, (nodes.weight * (estimates.value - nodes.normal)).sum(1), len(rows))
-        lag = sum_by(owner, (nodes.weight * estimates.lag).sum(1), len(rows))
+        lags = (nodes.weight * estimates.lag).sum(1)
         variance = _variance(nodes, estimates, owner, len(rows))
-        error = sum_by(owner, self._rule_errors(nodes, estimates), len(rows))
+        square = sum_by(owner, self._rule_errors(nodes, estimates).square(), len(rows))
         if self.flow.model.exact or self.flow.options.corrected:
-            integral = integral + lag
-        if not self.flow.model.exact:
-            error = torch.hypot(error, lag)
+            integral = integral + sum_by(owner, lags, len(rows))
+        square = square + _LAG_ERRORS[self.flow.model.exact] ** 2 * sum_by(owner, lags.square(), len(rows))
         log_prob = integral + prior_log_prob(self.flow, self.latent[rows], self.prior) + self.flow.log_scale()
         good = log_prob.isfinite()
-        found = (self.value, log_prob), (self.variance, variance), (self.solver_error, error)
+        found = (self.value, log_prob), (self.variance, variance), (self.solver_error, square.sqrt())
         for values, new in found:
             values[rows] = torch.where(good, new, math.nan)
         if bool(good.any()):
-            self.done(rows[good], log_prob[good], variance[good].sqrt(), error[good])
+            self.done(rows[good], log_prob[good], variance[good].sqrt(), square[good].sqrt())
 
     def _rule_errors(self, nodes: Nodes, estimates: TraceEstimates) -> Tensor:
-        """Estimates `(a,)` of the errors that the quadrature rule makes on steps.
+        """Standard errors `(a,)` of the quadrature of steps.
 
         ‖ε‖² has the expectation of α σ̃ tr ∂ε/∂x (Stein's identity), and the same course along a path: a direction of
         variance v contributes σ̃²/(v + σ̃²) to the trace and that times a constant to ‖ε‖². Random probes do not disturb
-        it. Where the trace itself is exact, the larger of both estimates is taken.
+        it, but it tells less of the trace than the trace itself where that is exact. The lag is an integrand too, and
+        on a coarse path it is large where the trace happens to look smooth.
         """
-        lag = estimates.lag if self.flow.model.exact else torch.zeros_like(estimates.lag)
-        error = self.rule.error(nodes, estimates.square - nodes.normal_square, lag)
+        by_trace, by_square = _RULE_ERRORS[self.flow.model.exact]
+        lag = self.rule.error(nodes, estimates.lag)
+        of_square = self.rule.error(nodes, estimates.square - nodes.normal_square + estimates.lag)
+        error = by_square * torch.hypot(of_square, lag)
         # `Auto` takes exact traces where its probes ask for them, on which this is not to depend.
         if estimates.probes is not None:
             return error
         exact = (estimates.variance == 0).all(1)
-        of_trace = self.rule.error(nodes, estimates.value - nodes.normal, lag)
-        return torch.where(exact, torch.maximum(error, of_trace), error)
+        of_trace = self.rule.error(nodes, estimates.value - nodes.normal + estimates.lag)
+        return torch.where(exact, by_trace * torch.hypot(of_trace, lag), error)
 
 
 def _variance(nodes: Nodes, estimates: TraceEstimates, owner: Tensor, count: int) -> Tensor:
-    """The variances `(count,)` of the integrals from random probes."""
-    parts = nodes.weight**2 * estimates.variance
+    """The variances `(count,)` of the integrals from random probes.
+
+    Most of a variance may be estimated from few numbers. So two standard errors are made those of Student's
+    distribution, 2 (1 + 5/(4ν)) to first order, with ν degrees of freedom by Satterthwaite (1946).
+    """
+    weights = nodes.weight**2
+    parts = weights * estimates.variance
     variance = sum_by(owner, parts.sum(1), count)
     if estimates.probes is None:
-        return variance
-    # Most of the variance may be estimated from few probes. So two standard errors are made those of Student's
-    # distribution, 2 (1 + 5/(4ν)) to first order, with ν degrees of freedom by Satterthwaite (1946); the factor
-    # 1/(K + 1) makes the squares of variances from K probes unbiased.
-    squares = sum_by(owner, (parts**2 / (estimates.probes + 1)[:, None]).sum(1), count)
-    return variance * (1 + 1.25 * squares / variance.square().clamp_min(1e-300)) ** 2
+        doubts = weights.sum(1) ** 2 * estimates.doubt
+    else:
+        # The factor 1/(K + 1) makes the squares of variances from K probes unbiased.
+        doubts = (parts**2 / (estimates.probes + 1)[:, None]).sum(1)
+    return variance * (1 + 1.25 * sum_by(owner, doubts, count) / variance.square().clamp_min(1e-300)) ** 2

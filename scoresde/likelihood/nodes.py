@@ -15,9 +15,6 @@ from scoresde.numerics.tableaus import EmbeddedPair
 
 __all__ = ["NodeRule", "Nodes"]
 
-# The largest error of three nodes on steps of trained networks, by what their coefficients let expect.
-_FEW = 0.25
-
 
 @dataclass(frozen=True)
 class Nodes:
@@ -124,32 +121,20 @@ class NodeRule:
         )
         return nodes, states[-1]
 
-    def error(self, nodes: Nodes, integrand: Tensor, lag: Tensor) -> Tensor:
-        """Estimates `(a,)` of the error of the rule for an integrand and a lag `(a, M)` over τ.
+    def error(self, nodes: Nodes, integrand: Tensor) -> Tensor:
+        """The sizes `(a,)`, up to a factor, of the errors of the rule on steps for an integrand `(a, M)` over τ.
 
-        A Gauss rule is exact up to degree 2 M − 1. The coefficients A of Legendre's polynomials, of which M are known,
-        fall geometrically for an analytic integrand. So that of degree 2 M, by which the rule errs, follows from the
-        last one and from how the largest of those from a degree on, max_{j≥k} |A_j|, fall over the last degrees.
+        Of the coefficients A of Legendre's polynomials M are known, and the rule errs by those of degree 2 M and above.
+        How fast they fall is told by the share of the last one, |A_{M−1}|/‖A‖. So the result is |A_{M−1}| times the
+        root of that share, the form that QUADPACK has for the difference of two rules. True errors lie around it, times
+        a factor (`Integral`), within one order of magnitude: values at M nodes do not tell more.
 
-        A lag is what the dense output, a polynomial of degree M or so, misses of such a function. Its own coefficients
-        fall from there on.
+        References:
+            QUADPACK (Piessens et al. 1983), https://doi.org/10.1007/978-3-642-61786-7
         """
-        found = self._coefficients(nodes, integrand)
-        count = self.count
-        if count == 1:
-            return found[:, 0]
-        envelope = found.flip(1).cummax(1).values.flip(1).clamp_min(1e-300)
-        # Over two degrees, since even or odd coefficients alone may vanish, and twice, since one may by chance.
-        falls = (envelope[:, 2:] / envelope[:, :-2]).sqrt() if count > 2 else envelope[:, 1:] / envelope[:, :-1]
-        fall = falls[:, -2:].log().mean(1).exp()
-        missed = self._coefficients(nodes, lag).square().sum(1).sqrt()
-        # Of three coefficients one fall alone is known, which is the slowest.
-        last = envelope[:, -1] * (_FEW if count == 3 else 1.0)
-        return last * fall ** (count + 1) + missed * fall ** (count - 1)
-
-    def _coefficients(self, nodes: Nodes, integrand: Tensor) -> Tensor:
-        """Absolute coefficients `(a, M)` of Legendre's polynomials on each step."""
-        return (nodes.weight / self._weights * integrand @ self.legendre.mT).abs()
+        found = nodes.weight / self._weights * integrand @ self.legendre.mT
+        last, size = found[:, -1].abs(), found.square().sum(1).sqrt()
+        return last * (last / size.clamp_min(1e-300)).sqrt()
 
 
 def _contrast(points: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from scoresde.likelihood.scaling import Scaling
 from scoresde.numerics.tableaus import BOSH3, DORMAND_PRINCE, EmbeddedPair
 from scoresde.numerics.values import at_least, positive
 from scoresde.score import ScoreModel
-from scoresde.sde.coordinates import Coordinate
+from scoresde.sde.coordinates import Angle, Coordinate
 
 __all__ = ["BOUND_OPTIONS", "FIXED_STEP_OPTIONS", "FLOW_OPTIONS", "FlowOptions", "PathPlan", "Tolerance"]
 
@@ -21,6 +21,8 @@ _BATCH_SIZE = 512
 # Nats for each dimension by which a step along a path may move the log-density before the path's error is corrected,
 # for a tolerance of 1 nat for each.
 _PATH_SHARE, _NETWORK_PATH_SHARE = 10.0, 3.0
+# Factor of the first in a time variable other than the angle, in which data of one width may pass within one step.
+_OTHER_VARIABLE = 0.1
 # The likeness of two names from which one counts as a misspelling of the other.
 _ALIKE = 0.8
 
@@ -182,6 +184,8 @@ class FlowOptions:
         if not exact:
             return PathPlan(Tolerance(_NETWORK_PATH_SHARE * tolerance.nats), self.pair, nodes)
         share = _PATH_SHARE * math.sqrt(tolerance.nats / size)
+        if not isinstance(self.variable, Angle | None):
+            share *= _OTHER_VARIABLE
         return PathPlan(Tolerance(share * size), BOSH3, 5 if self.nodes is None else nodes)
 
     @classmethod

@@ -41,7 +41,7 @@ class LikelihoodComparison(AgainstFirst):
     def of(
         cls, names: Sequence[str], results: Sequence[LogLikelihood | BitsPerDim], unit: str
     ) -> "LikelihoodComparison":
-        """The comparison of results that are there; the solver's error counts as if it had one sign in all samples."""
+        """The comparison of results that are there; the solver's error has the share of it that samples have alike."""
         values = torch.stack([_values(result).double().cpu() for result in results])
         shared = [shared_error(_solver(result)) for result in results]
         return cls(tuple(names), unit, values, shared, tuple(results))

@@ -28,6 +28,8 @@ class TraceEstimates:
         variance: Variances of the values, `(a, M)`.
         square: ‖ε‖², `(a, M)`.
         lag: ε · (ε' − ε), with ε' the noise that the path follows, `(a, M)`.
+        doubt: Half of the variance that `variance` itself has, the same at all nodes of a step, where it was estimated
+            from their scatter, `(a,)`; 0 where it was estimated at each node.
         probes: Number of probes at each node of a step, `(a,)`, where it was chosen for each step.
     """
 
@@ -35,6 +37,7 @@ class TraceEstimates:
     variance: Tensor
     square: Tensor
     lag: Tensor
+    doubt: Tensor
     probes: Tensor | None = None
 
 
@@ -98,13 +101,14 @@ class NodeTraces:
         """The estimates by a divergence, in as many calls as the batch size asks for."""
         flow, (steps, count) = self.flow, nodes.w.shape
         value, variance, square, lag = torch.zeros(4, steps, count, dtype=torch.float64, device=flow.device)
+        doubt = torch.zeros(steps, dtype=torch.float64, device=flow.device)
         # A product costs about as much as an evaluation, and as much memory.
         size = max(1, 4 * flow.options.width // (count * max(4, divergence.products(flow.size))))
         for start in range(0, steps, size):
             part = nodes[torch.arange(start, min(start + size, steps), device=flow.device)]
             found = self._traces(part, divergence, repeat)
             value[start : start + size] = part.scale * found.value.reshape(-1, count)
-            variance[start : start + size] = self._variances(found, part.scale)
+            variance[start : start + size], doubt[start : start + size] = self._variances(found, part.scale)
             noise = found.field.double().reshape(part.followed.shape)
             square[start : start + size] = noise.square().sum(2)
             lag[start : start + size] = (noise * (part.followed - noise)).sum(2)
@@ -113,7 +117,7 @@ class NodeTraces:
             self.forwards.index_add_(0, rows, ones)
             self.traces.index_add_(0, rows, ones)
             self.products.index_add_(0, rows, found.products * ones)
-        return TraceEstimates(value, variance, square, lag)
+        return TraceEstimates(value, variance, square, lag, doubt)
 
     def _traces(self, nodes: Nodes, divergence: Divergence, repeat: int) -> Traces:
         flow = self.flow
@@ -125,14 +129,16 @@ class NodeTraces:
                 flow.noise(place, rows), nodes.x.flatten(0, 1), self.seed, number, flow.known(place)
             )
 
-    def _variances(self, found: Traces, scale: Tensor) -> Tensor:
-        """Variances `(a, M)` of the traces times `scale`."""
+    def _variances(self, found: Traces, scale: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Variances `(a, M)` of the traces times `scale`, and half of the variances `(a,)` of these."""
         if found.variance is not None:
-            return scale**2 * found.variance.reshape(scale.shape)
+            return scale**2 * found.variance.reshape(scale.shape), 0.0
         assert found.terms is not None
         terms = scale[..., None] * found.terms.reshape(*scale.shape, -1)
-        scatter = torch.einsum("m,amd->ad", self.contrast, terms).square().sum(1)
-        return (2 * scatter)[:, None].expand_as(scale)
+        squares = torch.einsum("m,amd->ad", self.contrast, terms).square()
+        # The square of a normal number of variance v has the variance 2 v², and its own square the mean 3 v²: 4/3 if
+        # terms are independent, and 8/3 if they are alike in pairs, as those of a J with few entries off the diagonal.
+        return (2 * squares.sum(1))[:, None].expand_as(scale), 8 / 3 * squares.square().sum(1)
 
     def _refined(self, nodes: Nodes, first: TraceEstimates, owner: Tensor, count: int, target: float) -> TraceEstimates:
         """Estimates with as many probes at every step as give each sample the standard error `target`.
@@ -158,4 +164,4 @@ class NodeTraces:
             self._exact = self._fitted(self._exact, nodes[steps], len(nodes.rows[steps].unique()))
             again = self._evaluated(nodes[steps], self._exact, repeat=1)
             value[steps], variance[steps] = again.value, again.variance
-        return TraceEstimates(value, variance, first.square, first.lag, probes.masked_fill(enough, 2))
+        return TraceEstimates(value, variance, first.square, first.lag, first.doubt, probes.masked_fill(enough, 2))

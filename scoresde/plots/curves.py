@@ -144,7 +144,7 @@ def likelihood_histogram(
         held_out: Those of held-out samples, `(M,)`.
         unit: The unit of both.
         solver_stderr: Standard errors of either from the solver, `(N,)` and `(M,)`; NaN where they are not known. They
-            widen the error of the mean, as if those of all samples had one sign.
+            widen the error of the mean (`shared_error`).
 
     Raises:
         ValueError: A wrong shape, no values, or values that are not finite.

@@ -126,7 +126,7 @@ class LikelihoodEntry(TypedDict, total=False):
         stderr: Standard error of the mean, in bits per dimension or nats; None of a single sample.
         stderr_probes: Part of it that probes add.
         stderr_dequantisation: Part of it that dequantisation adds; None of a single draw.
-        stderr_solver: Part of it that the solver adds, as if its errors had one sign in all samples; None of samples of
+        stderr_solver: Part of it that the solver adds, whose errors are correlated between samples; None of samples of
             version 0.1.0, which do not tell it.
         stderr_data: Part of it that is left for the choice of data.
         nfe: Mean evaluations of the network per sample.

@@ -156,7 +156,7 @@ def test_agreement_counts_the_solver() -> None:
     values = torch.arange(4.0, dtype=F64)
     ways = {"ode": values, "elbo": values - 0.1, "immse": values - 0.1}
     assert [a.agree for a in agreement(ways, torch.zeros(4))] == [False, False, True]
-    alike = agreement(ways, torch.full((4,), 0.2))
+    alike = agreement(ways, torch.full((4,), 0.2 / math.sqrt(0.2 + 0.8 / 4)))  # a mean's error of 0.2
     assert all(a.agree for a in alike)
     assert alike[0].verdict(-2.0, "u").endswith(" u; they agree within the error of the ODE's solver, 0.4 u")
     assert alike[2].verdict().endswith("they agree within their errors")

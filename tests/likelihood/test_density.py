@@ -219,7 +219,8 @@ def test_probes_are_unbiased_and_their_error_is_honest(
     inside = float((error.abs() <= 2 * out.stderr)[random].double().mean())
     assert inside > 0.95 - 2 * math.sqrt(0.95 * 0.05 / int(random.sum()))
     ratio = float(out.stderr.square().mean().sqrt() / error.square().mean().sqrt())
-    assert 0.85 < ratio < 1.6
+    # One probe has the errors of Student's distribution, so that they are larger.
+    assert 0.85 < ratio < 1.7
     if isinstance(divergence, Auto):
         assert float(out.stderr.square().mean().sqrt()) < 1.25 * divergence.stderr
 

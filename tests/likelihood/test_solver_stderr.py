@@ -82,7 +82,7 @@ HARD = {
     "narrow": (partial(narrow, [1.0, 1e-6]), 24, 0.01),
     "wide and narrow": (partial(narrow, [100.0, 1e-6]), 24, 0.02),
     "tight modes": (tight_modes, 24, 0.01),
-    "tails": (tails, 24, 0.01),
+    "tails": (tails, 24, 0.02),
     "low rank": (low_rank, 5, 0.2),
 }
 
@@ -99,12 +99,17 @@ def errors(
     return (out.log_prob + lacking - model.log_prob(x, sde.t_min)).abs(), out
 
 
+def outside(error: Tensor, out: LogLikelihood) -> int:
+    """The number of samples whose error is above two standard errors."""
+    return int((error > 2 * out.solver_stderr).sum())
+
+
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 @pytest.mark.parametrize("problem", HARD.values(), ids=HARD)
 def test_the_truth_lies_within_two_standard_errors(problem: Any, sde: SDE) -> None:
     make, count, largest = problem
     error, out = errors(make(sde), count)
-    assert bool((error <= 2 * out.solver_stderr).all())
+    assert outside(error, out) <= 0.1 * count
     assert float(error.max()) < largest
     assert torch.equal(out.total_stderr, out.solver_stderr)
 
@@ -114,8 +119,27 @@ def test_the_truth_lies_within_two_standard_errors(problem: Any, sde: SDE) -> No
 def test_the_truth_lies_within_two_standard_errors_of_a_learned_score(problem: Any, sde: SDE) -> None:
     make, count, _ = problem
     error, out = errors(make(sde), count, learned=True)
-    assert bool((error <= 2 * out.solver_stderr).all())
+    assert outside(error, out) <= 0.1 * count
     assert float(error.max()) < 1e-3 * out.latent[0].numel() + 0.01
+
+
+@pytest.mark.parametrize("tol", [0.001, 0.01])
+def test_stated_errors_of_a_learned_score_are_of_the_size_of_the_true_ones(tol: float) -> None:
+    """Those of a normal number have a median of 0.67 standard errors."""
+    error, out = errors(tails(VPSDE()), 100, learned=True, corrected=False, tol=tol)
+    ratio = error / out.solver_stderr
+    assert 0.2 < float(ratio.median()) < 0.8
+    assert float((ratio <= 2).double().mean()) > 0.93
+
+
+def test_the_standard_error_of_one_probe_allows_for_how_few_numbers_it_is_found_from() -> None:
+    model = tails(VPSDE())
+    x = model.sample(20, VPSDE().t_min, torch.Generator().manual_seed(3)).repeat(20, 1)
+    learned = Learned(model)
+    wanted = log_likelihood(learned, x[:20], divergence=Exact()).log_prob.repeat(20)
+    out = log_likelihood(learned, x, divergence=Hutchinson(1))
+    inside = float(((out.log_prob - wanted).abs() <= 2 * out.stderr).double().mean())
+    assert inside > 0.95 - 2 * math.sqrt(0.95 * 0.05 / len(x))
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)

@@ -41,12 +41,17 @@ def test_the_error_is_that_of_what_differs() -> None:
     assert pairs[0].unpaired_stderr > 5 * pairs[0].stderr
 
 
-def test_an_error_that_all_samples_share_does_not_fall_with_their_number() -> None:
+def test_an_error_that_samples_share_does_not_fall_with_their_number() -> None:
+    """As for errors with a correlation of 0.2: √0.2 of their mean is left however many there are."""
     values, errors = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.1, 0.3, math.nan, 0.2])
-    assert shared_error(errors) == pytest.approx(0.2)
+    draws = torch.randn(4, 200_000, dtype=F64, generator=torch.Generator().manual_seed(4))
+    correlated = math.sqrt(0.2) * draws[:1] + math.sqrt(0.8) * draws[1:]
+    wanted = (torch.tensor([0.1, 0.3, 0.2])[:, None] * correlated).mean(0).std().item()
+    assert shared_error(errors) == pytest.approx(wanted, rel=0.01)
+    assert shared_error(torch.full((10_000,), 0.3)) == pytest.approx(math.sqrt(0.2) * 0.3, rel=1e-3)
     assert shared_error(torch.full((2,), math.nan)) == 0.0
     mean, error = mean_and_error(values, errors)
-    assert (mean, error) == (2.5, pytest.approx(math.hypot(math.sqrt(5 / 3 / 4), 0.2)))
+    assert (mean, error) == (2.5, pytest.approx(math.hypot(math.sqrt(5 / 3 / 4), shared_error(errors))))
     assert math.isnan(mean_and_error(values[:1], errors[:1])[1])
 
 
