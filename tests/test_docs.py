@@ -77,6 +77,19 @@ def test_the_information_page_runs() -> None:
     assert len(lines) == 4
 
 
+def test_the_chains_page_runs() -> None:
+    text = (ROOT / "docs" / "chains.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(block, "docs/chains.md", "exec"), {})
+    first, bound, known, last = printed.getvalue().splitlines()
+    numbers = [float(v) for v in re.findall(r"-?\d+\.\d+", bound)]
+    assert abs(numbers[0] - numbers[2]) < 0.2 + 4 * numbers[1]
+    assert all(abs(float(line.split()[2]) - 1.1**0.5) < 0.06 for line in (first, last))
+    assert int(known.split()[-1].rstrip("%")) > 90
+
+
 def test_the_textbook_likelihood_is_what_the_package_computes() -> None:
     text = (ROOT / "docs" / "likelihood.md").read_text(encoding="utf-8")
     block, in_pairs = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
