@@ -5,33 +5,71 @@ from collections.abc import Mapping
 from typing import Any
 
 from scoresde.information.three_ways import WAYS
-from scoresde.report.numbers import as_dict, duration, estimate, is_number, text
+from scoresde.report.numbers import as_dict, duration, estimate, is_number, split_name, text
 from scoresde.report.png import Picture
 from scoresde.report.tables import Table
 from scoresde.report.traces import Chart, axis, chart, error_bars, rounded, trace
 
-__all__ = ["FIGURES", "against_table", "information_charts", "information_table"]
+__all__ = [
+    "FIGURES",
+    "SHORT",
+    "against_table",
+    "information_charts",
+    "information_table",
+    "other_run",
+    "points_of",
+]
 
 FIGURES = ("samples/information-test.png", "samples/information-test-differences.png")
 """Figures that the charts stand for."""
 
-_SHORT = {"ode": "ODE", "elbo": "ELBO", "immse": "I-MMSE"}
+SHORT = {"ode": "ODE", "elbo": "ELBO", "immse": "I-MMSE"}
+_COUNT, _TIME = "samples, n", "time"
+_MAX_NAME = 24  # characters of a file's name above a column
 _MAX_BANDS = 1000  # of a curve; the command writes 32 at most
-_Points = tuple[list[float], list[float], list[float]]
+Points = tuple[list[float], list[float], list[float]]
 
 
-def information_table(note: dict[str, Any]) -> Table | None:
-    """The table of the page: the three ways, and what they and the labels come to; None without results."""
-    ways = as_dict(note.get("ways"))
-    if not ways:
+def information_table(note: dict[str, Any], further: Mapping[str, dict[str, Any]] | None = None) -> Table | None:
+    """The table of the page: the three ways, and what they and the labels come to; None without results.
+
+    Args:
+        note: Content of the file about held-out data; without results, further ones are shown alone.
+        further: Content of other files, by what their names add to "information-": a column for each.
+    """
+    notes = {name: each for name, each in {"test": note, **(further or {})}.items() if as_dict(each.get("ways"))}
+    if not notes:
         return None
+    columns = [dict(_rows(each)) for each in notes.values()]
+    # Rows that further files alone have, as of another noise level, stand below those that they have in common.
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    last = [name for name in (_COUNT, _TIME) if name in names]
+    rows = [
+        (name, *(column.get(name, "–") for column in columns))
+        for name in [*(name for name in names if name not in last), *last]
+    ]
+    splits = [split_name(as_dict(each.get("settings"))) for each in notes.values()]
+    head = [
+        split if splits.index(split) == place else f"{split}, {_shortened(name.partition('-')[2] or name)}"
+        for place, (name, split) in enumerate(zip(notes, splits, strict=True))
+    ]
+    return Table("Information", ("", *head), rows, _verdict(next(iter(notes.values()))))
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME // 2]}…{name[-_MAX_NAME // 2 :]}"
+
+
+def _rows(note: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a file holds, by the names of the rows."""
+    ways = as_dict(note.get("ways"))
     unit, given = text(note.get("unit")), _given(note)
-    rows: list[tuple[str, ...]] = [
+    rows: list[tuple[str, str]] = [
         (f"{title}, {unit}{given}", _estimate(ways.get(name))) for name, title in WAYS.items() if name in ways
     ]
     agreements = note.get("agreements")
     for each in map(as_dict, agreements if isinstance(agreements, list) else []):
-        second, first = (_SHORT.get(name, name) for name in (text(each.get("second")), text(each.get("first"))))
+        second, first = (SHORT.get(name, name) for name in (text(each.get("second")), text(each.get("first"))))
         name = f"{second} less {first}, {unit}"
         said = "" if not _told(each) else ", agree" if each["agree"] else ", do not agree"
         rows.append((name, f"{_estimate(each)}{said}"))
@@ -70,10 +108,10 @@ def information_table(note: dict[str, Any]) -> Table | None:
     if "std" in typical:
         rows.append(("standard deviation of log-densities, nats", text(typical["std"])))
         rows.append(("samples more than 3 of them from the mean", text(typical.get("untypical"))))
-    rows.append(("samples, n", text(note.get("n"))))
+    rows.append((_COUNT, text(note.get("n"))))
     if "seconds" in note:
-        rows.append(("time", duration(note["seconds"])))
-    return Table("Information", ("", "held out"), rows, _verdict(note))
+        rows.append((_TIME, duration(note["seconds"])))
+    return rows
 
 
 def _verdict(note: dict[str, Any]) -> str:
@@ -99,7 +137,7 @@ def against_table(notes: Mapping[str, dict[str, Any]]) -> Table | None:
         if "costs_more" in note:
             costs = f"{_estimate(note['costs_more'])} {text(note.get('unit'))}"
             apart = [_estimate(found.get(key)) for key in ("by_scores", "by_errors")]
-            rows.append((_other(file, note), costs, text(note.get("n")), *apart, text(found.get("samples"))))
+            rows.append((other_run(file, note), costs, text(note.get("n")), *apart, text(found.get("samples"))))
     if not rows:
         return None
     head = ("", "costs more, held out", "n", "divergence by scores, nats", "by denoising errors", "samples")
@@ -110,7 +148,7 @@ def against_table(notes: Mapping[str, dict[str, Any]]) -> Table | None:
     return Table("Against other runs", head, rows, about)
 
 
-def _other(file: str, note: dict[str, Any]) -> str:
+def other_run(file: str, note: dict[str, Any]) -> str:
     """The other run, and what the name of the file adds: the step of earlier weights, or settings that differ."""
     other, split = text(note.get("other")), as_dict(note.get("settings")).get("split")
     name = re.sub(r"[^\w.+-]+", "_", other).strip("_.")
@@ -129,8 +167,8 @@ def information_charts(note: dict[str, Any], pictures: dict[str, Picture]) -> li
     curve = as_dict(note.get("curve"))
     edges = curve.get("log_snr")
     errors = {
-        "model": _points(edges, curve.get("error")),
-        "normal density of the same moments": _points(edges, curve.get("normal")),
+        "model": points_of(edges, curve.get("error")),
+        "normal density of the same moments": points_of(edges, curve.get("normal")),
     }
     caption = (
         "Error of denoising held-out data, ± standard error: the information that each noise level adds. The area "
@@ -139,15 +177,15 @@ def information_charts(note: dict[str, Any], pictures: dict[str, Picture]) -> li
     made.append(_chart("Information by noise level", caption, errors, pictures.get(FIGURES[0])))
     training, labels = (as_dict(as_dict(note.get(key)).get("curve")) for key in ("training", "labels"))
     further = {
-        "held-out data cost more than training data": _points(training.get("log_snr"), training),
-        "labels save": _points(labels.get("log_snr"), labels),
+        "held-out data cost more than training data": points_of(training.get("log_snr"), training),
+        "labels save": points_of(labels.get("log_snr"), labels),
     }
     caption = "Nats of a sample per unit of log SNR, ± standard error; the area is what it comes to."
     made.append(_chart("Where information differs", caption, further, pictures.get(FIGURES[1])))
     return [each for each in made if each is not None]
 
 
-def _points(edges: Any, values: Any) -> _Points | None:
+def points_of(edges: Any, values: Any) -> Points | None:
     """Middles of the bands in log(σ/α), means and standard errors; None where they are not lists that fit."""
     values = as_dict(values)
     means, errors = values.get("mean"), values.get("stderr")
@@ -166,7 +204,7 @@ def _points(edges: Any, values: Any) -> _Points | None:
     return x, y, e
 
 
-def _chart(title: str, caption: str, curves: dict[str, _Points | None], fallback: Picture | None) -> Chart | None:
+def _chart(title: str, caption: str, curves: dict[str, Points | None], fallback: Picture | None) -> Chart | None:
     traces = []
     for tone, (name, points) in enumerate(curves.items()):
         if points is not None:

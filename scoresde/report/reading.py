@@ -43,6 +43,7 @@ class RunText:
         tuned: Content of the files of `scoresde tune`, by their numbers of evaluations.
         information: Content of the file of `scoresde information`, of held-out data.
         against: Content of its files about other runs, by their names.
+        further_information: Content of its other files, by what their names add to "information-".
     """
 
     directory: Path
@@ -60,6 +61,7 @@ class RunText:
     tuned: dict[int, dict[str, Any]] = field(default_factory=dict)
     information: dict[str, Any] = field(default_factory=dict)
     against: dict[str, dict[str, Any]] = field(default_factory=dict)
+    further_information: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def read_run(directory: Path) -> RunText:
         tuned=_read_tuned(directory, notes),
         information=as_dict(read_json(directory, "information-test.json", notes)),
         against=_read_against(directory, notes),
+        further_information=_read_further(directory, notes),
     )  # fmt: skip
 
 
@@ -197,6 +200,7 @@ def _read_tuned(directory: Path, notes: list[str]) -> dict[int, dict[str, Any]]:
 
 
 _MAX_AGAINST = 50
+_MAX_FURTHER = 8
 
 
 def _read_against(directory: Path, notes: list[str]) -> dict[str, dict[str, Any]]:
@@ -204,6 +208,17 @@ def _read_against(directory: Path, notes: list[str]) -> dict[str, dict[str, Any]
     paths = [path for path in directory.glob("information-against-*.json") if not path.stem.endswith("-samples")]
     names = sorted((path.name for path in paths), key=natural)[:_MAX_AGAINST]
     return {name: as_dict(read_json(directory, name, notes)) for name in names}
+
+
+def _read_further(directory: Path, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """Results of `scoresde information` beside those of held-out data, by what their names add to "information-".
+
+    The rows of training data by which overfitting is told have no results of their own.
+    """
+    stems = [path.stem for path in directory.glob("information-*.json") if path.stem != "information-test"]
+    stems = sorted((stem for stem in stems if not stem.startswith("information-against-")), key=natural)
+    found = {stem: as_dict(read_json(directory, f"{stem}.json", notes)) for stem in stems[:_MAX_FURTHER]}
+    return {stem.partition("-")[2]: note for stem, note in found.items() if as_dict(note.get("ways"))}
 
 
 def _flatten(content: bytes, notes: list[str]) -> dict[str, Any]:

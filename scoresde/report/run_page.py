@@ -89,8 +89,10 @@ def run_page(directory: Path) -> str:
 
 def _further_tables(run: RunText) -> list[Table]:
     made = (
-        tuned_table(run.tuned, run.comparison), information_table(run.information), against_table(run.against)
-    )  # fmt: skip
+        tuned_table(run.tuned, run.comparison),
+        information_table(run.information, run.further_information),
+        against_table(run.against),
+    )
     return [table for table in made if table is not None]
 
 

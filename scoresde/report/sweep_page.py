@@ -8,14 +8,16 @@ from pathlib import Path
 
 from scoresde.report import charts
 from scoresde.report import columns as comparing
-from scoresde.report.columns import SEED, Cell, Column, Measure
+from scoresde.report.columns import SEED, Cell, Measure
 from scoresde.report.frontiers import Palette, frontiers
+from scoresde.report.grids import Grid, RunView, averages, every_run, information_grids
+from scoresde.report.information_grid import has_information, information_curves, information_notes
 from scoresde.report.numbers import Value, as_dict
 from scoresde.report.page import render
 from scoresde.report.png import Picture, pictures
 from scoresde.report.rankings import Row, against, ranking
 from scoresde.report.reading import Job, RunText, read_sweep
-from scoresde.report.tables import Table, tables
+from scoresde.report.tables import tables
 from scoresde.report.traces import Chart, Series
 
 __all__ = ["sweep_page"]
@@ -26,35 +28,6 @@ _DATA = "samples/beside-data.png"
 _MAX_SHOWN = 12  # figures that are not folded
 _MAX_SCALES = 3  # settings that a measure is charted against
 _DONE = ("finished", "skipped")
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A sortable table; `links` are the anchors that the first column of its rows links to."""
-
-    title: str
-    columns: list[Column]
-    links: list[str]
-    note: str = ""
-
-    @property
-    def rows(self) -> list[list[Cell]]:
-        """The cells of each row."""
-        return [list(row) for row in zip(*(column.cells for column in self.columns), strict=True)]
-
-
-@dataclass(frozen=True)
-class RunView:
-    """One run on the page."""
-
-    anchor: str
-    name: str
-    label: str
-    place: str
-    settings: list[tuple[str, str]]
-    tables: list[Table]
-    config: str
-    notes: list[str]
 
 
 @dataclass
@@ -69,6 +42,9 @@ class Section:
     charts: list[tuple[int, Chart]] = field(default_factory=list)
     pictures: list[tuple[str, Picture]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    information: list[Grid] = field(default_factory=list)
+    information_charts: list[tuple[int, Chart]] = field(default_factory=list)
+    information_notes: list[str] = field(default_factory=list)
 
     @property
     def folded(self) -> list[tuple[str, Picture]]:
@@ -147,13 +123,18 @@ def _section(
         sentence += _best(ranked, main[0])
     section = Section(data, sentence, views, [], notes=comparing.conditions(runs))
     if any(len(group) > 1 for group in groups):
-        section.grids.append(_averages(measures, runs, groups, keys, views))
-    section.grids.append(_every_run(measures, runs, keys, views))
+        section.grids.append(averages(measures, runs, groups, keys, views))
+    section.grids.append(every_run(measures, runs, keys, views))
     if sum(map(len, groups)) < len(runs):
         section.notes.append("Runs with the configuration and seed of another are no repeats: one of each is averaged.")
     shared = {index: c.name for c in configurations for index in c.indices if len(c.indices) > 1}
     section.results = _numbered(_results(main, configurations, keys), made)
-    section.charts = _numbered(_curves(runs, views, groups, shared, palette), made)
+    series = _series(runs, views, groups, shared)
+    if any(map(has_information, runs)):
+        section.information = information_grids(runs, groups, keys, views)
+        section.information_charts = _numbered(information_curves(series, runs), made)
+        section.information_notes = information_notes(runs)
+    section.charts = _numbered(_curves(series, runs, palette), made)
     # The best first; those that were not measured at the end, as they come.
     order = [configuration.indices[0] for configuration, _ in ranked]
     order += [c.indices[0] for c in configurations if c.indices[0] not in order]
@@ -171,24 +152,19 @@ def _numbered(charts: Sequence[Chart | None], made: list[Chart]) -> list[tuple[i
     return numbered
 
 
-def _curves(
-    runs: Sequence[RunText],
-    views: Sequence[RunView],
-    groups: Sequence[Sequence[int]],
-    shared: Mapping[int, str],
-    palette: Palette,
-) -> list[Chart | None]:
-    """Charts with a curve for each run: samplers compared, losses and the parts of the likelihood's error.
+def _series(
+    runs: Sequence[RunText], views: Sequence[RunView], groups: Sequence[Sequence[int]], shared: Mapping[int, str]
+) -> list[Series]:
+    """What charts with a curve for each run draw.
 
     Args:
         runs: The runs.
         views: What the page has of each of them.
         groups: Indices of runs that differ in their seed alone.
         shared: Names that runs share with their repeats, by index.
-        palette: Colours of samplers on the page.
     """
     tones = {index: tone for tone, group in enumerate(groups) for index in group}
-    series = [
+    return [
         # Copies of a run have no tone of their own.
         Series(
             view.label,
@@ -202,6 +178,10 @@ def _curves(
         )
         for index, (run, view) in enumerate(zip(runs, views, strict=True))
     ]
+
+
+def _curves(series: Sequence[Series], runs: Sequence[RunText], palette: Palette) -> list[Chart | None]:
+    """Charts with a curve for each run: samplers compared, losses and the parts of the likelihood's error."""
     bits = any(as_dict(run.summary.get("likelihood")).get("bits_per_dim") is not None for run in runs)
     return [
         *frontiers(series, palette),
@@ -330,49 +310,3 @@ def _view(run: RunText, keys: list[str], directory: Path, anchor: str, prefix: s
     settings = [(key, cell.text) for key, cell in zip(keys, cells, strict=True)]
     label = prefix + comparing.label(run, keys)
     return RunView(anchor, run.name, label, place, settings, tables(run.summary, run.comparisons), run.text, run.notes)
-
-
-def _every_run(measures: list[Measure], runs: list[RunText], keys: list[str], views: list[RunView]) -> Grid:
-    number = Column("no.", [Cell(str(place + 1), place + 1) for place in range(len(runs))])
-    name = Column("run", [Cell(view.name, view.name) for view in views])
-    singles = [[place] for place in range(len(runs))]
-    settings = [comparing.setting(runs, key, keys) for key in keys]
-    note = f"± the estimate's own standard error; ↓ lower is better, ↑ higher is better. {_MARKS}"
-    if not keys and len(runs) > 1:
-        note += " The configurations do not differ."
-    links = [view.anchor for view in views]
-    return Grid("Runs", [number, *settings, *comparing.measured(measures, runs, singles), name], links, note)
-
-
-_MARKS = "Bold: the best. Grey: worse, by more than two standard errors of the difference."
-
-
-def _averages(
-    measures: list[Measure], runs: list[RunText], groups: list[list[int]], keys: list[str], views: list[RunView]
-) -> Grid:
-    """A row for each configuration, over its training seeds."""
-    keys = [key for key in keys if key != SEED]
-    firsts = [runs[group[0]] for group in groups]
-    names = [_numbers(group) for group in groups]
-    columns = [
-        Column(
-            "runs", [Cell(name, group[0]) for name, group in zip(names, groups, strict=True)], "their numbers below"
-        ),
-        *(comparing.setting(firsts, key, keys) for key in keys),
-        Column("seeds", [Cell(str(len(group)), len(group)) for group in groups], "repeats that are averaged"),
-        *comparing.measured(measures, runs, groups, mark=True),
-    ]
-    note = (
-        "Means over R training seeds, ± the scatter between them / √R: that holds chance in training, but not the "
-        f"choice of held-out data, which they share. {_MARKS}"
-    )
-    if any(len(group) == 1 for group in groups):
-        note += " † One seed only: the estimate's own error, which holds no chance in training."
-    return Grid("Averages over training seeds", columns, [views[group[0]].anchor for group in groups], note)
-
-
-def _numbers(places: list[int]) -> str:
-    """The numbers of runs, neighbours as a range."""
-    if len(places) > 2 and places == list(range(places[0], places[0] + len(places))):
-        return f"{places[0] + 1}–{places[-1] + 1}"
-    return ", ".join(str(place + 1) for place in places)

@@ -55,6 +55,25 @@ def rows(note: dict[str, Any]) -> dict[str, str]:
     return {row[0]: row[1] for row in table.rows}
 
 
+def test_further_files_have_a_column_each() -> None:
+    few = {"settings": {"split": "test", "conditional": True}, "unit": "bits/dim", "n": 8, "ways": NOTE["ways"]}
+    train = {**copy.deepcopy(few), "n": 40, "dimension": {"mean": 9.0, "stderr": 0.5, "n": 4, "log_snr": 1.0}}
+    train["settings"]["split"] = "train"
+    long = "train-Hutchinson_probes_2_kind_rademacher-tol0.1-4a830e34"
+    table = information_table(NOTE, {"test-few": few, "train": train, long: train, "other": {"n": 3}})
+    assert table is not None
+    assert table.head == ("", "held out", "held out, few", "training data", "training data, Hutchinson_p…0.1-4a830e34")
+    found = {row[0]: row[1:] for row in table.rows}
+    assert found["samples, n"] == ("96", "8", "40", "40")
+    assert found["entropy under the model given the label, nats"] == ("85.4 ± 0.9", "–", "–", "–")
+    assert found["local intrinsic dimension at log(α/σ) = 1"][:2] == ("–", "–")
+    assert table.rows[-1][0] == "samples, n"
+    alone = information_table({}, {"train": train})
+    assert alone is not None
+    assert alone.head == ("", "training data")
+    assert alone.note == "The density in three ways."
+
+
 def test_results_stand_in_the_table() -> None:
     found = rows(NOTE)
     assert found["probability-flow ODE, bits/dim given the label"] == "1.93 ± 0.02"
