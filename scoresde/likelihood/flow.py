@@ -30,7 +30,7 @@ from scoresde.likelihood.place import Place
 from scoresde.likelihood.scaling import ScalarScaling, log_determinant
 from scoresde.numerics.ode import AcceptedSteps, Solution, integrate
 from scoresde.numerics.tableaus import EmbeddedPair
-from scoresde.numerics.trace import Known
+from scoresde.numerics.trace import Known, Traces
 from scoresde.score import Conditions, ScoreModel
 from scoresde.sde.coordinates import Angle, LevelRatio, LogSNR
 
@@ -142,6 +142,15 @@ class Flow:
             return self.model.noise(x, place.t, **conditions)
 
         return noise
+
+    def closed_traces(self, place: Place, rows: Tensor, x: Tensor) -> Traces | None:
+        """The traces of ∂ε/∂x at x `(b, ...)` where the model has them in closed form, without a product; else None."""
+        with torch.autocast(x.device.type, enabled=False):
+            found = self.model.noise_and_trace(x, place.t, **self.conditions.select(rows))
+        if found is None:
+            return None
+        noise, trace = found
+        return Traces(trace.double(), torch.zeros_like(trace, dtype=torch.float64), None, 0, noise.flatten(1))
 
     def field(self, place: Place, y: Tensor, rows: Tensor) -> Tensor:
         """The slopes dy/dw `(b, D)`, in float64."""

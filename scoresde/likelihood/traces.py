@@ -46,6 +46,11 @@ def sum_by(owner: Tensor, values: Tensor, count: int) -> Tensor:
     return torch.zeros(count, dtype=torch.float64, device=values.device).index_add_(0, owner, values)
 
 
+def _chooses(divergence: Divergence) -> bool:
+    """True for exact traces of which nothing says how they are computed."""
+    return isinstance(divergence, Exact) and divergence.mode == "auto" and divergence.chunk is None
+
+
 class NodeTraces:
     """Estimates of traces at nodes, and what they cost.
 
@@ -68,6 +73,7 @@ class NodeTraces:
             torch.zeros(flow.shape[0], dtype=torch.int64, device=flow.device) for _ in range(3)
         )
         self._exact: Divergence = Exact()
+        self._closed = False  # whether the model has exact traces in closed form
 
     def estimate(self, nodes: Nodes, owner: Tensor, count: int) -> TraceEstimates:
         """The traces at all nodes of some samples.
@@ -90,6 +96,11 @@ class NodeTraces:
         chosen = torch.linspace(0, count - 1, points, device=flow.device).long()
         place, rows = flow.place(nodes.w.flatten()[chosen]), nodes.rows[chosen // nodes.w.shape[1]]
         with flow.model.evaluating():
+            # `Auto` counts products, and takes exact traces where its probes ask for them.
+            if _chooses(self.divergence):
+                self._closed = flow.closed_traces(place, rows, nodes.x.flatten(0, 1)[chosen]) is not None
+                if self._closed:
+                    return divergence
             return divergence.for_field(
                 flow.noise(place, rows),
                 nodes.x.flatten(0, 1)[chosen],
@@ -103,7 +114,8 @@ class NodeTraces:
         value, variance, square, lag = torch.zeros(4, steps, count, dtype=torch.float64, device=flow.device)
         doubt = torch.zeros(steps, dtype=torch.float64, device=flow.device)
         # A product costs about as much as an evaluation, and as much memory.
-        size = max(1, 4 * flow.options.width // (count * max(4, divergence.products(flow.size))))
+        products = 0 if self._closed and _chooses(divergence) else divergence.products(flow.size)
+        size = max(1, 4 * flow.options.width // (count * max(4, products)))
         for start in range(0, steps, size):
             part = nodes[torch.arange(start, min(start + size, steps), device=flow.device)]
             found = self._traces(part, divergence, repeat)
@@ -123,8 +135,12 @@ class NodeTraces:
         flow = self.flow
         place = flow.place(nodes.w.flatten())
         rows = nodes.rows.repeat_interleave(nodes.w.shape[1])
-        number = node_number(self.index[rows], nodes.order.flatten(), repeat).cpu()
         with flow.model.evaluating():
+            if self._closed and _chooses(divergence):
+                closed = flow.closed_traces(place, rows, nodes.x.flatten(0, 1))
+                assert closed is not None
+                return closed
+            number = node_number(self.index[rows], nodes.order.flatten(), repeat).cpu()
             return divergence.traces(
                 flow.noise(place, rows), nodes.x.flatten(0, 1), self.seed, number, flow.known(place)
             )

@@ -126,8 +126,9 @@ class Exact(Divergence):
     Args:
         mode: `"reverse"`, vector-Jacobian products; `"forward"`, Jacobian-vector products, which need less memory but a
             forward derivative of every operation, on a CPU mostly at several times the time; `"auto"`, the mode that a
-            likelihood measures to be cheaper for its model and device, once for each (`for_field`). A call of `traces`
-            without a measurement is in reverse mode.
+            likelihood measures to be cheaper for its model and device, once for each (`for_field`), and no products
+            at all where the model has the trace in closed form, as mixtures do. A call of `traces` without a
+            measurement is in reverse mode.
         chunk: Number of products to compute at once; if not given, as many as hold 2²² elements. It is halved if memory
             runs out.
 

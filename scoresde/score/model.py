@@ -91,6 +91,10 @@ class ScoreModel(LearnsVariance, ABC):
         """The velocity dx/dt = f x − ½ g² score of the probability-flow ODE (Song et al. 2021, eq. 13)."""
         return self._flow_terms(t).of(x, self.noise(x, t, **cond))
 
+    def noise_and_trace(self, x: Tensor, t: Tensor, **cond: Any) -> tuple[Tensor, Tensor] | None:
+        """The noise prediction, and the trace of its Jacobian `(B,)` float64 in closed form; None if there is none."""
+        return None
+
     def noise_residual(
         self, x: Tensor, t: Tensor, x0: Tensor, noise: Tensor, **cond: Any
     ) -> tuple[Tensor, Tensor | None]:
