@@ -3,6 +3,7 @@
 from scoresde.chains.discrete import DiscreteChainModel
 from scoresde.chains.factors import CategoricalFactor, Factor, GaussianFactor, GradientFactor
 from scoresde.chains.gaussian import GaussianChainModel
+from scoresde.chains.measure import measure_variances
 from scoresde.chains.model import ChainModel
 from scoresde.chains.sample import ChainSamples, sample_chain
 
@@ -15,5 +16,6 @@ __all__ = [
     "GaussianChainModel",
     "GaussianFactor",
     "GradientFactor",
+    "measure_variances",
     "sample_chain",
 ]

@@ -12,6 +12,7 @@ from scoresde.data.info import DataInfo
 from scoresde.numerics.values import expand_to, one_of
 from scoresde.score import Conditions, ScoreModel, with_sde
 from scoresde.score.exact import ExactScore
+from scoresde.score.learned_variance import MISSING
 from scoresde.sde import GaussianChain, GaussianStep
 from scoresde.sde.markov import StepTable
 
@@ -36,44 +37,64 @@ class GaussianChainModel(ChainModel[GaussianChain]):
 
         large: b_t = β_t, right for data of unit variance;    small: b_t = β̃_t, right for a point.
 
-    At step 1, where β̃_1 is 0, the small variance is β̃_2.
+    At step 1, where β̃_1 is 0, the small variance is β̃_2. Two more are the model's own:
+
+        learned: log b_t = v log β_t + (1 − v) log β̃_t with a network's v for each element (Nichol & Dhariwal 2021);
+        optimal: the best for the model's mean, by its measured errors (Analytic-DPM, Bao et al. 2022a, 2022b).
 
     The chain and the model meet at equal log-SNR, so that a model of a VE or EDM SDE runs in a chain as well.
 
     Args:
         model: The score model.
         chain: The chain.
-        variance: `"large"`, `"small"`, one variance `(T,)` for each step, or a function of states x_t `(B, ...)` and
-            steps t `(B,)` that gives variances `(B,)` or `(B, ...)`.
+        variance: `"large"`, `"small"`, `"learned"`, `"optimal"`, one variance `(T,)` for each step, or a function of
+            states x_t `(B, ...)` and steps t `(B,)` that gives variances `(B,)` or `(B, ...)`.
 
     Raises:
-        ValueError: A chain whose noise levels the model does not know, or variances that are not positive.
+        ValueError: A chain whose noise levels the model does not know, variances that are not positive, or a model that
+            has learned none, or none that were measured, where these are asked for.
 
     References:
         Ho et al. 2020, Denoising diffusion probabilistic models, https://arxiv.org/abs/2006.11239
+        Nichol & Dhariwal 2021, Improved denoising diffusion probabilistic models, https://arxiv.org/abs/2102.09672
+        Bao et al. 2022a, Analytic-DPM: an analytic estimate of the optimal reverse variance in diffusion probabilistic
+            models, https://arxiv.org/abs/2201.06503
+        Bao et al. 2022b, Estimating the optimal covariance with imperfect mean in diffusion probabilistic models,
+            https://arxiv.org/abs/2206.07309
     """
 
     def __init__(
         self,
         model: ScoreModel,
         chain: GaussianChain,
-        variance: Literal["large", "small"] | Tensor | Variance = "large",
+        variance: Literal["large", "small", "learned", "optimal"] | Tensor | Variance = "large",
     ) -> None:
         super().__init__(chain)
         self.model, self._times, self._scales = _met(model, chain)
         self.variance = variance
-        self._table = None if callable(variance) else _table(chain, variance)
+        self._table: StepTable | None = None
+        if isinstance(variance, str) and variance == "learned":
+            if not model.learns_variance:
+                raise ValueError(MISSING)
+            low, high = (_table(chain, kind)(torch.arange(1, chain.steps + 1)).log() for kind in ("small", "large"))
+            self._logs = StepTable(torch.cat((low[:1], low))), StepTable(torch.cat((low[:1], high - low)))
+        elif isinstance(variance, str) and variance == "optimal":
+            self._table = _table(chain, _optimal(self.model, chain))
+        elif not callable(variance):
+            self._table = _table(chain, variance)
 
     def moments(self, x: Tensor, t: Tensor, **cond: Any) -> tuple[Tensor, Tensor]:
         """The denoised mean D `(B, ...)` and the variances b_t, which broadcast to it, by one evaluation.
-
-        A model whose network says the variances overrides this.
 
         Args:
             x: States x_t `(B, ...)`.
             t: Steps `(B,)`.
             **cond: Conditions for the network.
         """
+        if isinstance(self.variance, str) and self.variance == "learned":
+            denoised, share = self.model.denoise_with_share(*self.in_sde(x, t), **cond)
+            low, rise = (expand_to(logs(self.chain.check_steps(t)), x) for logs in self._logs)
+            return denoised, (low + rise * share).exp()
         denoised = self.denoise(x, t, **cond)
         if self._table is not None:
             return denoised, expand_to(self._table(self.chain.check_steps(t)), x)
@@ -169,6 +190,13 @@ def _met(model: ScoreModel, chain: GaussianChain) -> tuple[ScoreModel, StepTable
     return model, StepTable(torch.cat((start, times))), StepTable(torch.cat((start, scales)))
 
 
+def _optimal(model: ScoreModel, chain: GaussianChain) -> Tensor:
+    """The best variances of the steps for the model's mean, `(T,)` float64."""
+    t = torch.arange(1, chain.steps + 1)
+    on_data, _, least = (v.detach() for v in chain.posterior_terms(t))
+    return model.measured_variances().step_variances(least, on_data, chain.log_snr(t))
+
+
 def _table(chain: GaussianChain, variance: str | Tensor) -> StepTable:
     """The variances of the steps.
 
@@ -176,7 +204,7 @@ def _table(chain: GaussianChain, variance: str | Tensor) -> StepTable:
         ValueError: A word that is not known, or not one positive variance for each step.
     """
     if isinstance(variance, str):
-        one_of("variance", variance, ("large", "small"))
+        one_of("variance", variance, ("large", "small", "learned", "optimal"))
         t = torch.arange(1, chain.steps + 1)
         # At step 1 the posterior is a point.
         variance = chain.beta(t) if variance == "large" else chain.posterior_terms(t.clamp_min(2))[2]

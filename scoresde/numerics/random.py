@@ -57,6 +57,10 @@ class Stream(IntEnum):
     CHAIN_NOISE = 20
     #: The steps at which that bound is evaluated.
     CHAIN_STEPS = 21
+    #: The noise of a measurement of variances.
+    VARIANCE_NOISE = 22
+    #: Dequantisation of the data for that measurement.
+    VARIANCE_DEQUANTISATION = 23
 
 
 def _signed(value: int) -> int:

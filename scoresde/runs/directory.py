@@ -38,7 +38,7 @@ from scoresde.runs.provenance import provenance
 from scoresde.runs.summary import Summary
 from scoresde.runs.weights import load_model, new_model
 from scoresde.sampling import ChainSampler, Sampler
-from scoresde.score import NetworkScore, StepRules
+from scoresde.score import NetworkScore, OptimalVariances, StepRules
 from scoresde.score.preconditioning import Preconditioning
 from scoresde.sde import SDE
 from scoresde.sde.erasure import ErasureChain
@@ -293,7 +293,7 @@ class Run:
         save_tensors(self.model_path, model.state_dict(), metadata)
 
     def model(self, rules: bool = True) -> NetworkScore:
-        """The trained score model, in evaluation mode, with the step rules that were measured for it, if any were.
+        """The trained score model, in evaluation mode, with the step rules and variances that were measured for it.
 
         Args:
             rules: Read the step rules; False where they are measured anew.
@@ -301,7 +301,7 @@ class Run:
         Raises:
             CheckpointError: No model yet, a truncated or foreign file, or one of another configuration.
             ConfigError: A configuration that is not the one that the weights were trained with, a file of step rules
-                that is damaged, or a run of a discrete chain.
+                or of variances that is damaged, or a run of a discrete chain.
         """
         return score_model(self.any_model(rules), "this")
 
@@ -310,11 +310,16 @@ class Run:
         config_path = self.directory / "config.yaml"
         model = load_model(self.model_path, self.make, self.provenance(), self.accept, config_path)
         path = self.directory / StepRules.FILE
-        if rules and isinstance(model, NetworkScore) and path.is_file():
-            try:
+        variances = self.directory / OptimalVariances.FILE
+        if not isinstance(model, NetworkScore):
+            return model
+        try:
+            if rules and path.is_file():
                 model.step_rules = StepRules.load(path)
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
+            if variances.is_file():
+                model.optimal_variances = OptimalVariances.load(variances)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         return model
 
     def new_model(self, shape: tuple[int, ...], statistics: Statistics) -> RunModel:

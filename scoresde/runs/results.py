@@ -19,7 +19,8 @@ from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run, check_name
 from scoresde.runs.older import differed
 from scoresde.sampling import ChainSampler, Sampler, TunedTimes
-from scoresde.storage.bounded import DamagedFile, read_csv, read_json
+from scoresde.score import OptimalVariances
+from scoresde.storage.bounded import DamagedFile, read_csv, read_file, read_json
 
 __all__ = [
     "Filing",
@@ -88,7 +89,7 @@ def digest_of(settings: Mapping[str, Any] | None) -> str:
 def identity_of(sampler: Sampler | ChainSampler, run: Run | None = None) -> str:
     """A text that is the same for two samplers exactly when they are, tuned steps by their content.
 
-    With a run it tells apart whether a sampler that takes learned variances finds any in its model.
+    With a run it tells apart what a sampler that takes the model's own variances finds there.
 
     A named solver counts as the setting of its family that it is: `UniPC` as a `Multistep`. One that draws others than
     version 0.1.0 did with the same settings is told apart from that.
@@ -99,6 +100,9 @@ def identity_of(sampler: Sampler | ChainSampler, run: Run | None = None) -> str:
         text = repr(Sampler(sampler.solver.general(), sampler.grid, sampler.denoise, sampler.noise))
         if run is not None and sampler.solver.takes_learned and OmegaConf.select(run.config, "network.learn_variance"):
             text += ", learned variances"
+        path = None if run is None else run.directory / OptimalVariances.FILE
+        if path is not None and "'optimal'" in text and path.is_file():
+            text += f", variances {hashlib.sha256(read_file(path)).hexdigest()[:8]}"
         return f"{text}, not as in 0.1.0" if differed(sampler) else text
     steps = sampler.grid.tuned()
     return f"Tuned(steps={steps.evaluations}, digest={hashlib.sha256(steps.to_json().encode()).hexdigest()[:8]!r})"

@@ -119,7 +119,7 @@ class DDPM(DDIM):
         Nichol & Dhariwal 2021, Improved denoising diffusion probabilistic models, https://arxiv.org/abs/2102.09672
     """
 
-    def __init__(self, variance: Literal["posterior", "forward", "learned"] | None = None) -> None:
+    def __init__(self, variance: Literal["posterior", "forward", "learned", "optimal"] | None = None) -> None:
         super().__init__(1.0)
         # Not among the settings if it is not given, so that it is equal to DDIM then.
         if variance is not None:

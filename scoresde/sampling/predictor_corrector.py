@@ -46,6 +46,10 @@ class Predictor(Value, ABC):
     def coefficients(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return c_x, c_s and c_z, each `(n,)`, for the steps from times[i] to times[i + 1]."""
 
+    def noise_factors(self, model: ScoreModel, times: Tensor) -> Tensor:
+        """The factors of the noise of the steps, `(n,)`, which are c_z unless they follow from the model."""
+        return self.coefficients(model.sde, times)[2]
+
     def step(self, model: ScoreModel, times: Tensor) -> Step:
         """A function `f(x, i)` of the mean of step i and of the factor of its noise, a number or of the shape of x.
 
@@ -53,7 +57,7 @@ class Predictor(Value, ABC):
             model: The score model, with its conditions bound.
             times: The times of the grid, `(n + 1,)`.
         """
-        factors = self.coefficients(model.sde, times)[2].tolist()
+        factors = self.noise_factors(model, times).tolist()
         mean = model.prediction(times[:-1], *self.target(model.sde, times))
 
         def step(x: Tensor, i: int) -> tuple[Tensor, Tensor | float]:
@@ -132,7 +136,8 @@ class Ancestral(Predictor):
     Args:
         variance: `"posterior"`, c = b σ_s/σ_t, exact for data at a point (β̃ of Ho et al. 2020); `"forward"`, c = b,
             exact for normal data of unit variance under VP (their β, used by score_sde for VP); `"learned"`, what a
-            network has learned for each element (Nichol & Dhariwal 2021, eq. 15).
+            network has learned for each element (Nichol & Dhariwal 2021, eq. 15); `"optimal"`, the best for the model's
+            mean, by errors that `measure_variances` has measured (Analytic-DPM, Bao et al. 2022a, 2022b).
 
     With the posterior's variance it is `DDPM`, up to round-off:
 
@@ -148,8 +153,8 @@ class Ancestral(Predictor):
     True
     """
 
-    def __init__(self, variance: Literal["posterior", "forward", "learned"] = "posterior") -> None:
-        one_of("variance", variance, ("posterior", "forward", "learned"))
+    def __init__(self, variance: Literal["posterior", "forward", "learned", "optimal"] = "posterior") -> None:
+        one_of("variance", variance, ("posterior", "forward", "learned", "optimal"))
         self.variance = variance
 
     def coefficients(self, sde: SDE, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,6 +168,16 @@ class Ancestral(Predictor):
         start, stop = times[:-1], times[1:]
         a = sde.transition(start, stop)[0]
         return sde.alpha(stop), a * sde.sigma(stop) ** 2 / sde.sigma(start)
+
+    def noise_factors(self, model: ScoreModel, times: Tensor) -> Tensor:
+        sde = model.sde
+        if self.variance != "optimal":
+            return super().noise_factors(model, times)
+        b = sde.transition(times[:-1], times[1:])[1]
+        sigma = sde.sigma(times)
+        on_data = sde.alpha(times[1:]) * (b / sigma[:-1]).square()
+        least = (b * sigma[1:] / sigma[:-1]).square()
+        return model.measured_variances().step_variances(least, on_data, sde.log_snr(times[:-1])).sqrt()
 
     def step(self, model: ScoreModel, times: Tensor) -> Step:
         return self._learned(model, times) if self.variance == "learned" else super().step(model, times)

@@ -6,6 +6,7 @@ from scoresde.score.exact import EmpiricalScore, GaussianMixtureScore
 from scoresde.score.model import Prediction, ScoreModel
 from scoresde.score.moved import in_model_space, with_sde
 from scoresde.score.network import NetworkScore
+from scoresde.score.optimal_variances import OptimalVariances
 from scoresde.score.step_rules import StepRule, StepRules
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "EmpiricalScore",
     "GaussianMixtureScore",
     "NetworkScore",
+    "OptimalVariances",
     "Prediction",
     "ScoreModel",
     "StepRule",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from scoresde.score.model import ScoreModel
+from scoresde.score.optimal_variances import OptimalVariances
 from scoresde.score.step_rules import StepRules
 
 __all__ = ["AroundModel"]
@@ -46,6 +47,15 @@ class AroundModel(ScoreModel):
     @step_rules.setter
     def step_rules(self, rules: StepRules | None) -> None:
         self.model.step_rules = rules
+
+    @property
+    def optimal_variances(self) -> OptimalVariances | None:
+        """Those of the model within: they are in log-SNR, in which they are the same under any SDE."""
+        return self.model.optimal_variances
+
+    @optimal_variances.setter
+    def optimal_variances(self, variances: OptimalVariances | None) -> None:
+        self.model.optimal_variances = variances
 
     def _check_names(self, cond: Iterable[str]) -> None:
         self.model._check_names(cond)

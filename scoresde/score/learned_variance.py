@@ -15,7 +15,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["MISSING", "LearnsVariance", "SharedPrediction"]
+from scoresde.score.optimal_variances import OptimalVariances
+
+__all__ = ["MISSING", "HasVariances", "SharedPrediction"]
 
 MISSING = (
     "the model has no learned variances, for which a network needs a second half of channels: train one with "
@@ -27,13 +29,39 @@ SharedPrediction = Callable[..., tuple[Tensor, Tensor]]
 """A function of a state x, the index of a time and conditions, as `prediction_with_share` returns it."""
 
 
-class LearnsVariance(nn.Module):
-    """What a score model has to do with learned variances: nothing, unless a subclass says so.
+class HasVariances(nn.Module):
+    """What a score model knows of the variances of its reverse steps: nothing, unless a subclass or a measurement does.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal 2021), section 3.1,
         https://arxiv.org/abs/2102.09672
     """
+
+    _optimal_variances: OptimalVariances | None = None
+
+    @property
+    def optimal_variances(self) -> OptimalVariances | None:
+        """What `scoresde.chains.measure_variances` found for the model, or None; it is not in the state dict."""
+        return self._optimal_variances
+
+    @optimal_variances.setter
+    def optimal_variances(self, variances: OptimalVariances | None) -> None:
+        if not (variances is None or isinstance(variances, OptimalVariances)):
+            raise TypeError(f"optimal_variances is {variances!r}, expected those of measure_variances, or None")
+        self._optimal_variances = variances
+
+    def measured_variances(self) -> OptimalVariances:
+        """The variances that were measured for the model.
+
+        Raises:
+            ValueError: None were.
+        """
+        if self.optimal_variances is None:
+            raise ValueError(
+                "variance is 'optimal', and the model's errors have not been measured: run `scoresde tune run=DIR "
+                "variances=true`, or set model.optimal_variances = measure_variances(model, data)"
+            )
+        return self.optimal_variances
 
     @property
     def learns_variance(self) -> bool:

@@ -17,7 +17,7 @@ from scoresde.data.info import DataInfo
 from scoresde.data.transforms import Transform
 from scoresde.numerics.modes import evaluating
 from scoresde.score.conditions import Conditions
-from scoresde.score.learned_variance import LearnsVariance
+from scoresde.score.learned_variance import HasVariances
 from scoresde.score.linear import Linear, combined
 from scoresde.score.samples_text import sample_lines
 from scoresde.score.step_rules import StepRules
@@ -31,7 +31,7 @@ Prediction = Callable[..., Tensor]
 """A function of a state x, the index of a time and conditions, as `ScoreModel.prediction` returns it."""
 
 
-class ScoreModel(LearnsVariance, ABC):
+class ScoreModel(HasVariances, ABC):
     """A model of the noised data's density p_t under an SDE.
 
     A subclass gives `denoise`, the denoised mean D = E[x₀ | x_t]. The other predictions follow from it (Tweedie's

@@ -1,6 +1,7 @@
 """The experiments of DDPM and of improved DDPM, from their configuration to samples."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ import torch
 import scoresde
 from scoresde.cli import main
 from scoresde.objectives import DenoisingScoreMatching, Hybrid
+from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run
+from scoresde.runs.results import identity_of
+from scoresde.sampling import DDPM, Sampler, UniformTime
 from scoresde.storage.bounded import read_json
 
 QUICK = [
@@ -40,6 +44,34 @@ def test_an_experiment_takes_ten_steps_and_samples(
     times = sampler.grid(model.sde)
     count = len(model.sde.betas)  # type: ignore[attr-defined]
     torch.testing.assert_close(times, torch.arange(count, 0, -1, dtype=torch.float64) / count)
+
+
+def test_variances_are_measured_once_and_stored_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["train", "experiment=ddpm/swiss_roll", "name=quick", *QUICK, "network.width=16", "network.blocks=1"])
+    sample = ["sample", "run=runs/quick", "n=4", "sampler.grid.steps=5", "sampler.solver.variance=optimal", "-q"]
+    with pytest.raises(SystemExit):
+        main(sample)
+    assert "run `scoresde tune run=DIR variances=true`" in capsys.readouterr().err
+    main(["tune", "run=runs/quick", "variances=true", "starts=8", "progress=false"])
+    assert "128 noise levels from 8 samples each" in capsys.readouterr().out
+    run = Run.open("runs/quick")
+    found = run.model().optimal_variances
+    assert found is not None
+    assert found.samples == 8
+    main(sample)
+    sampler, posterior = (Sampler(DDPM(kind), UniformTime(5)) for kind in ("optimal", "posterior"))  # type: ignore[arg-type]
+    before = identity_of(sampler, run)
+    (run.directory / "variances.json").write_text(replace(found, seconds=0.5).to_json())
+    assert identity_of(sampler, run) != before
+    assert "variances" not in identity_of(posterior, run)
+    # They are none of a model that learns its variances, and says so.
+    assert identity_of(Sampler(DDPM(), UniformTime(5)), run).endswith("learned variances")
+    (run.directory / "variances.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is not a file of variances"):
+        run.model()
 
 
 @pytest.mark.parametrize(

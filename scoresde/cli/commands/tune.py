@@ -4,18 +4,27 @@ import time
 
 from omegaconf import DictConfig
 
-from scoresde.cli.commands.opened import data_or_info, open_run, score_of
+from scoresde.cli.commands.opened import data_of, data_or_info, open_run, score_of
 
 __all__ = ["tune_command"]
 
 
 def tune_command(config: DictConfig) -> None:
     from scoresde.runs.directory import check_name
-    from scoresde.runs.tune import measure_run, tune_run
+    from scoresde.runs.tune import measure_run, tune_run, variances_of_run
     from scoresde.sampling.plain_rule import plain_rule
 
     run = open_run(config)
     began = time.perf_counter()
+    if config.variances:
+        with run.alone("variances"):
+            found, path = variances_of_run(run, score_of(run, config, "tune"), data_of(run), config)
+        print(
+            f"the errors of the model at {len(found.log_snr)} noise levels from {found.samples} samples each, "
+            f"{found.seconds:.0f} s: {path}"
+        )
+        print("they give ancestral steps their best variances: sampler=strided sampler.solver.variance=optimal")
+        return
     if config.steps == "all":
         with run.alone("steps"):
             rules, path = measure_run(run, score_of(run, config, "tune", rules=False), data_or_info(run), config)
