@@ -15,6 +15,7 @@ if "ipykernel" in sys.modules:
 
 if TYPE_CHECKING:
     from scoresde import (
+        chains,
         compare,
         data,
         guidance,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "chains",
     "compare",
     "data",
     "guidance",

@@ -28,6 +28,7 @@ Rule = Callable[[str, Any], Any]
 _SHOWN = 60  # characters of a value in a message
 # Examples for messages, by the class that is expected; messages about other classes have none.
 _EXAMPLES = {
+    "ChainModel": "scoresde.chains.GaussianChainModel(model, VPSDE().chain(1000))",
     "Coordinate": "scoresde.sampling.LogSNR()",
     "Divergence": "scoresde.likelihood.Exact()",
     "Generator": "torch.Generator().manual_seed(0)",
@@ -192,6 +193,8 @@ def _rule(annotation: Any) -> Rule | None:
         return functools.partial(_literal, parts)
     if annotation in (Any, object):
         return None
+    if isinstance(origin, type) and origin.__module__.startswith("scoresde."):  # a generic class of ours
+        return functools.partial(_instance, origin)
     if isinstance(annotation, type) and not getattr(annotation, "_is_protocol", False):
         return functools.partial(_instance, annotation)
     return None

@@ -152,7 +152,8 @@ def chain_bound(
         **cond: Conditions of the model; tensors of length B are divided with the batch.
 
     Raises:
-        ValueError: Data that the chain does not have, numbers below 1, or weights that are not positive.
+        ValueError: Data that the chain does not have, numbers below 1, weights that are not positive, or an absorbing
+            chain that leaves values unmasked at its end.
         LikelihoodError: A bound that is not finite. The error holds the bounds of the other samples.
     """
     data = model.to_model_space(x.to(model.device))
@@ -277,6 +278,11 @@ def chain_terms(
             bar.update()
     last = model.chain.marginal(work.data, torch.full((len(data),), model.chain.steps, device=data.device))
     prior = model.chain.prior(work.data).kl_from(last)
+    if bool(prior.isinf().any()):
+        raise ValueError(
+            f"{model.chain!r} does not end in its prior, which gives no probability to what is left of the data: let "
+            "its last β be 1, as that of erasure_betas is"
+        )
     moved = replace(chosen, steps=steps, shares=chosen.shares.to(data.device))
     return ChainTerms(prior, values.reshape(steps.shape), moved, model.chain.steps)
 

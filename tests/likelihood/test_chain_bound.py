@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from scoresde.chains import DiscreteChainModel, GaussianChainModel
+from scoresde.chains import DiscreteChainModel, GaussianChainModel, sample_chain
+from scoresde.data import Affine
 from scoresde.likelihood import LikelihoodError, chain_bound, discrete_elbo, step_weights
 from scoresde.networks import MLP
 from scoresde.sde import VPSDE, BinomialChain, CategoricalChain, GaussianChain, erasure_betas
@@ -187,6 +188,33 @@ def test_samples_do_not_see_each_other() -> None:
         assert not whole.value.equal(chain_bound(inside, x, seed=4, **options).value)  # type: ignore[arg-type]
 
 
+def test_continuous_data_are_in_their_own_units() -> None:
+    """The bound moves by the log-determinant, and samples come back in these units."""
+    sde = VPSDE()
+    model = ring(sde)
+    plain, x = GaussianChainModel(model, sde.chain(20)), model.sample(5, 0.0, generator())
+    other = ring(sde)
+    other.transform = Affine([1.0, -2.0], [10.0, 3.0])
+    inside = GaussianChainModel(other, sde.chain(20))
+    raw = other.transform.decode(x)
+    moved = chain_bound(inside, raw)
+    torch.testing.assert_close(moved.value, chain_bound(plain, x).value - math.log(30.0), rtol=0, atol=1e-4)
+    out, kept = (sample_chain(m, 4, trajectory=True) for m in (inside, plain))
+    torch.testing.assert_close(out.x, other.transform.decode(kept.x))
+    assert out.trajectory is not None
+    assert out.trajectory[-1].equal(out.x)
+
+
+def test_a_thinned_chain_asks_its_network_at_the_same_noise() -> None:
+    model = bits_model(3, 6)
+    thin = DiscreteChainModel(model.network, model.chain.thinned([2, 4, 6]))
+    x, t = torch.randint(0, 2, (5, 3), generator=generator()), torch.tensor([1, 2, 3, 1, 2])
+    torch.testing.assert_close(thin.probabilities(x, t), model.probabilities(x, 2 * t))
+    full, less = (chain_bound(m, x, draws=400).value for m in (model, thin))
+    assert full.isfinite().all()
+    assert less.isfinite().all()
+
+
 def test_weights_from_the_noise_levels() -> None:
     sde = VPSDE()
     inside = GaussianChainModel(gaussian(sde, (2,), variance=1.0), sde.chain(1000))
@@ -219,6 +247,9 @@ def test_wrong_input() -> None:
     wrong(lambda: chain_bound(inside, x, batch_size=0), "batch_size is 0")
     wrong(lambda: chain_bound(bits_model(2), x + 0.5), "0.5", "binary")
     wrong(lambda: chain_bound(inside, x, labels=[1, 2]), "labels")
+    wrong(lambda: chain_bound(inside.model, x), "model is", "expected a ChainModel, such as")  # type: ignore[arg-type]
+    short = DiscreteChainModel(MLP((8,), 8), CategoricalChain([0.5, 0.5], 3, "absorbing"))
+    wrong(lambda: chain_bound(short, torch.zeros(2, 2).long()), "does not end in its prior", "last β be 1")
     model = bits_model()
     with torch.no_grad():
         next(model.parameters()).fill_(math.nan)
