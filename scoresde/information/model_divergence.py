@@ -15,7 +15,6 @@ References:
     Information-theoretic diffusion (Kong et al. 2023), https://arxiv.org/abs/2302.03792
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +26,7 @@ from torch import Tensor
 from scoresde.arguments import checked
 from scoresde.information.denoising import check_finite, integral_of
 from scoresde.information.paths import NoisyData, error_above, log_snr_range
+from scoresde.likelihood.errors import warn_caller
 from scoresde.likelihood.options import BOUND_OPTIONS, FlowOptions
 from scoresde.numerics.html import mean_with_error, table
 from scoresde.numerics.means import mean_and_error
@@ -152,11 +152,9 @@ def _warn_of_little_overlap(known: Sequence[tuple[float, float]]) -> None:
     longest = max(ends[1] - ends[0] for ends in known)
     if 0 < high - low < _LITTLE * longest:
         told = " and ".join(f"{a:.3g} to {b:.3g}" for a, b in known)
-        warnings.warn(
+        warn_caller(
             f"the models know the log SNRs {told}, and what they differ by outside of {low:.3g} to {high:.3g} is "
-            "not in the divergence",
-            UserWarning,
-            stacklevel=5,
+            "not in the divergence"
         )
 
 

@@ -16,7 +16,6 @@ References:
 """
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.likelihood.errors import LikelihoodError, remedy
+from scoresde.likelihood.errors import LikelihoodError, remedy, warn_caller
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.inputs import check_batch, state_dtype
 from scoresde.likelihood.integral import Integral
@@ -281,21 +280,18 @@ class _Solver:
         """
         count = int(self._too_large(self.value, self.error).sum())
         if count:
-            warnings.warn(
+            warn_caller(
                 f"the solver's error of {count} of {len(self.error)} log-densities is far above tol={self.nats:.2g}, "
                 f"up to {float(self.error.max()):.2g} nats (solver_stderr): give a smaller tol, or a larger t_min",
                 RuntimeWarning,
-                stacklevel=5,
             )
         default = FlowOptions().tolerance(self.flow.size).nats
         # Half of the errors of exact scores are a twentieth of what is stated, or less.
         coarse = default is not None and default < self.nats < math.inf and not self.flow.model.exact
         if coarse and not count and float((self.error > _LOOSE * self.nats).double().mean()) > _SHARE:
-            warnings.warn(
+            warn_caller(
                 f"tol={self.nats:.3g} nats bounds a step, not the result: more than {_SHARE:.0%} of the log-densities "
-                f"may err by more than {_LOOSE * self.nats:.3g} nats (solver_stderr); give a smaller tol",
-                UserWarning,
-                stacklevel=5,
+                f"may err by more than {_LOOSE * self.nats:.3g} nats (solver_stderr); give a smaller tol"
             )
 
 

@@ -16,14 +16,13 @@ References:
 
 import copy
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scoresde.likelihood.errors import LikelihoodError, remedy
+from scoresde.likelihood.errors import LikelihoodError, remedy, warn_caller
 from scoresde.likelihood.field import SteppedField
 from scoresde.likelihood.options import FlowOptions, Tolerance
 from scoresde.likelihood.place import Place
@@ -68,11 +67,9 @@ class Flow:
         options = FlowOptions() if options is None else options
         model.check_shape(shape)
         if statistics is None:
-            warnings.warn(
+            warn_caller(
                 "the model does not know the mean and standard deviation of its data, which are taken as 0 and 1: "
-                "set model.statistics = Statistics.estimate(data) for fewer steps and a better prior",
-                UserWarning,
-                stacklevel=3,
+                "set model.statistics = Statistics.estimate(data) for fewer steps and a better prior"
             )
         self.model, self.shape, self.options = model, shape, options
         self.conditions = Conditions({}, shape[0]) if conditions is None else conditions

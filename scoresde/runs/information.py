@@ -27,7 +27,7 @@ from scoresde.runs.directory import Run
 from scoresde.runs.information_results import results
 from scoresde.runs.information_table import InformationTable, band_edges, rows_of, rows_of_training
 from scoresde.runs.likelihood import samples_of
-from scoresde.runs.pictures.information import pictures_of_information
+from scoresde.runs.pictures.information import check_no_figure, pictures_of_information
 from scoresde.runs.results import Filing, name_for_weights
 from scoresde.score import NetworkScore
 from scoresde.storage.limits import check_steps
@@ -60,6 +60,7 @@ def information(run: Run, model: NetworkScore, data: Data, options: DictConfig) 
     plain: Any = OmegaConf.to_container(options, resolve=True)
     for problem in option_problems("information", plain):
         raise ConfigError(problem)
+    check_no_figure(options.name)
     divergence = _checked(run, model, data, options)
     split, filing = options.split or "test", Filing()
     raw, labels = samples_of(data, split, options.n, filing)
@@ -83,6 +84,9 @@ def information(run: Run, model: NetworkScore, data: Data, options: DictConfig) 
             "step": run.step(),
             "seconds": seconds,
         }
+        if training is None and split == "test" and "training" in table.note:
+            # What an earlier command found with these settings stays, though it was not asked for this time.
+            note["training"] = table.note["training"]
         kept = table.results_of_more(note)
         if not kept:
             table.write_note(**note)

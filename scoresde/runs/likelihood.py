@@ -172,6 +172,7 @@ def _batches(
         common["draws"] = options.draws
     else:
         common |= {"divergence": known.divergence, "tol": known.settings["tol"]}
+        common["corrected"] = known.settings.get("corrected", False)
     if isinstance(model, NetworkScore) and known.discrete:
         common["dequantisation"] = known.dequantisation
         common |= {name: options[name] for name in ("decoder", "draws", "bound", "elbo_draws")}

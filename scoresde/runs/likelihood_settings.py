@@ -93,6 +93,8 @@ class LikelihoodSettings(LikelihoodOptions):
             **common,
             "divergence": repr(self.divergence.for_shape(data.shape)),
             "tol": FlowOptions(tol=options.tol).tolerance(self.size).nats,
+            # Results of earlier versions, and of the evaluation after training, are not corrected, and do not say so.
+            **({"corrected": True} if options.get("corrected") else {}),
             **({"draws": options.draws, "dequantisation": self.dequantisation.name} if self.discrete else {}),
             **({"decoder": options.decoder, "bound": options.bound} if self.discrete else {}),
             **({"digest": self.dequantisation.digest} if self.discrete and self.dequantisation.digest else {}),
@@ -113,7 +115,7 @@ def own_settings(run: Run, model: RunModel, data: Data, split: str, options: Dic
         split: Split of the data.
         options: Options that the run's evaluation lacks, as that of an older version does.
     """
-    evaluation = OmegaConf.create({**options, **run.config.get("evaluation", {})})
+    evaluation = OmegaConf.create({**options, "corrected": False, **run.config.get("evaluation", {})})
     try:
         return LikelihoodSettings(run, model, data, split, evaluation).settings
     except ConfigError:

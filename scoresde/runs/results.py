@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 Settings = dict[str, Any]
+_LEFT_OUT = ("corrected",)  # settings that are left out where they are false
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,9 @@ def _note_of(table: Path) -> dict[str, Any]:
 
 def is_of(entry: Any, settings: Settings) -> bool:
     """True for an entry of the summary that is a result with these settings."""
-    return isinstance(entry, dict) and all(key in entry and entry[key] == value for key, value in settings.items())
+    if not isinstance(entry, dict) or any(entry.get(key) != settings.get(key) for key in _LEFT_OUT):
+        return False
+    return all(key in entry and entry[key] == value for key, value in settings.items())
 
 
 def set_aside(run: Run, name: str, before: Settings | None, now: Settings) -> None:

@@ -115,6 +115,7 @@ class LikelihoodEntry(TypedDict, total=False):
         t_min: Time of the density.
         seed: Seed of probes and dequantisation.
         elbo_draws: Draws of the evidence lower bound.
+        corrected: True where the path of densities was corrected.
         model: Fingerprint of the model's weights.
         data_hash: Fingerprint of the data.
         source: File that the data are from, if they are not the run's.
@@ -151,6 +152,7 @@ class LikelihoodEntry(TypedDict, total=False):
     t_min: float
     seed: int
     elbo_draws: int
+    corrected: bool
     model: str
     data_hash: str
     source: str

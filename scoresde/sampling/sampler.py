@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.guidance import DensityGuided
 from scoresde.numerics.ode import Status
 from scoresde.numerics.values import expand_to, one_of
 from scoresde.progress import Progress
@@ -221,6 +222,13 @@ class Sampler:
                 'noise="brownian" was asked: take a solver without Langevin steps, churn and steps that adapt',
                 UserWarning,
                 stacklevel=4,  # past the check of the arguments and the wrapper of no_grad
+            )
+        if isinstance(model, DensityGuided) and self.solver.stochastic:
+            warnings.warn(
+                f"DensityGuided scales the noise prediction for the probability-flow ODE, and {self.solver!r} adds "
+                "noise, under which log-densities do not follow its quantile: take a solver without, such as EDMHeun()",
+                UserWarning,
+                stacklevel=4,
             )
         if not log_prob:  # then the density at the last time is what is asked for
             warn_of_narrow(model, request.times[-1], denoise)

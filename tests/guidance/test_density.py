@@ -1,6 +1,7 @@
 """Density guidance against the rates of log-density that it is derived from."""
 
 import math
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from scoresde.guidance import DensityGuided
 from scoresde.preconditioning import EDMPreconditioning
-from scoresde.sampling import EDMHeun, KarrasGrid, Sampler, UniformLogSNR
+from scoresde.sampling import DDPM, DPMSolverPP, EDMHeun, KarrasGrid, Sampler, UniformLogSNR
 from scoresde.score import GaussianMixtureScore, NetworkScore
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, SubVPSDE
 from tests.problems import F64
@@ -102,3 +103,14 @@ def test_conditions_reach_the_network_and_unknown_ones_are_refused() -> None:
 def test_a_wrong_quantile_is_refused(quantile: float) -> None:
     with pytest.raises(ValueError, match="quantile is .*, expected a number between 0 and 1, 0.5 for the model itself"):
         DensityGuided(mixture(VPSDE()), quantile)
+
+
+def test_a_solver_that_adds_noise_is_told_of() -> None:
+    guided = DensityGuided(mixture(VPSDE()), 0.7)
+    told = r"for the probability-flow ODE, and DDPM\(.*\) adds noise, .* take a solver without, such as EDMHeun\(\)$"
+    with pytest.warns(UserWarning, match=told) as caught:
+        Sampler(DDPM(), UniformLogSNR(4))(guided, 2, seed=0)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Sampler(DPMSolverPP(2), UniformLogSNR(4))(guided, 2, seed=0)

@@ -383,3 +383,23 @@ def test_runs_that_do_not_fit_are_refused(work: Path, capsys: pytest.CaptureFixt
     contenders = [Contender("a", run, early, run.data()), Contender("b", other, late, run.data())]
     with pytest.raises(ConfigError, match="a and b: the ranges of log SNR of the models do not overlap: "):
         check_against(contenders, "test", 3)
+
+
+def test_what_is_known_of_overfitting_stays_without_being_asked_for(work: Path) -> None:
+    options = ("n=4", "draws=4", "tol=1", "dimension=0", "progress=false")
+    main(["information", "run=toy", *options])
+    before = note("toy/information-test.json")
+    main(["information", "run=toy", "overfitting=false", *options])
+    after = note("toy/information-test.json")
+    assert after["training"] == before["training"]
+    main(["information", "run=toy", "overfitting=false", "name=alone", *options])
+    assert "training" not in note("toy/information-test-alone.json")
+
+
+@pytest.mark.parametrize("name", ["differences", "dimension", "samples", "typicality"])
+def test_names_that_figures_and_tables_end_in_are_refused(
+    work: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    told = refusal(capsys, "run=toy", f"name={name}")
+    assert told.startswith(f"name is '{name}', which figures or tables of other results end in: expected another")
+    assert not list(work.glob("toy/information*"))

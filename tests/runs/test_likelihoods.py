@@ -139,6 +139,7 @@ def test_fewer_samples_leave_the_entry_of_more(run: Run, trained: SimpleNamespac
     [
         ({"seed": 1}, "seed1"),
         ({"tol": 0.4}, "tol0.4"),
+        ({"corrected": True}, "correctedTrue"),
         ({"draws": 2, "bound": "importance"}, "draws2-importance"),
         ({"divergence": {"_target_": "scoresde.likelihood.Exact"}}, "Exact_mode_auto_chunk_None"),
     ],

@@ -40,9 +40,10 @@ def likelihood_line(entry: LikelihoodEntry) -> str:
     source = f" of {entry['source']}" if entry.get("source") else ""
     known = entry.get("stderr_solver")
     unit = "nats" if entry["bits_per_dim"] is None else "bits/dim"
+    corrected = ", corrected" if entry.get("corrected") else ""
     solver = "" if known is None else f" (error of the solver {known:.1g} {unit})"
     return (
-        f"{entry['split']}{source}: {value}, n = {entry['n']}{reused}, {entry['divergence']}, "
+        f"{entry['split']}{source}: {value}, n = {entry['n']}{reused}, {entry['divergence']}{corrected}, "
         f"tol {entry['tol']:.2g} nats{solver}, NFE {entry['nfe']:.0f}, {entry['seconds']:.1f} s"
     )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.information import flipd
+from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run
 from scoresde.runs.information_table import InformationTable, dequantised
 from scoresde.runs.pictures.drawing import plots, save
@@ -18,6 +19,21 @@ from scoresde.score import NetworkScore
 __all__ = ["pictures_of_information"]
 
 _MAX_IMAGES = 8  # of each kind
+# What the files of further figures, and of samples in a comparison, add to the name of a result.
+_TAKEN = ("differences", "dimension", "samples", "typicality")
+
+
+def check_no_figure(name: str | None) -> None:
+    """Reject a name of a result whose files would be those of another's figures.
+
+    Raises:
+        ConfigError: Such a name.
+    """
+    if name in _TAKEN:
+        raise ConfigError(
+            f"name is {name!r}, which figures or tables of other results end in: expected another than "
+            f"{', '.join(_TAKEN[:-1])} or {_TAKEN[-1]}"
+        )
 
 
 def pictures_of_information(
