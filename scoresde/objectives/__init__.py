@@ -7,7 +7,6 @@ from scoresde.objectives.matching import ImplicitScoreMatching, SlicedScoreMatch
 from scoresde.objectives.noise_levels import loss_by_noise_level
 from scoresde.objectives.steps import LossHistory, StepTimes, UniformSteps
 from scoresde.objectives.times import (
-    DiscreteTimes,
     ImportanceSampled,
     LogNormalSigma,
     Times,
@@ -22,7 +21,6 @@ __all__ = [
     "ChainLoss",
     "Criterion",
     "DenoisingScoreMatching",
-    "DiscreteTimes",
     "EDMWeighting",
     "Hybrid",
     "ImplicitScoreMatching",

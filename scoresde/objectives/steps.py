@@ -74,7 +74,7 @@ class StepTimes(Times):
 
 
 class UniformSteps(StepTimes):
-    """Every step with the same probability (Ho et al. 2020, algorithm 1).
+    """Every step with the same probability (Ho et al. 2020, algorithm 1), or every noise level of NCSN.
 
     Args:
         steps: Number T of steps. If not given, that of the SDE's own table.

@@ -21,7 +21,6 @@ from scoresde.objectives.weightings import Weighting
 from scoresde.sde import SDE
 
 __all__ = [
-    "DiscreteTimes",
     "ImportanceSampled",
     "LogNormalSigma",
     "Times",
@@ -102,38 +101,6 @@ class UniformTime(Times):
         length = sde.t_max - sde.t_min
         t = (sde.t_min + length * u.double()).clamp(max=sde.t_max)
         return t, torch.full_like(t, length)
-
-
-@checked
-@dataclass(frozen=True)
-class DiscreteTimes(Times):
-    """t uniform on the N times t_max k/N, k = 1, ..., N, of a model with N noise levels; the correction is 1.
-
-    NCSN draws its levels so (Song & Ermon 2019, eq. 6), and DDPM its steps (Ho et al. 2020, algorithm 1). A model that
-    was trained at these times only should be sampled at them.
-
-    Args:
-        levels: Number N of noise levels, such as `levels` of `NCSNSDE`.
-
-    Raises:
-        ValueError: No level, or, at the draw, a first time that is before the SDE's t_min.
-    """
-
-    levels: int
-
-    def __post_init__(self) -> None:
-        at_least("levels", self.levels, 1)
-
-    def sample(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        first = sde.t_max / self.levels
-        if first < sde.t_min * (1 - 1e-6):
-            raise ValueError(
-                f"levels is {self.levels}, and the first of so many times, {first:g}, is before t_min={sde.t_min:g} of "
-                f"{sde}: give the number of levels that the SDE has"
-            )
-        k = (self.levels * u.double()).floor().clamp(max=self.levels - 1) + 1
-        t = (first * k).clamp(sde.t_min, sde.t_max)
-        return t, torch.ones_like(t)
 
 
 @checked

@@ -68,8 +68,8 @@ class Suggestion:
         langevin = f"sampler.solver.steps={self.steps} sampler.solver.epsilon={self.epsilon:g}"
         return {
             "VE": f"sde=ve {ends}",
-            "NCSNv2": f"sde=ncsn sde.levels={self.levels} {ends} preconditioning=noise_scaled objective=discrete "
-            f"objective.times.levels={self.levels} sampler=ncsnv2 sampler.grid.steps={self.levels - 1} {langevin}",
+            "NCSNv2": f"sde=ncsn sde.levels={self.levels} {ends} preconditioning=noise_scaled objective=simple "
+            f"sampler=ncsnv2 sampler.grid.steps={self.levels - 1} {langevin}",
             "VP": f"sde=vp sde.beta_min={self.beta_min:g} sde.beta_max={self.beta_max:g}",
         }
 

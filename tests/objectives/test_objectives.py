@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from scoresde.objectives import (
     DenoisingScoreMatching,
-    DiscreteTimes,
     EDMWeighting,
     ImplicitScoreMatching,
     ImportanceSampled,
@@ -39,7 +38,7 @@ from scoresde.preconditioning import (
     VelocityPreconditioning,
 )
 from scoresde.score import NetworkScore, ScoreModel
-from scoresde.sde import EDMSDE, NCSNSDE, SDE, VPSDE, FlowSDE, SubVPSDE
+from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE, SubVPSDE
 from scoresde.statistics import Statistics
 from tests.problems import Mixture, gaussian
 
@@ -246,25 +245,6 @@ def test_corrected_samples_integrate_alike(sde: SDE, times: Times, weighting: We
     assert float(torch.trapezoid(weighting(sde, t) * correction, u)) == pytest.approx(expected, rel=1e-3)
 
 
-def test_discrete_times_are_those_of_the_levels_alike(sde: SDE) -> None:
-    t, correction = DiscreteTimes(9).sample(sde, midpoints(900))
-    found, counts = t.unique(return_counts=True)
-    torch.testing.assert_close(found, sde.t_max * torch.arange(1, 10, dtype=F64) / 9)
-    assert counts.tolist() == [100] * 9
-    assert torch.equal(correction, torch.ones_like(t))
-    ends = DiscreteTimes(9).sample(sde, torch.tensor([0.0, 1.0], dtype=F64))[0]
-    torch.testing.assert_close(ends, found[[0, -1]])
-
-
-def test_discrete_times_refuse_levels_that_the_sde_lacks() -> None:
-    with pytest.raises(
-        ValueError, match="levels is 11, and the first of so many times, 0.0909091, is before t_min=0.1"
-    ):
-        DiscreteTimes(11).sample(NCSNSDE(10), midpoints(3))
-    with pytest.raises(ValueError, match="levels is 0, expected at least 1"):
-        DiscreteTimes(0)
-
-
 def test_a_coarse_table_is_not_biased(sde: SDE) -> None:
     times = ImportanceSampled(MinSNR(5.0), cells=3)
     t, correction = times.sample(sde, midpoints(200_000))
@@ -423,7 +403,7 @@ def test_gradients_are_finite_at_both_ends(sde: SDE, preconditioning: Preconditi
         u = torch.full((4,), end, dtype=F64)
         loss = DenoisingScoreMatching(weighting, t)(model, x0, u=u, noise=noise)
         gradients = torch.autograd.grad(loss.value, list(network.parameters()))
-        assert all(bool(v.isfinite().all()) for v in (*loss, *gradients))
+        assert all(bool(v.isfinite().all()) for v in (*loss[:3], *gradients))
         assert any(bool((g != 0).any()) for g in gradients)
         assert loss.value.dtype == torch.float32
 
@@ -431,7 +411,7 @@ def test_gradients_are_finite_at_both_ends(sde: SDE, preconditioning: Preconditi
 def test_low_precision_data_give_a_float32_loss(generator: torch.Generator) -> None:
     x0 = torch.randn(8, 3, generator=generator).bfloat16()
     loss = DenoisingScoreMatching()(NetworkScore(Network(3), VPSDE(), EDMPreconditioning()), x0, generator)
-    assert {v.dtype for v in loss} == {torch.float32}
+    assert {v.dtype for v in loss[:3]} == {torch.float32}
 
 
 # -- all objectives ------------------------------------------------------------------------------------------
@@ -610,7 +590,7 @@ def test_dropout_labels_and_float32(kind: type[Objective], generator: torch.Gene
     x0, labels = torch.randn(6, 1, 2, 2, generator=generator), torch.arange(6) % 3
     loss = kind(EDMWeighting(0.5), LogNormalSigma())(model, x0, generator, labels=labels)
     loss.value.backward()
-    assert {v.dtype for v in loss} == {torch.float32}
+    assert {v.dtype for v in loss[:3]} == {torch.float32}
     assert network.classes is not None
     assert network.classes.weight.grad is not None
     assert bool((network.classes.weight.grad.abs().sum(1) > 0).all())
