@@ -41,7 +41,7 @@ def largest_distance(x: Tensor, samples: int | None = None, seed: int = 0) -> fl
             rows, and the farthest row from those again. None, or a number of N or more, for all pairs.
         seed: Seed of the choice of the rows.
 
-    >>> largest_distance(torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]]))
+    >>> round(largest_distance(torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]])), 4)
     5.0
     """
     x = x - x.mean(0)

@@ -103,6 +103,9 @@ def test_the_smallest_level_of_narrow_data() -> None:
     x = torch.randn(4000, 2, generator=generator()) * torch.tensor([1.0, 0.02])
     found = suggest(x)
     assert found.sigma_min == pytest.approx(2e-4, rel=0.1)
+    few = suggest(torch.randn(50, 48, generator=generator()))
+    assert few.sigma_min == pytest.approx(0.01, rel=0.1)
+    assert "50 samples are too few to tell the narrowest of 48 directions" in few.reasons["sigma_min"]
     assert suggest(x, sigma_min=0.01).reasons["sigma_min"] == "as given"
 
 
