@@ -31,6 +31,7 @@ _EXAMPLES = {
     "ChainModel": "scoresde.chains.GaussianChainModel(model, VPSDE().chain(1000))",
     "Coordinate": "scoresde.sampling.LogSNR()",
     "Divergence": "scoresde.likelihood.Exact()",
+    "GaussianChain": "scoresde.sde.VPSDE().chain(1000)",
     "Generator": "torch.Generator().manual_seed(0)",
     "Grid": "scoresde.sampling.KarrasGrid(32)",
     "NetworkScore": "scoresde.load(directory)",

@@ -150,6 +150,14 @@ class GaussianChainModel(ChainModel[GaussianChain]):
     def conditions(self, cond: Mapping[str, Any], count: int) -> Conditions:
         return self.model.conditions(cond, count, self.device)
 
+    def check_batch(self, x: Tensor) -> None:
+        super().check_batch(x)
+        if not x.is_floating_point():
+            raise ValueError(
+                f"x has dtype {x.dtype}, expected floating point: chain_bits_per_dim takes pixels, and "
+                "model.info.transform.encode(pixels) their place in model space"
+            )
+
     def to_model_space(self, x: Tensor) -> Tensor:
         return self.model.to_model_space(x)
 

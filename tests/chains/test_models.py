@@ -206,6 +206,7 @@ def test_wrong_input() -> None:
     wrong(lambda: GaussianChainModel(network(VPSDE(t_min=0.1)), VPSDE().chain(1000)), "same ends")
     GaussianChainModel(model, GaussianChain(linear_betas()))  # whose last noise level is that of VP to 3 %
     GaussianChainModel(correlated(VPSDE()), GaussianChain(cosine_betas()))  # exact at every level
+    wrong(lambda: GaussianChainModel(model, VPSDE()), "expected a GaussianChain, such as")  # type: ignore[arg-type]
     chain = VPSDE().chain(4)
     wrong(lambda: GaussianChainModel(model, chain, "medium"), "variance is 'medium'", "'large'")  # type: ignore[arg-type]
     wrong(lambda: GaussianChainModel(model, chain, torch.ones(3)), "variance has shape", "4 steps")

@@ -244,6 +244,7 @@ def test_wrong_input() -> None:
     wrong(lambda: chain_bound(inside, x, evaluations=8, weights=torch.zeros(10)), "positive")
     wrong(lambda: chain_bound(inside, x[0]), "x has shape")
     wrong(lambda: chain_bound(inside, x / 0), "not finite")
+    wrong(lambda: chain_bound(inside, x.int()), "x has dtype torch.int32", "chain_bits_per_dim")
     wrong(lambda: chain_bound(inside, x, batch_size=0), "batch_size is 0")
     wrong(lambda: chain_bound(bits_model(2), x + 0.5), "0.5", "binary")
     wrong(lambda: chain_bound(inside, x, labels=[1, 2]), "labels")
