@@ -14,6 +14,7 @@ from scoresde.likelihood.dequantisation import Posterior, TruncatedNormal, Unifo
 from scoresde.likelihood.differentiable import differentiable_log_prob
 from scoresde.likelihood.errors import LikelihoodError
 from scoresde.likelihood.options import FlowOptions
+from scoresde.likelihood.own_chain import own_chain
 from scoresde.likelihood.paired import LikelihoodComparison, compare_likelihoods
 from scoresde.likelihood.reweighting import Reweighted, reweight
 from scoresde.likelihood.scaling import CovarianceScaling, DCTScaling, DiagonalScaling, ScalarScaling
@@ -58,6 +59,7 @@ __all__ = [
     "encode",
     "interpolate",
     "log_likelihood",
+    "own_chain",
     "pilot_weights",
     "reweight",
     "round_trip_error",

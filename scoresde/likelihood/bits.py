@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.likelihood.bounds import Bound, elbo
+from scoresde.likelihood.chain_bound import ChainBound, chain_bound
 from scoresde.likelihood.density import LogLikelihood, log_likelihood
 from scoresde.likelihood.dequantisation import (
     Dequantisation,
@@ -19,6 +20,7 @@ from scoresde.likelihood.dequantisation import (
 )
 from scoresde.likelihood.numbering import draw_seed
 from scoresde.likelihood.options import FlowOptions
+from scoresde.likelihood.own_chain import own_chain
 from scoresde.numerics.html import counts, mean_with_error, range_of, rms, table, with_error
 from scoresde.numerics.means import mean_and_error
 from scoresde.numerics.values import at_least, one_of
@@ -49,6 +51,8 @@ class BitsPerDim:
         t_min: Time at which the density is taken.
         elbo: Bits by the evidence lower bound of the reverse-time SDE, `(B,)`, if it was asked for.
         elbo_stderr: Standard errors of `elbo` from its draws, `(B,)`.
+        chain: Bits by the variational bound of the model's chain, `(B,)`, if it was asked for.
+        chain_stderr: Standard errors of `chain` from its draws, `(B,)`.
         solver_stderr: Standard errors of `bits` from the solver, `(B,)`, as if those of all draws had one sign.
     """
 
@@ -68,6 +72,8 @@ class BitsPerDim:
     elbo: Tensor | None = None
     elbo_stderr: Tensor | None = None
     solver_stderr: Tensor | None = None
+    chain: Tensor | None = None
+    chain_stderr: Tensor | None = None
 
     @property
     def total_stderr(self) -> Tensor:
@@ -93,11 +99,13 @@ class _Draw:
         density: Log-density at the dequantised values.
         log_weight: log d(k|z) − log q(z|k) of decoder and dequantisation, `(B,)`.
         elbo: Lower bound on the log-density, if it was asked for.
+        chain: That of the model's chain.
     """
 
     density: LogLikelihood
     log_weight: Tensor
     elbo: Bound | None
+    chain: ChainBound | None
 
 
 @checked
@@ -113,6 +121,7 @@ def bits_per_dim(
     seed: int = 0,
     first: int = 0,
     elbo_draws: int = 0,
+    chain_draws: int = 0,
     **options: Any,
 ) -> BitsPerDim:
     """Bits per dimension of discrete data by the probability-flow ODE, an upper bound on those of a discrete model.
@@ -135,6 +144,9 @@ def bits_per_dim(
         first: Index of the first sample.
         elbo_draws: Number of draws of `elbo` at each dequantised sample, for the bound of the reverse-time SDE in
             addition; 0 for none.
+        chain_draws: Number of evaluations of `chain_bound` at each dequantised sample, for the bound of the chain of
+            the model's SDE (`own_chain`) in addition, at least 4; 0 for none. It is on the density of x₀, and needs an
+            SDE that preserves variance.
         **options: Options of `log_likelihood`, such as `t_min`, `tol` or `divergence`, and conditions of the model.
 
     Raises:
@@ -155,6 +167,7 @@ def bits_per_dim(
     alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))
     shape = tuple(pixels.shape[1:])
     noise = dequantisation_noise(pixels, seed, first)
+    chain_model = own_chain(model) if chain_draws else None
     found = []
     for draw in range(draws):
         z, log_q = q.draw(pixels, transform, noise, alpha, sigma)
@@ -167,7 +180,10 @@ def bits_per_dim(
         if elbo_draws:
             # The scaling is one of the ODE; the bound has its own default.
             lower = elbo(model, z, draws=elbo_draws, options=replace(flow, scaling=None), **common, **cond)
-        found.append(_Draw(density, log_weight, lower))
+        by_chain = None
+        if chain_model is not None:
+            by_chain = chain_bound(chain_model, z, evaluations=chain_draws, seed=common["seed"], first=first, **cond)
+        found.append(_Draw(density, log_weight, lower, by_chain))
     return _joined(found, math.prod(shape), bound, q.name, decoder)
 
 
@@ -218,12 +234,15 @@ def _joined(found: list[_Draw], size: int, bound: str, dequantisation: str, deco
     solver = (share * torch.stack([d.solver_stderr for d in densities])).sum(0) / nats_per_bit
     mean, mean_stderr = mean_and_error(bits, solver)
     lower: dict[str, Tensor] = {}
-    if all(d.elbo is not None for d in found):
-        bounds = [d.elbo for d in found if d.elbo is not None]
-        values = torch.stack([b.value + d.log_weight for b, d in zip(bounds, found, strict=True)])
-        squares = torch.stack([b.stderr for b in bounds]).square()
-        lower["elbo"] = -values.mean(0) / nats_per_bit
-        lower["elbo_stderr"] = squares.mean(0).div(draws).sqrt() / nats_per_bit
+    bounds: dict[str, list[Bound | ChainBound | None]]
+    bounds = {"elbo": [d.elbo for d in found], "chain": [d.chain for d in found]}
+    for name, each in bounds.items():
+        known = [b for b in each if b is not None]
+        if known:
+            values = torch.stack([b.value + d.log_weight for b, d in zip(known, found, strict=True)])
+            squares = torch.stack([b.stderr for b in known]).square()
+            lower[name] = -values.mean(0) / nats_per_bit
+            lower[f"{name}_stderr"] = squares.mean(0).div(draws).sqrt() / nats_per_bit
     return BitsPerDim(
         bits=bits,
         stderr=stderr / nats_per_bit,
@@ -294,4 +313,6 @@ def _html(out: BitsPerDim) -> str:
     ]
     if out.elbo is not None:
         rows.insert(1, ("by the evidence lower bound", f"{mean_with_error(out.elbo)} bits/dim"))
+    if out.chain is not None:
+        rows.insert(1, ("by the bound of the chain", f"{mean_with_error(out.chain)} bits/dim"))
     return table("Bits per dimension", rows, "An upper bound on those of the discrete model that the decoder makes.")

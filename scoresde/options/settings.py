@@ -25,6 +25,7 @@ _KINDS: dict[str, Any] = {
     "decoder": Literal["rounding", "gaussian"],
     "device": Annotated[str, Word(r"(cpu|mps)(:0)?|(cuda|xpu)(:\d+)?", "cpu, cuda, cuda:N, xpu, mps")] | None,
     "draws": _Count,
+    "chain_draws": Annotated[int, Range(0)],
     "elbo_draws": Annotated[int, Range(0)],
     "label": int | str | None,
     "likelihood": Annotated[int, Range(0)] | None,

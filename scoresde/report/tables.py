@@ -161,6 +161,10 @@ def _likelihood(summary: dict[str, Any]) -> Table | None:
                 *(estimate(e.get("elbo"), e.get("stderr_elbo")) for e in entries),
             )
         )
+    if any(e.get("by_chain") is not None for e in entries):
+        unit = "nats" if first.get("bits_per_dim") is None else "bits/dim"
+        name = of_labels(f"{unit} by the bound of the chain", first)
+        rows.append((name, *(estimate(e.get("by_chain"), e.get("stderr_by_chain")) for e in entries)))
     rows.append((f"{of_labels('log-likelihood', first)}, nats", *(estimate(*nats(e)) for e in entries)))
     plain = {
         "n": "samples, n",
@@ -244,7 +248,9 @@ def _coverage_note(metrics: dict[str, Any]) -> str:
 
 
 # Settings that set a further result apart, in the order in which they are shown.
-_LIKELIHOOD = ("divergence", "tol", "dequantisation", "draws", "bound", "decoder", "elbo_draws", "t_min", "seed")
+_LIKELIHOOD = (
+    "divergence", "tol", "dequantisation", "draws", "bound", "decoder", "elbo_draws", "chain_draws", "t_min", "seed",
+)  # fmt: skip
 _SAMPLES = ("sampler", "n", "pca", "likelihood", "seed")
 _COMPARISON = ("n", "tolerance", "batch_size", "device")
 

@@ -176,6 +176,8 @@ def _batches(
     if isinstance(model, NetworkScore) and known.discrete:
         common["dequantisation"] = known.dequantisation
         common |= {name: options[name] for name in ("decoder", "draws", "bound", "elbo_draws")}
+    if known.settings.get("chain_draws"):
+        common["chain_draws"] = known.chain_draws
     for turn in range(first, len(raw), count * options.batch_size):
         start = min(turn + rank * options.batch_size, len(raw))
         stop = min(start + options.batch_size, len(raw))
@@ -215,6 +217,9 @@ def _entry(
     if discrete and settings.get("elbo_draws"):
         lower, lower_error = mean_and_error(table.column("elbo", n))
         entry |= {"elbo": lower, "stderr_elbo": lower_error if n > 1 else None}
+    if settings.get("chain_draws"):
+        lower, lower_error = mean_and_error(table.column("by_chain", n))
+        entry |= {"by_chain": lower, "stderr_by_chain": lower_error if n > 1 else None}
     entry["stderr_data"] = _error_of_data(entry)
     return cast(LikelihoodEntry, entry)
 

@@ -1,5 +1,6 @@
 """The options of likelihoods, checked, and the settings that likelihoods depend on."""
 
+import hashlib
 import math
 from typing import Any
 
@@ -10,14 +11,20 @@ from scoresde.config.targets import instantiate
 from scoresde.data import Data
 from scoresde.likelihood.dequantisation import Dequantisation, Uniform
 from scoresde.likelihood.options import FlowOptions
+from scoresde.likelihood.own_chain import own_chain, steps_of
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.runs.chains import RunModel
 from scoresde.runs.dequantise import FILE
 from scoresde.runs.directory import Run
+from scoresde.score import NetworkScore, OptimalVariances
+from scoresde.storage.bounded import read_file
 from scoresde.storage.limits import check_steps
 
 __all__ = ["LikelihoodOptions", "LikelihoodSettings", "own_settings"]
+
+# Evaluations of a bound whose steps are drawn, two of them at step 1
+_FEWEST = 4
 
 
 class LikelihoodOptions:
@@ -53,7 +60,13 @@ class LikelihoodOptions:
                 f"{quantisation}, which leaves the cell of a value, as {prefix}decoder=rounding does not allow: "
                 f"take {prefix}decoder=gaussian"
             )
+        self.chain_draws = int(options.get("chain_draws") or 0)  # absent in the configuration of an earlier version
+        if 0 < self.chain_draws < _FEWEST:
+            raise ConfigError(f"{prefix}chain_draws is {self.chain_draws}, expected 0 or at least {_FEWEST}")
         try:
+            if self.chain_draws and "sde" in run.config:
+                steps_of(run.make("sde"))
+                check_steps(self.chain_draws, f"{prefix}chain_draws")
             self.dequantisation.check(data.shape, data.transform.levels)
             self.divergence.for_shape(data.shape)
             for name in ("draws", "elbo_draws"):
@@ -101,8 +114,19 @@ class LikelihoodSettings(LikelihoodOptions):
             "t_min": model.sde.t_min,
             "seed": options.seed,
             "elbo_draws": options.elbo_draws,
+            **self._of_chain(run, model),
             **content,
         }
+
+    def _of_chain(self, run: Run, model: NetworkScore) -> dict[str, Any]:
+        """What the bound of the model's chain depends on, if it is asked for."""
+        if not self.chain_draws:
+            return {}
+        kind = str(own_chain(model).variance)
+        path = run.directory / OptimalVariances.FILE
+        if kind == "optimal":
+            kind = f"optimal {hashlib.sha256(read_file(path)).hexdigest()[:8]}"
+        return {"chain_draws": self.chain_draws, "chain_variance": kind}
 
 
 def own_settings(run: Run, model: RunModel, data: Data, split: str, options: DictConfig) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
-from scoresde.likelihood import bits_per_dim, chain_bound, log_likelihood
+from scoresde.likelihood import bits_per_dim, chain_bound, log_likelihood, own_chain
 from scoresde.runs.chains import RunModel
 from scoresde.runs.sample_table import SampleTable
 
 __all__ = ["LikelihoodTable", "rows_of"]
 
 _LATER = ("solver_stderr", "total_stderr")  # than version 0.1.0, which measured the error of the first samples
+_OF_CHAIN = ("by_chain", "stderr_by_chain")  # of the bound of the model's chain, where it was asked for
 _COLUMNS = ("stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo", *_LATER)
 
 
@@ -39,17 +40,24 @@ def rows_of(model: RunModel, data: Data, raw: Tensor, first: int, common: dict[s
         nothing, missing = torch.zeros_like(values), torch.full_like(values, math.nan)
         columns = [values, stderr, nothing, nothing + bound.nfe, nothing, missing, missing, nothing, stderr]
     elif data.transform.levels is None:
-        out = log_likelihood(model, data.transform.encode(raw), first=first, **common)
+        encoded, draws = data.transform.encode(raw), common.get("chain_draws", 0)
+        common = {name: value for name, value in common.items() if name != "chain_draws"}
+        out = log_likelihood(model, encoded, first=first, **common)
         values = out.log_prob + data.transform.log_det(data.shape)
         missing = torch.full_like(values, math.nan)
         columns = [values, out.stderr, torch.zeros_like(values), out.nfe, out.divergences, missing, missing]
         columns += [out.solver_stderr, out.total_stderr]
+        if draws:
+            cond = {name: value for name, value in common.items() if name not in ("divergence", "tol")}
+            bound = chain_bound(own_chain(model), encoded, evaluations=draws, first=first, **cond)
+            columns += [bound.value + data.transform.log_det(data.shape), bound.stderr]
     else:
         bits = bits_per_dim(model, raw, data.transform, first=first, **common)
         missing = torch.full_like(bits.bits, math.nan)
         further = (bits.elbo, bits.elbo_stderr, bits.solver_stderr, bits.total_stderr)
         columns = [bits.bits, bits.stderr, bits.stderr_dequantisation, bits.nfe, bits.divergences]
         columns += [missing if values is None else values for values in further]
+        columns += [values for values in (bits.chain, bits.chain_stderr) if values is not None]
     return list(map(list, zip(*(c.tolist() for c in columns), strict=True)))
 
 
@@ -65,4 +73,5 @@ class LikelihoodTable(SampleTable):
     """
 
     def __init__(self, path: Path, unit: str, settings: dict[str, Any]) -> None:
-        super().__init__(path, (unit, *_COLUMNS), settings, later=_LATER, former=("solver_error",))
+        names = (unit, *_COLUMNS, *(_OF_CHAIN if settings.get("chain_draws") else ()))
+        super().__init__(path, names, settings, later=_LATER, former=("solver_error",))

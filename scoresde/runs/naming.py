@@ -20,7 +20,7 @@ _IDENTITY = (
 # Keys of these groups that they do not depend on.
 _FREE = ("training.log_every", "training.checkpoint_every", "training.keep")
 # Keys that earlier versions lacked, with the values that do what these did.
-_LATER = {"evaluation.sample_likelihood": 0, "network.learn_variance": False}
+_LATER = {"evaluation.sample_likelihood": 0, "network.learn_variance": False, "evaluation.chain_draws": 0}
 
 
 def config_hash(config: DictConfig) -> str:

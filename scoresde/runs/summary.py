@@ -136,6 +136,10 @@ class LikelihoodEntry(TypedDict, total=False):
         reused: Number of them that were there already.
         elbo: Mean evidence lower bound.
         stderr_elbo: Its standard error.
+        chain_draws: Evaluations of the bound of the model's chain, where it was asked for.
+        chain_variance: Its variances.
+        by_chain: Mean of that bound, in the unit of the values.
+        stderr_by_chain: Its standard error.
         solver_error: Root mean square error of the solver, of the first samples; of entries of version 0.1.0.
     """
 
@@ -174,6 +178,10 @@ class LikelihoodEntry(TypedDict, total=False):
     stderr_elbo: float | None
     solver_error: NotRequired[float]
     chain: NotRequired[str]
+    chain_draws: NotRequired[int]
+    chain_variance: NotRequired[str]
+    by_chain: NotRequired[float]
+    stderr_by_chain: NotRequired[float | None]
 
 
 class Summary(dict[str, Any]):

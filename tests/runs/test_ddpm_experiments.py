@@ -96,3 +96,25 @@ def test_what_cannot_be_trained_is_one_line_before_anything_is_written(
     assert len(told.splitlines()) == 1, told
     assert re.search(message, told), told
     assert not (tmp_path / "runs" / "quick").exists()
+
+
+def test_the_bound_of_the_chain_stands_beside_the_likelihood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["train", "experiment=ddpm/improved_ddpm_digits", "name=quick", *QUICK, "network.channels=8"])
+    likelihood = ["likelihood", "run=runs/quick", "n=3", "progress=false", "tol=1", "divergence.probes=1"]
+    main([*likelihood, "chain_draws=12"])
+    assert re.search(r"bound of the chain \d+\.\d+ ± \d+\.\d+ \(learned variances\)", capsys.readouterr().out)
+    entry = read_json(Path("runs/quick/summary.json"), dict)["likelihood"]
+    assert (entry["chain_draws"], entry["chain_variance"]) == (12, "learned")
+    rows = (Path("runs/quick") / entry["file"]).read_text().splitlines()
+    assert rows[0].endswith("by_chain,stderr_by_chain")
+    values = [float(row.split(",")[-2]) for row in rows[1:]]
+    assert entry["by_chain"] == pytest.approx(sum(values) / 3)
+    # The same settings without the bound are of another table, and 1 to 3 evaluations no bound.
+    main(likelihood)
+    assert "bound of the chain" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*likelihood, "chain_draws=3"])
+    assert "chain_draws is 3, expected 0 or at least 4" in capsys.readouterr().err

@@ -36,6 +36,10 @@ def likelihood_line(entry: LikelihoodEntry) -> str:
         )
         if entry.get("elbo") is not None:
             value += f", ELBO {entry['elbo']:.4f} bits/dim{given}"
+    if entry.get("by_chain") is not None:
+        of_bound = entry.get("stderr_by_chain")
+        about = "" if of_bound is None else f" ± {of_bound:.4f}"
+        value += f", bound of the chain {entry['by_chain']:.4f}{about} ({entry['chain_variance']} variances)"
     reused = f", {entry['reused']} of them there already" if entry["reused"] else ""
     source = f" of {entry['source']}" if entry.get("source") else ""
     known = entry.get("stderr_solver")
