@@ -40,11 +40,12 @@ from scoresde.progress import Progress
 from scoresde.score import ScoreModel
 
 # Solves of a sample at most, and the ratio of their tolerances under an exact score, where the tolerance of the path is
-# the root of that asked for, or a network, and under a network whose path is corrected.
-_ATTEMPTS, _FINER, _CORRECTED_FINER = 3, 0.01, 0.1
-# The standard error, in tolerances of a step, above which a sample is solved again, by exact traces and by probes,
-# beside which errors are estimated less well, and are more often too large.
-_LIMIT, _PROBES_LIMIT = 30.0, 100.0
+# the root of that asked for, and under a network.
+_ATTEMPTS, _FINER, _NETWORK_FINER = 3, 0.01, 0.1
+# The standard error, in tolerances of a step, above which a sample is solved again, and that by probes or on the path
+# of a network that is not corrected. Beside probes errors are estimated less well, and are more often too large; and on
+# such a path a smaller tolerance for all samples is worth more than second solves for some.
+_LIMIT, _FAR_LIMIT = 30.0, 100.0
 # The standard error, in tolerances above the default, that no more than a share of samples exceeds without a warning.
 _LOOSE, _SHARE = 10.0, 0.05
 # Roundings of a log-density to the model's dtype below which its error is not reduced.
@@ -227,7 +228,7 @@ class _Solver:
         # Nodes that are given are not to be outweighed by other steps.
         attempts = _ATTEMPTS if self.options.nodes is None and math.isfinite(self.nats) else 1
         first = self._round(rows, self.options, last=attempts == 1)
-        finer = _CORRECTED_FINER if self.options.corrected and not self.flow.model.exact else _FINER
+        finer = _FINER if self.flow.model.exact else _NETWORK_FINER
         for attempt in range(1, attempts):
             rows = self._too_large(self.value, self.error).nonzero()[:, 0]
             if not len(rows):
@@ -238,7 +239,8 @@ class _Solver:
     def _too_large(self, value: Tensor, error: Tensor) -> Tensor:
         """True for log-densities with an error far above the tolerance, and above what rounding makes of them."""
         rounding = _ROUNDINGS * torch.finfo(self.flow.dtype).eps * value.abs()
-        limit = _LIMIT if isinstance(self.divergence, Exact) else _PROBES_LIMIT
+        corrected = self.flow.model.exact or self.options.corrected
+        limit = _LIMIT if corrected and isinstance(self.divergence, Exact) else _FAR_LIMIT
         return error > rounding.clamp_min(limit * self.nats)
 
     def _round(self, rows: Tensor, options: FlowOptions, last: bool) -> Solution:

@@ -22,7 +22,7 @@ _BATCH_SIZE = 512
 # for a tolerance of 1 nat for each.
 _PATH_SHARE, _NETWORK_PATH_SHARE = 10.0, 3.0
 # Factor of the first in a time variable other than the angle, in which data of one width may pass within one step.
-_OTHER_VARIABLE = 0.1
+_OTHER_VARIABLE = 0.03
 # The likeness of two names from which one counts as a misspelling of the other.
 _ALIKE = 0.8
 

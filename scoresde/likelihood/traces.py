@@ -1,6 +1,6 @@
 """Traces of the model's Jacobian at the nodes of paths, with their variances."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class TraceEstimates:
         variance: Variances of the values, `(a, M)`.
         square: ‖ε‖², `(a, M)`.
         lag: ε · (ε' − ε), with ε' the noise that the path follows, `(a, M)`.
+        rounding: What rounding of x and ε to one part may change the lag by, ‖ε (|x|/(α σ̃) + |ε|)‖, `(a, M)`.
         doubt: Half of the variance that `variance` itself has, the same at all nodes of a step, where it was estimated
             from their scatter, `(a,)`; 0 where it was estimated at each node.
         probes: Number of probes at each node of a step, `(a,)`, where it was chosen for each step.
@@ -37,6 +38,7 @@ class TraceEstimates:
     variance: Tensor
     square: Tensor
     lag: Tensor
+    rounding: Tensor
     doubt: Tensor
     probes: Tensor | None = None
 
@@ -111,7 +113,7 @@ class NodeTraces:
     def _evaluated(self, nodes: Nodes, divergence: Divergence, repeat: int = 0) -> TraceEstimates:
         """The estimates by a divergence, in as many calls as the batch size asks for."""
         flow, (steps, count) = self.flow, nodes.w.shape
-        value, variance, square, lag = torch.zeros(4, steps, count, dtype=torch.float64, device=flow.device)
+        value, variance, square, lag, rounding = torch.zeros(5, steps, count, dtype=torch.float64, device=flow.device)
         doubt = torch.zeros(steps, dtype=torch.float64, device=flow.device)
         # A product costs about as much as an evaluation, and as much memory.
         products = 0 if self._closed and _chooses(divergence) else divergence.products(flow.size)
@@ -124,12 +126,14 @@ class NodeTraces:
             noise = found.field.double().reshape(part.followed.shape)
             square[start : start + size] = noise.square().sum(2)
             lag[start : start + size] = (noise * (part.followed - noise)).sum(2)
+            size_of_x = part.x.double().flatten(2).abs() / part.scale[..., None]
+            rounding[start : start + size] = (noise * (size_of_x + noise.abs())).square().sum(2).sqrt()
             rows = part.rows.repeat_interleave(count)
             ones = torch.ones_like(rows)
             self.forwards.index_add_(0, rows, ones)
             self.traces.index_add_(0, rows, ones)
             self.products.index_add_(0, rows, found.products * ones)
-        return TraceEstimates(value, variance, square, lag, doubt)
+        return TraceEstimates(value, variance, square, lag, rounding, doubt)
 
     def _traces(self, nodes: Nodes, divergence: Divergence, repeat: int) -> Traces:
         flow = self.flow
@@ -180,4 +184,4 @@ class NodeTraces:
             self._exact = self._fitted(self._exact, nodes[steps], len(nodes.rows[steps].unique()))
             again = self._evaluated(nodes[steps], self._exact, repeat=1)
             value[steps], variance[steps] = again.value, again.variance
-        return TraceEstimates(value, variance, first.square, first.lag, first.doubt, probes.masked_fill(enough, 2))
+        return replace(first, value=value, variance=variance, probes=probes.masked_fill(enough, 2))

@@ -133,8 +133,8 @@ def test_stated_errors_of_a_learned_score_are_of_the_size_of_the_true_ones(tol: 
 
 
 def test_the_standard_error_of_one_probe_allows_for_how_few_numbers_it_is_found_from() -> None:
-    model = tails(VPSDE())
-    x = model.sample(20, VPSDE().t_min, torch.Generator().manual_seed(3)).repeat(20, 1)
+    model = correlated(EDMSDE())
+    x = model.sample(20, model.sde.t_min, torch.Generator().manual_seed(3)).repeat(20, 1)
     learned = Learned(model)
     wanted = log_likelihood(learned, x[:20], divergence=Exact()).log_prob.repeat(20)
     out = log_likelihood(learned, x, divergence=Hutchinson(1))
@@ -291,3 +291,11 @@ def test_a_coarse_tolerance_that_many_samples_exceed_is_told_of() -> None:
         log_likelihood(exact, x, divergence=Exact(), tol=0.01)
         out = log_likelihood(model, x, divergence=Exact(), tol=10.0)
     assert float((out.solver_stderr > 100).double().mean()) <= 0.05
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+def test_what_is_exact_but_for_rounding_has_the_error_of_rounding(sde: SDE) -> None:
+    """Normal data stand still."""
+    error, out = errors(narrow([1.0, 1.0, 1.0, 1.0], sde), 40)
+    assert float(out.solver_stderr.max()) < 1e-10
+    assert outside(error, out) <= 4

@@ -19,6 +19,7 @@ from PIL import Image
 
 from scoresde import plots
 from scoresde.numerics.html import with_error
+from scoresde.numerics.means import shared_error
 from scoresde.plots.style import DPI
 
 
@@ -307,7 +308,7 @@ def test_histograms_sum_to_one_and_mark_the_means() -> None:
     solver = (np.full(len(train), 0.3), np.full(len(held_out), np.nan))
     (ax,) = plots.likelihood_histogram(train, held_out, unit="nats", solver_stderr=solver).axes
     errors = [
-        math.hypot(train.std(ddof=1) / math.sqrt(len(train)), 0.3),
+        math.hypot(train.std(ddof=1) / math.sqrt(len(train)), shared_error(torch.full((len(train),), 0.3))),
         held_out.std(ddof=1) / math.sqrt(len(held_out)),
     ]
     labels = [str(line.get_label()) for line in ax.get_lines()]

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scoresde.cli import conf_dir
 from scoresde.likelihood import CellFlow, bits_per_dim
+from scoresde.numerics.means import shared_error
 from scoresde.options.errors import ConfigError
 from scoresde.runs import likelihood_table
 from scoresde.runs.dequantise import FILE
@@ -305,7 +306,7 @@ def test_rows_of_an_earlier_version_go_on_without_the_error_of_their_solver(run:
     entry = found(4)
     assert (entry["reused"], entry["bits_per_dim"]) == (2, pytest.approx(whole["bits_per_dim"], rel=1e-12))
     errors = [float(row[-2]) for row in rows[2:]]
-    assert entry["stderr_solver"] == pytest.approx(sum(errors) / 2)
+    assert entry["stderr_solver"] == pytest.approx(shared_error(torch.tensor(errors, dtype=torch.float64)))
     again = [line.split(",") for line in path.read_text().splitlines()]
     assert again[0] == head
     assert [row[:-2] for row in again[1:]] == [row[:-2] for row in rows]
