@@ -28,7 +28,7 @@ from scoresde.objectives.tensors import at_least_float32, mean_square
 from scoresde.objectives.weightings import Weighting
 from scoresde.score import Conditions, ScoreModel
 from scoresde.score.learned_variance import MISSING
-from scoresde.sde import SDE, DiscreteVPSDE, GaussianChain, expand_to
+from scoresde.sde import SDE, DiscreteVPSDE, ErasureVPSDE, GaussianChain, expand_to
 
 __all__ = ["Hybrid", "VariationalBound"]
 
@@ -56,12 +56,23 @@ class _ChainObjective(Objective):
         Raises:
             ValueError: An SDE that does not preserve variance, or no number of steps.
         """
+        if isinstance(sde, ErasureVPSDE) and sde.rates is not None:
+            return self._learned(sde)
         if self._chain is None or self._chain[0] is not sde:
             count = self.times.count(sde)
             own = isinstance(sde, DiscreteVPSDE) and len(sde.betas) == count
             made = GaussianChain(sde.betas) if own and isinstance(sde, DiscreteVPSDE) else GaussianChain.of(sde, count)
             self._chain = sde, made
         return self._chain[1]
+
+    def _learned(self, sde: ErasureVPSDE) -> GaussianChain:
+        """The chain of rates that are learned, with their graph, so made anew for every batch."""
+        if self.times.count(sde) != len(sde.betas):
+            raise ValueError(
+                f"objective.times.steps is {self.times.count(sde)}, and the rates of {len(sde.betas)} steps are "
+                "learned: leave it out"
+            )
+        return sde.chain()
 
     def _evaluated(
         self,
@@ -152,6 +163,8 @@ class _Errors:
 class VariationalBound(_ChainObjective):
     """The variational bound L_vlb of a Gaussian chain, by a step of it for each sample (Ho et al. 2020, eq. 5).
 
+    Rates that an `ErasureVPSDE` learns follow its gradient, and then the value has L_T, too.
+
     The value is an estimate of Σ_t L_t in bits per dimension: of the negative log-density of data in model space, and
     above it. `per_sample` is the mean-square error of ε. The SDE must preserve variance.
 
@@ -205,7 +218,13 @@ class VariationalBound(_ChainObjective):
         kind = self._kind(model)
         errors = self._evaluated(model, x0, generator, u, noise, cond)
         losses = errors.chain.steps * errors.bound(kind, through_mean=True)
-        return self._of_steps(model, errors, losses)
+        loss = self._of_steps(model, errors, losses)
+        if isinstance(model.sde, ErasureVPSDE) and model.sde.rates is not None:
+            # Without the divergence from the prior, which is constant elsewhere, no signal would be erased.
+            last = errors.chain.steps
+            prior = errors.chain.prior(x0).kl_from(errors.chain.marginal(x0, last)) / x0[0].numel()
+            loss = loss._replace(value=loss.value + (prior.mean() / math.log(2)).to(loss.value))
+        return loss
 
 
 @checked

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +12,7 @@ from scoresde.options.errors import ConfigError
 from scoresde.runs.chains import RunModel
 from scoresde.runs.outline import differences, filled, outline
 from scoresde.score import NetworkScore
-from scoresde.sde import SDE
+from scoresde.sde import SDE, ErasureVPSDE
 from scoresde.sde.erasure import ErasureChain
 from scoresde.statistics import Statistics
 from scoresde.storage.bounded import CheckpointError, parse_json
@@ -39,12 +38,24 @@ def new_model(make: Make, shape: tuple[int, ...], statistics: Statistics) -> Run
         ConfigError: As for `Run.make`, or a network that is too large to be trained.
     """
     process = make("sde")
-    make_network = partial(make, "network", shape=_network_shape(process, shape))
+    make_network = _maker(make, process, shape)
     try:
         outline(make_network)  # refused before memory is taken for it
     except ValueError as error:
         raise ConfigError(f"network: {error}") from error
     return _model(make, make_network(), process, statistics)
+
+
+def _maker(make: Make, process: SDE | ErasureChain, shape: tuple[int, ...]) -> Callable[[], nn.Module]:
+    """A function that makes the network for samples of `shape`, with which rates that are learned are kept."""
+
+    def made() -> nn.Module:
+        network: nn.Module = make("network", shape=_network_shape(process, shape))
+        if isinstance(process, ErasureVPSDE) and process.rates is not None:
+            network.add_module("rates", process.rates)
+        return network
+
+    return made
 
 
 def _network_shape(process: SDE | ErasureChain, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -94,7 +105,7 @@ def load_model(
 
 def _loaded(path: Path, make: Make, shapes: Mapping[str, tuple[int, ...]]) -> RunModel:
     process = make("sde")
-    make_network = partial(make, "network", shape=_network_shape(process, shapes["statistics.mean"]))
+    make_network = _maker(make, process, shapes["statistics.mean"])
     own = _part(shapes, "network.")
     with default_types():
         network = outline(make_network, sum(map(math.prod, own.values())), path)

@@ -5,6 +5,7 @@ from scoresde.sde.base import SDE
 from scoresde.sde.betas import cosine_betas, erasure_betas, linear_betas
 from scoresde.sde.chains import DDPMSDE, CosineDDPMSDE, DiscreteVPSDE, GaussianChain
 from scoresde.sde.erasure import BinomialChain, CategoricalChain
+from scoresde.sde.erasure_sde import ErasureVPSDE
 from scoresde.sde.levels import NCSNSDE, DiscreteVESDE
 from scoresde.sde.markov import Chain
 from scoresde.sde.reverse import ReverseSDE
@@ -27,6 +28,7 @@ __all__ = [
     "CosineSDE",
     "DiscreteVESDE",
     "DiscreteVPSDE",
+    "ErasureVPSDE",
     "FlowSDE",
     "GaussianChain",
     "GaussianStep",

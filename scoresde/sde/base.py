@@ -114,7 +114,7 @@ class SDE(metaclass=_Checked):
             std: Standard deviation of the data.
         """
         most = 53 * math.log(2) if std is None else 24 * math.log(2) + math.log(std)
-        if float(self.log_snr(torch.tensor(self.t_max, dtype=torch.float64))) >= -most:
+        if float(self.log_snr(torch.tensor(self.t_max, dtype=torch.float64)).detach()) >= -most:
             return self.t_max
         return float(self.time(torch.tensor(-most, dtype=torch.float64)))
 
@@ -237,7 +237,7 @@ class SDE(metaclass=_Checked):
 
     def _check_ends(self) -> None:
         ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64)
-        sigma, alpha = float(self.sigma(ends)[0]), float(self.alpha(ends)[1])
+        sigma, alpha = (float(v.detach()) for v in (self.sigma(ends)[0], self.alpha(ends)[1]))
         if not sigma > 0:
             raise ValueError(
                 f"σ is {sigma:g} at t_min={self.t_min:g} of {self}, expected some noise, without which the log-SNR is "

@@ -19,6 +19,7 @@ from scoresde.runs.evaluate import evaluate
 from scoresde.runs.sample import Draw, sample
 from scoresde.runs.train import train
 from scoresde.sampling import ChainSampler, Euler, Sampler, UniformTime
+from scoresde.sde import ErasureVPSDE
 from scoresde.storage.tensors import load_tensors
 from tests.runs.test_train import config
 
@@ -134,3 +135,35 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=message):
         train(made, progress=False)
     assert not made.directory.exists()
+
+
+def test_rates_that_are_learned_are_kept_with_the_network(tmp_path: Path) -> None:
+    small = [o for o in SMALL if o.startswith(("network", "training", "+data"))]
+    made = config("experiment=diffusion2015/swiss_roll", *small, "sde.train_steps=6", "sampler.grid.steps=5",
+                  "sampler.grid.train_steps=6", "evaluation.samples=12", "evaluation.likelihood=2", "optimizer.lr=0.1",
+                  "training.ema.relative_std=0.2")  # fmt: skip
+    train(Run(tmp_path / "roll", made), progress=False)
+    model = scoresde.load(tmp_path / "roll")
+    assert isinstance(model.sde, ErasureVPSDE)
+    assert model.sde.rates is not None
+    stored = load_tensors(Run.open(tmp_path / "roll").model_path)
+    assert torch.equal(model.sde.rates.logits, stored["network.rates.logits"])
+    start = ErasureVPSDE(6, 1e-4).betas
+    assert model.sde.betas[0] == start[0]
+    assert max(abs(a - b) for a, b in zip(model.sde.betas[1:], start[1:], strict=True)) > 1e-3
+    (tmp_path / "roll" / "checkpoints" / "step-000000010.pt").unlink()
+    (tmp_path / "roll" / "model.safetensors").unlink()
+    resumed = Run.open(tmp_path / "roll")
+    train(resumed, progress=False)
+    assert all(torch.equal(value, stored[name]) for name, value in load_tensors(resumed.model_path).items())
+
+
+def test_the_experiment_of_digits_takes_ten_steps(tmp_path: Path) -> None:
+    made = config(
+        "experiment=diffusion2015/digits", "network=mlp", "network.width=16", "network.blocks=1", "training.steps=10",
+        "training.batch_size=16", "sde.train_steps=12", "sampler.grid.steps=11", "sampler.grid.train_steps=12",
+        "evaluation.samples=0", "evaluation.likelihood=0", "evaluation.pictures=false", "network.learn_variance=true",
+    )  # fmt: skip
+    train(Run(tmp_path / "digits", made), progress=False)
+    assert Run.open(tmp_path / "digits").summary().training["steps"] == 10
+    assert scoresde.load(tmp_path / "digits").learns_variance
