@@ -31,8 +31,8 @@ def numbers(pattern: str, text: str) -> list[float]:
     return [float(value) for value in re.findall(pattern, text)]
 
 
-def test_there_are_six_and_each_fits_on_a_screen() -> None:
-    assert len(SCRIPTS) == 6
+def test_there_are_seven_and_each_fits_on_a_screen() -> None:
+    assert len(SCRIPTS) == 7
     for path in SCRIPTS:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 40, path.name
 
@@ -42,6 +42,17 @@ def test_exact_sampling(tmp_path: Path) -> None:
     distances = numbers(r"distance ([\d.]+)", run("exact_sampling", tmp_path))
     assert len(distances) == 4
     assert max(distances) < 0.12
+
+
+@pytest.mark.slow
+def test_posterior(tmp_path: Path) -> None:
+    printed = run("posterior", tmp_path)
+    (kept,) = numbers(r"kept to (\S+)", printed)
+    assert kept == 0
+    noisy, denoised = numbers(r"([\d.]+) (?:noisy|denoised)", printed)
+    assert 0.2 < noisy < 0.3
+    assert denoised < 0.5 * noisy
+    assert (tmp_path / "posterior.png").stat().st_size > 1000
 
 
 @pytest.mark.slow
