@@ -56,6 +56,7 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
 SEEDS = tuple(range(200, 208))
 MANY = 128  # dimensions, from which on a quarter of the draws is enough
 LEVEL = 2.0  # standard errors
+ROUNDING = 1e-10  # nats that the truth itself may be off by
 
 
 class Learned(Counted):
@@ -84,9 +85,8 @@ class Draw:
 
     @property
     def multiple(self) -> float:
-        """|error| in standard errors."""
-        bar = math.hypot(self.probes, self.solver)
-        return abs(self.error) / bar if bar > 0 else math.inf if self.error else 0.0
+        """|error| in standard errors, to which what the truth is rounded by is added."""
+        return abs(self.error) / math.hypot(self.probes, self.solver, ROUNDING)
 
     @property
     def problem(self) -> tuple[str, int, str]:
