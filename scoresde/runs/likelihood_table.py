@@ -48,7 +48,7 @@ def rows_of(model: RunModel, data: Data, raw: Tensor, first: int, common: dict[s
         columns = [values, out.stderr, torch.zeros_like(values), out.nfe, out.divergences, missing, missing]
         columns += [out.solver_stderr, out.total_stderr]
         if draws:
-            cond = {name: value for name, value in common.items() if name not in ("divergence", "tol")}
+            cond = {name: value for name, value in common.items() if name not in ("divergence", "tol", "corrected")}
             bound = chain_bound(own_chain(model), encoded, evaluations=draws, first=first, **cond)
             columns += [bound.value + data.transform.log_det(data.shape), bound.stderr]
     else:

@@ -62,6 +62,8 @@ def test_variances_are_measured_once_and_stored_with_the_run(
     assert found is not None
     assert found.samples == 8
     main(sample)
+    main(["likelihood", "run=runs/quick", "n=3", "chain_draws=8", "tol=1", "progress=false"])
+    assert re.search(r"bound of the chain -?\d+\.\d+ ± \d+\.\d+ \(learned variances\)", capsys.readouterr().out)
     sampler, posterior = (Sampler(DDPM(kind), UniformTime(5)) for kind in ("optimal", "posterior"))  # type: ignore[arg-type]
     before = identity_of(sampler, run)
     (run.directory / "variances.json").write_text(replace(found, seconds=0.5).to_json())
