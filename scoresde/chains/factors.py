@@ -86,11 +86,16 @@ class GaussianFactor(Factor):
         schedule: How the factor depends on the step.
 
     Raises:
-        ValueError: Negative variances, or means that are not finite where the variance is.
+        ValueError: Negative variances, variances that do not broadcast to the means, or means that are not finite where
+            the variance is.
     """
 
     def __init__(self, mean: Tensor, variance: Tensor, schedule: Schedule = "constant") -> None:
         one_of("schedule", schedule, _SCHEDULES)
+        if variance.ndim > mean.ndim or any(
+            v not in (1, m) for v, m in zip(variance.shape[::-1], mean.shape[::-1], strict=False)
+        ):
+            raise ValueError(f"variance has shape {tuple(variance.shape)}, expected {tuple(mean.shape)} as mean has")
         self.variance = torch.broadcast_to(variance.double(), mean.shape)
         if not bool((self.variance >= 0).all()):
             raise ValueError("variance has values that are negative or NaN, expected 0 for what is known, or more")
@@ -109,6 +114,10 @@ class GaussianFactor(Factor):
         gain = (step.variance / (step.variance + variance)).to(step.mean.dtype)
         moved = torch.lerp(step.mean, mean.to(step.mean.dtype).expand_as(step.mean), gain.expand_as(step.mean))
         return GaussianStep(moved, step.variance * (1 - gain))
+
+    def __repr__(self) -> str:
+        known = int((self.variance < math.inf).sum())
+        return f"GaussianFactor({tuple(self.mean.shape)}, {known} of {self.mean.numel()} values given, {self.schedule})"
 
     def rows(self, start: int, stop: int) -> "GaussianFactor":
         if len(self.mean) == 1:
@@ -132,13 +141,20 @@ class GradientFactor(Factor):
 
     Args:
         gradient: A function of states x_s `(B, ...)` and the number s of the state that gives ∇ log r_s, `(B, ...)`.
+
+    Raises:
+        ValueError: At a step, a gradient of another shape than the states.
     """
 
     def __init__(self, gradient: Callable[[Tensor, int], Tensor]) -> None:
         self.gradient = gradient
 
     def times(self, step: GaussianStep, s: int, chain: GaussianChain) -> GaussianStep:
-        return GaussianStep(step.mean + step.variance * self.gradient(step.mean, s), step.variance)
+        found = self.gradient(step.mean, s)
+        if not isinstance(found, Tensor) or found.shape != step.mean.shape:
+            shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(type(found).__name__)
+            raise ValueError(f"gradient returned {shape}, expected a tensor of shape {tuple(step.mean.shape)} as x_s")
+        return GaussianStep(step.mean + step.variance * found, step.variance)
 
     def check(self, chain: Chain, shape: tuple[int, ...]) -> None:
         if not isinstance(chain, GaussianChain):
@@ -185,6 +201,9 @@ class CategoricalFactor(Factor):
         demanded = weights / weights.sum(-1, keepdim=True)
         probs = torch.where(total > 0, probs / torch.where(total > 0, total, 1.0), demanded)
         return CategoricalStep(probs, step.dtype)
+
+    def __repr__(self) -> str:
+        return f"CategoricalFactor({tuple(self.weights.shape)}, {self.schedule})"
 
     def rows(self, start: int, stop: int) -> "CategoricalFactor":
         return self if len(self.weights) == 1 else CategoricalFactor(self.weights[start:stop], self.schedule)

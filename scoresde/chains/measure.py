@@ -56,7 +56,7 @@ def measure_variances(
         **cond: Conditions of the model; tensors of length N go with the data.
 
     Raises:
-        ValueError: Numbers that are too small, data of another shape, or a model that is not finite.
+        ValueError: Numbers that are too small, no data or data of another shape, or a model that is not finite.
     """
     at_least("levels", levels, 2)
     at_least("samples", samples, 2)
@@ -64,6 +64,8 @@ def measure_variances(
     data = model.to_model_space(model.on_device(x))
     model = in_model_space(model)
     model.check_shape(data.shape)
+    if not len(data):
+        raise ValueError(f"x has shape {tuple(data.shape)}, expected at least one sample")
     conditions = model.conditions(cond, len(data), data.device)
     began = time.perf_counter()
     ends = model.sde.log_snr(torch.tensor([model.sde.t_max, model.sde.t_min], dtype=torch.float64))

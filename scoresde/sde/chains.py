@@ -10,7 +10,7 @@ from scoresde.numerics.random import SampleNoise
 from scoresde.numerics.values import expand_to, whole_number
 from scoresde.sde.base import SDE, as_time
 from scoresde.sde.betas import cosine_betas, linear_betas
-from scoresde.sde.markov import Chain
+from scoresde.sde.markov import Chain, same_shape
 from scoresde.sde.rate import RateSDE
 from scoresde.sde.step_distributions import GaussianStep, given_or_drawn
 from scoresde.sde.tabulated import LevelTable, as_levels
@@ -115,6 +115,7 @@ class GaussianChain(Chain):
         return GaussianStep(expand_to((1 - beta).sqrt(), x) * x, _rows(beta, x))
 
     def posterior(self, x: Tensor, x0: Tensor, t: Tensor | int) -> GaussianStep:
+        same_shape(x, x0)
         on_data, on_state, variance = self.posterior_terms(t)
         return GaussianStep(expand_to(on_data, x) * x0 + expand_to(on_state, x) * x, _rows(variance, x))
 
@@ -131,6 +132,8 @@ class GaussianChain(Chain):
 
 def _rows(value: Tensor, x: Tensor) -> Tensor:
     """A number of each sample, `()` or `(B,)`, as `(B, 1, ...)`."""
+    if not x.ndim:
+        raise ValueError("x has shape (), expected a batch (B, ...)")
     return expand_to(value.expand(x.shape[0]) if not value.ndim else value, x)
 
 

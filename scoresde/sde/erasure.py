@@ -22,7 +22,7 @@ from torch import Tensor
 from scoresde.arguments import checked
 from scoresde.numerics.random import SampleNoise
 from scoresde.numerics.values import one_of, whole_number
-from scoresde.sde.markov import Chain
+from scoresde.sde.markov import Chain, same_shape
 from scoresde.sde.step_distributions import CategoricalStep, given_or_drawn
 
 __all__ = ["BinomialChain", "CategoricalChain", "ErasureChain"]
@@ -77,6 +77,7 @@ class ErasureChain(Chain):
         return CategoricalStep(self._mixed(self._per_sample(1 - self.beta(t), x), self.one_hot(x)), x.dtype)
 
     def posterior(self, x: Tensor, x0: Tensor, t: Tensor | int) -> CategoricalStep:
+        same_shape(x, x0)
         self.check_states("x0", x0, self.classes)
         return self.mean_posterior(x, self.one_hot(x0)[..., : self.classes], t)
 
@@ -111,6 +112,10 @@ class ErasureChain(Chain):
 
     def prior(self, like: Tensor) -> CategoricalStep:
         return CategoricalStep(self.stationary.to(like.device).expand(*like.shape, -1), like.dtype)
+
+    def prior_log_prob(self, z: Tensor) -> Tensor:
+        self.check_states("z", z, self.states)
+        return super().prior_log_prob(z)
 
     def prior_sample(self, shape: tuple[int, ...], noise: Tensor | torch.Generator | None = None) -> Tensor:
         """Draws `(B, ...)` of the prior, from noise that is uniform on [0, 1)."""

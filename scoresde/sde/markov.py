@@ -14,9 +14,19 @@ from scoresde.numerics.values import equal
 from scoresde.sde.step_distributions import StepDistribution
 from scoresde.sde.tabulated import Levels
 
-__all__ = ["Chain", "StepTable"]
+__all__ = ["Chain", "StepTable", "same_shape"]
 
 _Self = TypeVar("_Self", bound="Chain")
+
+
+def same_shape(x: Tensor, x0: Tensor) -> None:
+    """Check that states and data have one shape, since others could be broadcast without a word.
+
+    Raises:
+        ValueError: Two shapes.
+    """
+    if x0.shape != x.shape:
+        raise ValueError(f"x0 has shape {tuple(x0.shape)}, expected {tuple(x.shape)} as x")
 
 
 class StepTable:
@@ -73,7 +83,8 @@ class Chain(ABC):
         if wrong:
             raise ValueError(
                 f"β_{wrong[0] + 1} of {len(table)} is {float(table[wrong[0]]):g}, expected numbers between 0 and 1"
-                + (", or 1 at the last step" if self.may_end_at_one else ": at 1 no signal is left")
+                + (", or 1 at the last step" if self.may_end_at_one else "")
+                + (": at 1 no signal is left" if float(table[wrong[0]]) == 1 and not self.may_end_at_one else "")
             )
         self._set(table)
 
@@ -157,6 +168,9 @@ class Chain(ABC):
             x: States x_t `(B, ...)`.
             x0: Data `(B, ...)`.
             t: Steps, `()` or `(B,)`. At step 1 the distribution is a point, the data themselves.
+
+        Raises:
+            ValueError: States and data of two shapes, or steps that the chain does not have.
         """
 
     @abstractmethod

@@ -188,6 +188,7 @@ def test_wrong_input() -> None:
     bits = DiscreteChainModel(Known(), BinomialChain([0.5, 0.5]))
     ones = torch.ones(1, 2)
     wrong(lambda: GaussianFactor(ones, -ones), "variance has values", "negative")
+    wrong(lambda: GaussianFactor(ones, torch.ones(1, 3)), r"variance has shape \(1, 3\), expected \(1, 2\)")
     wrong(lambda: GaussianFactor(ones / 0, ones), "mean has values", "infinity")
     wrong(lambda: GaussianFactor(ones, ones, "noised"), "schedule is 'noised'", "'constant'")  # type: ignore[arg-type]
     wrong(lambda: CategoricalFactor(torch.zeros(1, 2, 2)), "all 0")
@@ -198,3 +199,7 @@ def test_wrong_input() -> None:
     wrong(lambda: sample_chain(model, 3, factor=GaussianFactor(torch.ones(2, 2), ones)), r"mean has shape \(2, 2\)")
     wrong(lambda: sample_chain(bits, 3, factor=CategoricalFactor(torch.ones(1, 2, 3))), "3 values, expected 2")
     wrong(lambda: sample_chain(bits, 3, factor=CategoricalFactor(torch.ones(1, 3, 2))), "weights has shape")
+    for returned, said in ((lambda x, s: x.sum(1), r"shape \(3,\)"), (lambda x, s: 1.0, "'float'")):
+        factor = GradientFactor(returned)  # type: ignore[arg-type]
+        wrong(lambda factor=factor: sample_chain(model, 3, factor=factor), f"gradient returned {said}", r"\(3, 2\)")  # type: ignore[misc]
+    assert repr(GaussianFactor(ones, math.inf * ones)) == "GaussianFactor((1, 2), 0 of 2 values given, constant)"

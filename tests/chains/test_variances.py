@@ -184,3 +184,5 @@ def test_what_is_missing_or_damaged_is_one_clear_line(tmp_path: Path) -> None:
         mixture().optimal_variances = 3  # type: ignore[assignment]
     with pytest.raises(ValueError, match="samples"):
         measure_variances(mixture(), torch.zeros(3, 1), samples=1)
+    with pytest.raises(ValueError, match="at least one sample"):
+        measure_variances(mixture(), torch.zeros(0, 1))

@@ -321,6 +321,10 @@ def test_wrong_input() -> None:
     wrong(lambda: gaussian.perturb(x, torch.tensor([1, 2, 3])), "t has shape")
     wrong(lambda: bits.perturb(x, torch.tensor([1, 2, 3])), "t has shape")
     wrong(lambda: gaussian.perturb(x, 1, torch.zeros(3)), "noise has shape")
+    wrong(lambda: gaussian.perturb(torch.tensor(1.0), 1), r"x has shape \(\)", "batch")
+    for chain in (gaussian, bits, words):
+        wrong(lambda chain=chain: chain.posterior(x, x[:1], 2), r"x0 has shape \(1, 3\), expected \(2, 3\)")  # type: ignore[misc]
+    wrong(lambda: bits.prior_log_prob(x + 2), "z has the value 2", "binary")
     wrong(lambda: bits.perturb(x + 0.5, 1), "x0 has the value 0.5", "binary")
     wrong(lambda: bits.posterior(x + 2, x, 1), "x has the value 2", "binary")
     wrong(lambda: words.perturb(x + 3, 1), "x0 has the value 3", "0 to 2")
