@@ -13,6 +13,7 @@ from scoresde.objectives.tensors import normal
 from scoresde.objectives.times import Times, UniformTime, low_discrepancy
 from scoresde.objectives.weightings import SigmaSquared, Weighting
 from scoresde.score import ScoreModel
+from scoresde.sde.erasure_sde import learned_rates
 
 __all__ = ["Criterion", "Loss", "Objective"]
 
@@ -92,6 +93,9 @@ class Objective(Criterion):
             follows from that of sample 0, so that the batch should be in random order.
     """
 
+    #: Whether its gradient with respect to the rates of an SDE is one to follow.
+    learns_rates = False
+
     def __init__(
         self, weighting: Weighting | None = None, times: Times | None = None, stratified: bool = False
     ) -> None:
@@ -133,6 +137,11 @@ class Objective(Criterion):
         Raises:
             ValueError: A model that the objective cannot train.
         """
+        if learned_rates(model.sde) is not None and not self.learns_rates:
+            raise ValueError(
+                f"{type(self).__name__} is the objective, and rates of the SDE are learned through VariationalBound "
+                "alone: take that (objective=vlb), or the SDE with learned=False (sde.learned=false)"
+            )
         self.times.begin(model.sde, model.device)
 
     def remember(self, steps: Tensor, losses: Tensor) -> None:

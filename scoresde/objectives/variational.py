@@ -182,6 +182,8 @@ class VariationalBound(_ChainObjective):
         Denoising diffusion probabilistic models (Ho et al. 2020), https://arxiv.org/abs/2006.11239
     """
 
+    learns_rates = True
+
     def __init__(
         self,
         times: StepTimes | None = None,

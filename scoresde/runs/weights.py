@@ -12,8 +12,9 @@ from scoresde.options.errors import ConfigError
 from scoresde.runs.chains import RunModel
 from scoresde.runs.outline import differences, filled, outline
 from scoresde.score import NetworkScore
-from scoresde.sde import SDE, ErasureVPSDE
+from scoresde.sde import SDE
 from scoresde.sde.erasure import ErasureChain
+from scoresde.sde.erasure_sde import learned_rates
 from scoresde.statistics import Statistics
 from scoresde.storage.bounded import CheckpointError, parse_json
 from scoresde.storage.tensors import load_header, load_tensors
@@ -51,8 +52,8 @@ def _maker(make: Make, process: SDE | ErasureChain, shape: tuple[int, ...]) -> C
 
     def made() -> nn.Module:
         network: nn.Module = make("network", shape=_network_shape(process, shape))
-        if isinstance(process, ErasureVPSDE) and process.rates is not None:
-            network.add_module("rates", process.rates)
+        if (rates := learned_rates(process)) is not None:
+            rates.join(network)  # before there is a model, since the network is counted and filled without one
         return network
 
     return made

@@ -14,6 +14,7 @@ from scoresde.score.linear import Linear, combined
 from scoresde.score.model import Prediction, ScoreModel
 from scoresde.score.preconditioning import Preconditioning
 from scoresde.sde import SDE, expand_to
+from scoresde.sde.erasure_sde import learned_rates
 from scoresde.statistics import Statistics
 
 __all__ = ["NetworkScore"]
@@ -24,7 +25,8 @@ class NetworkScore(ScoreModel):
     """A score model that is a network under a preconditioning.
 
     Each prediction is one linear combination of x and the raw output F, with coefficients computed in float64
-    in closed form, never a difference of predictions.
+    in closed form, never a difference of predictions. Rates that the SDE learns (`ErasureVPSDE`) become a part of the
+    network.
 
     Args:
         network: Module that maps (x, c_noise, **cond) to the raw output F of the shape of x, where x `(B, ...)` is
@@ -35,6 +37,9 @@ class NetworkScore(ScoreModel):
         sde: The forward SDE.
         preconditioning: Scaling of the network's input, and the target of its output.
         statistics: Mean and covariance of the training data.
+
+    Raises:
+        ValueError: An SDE with learned rates, and a network that has those of another SDE.
     """
 
     def __init__(
@@ -45,6 +50,8 @@ class NetworkScore(ScoreModel):
         statistics: Statistics | None = None,
     ) -> None:
         super().__init__(sde, statistics)
+        if (rates := learned_rates(sde)) is not None:
+            rates.join(network)
         self.network = network
         self.preconditioning = (
             preconditioning if statistics is None else preconditioning.with_data_std(float(statistics.std))

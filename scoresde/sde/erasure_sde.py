@@ -10,7 +10,7 @@ from scoresde.numerics.values import whole_number
 from scoresde.sde.chains import DiscreteVPSDE, GaussianChain
 from scoresde.sde.tabulated import Levels, LevelTable
 
-__all__ = ["DiffusionRates", "ErasureVPSDE"]
+__all__ = ["DiffusionRates", "ErasureVPSDE", "learned_rates"]
 
 _LEAST, _REST = 1e-6, 1e-5  # the least β, and what the largest stays below 1
 
@@ -30,9 +30,26 @@ class DiffusionRates(nn.Module):
         self.first: Tensor
 
     def forward(self) -> Tensor:
-        """The rates `(T,)` float64, between 0 and 1; gradients reach the parameters through them."""
-        rest = _LEAST + (1 - _LEAST - _REST) * self.logits.double().sigmoid()
+        """The rates `(T,)` float64, between 0 and 1.
+
+        In training mode gradients reach the parameters through them. In evaluation mode there is no graph.
+        """
+        logits = self.logits if self.training else self.logits.detach()
+        rest = _LEAST + (1 - _LEAST - _REST) * logits.double().sigmoid()
         return torch.cat((self.first.double(), rest))
+
+    def join(self, network: nn.Module) -> None:
+        """Become a part of the network, as `network.rates`, which is trained, saved and moved with it.
+
+        Raises:
+            ValueError: A network that has something else of this name.
+        """
+        if getattr(network, "rates", self) is not self:
+            what = "learned rates of another SDE" if isinstance(network.rates, DiffusionRates) else "an attribute rates"
+            raise ValueError(
+                f"the network has {what} already, expected none: give an SDE with learned rates a network of its own"
+            )
+        network.add_module("rates", self)
 
 
 @checked
@@ -44,7 +61,8 @@ class ErasureVPSDE(DiscreteVPSDE):
     β_1 is small and fixed, since it is the least variance that the model's density can have; there the density of the
     data is no more resolved. If the rates are learned, β_2 ... β_T follow the gradient of the variational bound, for
     which x_t = √ᾱ_t x₀ + √(1 − ᾱ_t) ε is a function of β with the noise ε held fixed (section 2.4.1 of the paper).
-    Everything that follows from the SDE then has a graph, and a run keeps `rates` with its network.
+    A `NetworkScore` makes `rates` a part of its network, so that they are trained and saved with it. Everything that
+    follows from the SDE has a graph while the model is in training mode, and none in evaluation mode, as after `fit`.
 
     Args:
         train_steps: Number T of steps.
@@ -113,3 +131,8 @@ class ErasureVPSDE(DiscreteVPSDE):
         if steps is None and self.rates is not None:
             return GaussianChain(self.rates())
         return super().chain(steps)
+
+
+def learned_rates(process: object) -> DiffusionRates | None:
+    """The rates that a process learns; None for a process without any."""
+    return process.rates if isinstance(process, ErasureVPSDE) else None

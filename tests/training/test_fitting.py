@@ -13,10 +13,11 @@ from torch import Tensor
 from scoresde.data import Affine, Data, Identity, Standardise, continuous, digits, eight_gaussians
 from scoresde.likelihood import decode, elbo, encode, log_likelihood
 from scoresde.networks import MLP
+from scoresde.objectives import VariationalBound
 from scoresde.preconditioning import EDMPreconditioning, NoisePreconditioning, Preconditioning
 from scoresde.sampling import Heun, KarrasGrid, Sampler
 from scoresde.score import NetworkScore
-from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
+from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, ErasureVPSDE, FlowSDE, SubVPSDE
 from scoresde.statistics import Statistics
 from scoresde.training import Fit, fit, make_trainer
 from scoresde.training.loop import Trainer
@@ -272,3 +273,33 @@ def test_a_loop_of_ones_own_trains_as_fit_does(tmp_path: Path) -> None:
         _ = trainer.checkpoints
     with pytest.raises(ValueError, match="lr is -1"):
         make_trainer(_model(), x, 6, lr=-1)
+
+
+def test_rates_of_an_sde_are_learned_with_the_network(x: Tensor) -> None:
+    sde = ErasureVPSDE(10, learned=True)
+    start = sde.betas
+    network = MLP((2,), width=16, blocks=1, learn_variance=True)
+    model = NetworkScore(network, sde, EDMPreconditioning())
+    assert "network.rates.logits" in model.state_dict()
+    t = torch.tensor([0.3, 0.9])
+    assert sde.alpha(t).requires_grad
+    fit(model, x, 30, objective=VariationalBound(), lr=0.03, batch_size=64, progress=False)
+    assert sde.betas[0] == start[0]
+    assert all(abs(a - b) > 1e-4 for a, b in zip(sde.betas[1:], start[1:], strict=True))
+    # What follows from the SDE has no graph any more, and goes to NumPy as that of any other.
+    assert sde.alpha(t).numpy().shape == (2,)
+    assert sde.perturb(torch.ones(2, 2), t).numpy().shape == (2, 2)
+    assert sde.chain().betas.numpy().tolist() == list(sde.betas)
+    assert sde.chain().perturb(torch.ones(2, 2), torch.tensor(3)).numpy().shape == (2, 2)
+    # The same SDE may have another model of the same network, and another SDE may not.
+    NetworkScore(network, sde, EDMPreconditioning())
+    with pytest.raises(ValueError, match="the network has learned rates of another SDE already"):
+        NetworkScore(network, ErasureVPSDE(10, learned=True), EDMPreconditioning())
+
+
+def test_rates_are_learned_through_the_bound_alone(x: Tensor) -> None:
+    model = NetworkScore(MLP((2,), width=16, blocks=1), ErasureVPSDE(10, learned=True), EDMPreconditioning())
+    message = r"DenoisingScoreMatching is the objective, and rates .* VariationalBound alone: .*learned=False"
+    with pytest.raises(ValueError, match=message):
+        fit(model, x, 1, progress=False)
+    fit(NetworkScore(MLP((2,), width=16, blocks=1), ErasureVPSDE(10), EDMPreconditioning()), x, 1, progress=False)
