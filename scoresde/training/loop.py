@@ -117,7 +117,8 @@ class Trainer:
             self.bare.compile()
         if self.accelerator.num_processes > 1:
             # Only the network is wrapped: gradients are averaged in its backward pass, and the model around it
-            # stays what it is.
+            # stays what it is. Gradients of parameters that only the loss uses, such as the rates that an SDE
+            # learns, are averaged as well.
             devices = None if device.type == "cpu" else [device]
             model.network = DistributedDataParallel(self.bare, device_ids=devices)
         self.ema = EMA(self.bare, options.ema)

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from scoresde import progress
 from scoresde.data import Data, batch_indices, digits, two_moons
 from scoresde.networks import MLP, UNet
-from scoresde.objectives import DenoisingScoreMatching, Loss
+from scoresde.objectives import DenoisingScoreMatching, Loss, VariationalBound
 from scoresde.preconditioning import EDMPreconditioning, NoisePreconditioning, Preconditioning
 from scoresde.score import NetworkScore
-from scoresde.sde import VPSDE
+from scoresde.sde import VPSDE, ErasureVPSDE
 from scoresde.statistics import Statistics
 from scoresde.storage.bounded import CheckpointError
 from scoresde.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -906,6 +906,25 @@ def test_two_processes_train_the_weights_of_one(tmp_path: Path) -> None:
     for ours, theirs in zip(log.lines, lines, strict=True):
         for name in ("loss", "grad_norm", "log_snr", "loss_by_log_snr"):
             assert theirs[name] == pytest.approx(ours[name], rel=1e-4), name
+    start, one_rates = _learn_rates(None)
+    for rank in (0, 1):
+        two_rates = torch.load(tmp_path / f"rates-{rank}.pt")
+        assert float((one_rates - start).abs().max()) > 1e-3
+        assert float((two_rates - one_rates).norm()) < 1e-3 * float((one_rates - start).norm())
+
+
+def _learn_rates(accelerator: Any) -> tuple[Tensor, Tensor]:
+    """Logits of rates before and after training; the network's forward pass does not use them, but its loss does."""
+    torch.manual_seed(0)
+    sde = ErasureVPSDE(8, learned=True)
+    network = MLP((2,), width=16, blocks=1, learn_variance=True)
+    model = NetworkScore(network, sde, EDMPreconditioning(), Statistics.standard((2,)))
+    options = Training(steps=6, batch_size=32, warmup=1, ema=HalfLife(1, None), checkpoint_every=None)
+    trainer = Trainer(model, VariationalBound(), DATA, sgd, options, None, [], accelerator)
+    assert sde.rates is not None
+    start = sde.rates.logits.detach().clone()
+    trainer.fit(progress=False)
+    return start, sde.rates.logits.detach().clone()
 
 
 def _train_in_processes(folder: Path) -> None:
@@ -920,6 +939,7 @@ def _train_in_processes(folder: Path) -> None:
         log.start(trainer.checkpoints.parent, {})
     trainer.fit(progress=False)
     assert trainer.skipped == 1
+    torch.save(_learn_rates(trainer.accelerator)[1], folder / f"rates-{rank}.pt")
 
 
 if __name__ == "__main__":
