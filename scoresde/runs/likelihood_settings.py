@@ -18,6 +18,8 @@ from scoresde.runs.chains import RunModel
 from scoresde.runs.dequantise import FILE
 from scoresde.runs.directory import Run
 from scoresde.score import NetworkScore, OptimalVariances
+from scoresde.sde import SDE
+from scoresde.sde.erasure import ErasureChain
 from scoresde.storage.bounded import read_file
 from scoresde.storage.limits import check_steps
 
@@ -25,6 +27,10 @@ __all__ = ["LikelihoodOptions", "LikelihoodSettings", "own_settings"]
 
 # Evaluations of a bound whose steps are drawn, two of them at step 1
 _FEWEST = 4
+# Options that mean nothing for a discrete chain, with the values that ask for nothing.
+_OF_SDE = {
+    "tol": None, "corrected": False, "decoder": "rounding", "bound": "average", "elbo_draws": 0, "chain_draws": 0,
+}  # fmt: skip
 
 
 class LikelihoodOptions:
@@ -63,9 +69,12 @@ class LikelihoodOptions:
         self.chain_draws = int(options.get("chain_draws") or 0)  # absent in the configuration of an earlier version
         if 0 < self.chain_draws < _FEWEST:
             raise ConfigError(f"{prefix}chain_draws is {self.chain_draws}, expected 0 or at least {_FEWEST}")
+        process = run.make("sde") if "sde" in run.config else None
+        if isinstance(process, ErasureChain):
+            self._check_discrete(process, options, prefix)
         try:
-            if self.chain_draws and "sde" in run.config:
-                steps_of(run.make("sde"))
+            if self.chain_draws and isinstance(process, SDE):
+                steps_of(process)
                 check_steps(self.chain_draws, f"{prefix}chain_draws")
             self.dequantisation.check(data.shape, data.transform.levels)
             self.divergence.for_shape(data.shape)
@@ -73,6 +82,21 @@ class LikelihoodOptions:
                 check_steps(options[name], f"{prefix}{name}")
         except ValueError as error:
             raise ConfigError(str(error)) from error
+
+    def _check_discrete(self, chain: ErasureChain, options: DictConfig, prefix: str) -> None:
+        """Reject what the bound of a discrete chain would ignore.
+
+        Raises:
+            ConfigError: An option of the density under an SDE.
+        """
+        given = {name: options.get(name) not in (plain, None) for name, plain in _OF_SDE.items()}
+        given["dequantisation"] = not isinstance(self.dequantisation, Uniform)
+        wrong = next((name for name, is_given in given.items() if is_given), None)
+        if wrong is not None:
+            raise ConfigError(
+                f"{prefix}{wrong} is for the likelihood under an SDE, and the run's {type(chain).__name__} has the "
+                f"bound of a discrete chain, whose options are {prefix}draws and {prefix}seed: leave it out"
+            )
 
 
 class LikelihoodSettings(LikelihoodOptions):

@@ -125,6 +125,8 @@ def test_classes_have_a_channel_for_each_state(tmp_path: Path) -> None:
         ([*SMALL, "training.dequantise=true"], r"it needs training\.dequantise=false"),
         ([*SMALL[:1], "data=digits"], "digits is of 17 levels, and BinomialChain takes binary data"),
         ([*SMALL[:1], "data=swiss_roll"], "swiss_roll is continuous"),
+        ([*SMALL, "evaluation.chain_draws=9"], r"evaluation\.chain_draws is for .* and the run's BinomialChain has"),
+        ([*SMALL, "evaluation.tol=0.1"], r"evaluation\.tol is for the likelihood under an SDE"),
         (["data=swiss_roll", "network=mlp", "objective=chain"], "objective is for a chain of discrete states"),
     ],
 )
