@@ -138,7 +138,7 @@ def chain_bound(
         model: The model of the reverse steps.
         x: Data `(B, ...)`, continuous data in their own units.
         evaluations: Number of evaluations for each sample at steps that are drawn, two of them at least at step 1; all
-            T steps are evaluated if not given, and step 1 twice.
+            T steps are evaluated if not given, and step 1 twice, as is step 2 of a chain of two.
         weights: Weights of the steps 1 ... T by which they are drawn, `(T,)`, such as those of `pilot_weights` or of
             a history of losses; those of `step_weights` if not given.
         draws: Number of noises at every step, where all are evaluated. With one, the differences between neighbouring

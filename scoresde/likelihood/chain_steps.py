@@ -48,7 +48,11 @@ class ChosenSteps:
 
 
 def every_step(total: int, draws: int, count: int) -> ChosenSteps:
-    """Every step from 1 to T for each of `count` samples, with `draws` noises, and two at least at step 1."""
+    """Every step from 1 to T for each of `count` samples, with `draws` noises, and two at least at step 1.
+
+    A chain of two steps has two noises at step 2, too, whose term has no neighbour.
+    """
+    draws = max(draws, _AT_FIRST) if total == 2 else draws
     begun = max(draws, _AT_FIRST)
     steps = torch.cat((torch.ones(begun, dtype=torch.int64), torch.arange(2, total + 1).repeat(draws)))
     shares = torch.cat((torch.full((begun,), 1 / begun), torch.full((len(steps) - begun,), 1 / draws)))

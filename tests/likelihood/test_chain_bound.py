@@ -61,6 +61,13 @@ def test_gaussian_data_by_the_joint_distribution_of_all_steps() -> None:
     assert rough.stderr.max() < 0.1
 
 
+def test_a_chain_of_two_steps_has_a_standard_error() -> None:
+    model = GaussianChainModel(ring(VPSDE()), VPSDE().chain(2))
+    out = chain_bound(model, torch.zeros(400, 2))
+    assert out.nfe == 4
+    assert float(out.stderr.square().mean().sqrt()) == pytest.approx(float(out.value.std()), rel=0.15)
+
+
 def test_it_is_the_discrete_elbo_on_the_same_grid() -> None:
     """Which takes x for a sample at t_min, and whose large variance, δ in x̃, is β/(1 − β) of the chain."""
     sde = VPSDE(0.1, 60.0, t_min=1e-9)  # hardly any noise at t_min, or signal at t_max, where the two bounds differ
