@@ -74,6 +74,7 @@ _FIGURES = {"samples": ("-spectrum",), "information": ("-differences", "-typical
 _PLAIN = ("data", "dequantisation", "divergence", "bound", "decoder", "digest", "sampler", "device")
 # Settings that another part of a name stands for: the data's name, and the step of the model.
 _SILENT = ("data_hash", "model", "unit", "split", "t_min", "conditional")
+_FEW = 4  # settings that a result may have and another of its kind may lack
 _MAX_CHARACTERS = 80  # characters of the part of a name that settings, or names of runs, make
 
 
@@ -137,6 +138,11 @@ def further_name(settings: Settings, own: Settings, labels: Mapping[str, str] | 
     return shortened(name, settings)
 
 
+def _of_another_kind(settings: Settings, own: Settings) -> bool:
+    """True if `own` lacks many of the settings, as the rows of overfitting do beside all information of a split."""
+    return sum(key not in own for key in settings) > _FEW
+
+
 def _other_data(settings: Settings, own: Settings) -> bool:
     return settings.get("data_hash") != own.get("data_hash")
 
@@ -184,8 +190,10 @@ def choose_name(
     if own_name not in known and own in (None, settings):
         return own_name
     reference = known.get(own_name) or own
-    # Where nothing is known of the run's own, nothing tells what differs.
-    further = further_name(settings, reference, labels) if reference else ""
+    # Where nothing is known of the run's own, nothing tells what differs, and of another kind of result too much does.
+    further = ""
+    if reference and not _of_another_kind(settings, reference):
+        further = further_name(settings, reference, labels)
     name = f"{own_name}-{further or digest_of(settings)}"
     return f"{name}-{digest_of(settings)}" if name in known else name
 

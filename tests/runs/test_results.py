@@ -68,6 +68,9 @@ def test_the_first_result_is_the_runs_own_where_there_is_none() -> None:
     assert choose_name("comparison", {}, other(draws=4), None) == "comparison"
     assert choose_name("comparison", {}, other(draws=4), OWN) == "comparison-draws4"
     # One whose settings are not known is there all the same.
+    # Beside a table of a few columns a name of all that it lacks would be long.
+    part: dict[str, Any] = {key: OWN[key] for key in list(OWN)[:-5]}
+    assert choose_name("comparison", {"comparison": part}, OWN, None) == f"comparison-{digest_of(OWN)}"
     unknown = choose_name("comparison", {"comparison": None}, OWN, None)
     assert unknown == f"comparison-{digest_of(OWN)}"
     name = choose_name("comparison", {"comparison": None}, OWN, OWN)
