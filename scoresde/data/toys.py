@@ -80,8 +80,9 @@ def two_gaussians(n_train: int = 10_000, n_test: int = 2_000, seed: int = 0, lab
     Raises:
         ValueError: An empty split or a negative seed.
     """
-    draw = _mixture_draw(*two_gaussians_mixture())
-    return _toy("two_gaussians", draw, n_train, n_test, seed, 2 if labels else None)
+    mixture = two_gaussians_mixture()
+    data = _toy("two_gaussians", _mixture_draw(*mixture), n_train, n_test, seed, 2 if labels else None)
+    return replace(data, mixture=mixture)
 
 
 @checked
