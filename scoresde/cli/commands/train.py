@@ -120,9 +120,9 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
     """The value that a sweeper optimises, lower being better for a likelihood, and its name.
 
     Raises:
-        UsageError: Unknown metric.
+        UsageError: Unknown metric, or one of which neither higher nor lower is better.
     """
-    from scoresde.metrics.evaluate import CLASSES, MEMORISATION, METRICS, MODES
+    from scoresde.metrics.evaluate import CLASSES, HIGHER_IS_BETTER, LOWER_IS_BETTER, MEMORISATION, METRICS, MODES
 
     summary: Summary = run.summary()
     if metric == "likelihood":
@@ -132,7 +132,9 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
         value, unit = figure(entry)
         # A sweeper minimises.
         return (value, unit) if entry.get("bits_per_dim") is not None else (-value, f"−{unit}")
-    known = ("likelihood", *METRICS, *MODES, *CLASSES, *MEMORISATION)
+    # Some are best in between, or say something about the data alone.
+    measured = (*METRICS, *MODES, *CLASSES, *MEMORISATION)
+    known = ("likelihood", *(name for name in measured if name in HIGHER_IS_BETTER or name in LOWER_IS_BETTER))
     if metric not in known:
         raise UsageError(f"metric is {metric!r}{nearest(str(metric), known)}; expected one of {', '.join(known)}")
     result = summary.samples.get("metrics", {}).get(metric)
