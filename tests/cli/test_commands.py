@@ -711,7 +711,10 @@ MISTAKES = [
     (["compare"], "run is missing: give run=DIR"),
     (["train", "repeats=0"], "repeats is 0, expected an integer of at least 1"),
     (["train", "metric=bits"], "metric is 'bits'.*expected one of likelihood, frechet_distance"),
-    (["train", "metric=authenticity"], "metric is 'authenticity'; expected one of likelihood"),
+    (
+        ["train", "metric=authenticity"],
+        "metric is 'authenticity', of which neither higher nor lower is better; expected",
+    ),
     (["train", "sde=vpp"], "sde has no choice 'vpp', did you mean 'vp'.*cosine, cosine_ddpm, ddpm, edm, flow"),
     (["train", "experiment=rign"], "experiment has no choice 'rign', did you mean 'ring'"),
     (["train", "trainig.steps=3"], "train has no 'trainig', did you mean training.steps=3"),

@@ -132,11 +132,11 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
         value, unit = figure(entry)
         # A sweeper minimises.
         return (value, unit) if entry.get("bits_per_dim") is not None else (-value, f"−{unit}")
-    # Some are best in between, or say something about the data alone.
     measured = (*METRICS, *MODES, *CLASSES, *MEMORISATION)
     known = ("likelihood", *(name for name in measured if name in HIGHER_IS_BETTER or name in LOWER_IS_BETTER))
     if metric not in known:
-        raise UsageError(f"metric is {metric!r}{nearest(str(metric), known)}; expected one of {', '.join(known)}")
+        hint = ", of which neither higher nor lower is better" if metric in measured else nearest(str(metric), known)
+        raise UsageError(f"metric is {metric!r}{hint}; expected one of {', '.join(known)}")
     result = summary.samples.get("metrics", {}).get(metric)
     return None if result is None else result["value"], metric
 
