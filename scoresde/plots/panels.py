@@ -177,8 +177,9 @@ def filmstrip(
     fields: Sequence[tuple[np.ndarray, np.ndarray]],
     titles: Sequence[str],
     corners: tuple[np.ndarray, np.ndarray],
+    field: str = "learned score\n∇ log pₜ(x)",
 ) -> Figure:
-    """Data turning into noise, noise turning into samples, and the score field, at the same times.
+    """Data turning into noise, noise turning into samples, and a field of the model, at the same times.
 
     Each has a row, with data on the left and noise on the right, as in figure 1 of Sohl-Dickstein et al. (2015).
 
@@ -188,11 +189,12 @@ def filmstrip(
         fields: Points `(M, 2)` and vectors `(M, 2)` at them, at the same times.
         titles: The titles of the columns.
         corners: The window's lowest and highest corner, `(2,)` each.
+        field: What the vectors are, for the third row.
     """
     columns, side, left, head = len(titles), 1.72, 1.32, 0.34
     width, height = left + side * columns + 0.06, head + 3 * side + 0.06
     figure = ShownFigure(figsize=(width, height), facecolor=GROUND)
-    rows = ("data to noise\n⟶", "noise to samples\n⟵", "learned score\n∇ log pₜ(x)")
+    rows = ("data to noise\n⟶", "noise to samples\n⟵", field)
     for k in range(columns):
         # Each time has its own brightness, since noise is spread much further than data.
         norm = PowerNorm(0.6, 0, float(forward[k].max()) or 1.0, clip=True)

@@ -50,6 +50,7 @@ def test_dark_pictures_have_a_palette_and_the_same_bytes_each_time() -> None:
     for draw in (
         lambda: panels.densities([("data", frames[0]), ("samples", frames[1])], corners),
         lambda: panels.filmstrip(frames, frames, [field, field], ["t = 0", "t = 1"], corners),
+        lambda: panels.filmstrip(frames, frames, [field, field], ["t = 0", "t = 1"], corners, "drift"),
     ):
         content = panels.dark_png(draw())
         picture = Image.open(io.BytesIO(content))

@@ -145,6 +145,7 @@ def test_rates_that_are_learned_are_kept_with_the_network(tmp_path: Path) -> Non
                   "sampler.grid.train_steps=6", "evaluation.samples=12", "evaluation.likelihood=2", "optimizer.lr=0.1",
                   "training.ema.relative_std=0.2")  # fmt: skip
     train(Run(tmp_path / "roll", made), progress=False)
+    assert "samples/chain.png" in [p["file"] for p in json.loads((tmp_path / "roll" / "pictures.json").read_text())]
     model = scoresde.load(tmp_path / "roll")
     assert isinstance(model.sde, ErasureVPSDE)
     assert model.sde.rates is not None

@@ -14,7 +14,7 @@ from scoresde.runs import pictures
 from scoresde.runs.pictures import images
 from scoresde.runs.pictures import plane as plane_pictures
 from scoresde.score import GaussianMixtureScore
-from scoresde.sde import VPSDE
+from scoresde.sde import VPSDE, ErasureVPSDE
 from scoresde.storage.files import write_bytes
 
 pytestmark = pytest.mark.slow  # trains runs
@@ -112,6 +112,48 @@ def test_the_density_on_the_plane_is_the_models() -> None:
     exact = model.log_prob(torch.from_numpy(plane.centres().reshape(-1, 2)).float(), model.sde.t_min).exp()
     expected = plane.smooth(exact.double().numpy().reshape(48, 48))
     assert density == pytest.approx(expected, abs=0.02 * expected.max())
+
+
+def test_the_drift_of_a_chain_is_that_of_the_exact_reverse_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mean, variance = torch.tensor([0.5, -1.0], dtype=torch.float64), 0.09
+    sde = ErasureVPSDE(10)
+    model = GaussianMixtureScore([1.0], mean[None], torch.tensor([variance]), sde)
+    x0 = model.sample(200, 0.0, generator=torch.Generator().manual_seed(0)).double()
+    data, run = Data("normal", x0[:100], x0[100:]), Directory(tmp_path)
+    times = torch.tensor([1.0, 0.5, 0.1, 0.0])
+    states = torch.stack([torch.full((3, 2), float(t)) for t in times])
+    drawn: list[Any] = []
+    filmstrip = panels.filmstrip
+
+    def watched(*given: Any) -> Any:
+        drawn.append(given)
+        return filmstrip(*given)
+
+    monkeypatch.setattr(panels, "filmstrip", watched)
+    plane_pictures._chain(run, model, data, x0, times, states.double(), 0)  # type: ignore[arg-type]
+    assert list(run.listed) == ["samples/chain.png"]
+    assert "chain of T = 10 steps" in run.listed["samples/chain.png"]["caption"]
+    _, reverse, fields, titles, (low, high), name = drawn[0]
+    assert (titles, name) == (["t = 0", "t = 5", "t = 10"], "learned drift\nf_μ(x, t) − x")
+    signal = torch.cat((torch.ones(1), 1 - torch.tensor(sde.betas))).double().cumprod(0)
+    spread = float(x0.std(0).square().mean().sqrt())
+    for column, (step, undone) in enumerate(((0, 1), (5, 5), (10, 10))):
+        # From the window, in which every column is at unit variance, to model space.
+        root = float(signal[step].sqrt())
+        width, centre = (root**2 * spread**2 + 1 - root**2) ** 0.5, root * x0.mean(0)
+        points, vectors = map(torch.from_numpy, fields[column])
+        x = points * width + centre
+        # x_{t-1} given x_t, which are jointly normal.
+        before, after, rate = signal[undone - 1], signal[undone], sde.betas[undone - 1]
+        both = (1 - rate) ** 0.5 * (before * variance + 1 - before) / (after * variance + 1 - after)
+        expected = before.sqrt() * mean + both * (x - after.sqrt() * mean) - x
+        assert vectors.numpy() == pytest.approx(expected.numpy(), abs=2e-5)
+        # The samples are those of the same time: three at one point, of the cell that has most.
+        cell = np.unravel_index(reverse[column].argmax(), reverse[column].shape)
+        shown = low + (np.array(cell[::-1]) + 0.5) * (high - low) / len(reverse[column])
+        assert shown == pytest.approx(((step / 10 - centre) / width).numpy(), abs=float(high[0] - low[0]) / 96)
 
 
 def test_a_run_without_data_shows_its_samples_alone(tmp_path: Path) -> None:

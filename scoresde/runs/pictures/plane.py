@@ -1,17 +1,20 @@
 """Figures of data in the plane: densities of data, samples and the model, and how one becomes the other."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.chains import GaussianChainModel
 from scoresde.data import Data
 from scoresde.likelihood import LikelihoodError, log_likelihood
 from scoresde.numerics.trace import Exact
 from scoresde.runs.directory import Run
 from scoresde.runs.pictures.drawing import BESIDE, classes_in_turn, panels, save
 from scoresde.score import ScoreModel
+from scoresde.sde import DiscreteVPSDE
 
 __all__ = ["plane_pictures"]
 
@@ -38,7 +41,11 @@ def plane_pictures(run: Run, model: ScoreModel, data: Data, seed: int) -> None:
         words += ", and the density that the probability-flow ODE gives"
     caption = f"{words}. All smoothed alike; brightness grows with the square root of the density."
     save(run, panels().densities(shown, corners), "samples/densities.png", BESIDE, caption, "dark")
-    _filmstrip(run, model, data, every, out.times, out.trajectory.cpu().double(), seed)
+    states = out.trajectory.cpu().double()
+    _filmstrip(run, model, data, every, out.times, states, seed)
+    # With a later t_min the model does not know the first steps of the chain.
+    if isinstance(model.sde, DiscreteVPSDE) and model.sde.t_min * len(model.sde.betas) <= 1 + 1e-9:
+        _chain(run, model, data, every, out.times, states, seed)
 
 
 def _corners(data: Data, plane: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +89,7 @@ def _model_density(
 
 
 def _filmstrip(run: Run, model: ScoreModel, data: Data, x0: Tensor, times: Tensor, states: Tensor, seed: int) -> None:
-    """Draw data to noise, noise to samples, and the field, at times with equal steps of the angle of noise to signal.
+    """Draw data to noise, noise to samples, and the score, at times with equal steps of the angle of noise to signal.
 
     Args:
         run: The run.
@@ -93,40 +100,109 @@ def _filmstrip(run: Run, model: ScoreModel, data: Data, x0: Tensor, times: Tenso
         states: `(T, M, 2)` states of a solver from noise to samples.
         seed: Seed of the forward process.
     """
-    sde, plane = model.sde, panels().Plane
-    mean, std = x0.mean(0), float(x0.std(0).square().mean().sqrt())
-    known = times.double().cpu()
+    sde, known = model.sde, times.double().cpu()
     angles = torch.linspace(0, torch.pi / 2, _COLUMNS, dtype=torch.float64)
-    noise_to_signal = torch.atan2(sde.sigma(known), sde.alpha(known) * std)
+    noise_to_signal = torch.atan2(sde.sigma(known), sde.alpha(known) * _spread(x0))
     picked = [int((noise_to_signal - angle).abs().argmin()) for angle in angles]
     picked = list(dict.fromkeys((len(known) - 1, *picked[1:-1], 0)))
     generator = torch.Generator().manual_seed(seed)
-    scale = [float(torch.hypot(sde.alpha(t) * std, sde.sigma(t))) for t in known[picked]]
+    frames = [
+        (known[index], sde.perturb(x0.float(), known[index], generator).double(), states[index]) for index in picked
+    ]
+
+    def score(x: Tensor, column: int) -> Tensor:
+        return model.score(x, known[picked[column]], **_first_class(model, len(x)))
+
+    titles = [f"t = {float(t):.3g}" for t in known[picked]]
+    caption = (
+        "Above, data dissolve into noise; in the middle, the sampler turns noise into samples; below, the learned "
+        "score ∇ log pₜ(x), with arrows that grow with its square root. Each column is one time, at unit variance, "
+        "with a brightness of its own. After Sohl-Dickstein et al. 2015." + _whose(model, data, "score")
+    )
+    figure = panels().filmstrip(*_columns(model, x0, frames, score, titles))
+    save(run, figure, "samples/filmstrip.png", "From data to noise and back", caption, "dark")
+
+
+def _chain(run: Run, model: ScoreModel, data: Data, x0: Tensor, times: Tensor, states: Tensor, seed: int) -> None:
+    """Draw the chain at t = 0, T/2 and T: data to noise, noise to samples, and the drift of the reverse steps.
+
+    Arguments are those of `_filmstrip`, of a model whose SDE has a chain of its own.
+    """
+    assert isinstance(model.sde, DiscreteVPSDE)
+    chain, known = model.sde.chain(), times.double().cpu()
+    reverse_steps = GaussianChainModel(model, chain)
+    steps = [0, chain.steps // 2, chain.steps]
+    generator = torch.Generator().manual_seed(seed)
+    frames = []
+    for step in steps:
+        t = torch.tensor(step / chain.steps, dtype=torch.float64)
+        there = x0 if step == 0 else chain.perturb(x0, torch.tensor(step), generator)
+        frames.append((t, there, states[int((known - t).abs().argmin())]))
+
+    def drift(x: Tensor, column: int) -> Tensor:
+        # No step leads back from t = 0: its column has that which leads there, from t = 1.
+        undone = torch.full((len(x),), max(steps[column], 1), device=x.device)
+        return reverse_steps.reverse(x, undone, **_first_class(model, len(x))).mean - x
+
+    caption = (
+        f"Above, data at t = 0, T/2 and T of the chain of T = {chain.steps} steps; in the middle, samples on their way "
+        "back at the same times; below, the learned drift f_μ(x, t) − x, by which the mean of a reverse step moves x, "
+        "and at t = 0 that of the last step, from t = 1. Arrows grow with the square root of the drift in model space, "
+        "on a scale of their own in each column; each column is at unit variance, with a brightness of its own. After "
+        "figure 1 of Sohl-Dickstein et al. 2015." + _whose(model, data, "drift")
+    )
+    strip = _columns(model, x0, frames, drift, [f"t = {step}" for step in steps])
+    figure = panels().filmstrip(*strip, "learned drift\nf_μ(x, t) − x")
+    save(run, figure, "samples/chain.png", "The chain and its learned drift", caption, "dark")
+
+
+def _columns(
+    model: ScoreModel,
+    x0: Tensor,
+    frames: Sequence[tuple[Tensor, Tensor, Tensor]],
+    field: Callable[[Tensor, int], Tensor],
+    titles: Sequence[str],
+) -> tuple[Any, ...]:
+    """The arguments of `panels.filmstrip`, of states at unit variance.
+
+    Args:
+        model: The model.
+        x0: `(N, 2)` samples of the data in model space.
+        frames: Time, noised data and samples on their way of each column.
+        field: The vectors at points of model space `(M, 2)`, of a column.
+        titles: Titles of the columns.
+    """
+    sde, plane, mean, std = model.sde, panels().Plane, x0.mean(0), _spread(x0)
     reach = min(max(2.6, 1.1 * float(((x0 - mean) / std).abs().max())), 4.0)
     axis = torch.linspace(-0.93 * reach, 0.93 * reach, 15, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
-    cond = {} if model.classes is None else {"labels": torch.zeros(len(grid), dtype=torch.int64, device=model.device)}
     forward, reverse, fields = [], [], []
-    for index, width in zip(picked, scale, strict=True):
-        t = known[index]
-        centre = float(sde.alpha(t)) * mean
-        there, back = (
-            ((x - centre) / width).numpy() for x in (sde.perturb(x0.float(), t, generator).double(), states[index])
-        )
+    for column, (t, *both) in enumerate(frames):
+        width, centre = float(torch.hypot(sde.alpha(t) * std, sde.sigma(t))), float(sde.alpha(t)) * mean
+        there, back = (((x - centre) / width).numpy() for x in both)
         around = plane.around(there, smoothing=2.0)
         window = plane(np.full(2, -reach), 2 * reach, 96, around.bandwidth)
         forward.append(window.smooth(window.count(there)))
         reverse.append(window.smooth(window.count(back)))
         points = (grid * width + centre).float().to(model.device)
-        fields.append((grid.numpy(), model.score(points, t, **cond).cpu().double().numpy()))
-    titles = [f"t = {float(t):.3g}" for t in known[picked]]
-    caption = (
-        "Above, data dissolve into noise; in the middle, the sampler turns noise into samples; below, the learned "
-        "score ∇ log pₜ(x), with arrows that grow with its square root. Each column is one time, at unit variance, "
-        "with a brightness of its own. After Sohl-Dickstein et al. 2015."
-    )
-    if cond:
-        caption += f" The score is of class {data.class_names[0] if data.class_names else 0}."
-    corners = (np.full(2, -reach), np.full(2, reach))
-    figure = panels().filmstrip(forward, reverse, fields, titles, corners)
-    save(run, figure, "samples/filmstrip.png", "From data to noise and back", caption, "dark")
+        fields.append((grid.numpy(), field(points, column).cpu().double().numpy()))
+    return forward, reverse, fields, titles, (np.full(2, -reach), np.full(2, reach))
+
+
+def _spread(x0: Tensor) -> float:
+    """The root of the mean variance of a dimension."""
+    return float(x0.std(0).square().mean().sqrt())
+
+
+def _first_class(model: ScoreModel, count: int) -> dict[str, Tensor]:
+    """Labels `(count,)` of the first class, if the model takes any."""
+    if model.classes is None:
+        return {}
+    return {"labels": torch.zeros(count, dtype=torch.int64, device=model.device)}
+
+
+def _whose(model: ScoreModel, data: Data, field: str) -> str:
+    """A sentence that says of which class a field is, if there are classes."""
+    if model.classes is None:
+        return ""
+    return f" The {field} is of class {data.class_names[0] if data.class_names else 0}."
