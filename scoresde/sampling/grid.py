@@ -36,6 +36,7 @@ class Grid(Value, ABC):
     def places(self, sde: SDE, t_min: float, t_max: float) -> Tensor:
         """Return the `steps + 1` times from t_max down to t_min, in float64."""
 
+    @torch.no_grad()
     def __call__(self, sde: SDE, statistics: Statistics | None = None) -> Tensor:
         """Return the times `(steps + 1,)` for an SDE: in float64, on the CPU, strictly decreasing.
 

@@ -22,7 +22,7 @@ from scoresde.sampling.grids import (
     VEGrid,
     VPGrid,
 )
-from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE
+from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, ErasureVPSDE
 from scoresde.sde.coordinates import LogSNR, NoiseLevel, SignalLevel
 from scoresde.statistics import Statistics
 
@@ -335,3 +335,13 @@ def test_bad_shares_and_fractions() -> None:
             DataStraight(30, bend=bad)
         with pytest.raises(ValueError, match="narrow is .*, expected a share from 0 to below 1"):
             DataStraight(30, narrow=bad)
+
+
+@pytest.mark.parametrize("kind", [*CONTINUOUS, DataStraight])
+@pytest.mark.filterwarnings("error")
+def test_times_under_rates_in_training_have_no_graph(kind: type[Grid]) -> None:
+    sde = ErasureVPSDE(20, learned=True)
+    assert sde.sigma(torch.tensor(0.5)).requires_grad
+    times = kind(8)(sde)
+    assert not times.requires_grad
+    assert torch.allclose(times, kind(8)(ErasureVPSDE(20)), rtol=1e-5)
