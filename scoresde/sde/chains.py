@@ -131,7 +131,13 @@ class GaussianChain(Chain):
 
 
 def _rows(value: Tensor, x: Tensor) -> Tensor:
-    """A number of each sample, `()` or `(B,)`, as `(B, 1, ...)`."""
+    """A number of each sample, `()` or `(B,)`, as `(B, 1, ...)` in the dtype of x.
+
+    Raises:
+        ValueError: States that are integers, in whose dtype variances would be 0.
+    """
+    if not x.is_floating_point():
+        raise ValueError(f"the states of a GaussianChain have dtype {x.dtype}, expected floating point")
     if not x.ndim:
         raise ValueError("x has shape (), expected a batch (B, ...)")
     return expand_to(value.expand(x.shape[0]) if not value.ndim else value, x)

@@ -321,6 +321,8 @@ def test_wrong_input() -> None:
     wrong(lambda: gaussian.perturb(x, torch.tensor([1, 2, 3])), "t has shape")
     wrong(lambda: bits.perturb(x, torch.tensor([1, 2, 3])), "t has shape")
     wrong(lambda: gaussian.perturb(x, 1, torch.zeros(3)), "noise has shape")
+    wrong(lambda: gaussian.perturb(x.long(), 1), "dtype torch.int64", "floating point")
+    wrong(lambda: gaussian.forward_step(x.long(), 1), "dtype torch.int64", "floating point")
     wrong(lambda: gaussian.perturb(torch.tensor(1.0), 1), r"x has shape \(\)", "batch")
     for chain in (gaussian, bits, words):
         wrong(lambda chain=chain: chain.posterior(x, x[:1], 2), r"x0 has shape \(1, 3\), expected \(2, 3\)")  # type: ignore[misc]
