@@ -14,7 +14,7 @@ from scoresde.score import Conditions, ScoreModel, with_sde
 from scoresde.score.exact import ExactScore
 from scoresde.score.learned_variance import MISSING
 from scoresde.sde import GaussianChain, GaussianStep
-from scoresde.sde.markov import StepTable
+from scoresde.sde.markov import StepTable, check_of_steps
 
 __all__ = ["GaussianChainModel", "Variance"]
 
@@ -217,8 +217,5 @@ def _table(chain: GaussianChain, variance: str | Tensor) -> StepTable:
         # At step 1 the posterior is a point.
         variance = chain.beta(t) if variance == "large" else chain.posterior_terms(t.clamp_min(2))[2]
     variance = variance.to("cpu", torch.float64)
-    if variance.shape != (chain.steps,) or not bool((variance > 0).all()) or not bool(variance.isfinite().all()):
-        raise ValueError(
-            f"variance has shape {tuple(variance.shape)}, expected a positive number for each of {chain.steps} steps"
-        )
+    check_of_steps("variance", variance, chain.steps)
     return StepTable(torch.cat((variance.new_zeros(1), variance)))

@@ -11,6 +11,7 @@ from scoresde.chains import ChainModel, GaussianChainModel
 from scoresde.numerics.means import collapsed_variance
 from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.values import at_least
+from scoresde.sde.markov import check_of_steps
 
 __all__ = ["ChosenSteps", "drawn_steps", "every_step", "step_weights"]
 
@@ -78,10 +79,7 @@ def drawn_steps(
     total, device = model.chain.steps, model.device
     at_least("evaluations", evaluations, _AT_FIRST + 2, ", two of them for step 1")
     weights = step_weights(model) if weights is None else weights.detach().to("cpu", torch.float64)
-    if weights.shape != (total,) or not bool((weights > 0).all()) or not bool(weights.isfinite().all()):
-        raise ValueError(
-            f"weights have shape {tuple(weights.shape)}, expected a positive number for each of the {total} steps"
-        )
+    check_of_steps("weights", weights, total)
     share = float(weights[0] / weights.sum())
     begun = min(max(_AT_FIRST, round(share * evaluations)), evaluations - 2)
     rest = evaluations - begun

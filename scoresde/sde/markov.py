@@ -29,6 +29,25 @@ def same_shape(x: Tensor, x0: Tensor) -> None:
         raise ValueError(f"x0 has shape {tuple(x0.shape)}, expected {tuple(x.shape)} as x")
 
 
+def check_of_steps(name: str, values: Tensor, steps: int) -> None:
+    """Check that values are a positive number for each step of a chain.
+
+    Args:
+        name: The subject of the message.
+        values: The values, on the CPU.
+        steps: Number T of steps.
+
+    Raises:
+        ValueError: Another number of values, or one that is not positive and finite.
+    """
+    expected = f"expected a positive number for each of the {steps} steps"
+    if values.shape != (steps,):
+        raise ValueError(f"{name}: got shape {tuple(values.shape)}, {expected}")
+    wrong = (~((values > 0) & values.isfinite())).nonzero()[:, 0].tolist()
+    if wrong:
+        raise ValueError(f"{name}: that of step {wrong[0] + 1} is {float(values[wrong[0]]):g}, {expected}")
+
+
 class StepTable:
     """A table of numbers by step, which is copied to a device once.
 

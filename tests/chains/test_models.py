@@ -209,8 +209,8 @@ def test_wrong_input() -> None:
     wrong(lambda: GaussianChainModel(model, VPSDE()), "expected a GaussianChain, such as")  # type: ignore[arg-type]
     chain = VPSDE().chain(4)
     wrong(lambda: GaussianChainModel(model, chain, "medium"), "variance is 'medium'", "'large'")  # type: ignore[arg-type]
-    wrong(lambda: GaussianChainModel(model, chain, torch.ones(3)), "variance has shape", "4 steps")
-    wrong(lambda: GaussianChainModel(model, chain, torch.zeros(4)), "variance has shape", "positive")
+    wrong(lambda: GaussianChainModel(model, chain, torch.ones(3)), "variance: got shape", "4 steps")
+    wrong(lambda: GaussianChainModel(model, chain, torch.zeros(4)), "variance: that of step 1 is 0", "positive")
     inside = GaussianChainModel(model, chain)
     wrong(lambda: sample_chain(inside, (3, 5)), "shape is", r"\(2,\)")
     wrong(lambda: sample_chain(inside, 0), "at least one sample")
