@@ -16,13 +16,15 @@ def sentence(run: RunText) -> list[Part]:
     """The parts of the sentence that are known: an interrupted run, or an old one, has fewer."""
     training = as_dict(run.summary.get("training"))
     data = str(run.data.get("name") or run.words.get("data") or "")
-    parts: list[Part] = [("Score-based model", False)]
+    # Bits and classes have no score, and their process is no SDE.
+    discrete = run.words.get("objective") == "chain"
+    parts: list[Part] = [("Diffusion model" if discrete else "Score-based model", False)]
     if data:
         parts += [(" of ", False), (data, True)]
     what = _samples(run.data.get("shape"), training.get("samples"))
     parts += [(f", {what}", False)] if data and what else []
     separator = ": "
-    for group, word in (("sde", "SDE"), ("network", "network")):
+    for group, word in (("sde", "chain" if discrete else "SDE"), ("network", "network")):
         name = run.words.get(group)
         if name:
             parts += [(f"{separator}{word} ", False), (str(name), True)]
