@@ -5,7 +5,7 @@ themselves. Colours are from the palette of Okabe and Ito (2008), which colour-b
 sizes are set on the artists and do not depend on the user's matplotlib settings.
 """
 
-from scoresde.plots.chains import chain_states
+from scoresde.plots.chains import chain_states, sequences
 from scoresde.plots.curves import learning_curves, likelihood_histogram, loss_by_noise_level, paired_differences
 from scoresde.plots.information import information_by_level
 from scoresde.plots.mosaic import image_grid
@@ -28,6 +28,7 @@ __all__ = [
     "samples",
     "samples_2d",
     "save",
+    "sequences",
     "spectra",
     "to_png",
     "trajectory",

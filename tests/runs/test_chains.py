@@ -65,7 +65,9 @@ def test_the_whole_way(run: Run) -> None:
     assert entry["nats"] == pytest.approx(-20 * math.log(2) * (entry["bits_per_dim"] or math.nan))
     assert summary.samples["nfe"] == 8
     assert {figure["file"] for figure in run.pictures()} >= {"samples/chain.png", "samples/samples.png"}
-    assert (run.directory / "report.html").is_file()
+    page = (run.directory / "report.html").read_text()
+    assert "Diffusion model of" in page
+    assert ": chain <" in page
     info = run.info()
     assert info is not None
     assert info.transform == Discrete(2, -0.5, 1.5)  # under which the states are the data
@@ -142,11 +144,12 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
 def test_rates_that_are_learned_are_kept_with_the_network(tmp_path: Path) -> None:
     small = [o for o in SMALL if o.startswith(("network", "training", "+data"))]
     made = config("experiment=diffusion2015/swiss_roll", *small, "sde.train_steps=6", "sampler.grid.steps=5",
-                  "sampler.grid.train_steps=6", "evaluation.samples=12", "evaluation.likelihood=2", "optimizer.lr=0.1",
+                  "evaluation.samples=12", "evaluation.likelihood=2", "optimizer.lr=0.1",
                   "training.ema.relative_std=0.2")  # fmt: skip
     train(Run(tmp_path / "roll", made), progress=False)
     assert "samples/chain.png" in [p["file"] for p in json.loads((tmp_path / "roll" / "pictures.json").read_text())]
     model = scoresde.load(tmp_path / "roll")
+    assert Run.open(tmp_path / "roll").make("sampler").grid.train_steps == 6  # as the chain has
     assert isinstance(model.sde, ErasureVPSDE)
     assert model.sde.rates is not None
     stored = load_tensors(Run.open(tmp_path / "roll").model_path)
@@ -164,7 +167,7 @@ def test_rates_that_are_learned_are_kept_with_the_network(tmp_path: Path) -> Non
 def test_the_experiment_of_digits_takes_ten_steps(tmp_path: Path) -> None:
     made = config(
         "experiment=diffusion2015/digits", "network=mlp", "network.width=16", "network.blocks=1", "training.steps=10",
-        "training.batch_size=16", "sde.train_steps=12", "sampler.grid.steps=11", "sampler.grid.train_steps=12",
+        "training.batch_size=16", "sde.train_steps=12", "sampler.grid.steps=11",
         "evaluation.samples=0", "evaluation.likelihood=0", "evaluation.pictures=false", "network.learn_variance=true",
     )  # fmt: skip
     train(Run(tmp_path / "digits", made), progress=False)

@@ -55,6 +55,7 @@ def made(shape: tuple[int, ...], levels: int | None, classes: int = 0) -> Data:
         ((2,), None, {"samples"}),
         ((4,), None, {"samples"}),
         ((20,), None, {"samples", "samples-pairs"}),
+        ((20,), 2, {"samples"}),
         ((3, 12), None, {"samples", "samples-pairs"}),
         ((2, 3, 3, 3), None, {"samples", "samples-pairs"}),
         ((1, 8, 8), 17, {"samples", "beside-data", "beside-samples"}),

@@ -8,21 +8,31 @@ from scoresde.data import Data
 from scoresde.likelihood import LikelihoodError, log_likelihood
 from scoresde.numerics.trace import Exact
 from scoresde.runs.directory import Run
-from scoresde.runs.pictures.drawing import BESIDE, classes_in_turn, panels, save
+from scoresde.runs.pictures.drawing import BESIDE, classes_in_turn, panels, plots, save
 from scoresde.score import ScoreModel
 
 __all__ = ["line_picture", "vectors_beside_data"]
 
 _POINTS = 4000  # samples in a histogram
+_SEQUENCES = 24  # of bits
+_LONGEST = 256  # bits of a sequence that can still be told apart
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def vectors_beside_data(run: Run, data: Data, raw: Tensor, file: str, caption: str) -> None:
-    """Draw numbers as histograms, vectors as pairs of their dimensions, and long ones and series as curves, too."""
+    """Draw numbers as histograms, vectors as pairs of their dimensions, and long ones and series as curves, too.
+
+    Bits are rows of cells: as curves and pairs there is nothing to be seen of them.
+    """
     test, drawn = (x[:2000].double().flatten(1).numpy() for x in (data.test, raw))
     values = test.shape[1]
     caption += " Beside them, held-out data."
     title = BESIDE
+    if data.transform.levels == 2 and 1 < values <= _LONGEST:
+        words = f"{caption} A row of cells is a sequence, of {_SEQUENCES} at most."
+        figure = plots().sequences(test[:_SEQUENCES], drawn[:_SEQUENCES])
+        save(run, figure, file, title, words, "chart", wide=True)
+        return
     if values == 1:
         save(run, panels().marginals(test[:, 0], drawn[:, 0]), file, title, caption, "chart", wide=True)
         return
