@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data, Discrete
@@ -48,6 +48,7 @@ def check_parts(process: SDE | ErasureChain, config: DictConfig, criterion: Crit
     wrong += [] if isinstance(sampler, ChainSampler) else ["a ChainSampler as sampler"]
     wrong += [] if config.get("preconditioning") is None else ["no preconditioning"]
     wrong += ["training.dequantise=false"] if config.training.get("dequantise", True) else []
+    wrong += ["evaluation.sample_likelihood=0"] if OmegaConf.select(config, "evaluation.sample_likelihood") else []
     if wrong:
         raise ConfigError(f"sde is {name}, whose states are discrete: it needs {', '.join(wrong)}; {_EXAMPLE}")
 

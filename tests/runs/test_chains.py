@@ -125,6 +125,7 @@ def test_classes_have_a_channel_for_each_state(tmp_path: Path) -> None:
             r"sde is BinomialChain, .* needs a ChainLoss as objective, a ChainSampler as sampler, no",
         ),
         ([*SMALL, "training.dequantise=true"], r"it needs training\.dequantise=false"),
+        ([*SMALL, "evaluation.sample_likelihood=5"], r"it needs evaluation\.sample_likelihood=0"),
         ([*SMALL[:1], "data=digits"], "digits is of 17 levels, and BinomialChain takes binary data"),
         ([*SMALL[:1], "data=swiss_roll"], "swiss_roll is continuous"),
         ([*SMALL, "evaluation.chain_draws=9"], r"evaluation\.chain_draws is for .* and the run's BinomialChain has"),
