@@ -266,8 +266,10 @@ def _betas(statistics: Statistics, sigma_min: float, nats: float, reasons: dict[
         return math.log(end_divergence(math.exp(log_signal), second, dim) / nats)
 
     # Up to α² = 1/2, beyond which little of a diffusion would be left.
-    top = math.log(0.5)
-    log_signal = top if excess(top) < 0 else float(brentq(excess, -200.0, top))
+    top, bottom = math.log(0.5), -200.0
+    if excess(bottom) >= 0:
+        raise ValueError(f"nats is {nats:g}, expected more than {nats * math.exp(excess(bottom)):.2g}")
+    log_signal = top if excess(top) < 0 else float(brentq(excess, bottom, top))
     beta_max = _rounded(-2 * log_signal - _BETA_MIN, up=True)
     # Noise at the time where sampling stops: σ²/α² = e^B − 1 with B = β_min t + ½ (β_max − β_min) t².
     wanted = (math.log1p(sigma_min**2) - 0.5 * beta_max * _T_MIN**2) / (_T_MIN - 0.5 * _T_MIN**2)

@@ -150,6 +150,7 @@ def test_integers_under_a_discrete_transform() -> None:
         ({"overlap": 0.0}, "overlap is 0.0, expected more than 0 and at most 1"),
         ({"overlap": 1.0}, "overlap is 1.0, expected a share between 0 and 0.9973"),
         ({"nats": -1.0}, "nats is -1.0, expected a positive number of nats"),
+        ({"nats": 1e-300}, "nats is 1e-300, expected more than"),
         ({"samples": 1}, "samples is 1, expected an integer of at least 2"),
         ({"sigma_min": 0.0}, "sigma_min is 0.0, expected a positive number"),
         ({"sigma_min": 99.0}, "sigma_min is 99, and the largest distance between samples .*: give a smaller one"),
