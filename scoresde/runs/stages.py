@@ -29,6 +29,7 @@ from scoresde.runs.pictures import pictures
 from scoresde.runs.results import Filing, identity_of, is_of
 from scoresde.runs.sample import Draw
 from scoresde.runs.summary import Summary, TrainingEntry, flattened
+from scoresde.sampling.solver import NonFiniteError
 from scoresde.training.loggers import Logger
 from scoresde.training.loop import Trainer
 from scoresde.version import __version__
@@ -215,7 +216,12 @@ class Figures(Stage):
             "seed": seed,
         }
         if not is_of(run.summary().get("pictures"), settings):
-            pictures(run, context.model, context.data, seed=seed)
+            try:
+                pictures(run, context.model, context.data, seed=seed)
+            except NonFiniteError as error:
+                # A few of thousands of samples of a model that is hardly trained are no reason to do without a report.
+                _log.warning("some figures are left out: %s", error)
+                return
             run.add_to_summary(pictures=settings)
 
 

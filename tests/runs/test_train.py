@@ -35,6 +35,7 @@ from scoresde.runs.sample import Draw, sample
 from scoresde.runs.stages import Context, Fit, Report, Save, Stage, number_to_evaluate
 from scoresde.runs.train import train
 from scoresde.sampling import Euler, Sampler
+from scoresde.sampling.solver import NonFiniteError
 from scoresde.score import NetworkScore
 from scoresde.storage import files
 from scoresde.training.loggers import LocalLogger, Logger
@@ -772,3 +773,17 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path, m
     (run.directory / "metrics.jsonl").write_text('{"step": 5, "loss": 1.0}\n')
     train(run, None, progress=False)
     assert [json.loads(line)["step"] for line in (run.directory / "metrics.jsonl").open()] == [5, 10, 15, 20]
+
+
+def test_figures_whose_samples_are_not_finite_do_not_fail_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise NonFiniteError("3 of 4000 samples are not finite")
+
+    monkeypatch.setattr(stages, "pictures", broken)
+    run = Run(tmp_path / "run", config(*TOY, "evaluation.samples=0", "evaluation.likelihood=0"))
+    train(run, progress=False)
+    assert run.summary().finished
+    assert "some figures are left out: 3 of 4000 samples are not finite" in caplog.text
+    assert run.summary().get("pictures") is None  # so that training again draws them
