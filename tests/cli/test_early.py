@@ -77,6 +77,8 @@ def files() -> dict[str, Any]:
 FILES = files()
 # Whose annotation names a class of scipy's; and loggers by their names, which the command looks for.
 UNKNOWN = [("sampler=scipy", ("solver", "method")), *((f"logger={name}", (name,)) for name in options("logger"))]
+# Tables that a chain takes as numbers, too.
+TABLES = [("sde=binomial", ("betas",)), ("sde=categorical", ("betas",))]
 LEAVES = [(name, place) for name, node in FILES.items() for place in places(node) if (name, place) not in UNKNOWN]
 
 
@@ -85,6 +87,8 @@ def test_every_key_of_a_group_is_checked_without_imports(name: str, place: Place
     node, group = FILES[name], name.partition("=")[0]
     default = at(node, place)
     for value in wrong(None if default == "???" else default):
+        if (name, place) in TABLES and value == [1, 2]:
+            continue
         changed = replaced(node, place, value)
         found = [*problems(changed, group, declaration), *option_problems(group, changed, prefix=f"{group}.")]
         if group == "evaluation":
