@@ -1,5 +1,6 @@
 """Figures of data in the plane: densities of data, samples and the model, and how one becomes the other."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,7 +79,12 @@ def _model_density(
         cond: dict[str, Any] = {} if k is None else {"labels": torch.full((len(points),), k, device=model.device)}
         inputs = points if model.transform is None else data.transform.decode(points)
         try:
-            out = log_likelihood(model, inputs.to(model.device), tol=0.05, divergence=Exact(), batch_size=16384, **cond)
+            with warnings.catch_warnings():
+                # Of a coarse tolerance, which does for a picture and is none of the user's options.
+                warnings.simplefilter("ignore", UserWarning)
+                out = log_likelihood(
+                    model, inputs.to(model.device), tol=0.05, divergence=Exact(), batch_size=16384, **cond
+                )
         except LikelihoodError:
             return None
         # In model space, where the window is.
