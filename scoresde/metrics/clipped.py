@@ -97,7 +97,7 @@ def good_share(mean: float, n: int, references: int, k: int) -> float:
         references: Number N of reference samples, more than k.
         k: Rank of the neighbour that sets the radius.
 
-    >>> round(good_share(0.0, 100, 100, 5), 6), 0.9 < good_share(0.8, 100, 100, 5) < 1.1
+    >>> round(good_share(0.0, 100, 100, 5), 6), 0.99 < good_share(0.76, 100, 100, 5) < 1.01
     (0.0, True)
     """
     expected = _expected_means(n, references, k)

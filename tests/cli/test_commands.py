@@ -715,7 +715,7 @@ MISTAKES = [
         ["train", "metric=authenticity"],
         "metric is 'authenticity', of which neither higher nor lower is better; expected",
     ),
-    (["train", "sde=vpp"], "sde has no choice 'vpp', did you mean 'vp'.*cosine, cosine_ddpm, ddpm, edm, flow"),
+    (["train", "sde=vpp"], "sde has no choice 'vpp', did you mean 'vp'.*cosine, cosine_ddpm, ddpm, edm, erasure"),
     (["train", "experiment=rign"], "experiment has no choice 'rign', did you mean 'ring'"),
     (["train", "trainig.steps=3"], "train has no 'trainig', did you mean training.steps=3"),
     (["train", "training.stesp=3"], "training.stesp: Training has no 'stesp', did you mean training.steps"),

@@ -54,6 +54,11 @@ def run(tmp_path: Path) -> str:
     return f"run={made.directory}"
 
 
+def of_a_run(command: str) -> list[str]:
+    """The directory of a run, for the commands that need one."""
+    return [] if command in ("train", "suggest") else ["run=somewhere"]
+
+
 # -- keys that nothing reads ----------------------------------------------------------------------------
 
 
@@ -61,10 +66,10 @@ def run(tmp_path: Path) -> str:
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_a_key_that_nothing_reads_is_refused(command: str, plus: str) -> None:
     known = ", ".join([*declared(command)[0], *declared(command)[1]])
-    message = refused(command, "run=somewhere", f"{plus}foobar=3")
+    message = refused(command, *of_a_run(command), f"{plus}foobar=3")
     assert message == f"{command} has no 'foobar'; it takes {known}"
-    assert f"{command} has no 'bar'" in refused(command, "run=somewhere", f"{plus}bar.baz=[1,2]")
-    assert f"{command} has no 'experiment'" in refused(command, "run=somewhere", "++experiment.width=3")
+    assert f"{command} has no 'bar'" in refused(command, *of_a_run(command), f"{plus}bar.baz=[1,2]")
+    assert f"{command} has no 'experiment'" in refused(command, *of_a_run(command), "++experiment.width=3")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +134,7 @@ def test_what_is_read_is_taken(arguments: list[str]) -> None:
 
 def test_settings_of_every_command_are_of_their_own_types() -> None:
     for command in COMMANDS:
-        check(command, *([] if command == "train" else ["run=somewhere"]))
+        check(command, *of_a_run(command))
 
 
 # -- types ----------------------------------------------------------------------------------------------
@@ -183,7 +188,8 @@ def test_settings_of_every_command_are_of_their_own_types() -> None:
         (
             "train",
             "sde=[vp,ve]",
-            "'sde=[vp,ve]': expected one of betas, cosine, cosine_ddpm, ddpm, edm, flow, ncsn, sigmas, subvp, ve, vp",
+            "'sde=[vp,ve]': expected one of betas, binomial, categorical, cosine, cosine_ddpm, ddpm, edm, erasure, "
+            "flow, ncsn, sigmas, subvp, ve, vp",
         ),
         (
             "train",

@@ -32,8 +32,13 @@ def test_numbers_of_streams_stay() -> None:
         "BOUND_NOISE": 10,
         "DENOISING_NOISE": 11,
         "DENOISING_LEVELS": 12,
+        "SCALING": 13,
         "BROWNIAN": 16,
         "BROWNIAN_AREA": 17,
+        "CHAIN_NOISE": 20,
+        "CHAIN_STEPS": 21,
+        "VARIANCE_NOISE": 22,
+        "VARIANCE_DEQUANTISATION": 23,
     }
 
 

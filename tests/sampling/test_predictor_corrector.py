@@ -451,7 +451,7 @@ def test_bad_arguments() -> None:
         Langevin(snr=0.0)
     with pytest.raises(ValueError, match="use NoCorrector for none"):
         AnnealedLangevin(steps=0)
-    with pytest.raises(ValueError, match="expected 'posterior' or 'forward'"):
+    with pytest.raises(ValueError, match="expected 'posterior', 'forward', 'learned' or 'optimal'"):
         Ancestral("small")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="never move"):
         PredictorCorrector(NoPredictor())

@@ -37,7 +37,7 @@ from tests.sampling.test_orders import variances
 from tests.sampling.test_samplers import NAMES, OPEN, STAGES, preset
 
 # Their steps are fixed, or each step has stages of its own.
-COUNTED = [name for name in NAMES if name not in (*OPEN, "restart", "default", "default_sde")]
+COUNTED = [name for name in NAMES if name not in (*OPEN, "restart", "default", "default_sde", "ncsn", "ncsnv2")]
 FEW = (1, 2, 3, 7, 14, 15, 16, 49, 50, 128, 200)
 
 
