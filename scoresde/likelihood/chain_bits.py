@@ -13,7 +13,7 @@ from scoresde.likelihood.bits import discrete_transform
 from scoresde.likelihood.chain_bound import ChainBound, chain_terms, chosen_steps
 from scoresde.likelihood.dequantisation import DiscreteTransform
 from scoresde.numerics.html import mean_with_error, rms, table
-from scoresde.numerics.means import mean_and_error
+from scoresde.numerics.means import independent_error, mean_and_error
 from scoresde.sde import GaussianStep, StepDistribution
 
 __all__ = ["ChainBits", "chain_bits_per_dim", "discretised_log_prob"]
@@ -48,7 +48,7 @@ class ChainBits:
     @property
     def draw_stderr(self) -> float:
         """The standard error of the mean for these samples, from noise and from the draws of t alone."""
-        return float(self.stderr.square().sum().sqrt()) / len(self.stderr)
+        return independent_error(self.stderr)
 
     def terms(self) -> dict[str, float]:
         """The means of L_T, of the sum of L_{t−1} and of L_0 in bits per dimension."""

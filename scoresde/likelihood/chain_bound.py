@@ -33,7 +33,7 @@ from scoresde.likelihood.chain_steps import ChosenSteps, drawn_steps, every_step
 from scoresde.likelihood.errors import LikelihoodError
 from scoresde.likelihood.numbering import NOISES, noise_number
 from scoresde.numerics.html import mean_with_error, rms, table
-from scoresde.numerics.means import mean_and_error
+from scoresde.numerics.means import independent_error, mean_and_error
 from scoresde.numerics.ode import Status
 from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.values import at_least
@@ -84,7 +84,7 @@ class ChainBound:
     @property
     def draw_stderr(self) -> float:
         """The standard error of the mean for these samples, from noise and from the draws of t alone."""
-        return float(self.stderr.square().sum().sqrt()) / len(self.stderr)
+        return independent_error(self.stderr)
 
     def __repr__(self) -> str:
         return (

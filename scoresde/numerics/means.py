@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["collapsed_variance", "mean_and_error", "shared_error"]
+__all__ = ["collapsed_variance", "independent_error", "mean_and_error", "shared_error"]
 
 # The correlation of the solver's errors of two samples, on the safe side (`shared_error`).
 _CORRELATION = 0.2
@@ -21,6 +21,15 @@ def mean_and_error(values: Tensor, shared: Tensor | None = None) -> tuple[float,
     """
     error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return values.mean().item(), error if shared is None else math.hypot(error, shared_error(shared))
+
+
+def independent_error(errors: Tensor) -> float:
+    """The standard error of a mean whose values have independent errors, as those of probes.
+
+    Args:
+        errors: Standard errors of the values, `(n,)`.
+    """
+    return errors.square().sum().sqrt().item() / len(errors)
 
 
 def shared_error(errors: Tensor) -> float:

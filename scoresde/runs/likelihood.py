@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
-from scoresde.numerics.means import mean_and_error, shared_error
+from scoresde.numerics.means import independent_error, mean_and_error, shared_error
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
@@ -206,8 +206,8 @@ def _entry(
         "bits_per_dim": mean if discrete else None,
         "nats": -mean * known.size * math.log(2) if discrete else mean,
         "stderr": error if n > 1 else None,
-        "stderr_probes": probes.square().sum().sqrt().item() / n,
-        "stderr_dequantisation": draws.square().sum().sqrt().item() / n if drawn else None,
+        "stderr_probes": independent_error(probes),
+        "stderr_dequantisation": independent_error(draws) if drawn else None,
         "stderr_solver": shared_error(solver) if bool(solver.isfinite().any()) else None,
         "nfe": table.column("nfe", n).mean().item(),
         "divergences": table.column("divergences", n).mean().item(),
