@@ -1,16 +1,21 @@
 """Score networks: modules `forward(x, c_noise, labels=None)` that return a raw output of the shape of `x`."""
 
 from scoresde.networks.conditioning import Conditioning
+from scoresde.networks.edm2 import EDM2UNet, LogVariance
 from scoresde.networks.embedding import FourierFeatures, GaussianFourierFeatures, LevelEmbedding, PositionalFeatures
+from scoresde.networks.magnitude import MagnitudeFourier
 from scoresde.networks.mlp import MLP
 from scoresde.networks.unet import UNet
 
 __all__ = [
     "MLP",
     "Conditioning",
+    "EDM2UNet",
     "FourierFeatures",
     "GaussianFourierFeatures",
     "LevelEmbedding",
+    "LogVariance",
+    "MagnitudeFourier",
     "PositionalFeatures",
     "UNet",
 ]

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from scoresde.arguments import checked
 from scoresde.networks.embedding import FourierFeatures
+from scoresde.networks.labels import check_label_options, check_labels, dropped, looked_up
 
 __all__ = ["Conditioning", "Modulation", "check_inputs"]
 
@@ -46,12 +47,7 @@ class Conditioning(nn.Module):
                 f"embedding must be a module with an integer attribute dim (its number of features), "
                 f"got {type(embedding).__name__}"
             )
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, or None for no labels, got {num_classes}")
-        if not 0 <= label_dropout < 1:
-            raise ValueError(f"label_dropout must be in [0, 1), got {label_dropout}")
-        if label_dropout > 0 and num_classes is None:
-            raise ValueError("label_dropout needs labels to drop: set num_classes")
+        check_label_options(num_classes, label_dropout)
         self.num_classes = num_classes
         self.label_dropout = label_dropout
         self.embedding = embedding
@@ -82,35 +78,12 @@ class Conditioning(nn.Module):
         return F.silu(self.output(F.silu(hidden)))
 
     def _label_vector(self, labels: Tensor | None, c_noise: Tensor) -> Tensor | None:
-        if self.classes is None:
-            if labels is not None:
-                raise ValueError("this network takes no labels: leave them out, or build it with num_classes")
-            return None
-        if labels is None:
-            if self.unconditional is None:
-                raise ValueError(
-                    f"this network needs labels in [0, {self.num_classes}): pass labels, "
-                    f"or build it with label_dropout > 0 to have an unconditional class"
-                )
+        given = check_labels(labels, c_noise, self.num_classes, self.unconditional is not None)
+        if self.classes is None or labels is None or not given:
             return self.unconditional
-        if not isinstance(labels, Tensor):
-            raise TypeError(f"labels must be a tensor, got {type(labels).__name__}: use torch.as_tensor(labels)")
-        if labels.dtype != torch.int64:
-            raise TypeError(f"labels must be int64, got {labels.dtype}: use labels.long()")
-        if labels.shape != c_noise.shape:
-            raise ValueError(
-                f"labels must have shape {tuple(c_noise.shape)}, one per sample, got {tuple(labels.shape)}"
-            )
-        try:
-            # The look-up on the CPU checks the range itself, so that there is no second pass over the labels.
-            vectors: Tensor = self.classes(labels)
-        except IndexError as error:
-            raise ValueError(
-                f"labels must be in [0, {self.num_classes}), got one outside: number the classes from 0"
-            ) from error
+        vectors = looked_up(self.classes, labels, self.num_classes)
         if self.unconditional is not None and self.training:
-            drop = torch.rand(labels.shape, device=labels.device) < self.label_dropout
-            vectors = torch.where(drop[:, None], self.unconditional, vectors)
+            vectors = torch.where(dropped(labels, self.label_dropout), self.unconditional, vectors)
         return vectors
 
 
