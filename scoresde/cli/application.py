@@ -105,6 +105,7 @@ def _run_alone(job: Callable[[], Any], line: CommandLine) -> None:
     try:
         job()
     except KeyboardInterrupt as stop:
+        _leave_if_lost(stop)
         sys.exit(128 + _signum(stop))
     except Exception as error:
         text = explanation(error)
@@ -253,17 +254,14 @@ def _alone(task: Any, config: DictConfig) -> None:
             )
         sys.exit(128 + stop.signum)
     except KeyboardInterrupt as stop:
+        _leave_if_lost(stop)
         if rank() == 0:
             print(f"\nscoresde: {interrupted(_signum(stop))}{_hint(config)}", file=sys.stderr)
         sys.exit(128 + _signum(stop))
     except Exception as error:
         from scoresde.options.errors import ConfigError
 
-        gone = lost(error)
-        if gone is not None:
-            if gone:
-                print(f"scoresde: {gone}", file=sys.stderr, flush=True)
-            os._exit(1)  # what is left of the communication would wait for those that are gone
+        _leave_if_lost(error)
         if rank() > 0 and isinstance(error, UsageError | ConfigError):
             wait_for_first(2 if isinstance(error, UsageError) else 1)
         text = explanation(error)
@@ -272,6 +270,16 @@ def _alone(task: Any, config: DictConfig) -> None:
         if text is None or os.environ.get("SCORESDE_TRACEBACK"):
             raise
         fail(text, 2 if isinstance(error, UsageError) else 1)
+
+
+def _leave_if_lost(error: BaseException) -> None:
+    """End the process, and say which other is gone, if that is what an error comes from."""
+    gone = lost(error)
+    if gone is None:
+        return
+    if gone:
+        print(f"scoresde: {gone}", file=sys.stderr, flush=True)
+    os._exit(1)  # what is left of the communication would wait for those that are gone
 
 
 def _signum(stop: KeyboardInterrupt) -> int:

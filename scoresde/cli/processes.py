@@ -56,9 +56,15 @@ def wait_for_first(status: int) -> NoReturn:
 def lost(error: BaseException) -> str | None:
     """The message about an error of communication: which process is gone.
 
+    A launcher that sees a process gone sends the others SIGTERM, which may interrupt the handling of that error.
+
     Returns:
         None for another error, or if there is one process. An empty text in all processes but one of those left.
     """
+    if world_size() == 1:
+        return None
+    while isinstance(error, KeyboardInterrupt) and error.__context__ is not None:
+        error = error.__context__
     import torch.distributed as dist
 
     if not isinstance(error, RuntimeError) or not dist.is_available() or not dist.is_initialized():

@@ -10,8 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch.distributed
+from omegaconf import OmegaConf
 
-from scoresde.cli import COMMANDS, main, processes
+from scoresde.cli import COMMANDS, application, main, processes
+from scoresde.cli.command_line import CommandLine
+from scoresde.training.interruptions import Stopped
 
 pytestmark = pytest.mark.slow
 
@@ -109,8 +113,10 @@ def test_interruptions_are_left_as_they_were(capsys: pytest.CaptureFixture[str])
 def test_the_process_that_is_gone_is_named_by_those_that_are_left() -> None:
     """Two processes import torch and talk by gloo: slow."""
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
-    process = command("train", *TOY, "training.steps=100000", "name=run", launcher=torchrun)
-    give_up = time.monotonic() + 120
+    process = command(
+        "train", *TOY, "training.steps=100000", "training.checkpoint_every=20", "name=run", launcher=torchrun
+    )
+    give_up = time.monotonic() + 300
     second: list[int] = []
     while not (second and list(Path("runs/run/checkpoints").glob("*.pt"))):
         assert process.poll() is None, process.communicate()
@@ -124,3 +130,38 @@ def test_the_process_that_is_gone_is_named_by_those_that_are_left() -> None:
     own = [line for line in error.splitlines() if line.startswith("scoresde: ")]
     assert own == ["scoresde: process 1 of 2 has ended, so the others end, too: the newest checkpoint is kept"]
     assert "gloo" not in error
+
+
+@pytest.mark.parametrize("during", ["unwinding", "handling"])
+def test_the_process_that_is_gone_is_named_if_its_launcher_interrupts(
+    during: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A launcher's SIGTERM arrives after the error of communication, and before that is told from others."""
+    dist = torch.distributed
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    for name, value in (("is_initialized", True), ("get_rank", 0), ("get_world_size", 2)):
+        monkeypatch.setattr(dist, name, lambda value=value: value)
+    monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    interruptions = iter([Stopped(signal.SIGTERM)])
+
+    def task(config: object) -> None:
+        try:
+            raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
+        finally:
+            if during == "unwinding":
+                raise next(interruptions)
+
+    def lost(error: BaseException) -> str | None:
+        if during == "handling" and not isinstance(error, Stopped):
+            raise next(interruptions)
+        return processes.lost(error)
+
+    monkeypatch.setattr(application, "lost", lost)
+    with pytest.raises(SystemExit) as stop:
+        application._run_alone(lambda: application._alone(task, OmegaConf.create()), CommandLine.of("train", []))
+    assert stop.value.code == 1
+    _, error = capsys.readouterr()
+    assert error == "scoresde: process 1 of 2 has ended, so the others end, too: the newest checkpoint is kept\n"
