@@ -5,6 +5,7 @@ from scoresde.networks.edm2 import EDM2UNet, LogVariance
 from scoresde.networks.embedding import FourierFeatures, GaussianFourierFeatures, LevelEmbedding, PositionalFeatures
 from scoresde.networks.magnitude import MagnitudeFourier
 from scoresde.networks.mlp import MLP
+from scoresde.networks.published import adm, ddpm, ddpmpp, ncsnpp, song_ddpmpp, song_ncsnpp
 from scoresde.networks.unet import UNet
 
 __all__ = [
@@ -18,4 +19,10 @@ __all__ = [
     "MagnitudeFourier",
     "PositionalFeatures",
     "UNet",
+    "adm",
+    "ddpm",
+    "ddpmpp",
+    "ncsnpp",
+    "song_ddpmpp",
+    "song_ncsnpp",
 ]

@@ -75,6 +75,8 @@ class GaussianFourierFeatures(nn.Module):
         if not 0 < scale < math.inf:
             raise ValueError(f"scale must be positive and finite, got {scale}")
         self.dim = dim
+        self.scale = scale
+        self.seed = seed
         generator = torch.Generator("cpu").manual_seed(seed)
         frequencies = scale * torch.randn(dim // 2, generator=generator, device="cpu")
         self.register_buffer("frequencies", frequencies)
@@ -97,6 +99,9 @@ class PositionalFeatures(nn.Module):
         max_period: Inverse of the lowest angular frequency.
         scale: Factor s of the noise level. 1 takes log(σ/α)/4 (EDM) or the integer step of a DDPM as it is; 999 takes a
             time in [0, 1] to a thousand steps (DDPM++).
+        cosine_first: Cosines before sines, as in ADM (Dhariwal & Nichol 2021).
+        endpoint: Divide by K − 1, so that the lowest frequency is 1/max_period. Without it the division is by K, as in
+            ADM, and no frequency quite reaches it.
 
     Raises:
         ValueError: A number of features that is odd or below 4, or a period or scale that is not positive.
@@ -104,19 +109,31 @@ class PositionalFeatures(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, dim: int, max_period: float = 10000.0, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        max_period: float = 10000.0,
+        scale: float = 1.0,
+        cosine_first: bool = False,
+        endpoint: bool = True,
+    ) -> None:
         super().__init__()
         _check_dim(dim, least=4)
         if not (0 < max_period < math.inf and 0 < scale < math.inf):
             raise ValueError(f"max_period and scale must be positive and finite, got {max_period} and {scale}")
         self.dim = dim
+        self.max_period = max_period
+        self.scale = scale
+        self.cosine_first = cosine_first
+        self.endpoint = endpoint
         half = dim // 2
-        frequencies = scale * max_period ** (-torch.arange(half, device="cpu") / (half - 1))
+        frequencies = scale * max_period ** (-torch.arange(half, device="cpu") / (half - endpoint))
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, c_noise: Tensor) -> Tensor:
         phase = c_noise[:, None] * self.frequencies
-        return torch.cat((phase.sin(), phase.cos()), dim=1)
+        waves = (phase.cos(), phase.sin()) if self.cosine_first else (phase.sin(), phase.cos())
+        return torch.cat(waves, dim=1)
 
 
 @checked

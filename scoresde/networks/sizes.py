@@ -1,6 +1,61 @@
-"""The sizes of images that a network takes."""
+"""The sizes of samples that a network takes, and how many levels of a U-Net suit them."""
 
-__all__ = ["check_divisible"]
+import math
+from collections.abc import Sequence
+
+__all__ = ["check_divisible", "check_sizes", "default_multipliers", "shown"]
+
+_KINDS = ("signals", "images", "volumes")
+_COARSEST = (64, 32, 8)  # largest side of the coarsest level by default, for 1, 2 and 3 dimensions
+
+
+def default_multipliers(shape: Sequence[int]) -> tuple[int, ...]:
+    """Multipliers for samples of a shape: at least two, and so many that the coarsest level is small.
+
+    Its longest side is up to 64 for signals, 32 for images and 8 for volumes.
+    """
+    return (1,) + (2,) * max(1, math.ceil(math.log2(max(shape[1:]) / _COARSEST[len(shape) - 2])))
+
+
+def check_sizes(shape: tuple[int, ...], levels: int, exact: bool) -> None:
+    """Check that samples of a shape can be halved so often, which the message counters by the nearest that can.
+
+    Args:
+        shape: Shape of one sample, `(C, ...)`.
+        levels: Number of levels, one more than that of halvings.
+        exact: Only even sizes can be halved. Otherwise an odd one is halved to the next larger integer.
+
+    Raises:
+        ValueError: A shape of another kind or size.
+    """
+    if not 2 <= len(shape) <= 4 or min(shape) < 1:
+        raise ValueError(
+            "UNet takes signals (channels, length), images (channels, height, width) and volumes (channels, depth, "
+            f"height, width), of positive sizes, and the data's shape is {shape}: MLP (network=mlp) takes any shape"
+        )
+    if levels < 1:
+        raise ValueError("multipliers must give at least one level, got none")
+    kind, sizes = _KINDS[len(shape) - 2], shape[1:]
+    unit = 2 ** (levels - 1)
+    if exact and any(size % unit for size in sizes):
+        above = tuple(math.ceil(size / unit) * unit for size in sizes)
+        below = tuple(size // unit * unit for size in sizes)
+        nearest = shown(above) if 0 in below else f"{shown(below)} and {shown(above)}"
+        raise ValueError(
+            f"{levels} multipliers halve {levels - 1} times, so that sizes must be multiples of {unit}, and {kind} are "
+            f"{shown(sizes)}: the nearest are {nearest}; resize or pad the data, or give fewer multipliers"
+        )
+    most = 1 + math.ceil(math.log2(max(sizes)))
+    if not exact and levels > most:
+        raise ValueError(
+            f"{levels} multipliers are {levels} levels, and {kind} of {shown(sizes)} are a single pixel after "
+            f"{most - 1} halvings: give at most {most} multipliers"
+        )
+
+
+def shown(sizes: Sequence[int]) -> str:
+    """Sizes as text, 28x28."""
+    return "x".join(map(str, sizes))
 
 
 def check_divisible(network: str, shape: tuple[int, ...], unit: int, reason: str) -> None:

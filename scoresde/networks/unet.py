@@ -1,36 +1,67 @@
-"""A convolutional U-Net for images, with the residual blocks of ADM and EDM."""
+"""A convolutional U-Net for signals, images and volumes, whose options give those of the literature."""
 
+import itertools
 import math
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scoresde.arguments import checked
-from scoresde.networks.conditioning import Conditioning, Modulation, check_inputs
+from scoresde.networks import sizes
+from scoresde.networks.blocks import BlockOptions, ResidualBlock
+from scoresde.networks.conditioning import Conditioning, check_inputs
+from scoresde.networks.layers import convolution, group_norm, largest_divisor, xavier, zeroed
+from scoresde.networks.pyramids import InputResidual, InputSkip, OutputSkip
+from scoresde.networks.resampling import ConvDown, ConvUp, Pool, Repeat, Resample
 
 __all__ = ["UNet"]
-
-Layer = TypeVar("Layer", bound=nn.Module)
 
 
 @checked
 class UNet(nn.Module):
-    """U-Net of residual blocks (Dhariwal & Nichol 2021, as in Karras et al. 2022).
+    """U-Net of residual blocks (Ronneberger et al. 2015; Ho et al. 2020; Dhariwal & Nichol 2021).
 
-    The encoder runs `blocks` residual blocks at each level and halves the image between levels by averaging. Two blocks
-    follow at the coarsest level. The decoder mirrors the encoder, doubles by nearest neighbours, and each of its blocks
-    reads the output of the encoder block that it mirrors. Images may have any size: an odd one is halved to the next
-    larger integer, its last row or column being averaged alone. The output convolution starts at zero: a new network
-    returns exactly zero.
+    The encoder runs `blocks` residual blocks at each level and halves between levels. Two blocks follow at the coarsest
+    level. The decoder doubles between levels, and each of its blocks reads one output of the encoder, latest first. The
+    last layer starts at zero: a new network returns exactly zero.
+
+    With `resample="pool"`, the default, the decoder mirrors the encoder block by block and any size will do: an odd one
+    is halved to the next larger integer, its last row or column being averaged alone. The published networks
+    ("conv", "block") have one more block in each level of the decoder, which read the first layer and what was halved
+    as well, and need sizes that are multiples of 2^(levels − 1).
+
+    `scoresde.networks` has the published networks as functions, which give these options:
+
+        option                  ncsnpp       ddpmpp   ddpm     song_ddpmpp  song_ncsnpp  adm          default
+        resample                block        block    conv     block        block        block        pool
+        taps                    1 3 3 1      1 1      -        1 1          1 3 3 1      1 1          -
+        resampled_skip          yes          yes      -        yes          yes          no           -
+        conv_padding            -            -        end      -            -            -            -
+        skip_scale              √½           √½       1        √½           √½           1            √½
+        modulation              shift        shift    shift    shift        shift        normed_s._s. scale_shift
+        input_pyramid           residual     -        -        -            residual     -            -
+        output_pyramid          -            -        -        -            -            -            -
+        middle_attention        between      between  between  between      between      between      level
+        decoder_attention       last         last     last     last         last         all          all
+        heads                   1            1        1        1            1            C/64         C/32
+        groups                  min(32,C/4)  same     32       min(32,C/4)  same         same         same
+        norm_eps                1e-6         1e-6     1e-6     1e-6         1e-6         1e-5         1e-5
+        features of c           Gaussian     position position position     Gaussian     position     cosines
+        label_place             -            -        -        features     features     output       hidden
+        no_label                -            -        -        zeros        zeros        zeros        learned
+        initialisation          xavier       xavier   xavier   xavier       xavier       torch        torch
+
+    NCSN++ for images from 256 pixels has `input_pyramid="skip"` and `output_pyramid="skip"`.
 
     With attention, forward-mode differentiation and second derivatives need the call to run inside
     `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`; torch's fused attention kernels have neither.
 
     Args:
-        shape: Shape of one image, `(C, H, W)`.
+        shape: Shape of one sample: a signal `(C, L)`, an image `(C, H, W)` or a volume `(C, D, H, W)`.
         channels: Feature channels at the finest level; any number.
         multipliers: Channels of each level, finest first, as multiples of `channels`.
         blocks: Residual blocks at each level of the encoder, and of the decoder.
@@ -43,12 +74,54 @@ class UNet(nn.Module):
         label_dropout: Rate at which labels are dropped in training; see `Conditioning`.
         learn_variance: Return twice the channels, `(B, 2C, ...)`; the second half is for the variances of the reverse
             steps (Nichol & Dhariwal 2021), as `NetworkScore` takes it.
+        resample: How sizes are halved and doubled: by means and nearest neighbours between the blocks ("pool"), by
+            convolutions ("conv"), or inside residual blocks of their own by the filter `taps` ("block").
+        taps: Filter along each dimension of `resample="block"` and of the pyramids, an even number.
+        conv_padding: Where the halving convolution adds zeros: after the last value, or at both ends.
+        resampled_skip: Whether blocks that halve or double have a convolution of size 1 on their skip path.
+        skip_scale: Factor of the sums of blocks and attention.
+        middle_skip_scale: The same for the two blocks in the middle; None for the same value.
+        modulation: How noise level and label act within a block: by scale and shift of normalised features without
+            ("scale_shift") or with learned weights of the normalisation ("normed_scale_shift"), or by a shift before it
+            ("shift").
+        input_pyramid: The halved input beside the encoder: none, mapped to features and added ("skip"), or halved by
+            convolutions and added ("residual").
+        output_pyramid: Sum of images from every level of the decoder ("skip"), or the output of the finest alone.
+        attention_resolutions: Sizes of the last dimension at whose levels there is attention, in place of `attention`.
+        decoder_attention: Attention after every block of a level of the decoder, or after the last.
+        decoder_levels: Levels of the decoder with attention; None for those of the encoder.
+        middle_attention: Attention after both middle blocks if the coarsest level has it ("level"), always after the
+            first ("between"), or never ("none").
+        heads: Number of attention heads, in place of `head_channels`.
+        decoder_heads: The same in the decoder; None for the same number.
+        groups: Groups of the normalisations; None for min(32, channels/4), or the next smaller divisor of the channels.
+        attention_groups: Groups of the attention's normalisation in the levels; None for as in `groups`.
+        middle_attention_groups: The same in the middle; 0 for no normalisation.
+        joined_groups: Groups of the first normalisation of blocks in the decoder's levels with attention, for features
+            of a + b channels: those of a + b channels, or min(32, a + b/4) as in diffusers' `AttnSkipUpBlock2D`.
+        norm_eps: What is added to the variances of normalisations.
+        stem_channels: Channels of the first layer; None for `channels`.
+        condition_width: Length of the conditioning vector; None for 4 × `channels`.
+        label_place: Where the class acts; see `Conditioning`.
+        label_scale: Factor of the vector of the class; see `Conditioning`.
+        label_bias: One more learned vector beside it; see `Conditioning`.
+        no_label: What a sample without a label has; see `Conditioning`.
+        augmentations: Number of augmentation labels; see `Conditioning`.
+        center_input: The network sees 2x − 1, for data in [0, 1].
+        initialisation: Weights as torch draws them, or uniform with variance 2/(fan in + fan out) and without biases
+            ("xavier", Song et al. 2021). Last layers start at zero in both.
+        checkpointing: Keep only the inputs of blocks for the backward pass of training, and compute the rest again: the
+            same numbers in less memory and more time. Not inside transforms of `torch.func`.
 
     Raises:
-        ValueError: A shape that is not that of an image, a level that halves a single pixel, a level of attention that
-            does not exist, a size below 1, or a rate outside [0, 1).
+        ValueError: A shape of another kind, or that cannot be halved so often; a level of attention that does not
+            exist, a size below 1, a rate outside [0, 1), groups or heads that do not divide channels, or options that
+            exclude each other.
 
     References:
+        Ho et al. 2020, Denoising diffusion probabilistic models, https://arxiv.org/abs/2006.11239
+        Song et al. 2021, Score-based generative modeling through stochastic differential equations,
+            https://arxiv.org/abs/2011.13456
         Dhariwal & Nichol 2021, Diffusion models beat GANs on image synthesis, https://arxiv.org/abs/2105.05233
         Karras et al. 2022, Elucidating the design space of diffusion-based generative models,
             https://arxiv.org/abs/2206.00364
@@ -58,7 +131,7 @@ class UNet(nn.Module):
         self,
         shape: Sequence[int],
         channels: int = 32,
-        multipliers: Sequence[int] = (1, 2),
+        multipliers: Sequence[float] = (1, 2),
         blocks: int = 2,
         attention: Sequence[int] = (),
         head_channels: int = 32,
@@ -67,47 +140,144 @@ class UNet(nn.Module):
         num_classes: int | None = None,
         label_dropout: float = 0.0,
         learn_variance: bool = False,
+        *,
+        resample: Literal["pool", "conv", "block"] = "pool",
+        taps: Sequence[float] = (1, 1),
+        conv_padding: Literal["end", "both"] = "end",
+        resampled_skip: bool = True,
+        skip_scale: float = math.sqrt(0.5),
+        middle_skip_scale: float | None = None,
+        modulation: Literal["scale_shift", "normed_scale_shift", "shift"] = "scale_shift",
+        input_pyramid: Literal["none", "skip", "residual"] = "none",
+        output_pyramid: Literal["none", "skip"] = "none",
+        attention_resolutions: Sequence[int] | None = None,
+        decoder_attention: Literal["all", "last"] = "all",
+        decoder_levels: Sequence[int] | None = None,
+        middle_attention: Literal["level", "between", "none"] = "level",
+        heads: int | None = None,
+        decoder_heads: int | None = None,
+        groups: int | None = None,
+        attention_groups: int | None = None,
+        middle_attention_groups: int | None = None,
+        joined_groups: Literal["sum", "first"] = "sum",
+        norm_eps: float = 1e-5,
+        stem_channels: int | None = None,
+        condition_width: int | None = None,
+        label_place: Literal["features", "hidden", "output"] = "hidden",
+        label_scale: float = 1.0,
+        label_bias: bool = False,
+        no_label: Literal["learned", "zeros"] = "learned",
+        augmentations: int = 0,
+        center_input: bool = False,
+        initialisation: Literal["torch", "xavier"] = "torch",
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
         self.num_classes = num_classes
         self.learn_variance = learn_variance
         self.blocks = blocks
-        levels = len(multipliers)
-        _check_shape(self.shape, levels)
-        if min(channels, blocks, head_channels, *multipliers) < 1:
+        self.levels = len(multipliers)
+        self.mirrored = resample == "pool"
+        self.center_input = center_input
+        self.checkpointing = checkpointing
+        sizes.check_sizes(self.shape, self.levels, exact=not self.mirrored)
+        dims = len(self.shape) - 1
+        if min(channels, blocks, head_channels) < 1 or min(multipliers) <= 0:
             raise ValueError(
-                f"channels, blocks, head_channels and multipliers must be at least 1, "
+                f"channels, blocks and head_channels must be at least 1 and multipliers above 0, "
                 f"got {channels}, {blocks}, {head_channels} and {tuple(multipliers)}"
             )
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
-        if not all(-levels <= level < levels for level in attention):
-            raise ValueError(f"attention must list levels from 0 (finest) to {levels - 1}, got {tuple(attention)}")
-        attending = {level % levels for level in attention}
-        widths = [channels * multiplier for multiplier in multipliers]
-        width = 4 * channels
+        if self.mirrored and (input_pyramid, output_pyramid) != ("none", "none"):
+            raise ValueError("input_pyramid and output_pyramid need resample='block' or 'conv', got resample='pool'")
+        if len(taps) < 2 or len(taps) % 2 or list(taps) != list(reversed(taps)) or not sum(taps):
+            raise ValueError(f"taps must be an even number of symmetric values with a sum, got {tuple(taps)}")
+        widths = [max(1, round(channels * multiplier)) for multiplier in multipliers]
+        encoding = self._attending("attention", attention)
+        if attention_resolutions is not None:
+            encoding = self._at_resolutions(attention_resolutions)
+        decoding = encoding if decoder_levels is None else self._attending("decoder_levels", decoder_levels)
+        width = condition_width or 4 * channels
+        if attention_groups is None:
+            attention_groups = groups
+        options = BlockOptions(
+            dims, width, dropout, modulation, skip_scale, resampled_skip, taps, groups, attention_groups, norm_eps
+        )
 
-        def block(inputs: int, level: int) -> _Block:
-            heads = _largest_divisor(widths[level], widths[level] // head_channels) if level in attending else 0
-            return _Block(inputs, widths[level], width, heads, dropout)
+        def heads_of(features: int, fixed: int | None) -> int:
+            return fixed or largest_divisor(features, features // head_channels)
 
-        self.conditioning = Conditioning(width, embedding, num_classes, label_dropout)
-        self.input = nn.Conv2d(self.shape[0], channels, 3, padding=1)
-        self.encoder = nn.ModuleList()
-        current = channels
-        for level in range(levels):
-            sources = [current] + [widths[level]] * (blocks - 1)
-            self.encoder.extend(block(source, level) for source in sources)
-            current = widths[level]
-        self.middle = nn.ModuleList(block(current, levels - 1) for _ in range(2))
-        self.decoder = nn.ModuleList()
-        for level in reversed(range(levels)):
-            sources = [current] + [widths[level]] * (blocks - 1)
-            self.decoder.extend(block(source + widths[level], level) for source in sources)
-            current = widths[level]
-        self.norm = _group_norm(current)
-        self.output = _zero(nn.Conv2d(current, (1 + learn_variance) * self.shape[0], 3, padding=1))
+        def between(features: int, direction: Literal["up", "down"]) -> nn.Module:
+            if resample == "pool":
+                return Pool() if direction == "down" else Repeat()
+            if resample == "conv":
+                down = direction == "down"
+                return ConvDown(dims, features, conv_padding) if down else ConvUp(dims, features)
+            return ResidualBlock(features, features, options, resample=direction)
+
+        image, stem = self.shape[0], stem_channels or channels
+        outputs = (1 + learn_variance) * image
+        self.conditioning = Conditioning(
+            width, embedding, num_classes, label_dropout, label_place, label_scale, label_bias, no_label, augmentations
+        )
+        self.input = convolution(dims, image, stem)
+        self.encoder, self.downs, self.input_pyramid = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        current, kept = stem, [] if self.mirrored else [stem]
+        pyramid = image
+        for level, features in enumerate(widths):
+            if level > 0:
+                self.downs.append(between(current, "down"))
+                if not self.mirrored:
+                    kept.append(current)
+                if input_pyramid == "skip":
+                    self.input_pyramid.append(InputSkip(dims, image, current, taps))
+                if input_pyramid == "residual":
+                    self.input_pyramid.append(InputResidual(dims, pyramid, current, taps, skip_scale))
+                    pyramid = current
+            for _ in range(blocks):
+                number = heads_of(features, heads) if level in encoding else 0
+                self.encoder.append(ResidualBlock(current, features, options, number))
+                current = features
+                kept.append(current)
+        self.middle = nn.ModuleList()
+        for i in range(2):
+            attends = self.levels - 1 in encoding if middle_attention == "level" else i == 0
+            number = heads_of(current, heads) if attends and middle_attention != "none" else 0
+            self.middle.append(
+                ResidualBlock(
+                    current,
+                    current,
+                    options,
+                    number,
+                    skip_scale=middle_skip_scale,
+                    attention_groups=groups if middle_attention_groups is None else middle_attention_groups,
+                )
+            )
+        self.decoder, self.ups, self.output_pyramid = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        ups, images = [], []
+        for level in reversed(range(self.levels)):
+            count = blocks if self.mirrored else blocks + 1
+            for i in range(count):
+                attends = level in decoding and (decoder_attention == "all" or i == count - 1)
+                number = heads_of(widths[level], decoder_heads or heads) if attends else 0
+                skip = kept.pop()
+                joined = min(32, current + skip // 4) if joined_groups == "first" and level in decoding else None
+                self.decoder.append(ResidualBlock(current + skip, widths[level], options, number, groups=joined))
+                current = widths[level]
+            if level > 0:
+                if output_pyramid == "skip":
+                    images.append(OutputSkip(dims, current, outputs, taps, groups, norm_eps))
+                ups.append(between(current, "up"))
+        # By level, as those of the encoder.
+        self.ups.extend(reversed(ups))
+        self.output_pyramid.extend(reversed(images))
+        self.norm = group_norm(current, groups, norm_eps)
+        self.output = zeroed(convolution(dims, current, outputs))
+        self.enlarge = Resample(dims, taps, "up") if output_pyramid == "skip" else None
+        if initialisation == "xavier":
+            xavier(self)
 
     @staticmethod
     def fits(shape: Sequence[int]) -> bool:
@@ -116,118 +286,105 @@ class UNet(nn.Module):
 
     @staticmethod
     def default_multipliers(shape: Sequence[int]) -> tuple[int, ...]:
-        """Multipliers for images of a shape: at least two, and so many that the coarsest level has sides up to 32."""
-        return (1,) + (2,) * max(1, math.ceil(math.log2(max(shape[1:]) / 32)))
+        """Multipliers for samples of a shape: at least two, and so many that the coarsest level is small.
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        Its longest side is up to 64 for signals, 32 for images and 8 for volumes.
+        """
+        return sizes.default_multipliers(shape)
+
+    def _attending(self, name: str, chosen: Sequence[int]) -> set[int]:
+        """Levels, counted from the finest, that an argument lists."""
+        if not all(-self.levels <= level < self.levels for level in chosen):
+            raise ValueError(f"{name} must list levels from 0 (finest) to {self.levels - 1}, got {tuple(chosen)}")
+        return {level % self.levels for level in chosen}
+
+    def _at_resolutions(self, chosen: Sequence[int]) -> set[int]:
+        return {level for level in range(self.levels) if self.shape[-1] >> level in chosen}
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
         """Raw output of the network, of the shape of `x`, or with twice its channels if it learns variances.
 
         Args:
-            x: Scaled images, `(B, C, H, W)`.
+            x: Scaled samples, `(B, *shape)`.
             c_noise: Noise levels, `(B,)`.
             labels: Classes, `(B,)` int64; see `Conditioning`.
+            augment_labels: How samples were augmented, `(B, augmentations)`; see `Conditioning`.
 
         Raises:
             TypeError: Labels that are not int64.
             ValueError: A shape that does not fit, or labels that are missing, superfluous or out of range.
         """
         check_inputs(x, c_noise, self.shape)
-        condition = self.conditioning(c_noise, labels)
-        h = self.input(x)
-        skips = []
-        for i, block in enumerate(self.encoder):
-            if i > 0 and i % self.blocks == 0:
-                h = F.avg_pool2d(h, 2, ceil_mode=True)
-            h = block(h, condition)
-            skips.append(h)
+        condition = self.conditioning(c_noise, labels, augment_labels)
+        run = self._runner()
+        h, skips = self._encode(2 * x - 1 if self.center_input else x, condition, run)
         for block in self.middle:
-            h = block(h, condition)
-        for i, block in enumerate(self.decoder):
-            if i > 0 and i % self.blocks == 0:
-                height, width = skips[-1].shape[2:]
-                h = F.interpolate(h, scale_factor=2.0, mode="nearest")[:, :, :height, :width]
-            h = block(torch.cat((h, skips.pop()), dim=1), condition)
+            h = run(block, h, condition)
+        return self._decode(h, skips, condition, run)
+
+    def _encode(self, x: Tensor, condition: Tensor, run: Callable[..., Any]) -> tuple[Tensor, list[Tensor]]:
+        """The features at the coarsest level, and those that the decoder reads, finest first."""
+        blocks = iter(self.encoder)
+        h = self.input(x)
+        pyramid, skips = x, [] if self.mirrored else [h]
+        for level in range(self.levels):
+            if level > 0:
+                h = run(self.downs[level - 1], h, condition)
+                if self.input_pyramid:
+                    h, pyramid = run(self.input_pyramid[level - 1], h, pyramid)
+                if not self.mirrored:
+                    skips.append(h)
+            for block in itertools.islice(blocks, self.blocks):
+                h = run(block, h, condition)
+                skips.append(h)
+        return h, skips
+
+    def _decode(self, h: Tensor, skips: list[Tensor], condition: Tensor, run: Callable[..., Any]) -> Tensor:
+        """The output from the features of the middle and of the encoder."""
+        blocks: Iterator[nn.Module] = iter(self.decoder)
+        image = None
+        for level in reversed(range(self.levels)):
+            for block in itertools.islice(blocks, self.blocks + (not self.mirrored)):
+                h = run(_joined, block, h, skips.pop(), condition)
+            if level > 0:
+                if self.output_pyramid:
+                    image = run(self.output_pyramid[level - 1], h, image)
+                h = run(self.ups[level - 1], h, condition)
+                if self.mirrored:
+                    h = _cropped(h, skips[-1].shape[2:])
         out: Tensor = self.output(F.silu(self.norm(h)))
-        return out
+        return out if image is None or self.enlarge is None else out + self.enlarge(image)
+
+    def _runner(self) -> Callable[..., Any]:
+        """How modules are called: with their inputs kept and the rest computed again, or as they are."""
+        if self.checkpointing and self.training and torch.is_grad_enabled() and not _transformed():
+            return _recomputed
+        return _called
 
 
-class _Block(nn.Module):
-    """A residual block, then residual self-attention if `heads` is not 0; each sum is scaled by 1/√2."""
-
-    def __init__(self, inputs: int, outputs: int, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.norm1 = _group_norm(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2 = _group_norm(outputs, affine=False)
-        self.modulation = Modulation(width, outputs)
-        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
-        self.conv2 = _zero(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        self.attention = _Attention(outputs, heads) if heads else nn.Identity()
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = F.silu(self.modulation(self.norm2(h), condition))
-        h = self.conv2(self.dropout(h))
-        out: Tensor = self.attention((self.skip(x) + h) * math.sqrt(0.5))
-        return out
+def _called(module: Callable[..., Any], *args: Any) -> Any:
+    return module(*args)
 
 
-class _Attention(nn.Module):
-    """Residual self-attention over the pixels; the sum is scaled by 1/√2."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = _group_norm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.project = _zero(nn.Linear(channels, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        tokens = self.norm(x).flatten(2).mT
-        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        out: Tensor = (x + self.project(attended).mT.unflatten(2, (height, width))) * math.sqrt(0.5)
-        return out
+def _recomputed(module: Callable[..., Any], *args: Any) -> Any:
+    return checkpoint(module, *args, use_reentrant=False)
 
 
-def _zero(module: Layer) -> Layer:
-    """The module with parameters of 0."""
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-    return module
+def _transformed() -> bool:
+    """Whether a transform of `torch.func` is at work, which has no hooks on saved tensors."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def _largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of a number that is at most the limit, or 1."""
-    return max(divisor for divisor in range(1, max(limit, 1) + 1) if number % divisor == 0)
+def _joined(block: nn.Module, h: Tensor, skip: Tensor, condition: Tensor) -> Tensor:
+    out: Tensor = block(torch.cat((h, skip), dim=1), condition)
+    return out
 
 
-def _group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
-    """Group normalisation with at most 32 groups of, if possible, at least 4 channels."""
-    return nn.GroupNorm(_largest_divisor(channels, min(32, channels // 4)), channels, affine=affine)
-
-
-def _check_shape(shape: tuple[int, ...], levels: int) -> None:
-    if len(shape) != 3 or min(shape) < 1:
-        # The most common reason, with the key of data=npz that mends it.
-        hint = ", and data.channels_last=true (N, H, W) as images of one channel" if len(shape) == 2 else ""
-        raise ValueError(
-            "UNet takes images, whose shape is (channels, height, width), three positive sizes, and the data's is "
-            f"{shape}: MLP (network=mlp) takes any shape{hint}"
-        )
-    if levels < 1:
-        raise ValueError("multipliers must give at least one level, got none")
-    height, width = shape[1:]
-    most = _most_levels(height, width)
-    if levels > most:
-        raise ValueError(
-            f"{levels} multipliers are {levels} levels, and images of {height}x{width} are a single pixel after "
-            f"{most - 1} halvings: give at most {most} multipliers"
-        )
-
-
-def _most_levels(height: int, width: int) -> int:
-    """Largest number of levels; after it there is nothing left to halve."""
-    return 1 + math.ceil(math.log2(max(height, width)))
+def _cropped(h: Tensor, shape: torch.Size) -> Tensor:
+    """The features without what doubling an odd size has added."""
+    for dim, size in enumerate(shape, start=2):
+        if h.shape[dim] != size:
+            h = h.narrow(dim, 0, size)
+    return h

@@ -131,7 +131,7 @@ REFUSED = [
     "scoresde.sampling.tune",
     "scoresde.sampling.tuned.TunedSteps.load",
     "scoresde.metrics.evaluate.evaluate_samples",
-    "scoresde.networks.unet._Block",
+    "scoresde.networks.unet._called",
     "scoresde.networks.unet.F.dropout",
     "scoresde.networks.embedding.nn.Linear",
     "scoresde.sde.SDE.__subclasses__",

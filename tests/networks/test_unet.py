@@ -4,7 +4,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scoresde.networks import PositionalFeatures, UNet
-from scoresde.networks.unet import _Attention, _Block, _group_norm
+from scoresde.networks.attention import SelfAttention
+from scoresde.networks.blocks import BlockOptions, ResidualBlock
+from scoresde.networks.layers import group_norm
 
 
 def small(**kwargs: object) -> UNet:
@@ -56,7 +58,7 @@ def test_every_encoder_block_feeds_the_decoder() -> None:
     x, c_noise = batch((1, 8, 8))
     before = network(x, c_noise)
     for block in network.decoder:
-        assert isinstance(block, _Block)
+        assert isinstance(block, ResidualBlock)
         assert isinstance(block.skip, nn.Conv2d)
         # the skip comes last in the concatenation; without its weights the output must change
         weight = block.skip.weight
@@ -117,7 +119,8 @@ def test_height_and_width_are_not_swapped() -> None:
 
 def test_block_follows_the_formula() -> None:
     torch.manual_seed(0)
-    block = _Block(4, 8, width=5, heads=0, dropout=0.0).double()
+    options = BlockOptions(2, 5, 0.0, "scale_shift", 0.5**0.5, True, (1, 1), None, None, 1e-5)
+    block = ResidualBlock(4, 8, options).double()
     x, condition = torch.randn(2, 4, 3, 3, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
     silu = nn.functional.silu
     torch.testing.assert_close(block(x, condition), block.skip(x) / 2**0.5)
@@ -149,7 +152,7 @@ def test_levels_are_joined_by_averaging_and_nearest_neighbours() -> None:
 
 def test_attention_follows_the_formula() -> None:
     torch.manual_seed(0)
-    attention = _Attention(8, heads=2).double()
+    attention = SelfAttention(8, heads=2, skip_scale=0.5**0.5).double()
     nn.init.normal_(attention.project.weight)
     x = torch.randn(2, 8, 2, 3, dtype=torch.float64)
     tokens = attention.norm(x).flatten(2).transpose(1, 2)
@@ -247,14 +250,14 @@ def test_a_chosen_embedding_is_used() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 7, 30, 32, 37, 96, 256])
 def test_group_count_fits_any_number_of_channels(channels: int) -> None:
-    groups = _group_norm(channels).num_groups
+    groups = group_norm(channels).num_groups
     assert channels % groups == 0
     assert groups <= 32
     assert groups == 1 or channels // groups >= 4
 
 
 def test_group_counts_of_common_widths() -> None:
-    assert [_group_norm(channels).num_groups for channels in (8, 32, 64, 128, 192, 256)] == [
+    assert [group_norm(channels).num_groups for channels in (8, 32, 64, 128, 192, 256)] == [
         2,
         8,
         16,
@@ -266,7 +269,7 @@ def test_group_counts_of_common_widths() -> None:
 
 def test_heads_have_at_least_the_asked_channels() -> None:
     network = small(channels=24, multipliers=(1, 2), attention=(0, 1), head_channels=12)
-    heads = [module.heads for module in network.modules() if isinstance(module, _Attention)]
+    heads = [module.heads for module in network.modules() if isinstance(module, SelfAttention)]
     # encoder fine and coarse, the two of the middle, decoder coarse and fine
     assert heads == [2, 4, 4, 4, 4, 2]
 
@@ -314,14 +317,14 @@ def test_images_that_fit_and_their_default_levels() -> None:
     ("settings", "message"),
     [
         (
-            {"shape": (4, 4)},
-            r"\(channels, height, width\).*is \(4, 4\): MLP .network=mlp. takes any.*data.channels_last=true",
+            {"shape": (4,)},
+            r"signals \(channels, length\).*shape is \(4,\): MLP .network=mlp. takes any",
         ),
         ({"shape": (1, 0, 4)}, r"is \(1, 0, 4\)"),
         ({"multipliers": ()}, "at least one level"),
-        ({"multipliers": (1, 0)}, r"at least 1, got 8, 1, 32 and \(1, 0\)"),
-        ({"channels": 0}, "at least 1, got 0"),
-        ({"blocks": 0}, "at least 1, got 8, 0"),
+        ({"multipliers": (1, 0)}, r"multipliers above 0, got 8, 1, 32 and \(1, 0\)"),
+        ({"channels": 0}, "at least 1 and .*, got 0"),
+        ({"blocks": 0}, "at least 1 and .*, got 8, 0"),
         ({"attention": (2,)}, r"levels from 0 \(finest\) to 1, got \(2,\)"),
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\), got -0.1"),
     ],

@@ -1,0 +1,90 @@
+"""The residual block of a U-Net, which may halve or double its features, and what all blocks of a network share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scoresde.networks.attention import SelfAttention
+from scoresde.networks.conditioning import Modulation, Shift
+from scoresde.networks.layers import convolution, group_norm, zeroed
+from scoresde.networks.resampling import Resample
+
+__all__ = ["BlockOptions", "ResidualBlock"]
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """What all residual blocks of a network share; the options of `UNet` by the same names."""
+
+    dims: int
+    condition_width: int
+    dropout: float
+    modulation: Literal["scale_shift", "normed_scale_shift", "shift"]
+    skip_scale: float
+    resampled_skip: bool
+    taps: Sequence[float]
+    groups: int | None
+    attention_groups: int | None
+    norm_eps: float
+
+
+class ResidualBlock(nn.Module):
+    """A residual block, then residual self-attention if it has heads.
+
+        s (skip(x) + W₂ dropout(silu(m(W₁ silu(norm₁(x)))))),
+
+    where m, with its own normalisation, lets the conditioning vector act: (1 + scale) norm₂(h) + shift, or
+    norm₂(h + shift). A block that halves or doubles does so to silu(norm₁(x)) and, on the other path, to x (BigGAN, as
+    in Song et al. 2021). The module maps features `(B, inputs, ...)` and conditions `(B, width)` to
+    `(B, outputs, ...)`.
+
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+        options: What all blocks of the network share.
+        heads: Heads of the attention; 0 for none.
+        resample: Whether the block halves ("down") or doubles ("up").
+        skip_scale: The factor s in place of that of the options.
+        groups: Groups of the first normalisation, in place of those of the options.
+        attention_groups: Groups of the attention's normalisation, in place of those of the options.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        options: BlockOptions,
+        heads: int = 0,
+        resample: Literal["up", "down"] | None = None,
+        skip_scale: float | None = None,
+        groups: int | None = None,
+        attention_groups: int | None = None,
+    ) -> None:
+        super().__init__()
+        dims, eps = options.dims, options.norm_eps
+        self.skip_scale = options.skip_scale if skip_scale is None else skip_scale
+        self.shifts = options.modulation == "shift"
+        self.norm1 = group_norm(inputs, options.groups if groups is None else groups, eps)
+        self.conv1 = convolution(dims, inputs, outputs)
+        self.norm2 = group_norm(outputs, options.groups, eps, affine=options.modulation != "scale_shift")
+        self.modulation = (Shift if self.shifts else Modulation)(options.condition_width, outputs)
+        self.dropout = nn.Dropout(options.dropout) if options.dropout > 0 else nn.Identity()
+        self.conv2 = zeroed(convolution(dims, outputs, outputs))
+        projects = inputs != outputs or (resample is not None and options.resampled_skip)
+        self.skip = convolution(dims, inputs, outputs, size=1) if projects else nn.Identity()
+        self.resample = nn.Identity() if resample is None else Resample(dims, options.taps, resample)
+        attention_groups = options.attention_groups if attention_groups is None else attention_groups
+        self.attention = (
+            SelfAttention(outputs, heads, self.skip_scale, attention_groups, eps) if heads else nn.Identity()
+        )
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        h = self.conv1(self.resample(F.silu(self.norm1(x))))
+        h = self.norm2(self.modulation(h, condition)) if self.shifts else self.modulation(self.norm2(h), condition)
+        h = self.conv2(self.dropout(F.silu(h)))
+        out = self.skip(self.resample(x)) + h
+        attended: Tensor = self.attention(out if self.skip_scale == 1 else out * self.skip_scale)
+        return attended
