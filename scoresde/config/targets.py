@@ -51,6 +51,7 @@ HOMES = (
     "scoresde.numerics.trace",
     "scoresde.objectives",
     "scoresde.sampling",
+    "scoresde.score.noise_inputs",
     "scoresde.score.preconditioning",
     "scoresde.score.step_rules",
     "scoresde.sde",

@@ -10,8 +10,8 @@ import numpy as np
 from scoresde.data.assembling import Levels, array_data, as_labels
 from scoresde.data.base import Data
 from scoresde.data.labels import natural_order
-from scoresde.data.pickles import read_pickle
 from scoresde.data.trees import Tree, open_tree
+from scoresde.storage.pickles import read_pickle
 
 __all__ = ["cifar"]
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 def cifar(path: str, labels: bool = True, coarse: bool = False, test_size: int | float = 0.1, seed: int = 0) -> Data:
     """CIFAR-10 or CIFAR-100 (Krizhevsky 2009) in the files for Python: 32×32, 50,000 to train and 10,000 to test on.
 
-    The files are pickles, and are read without running anything (see `scoresde.data.pickles`).
+    The files are pickles, and are read without running anything (see `scoresde.storage.pickles`).
 
     Args:
         path: The .tar.gz archive, or the folder that it unpacks to.

@@ -18,16 +18,27 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.numerics.values import described, one_of
+from scoresde.score.noise_inputs import Level, LogLevel, NearestLevel, NoiseInput, TableIndex, Time, VPTime
 from scoresde.sde import SDE
 
 __all__ = [
     "Coefficients",
     "EDMPreconditioning",
     "FlowPreconditioning",
+    "Level",
+    "LogLevel",
+    "NearestLevel",
+    "NoiseInput",
     "NoisePreconditioning",
     "Preconditioning",
     "ScorePreconditioning",
+    "TableIndex",
+    "Time",
+    "UnscaledDataPreconditioning",
+    "UnscaledNoisePreconditioning",
     "UnscaledScorePreconditioning",
+    "UnscaledVelocityPreconditioning",
+    "VPTime",
     "VelocityPreconditioning",
 ]
 
@@ -48,7 +59,7 @@ class Preconditioning(ABC):
     Args:
         noise_input: The noise-level input of the network: `"log_sigma"`, ¼ log(σ/α) as in EDM; `"time"`, 999 t as in
             score_sde for VP and sub-VP; `"sigma"`, log σ as in score_sde for VE; `"none"`, 0 at all levels, so that the
-            network sees the state alone, as in NCSNv2.
+            network sees the state alone, as in NCSNv2; or a `NoiseInput`, as published networks have them.
 
     Attributes:
         sigma_data: Standard deviation of the data that the coefficients depend on; None if they depend on none, or on
@@ -57,8 +68,9 @@ class Preconditioning(ABC):
 
     sigma_data: float | None = None
 
-    def __init__(self, noise_input: Literal["log_sigma", "time", "sigma", "none"] = "log_sigma") -> None:
-        one_of("noise_input", noise_input, ("log_sigma", "time", "sigma", "none"))
+    def __init__(self, noise_input: Literal["log_sigma", "time", "sigma", "none"] | NoiseInput = "log_sigma") -> None:
+        if not isinstance(noise_input, NoiseInput):
+            one_of("noise_input", noise_input, ("log_sigma", "time", "sigma", "none"))
         self.noise_input = noise_input
 
     def with_data_std(self, std: float) -> "Preconditioning":
@@ -75,6 +87,8 @@ class Preconditioning(ABC):
 
     def c_noise(self, sde: SDE, t: Tensor) -> Tensor:
         """The network's noise-level input, of the shape of t."""
+        if isinstance(self.noise_input, NoiseInput):
+            return self.noise_input(sde, t)
         if self.noise_input == "time":
             return 999 * t
         if self.noise_input == "sigma":
@@ -111,6 +125,36 @@ class NoisePreconditioning(Preconditioning):
 
     def c_in(self, sde: SDE, t: Tensor) -> Tensor:
         return 1 / _norm(sde, t)
+
+
+class UnscaledNoisePreconditioning(NoisePreconditioning):
+    """F = ε, the noise, on the unscaled input, as the networks of DDPM and those of score_sde for VP and sub-VP.
+
+    Under a variance-preserving SDE it is `NoisePreconditioning`.
+
+    References:
+        Denoising diffusion probabilistic models (Ho et al. 2020), eq. 14, https://arxiv.org/abs/2006.11239
+    """
+
+    def c_in(self, sde: SDE, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+
+class UnscaledDataPreconditioning(Preconditioning):
+    """F = x₀, the data, on the unscaled input, as networks of DDPM's kind that predict x₀.
+
+    The noise prediction (x − α F)/σ is a difference of nearly equal numbers at small noise levels: where σ/α is 10⁻ᵏ of
+    the data's size, k digits of F are lost in it.
+
+    References:
+        Denoising diffusion probabilistic models (Ho et al. 2020), section 3.2, https://arxiv.org/abs/2006.11239
+    """
+
+    def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(t), torch.zeros_like(t)
+
+    def c_in(self, sde: SDE, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
 
 
 class ScorePreconditioning(Preconditioning):
@@ -166,6 +210,21 @@ class VelocityPreconditioning(Preconditioning):
         return 1 / _norm(sde, t)
 
 
+class UnscaledVelocityPreconditioning(Preconditioning):
+    """F = α ε − σ x₀ on the unscaled input: the velocity prediction of others' networks, whatever α² + σ² is.
+
+    References:
+        Progressive distillation for fast sampling of diffusion models (Salimans & Ho 2022), appendix D,
+        https://arxiv.org/abs/2202.00512
+    """
+
+    def target(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+        return -sde.sigma(t), sde.alpha(t)
+
+    def c_in(self, sde: SDE, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+
 class FlowPreconditioning(Preconditioning):
     """F = ε − x₀, the velocity of the straight interpolant, on the unscaled input.
 
@@ -205,7 +264,7 @@ class EDMPreconditioning(Preconditioning):
     def __init__(
         self,
         sigma_data: float | None = None,
-        noise_input: Literal["log_sigma", "time", "sigma", "none"] = "log_sigma",
+        noise_input: Literal["log_sigma", "time", "sigma", "none"] | NoiseInput = "log_sigma",
     ) -> None:
         super().__init__(noise_input)
         if sigma_data is not None and not 0 < sigma_data < math.inf:

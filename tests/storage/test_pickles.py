@@ -6,14 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scoresde.data.pickles import read_pickle
+from scoresde.storage.pickles import read_pickle
 
 ARRAY = np.arange(24, dtype=">u2").reshape(2, 3, 4)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_values_and_arrays_of_every_protocol(protocol: int) -> None:
-    plain = {"a": [1, 2.5, None, True, -5, 2**40, 2**300], "t": (1, 2, 3, (4, ())), 5: "é", "b": b"\xff\0"}
+    plain: dict[Any, Any] = {
+        "a": [1, 2.5, None, True, -5, 2**40, 2**300],
+        "t": (1, 2, 3, (4, ())),
+        5: "é",
+        "b": b"\xff\0",
+    }
+    plain["s"] = {1, "two"}
     assert read_pickle(pickle.dumps(plain, protocol), "f") == plain
     shared = [1]
     assert read_pickle(pickle.dumps([shared, shared], protocol), "f") == [[1], [1]]
@@ -52,7 +58,6 @@ def _called() -> None:
         (np.array([{}], dtype=object), "an array of type 'O8'"),
         (np.zeros(2, dtype=[("a", "f4")]), "an array of type 'V4'"),
         (1j, "complex"),
-        ({1, 2}, "set|EMPTY_SET"),
     ],
 )
 def test_nothing_else_is_made_or_called(protocol: int, value: Any, what: str) -> None:
