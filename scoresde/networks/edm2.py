@@ -26,7 +26,7 @@ __all__ = ["EDM2UNet", "LogVariance"]
 
 
 class LogVariance(nn.Module):
-    """The learned logarithm u(c) `(B,)` of the loss at noise levels c `(B,)` (Karras et al. 2024, eq. 22).
+    """The learned logarithm u(c) `(B,)` of the loss at noise levels c `(B,)` (Karras et al. 2024, eq. 21).
 
     Args:
         channels: Number of Fourier features.

@@ -34,7 +34,7 @@ _SILU = 0.596  # root mean square of silu(x) for a standard normal x
 
 
 def unit_magnitude(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """x over its root mean square along the dimensions, x/(10⁻⁴ + √mean x²) (Karras et al. 2024, eq. 47)."""
+    """x over its root mean square along the dimensions, x/(10⁻⁴ + √mean x²)."""
     norm: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
     return x / (_EPS + norm * math.sqrt(norm.numel() / x.numel())).to(x.dtype)
 
@@ -63,7 +63,7 @@ def magnitude_cat(a: Tensor, b: Tensor, share: float) -> Tensor:
 
 
 class _Weighted(nn.Module):
-    """A layer with a weight whose norm for every output is a constant: forced weight normalisation (algorithm 1).
+    """A layer with a weight whose norm for every output is a constant: by eq. 47, with forced normalisation, eq. 66.
 
     In training mode the stored weight is replaced by its normalised self, so that its norm does not lower the rate of
     learning. The gradient goes through the normalisation and so has no part along the weight.

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde.arguments import checked
 from scoresde.numerics.values import described
+from scoresde.objectives.learned_weight import own_log_loss
 from scoresde.objectives.tensors import normal
 from scoresde.objectives.times import Times, UniformTime, low_discrepancy
 from scoresde.objectives.weightings import SigmaSquared, Weighting
@@ -49,11 +50,16 @@ class Criterion(ABC):
             ValueError: A model that the criterion cannot train.
         """
 
+    @property
+    def trained(self) -> nn.Module | None:
+        """What is trained with the network and is no part of it, once `begin` was called; None for most criteria."""
+        return None
+
     def remember(self, steps: Tensor, losses: Tensor) -> None:
         """Learn from the losses `(B,)` of a batch at the steps `(B,)`, of all processes, for batches to come."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What was remembered, as a checkpoint keeps it; empty for most criteria."""
+        """What was remembered or trained, as a checkpoint keeps it; empty for most criteria."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -95,6 +101,8 @@ class Objective(Criterion):
 
     #: Whether its gradient with respect to the rates of an SDE is one to follow.
     learns_rates = False
+    #: Whether it trains the logarithm of the loss that a network may hold, see `DenoisingScoreMatching`.
+    learned_weight: bool = False
 
     def __init__(
         self, weighting: Weighting | None = None, times: Times | None = None, stratified: bool = False
@@ -142,6 +150,9 @@ class Objective(Criterion):
                 f"{type(self).__name__} is the objective, and rates of the SDE are learned through VariationalBound "
                 "alone: take that (objective=vlb), or the SDE with learned=False (sde.learned=false)"
             )
+        if (log_loss := own_log_loss(model)) is not None:
+            # Several processes wait for the gradient of every parameter that has one.
+            log_loss.requires_grad_(self.learned_weight)
         self.times.begin(model.sde, model.device)
 
     def remember(self, steps: Tensor, losses: Tensor) -> None:

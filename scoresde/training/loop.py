@@ -111,7 +111,7 @@ class Trainer:
         objective.begin(model)
         if options.channels_last and len(data.shape) == 3:
             self.bare.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = GuardedOptimizer(self.bare, make_optimizer, options, device)
+        self.optimizer = GuardedOptimizer(self.bare, make_optimizer, options, device, objective.trained)
         if options.compile:
             # In place, so that the parameters keep their names.
             self.bare.compile()
@@ -199,6 +199,8 @@ class Trainer:
         with torch.autocast(device.type, torch.bfloat16, enabled=self.options.bf16):
             loss = self.objective(self.model, x0, generator, u=u, noise=noise, **conditions)
         torch.autograd.backward(loss.value)
+        if self.accelerator.num_processes > 1:
+            optimizer.average(lambda gradient: self._total(gradient) / self.accelerator.num_processes)
         norm = optimizer.clip(self.bare.parameters())
         bad = ~(norm.isfinite() & self._total(loss.value.detach()).isfinite())
         optimizer.step(bad)

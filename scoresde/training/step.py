@@ -44,6 +44,7 @@ class GuardedOptimizer:
         make: Makes the optimiser of a list of parameters.
         options: Options of training.
         device: Device of the parameters.
+        beside: What the objective trains beside the network, if anything.
 
     Attributes:
         inner: The optimiser.
@@ -60,9 +61,11 @@ class GuardedOptimizer:
         make: Callable[[Any], torch.optim.Optimizer],
         options: Training,
         device: torch.device,
+        beside: nn.Module | None = None,
     ) -> None:
+        self._beside = [] if beside is None else list(beside.parameters())
         try:
-            self.inner = make([p for p in network.parameters() if p.requires_grad])
+            self.inner = make([p for p in [*network.parameters(), *self._beside] if p.requires_grad])
         except (TypeError, ValueError) as error:
             raise ValueError(f"optimizer: {' '.join(str(error).split())}") from error
         self.options = options
@@ -84,9 +87,18 @@ class GuardedOptimizer:
         for group, peak in zip(self.inner.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
 
+    def average(self, mean: Callable[[Tensor], Tensor]) -> None:
+        """Replace the gradients of what is trained beside the network by their means over the processes."""
+        for parameter in self._beside:
+            if parameter.grad is not None:
+                parameter.grad = mean(parameter.grad)
+
     def clip(self, parameters: Iterable[nn.Parameter]) -> Tensor:
-        """Clip the gradients; their norm `()` before that."""
+        """Clip the gradients; the norm `()` of those of the parameters before that."""
         largest = math.inf if self.options.clip is None else self.options.clip
+        if self._beside:
+            # On its own, since its gradient says nothing about that of the network.
+            nn.utils.clip_grad_norm_(self._beside, largest)
         return nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], largest)
 
     def step(self, bad: Tensor) -> None:
