@@ -10,6 +10,7 @@ from scoresde.sde.levels import NCSNSDE, DiscreteVESDE
 from scoresde.sde.markov import Chain
 from scoresde.sde.reverse import ReverseSDE
 from scoresde.sde.schedules import EDMSDE, VESDE, FlowSDE
+from scoresde.sde.shifted import ShiftedSDE, resolution_shift
 from scoresde.sde.step_distributions import CategoricalStep, GaussianStep, StepDistribution
 from scoresde.sde.variance_preserving import VPSDE, CosineSDE, SubVPSDE
 
@@ -33,10 +34,12 @@ __all__ = [
     "GaussianChain",
     "GaussianStep",
     "ReverseSDE",
+    "ShiftedSDE",
     "StepDistribution",
     "SubVPSDE",
     "cosine_betas",
     "erasure_betas",
     "expand_to",
     "linear_betas",
+    "resolution_shift",
 ]

@@ -235,6 +235,19 @@ class SDE(metaclass=_Checked):
         other._check_ends()
         return other
 
+    def scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """The scales α and σ where λ is `log_snr`, of its shape each, also beyond the ends of the interval."""
+        log_snr = as_time(log_snr)
+        t = self.time(log_snr.double())
+        return self.alpha(t).to(log_snr.dtype), self.sigma(t).to(log_snr.dtype)
+
+    def reaching(self, log_snr: float) -> "SDE":
+        """This SDE, with scales that go on beyond t_max until λ is `log_snr`.
+
+        They do so of themselves, unless a schedule ends.
+        """
+        return self
+
     def _check_ends(self) -> None:
         ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64)
         sigma, alpha = (float(v.detach()) for v in (self.sigma(ends)[0], self.alpha(ends)[1]))

@@ -15,7 +15,7 @@ from scoresde.sde.rate import RateSDE
 from scoresde.sde.step_distributions import GaussianStep, given_or_drawn
 from scoresde.sde.tabulated import LevelTable, as_levels
 
-__all__ = ["DDPMSDE", "CosineDDPMSDE", "DiscreteVPSDE", "GaussianChain", "VariancePreserving"]
+__all__ = ["DDPMSDE", "CosineDDPMSDE", "DiscreteVPSDE", "GaussianChain", "VariancePreserving", "kept_variance"]
 
 
 @checked
@@ -143,6 +143,11 @@ def _rows(value: Tensor, x: Tensor) -> Tensor:
     return expand_to(value.expand(x.shape[0]) if not value.ndim else value, x)
 
 
+def kept_variance(log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """The scales α and σ with α² + σ² = 1 where λ is `log_snr`."""
+    return torch.sigmoid(2 * as_time(log_snr)).sqrt(), torch.sigmoid(-2 * as_time(log_snr)).sqrt()
+
+
 class VariancePreserving(RateSDE):
     """An SDE with σ² = 1 − α²: λ = −log(e^B − 1)/2, written so that e^B may overflow."""
 
@@ -156,6 +161,9 @@ class VariancePreserving(RateSDE):
     def time(self, log_snr: Tensor) -> Tensor:
         log_snr = as_time(log_snr)
         return self._time_of_integral(torch.logaddexp(torch.zeros_like(log_snr), -2 * log_snr))
+
+    def scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return kept_variance(log_snr)
 
     def diffusion(self, t: Tensor) -> Tensor:
         return self.beta(t).sqrt()

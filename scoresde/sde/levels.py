@@ -68,6 +68,9 @@ class DiscreteVESDE(SDE):
     def time(self, log_snr: Tensor) -> Tensor:
         return self._table.inverse(-as_time(log_snr))
 
+    def scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(as_time(log_snr)), (-as_time(log_snr)).exp()
+
     def drift_coefficient(self, t: Tensor) -> Tensor:
         return torch.zeros_like(as_time(t))
 

@@ -61,6 +61,9 @@ class VESDE(SDE):
     def time(self, log_snr: Tensor) -> Tensor:
         return (-math.log(self.sigma_min) - as_time(log_snr)) / self._log_ratio
 
+    def scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(as_time(log_snr)), (-as_time(log_snr)).exp()
+
     def drift_coefficient(self, t: Tensor) -> Tensor:
         return torch.zeros_like(as_time(t))
 
@@ -107,6 +110,9 @@ class EDMSDE(SDE):
 
     def time(self, log_snr: Tensor) -> Tensor:
         return (-as_time(log_snr)).exp()
+
+    def scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(as_time(log_snr)), (-as_time(log_snr)).exp()
 
     def drift_coefficient(self, t: Tensor) -> Tensor:
         return torch.zeros_like(as_time(t))
@@ -158,6 +164,9 @@ class FlowSDE(SDE):
 
     def time(self, log_snr: Tensor) -> Tensor:
         return torch.sigmoid(-as_time(log_snr))
+
+    def scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.sigmoid(as_time(log_snr)), torch.sigmoid(-as_time(log_snr))
 
     def drift_coefficient(self, t: Tensor) -> Tensor:
         return -1 / (1 - as_time(t))

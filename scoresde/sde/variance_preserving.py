@@ -7,7 +7,7 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.sde.base import SDE, as_time
-from scoresde.sde.chains import GaussianChain, VariancePreserving
+from scoresde.sde.chains import GaussianChain, VariancePreserving, kept_variance
 from scoresde.sde.rate import RateSDE
 
 __all__ = ["VPSDE", "CosineSDE", "SubVPSDE"]
@@ -237,6 +237,14 @@ class CosineSDE(SDE):
 
     def diffusion(self, t: Tensor) -> Tensor:
         return (-2 * self.drift_coefficient(t)).sqrt()
+
+    def scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return kept_variance(log_snr)
+
+    def reaching(self, log_snr: float) -> "CosineSDE":
+        if log_snr >= self.log_snr_min:
+            return self
+        return CosineSDE(self.s, log_snr, self.t_min, self.t_max, self.t_min_sampling)
 
     def chain(self, steps: int) -> GaussianChain:
         """The chain of this SDE at the times t_max i/T, i = 1 ... T, whose kernels are the SDE's own.

@@ -189,7 +189,7 @@ def test_settings_of_every_command_are_of_their_own_types() -> None:
             "train",
             "sde=[vp,ve]",
             "'sde=[vp,ve]': expected one of betas, binomial, categorical, cosine, cosine_ddpm, ddpm, edm, erasure, "
-            "flow, ncsn, sigmas, subvp, ve, vp",
+            "flow, ncsn, shifted, shifted_cosine, sigmas, subvp, ve, vp",
         ),
         (
             "train",
