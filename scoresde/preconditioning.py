@@ -2,6 +2,7 @@
 
 from scoresde.score.preconditioning import (
     Coefficients,
+    DataPreconditioning,
     EDMPreconditioning,
     FlowPreconditioning,
     Level,
@@ -23,6 +24,7 @@ from scoresde.score.preconditioning import (
 
 __all__ = [
     "Coefficients",
+    "DataPreconditioning",
     "EDMPreconditioning",
     "FlowPreconditioning",
     "Level",

@@ -15,7 +15,7 @@ from scoresde.objectives.times import (
     low_discrepancy,
 )
 from scoresde.objectives.variational import Hybrid, VariationalBound
-from scoresde.objectives.weightings import EDMWeighting, Likelihood, MinSNR, SigmaSquared, Weighting
+from scoresde.objectives.weightings import EDMWeighting, Likelihood, MinSNR, SigmaSquared, StraightVelocity, Weighting
 
 __all__ = [
     "ChainLoss",
@@ -34,6 +34,7 @@ __all__ = [
     "SigmaSquared",
     "SlicedScoreMatching",
     "StepTimes",
+    "StraightVelocity",
     "Times",
     "UniformLogSNR",
     "UniformSteps",

@@ -19,7 +19,7 @@ from scoresde.arguments import checked
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
 
-__all__ = ["EDMWeighting", "Likelihood", "MinSNR", "SigmaSquared", "Weighting"]
+__all__ = ["EDMWeighting", "Likelihood", "MinSNR", "SigmaSquared", "StraightVelocity", "Weighting"]
 
 
 def _squared_level(sde: SDE, t: Tensor) -> Tensor:
@@ -135,3 +135,44 @@ class MinSNR(Weighting):
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
         return (self.gamma * _squared_level(sde, t)).clamp(max=1)
+
+
+@checked
+@dataclass(frozen=True)
+class StraightVelocity(Weighting):
+    """1 on the error of the straight velocity v = ε − x₀ of rectified flow, so (1 + σ/α)² on ε.
+
+    At x = α x₀ + σ ε an error of ε is one of −σ/α of x₀, and so one of 1 + σ/α of v. Under any SDE this is the error of
+    v for the state x/(α + σ) of rectified flow, whose time is s = σ/(α + σ); on the denoiser error it is 1/s². With
+    `least`, s is at least that, as JiT has it, which keeps the weight of a network that predicts x₀ finite.
+
+    >>> from scoresde.sde import FlowSDE
+    >>> t = torch.tensor([0.02, 0.5, 0.9], dtype=torch.float64)
+    >>> on_denoiser = StraightVelocity(least=0.05)(FlowSDE(), t) / (t / (1 - t)) ** 2
+    >>> [round(w, 4) for w in on_denoiser.tolist()]  # 1/0.05², 1/0.5², 1/0.9²
+    [400.0, 4.0, 1.2346]
+
+    Args:
+        least: The smallest s by which the error of x₀ is divided, in [0, 1).
+
+    Raises:
+        ValueError: A number that is not in [0, 1).
+
+    References:
+        Flow straight and fast: learning to generate and transfer data with rectified flow (Liu et al. 2022),
+        https://arxiv.org/abs/2209.03003
+        Back to basics: let denoising generative models denoise (Li & He 2025), https://arxiv.org/abs/2511.13720
+    """
+
+    least: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least < 1:
+            raise ValueError(f"least is {self.least}, expected a number of at least 0 and below 1")
+
+    def __call__(self, sde: SDE, t: Tensor) -> Tensor:
+        log_snr = sde.log_snr(t)
+        # r/max(s, least) with r = σ/α and s = r/(1 + r): 1 + r where s is not below the least.
+        level = (-log_snr).clamp(max=345).exp()
+        factor = 1 + level
+        return (torch.minimum(factor, level / self.least) if self.least > 0 else factor) ** 2

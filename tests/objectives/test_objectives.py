@@ -22,6 +22,7 @@ from scoresde.objectives import (
     Objective,
     SigmaSquared,
     SlicedScoreMatching,
+    StraightVelocity,
     Times,
     UniformLogSNR,
     UniformTime,
@@ -43,7 +44,7 @@ from scoresde.statistics import Statistics
 from tests.problems import Mixture, gaussian
 
 F64 = torch.float64
-WEIGHTINGS = [SigmaSquared(), Likelihood(), EDMWeighting(0.7), MinSNR(5.0)]
+WEIGHTINGS = [SigmaSquared(), Likelihood(), EDMWeighting(0.7), MinSNR(5.0), StraightVelocity()]
 PRECONDITIONINGS = [
     NoisePreconditioning(),
     ScorePreconditioning(),
@@ -698,14 +699,14 @@ def test_objectives_say_what_they_are() -> None:
     )
 
 
-# The weight (r/σ_d)² belongs to EDM's own output; for others it is as large as it says.
+# The weights (r/σ_d)² and (1 + r)² belong to outputs that are nearly x₀; for others they are as large as they say.
 @pytest.mark.parametrize(
     ("preconditioning", "weighting"),
     [
         (p, w)
         for p in (EDMPreconditioning(0.7), NoisePreconditioning(), ScorePreconditioning(), VelocityPreconditioning())
         for w in WEIGHTINGS
-        if isinstance(p, EDMPreconditioning) or not isinstance(w, EDMWeighting)
+        if isinstance(p, EDMPreconditioning) or not isinstance(w, EDMWeighting | StraightVelocity)
     ],
     ids=repr,
 )
@@ -718,3 +719,28 @@ def test_losses_where_nothing_is_left_of_the_data(preconditioning: Preconditioni
         assert bool(loss.per_sample.isfinite().all() & loss.value.isfinite())
         loss.value.backward()
         assert all(bool(p.grad.isfinite().all()) for p in network.parameters() if p.grad is not None)
+
+
+def test_straight_velocity_weighs_errors_as_the_velocity_has_them() -> None:
+    """JiT's loss ‖v̂ − v‖² with v̂ = (x − x̂₀)/max(t, 0.05) on rectified flow, for a network that predicts x₀."""
+    from scoresde.preconditioning import DataPreconditioning
+
+    sde = FlowSDE()
+    network = Network(3).double()
+    model = NetworkScore(network, sde, DataPreconditioning())
+    x0, noise = (torch.randn(5, 3, generator=torch.Generator().manual_seed(i), dtype=F64) for i in (0, 1))
+    t = torch.tensor([0.001, 0.03, 0.2, 0.7, 0.999], dtype=F64)
+
+    class Given(Times):
+        def sample(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+            return t, torch.ones_like(t)
+
+    for least in (0.0, 0.05):
+        loss = DenoisingScoreMatching(StraightVelocity(least), Given())(model, x0, noise=noise)
+        x = sde.perturb(x0, t, noise)
+        divisor = t.clamp_min(least)[:, None] if least else t[:, None]
+        found, wanted = ((x - each) / divisor for each in (model.denoise(x, t), x0))
+        assert loss.value.item() == pytest.approx((found - wanted).square().mean().item(), rel=1e-9)
+    for bad in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match="least"):
+            StraightVelocity(bad)
