@@ -1,6 +1,7 @@
 """Score networks: modules `forward(x, c_noise, labels=None)` that return a raw output of the shape of `x`."""
 
 from scoresde.networks.conditioning import Conditioning
+from scoresde.networks.dit import DiT
 from scoresde.networks.edm2 import EDM2UNet, LogVariance
 from scoresde.networks.embedding import FourierFeatures, GaussianFourierFeatures, LevelEmbedding, PositionalFeatures
 from scoresde.networks.magnitude import MagnitudeFourier
@@ -11,6 +12,7 @@ from scoresde.networks.unet import UNet
 __all__ = [
     "MLP",
     "Conditioning",
+    "DiT",
     "EDM2UNet",
     "FourierFeatures",
     "GaussianFourierFeatures",

@@ -226,13 +226,16 @@ def test_choices_of_further_folders(
     assert re.search(r"^network=mine +My own\.$", capsys.readouterr().out, re.M)
     main(["train", *where, "--help"])
     assert re.search(
-        r"^  network +default, edm2, mine, mlp, mlp_levels, unet, unet_levels$", capsys.readouterr().out, re.M
+        r"^  network +default, dit, edm2, mine, mlp, mlp_levels, unet, unet_levels$", capsys.readouterr().out, re.M
     )
     assert complete(["train", *where, "network=m"]) == ["network=mine", "network=mlp", "network=mlp_levels"]
     assert complete(["train", *where, "network=mine", "network.ga"]) == ["network.gain="]
     with pytest.raises(SystemExit):
         main(["train", *where, "network=mien"])
-    assert "did you mean 'mine'?; expected one of default, edm2, mine, mlp, mlp_levels, unet" in capsys.readouterr().err
+    assert (
+        "did you mean 'mine'?; expected one of default, dit, edm2, mine, mlp, mlp_levels, unet"
+        in capsys.readouterr().err
+    )
     main(["train", *where, "network=mine", "~network.gain", "--cfg", "job", "--package", "network"])
     assert "scoresde.networks.MLP" in capsys.readouterr().out
     with pytest.raises(SystemExit):
