@@ -152,10 +152,10 @@ class DataPreconditioning(Preconditioning):
 
     Where the noise is small, x and α F agree in their first digits and ε is what the rest says: an error of F, that of
     rounding among others, becomes α/σ times as large in ε. Of the 7 digits of float32, log₁₀(α ‖x₀‖/(σ √D)) are lost,
-    or all of them below σ/α = 10⁻⁷ ‖x₀‖/√D; at σ/α = 0.002, where EDM ends, 2.4 for data of standard
-    deviation 0.5. Nothing is lost in x₀ at any noise level, in any prediction where σ is not below α, and in training,
-    where the error of F is taken against x₀ itself. Solvers that ask for x₀ (`SignalLevel`, `DPMSolverPP`) are not touched by the loss of digits,
-    and likelihoods are least to be trusted next to t_min.
+    or all of them below σ/α = 10⁻⁷ ‖x₀‖/√D; at σ/α = 0.002, where EDM ends, 2.4 for data of standard deviation 0.5.
+    Nothing is lost in x₀ at any noise level, in any prediction where σ is not below α, and in training, where the error
+    of F is taken against x₀ itself. Solvers that ask for x₀ (`SignalLevel`, `DPMSolverPP`) are not touched by the loss
+    of digits, and likelihoods are least to be trusted next to t_min.
 
     The network's own error is amplified as rounding is. A loss of the velocity (`StraightVelocity`) weighs it as it
     will count when the flow is integrated.
