@@ -47,9 +47,7 @@ class ResidualBlock(nn.Module):
         options: What all blocks of the network share.
         heads: Heads of the attention; 0 for none.
         resample: Whether the block halves ("down") or doubles ("up").
-        skip_scale: The factor s in place of that of the options.
         groups: Groups of the first normalisation, in place of those of the options.
-        attention_groups: Groups of the attention's normalisation, in place of those of the options.
     """
 
     def __init__(
@@ -59,13 +57,11 @@ class ResidualBlock(nn.Module):
         options: BlockOptions,
         heads: int = 0,
         resample: Literal["up", "down"] | None = None,
-        skip_scale: float | None = None,
         groups: int | None = None,
-        attention_groups: int | None = None,
     ) -> None:
         super().__init__()
         dims, eps = options.dims, options.norm_eps
-        self.skip_scale = options.skip_scale if skip_scale is None else skip_scale
+        self.skip_scale = options.skip_scale
         self.shifts = options.modulation == "shift"
         self.norm1 = group_norm(inputs, options.groups if groups is None else groups, eps)
         self.conv1 = convolution(dims, inputs, outputs)
@@ -76,9 +72,8 @@ class ResidualBlock(nn.Module):
         projects = inputs != outputs or (resample is not None and options.resampled_skip)
         self.skip = convolution(dims, inputs, outputs, size=1) if projects else nn.Identity()
         self.resample = nn.Identity() if resample is None else Resample(dims, options.taps, resample)
-        attention_groups = options.attention_groups if attention_groups is None else attention_groups
         self.attention = (
-            SelfAttention(outputs, heads, self.skip_scale, attention_groups, eps) if heads else nn.Identity()
+            SelfAttention(outputs, heads, self.skip_scale, options.attention_groups, eps) if heads else nn.Identity()
         )
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:

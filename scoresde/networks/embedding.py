@@ -82,7 +82,8 @@ class GaussianFourierFeatures(nn.Module):
         self.register_buffer("frequencies", frequencies)
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        phase = 2 * math.pi * c_noise[:, None] * self.frequencies
+        # In the order of the original's arithmetic: with 2π w of hundreds, float32 shows the difference.
+        phase = c_noise[:, None] * self.frequencies * (2 * math.pi)
         return torch.cat((phase.sin(), phase.cos()), dim=1)
 
 

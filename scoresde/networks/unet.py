@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -108,6 +109,7 @@ class UNet(nn.Module):
         no_label: What a sample without a label has; see `Conditioning`.
         augmentations: Number of augmentation labels; see `Conditioning`.
         center_input: The network sees 2x − 1, for data in [0, 1].
+        any_size: Take samples of other sizes than those of `shape`, too. Their multiple of 2^(levels − 1) is checked.
         initialisation: Weights as torch draws them, or uniform with variance 2/(fan in + fan out) and without biases
             ("xavier", Song et al. 2021). Last layers start at zero in both.
         checkpointing: Keep only the inputs of blocks for the backward pass of training, and compute the rest again: the
@@ -169,6 +171,7 @@ class UNet(nn.Module):
         no_label: Literal["learned", "zeros"] = "learned",
         augmentations: int = 0,
         center_input: bool = False,
+        any_size: bool = False,
         initialisation: Literal["torch", "xavier"] = "torch",
         checkpointing: bool = False,
     ) -> None:
@@ -180,6 +183,7 @@ class UNet(nn.Module):
         self.levels = len(multipliers)
         self.mirrored = resample == "pool"
         self.center_input = center_input
+        self.any_size = any_size
         self.checkpointing = checkpointing
         sizes.check_sizes(self.shape, self.levels, exact=not self.mirrored)
         dims = len(self.shape) - 1
@@ -242,19 +246,15 @@ class UNet(nn.Module):
                 current = features
                 kept.append(current)
         self.middle = nn.ModuleList()
+        central = replace(
+            options,
+            skip_scale=skip_scale if middle_skip_scale is None else middle_skip_scale,
+            attention_groups=groups if middle_attention_groups is None else middle_attention_groups,
+        )
         for i in range(2):
             attends = self.levels - 1 in encoding if middle_attention == "level" else i == 0
             number = heads_of(current, heads) if attends and middle_attention != "none" else 0
-            self.middle.append(
-                ResidualBlock(
-                    current,
-                    current,
-                    options,
-                    number,
-                    skip_scale=middle_skip_scale,
-                    attention_groups=groups if middle_attention_groups is None else middle_attention_groups,
-                )
-            )
+            self.middle.append(ResidualBlock(current, current, central, number))
         self.decoder, self.ups, self.output_pyramid = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         ups, images = [], []
         for level in reversed(range(self.levels)):
@@ -316,13 +316,20 @@ class UNet(nn.Module):
             TypeError: Labels that are not int64.
             ValueError: A shape that does not fit, or labels that are missing, superfluous or out of range.
         """
-        check_inputs(x, c_noise, self.shape)
+        self._check(x, c_noise)
         condition = self.conditioning(c_noise, labels, augment_labels)
         run = self._runner()
         h, skips = self._encode(2 * x - 1 if self.center_input else x, condition, run)
         for block in self.middle:
             h = run(block, h, condition)
         return self._decode(h, skips, condition, run)
+
+    def _check(self, x: Tensor, c_noise: Tensor) -> None:
+        shape = self.shape
+        if self.any_size and x.ndim == 1 + len(shape) and x.shape[1] == shape[0]:
+            shape = tuple(x.shape[1:])
+            sizes.check_sizes(shape, self.levels, exact=not self.mirrored)
+        check_inputs(x, c_noise, shape)
 
     def _encode(self, x: Tensor, condition: Tensor, run: Callable[..., Any]) -> tuple[Tensor, list[Tensor]]:
         """The features at the coarsest level, and those that the decoder reads, finest first."""
