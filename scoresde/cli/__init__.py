@@ -1,7 +1,7 @@
 """The `scoresde` command.
 
     scoresde train | sample | likelihood | ...   [Hydra overrides]
-    scoresde convert | list | completion
+    scoresde import | convert | list | completion
 
 A command is a Hydra application: `--multirun`, `--cfg job`, `--help` and overrides work as Hydra's documentation has
 them. In addition, an override that does not exist is answered with the nearest name that does, a user's mistake ends
@@ -80,7 +80,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     if command not in (*about, *COMMANDS, *OTHERS):
         named = [*COMMANDS, *OTHERS]
         fail(f"unknown command {command!r}{nearest(command, named)}; expected one of {', '.join(named)}", 2)
-    if command == "convert":
+    if command in ("convert", "import"):
         configure(verbosity)
     _tell(command, rest)
     end_of_output()
@@ -99,7 +99,7 @@ def _run(command: str, arguments: Sequence[str], verbosity: "Verbosity") -> None
 
 
 def _tell(command: str, arguments: Sequence[str]) -> None:
-    """Do what needs no run: help, lists, completion and conversion."""
+    """Do what needs no run: help, lists, completion, conversion and imports."""
     if command == "--version":
         from scoresde.version import __version__
 
@@ -112,6 +112,10 @@ def _tell(command: str, arguments: Sequence[str]) -> None:
         from scoresde.cli.convert import convert
 
         convert(arguments)
+    elif command == "import":
+        from scoresde.cli.imports import import_command
+
+        import_command(arguments)
     elif command == "completion":
         from scoresde.cli.completion import script
 

@@ -73,6 +73,8 @@ def complete(words: Sequence[str]) -> list[str]:
         found = iter(groups(_folders(before)))
     elif before[0] == "convert":
         found = _convert(before[1:], word)
+    elif before[0] == "import":
+        found = _import(before[1:], word)
     elif before[0] == "completion":
         found = iter(_SCRIPTS)
     elif before[0] in COMMANDS:
@@ -90,6 +92,23 @@ def _convert(before: Sequence[str], word: str) -> Iterator[str]:
         yield from (f"data={name}" for name in options("data"))
     elif len(before) >= 2:
         yield from ("data=", *(f"{key}=" for key in keys(before)))
+
+
+def _import(before: Sequence[str], word: str) -> Iterator[str]:
+    """Keys of `scoresde import` and published configurations; files are left to the shell."""
+    from scoresde.cli.imports import KEYS
+
+    key, equals, _ = word.partition("=")
+    if not equals:
+        yield from (f"{name}=" for name in KEYS if before)
+    elif key == "config":
+        from scoresde.interop.published import GUIDED, SCORE_SDE
+
+        yield from (f"config={name}" for name in (*SCORE_SDE, *GUIDED))
+    elif key == "weights":
+        yield from ("weights=ema", "weights=raw")
+    elif key == "data":
+        yield from (f"data={name}" for name in options("data"))
 
 
 def _overrides(command: str, before: Sequence[str], word: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ COMMANDS = {
     "report": "one page about a run, or about all runs of a sweep or a folder",
 }
 OTHERS = {
+    "import": "a checkpoint of another project as a run directory",
     "convert": "data of other formats as an .npz file, or as pictures in a zip or folder",
     "list": "what there is to choose: scoresde list samplers",
     "completion": "tab completion for bash, zsh or fish",

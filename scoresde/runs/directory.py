@@ -221,12 +221,23 @@ class Run:
 
     # -- data -------------------------------------------------------------------------------------------
 
+    @property
+    def has_data(self) -> bool:
+        """True unless the run was imported without data."""
+        return "imported" not in self.config or self.config.get("data") is not None
+
     def data(self) -> Data:
         """Load the data set, with the transform that the run was trained with.
 
         Raises:
-            ConfigError: Data that cannot be read, or of another shape or number of levels than the run's.
+            ConfigError: Data that cannot be read, or of another shape or number of levels than the run's; or a run that
+                was imported without data.
         """
+        if not self.has_data:
+            raise ConfigError(
+                f"{self.directory} was imported without data: give them, as by data=file data.path=FILE, where the "
+                "command takes them, or import it again with data=NAME data.path=..."
+            )
         info = self.info()
         node: Any = OmegaConf.to_container(self.config.get("data") or OmegaConf.create())
         data: Data = self.make("data", **({} if info is not None else former_arguments(node)))

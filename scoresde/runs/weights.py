@@ -66,7 +66,7 @@ def _network_shape(process: SDE | ErasureChain, shape: tuple[int, ...]) -> tuple
     return (shape[0] * DiscreteChainModel.channels_of(process), *shape[1:])
 
 
-def _model(make: Make, network: nn.Module, process: SDE | ErasureChain, statistics: Statistics) -> RunModel:
+def _model(make: Make, network: nn.Module, process: SDE | ErasureChain, statistics: Statistics | None) -> RunModel:
     if isinstance(process, SDE):
         return NetworkScore(network, process, make("preconditioning"), statistics)
     return DiscreteChainModel(network, process, statistics)
@@ -95,7 +95,7 @@ def load_model(
         raise CheckpointError(f"{path} is damaged: what it was trained with is no mapping")
     check_provenance(str(path), then, trained_with, accept)
     try:
-        return _loaded(path, make, shapes)
+        return _loaded(path, make, shapes, trained_with)
     except (KeyError, RuntimeError, ValueError) as error:
         if isinstance(error, ConfigError | CheckpointError):
             raise
@@ -104,9 +104,11 @@ def load_model(
         ) from error
 
 
-def _loaded(path: Path, make: Make, shapes: Mapping[str, tuple[int, ...]]) -> RunModel:
+def _loaded(path: Path, make: Make, shapes: Mapping[str, tuple[int, ...]], trained_with: Mapping[str, Any]) -> RunModel:
     process = make("sde")
-    make_network = _maker(make, process, shapes["statistics.mean"])
+    # A model that was imported without data has no moments of them.
+    shape = shapes.get("statistics.mean") or tuple(trained_with["data"]["shape"])
+    make_network = _maker(make, process, shape)
     own = _part(shapes, "network.")
     with default_types():
         network = outline(make_network, sum(map(math.prod, own.values())), path)
@@ -122,7 +124,9 @@ def _loaded(path: Path, make: Make, shapes: Mapping[str, tuple[int, ...]]) -> Ru
     return model.eval()
 
 
-def _statistics(known: Mapping[str, Tensor]) -> Statistics:
+def _statistics(known: Mapping[str, Tensor]) -> Statistics | None:
+    if "mean" not in known:
+        return None
     # Which of these are there depends on the data's size and on the version that wrote the file.
     optional = (known.get(name) for name in ("covariance", "variance", "dct_variance"))
     return Statistics(known["mean"], known["std"], *optional)

@@ -81,6 +81,8 @@ class NetworkScore(ScoreModel):
         return super().sigma_data if std is None else std
 
     def _own_shape(self) -> tuple[int, ...] | None:
+        if getattr(self.unwrapped, "any_size", False):
+            return None if self.statistics is None else self.statistics.shape
         shape = getattr(self.unwrapped, "shape", None)
         return shape if isinstance(shape, tuple) else super()._own_shape()
 

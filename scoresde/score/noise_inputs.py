@@ -153,5 +153,5 @@ class NearestLevel(NoiseInput):
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
         values = self._values.to(t.device)
         level = sde.noise_level(t.double())
-        nearest = torch.searchsorted(0.5 * (values[1:] + values[:-1]), level)
+        nearest = torch.searchsorted(0.5 * (values[1:] + values[:-1]), level, right=True)
         return (len(self.levels) - 1 - nearest if self.descending else nearest).double()

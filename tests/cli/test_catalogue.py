@@ -86,7 +86,7 @@ def test_list_of_groups_and_of_what_is_none(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([""], [*COMMANDS, "convert", "list", "completion"]),
+        ([""], [*COMMANDS, "import", "convert", "list", "completion"]),
         (["tr"], ["train"]),
         (["list", "samp"], ["sampler"]),
         (["train", "sde=v"], ["sde=ve", "sde=vp"]),

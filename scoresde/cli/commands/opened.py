@@ -80,12 +80,13 @@ def data_to_show(run: Any) -> Any:
 def data_for(run: Any, model: Any, config: DictConfig, needs_own: bool) -> tuple[Any, str | None]:
     """The run's data, or data given in place of its test data, and the source of the latter.
 
-    With given data, the run's own are loaded only if the command `needs_own`.
+    With given data, the run's own are loaded only if the command `needs_own` and the run has any.
     """
     from scoresde.data import DataInfo
     from scoresde.runs.given import given_data
 
     info = None if config.get("data") is None else run.info()
+    needs_own = needs_own and run.has_data
     if info is not None and not needs_own:
         return given_data(info, config, model.statistics, model.classes is not None, None, run.allow)
     data = data_of(run)
