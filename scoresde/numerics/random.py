@@ -61,6 +61,8 @@ class Stream(IntEnum):
     VARIANCE_NOISE = 22
     #: Dequantisation of the data for that measurement.
     VARIANCE_DEQUANTISATION = 23
+    #: Which images of a training batch are mirrored.
+    BATCH_FLIPS = 24
 
 
 def _signed(value: int) -> int:

@@ -53,6 +53,7 @@ _OF: dict[str, dict[str, Any]] = {
         "steps": _Count,
         "warmup": Annotated[int, Range(0)],
         "final_lr": _Part,
+        "decay_after": _Count | None,
         "clip": _Positive | None,
         "log_every": _Count,
         "checkpoint_every": _Count | None,

@@ -20,7 +20,13 @@ _IDENTITY = (
 # Keys of these groups that they do not depend on.
 _FREE = ("training.log_every", "training.checkpoint_every", "training.keep")
 # Keys that earlier versions lacked, with the values that do what these did.
-_LATER = {"evaluation.sample_likelihood": 0, "network.learn_variance": False, "evaluation.chain_draws": 0}
+_LATER = {
+    "evaluation.sample_likelihood": 0,
+    "network.learn_variance": False,
+    "evaluation.chain_draws": 0,
+    "training.flip": False,
+    "training.decay_after": None,
+}
 
 
 def config_hash(config: DictConfig) -> str:
@@ -32,7 +38,7 @@ def config_hash(config: DictConfig) -> str:
         kept.get(group, {}).pop(key, None)
     for path, usual in _LATER.items():
         group, key = path.split(".")
-        if kept.get(group, {}).get(key) == usual:
+        if kept.get(group, {}).get(key, ...) == usual:
             del kept[group][key]
     # Directories are named by it, so that it does not depend on names of classes that change with the version.
     if "sampler" in kept:

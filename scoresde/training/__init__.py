@@ -4,13 +4,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scoresde.training.ema import HalfLife, PowerFunction
+    from scoresde.training.ema import Decay, HalfLife, PowerFunction
     from scoresde.training.fitting import Fit, fit, make_trainer
     from scoresde.training.loggers import LocalLogger, TensorBoardLogger, WandbLogger
     from scoresde.training.options import Training
     from scoresde.training.suggestion import Suggestion, suggest
 
 __all__ = [
+    "Decay",
     "Fit",
     "HalfLife",
     "LocalLogger",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Decay": "ema",
     "Fit": "fitting",
     "HalfLife": "ema",
     "LocalLogger": "loggers",

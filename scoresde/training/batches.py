@@ -50,6 +50,11 @@ class Batches:
 
     def __init__(self, data: Data, options: Training, processes: PartialState, conditional: bool) -> None:
         self.data, self.options, self.processes, self.conditional = data, options, processes, conditional
+        if options.flip and len(data.shape) != 3:
+            raise ValueError(
+                f"training.flip mirrors images, and samples of {data.name} have shape {tuple(data.shape)}: "
+                "leave it out, or set training.flip=false"
+            )
         self._dequantise = data.transform.levels is not None and options.dequantise
 
     def __call__(self, step: int) -> Batch:
@@ -63,6 +68,8 @@ class Batches:
         )
         raw = self.data.train[chosen].to(device, non_blocking=True)
         x0 = self.data.transform.encode(raw, noise.uniform() if self._dequantise else None)
+        if options.flip:
+            x0 = torch.where(self._flipped(step, index)[:, None, None, None], x0.flip(-1), x0)
         if options.channels_last and x0.ndim == 4:
             x0 = x0.contiguous(memory_format=torch.channels_last)
         epsilon = noise()
@@ -105,6 +112,14 @@ class Batches:
             )
             for rows in parts
         ]
+
+    def _flipped(self, step: int, index: Tensor) -> Tensor:
+        """Which samples of a step are mirrored, `(B,)`."""
+        options = self.options
+        drawn = SampleNoise(
+            options.seed, step * options.batch_size + index, (1,), torch.float64, stream=Stream.BATCH_FLIPS
+        )
+        return (drawn.uniform()[:, 0] < 0.5).to(self.processes.device)
 
     def _conditions(self, labels: Tensor | None, chosen: Tensor) -> dict[str, Tensor]:
         if not self.conditional:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scoresde.storage.tensors import check_tensors
 
-__all__ = ["EMA", "HalfLife", "PowerFunction", "Profile"]
+__all__ = ["EMA", "Decay", "HalfLife", "PowerFunction", "Profile"]
 
 
 class Profile(ABC):
@@ -38,6 +38,24 @@ class HalfLife(Profile):
     def decay(self, step: int) -> float:
         life = self.steps if self.ramp_up is None else min(self.steps, self.ramp_up * step)
         return float(0.5 ** (1 / max(life, 1e-8)))
+
+
+class Decay(Profile):
+    """β the same at every step, as most papers have it: 0.9999 in DDPM.
+
+    Args:
+        rate: The decay β, between 0 and 1.
+        ramp_up: At most (1 + step)/(10 + step), as in score_sde, so that the start is forgotten sooner.
+    """
+
+    def __init__(self, rate: float = 0.9999, ramp_up: bool = True) -> None:
+        if not 0 < rate < 1:
+            raise ValueError(f"rate is {rate}, expected a decay between 0 and 1")
+        self.rate = rate
+        self.ramp_up = ramp_up
+
+    def decay(self, step: int) -> float:
+        return min(self.rate, (1 + step) / (10 + step)) if self.ramp_up else self.rate
 
 
 class PowerFunction(Profile):

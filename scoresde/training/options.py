@@ -17,10 +17,13 @@ class Training:
         steps: Optimiser steps in all.
         batch_size: Samples per step, over all processes.
         warmup: Steps over which the learning rate rises to its peak.
-        final_lr: Learning rate at the end, as a fraction of its peak; it falls along a cosine.
+        final_lr: Learning rate at the end, as a fraction of its peak; it falls along a cosine. 1 keeps it at its peak.
+        decay_after: Steps after which the learning rate falls as 1/√step, beside the cosine; null for never
+            (Karras et al. 2024, eq. 67).
         clip: Largest norm of the gradient; null for no clipping.
         ema: Profile of the moving average of the weights.
         stratified: Spread the noise levels of a batch evenly (Kingma et al. 2021, appendix I.1).
+        flip: Mirror each image of a batch left to right with probability ½.
         dequantise: Add uniform noise to discrete data; else the cells' centres are the data.
         bf16: Run the network in bfloat16 by autocast.
         compile: `torch.compile` the network.
@@ -39,9 +42,11 @@ class Training:
     batch_size: int = 64
     warmup: int = 100
     final_lr: float = 0.0
+    decay_after: int | None = None
     clip: float | None = 5.0
     ema: Profile = field(default_factory=PowerFunction)
     stratified: bool = True
+    flip: bool = False
     dequantise: bool = True
     bf16: bool = False
     compile: bool = False
@@ -59,8 +64,9 @@ class Training:
             raise ValueError(f"training.ema is {self.ema!r}, expected a profile such as HalfLife")
 
     def lr_factor(self, step: int) -> float:
-        """Learning rate of `step` (0, 1, ...) as a fraction of its peak: linear warm-up, then a cosine."""
+        """Learning rate of `step` (0, 1, ...) as a fraction of its peak: linear warm-up, then a cosine, and 1/√step."""
+        late = 1.0 if self.decay_after is None else max(step / self.decay_after, 1) ** -0.5
         if step < self.warmup:
-            return (step + 1) / self.warmup
+            return late * (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+        return late * (self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress)))

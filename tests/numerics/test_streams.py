@@ -39,6 +39,7 @@ def test_numbers_of_streams_stay() -> None:
         "CHAIN_STEPS": 21,
         "VARIANCE_NOISE": 22,
         "VARIANCE_DEQUANTISATION": 23,
+        "BATCH_FLIPS": 24,
     }
 
 

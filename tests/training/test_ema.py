@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from scoresde.training.ema import EMA, HalfLife, PowerFunction, Profile
+from scoresde.training.ema import EMA, Decay, HalfLife, PowerFunction, Profile
 
 
 def one_weight(value: float) -> nn.Linear:
@@ -47,6 +47,14 @@ def test_ramp_up_is_a_part_of_the_steps_so_far() -> None:
     assert started < 1e-6
 
 
+def test_decay_is_that_of_the_papers() -> None:
+    assert Decay(0.9999, ramp_up=False).decay(1) == 0.9999
+    # score_sde: (1 + n)/(10 + n) after n steps, until it is the rate, here after 89,990 steps.
+    assert Decay(0.9999).decay(1) == 2 / 11
+    assert Decay(0.9999).decay(80_000) == 80_001 / 80_010
+    assert Decay(0.9999).decay(100_000) == 0.9999
+
+
 @pytest.mark.parametrize("relative_std", [0.02, 0.1, 0.25])
 def test_power_function_has_its_relative_width(relative_std: float) -> None:
     steps = 20_000
@@ -69,7 +77,7 @@ def test_power_function_as_karras_et_al_tabulate_it() -> None:
     assert PowerFunction(0.1).decay(100) == pytest.approx(0.99 ** (6.94 + 1), rel=1e-4)
 
 
-@pytest.mark.parametrize("profile", [HalfLife(3, None), HalfLife(50, 0.2), PowerFunction(0.1)])
+@pytest.mark.parametrize("profile", [HalfLife(3, None), HalfLife(50, 0.2), Decay(0.8), PowerFunction(0.1)])
 def test_average_is_the_weighted_sum(profile: Profile) -> None:
     generator = np.random.default_rng(0)
     values = generator.normal(size=30)
@@ -117,6 +125,8 @@ def test_a_state_of_another_network_is_refused() -> None:
         (lambda: HalfLife(0), "half-life of 0 steps"),
         (lambda: HalfLife(float("nan")), "half-life of nan"),
         (lambda: HalfLife(10, ramp_up=0), "ramp_up is 0, expected a positive fraction or null"),
+        (lambda: Decay(1.0), "rate is 1.0, expected a decay between 0 and 1"),
+        (lambda: Decay(float("nan")), "rate is nan"),
         (lambda: PowerFunction(0), "relative_std is 0, expected between 0 and 0.2887"),
         (lambda: PowerFunction(0.3), "relative_std is 0.3"),
     ],

@@ -188,6 +188,7 @@ def test_counts_are_whole_and_positive(name: str, value: Any) -> None:
         ("final_lr", -0.1),
         ("final_lr", 1.5),
         ("final_lr", math.nan),
+        ("decay_after", 0),
         ("ema", None),
         ("ema", 0.999),
     ],
@@ -221,7 +222,27 @@ def test_learning_rate(tmp_path: Path, warmup: int, final: float) -> None:
     assert [line["lr"] for line in log.lines] == pytest.approx(expected, rel=1e-12)
 
 
+def test_learning_rate_falls_with_the_root_of_the_step() -> None:
+    # Karras et al. 2024, eq. 67: α_ref/√max(t/t_ref, 1), after a linear rise.
+    options = Training(steps=10_000, warmup=10, final_lr=1, decay_after=100)
+    assert [options.lr_factor(step) for step in (0, 4, 9, 50, 100)] == pytest.approx([0.1, 0.5, 1, 1, 1])
+    assert [options.lr_factor(step) for step in (400, 900, 9999)] == pytest.approx([1 / 2, 1 / 3, 0.1], rel=1e-4)
+
+
 # -- what a step is given -------------------------------------------------------------------------------
+
+
+def test_half_of_the_images_are_mirrored(tmp_path: Path) -> None:
+    data, spies = digits(), (Spy(), Spy(), Spy())
+    for spy, flip, name in zip(spies, (False, True, True), "abc", strict=True):
+        make(tmp_path / name, data=data, objective=spy, steps=10, flip=flip).fit(progress=False)
+    plain, mirrored, again = (torch.cat([call.x0 for call in spy.calls]) for spy in spies)
+    changed = (mirrored != plain).flatten(1).any(1)
+    assert torch.equal(mirrored[changed], plain[changed].flip(-1))
+    assert 120 < int(changed.sum()) < 200  # of 320 with probability 1/2: 160 ± 9
+    assert torch.equal(mirrored, again)
+    with pytest.raises(ValueError, match=r"training.flip mirrors images, and samples of .* have shape \(2,\)"):
+        make(tmp_path / "toy", flip=True)
 
 
 def test_every_sample_comes_once_an_epoch(tmp_path: Path) -> None:
