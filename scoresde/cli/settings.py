@@ -59,7 +59,9 @@ def declared(command: str) -> tuple[dict[str, Any], dict[str, str | None]]:
     defaults = settings.pop("defaults")
     settings.pop("hydra", None)
     chosen = {key: value for d in defaults if isinstance(d, dict) for key, value in d.items()}
-    return settings, {k: v for k, v in chosen.items() if not k.startswith("override ") and k != "experiment"}
+    return settings, {
+        k: v for k, v in chosen.items() if not k.startswith(("override ", "optional ")) and k != "experiment"
+    }
 
 
 # -- groups of a run ------------------------------------------------------------------------------------

@@ -61,8 +61,8 @@ HOMES = (
     "torch.optim",
 )
 
-# Modules whose functions make tables that a part of an experiment takes.
-_TABLES = ("scoresde.sde.betas",)
+# Modules whose functions make networks, or tables that a part of an experiment takes.
+_MAKERS = ("scoresde.networks.published", "scoresde.sde.betas")
 
 # Whose integers are numbers of steps, repeats, layers and the like.
 _COUNTED = ("scoresde.numerics.trace", "scoresde.networks", "scoresde.objectives", "scoresde.sampling", "scoresde.sde")
@@ -96,9 +96,9 @@ def _find_target(target: Any, allow: Sequence[str]) -> Any:
     if inspect.isclass(found):
         fits = own or not _within(found.__module__, ["torch.optim"]) or issubclass(found, torch.optim.Optimizer)
     else:
-        # Functions of the package itself are no parts of experiments, but for those that make data sets or tables.
+        # Functions of the package are no parts of experiments, but for those that make data sets, networks or tables.
         fits = inspect.isfunction(found) and found.__name__ != "<lambda>"
-        fits = fits and (own or inspect.signature(found).return_annotation is Data or found.__module__ in _TABLES)
+        fits = fits and (own or inspect.signature(found).return_annotation is Data or found.__module__ in _MAKERS)
     if not fits or not _within(str(found.__module__), [package] if own else HOMES):
         raise refusal
     return found

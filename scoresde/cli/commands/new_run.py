@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from scoresde.cli.catalogue import conf_dir
 from scoresde.cli.command_line import parse_overrides
 from scoresde.cli.commands.opened import in_sweep
+from scoresde.cli.console import UsageError
 from scoresde.cli.jobs import started_again
 from scoresde.cli.networks import DEFAULT, fit_network
 from scoresde.cli.settings import apply_changes, declared
@@ -30,6 +31,7 @@ def run_to_train(config: DictConfig) -> tuple[Any, list[Path], Any]:
         fill_evaluation(run.config)
         apply_changes(run.config, config, parse_overrides(HydraConfig.get().overrides.task))
         return run, [], None
+    _check_size()
     plain: Any = with_current_names(OmegaConf.to_container(config, resolve=True))
     settings, _ = declared("train")  # belong to the command line, not to the run
     body = OmegaConf.create({k: v for k, v in plain.items() if k not in settings})
@@ -48,6 +50,19 @@ def run_to_train(config: DictConfig) -> tuple[Any, list[Path], Any]:
             return Run(same[-1], body, allow), [], data
     directory, made = new_directory(runs, name)
     return Run(directory, body, allow), made, data
+
+
+def _check_size() -> None:
+    """Reject a size that the chosen network does not have.
+
+    Raises:
+        UsageError: Such a size; the message names the networks that have it.
+    """
+    choices = HydraConfig.get().runtime.choices
+    size, network = choices.get("size"), choices.get("network")
+    names = [path.stem.removeprefix(f"{size}_") for path in sorted((conf_dir() / "_sizes").glob(f"{size}_*.yaml"))]
+    if names and network not in names:
+        raise UsageError(f"size={size} is for network={', '.join(names)}, and this is network={network}: leave it out")
 
 
 def fill_evaluation(config: DictConfig) -> None:
