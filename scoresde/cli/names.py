@@ -10,6 +10,7 @@ COMMANDS = {
     "tune": "find the times and coefficients that suit a trained run at a few evaluations",
     "suggest": "noise levels, Langevin steps and β's that suit data, and why",
     "dequantise": "train the flow that dequantisation=variational uses",
+    "ema": "averages of the weights with other profiles, made after training",
     "report": "one page about a run, or about all runs of a sweep or a folder",
 }
 OTHERS = {

@@ -46,6 +46,7 @@ _KINDS: dict[str, Any] = {
     "tol": _Positive | None,
 }
 _Part = Annotated[float, Range(0, most=1)]
+_Width = Annotated[float, Range(0, above=True, most=0.2886)]  # 1/√12 is that of the uniform average
 # Settings of a command, or of a group, in addition to these or in their place.
 _OF: dict[str, dict[str, Any]] = {
     "evaluation": {"divergence": dict, "dequantisation": dict},
@@ -58,6 +59,8 @@ _OF: dict[str, dict[str, Any]] = {
         "log_every": _Count,
         "checkpoint_every": _Count | None,
         "keep": _Count,
+        "snapshots": _Count | None,
+        "snapshot_stds": list[_Width],
         "max_skipped": _Count,
     },
     # Arguments of torch's optimisers, whose messages say no more than that a value is invalid.
@@ -87,6 +90,11 @@ _OF: dict[str, dict[str, Any]] = {
     "tune": {
         "steps": Annotated[int, Range(2)] | Literal["all"],
         "starts": Annotated[int, Range(8)] | None,  # 40 with a number of steps, which is checked with the model
+    },
+    "ema": {
+        "std": _Width | list[_Width],
+        "step": _Count | None,
+        "tol": Annotated[float, Range(0, above=True, most=1)],
     },
     "suggest": {
         "steps": _Count,

@@ -18,7 +18,9 @@ _IDENTITY = (
     "data", "sde", "network", "preconditioning", "objective", "optimizer", "training", "sampler", "evaluation",
 )  # fmt: skip
 # Keys of these groups that they do not depend on.
-_FREE = ("training.log_every", "training.checkpoint_every", "training.keep")
+_FREE = (
+    "training.log_every", "training.checkpoint_every", "training.keep", "training.snapshots", "training.snapshot_stds",
+)  # fmt: skip
 # Keys that earlier versions lacked, with the values that do what these did.
 _LATER = {
     "evaluation.sample_likelihood": 0,

@@ -72,7 +72,7 @@ def train(
         ConfigError: The run is in use, cannot be written to, or has lost its checkpoints.
         CheckpointError: All its checkpoints are damaged.
     """
-    run.check_writable("checkpoints", "samples")
+    run.check_writable("checkpoints", "samples", "snapshots")
     process, criterion = run.make("sde"), run.make("objective")
     check_parts(process, run.config, criterion, run.make("sampler"))
     data, known = _data(run, process, data)

@@ -1,8 +1,10 @@
 """Exponential moving averages of parameters."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,16 @@ class Profile(ABC):
     @abstractmethod
     def decay(self, step: int) -> float:
         """Decay β of average ← β average + (1 − β) parameters after `step` (1, 2, ...)."""
+
+    def share(self, steps: np.ndarray, last: int) -> np.ndarray:
+        """Share of the average after `last` that is of the parameters up to each of `steps` (0, 1, ...), `(N,)`.
+
+        At step 0 it is the share of the initial parameters.
+        """
+        # The logarithms of what later steps leave of the average.
+        logs = np.array([math.log(max(self.decay(step), 1e-300)) for step in range(1, last + 1)])
+        left = np.concatenate((np.cumsum(logs[::-1])[::-1], [0.0]))
+        return np.exp(left[np.asarray(steps, dtype=np.int64)])
 
 
 class HalfLife(Profile):
@@ -79,6 +91,10 @@ class PowerFunction(Profile):
 
     def decay(self, step: int) -> float:
         return float((1 - 1 / step) ** (self.gamma + 1))
+
+    def share(self, steps: np.ndarray, last: int) -> np.ndarray:
+        """Share of the average after `last` that is of the parameters up to each of `steps`: (step/last)^(γ + 1)."""
+        return np.asarray((np.asarray(steps, dtype=np.float64) / last) ** (self.gamma + 1))
 
 
 class EMA:

@@ -36,6 +36,7 @@ from scoresde.training.noise_levels import LossRecord
 from scoresde.training.noise_range import warn_of_scale
 from scoresde.training.options import Training
 from scoresde.training.sharing import in_batch_order, largest, total
+from scoresde.training.snapshots import FOLDER, Snapshots
 from scoresde.training.step import GuardedOptimizer, Step
 from scoresde.training.store import CheckpointStore, Provenance
 
@@ -69,7 +70,8 @@ class Trainer:
         data: Training data.
         make_optimizer: Makes the optimiser of a list of parameters.
         options: Options of training.
-        run_dir: Directory whose `checkpoints` folder the checkpoints go into; None for no checkpoints.
+        run_dir: Directory whose `checkpoints` folder the checkpoints go into, and `snapshots` the snapshots; None for
+            neither.
         loggers: Receivers of the entries of the log.
         accelerator: This process's device and the processes that share the work; those of the program if not given.
         provenance: What the weights depend on in use; kept in checkpoints, and compared with theirs.
@@ -82,8 +84,8 @@ class Trainer:
         bare: The network, without the wrapper for several processes.
 
     Raises:
-        ValueError: A batch that the processes cannot share, a model that the objective cannot train, or options that
-            the optimiser does not take.
+        ValueError: A batch that the processes cannot share, a model that the objective cannot train, options that the
+            optimiser does not take, or snapshots without `run_dir`.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Trainer:
             devices = None if device.type == "cpu" else [device]
             model.network = DistributedDataParallel(self.bare, device_ids=devices)
         self.ema = EMA(self.bare, options.ema)
+        self.snapshots = self._snapshots(run_dir)
         self.batches = Batches(data, options, self.accelerator, model.classes is not None)
         self.held_out = HeldOutLoss(model, self.bare, objective, self.batches) if held_out else None
         # Sums over the processes, so that all skip the step that one must skip.
@@ -131,6 +134,7 @@ class Trainer:
             None if run_dir is None else run_dir / "checkpoints",
             self.bare,
             self.ema,
+            self.snapshots,
             self.optimizer,
             self.objective,
             self.record,
@@ -142,6 +146,14 @@ class Trainer:
         self._began: float | None = None  # when the clock read 0, while it runs
         self._signals = Deferred()
         self._resumed = False
+
+    def _snapshots(self, run_dir: Path | None) -> Snapshots | None:
+        every = self.options.snapshots
+        if every is None:
+            return None
+        if run_dir is None:
+            raise ValueError(f"training.snapshots is {every}, and there is no directory to write them to: give run_dir")
+        return Snapshots(self.bare, self.options.snapshot_stds, every, run_dir / FOLDER, self.accelerator)
 
     @property
     def checkpoints(self) -> Path:
@@ -177,6 +189,8 @@ class Trainer:
             TrainingFailed: Too many non-finite steps in a row; the last good checkpoint stays.
         """
         self.resume()
+        if self.snapshots is not None:
+            self.snapshots.begin(self.step)
         self.model.train()
         # On a CPU a look at a number costs nothing; elsewhere it waits for the device.
         look_every = 1 if self.accelerator.device.type == "cpu" else self.options.log_every
@@ -206,6 +220,10 @@ class Trainer:
         optimizer.step(bad)
         self.step += 1
         self.ema.update(self.step)
+        if self.snapshots is not None:
+            self.snapshots.update(self.step)
+            if self.step % self.snapshots.every == 0 or self.step == self.options.steps:
+                self.snapshots.write(self.step)
         self.record.add(loss, bad)
         self._remember(loss, bad)
         return Step(self.step, loss.value.detach(), norm.detach(), bad, optimizer.lr, self._read_clock())

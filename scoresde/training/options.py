@@ -1,6 +1,7 @@
 """Options of training, as `conf/training` has them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from scoresde.options.settings import option_problems
@@ -22,6 +23,9 @@ class Training:
             (Karras et al. 2024, eq. 67).
         clip: Largest norm of the gradient; null for no clipping.
         ema: Profile of the moving average of the weights.
+        snapshots: Steps between snapshots of averages of the weights, of which `scoresde ema` makes any other average
+            afterwards; null for none.
+        snapshot_stds: Relative standard deviations of the averages in each snapshot.
         stratified: Spread the noise levels of a batch evenly (Kingma et al. 2021, appendix I.1).
         flip: Mirror each image of a batch left to right with probability ½.
         dequantise: Add uniform noise to discrete data; else the cells' centres are the data.
@@ -45,6 +49,8 @@ class Training:
     decay_after: int | None = None
     clip: float | None = 5.0
     ema: Profile = field(default_factory=PowerFunction)
+    snapshots: int | None = None
+    snapshot_stds: Sequence[float] = (0.05, 0.1)
     stratified: bool = True
     flip: bool = False
     dequantise: bool = True
@@ -58,7 +64,9 @@ class Training:
     max_skipped: int = 20
 
     def __post_init__(self) -> None:
-        for problem in option_problems("training", vars(self), prefix="training."):
+        # A tuple is what a default of a dataclass may be, and no value of a configuration.
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        for problem in option_problems("training", plain, prefix="training."):
             raise ValueError(problem)
         if not isinstance(self.ema, Profile):
             raise ValueError(f"training.ema is {self.ema!r}, expected a profile such as HalfLife")

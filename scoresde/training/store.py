@@ -18,6 +18,7 @@ from scoresde.training.ema import EMA
 from scoresde.training.noise_levels import LossRecord
 from scoresde.training.provenance import TRAINED_WITH, check_provenance
 from scoresde.training.resuming import check_counts, load_optimizer, without_state
+from scoresde.training.snapshots import Snapshots
 from scoresde.training.step import GuardedOptimizer
 
 __all__ = ["CheckpointStore", "Provenance"]
@@ -46,6 +47,7 @@ class CheckpointStore:
         folder: Folder of the checkpoints; None for a training without any.
         network: Network, without the wrapper for several processes.
         ema: Average of its parameters.
+        snapshots: Further averages of them, for snapshots; None for a training without.
         optimizer: Optimiser of its parameters.
         objective: The loss, which may remember losses so far.
         record: Losses since the last entry of the log.
@@ -57,6 +59,7 @@ class CheckpointStore:
     folder: Path | None
     network: nn.Module
     ema: EMA
+    snapshots: Snapshots | None
     optimizer: GuardedOptimizer
     objective: Criterion
     record: LossRecord
@@ -84,6 +87,8 @@ class CheckpointStore:
                 TRAINED_WITH: dict(self.provenance.trained_with),
                 "log": log,
             }
+            if self.snapshots is not None:
+                state["snapshots"] = self.snapshots.state_dict()
             remembered = self.objective.state_dict()
             if remembered:
                 state["objective"] = remembered
@@ -152,6 +157,8 @@ class CheckpointStore:
             check_tensors(remembered, self.objective.state_dict(), "the objective's")
             log = self.record.checked(state)
             stepped = state["step"] > state["skipped"]
+            if self.snapshots is not None:
+                self.snapshots.load_state_dict(state.get("snapshots"))
             load_optimizer(self.optimizer.inner, state.get("optimizer"), stepped, state.get("without_state"))
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from scoresde.cli.commands.compare import compare_command
 from scoresde.cli.commands.dequantise import dequantise_command
+from scoresde.cli.commands.ema import ema_command
 from scoresde.cli.commands.evaluate import evaluate_command
 from scoresde.cli.commands.information import information_command
 from scoresde.cli.commands.likelihood import likelihood_command
@@ -28,5 +29,6 @@ TASKS: dict[str, Callable[[DictConfig], Outcome | None]] = {
     "tune": tune_command,
     "suggest": suggest_command,
     "dequantise": dequantise_command,
+    "ema": ema_command,
     "report": report_command,
 }
