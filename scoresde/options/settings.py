@@ -52,6 +52,7 @@ _OF: dict[str, dict[str, Any]] = {
     "evaluation": {"divergence": dict, "dequantisation": dict},
     "training": {
         "steps": _Count,
+        "accumulate": _Count,
         "warmup": Annotated[int, Range(0)],
         "final_lr": _Part,
         "decay_after": _Count | None,

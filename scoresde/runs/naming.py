@@ -28,6 +28,7 @@ _LATER = {
     "evaluation.chain_draws": 0,
     "training.flip": False,
     "training.decay_after": None,
+    "training.accumulate": 1,
 }
 
 

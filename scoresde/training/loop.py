@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from scoresde.data import Data
 from scoresde.objectives import Criterion, Loss
 from scoresde.progress import Progress
 from scoresde.score import NetworkScore
-from scoresde.training.batches import Batches
+from scoresde.training.accumulation import accumulated
+from scoresde.training.batches import Batch, Batches
 from scoresde.training.ema import EMA
 from scoresde.training.environment import processes
 from scoresde.training.held_out import HeldOutLoss
@@ -207,16 +208,19 @@ class Trainer:
 
     def _advance(self) -> Step:
         """Make one optimiser step."""
-        device, optimizer = self.accelerator.device, self.optimizer
+        optimizer = self.optimizer
         optimizer.schedule(self.step)
-        x0, u, noise, conditions, generator = self.batches(self.step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.options.bf16):
-            loss = self.objective(self.model, x0, generator, u=u, noise=noise, **conditions)
-        torch.autograd.backward(loss.value)
+        loss = accumulated(
+            self.batches(self.step),
+            self.options.accumulate,
+            self._loss,
+            self._unsynchronised,
+            own_draws=self.options.compile,
+        )
         if self.accelerator.num_processes > 1:
             optimizer.average(lambda gradient: self._total(gradient) / self.accelerator.num_processes)
         norm = optimizer.clip(self.bare.parameters())
-        bad = ~(norm.isfinite() & self._total(loss.value.detach()).isfinite())
+        bad = ~(norm.isfinite() & self._total(loss.value).isfinite())
         optimizer.step(bad)
         self.step += 1
         self.ema.update(self.step)
@@ -226,7 +230,17 @@ class Trainer:
                 self.snapshots.write(self.step)
         self.record.add(loss, bad)
         self._remember(loss, bad)
-        return Step(self.step, loss.value.detach(), norm.detach(), bad, optimizer.lr, self._read_clock())
+        return Step(self.step, loss.value, norm.detach(), bad, optimizer.lr, self._read_clock())
+
+    def _loss(self, batch: Batch) -> Loss:
+        """The loss of a batch, or of a part of one."""
+        x0, u, noise, conditions, generator = batch
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.options.bf16):
+            return self.objective(self.model, x0, generator, u=u, noise=noise, **conditions)
+
+    def _unsynchronised(self) -> AbstractContextManager[Any]:
+        network = self.model.network
+        return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
     def _remember(self, loss: Loss, bad: Tensor) -> None:
         """Tell the objective the losses of the batch that it learns from, those of all processes."""
@@ -360,12 +374,17 @@ def _check_batch_size(options: Training, data: Data, processes: PartialState) ->
     """Reject a batch that the processes cannot share evenly, and warn of one that is larger than the data.
 
     Raises:
-        ValueError: A batch size that is no multiple of the number of processes.
+        ValueError: A batch size that is no multiple of the number of processes, or more parts than samples.
     """
     if options.batch_size % processes.num_processes:
         raise ValueError(
             f"training.batch_size is {options.batch_size}, "
             f"expected a multiple of the {processes.num_processes} processes"
+        )
+    if options.accumulate > options.batch_size // processes.num_processes:
+        raise ValueError(
+            f"training.accumulate is {options.accumulate} parts of the {options.batch_size // processes.num_processes} "
+            "samples that a process has of a batch, expected at most as many: reduce it, or enlarge training.batch_size"
         )
     if options.batch_size > len(data.train) and processes.is_main_process:
         _log.warning(

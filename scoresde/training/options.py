@@ -17,6 +17,9 @@ class Training:
     Args:
         steps: Optimiser steps in all.
         batch_size: Samples per step, over all processes.
+        accumulate: Number of parts in which a process computes its samples of a batch, one after the other; the memory
+            of activations is that of a part, and the gradient that of the batch. So are draws, but for dropout and
+            dropped labels of a compiled network.
         warmup: Steps over which the learning rate rises to its peak.
         final_lr: Learning rate at the end, as a fraction of its peak; it falls along a cosine. 1 keeps it at its peak.
         decay_after: Steps after which the learning rate falls as 1/√step, beside the cosine; null for never
@@ -44,6 +47,7 @@ class Training:
 
     steps: int = 1400
     batch_size: int = 64
+    accumulate: int = 1
     warmup: int = 100
     final_lr: float = 0.0
     decay_after: int | None = None
