@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from scoresde.data import Data
 from scoresde.options.errors import ConfigError
@@ -107,7 +107,8 @@ def _held_out_loss(run: Run, model: RunModel, data: Data) -> HeldOutLoss:
 
 def _write(run: Run, directory: Path, model: RunModel, std: float, average: Average) -> None:
     """Write a run directory of the model's present weights, which are an average of the run's."""
-    config = OmegaConf.create(OmegaConf.to_container(run.config, resolve=True))  # type: ignore[arg-type]
+    plain: Any = OmegaConf.to_container(run.config, resolve=True)
+    config: DictConfig = OmegaConf.create(plain)
     with open_dict(config):
         config.training.ema = {"_target_": "scoresde.training.PowerFunction", "relative_std": std}
     new = Run(directory, config, run.allow, run.accept)

@@ -953,7 +953,8 @@ def _train_in_processes(folder: Path) -> None:
     rank = int(os.environ["RANK"])
     spy = Spy(lambda step: math.nan if step == 2 and rank == 1 else 1.0)
     log = LocalLogger()
-    trainer = make(folder / "two", dropout=0.0, objective=spy, optimizer=sgd, loggers=[log], log_every=6)
+    options: dict[str, Any] = {"log_every": 6, "accumulate": 3}  # parts of 5, 5 and 6 samples
+    trainer = make(folder / "two", dropout=0.0, objective=spy, optimizer=sgd, loggers=[log], **options)
     assert trainer.accelerator.num_processes == 2
     if rank == 0:
         trainer.checkpoints.parent.mkdir()
