@@ -27,6 +27,7 @@ from scoresde.progress import Progress
 from scoresde.score import NetworkScore
 from scoresde.training.accumulation import accumulated
 from scoresde.training.batches import Batch, Batches
+from scoresde.training.compiling import first_line, is_of_compiler
 from scoresde.training.ema import EMA
 from scoresde.training.environment import processes
 from scoresde.training.held_out import HeldOutLoss
@@ -210,13 +211,7 @@ class Trainer:
         """Make one optimiser step."""
         optimizer = self.optimizer
         optimizer.schedule(self.step)
-        loss = accumulated(
-            self.batches(self.step),
-            self.options.accumulate,
-            self._loss,
-            self._unsynchronised,
-            own_draws=self.options.compile,
-        )
+        loss = self._gradients()
         if self.accelerator.num_processes > 1:
             optimizer.average(lambda gradient: self._total(gradient) / self.accelerator.num_processes)
         norm = optimizer.clip(self.bare.parameters())
@@ -231,6 +226,23 @@ class Trainer:
         self.record.add(loss, bad)
         self._remember(loss, bad)
         return Step(self.step, loss.value, norm.detach(), bad, optimizer.lr, self._read_clock())
+
+    def _gradients(self) -> Loss:
+        """The loss of the next step's batch, whose gradients are the parameters' afterwards."""
+        compiled = self.bare._compiled_call_impl is not None
+        batch = self.batches(self.step)
+        try:
+            return accumulated(batch, self.options.accumulate, self._loss, self._unsynchronised, own_draws=compiled)
+        except Exception as error:
+            if not (compiled and is_of_compiler(error)):
+                raise
+            _log.warning(
+                "the network cannot be compiled (%s): it is trained as it is, as with training.compile=false",
+                first_line(error),
+            )
+        self.bare._compiled_call_impl = None
+        self.optimizer.inner.zero_grad(set_to_none=True)
+        return self._gradients()
 
     def _loss(self, batch: Batch) -> Loss:
         """The loss of a batch, or of a part of one."""

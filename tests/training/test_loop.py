@@ -857,6 +857,26 @@ def test_bfloat16_trains_float32_weights_and_leaves_a_float32_model(tmp_path: Pa
         assert torch.equal(trainer.model.network(x, c), fresh(x, c))
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_network_that_cannot_be_compiled_is_trained_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, accumulate: int
+) -> None:
+    def backend(*_: Any) -> Any:
+        raise RuntimeError("there is no compiler here\nand much more about it")
+
+    compile_ = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compile_(self, backend=backend))
+    for compiled in (False, True):
+        make(tmp_path / str(compiled), compile=compiled, steps=3, accumulate=accumulate).fit(progress=False)
+    assert_same(*(everything(make(tmp_path / str(each), steps=3)) for each in (True, False)))
+    (message,) = [r.getMessage() for r in caplog.records if "compiled" in r.getMessage()]
+    assert "there is no compiler here" in message
+    assert "\n" not in message
+    # What is wrong with the network itself is no failure of the compiler.
+    with pytest.raises(ZeroDivisionError):
+        make(tmp_path / "third", compile=True, steps=3, objective=Spy(lambda call: 1 / 0)).fit(progress=False)
+
+
 def test_compiled_networks_train_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The eager backend compiles nothing, but goes through the same wrapping.
     compile_ = nn.Module.compile
@@ -949,9 +969,9 @@ def _learn_rates(accelerator: Any) -> tuple[Tensor, Tensor]:
 
 
 def _train_in_processes(folder: Path) -> None:
-    # Rank 1 alone has a loss that is not finite at step 2: both must skip it.
+    # Rank 1 alone has a loss that is not finite at step 2, in the second of three parts: both must skip the step.
     rank = int(os.environ["RANK"])
-    spy = Spy(lambda step: math.nan if step == 2 and rank == 1 else 1.0)
+    spy = Spy(lambda call: math.nan if call == 3 * 2 + 1 and rank == 1 else 1.0)
     log = LocalLogger()
     options: dict[str, Any] = {"log_every": 6, "accumulate": 3}  # parts of 5, 5 and 6 samples
     trainer = make(folder / "two", dropout=0.0, objective=spy, optimizer=sgd, loggers=[log], **options)
