@@ -115,7 +115,7 @@ def own(network: str, contender: str, channels: int, batch: int) -> Make:
     }
     images = torch.randint(0, 256, (2 * batch, *shape), dtype=torch.uint8)
     data = Data("noise", images, images[:batch], Discrete(256))
-    options = {"batch_size": batch, "clip": 1.0, "bf16": contender == "bf16"}
+    options: dict[str, Any] = {"batch_size": batch, "clip": 1.0, "bf16": contender == "bf16"}
     options["accumulate"] = 4 if contender == "accumulate" else 1
     optimizer = partial(torch.optim.Adam, lr=2e-4, fused=True)
 
@@ -174,7 +174,8 @@ def main() -> None:
     if options.serve:
         torch.set_num_threads(options.threads)
         torch.manual_seed(0)
-        serve(own(*options.serve, options.channels, options.batch), options.device)
+        network, contender = options.serve
+        serve(own(network, contender, options.channels, options.batch), options.device)
         return
     head = ["network", "step", "parameters", "seconds", "times as fast", "MiB", "of its memory"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
