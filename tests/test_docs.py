@@ -90,6 +90,16 @@ def test_the_chains_page_runs() -> None:
     assert int(known.split()[-1].rstrip("%")) > 90
 
 
+def test_the_networks_page_runs() -> None:
+    text = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
+    printed = io.StringIO()
+    namespace: dict[str, Any] = {}
+    with contextlib.redirect_stdout(printed):
+        for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+            exec(compile(block, "docs/networks.md", "exec"), namespace)
+    assert printed.getvalue() == "torch.Size([1, 2, 64])\n"
+
+
 def test_the_textbook_likelihood_is_what_the_package_computes() -> None:
     text = (ROOT / "docs" / "likelihood.md").read_text(encoding="utf-8")
     block, in_pairs = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)

@@ -14,6 +14,7 @@ __all__ = ["DEFAULT", "fit_network"]
 _log = logging.getLogger(__name__)
 
 DEFAULT = "default"  # the choice of the group that stands for what fits
+_HINT = "; data.channels_last=true takes them as images of one channel"
 
 
 def fit_network(config: DictConfig, shape: Sequence[int], data: str, given: Collection[str] = ()) -> None:
@@ -31,6 +32,7 @@ def fit_network(config: DictConfig, shape: Sequence[int], data: str, given: Coll
         UsageError: A key was changed that the network which fits does not have.
     """
     from scoresde.networks import UNet
+    from scoresde.networks.sizes import kind, shown
 
     default: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "network" / "unet.yaml"))
     composed: Any = OmegaConf.to_container(config.network, resolve=True)
@@ -38,21 +40,25 @@ def fit_network(config: DictConfig, shape: Sequence[int], data: str, given: Coll
     if "_target_" in changed:  # a class of the user's own
         return
     if UNet.fits(shape):
+        if len(shape) != 3:
+            hint = _HINT if _may_be_images(shape) else ""
+            _log.info("network=unet for %s of shape %s, as none was chosen%s", kind(shape), tuple(shape), hint)
         multipliers = list(UNet.default_multipliers(shape))
         if "multipliers" not in changed and multipliers != default["multipliers"]:
             config.network.multipliers = multipliers
-            _log.info("network.multipliers=%s for images of %dx%d, as none were chosen", multipliers, *shape[1:])
+            where = f"{kind(shape)} of {shown(shape[1:])}"
+            _log.info("network.multipliers=%s for %s, as none were chosen", multipliers, where)
         return
     other: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "network" / "mlp.yaml"))
     lost = [key for key in changed if key not in other]
     if lost:
         raise UsageError(
-            f"network.{lost[0]} is of a U-Net, which takes images, (channels, height, width), and samples of {data} "
-            f"have shape {tuple(shape)}: leave it out for network=mlp, which has "
+            f"network.{lost[0]} is of a U-Net, which takes signals, images and volumes with their channels first, and "
+            f"samples of {data} have shape {tuple(shape)}: leave it out for network=mlp, which has "
             + ", ".join(key for key in other if key != "_target_")
         )
     config.network = {**other, **changed}
-    hint = "; data.channels_last=true takes them as images of one channel" if _may_be_images(shape) else ""
+    hint = _HINT if _may_be_images(shape) else ""
     _log.info("network=mlp for samples of shape %s, as none was chosen%s", tuple(shape), hint)
 
 

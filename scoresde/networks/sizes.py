@@ -3,10 +3,31 @@
 import math
 from collections.abc import Sequence
 
-__all__ = ["check_divisible", "check_sizes", "default_multipliers", "shown"]
+__all__ = ["check_divisible", "check_sizes", "default_multipliers", "fits", "kind", "shown"]
 
 _KINDS = ("signals", "images", "volumes")
 _COARSEST = (64, 32, 8)  # largest side of the coarsest level by default, for 1, 2 and 3 dimensions
+
+
+def kind(shape: Sequence[int]) -> str:
+    """What samples of a shape are: signals, images or volumes."""
+    return _KINDS[len(shape) - 2]
+
+
+def fits(shape: Sequence[int]) -> bool:
+    """Whether samples of a shape are such that a U-Net suits them, without being told what they are.
+
+    Images and volumes have more than one pixel. Signals are at least 16 long, and 4 times as long as they have
+    channels, since samples of two sizes of the same order may be images without a dimension of channels.
+
+    >>> fits((3, 32, 32)), fits((2, 100)), fits((28, 28)), fits((1, 16, 16, 16)), fits((5,))
+    (True, True, False, True, False)
+    """
+    if not 2 <= len(shape) <= 4 or min(shape) < 1:
+        return False
+    if len(shape) == 2:
+        return shape[1] >= max(16, 4 * shape[0])
+    return max(shape[1:]) > 1
 
 
 def default_multipliers(shape: Sequence[int]) -> tuple[int, ...]:

@@ -187,17 +187,9 @@ class UNet(nn.Module):
         self.checkpointing = checkpointing
         sizes.check_sizes(self.shape, self.levels, exact=not self.mirrored)
         dims = len(self.shape) - 1
-        if min(channels, blocks, head_channels) < 1 or min(multipliers) <= 0:
-            raise ValueError(
-                f"channels, blocks and head_channels must be at least 1 and multipliers above 0, "
-                f"got {channels}, {blocks}, {head_channels} and {tuple(multipliers)}"
-            )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        _check_options(channels, blocks, head_channels, multipliers, dropout, taps)
         if self.mirrored and (input_pyramid, output_pyramid) != ("none", "none"):
             raise ValueError("input_pyramid and output_pyramid need resample='block' or 'conv', got resample='pool'")
-        if len(taps) < 2 or len(taps) % 2 or list(taps) != list(reversed(taps)) or not sum(taps):
-            raise ValueError(f"taps must be an even number of symmetric values with a sum, got {tuple(taps)}")
         widths = [max(1, round(channels * multiplier)) for multiplier in multipliers]
         encoding = self._attending("attention", attention)
         if attention_resolutions is not None:
@@ -281,8 +273,8 @@ class UNet(nn.Module):
 
     @staticmethod
     def fits(shape: Sequence[int]) -> bool:
-        """True if samples of a shape are images with something to convolve: three sizes, and more than one pixel."""
-        return len(shape) == 3 and min(shape) >= 1 and max(shape[1:]) > 1
+        """Whether a U-Net suits samples of a shape: images and volumes, and signals much longer than wide."""
+        return sizes.fits(shape)
 
     @staticmethod
     def default_multipliers(shape: Sequence[int]) -> tuple[int, ...]:
@@ -369,6 +361,20 @@ class UNet(nn.Module):
         if self.checkpointing and self.training and torch.is_grad_enabled() and not _transformed():
             return _recomputed
         return _called
+
+
+def _check_options(
+    channels: int, blocks: int, head_channels: int, multipliers: Sequence[float], dropout: float, taps: Sequence[float]
+) -> None:
+    if min(channels, blocks, head_channels) < 1 or min(multipliers) <= 0:
+        raise ValueError(
+            f"channels, blocks and head_channels must be at least 1 and multipliers above 0, "
+            f"got {channels}, {blocks}, {head_channels} and {tuple(multipliers)}"
+        )
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+    if len(taps) < 2 or len(taps) % 2 or list(taps) != list(reversed(taps)) or not sum(taps):
+        raise ValueError(f"taps must be an even number of symmetric values with a sum, got {tuple(taps)}")
 
 
 def _called(module: Callable[..., Any], *args: Any) -> Any:

@@ -37,9 +37,12 @@ def fitted(shape: tuple[int, ...], *overrides: str, given: tuple[str, ...] = ())
         ((1, 1, 9), "unet"),
         ((2,), "mlp"),
         ((1000,), "mlp"),
-        ((3, 100), "mlp"),
+        ((3, 100), "unet"),
+        ((28, 28), "mlp"),
+        ((3, 9), "mlp"),
         ((3, 1, 1), "mlp"),
-        ((2, 4, 4, 4), "mlp"),
+        ((2, 4, 4, 4), "unet"),
+        ((2, 4, 4, 4, 4), "mlp"),
     ],
 )
 def test_the_network_that_fits_has_the_hash_that_it_has_by_name(shape: tuple[int, ...], network: str) -> None:
@@ -74,20 +77,24 @@ def test_a_class_of_ones_own_is_left_alone() -> None:
 
 def test_it_is_said_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "scoresde"):
-        for shape in ((1, 8, 8), (2,), (28, 28), (3, 128, 96)):
+        for shape in ((1, 8, 8), (2,), (28, 28), (3, 128, 96), (2, 500), (1, 16, 16, 32)):
             fitted(shape)
     assert caplog.messages == [
         "network=mlp for samples of shape (2,), as none was chosen",
         "network=mlp for samples of shape (28, 28), as none was chosen; data.channels_last=true takes them as images "
         "of one channel",
         "network.multipliers=[1, 2, 2] for images of 128x96, as none were chosen",
+        "network=unet for signals of shape (2, 500), as none was chosen",
+        "network.multipliers=[1, 2, 2, 2] for signals of 500, as none were chosen",
+        "network=unet for volumes of shape (1, 16, 16, 32), as none was chosen",
+        "network.multipliers=[1, 2, 2] for volumes of 16x16x32, as none were chosen",
     ]
 
 
 @pytest.mark.parametrize(
     ("given", "hint"),
     [
-        ("network.width=16", "; network=mlp has width"),
+        ("network.width=16", "; network=dit has width"),
         ("sde.sigma_max=9", "; sde=edm has sigma_max"),
         ("sde.beta=1", ""),
     ],

@@ -306,9 +306,12 @@ def test_a_single_pixel_cannot_be_halved() -> None:
 def test_images_that_fit_and_their_default_levels() -> None:
     fitting = [(1, 8, 8), (3, 27, 31), (1, 1, 9)]
     assert [UNet.fits(shape) for shape in fitting] == [True] * 3
-    assert [UNet.fits(shape) for shape in [(2,), (2, 9), (3, 1, 1), (1, 4, 4, 4), ()]] == [False] * 5
+    assert [UNet.fits(shape) for shape in [(2,), (2, 9), (3, 1, 1), (28, 28), ()]] == [False] * 5
+    assert [UNet.fits(shape) for shape in [(2, 16), (1, 4, 4, 4), (64, 256)]] == [True] * 3
     levels = {size: len(UNet.default_multipliers((1, 8, size))) for size in (2, 8, 28, 64, 65, 128, 256, 512)}
     assert levels == {2: 2, 8: 2, 28: 2, 64: 2, 65: 3, 128: 3, 256: 4, 512: 5}
+    assert [len(UNet.default_multipliers((1, size))) for size in (16, 128, 129, 1024)] == [2, 2, 3, 5]
+    assert [len(UNet.default_multipliers((1, 4, 4, size))) for size in (4, 16, 17, 64)] == [2, 2, 3, 4]
     for shape in fitting:
         small(shape=shape, multipliers=UNet.default_multipliers(shape))
 

@@ -475,3 +475,15 @@ def test_weights_start_uniform_and_last_layers_at_zero() -> None:
     assert not convolution.bias.any()  # type: ignore[union-attr]
     x, c = batch((1, 8, 8))
     assert not network(x.float(), c.float()).any()
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_filters_of_few_bits_compute_in_float32(direction: Any) -> None:
+    x = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    module = Resample(2, (1, 3, 3, 1), direction)
+    expected = module(x.float()).bfloat16()
+    assert torch.equal(module(x), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(module(x), expected)
+        assert module(x.float()).dtype == torch.float32
+        assert module(x.double()).dtype == torch.float64
