@@ -241,14 +241,18 @@ def _same_as_any(run: str, others: Iterable[str]) -> bool:
 
 
 def _elsewhere(group: str, node: Any) -> str:
-    """Which other choice of a group has the keys that this one's choice does not have, if there is one."""
+    """Which other choices of a group have the keys that this one's choice does not have, one of each class."""
     if not isinstance(node, dict):
         return ""
     known = {name: yaml.safe_load(source(group, name).read_text(encoding="utf-8")) or {} for name in options(group)}
     own = {key for choice in known.values() if choice.get("_target_") == node.get("_target_") for key in choice}
     lacking = node.keys() - own
-    others = [name for name, choice in known.items() if lacking and lacking <= choice.keys()]
-    return f"; {group}={others[0]} has {' and '.join(sorted(lacking))}" if others else ""
+    others: dict[str, str] = {}
+    for name, choice in known.items():
+        if lacking and lacking <= choice.keys():
+            others.setdefault(str(choice.get("_target_")), f"{group}={name}")
+    names = " and ".join(others.values())
+    return f"; {names} {'has' if len(others) == 1 else 'have'} {' and '.join(sorted(lacking))}" if others else ""
 
 
 def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]) -> None:

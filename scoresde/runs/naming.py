@@ -29,6 +29,7 @@ _LATER = {
     "training.flip": False,
     "training.decay_after": None,
     "training.accumulate": 1,
+    "objective.learned_weight": False,
 }
 
 

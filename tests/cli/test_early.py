@@ -183,7 +183,7 @@ EARLY = {
     "train device=gpu": "device is 'gpu', expected cpu, cuda, cuda:N, xpu, mps or null",
     "train optimizer.lr=1e-3x": "optimizer.lr is '1e-3x', expected a number",
     "train network.blocks=[1,2]": "network.blocks is [1, 2], expected an integer",
-    "train network.multipliers=1": "network.multipliers is 1, expected a list, each an integer",
+    "train network.multipliers=1": "network.multipliers is 1, expected a list, each a number",
     "train data=npz": "data.path is missing: give data.path=VALUE",
     "train data=image_folder data.path=there data.size=abc": "data.size is 'abc', expected an integer",
     "train data=image_folder data.path=there data.test_size=10%": "data.test_size is '10%', expected",

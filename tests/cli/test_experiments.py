@@ -12,6 +12,10 @@ from hydra import compose, initialize_config_dir
 from scoresde.cli import main
 from scoresde.cli.catalogue import conf_dir, options
 from scoresde.config.targets import instantiate
+from scoresde.runs.directory import Run
+from scoresde.sampling import Sampler
+from scoresde.training.loop import Trainer
+from scoresde.training.moments import data_statistics
 
 QUICK = ["training.steps=10", "training.log_every=5", "evaluation.samples=0", "evaluation.likelihood=0",
          "evaluation.pictures=false", "progress=false", "name=made", "-q"]  # fmt: skip
@@ -29,21 +33,18 @@ PARAMETERS = {
     "ddpm/cifar10": 35_218_947,
 }
 # Which the paper states in millions.
-MILLIONS = {"edm2/xs": 125, "edm2/s": 280, "edm2/m": 498, "edm2/l": 777, "edm2/xl": 1119}
+MILLIONS = {"edm2/xs": 125, "edm2/s": 280, "edm2/m": 498, "edm2/l": 777, "edm2/xl": 1119,
+            "dit/s_2": 33, "dit/b_2": 130, "dit/l_2": 458, "dit/xl_2": 675}  # fmt: skip
 CLASSES = ("edm/imagenet64_adm", *MILLIONS)
 
 
-def small(name: str) -> list[str]:
-    if name not in PARAMETERS and name not in MILLIONS:
-        return ["training.batch_size=8"] if name in ("ncsnpp", "ddpmpp") else []
-    classes = ["network.num_classes=10"] if name in CLASSES else []
-    return ["data=digits", "size=small", "training.batch_size=8", *classes]
+WHOLE = [name for name in options("experiment") if name not in PARAMETERS and name not in MILLIONS]
 
 
-@pytest.mark.parametrize("name", options("experiment"))
+@pytest.mark.parametrize("name", [*WHOLE, "edm/imagenet64_adm"])
 def test_ten_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    main(["train", f"experiment={name}", *small(name), *QUICK])
+    main(["train", f"experiment={name}", *(small(name) if name not in WHOLE else ()), *QUICK])
     summary = json.loads((tmp_path / "runs/made/summary.json").read_text())
     assert summary["training"]["steps"] == 10
     assert summary["training"]["skipped"] == 0
@@ -53,6 +54,27 @@ def test_ten_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert all(math.isfinite(loss) for loss in losses)
 
 
+@pytest.mark.parametrize("name", [*PARAMETERS, *MILLIONS])
+def test_ten_steps_of_papers(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    run = Run(tmp_path, composed(f"experiment={name}", *small(name), "training.steps=10", "training.log_every=10"))
+    data, options = run.data(), run.make("training")
+    model = run.new_model(data.shape, data_statistics(data, options.dequantise))
+    trainer = Trainer(model, run.make("objective"), data, run.make("optimizer"), options, tmp_path, [])
+    before = [p.detach().clone() for p in model.network.parameters()]
+    steps = list(trainer.steps())
+    assert [step.step for step in steps] == list(range(1, 11))
+    assert all(math.isfinite(float(step.loss)) and not step.skipped for step in steps)
+    changed = [not torch.equal(a, b) for a, b in zip(before, model.network.parameters(), strict=True)]
+    assert sum(changed) > 0.9 * len(changed)
+    assert isinstance(run.make("sampler"), Sampler)
+
+
+def small(name: str) -> list[str]:
+    classes = ["network.num_classes=10"] if name in CLASSES else []
+    return ["data=digits", "size=small", "training.batch_size=4", *classes]
+
+
 def composed(*overrides: str) -> Any:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("train", overrides=list(overrides))
@@ -60,9 +82,9 @@ def composed(*overrides: str) -> Any:
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *MILLIONS])
 def test_networks_of_papers_have_their_numbers_of_parameters(name: str) -> None:
-    size = 32 if "cifar10" in name else 64
+    shape = (4, 32, 32) if name.startswith("dit") else (3, 32, 32) if "cifar10" in name else (3, 64, 64)
     with torch.device("meta"):
-        network = instantiate(composed(f"experiment={name}"), "network", shape=(3, size, size))
+        network = instantiate(composed(f"experiment={name}"), "network", shape=shape)
     parameters = sum(p.numel() for p in network.parameters())
     assert parameters == PARAMETERS.get(name, parameters)
     assert round(parameters / 1e6) == MILLIONS.get(name, round(parameters / 1e6))

@@ -154,7 +154,7 @@ def test_settings_of_every_command_are_of_their_own_types() -> None:
         ("train", "training.ema.relative_std=x", "training.ema.relative_std is 'x', expected a number"),
         ("train", "training.steps=2.5", "training.steps is 2.5, expected an integer"),
         ("train", "optimizer.lr=1e-3x", "optimizer.lr is '1e-3x', expected a number"),
-        ("train", "network.multipliers=[1,two]", "network.multipliers is [1, 'two'], expected a list, each an integer"),
+        ("train", "network.multipliers=[1,two]", "network.multipliers is [1, 'two'], expected a list, each a number"),
         ("train", "progress=no", "progress is 'no', expected true or false"),
         ("train", "resume=no", "resume is 'no', expected true or false or null"),
         ("train", "allow=mine", "allow is 'mine', expected a list, each text"),
