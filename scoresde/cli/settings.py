@@ -251,8 +251,9 @@ def _elsewhere(group: str, node: Any) -> str:
     for name, choice in known.items():
         if lacking and lacking <= choice.keys():
             others.setdefault(str(choice.get("_target_")), f"{group}={name}")
-    names = " and ".join(others.values())
-    return f"; {names} {'has' if len(others) == 1 else 'have'} {' and '.join(sorted(lacking))}" if others else ""
+    names = list(others.values())
+    listed = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+    return f"; {listed} {'has' if len(names) == 1 else 'have'} {' and '.join(sorted(lacking))}" if names else ""
 
 
 def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]) -> None:

@@ -52,10 +52,11 @@ class DenoisingScoreMatching(Objective):
         stratified: Spread the noise levels of a batch evenly; see `Objective`.
         learned_weight: Divide the loss by its mean at each noise level, which is learned (Karras et al. 2024, eq. 14
             to 21): by the network's own `log_variance` if it has one, else beside the network.
-        pseudo_huber: Whether errors have the pseudo-Huber loss: True for c = 0.00054 √D, or c itself.
+        pseudo_huber: Give errors the pseudo-Huber loss.
+        huber_c: The c of the pseudo-Huber loss; 0.00054 √D if not given.
 
     Raises:
-        ValueError: A c that is not positive.
+        ValueError: A c that is not positive, or one without `pseudo_huber`.
 
     References:
         Karras et al. 2024, Analyzing and improving the training dynamics of diffusion models,
@@ -69,13 +70,17 @@ class DenoisingScoreMatching(Objective):
         times: Times | None = None,
         stratified: bool = False,
         learned_weight: bool = False,
-        pseudo_huber: bool | float = False,
+        pseudo_huber: bool = False,
+        huber_c: float | None = None,
     ) -> None:
         super().__init__(weighting, times, stratified)
-        if not isinstance(pseudo_huber, bool):
-            positive("pseudo_huber", pseudo_huber)
+        if huber_c is not None:
+            positive("huber_c", huber_c)
+            if not pseudo_huber:
+                raise ValueError("huber_c is of the pseudo-Huber loss: give pseudo_huber=True, or leave it out")
         self.learned_weight = learned_weight
         self.pseudo_huber = pseudo_huber
+        self.huber_c = huber_c
         self._log_loss: LogLoss | None = None
 
     @property
@@ -113,12 +118,12 @@ class DenoisingScoreMatching(Objective):
         residual, factor = model.noise_residual(x, t, x0, noise, **conditions)
         square, gain = mean_square(residual), None if factor is None else factor**2
         loss = self._loss(model, t, correction, square, gain)
-        if not self.learned_weight and self.pseudo_huber is False:
+        if not (self.learned_weight or self.pseudo_huber):
             return loss
         # Multiplied in float64: gain and weight may be large and small at the same end of the interval.
         weight = self.weighting.for_model(model)(model.sde, t)
         losses = (weight if gain is None else weight * gain).to(square) * square
-        if self.pseudo_huber is not False:
+        if self.pseudo_huber:
             losses = self._huber(losses, x0[0].numel())
         if self.learned_weight:
             log_mean = self.log_mean(model, t).to(losses)
@@ -126,7 +131,7 @@ class DenoisingScoreMatching(Objective):
         return loss._replace(value=(correction.to(losses) * losses).mean())
 
     def _huber(self, losses: Tensor, count: int) -> Tensor:
-        c = _HUBER * math.sqrt(count) if self.pseudo_huber is True else float(self.pseudo_huber)
+        c = _HUBER * math.sqrt(count) if self.huber_c is None else self.huber_c
         total = count * losses
         # √(‖e‖² + c²) − c, without the difference.
         return total / ((total + c**2).sqrt() + c)

@@ -95,7 +95,7 @@ def test_it_is_said_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
     ("given", "hint"),
     [
         ("network.width=16", "; network=dit and network=mlp have width"),
-        ("sde.sigma_max=9", "; sde=edm has sigma_max"),
+        ("sde.sigma_max=9", "; sde=edm, sde=ncsn and sde=ve have sigma_max"),
         ("sde.beta=1", ""),
     ],
 )

@@ -142,18 +142,22 @@ def test_a_network_with_a_log_variance_trains_its_own_and_only_if_asked() -> Non
 def test_a_learned_weight_has_to_begin() -> None:
     with pytest.raises(ValueError, match="call begin"):
         DenoisingScoreMatching(learned_weight=True)(model(), normal(4, 3))
-    with pytest.raises(ValueError, match="pseudo_huber"):
-        DenoisingScoreMatching(pseudo_huber=-1.0)
+    with pytest.raises(ValueError, match="huber_c"):
+        DenoisingScoreMatching(pseudo_huber=True, huber_c=-1.0)
+    with pytest.raises(ValueError, match="pseudo_huber=True"):
+        DenoisingScoreMatching(huber_c=0.1)
 
 
-@pytest.mark.parametrize("c", [True, 0.3, 1e6])
-def test_pseudo_huber_is_the_formula(c: bool | float) -> None:
+@pytest.mark.parametrize("c", [None, 0.3, 1e6])
+def test_pseudo_huber_is_the_formula(c: float | None) -> None:
     score, x0, noise = model(), normal(6, 3), normal(6, 3, seed=1)
     u = torch.linspace(0.05, 0.95, 6, dtype=F64)
-    loss = DenoisingScoreMatching(EDMWeighting(0.5), LogNormalSigma(), pseudo_huber=c)(score, x0, u=u, noise=noise)
+    loss = DenoisingScoreMatching(EDMWeighting(0.5), LogNormalSigma(), pseudo_huber=True, huber_c=c)(
+        score, x0, u=u, noise=noise
+    )
     t = (-loss.log_snr).exp()
     square = 3 * loss.per_sample * (1 + (t / 0.5) ** 2)
-    number = 0.00054 * math.sqrt(3) if c is True else c
+    number = 0.00054 * math.sqrt(3) if c is None else c
     if number < 1e3:
         assert loss.value.item() == pytest.approx(float(((square + number**2).sqrt() - number).mean()), rel=1e-9)
     else:  # the formula's difference has no digits left; it is ‖e‖²/(2c)
@@ -178,7 +182,7 @@ def test_the_minimum_of_pseudo_huber_lies_between_median_and_mean(c: float) -> N
 
     network = Constant()
     score = NetworkScore(network, sde, NoisePreconditioning())
-    objective = DenoisingScoreMatching(SigmaSquared(), LogNormalSigma(), pseudo_huber=c)
+    objective = DenoisingScoreMatching(SigmaSquared(), LogNormalSigma(), pseudo_huber=True, huber_c=c)
     u = torch.full((total,), 0.5, dtype=F64)
     # F = ε̂ = a against ε = x₀ here: draw ε as the two values instead.
     noise, x0 = x0, noise
