@@ -137,3 +137,11 @@ def test_published_versions_are_those_of_the_package() -> None:
 
     assert f"\nversion: {scoresde.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"## [{scoresde.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_function_of_the_page_on_checkpoints_runs() -> None:
+    text = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    (block,) = [b for b in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "def denoised" in b]
+    namespace: dict[str, Any] = {}
+    exec(compile(block, "docs/checkpoints.md", "exec"), namespace)
+    assert abs(float(namespace["out"].x.std()) - 1) < 0.1

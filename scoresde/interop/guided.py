@@ -26,6 +26,7 @@ def load_guided_diffusion(
     path: str | Path,
     network_arguments: Mapping[str, Any] | str,
     diffusion: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
 ) -> NetworkScore:
     """The model of a `.pt` file of guided-diffusion or improved-diffusion under its chain; nothing in it is run.
 
@@ -39,6 +40,8 @@ def load_guided_diffusion(
             downsampling; or the name of a published file, such as "64x64_diffusion".
         diffusion: Arguments of its `create_gaussian_diffusion`: `steps`, `noise_schedule`, `learn_sigma`,
             `rescale_timesteps` and `predict_xstart`. It is left out with the name of a published file.
+        image_size: Height and width of images, where `network_arguments` do not have them, as those of
+            improved-diffusion: otherwise the model takes images of any size, and does not know that of its data.
 
     Raises:
         FileNotFoundError: No such file.
@@ -49,11 +52,14 @@ def load_guided_diffusion(
         Dhariwal & Nichol 2021, Diffusion models beat GANs on image synthesis, https://arxiv.org/abs/2105.05233
         Nichol & Dhariwal 2021, Improved denoising diffusion probabilistic models, https://arxiv.org/abs/2102.09672
     """
-    return read_guided_diffusion(path, network_arguments, diffusion).model()
+    return read_guided_diffusion(path, network_arguments, diffusion, image_size).model()
 
 
 def read_guided_diffusion(
-    path: str | Path, network_arguments: Mapping[str, Any] | str, diffusion: Mapping[str, Any] | None = None
+    path: str | Path,
+    network_arguments: Mapping[str, Any] | str,
+    diffusion: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
 ) -> Checkpoint:
     """The parts of the model that `load_guided_diffusion` gives."""
     path = Path(path).expanduser()
@@ -76,23 +82,18 @@ def read_guided_diffusion(
     index = node("preconditioning.TableIndex", steps=steps, scale=_scale(chain, steps))
     kind = "UnscaledDataPreconditioning" if chain.flag("predict_xstart", False) else "UnscaledNoisePreconditioning"
     options = checked_network(network_options, network_arguments, path)
+    if options["any_size"] and image_size is not None:
+        options |= {"any_size": False, "shape": (channels, image_size, image_size)}
     return Checkpoint(
         path,
         "guided-diffusion",
         described_network("UNet", options),
         sde,
         node(f"preconditioning.{kind}", noise_input=index),
-        _info(options, network),
+        None if options["any_size"] else DataInfo("images", options["shape"], PIXELS, options["num_classes"]),
         stored,
         partial(_named, config=network_arguments),
     )
-
-
-def _info(options: Mapping[str, Any], network: Fields) -> DataInfo | None:
-    """Facts about the data; improved-diffusion's network has no size of its own."""
-    if network.values.get("image_size") is None:
-        return None
-    return DataInfo("images", options["shape"], PIXELS, network.values.get("num_classes"))
 
 
 def _named(stored: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:

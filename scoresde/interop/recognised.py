@@ -28,7 +28,8 @@ def read_checkpoint(
     Args:
         path: The file or folder.
         config: What the file does not hold: the configuration of score_sde, the arguments of guided-diffusion as
-            mappings `network_arguments` and `diffusion`, or the name of a published configuration of either.
+            mappings `network_arguments` and `diffusion` (beside them `image_size` or `input_shape`, where the former
+            does not say it), or the name of a published configuration of either.
         weights: "ema" or "raw", where a file has both.
 
     Raises:
@@ -69,7 +70,9 @@ def _guided(path: Path, config: Mapping[str, Any] | str | None) -> Checkpoint:
             f"published one, such as {next(iter(published.GUIDED))}, or config=FILE with network_arguments and "
             "diffusion"
         )
-    return read_guided_diffusion(path, config["network_arguments"], config["diffusion"])
+    shape = config.get("input_shape")
+    size = shape[-1] if isinstance(shape, list) and shape and type(shape[-1]) is int else config.get("image_size")
+    return read_guided_diffusion(path, config["network_arguments"], config["diffusion"], size)
 
 
 def _superfluous(path: Path, config: Any) -> None:

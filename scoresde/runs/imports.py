@@ -58,7 +58,7 @@ def import_checkpoint(
     }
     if (info := checkpoint.info) is None:
         raise ConfigError(
-            f"the configuration of {checkpoint.path} does not say how large its images are: give image_size"
+            f"the configuration of {checkpoint.path} does not say how large its images are: add image_size"
         )
     directory.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))

@@ -314,6 +314,12 @@ def test_improved_diffusion_does_not_know_the_size_of_its_images(tmp_path: Path)
     assert model.info is None
     with torch.no_grad():
         assert model.noise(torch.zeros(1, 3, 4, 12), torch.tensor(0.5), labels=torch.tensor([1])).shape == (1, 3, 4, 12)
+    model = load_guided_diffusion(path, arguments, {"steps": 1000, "noise_schedule": "linear"}, image_size=8)
+    assert model.shape == (3, 8, 8)
+    described = {"network_arguments": arguments, "diffusion": {"steps": 1000, "noise_schedule": "linear"}}
+    known = read_checkpoint(path, described | {"input_shape": [3, 16, 16]}).info
+    assert known is not None
+    assert known.shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize(
