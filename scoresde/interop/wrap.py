@@ -58,6 +58,7 @@ def wrap(
     table the SDE has its noise levels at the times 1/N, 2/N, ..., 1. Between them the function is given numbers in
     between: `log_likelihood` and solvers of free steps ask for them, `DiscreteTime(steps, train_steps=N)` does not.
 
+    >>> import torch
     >>> model = wrap(lambda x, sigma: x / (1 + sigma[:, None] ** 2), "data", sigma_range=(0.002, 80), shape=(2,))
     >>> model.score(torch.ones(1, 2), torch.tensor(1.0))
     tensor([[-0.5000, -0.5000]])
