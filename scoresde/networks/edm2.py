@@ -19,6 +19,7 @@ from scoresde.networks.magnitude import (
     magnitude_sum,
     unit_magnitude,
 )
+from scoresde.networks.resampling import Resample
 from scoresde.networks.sizes import check_divisible
 from scoresde.numerics.values import at_least, fraction, positive
 
@@ -138,6 +139,8 @@ class EDM2UNet(nn.Module):
             raise ValueError(f"attention must list levels from 0 (finest) to {levels - 1}, got {tuple(attention)}")
         if clip is not None:
             positive("clip", clip)
+        if len(taps) < 2 or len(taps) % 2 or not sum(taps) > 0:
+            raise ValueError(f"taps must be an even number of numbers with a positive sum, got {tuple(taps)}")
         shares = {"label_share": label_share, "skip_share": skip_share}
         for name, share in {**shares, "residual_share": residual_share, "attention_share": attention_share}.items():
             fraction(name, share)
@@ -159,7 +162,7 @@ class EDM2UNet(nn.Module):
         current, skips = widths[0], [widths[0]]
         for level in range(levels):
             if level > 0:
-                self.encoder.append(_EncoderBlock(current, current, style, down=_Resample(taps, up=False)))
+                self.encoder.append(_EncoderBlock(current, current, style, down=Resample(2, taps, "down")))
                 skips.append(current)
             for _ in range(blocks):
                 self.encoder.append(_EncoderBlock(current, widths[level], style, attends=level in attending))
@@ -171,7 +174,7 @@ class EDM2UNet(nn.Module):
                 self.decoder.append(_DecoderBlock(current, current, style, attends=True))
                 self.decoder.append(_DecoderBlock(current, current, style))
             else:
-                self.decoder.append(_DecoderBlock(current, current, style, up=_Resample(taps, up=True)))
+                self.decoder.append(_DecoderBlock(current, current, style, up=Resample(2, taps, "up")))
             for _ in range(blocks + 1):
                 sources = current + skips.pop()
                 self.decoder.append(_DecoderBlock(sources, widths[level], style, level in attending, reads=True))
@@ -283,7 +286,7 @@ class _EncoderBlock(_Block):
     """A block that halves the image, if at all, before everything else, and normalises each pixel."""
 
     def __init__(
-        self, inputs: int, outputs: int, style: _Style, attends: bool = False, down: "_Resample | None" = None
+        self, inputs: int, outputs: int, style: _Style, attends: bool = False, down: Resample | None = None
     ) -> None:
         super().__init__(inputs, outputs, outputs, style, attends)
         self.down = down
@@ -304,7 +307,7 @@ class _DecoderBlock(_Block):
         outputs: int,
         style: _Style,
         attends: bool = False,
-        up: "_Resample | None" = None,
+        up: Resample | None = None,
         reads: bool = False,
     ) -> None:
         super().__init__(inputs, outputs, inputs, style, attends)
@@ -339,27 +342,3 @@ class _Attention(nn.Module):
         attended = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.project(attended.mT.reshape(x.shape))
         return out
-
-
-class _Resample(nn.Module):
-    """An image of half or twice the height and width by a separable filter."""
-
-    taps: Tensor
-
-    def __init__(self, taps: Sequence[float], up: bool) -> None:
-        super().__init__()
-        filt = torch.tensor([float(t) for t in taps], device="cpu")
-        if len(filt) < 2 or len(filt) % 2 or not float(filt.sum()) > 0:
-            raise ValueError(f"taps must be an even number of numbers with a positive sum, got {tuple(taps)}")
-        self.up = up
-        self.plain = len(filt) == 2 and bool(filt[0] == filt[1])
-        self.register_buffer("taps", torch.outer(filt, filt) / filt.sum() ** 2, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.plain:
-            return F.interpolate(x, scale_factor=2.0, mode="nearest") if self.up else F.avg_pool2d(x, 2)
-        channels, pad = x.shape[1], len(self.taps) // 2 - 1
-        weight = self.taps.to(x.dtype).expand(channels, 1, -1, -1)
-        if self.up:
-            return F.conv_transpose2d(x, 4 * weight, groups=channels, stride=2, padding=pad)
-        return F.conv2d(x, weight, groups=channels, stride=2, padding=pad)

@@ -55,14 +55,15 @@ class Resample(_Filter):
 
     Args:
         dims: Number of dimensions, 1 to 3.
-        taps: The filter along each dimension, symmetric, with an even number of taps.
+        taps: The filter along each dimension, with an even number of taps.
         direction: "down" halves, "up" doubles.
     """
 
     def __init__(self, dims: int, taps: Sequence[float], direction: Literal["up", "down"]) -> None:
         super().__init__(dims, taps)
         self.direction = direction
-        self.plain = self.size == 2  # the same as means and repetition, which are faster
+        # The same as means and repetition, which are faster.
+        self.plain = self.size == 2 and taps[0] == taps[1]
 
     def forward(self, x: Tensor) -> Tensor:
         padding = (self.size - 1) // 2

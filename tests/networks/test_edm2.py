@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scoresde.networks import EDM2UNet
+from scoresde.networks.resampling import Resample
 
 
 def small(**kwargs: object) -> EDM2UNet:
@@ -172,16 +173,14 @@ def test_forward_and_backward_derivatives_agree() -> None:
 
 
 def test_longer_filters_keep_constants_and_move_nothing() -> None:
-    from scoresde.networks.edm2 import _Resample
-
     x = torch.linspace(0, 1, 16, dtype=torch.float64).expand(1, 2, 16, 16)
-    for up, size in ((False, 8), (True, 32)):
-        made = _Resample((1, 3, 3, 1), up).double()(x)
+    for direction, size in (("down", 8), ("up", 32)):
+        made = Resample(2, (1, 3, 3, 1), direction).double()(x)
         assert made.shape == (1, 2, size, size)
         # A ramp stays one at the new pixels' places, away from the borders.
         centres = (torch.arange(size, dtype=torch.float64) + 0.5) * (16 / size) - 0.5
         torch.testing.assert_close(made[0, 0, size // 2, 2:-2], centres[2:-2] / 15)
-        plain, general = (_Resample(taps, up).double() for taps in ((1, 1), (1, 1)))
+        plain, general = (Resample(2, taps, direction).double() for taps in ((1, 1), (1, 1)))
         general.plain = False
         torch.testing.assert_close(plain(x), general(x))
 
