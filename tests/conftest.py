@@ -15,6 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from scoresde import progress
 from scoresde.cli.console import _NOISY
 from scoresde.sde import SDE
 from tests import problems
@@ -67,11 +68,12 @@ def points() -> Mixture:
 def process_as_before() -> Iterator[None]:
     """What a command sets for the rest of its process is afterwards as it was.
 
-    Environment variables, levels and handlers of loggers, the text of warnings, torch's threads and types, and what the
-    standard streams do with characters that they cannot encode.
+    Environment variables, levels and handlers of loggers, how progress is shown, the text of warnings, torch's threads
+    and types, and what the standard streams do with characters that they cannot encode.
     """
     environment = dict(os.environ)
     logs = {log: (log.level, list(log.handlers)) for log in map(logging.getLogger, ("", "scoresde", *_NOISY))}
+    shown = {"bars": progress._bars, "prefix": progress._prefix}
     text, threads, dtype = warnings.formatwarning, torch.get_num_threads(), torch.get_default_dtype()
     streams = {stream: stream.errors for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)}
     try:
@@ -87,6 +89,7 @@ def process_as_before() -> Iterator[None]:
         for log, (level, handlers) in logs.items():
             log.setLevel(level)
             log.handlers[:] = handlers
+        progress.show(**shown)
         warnings.formatwarning = text
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)

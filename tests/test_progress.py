@@ -33,13 +33,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-@pytest.fixture(autouse=True)
-def settings() -> Iterator[None]:
-    progress.show(bars=True)  # a command in this process may have set them
-    yield
-    progress.show(bars=True)
-
-
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """Makes standard error a terminal of some rows and columns; the returned function gives what was written to it."""
