@@ -74,6 +74,10 @@ class DensityGuided(ScoreModel):
     def takes_condition(self, name: str) -> bool:
         return self.model.takes_condition(name)
 
+    @property
+    def has_unconditional(self) -> bool:
+        return self.model.has_unconditional
+
     def for_rows(self, rows: Tensor) -> "DensityGuided":
         return DensityGuided(self.model.for_rows(rows), self.quantile)
 

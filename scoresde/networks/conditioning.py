@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scoresde.arguments import checked
 from scoresde.networks.embedding import FourierFeatures
-from scoresde.networks.labels import check_label_options, check_labels, dropped, looked_up
+from scoresde.networks.labels import check_dropped, check_label_options, check_labels, looked_up, without_label
 
 __all__ = ["Conditioning", "Modulation", "Shift", "check_inputs"]
 
@@ -81,7 +81,18 @@ class Conditioning(nn.Module):
         self.label_bias = nn.Parameter(torch.zeros(place)) if label_bias and num_classes is not None else None
         self.augmentation = nn.Linear(augmentations, dim, bias=False) if augmentations else None
 
-    def forward(self, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None) -> Tensor:
+    @property
+    def has_unconditional(self) -> bool:
+        """True if labels are dropped in training, so that a sample without one is what the network was trained for."""
+        return self.label_dropout > 0
+
+    def forward(
+        self,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        dropped: Tensor | None = None,
+    ) -> Tensor:
         """The conditioning vectors `(B, width)`, after their last non-linearity.
 
         Args:
@@ -89,11 +100,13 @@ class Conditioning(nn.Module):
             labels: Classes in [0, num_classes), `(B,)` int64. The range is checked on the CPU only, since the check
                 would wait for another device.
             augment_labels: How each sample was augmented, `(B, augmentations)`; zeros, for not at all, if not given.
+            dropped: True for samples that are without a label whatever theirs is, `(B,)` boolean; none if not given.
 
         Raises:
-            TypeError: Labels that are not int64.
+            TypeError: Labels that are not int64, or `dropped` that is not boolean.
             ValueError: Labels for a network without classes, no labels for one that needs them, labels of another
-                shape than `c_noise`, labels out of range, or augmentation labels that do not fit.
+                shape than `c_noise`, labels out of range, augmentation labels that do not fit, or samples without a
+                label for a network that has nothing in its place.
         """
         # Neither the features, of up to hundreds of radians, nor what is read off them can be in bfloat16.
         with torch.autocast(c_noise.device.type, enabled=False):
@@ -102,7 +115,7 @@ class Conditioning(nn.Module):
             augmented = self._augmentation_features(augment_labels, c_noise)
             if augmented is not None:
                 features = features + augmented
-            label_vector = self._label_vector(labels, c_noise)
+            label_vector = self._label_vector(labels, c_noise, dropped)
             if label_vector is not None and self.label_place == "features":
                 features = features + label_vector
             hidden = self.input(features)
@@ -124,23 +137,26 @@ class Conditioning(nn.Module):
         out: Tensor = self.augmentation(augment_labels.to(self.augmentation.weight.dtype))
         return out
 
-    def _label_vector(self, labels: Tensor | None, c_noise: Tensor) -> Tensor | None:
+    def _label_vector(self, labels: Tensor | None, c_noise: Tensor, dropped: Tensor | None) -> Tensor | None:
         """What is added for labels, `(B, ...)` or the same for all."""
-        vectors = self._class_vector(labels, c_noise)
+        vectors = self._class_vector(labels, c_noise, dropped)
         if vectors is not None and self.label_scale != 1:
             vectors = self.label_scale * vectors
         if self.label_bias is None:
             return vectors
         return self.label_bias if vectors is None else vectors + self.label_bias
 
-    def _class_vector(self, labels: Tensor | None, c_noise: Tensor) -> Tensor | None:
-        given = check_labels(labels, c_noise, self.num_classes, self.unconditional is not None or self.zeros)
+    def _class_vector(self, labels: Tensor | None, c_noise: Tensor, dropped: Tensor | None) -> Tensor | None:
+        optional = self.unconditional is not None or self.zeros
+        given = check_labels(labels, c_noise, self.num_classes, optional)
+        check_dropped(dropped, c_noise, optional or self.num_classes is None)
         if self.classes is None or labels is None or not given:
             return self.unconditional
         vectors = looked_up(self.classes, labels, self.num_classes)
-        if self.label_dropout > 0 and self.training:
+        without = without_label(labels, self.label_dropout if self.training else 0.0, dropped)
+        if without is not None:
             instead = vectors.new_zeros(()) if self.unconditional is None else self.unconditional
-            vectors = torch.where(dropped(labels, self.label_dropout), instead, vectors)
+            vectors = torch.where(without, instead, vectors)
         return vectors
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scoresde.arguments import checked
 from scoresde.networks.conditioning import check_inputs
 from scoresde.networks.embedding import PositionalFeatures
-from scoresde.networks.labels import check_label_options, check_labels, dropped, looked_up
+from scoresde.networks.labels import check_dropped, check_label_options, check_labels, looked_up, without_label
 from scoresde.networks.sizes import check_divisible
 
 __all__ = ["DiT", "position_embedding"]
@@ -172,20 +172,28 @@ class DiT(nn.Module):
         other.positions = places.to(self.positions)
         return other
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+    @property
+    def has_unconditional(self) -> bool:
+        """True if conditions are dropped in training, so that the network was trained for samples without."""
+        return self.label_dropout > 0
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, dropped: Tensor | None = None
+    ) -> Tensor:
         """Raw output of the network, of the shape of `x`, or with twice its channels if it learns variances.
 
         Args:
             x: Scaled images, `(B, C, H, W)`.
             c_noise: Noise levels, `(B,)`.
             labels: Classes, `(B,)` int64; or None, if the network has no classes or drops labels.
+            dropped: True for samples that are to be without their conditions, `(B,)` boolean; none if not given.
 
         Raises:
-            TypeError: Labels that are not int64.
+            TypeError: Labels that are not int64, or `dropped` that is not boolean.
             ValueError: A shape that does not fit, or labels that are missing, superfluous or out of range.
         """
         check_inputs(x, c_noise, self.shape)
-        condition = self._condition(c_noise, labels)
+        condition = self._condition(c_noise, labels, dropped)
         rows, columns = (size // self.patch for size in self.shape[1:])
         # (B, C, rows, p, columns, p) to (B, rows × columns, C p p), as a convolution of stride p takes them.
         patches = x.unflatten(3, (columns, self.patch)).unflatten(2, (rows, self.patch)).permute(0, 2, 4, 1, 3, 5)
@@ -198,26 +206,26 @@ class DiT(nn.Module):
         pixels: Tensor = out.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
         return pixels
 
-    def _condition(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+    def _condition(self, c_noise: Tensor, labels: Tensor | None, dropped: Tensor | None) -> Tensor:
         """silu of the sum of the vectors of noise level and label, `(B, width)`."""
         # `c_noise` may be float64 or float32 whatever the dtype of the weights.
         vector: Tensor = self.noise(self.embedding(c_noise).to(self.input.weight.dtype))
-        given = check_labels(labels, c_noise, self.num_classes, self.label_dropout > 0)
+        given = check_labels(labels, c_noise, self.num_classes, self.has_unconditional)
+        check_dropped(dropped, c_noise, self.has_unconditional or self.num_classes is None)
         if self.classes is not None:
             if given and labels is not None:
-                vector = vector + self._label_vectors(self.classes, labels)
+                vector = vector + self._label_vectors(self.classes, labels, dropped)
             else:
                 vector = vector + self.classes.weight[-1]
         return F.silu(vector)
 
-    def _label_vectors(self, classes: nn.Embedding, labels: Tensor) -> Tensor:
+    def _label_vectors(self, classes: nn.Embedding, labels: Tensor, dropped: Tensor | None) -> Tensor:
         assert self.num_classes is not None
         if labels.device.type == "cpu" and labels.numel() and int(labels.max()) >= self.num_classes:
             raise ValueError(f"labels must be in [0, {self.num_classes}), got one outside: number the classes from 0")
         vectors = looked_up(classes, labels, self.num_classes)
-        if self.training and self.label_dropout > 0:
-            vectors = torch.where(dropped(labels, self.label_dropout), classes.weight[-1], vectors)
-        return vectors
+        without = without_label(labels, self.label_dropout if self.training else 0.0, dropped)
+        return vectors if without is None else torch.where(without, classes.weight[-1], vectors)
 
 
 class _Block(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scoresde.arguments import checked
 from scoresde.networks.conditioning import check_inputs
-from scoresde.networks.labels import check_label_options, check_labels, dropped
+from scoresde.networks.labels import check_dropped, check_label_options, check_labels, without_label
 from scoresde.networks.magnitude import (
     MagnitudeConv,
     MagnitudeFourier,
@@ -183,20 +183,28 @@ class EDM2UNet(nn.Module):
         self.output_gain = nn.Parameter(torch.zeros(()))
         self.log_variance = None if log_variance is None else LogVariance(log_variance)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+    @property
+    def has_unconditional(self) -> bool:
+        """True if conditions are dropped in training, so that the network was trained for samples without."""
+        return self.label_dropout > 0
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, dropped: Tensor | None = None
+    ) -> Tensor:
         """Raw output of the network, of the shape of `x`, or with twice its channels if it learns variances.
 
         Args:
             x: Scaled images, `(B, C, H, W)`.
             c_noise: Noise levels, `(B,)`.
             labels: Classes, `(B,)` int64; or None, see `unlabelled`.
+            dropped: True for samples that are to be without their conditions, `(B,)` boolean; none if not given.
 
         Raises:
-            TypeError: Labels that are not int64.
+            TypeError: Labels that are not int64, or `dropped` that is not boolean.
             ValueError: A shape that does not fit, or labels that are missing, superfluous or out of range.
         """
         check_inputs(x, c_noise, self.shape)
-        condition = self._condition(c_noise, labels)
+        condition = self._condition(c_noise, labels, dropped)
         h = self.input(torch.cat((x, torch.ones_like(x[:, :1])), dim=1))
         skips = [h]
         for block in self.encoder:
@@ -209,19 +217,20 @@ class EDM2UNet(nn.Module):
         out: Tensor = self.output(h, self.output_gain)
         return out
 
-    def _condition(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+    def _condition(self, c_noise: Tensor, labels: Tensor | None, dropped: Tensor | None) -> Tensor:
         """The vector `(B, width)` of noise level and label."""
         # `c_noise` may be float64 or float32 whatever the dtype of the weights.
         vector: Tensor = self.noise(self.embedding(c_noise).to(self.noise.weight.dtype))
         given = check_labels(labels, c_noise, self.num_classes, self.unlabelled)
+        check_dropped(dropped, c_noise, self.unlabelled or self.num_classes is None)
         if self.labels is not None:
             label = torch.zeros_like(vector)
             if given and labels is not None:
-                label = self._label_vectors(labels)
+                label = self._label_vectors(labels, dropped)
             vector = magnitude_sum(vector, label.to(vector.dtype), self.label_share)
         return magnitude_silu(vector)
 
-    def _label_vectors(self, labels: Tensor) -> Tensor:
+    def _label_vectors(self, labels: Tensor, dropped: Tensor | None) -> Tensor:
         assert self.labels is not None
         try:
             # The look-up on the CPU checks the range itself.
@@ -230,9 +239,8 @@ class EDM2UNet(nn.Module):
             raise ValueError(
                 f"labels must be in [0, {self.num_classes}), got one outside: number the classes from 0"
             ) from error
-        if self.training and self.label_dropout > 0:
-            vectors = vectors.masked_fill(dropped(labels, self.label_dropout), 0)
-        return vectors
+        without = without_label(labels, self.label_dropout if self.training else 0.0, dropped)
+        return vectors if without is None else vectors.masked_fill(without, 0)
 
 
 class _Style:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_label_options", "check_labels", "dropped", "looked_up"]
+__all__ = ["check_dropped", "check_label_options", "check_labels", "looked_up", "without_label"]
 
 
 def check_label_options(num_classes: int | None, label_dropout: float) -> None:
@@ -70,6 +70,40 @@ def looked_up(classes: nn.Embedding, labels: Tensor, num_classes: int | None) ->
     return vectors
 
 
-def dropped(labels: Tensor, rate: float) -> Tensor:
-    """Which labels are dropped, `(B, 1)` boolean, drawn from torch's global generator."""
-    return (torch.rand(labels.shape, device=labels.device) < rate)[:, None]
+def check_dropped(dropped: Tensor | None, c_noise: Tensor, optional: bool) -> None:
+    """Check which samples of a batch are to be without their conditions.
+
+    Args:
+        dropped: True for those samples, `(B,)` boolean, or None for no sample.
+        c_noise: Noise levels, `(B,)`.
+        optional: Whether the network has something in the place of conditions.
+
+    Raises:
+        TypeError: Values that are not boolean.
+        ValueError: Another shape, or a network that has nothing in the place of conditions.
+    """
+    if dropped is None:
+        return
+    if not isinstance(dropped, Tensor) or dropped.dtype != torch.bool:
+        found = dropped.dtype if isinstance(dropped, Tensor) else type(dropped).__name__
+        raise TypeError(f"dropped must be a boolean tensor, True for samples without conditions, got {found}")
+    if dropped.shape != c_noise.shape:
+        raise ValueError(f"dropped must have shape {tuple(c_noise.shape)}, one per sample, got {tuple(dropped.shape)}")
+    if not optional:
+        raise ValueError(
+            "this network has nothing in the place of conditions: leave dropped out, or build it with label_dropout > 0"
+        )
+
+
+def without_label(labels: Tensor, rate: float, dropped: Tensor | None) -> Tensor | None:
+    """Which samples are without a label, `(B, 1)` boolean; None if all have theirs.
+
+    Args:
+        labels: Classes, `(B,)`.
+        rate: Rate at which more are dropped, drawn from torch's global generator; 0 outside training.
+        dropped: The samples that are to be without, `(B,)` boolean, or None for no sample.
+    """
+    if rate > 0:
+        drawn = torch.rand(labels.shape, device=labels.device) < rate
+        dropped = drawn if dropped is None else drawn | dropped
+    return None if dropped is None else dropped[:, None]

@@ -68,20 +68,28 @@ class MLP(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+    @property
+    def has_unconditional(self) -> bool:
+        """True if conditions are dropped in training, so that the network was trained for samples without."""
+        return self.conditioning.has_unconditional
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, dropped: Tensor | None = None
+    ) -> Tensor:
         """Raw output of the network, of the shape of `x`, or with twice its channels if it learns variances.
 
         Args:
             x: Scaled states, `(B, *shape)`.
             c_noise: Noise levels, `(B,)`.
             labels: Classes, `(B,)` int64; see `Conditioning`.
+            dropped: True for samples that are to be without their conditions, `(B,)` boolean; none if not given.
 
         Raises:
-            TypeError: Labels that are not int64.
+            TypeError: Labels that are not int64, or `dropped` that is not boolean.
             ValueError: A shape that does not fit, or labels that are missing, superfluous or out of range.
         """
         check_inputs(x, c_noise, self.shape)
-        condition = self.conditioning(c_noise, labels)
+        condition = self.conditioning(c_noise, labels, dropped=dropped)
         h = self.input(x.flatten(1))
         for block in self.blocks:
             h = block(h, condition)

@@ -293,8 +293,18 @@ class UNet(nn.Module):
     def _at_resolutions(self, chosen: Sequence[int]) -> set[int]:
         return {level for level in range(self.levels) if self.shape[-1] >> level in chosen}
 
+    @property
+    def has_unconditional(self) -> bool:
+        """True if conditions are dropped in training, so that the network was trained for samples without."""
+        return self.conditioning.has_unconditional
+
     def forward(
-        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        dropped: Tensor | None = None,
     ) -> Tensor:
         """Raw output of the network, of the shape of `x`, or with twice its channels if it learns variances.
 
@@ -303,13 +313,14 @@ class UNet(nn.Module):
             c_noise: Noise levels, `(B,)`.
             labels: Classes, `(B,)` int64; see `Conditioning`.
             augment_labels: How samples were augmented, `(B, augmentations)`; see `Conditioning`.
+            dropped: True for samples that are to be without their conditions, `(B,)` boolean; none if not given.
 
         Raises:
-            TypeError: Labels that are not int64.
+            TypeError: Labels that are not int64, or `dropped` that is not boolean.
             ValueError: A shape that does not fit, or labels that are missing, superfluous or out of range.
         """
         self._check(x, c_noise)
-        condition = self.conditioning(c_noise, labels, augment_labels)
+        condition = self.conditioning(c_noise, labels, augment_labels, dropped)
         run = self._runner()
         h, skips = self._encode(2 * x - 1 if self.center_input else x, condition, run)
         for block in self.middle:

@@ -35,6 +35,11 @@ class AroundModel(ScoreModel):
         return self.model.conditioned
 
     @property
+    def has_unconditional(self) -> bool:
+        """True if it is so of the model within."""
+        return self.model.has_unconditional
+
+    @property
     def learns_variance(self) -> bool:
         """True if the model within does: a share of log β serves the steps of any SDE."""
         return self.model.learns_variance

@@ -282,6 +282,14 @@ class ScoreModel(HasVariances, ABC):
         within = (child.classes for child in self.children() if isinstance(child, ScoreModel))
         return next((c for c in within if c is not None), None)
 
+    @property
+    def has_unconditional(self) -> bool:
+        """True if the model was trained for samples without their conditions beside those with them.
+
+        It then takes no conditions for a whole batch, and `dropped` `(B,)`, True for samples without, for a part of it.
+        """
+        return False
+
     def batch_shape(self, shape: int | Sequence[int]) -> tuple[int, ...]:
         """The shape `(B, ...)` of a batch, from that shape or from B alone.
 

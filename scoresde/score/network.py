@@ -31,7 +31,9 @@ class NetworkScore(ScoreModel):
     Args:
         network: Module that maps (x, c_noise, **cond) to the raw output F of the shape of x, where x `(B, ...)` is
             scaled by c_in and c_noise is `(B,)`. Its attributes `shape` and `num_classes`, where it has them, say the
-            shape of a sample and the number of classes. If its attribute `learn_variance` is True it returns twice the
+            shape of a sample and the number of classes. If its attribute `has_unconditional` is True, conditions were
+            dropped in training, and it takes `dropped`, `(B,)` boolean, True for samples whose conditions do not count.
+            If its attribute `learn_variance` is True it returns twice the
             channels, `(B, 2C, ...)` for x of `(B, C, ...)`: F, and o with the share v = (o + 1)/2 of log β in the
             log-variance of a reverse step (`scoresde.score.learned_variance`).
         sde: The forward SDE.
@@ -86,6 +88,11 @@ class NetworkScore(ScoreModel):
         shape = getattr(self.unwrapped, "shape", None)
         return shape if isinstance(shape, tuple) else super()._own_shape()
 
+    @property
+    def has_unconditional(self) -> bool:
+        """True if the network says that its conditions were dropped in training."""
+        return bool(getattr(self.unwrapped, "has_unconditional", False))
+
     def _own_classes(self) -> int | None:
         classes = getattr(self.unwrapped, "num_classes", None)
         return None if classes is None else int(classes)
@@ -109,7 +116,9 @@ class NetworkScore(ScoreModel):
         for name in cond:
             if name not in known:
                 # A network without classes has the argument, and takes no labels.
-                taken = [k for k in known if k != "labels" or getattr(self.network, "num_classes", 0) is not None]
+                labelled = getattr(self.network, "num_classes", 0) is not None
+                lacking = {"labels": not labelled, "dropped": not self.has_unconditional}
+                taken = [k for k in known if not lacking.get(k)]
                 raise ValueError(
                     f"{name} is no argument of this call, and no condition of the network, which takes "
                     f"{', '.join(taken) or 'none'}"
