@@ -3,7 +3,7 @@
 import inspect
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,10 @@ def file(
     bits: int | None = None,
     frames: Frames | None = None,
     coarse: bool | None = None,
+    condition_keys: Mapping[str, str] | None = None,
+    test_condition_keys: Mapping[str, str] | None = None,
+    condition_columns: Sequence[str] | None = None,
+    condition_folder: str | None = None,
 ) -> Data:
     """The data in a file, folder or archive, read by what it contains.
 
@@ -106,6 +110,10 @@ def file(
         bits: Bits of a channel of pictures, 8 or 16.
         frames: "first" or "refuse", for animations.
         coarse: Whether the classes of CIFAR-100 are its 20 superclasses.
+        condition_keys: Names of arrays of conditions, by the names that networks have for them.
+        test_condition_keys: Names of those of the test array.
+        condition_columns: Columns that make the vector that is a row's condition.
+        condition_folder: Folder of pictures of the same names, which are the conditions.
 
     Raises:
         ImportError: A format that needs a package which is not installed.

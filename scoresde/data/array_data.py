@@ -1,7 +1,7 @@
 """Data sets from files of arrays: .npz, .npy, .mat, HDF5, PyTorch and safetensors files."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,8 @@ def arrays(
     shape: Sequence[int] | None = None,
     samples_last: bool | None = None,
     split: Split = "random",
+    condition_keys: Mapping[str, str] | None = None,
+    test_condition_keys: Mapping[str, str] | None = None,
 ) -> Data:
     """An array `(N, *shape)` of a file, with its labels and test samples if the file has them.
 
@@ -81,6 +83,9 @@ def arrays(
         samples_last: Whether the last axis is that of the samples, as in MATLAB. None: in .mat files, as the shape and
             the labels say.
         split: Which samples are held out: `"random"`, or `"last"`, the last ones.
+        condition_keys: Names of the arrays of conditions, with one row for each sample, by the names `vector`, `image`,
+            `tokens` and `mask` that networks have for them.
+        test_condition_keys: Names of the conditions of the test array. None: with `test_path` the same ones.
 
     Raises:
         ImportError: A file that needs a package which is not installed.
@@ -103,6 +108,7 @@ def arrays(
         parts.append(_Part(file, found.test, found.test_labels, None))
     if found.left:
         _log.warning("%s: %s left out", path, ", ".join(found.left))
+    conditions = _conditions(parts, condition_keys, test_condition_keys, channels_last)
     kind = kind.of(parts[0].x, parts[0].where)
     targets = _labels(parts, required=labels is True or label_key is not None)
     values = []
@@ -122,7 +128,7 @@ def arrays(
         )
     checked = [as_labels(y, len(x), p.label_where) for y, x, p in zip(targets, values, parts, strict=False)]
     names = parts[0].class_names if checked and checked[0].dtype.kind in "ui" else None
-    return array_data(Path(path).stem, values, checked, names, kind, test_size, seed, split)
+    return array_data(Path(path).stem, values, checked, names, kind, test_size, seed, split, conditions)
 
 
 npz = arrays
@@ -195,6 +201,34 @@ def _chosen(
         )
     if labels is False or found.labels is None:
         found = Found(found.samples, None, found.test, None, None, found.left)
+    return found
+
+
+def _conditions(
+    parts: Sequence[_Part],
+    keys: Mapping[str, str] | None,
+    test_keys: Mapping[str, str] | None,
+    channels_last: bool | None,
+) -> list[dict[str, np.ndarray]]:
+    """The conditions of all parts by name, or none."""
+    if not keys:
+        if test_keys:
+            raise ValueError(f"test_condition_keys={dict(test_keys)} needs condition_keys of the training samples")
+        return []
+    if test_keys and len(parts) == 1:
+        raise ValueError(f"test_condition_keys={dict(test_keys)} needs test samples: give test_key or test_path")
+    if len(parts) == 2 and not test_keys and parts[0].file.path == parts[1].file.path:
+        raise ValueError(
+            f"{parts[0].file.path} has a test array: give its conditions, too, by test_condition_keys="
+            f"{{{', '.join(f'{name}: NAME' for name in keys)}}}"
+        )
+    found = []
+    for part, named in zip(parts, (keys, test_keys or keys), strict=False):
+        own = dict(zip(named, read_arrays(part.file, list(map(str, named.values()))), strict=True))
+        if "image" in own:
+            pixels, where = own["image"].dtype == np.uint8, part.file.where(named["image"])
+            own["image"] = channels_first(own["image"], channels_last, pixels, where)
+        found.append(own)
     return found
 
 

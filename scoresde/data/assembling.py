@@ -1,6 +1,6 @@
 """From the arrays of a file to a data set: the kind of their values, their labels, and the part to test on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.arguments import as_tensor
 from scoresde.data.affine import Standardisation, continuous
 from scoresde.data.base import Data, check_seed, split_indices
+from scoresde.data.conditions import checked_conditions, of_rows
 from scoresde.data.labels import index_classes, listed
 from scoresde.data.transforms import Discrete, Transform
 from scoresde.storage.limits import check_memory, gib, memory_limit
@@ -114,6 +116,7 @@ def array_data(
     test_size: int | float,
     seed: int,
     split: Split = "random",
+    conditions: Sequence[Mapping[str, np.ndarray]] = (),
 ) -> Data:
     """A data set of one array that is split, or of a training and a test array.
 
@@ -126,6 +129,7 @@ def array_data(
         test_size: Test samples of a single array, as a count (int) or a fraction (float).
         seed: Seed of the split.
         split: Which samples of a single array are held out.
+        conditions: Conditions of each part by name, or nothing; see `Data`.
 
     Raises:
         ValueError: Labels that are no indices of `class_names`, or values that fail the checks of `Data`.
@@ -144,7 +148,8 @@ def array_data(
                 )
         indices = [torch.from_numpy(y.astype(np.int64)) for y in labels]
     values = [to_tensor(x) for x in parts]
-    return assembled(name, values, indices, names, levels.transform(), test_size, seed, split)
+    given = [{key: as_tensor(key, c) for key, c in part.items()} for part in conditions]
+    return assembled(name, values, indices, names, levels.transform(), test_size, seed, split, given)
 
 
 def as_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
@@ -188,6 +193,7 @@ def assembled(
     test_size: int | float,
     seed: int,
     split: Split = "random",
+    conditions: Sequence[Mapping[str, Tensor]] = (),
 ) -> Data:
     """The data set of two parts, or of a single one that is split, with the transform of its training part.
 
@@ -201,8 +207,10 @@ def assembled(
         whole = values[0]
         check_seed(seed)
         places = split_indices(len(whole), test_size, seed)
+        held = checked_conditions(conditions[0], len(whole), name) if conditions else None
         if split == "last":
             count = len(places[0])
+            places = (torch.arange(count), torch.arange(count, len(whole)))
             values, labels = [whole[:count], whole[count:]], [part for y in labels for part in (y[:count], y[count:])]
         else:
             if whole.nbytes > memory_limit():  # a view of a file
@@ -212,6 +220,7 @@ def assembled(
                 )
             values, labels = [whole[i] for i in places], [y[i] for y in labels for i in places]
             rows = torch.cat(places)
+        conditions = [] if held is None else [of_rows(held, i) or {} for i in places]
     try:
         fitted = transform(values[0])
     except ValueError as error:
@@ -225,6 +234,8 @@ def assembled(
         test_labels=labels[1] if labels else None,
         class_names=class_names,
         rows=rows,
+        train_conditions=conditions[0] if conditions else None,
+        test_conditions=conditions[1] if conditions else None,
     )
 
 

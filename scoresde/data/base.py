@@ -1,6 +1,6 @@
-"""A data set: raw training and test values, their labels, and the transform into model space."""
+"""A data set: raw training and test values, their labels and conditions, and the transform into model space."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.data.affine import Identity, Standardise
+from scoresde.data.conditions import checked_conditions, of_rows
 from scoresde.data.labels import class_index, listed
 from scoresde.data.transforms import Transform
 from scoresde.storage.digests import digest
@@ -39,11 +40,14 @@ class Data:
         class_names: What the classes are called, in the order of their indices; "0", "1", ... when None.
         mixture: Weights `(K,)`, means `(K, *shape)` and covariances `(K, D, D)` of the Gaussian mixture that raw values
             are drawn from, where it is known.
+        train_conditions: Conditions of the training samples beside labels, by name, in their own units: `vector`
+            `(N, k)`, `image` `(N, C, ...)`, `tokens` `(N, L, d)` with a `mask` `(N, L)`, True for tokens that count.
+        test_conditions: The same of the test samples; given exactly when `train_conditions` is.
 
     Raises:
         ValueError: An empty split, shapes that differ, NaN or infinite values, values outside the transform's
-            levels, all training values equal, labels of the wrong shape, type or range, or names that are not as
-            many as classes, or not unique.
+            levels, all training values equal, labels of the wrong shape, type or range, names that are not as many as
+            classes, or not unique, or conditions of the wrong shape, type or number (see `checked_conditions`).
     """
 
     name: str
@@ -56,6 +60,8 @@ class Data:
     rows: Tensor | None = None
     class_names: tuple[str, ...] | None = None
     mixture: tuple[Tensor, Tensor, Tensor] | None = None
+    train_conditions: Mapping[str, Tensor] | None = None
+    test_conditions: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         fitted = self.transform is not None
@@ -72,6 +78,7 @@ class Data:
         if not fitted:
             object.__setattr__(self, "transform", Standardise.fit(self.train))
         self._check_labels()
+        self._check_conditions()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,11 +86,14 @@ class Data:
         return tuple(self.train.shape[1:])
 
     def fingerprint(self) -> str:
-        """Sixteen characters that are the same exactly when the values, the labels and the split are.
+        """Sixteen characters that are the same exactly when the values, the labels, the conditions and the split are.
 
         The transform does not enter: a model has its own.
         """
         parts = {name: getattr(self, name) for name in ("train", "test", "train_labels", "test_labels")}
+        for split in ("train", "test"):
+            for name, values in (getattr(self, f"{split}_conditions") or {}).items():
+                parts[f"{split}.{name}"] = values
         return digest({name: value for name, value in parts.items() if value is not None})[:16]
 
     def whole(self) -> tuple[Tensor, Tensor | None]:
@@ -95,6 +105,13 @@ class Data:
             return values, labels
         order = self.rows.argsort()
         return values[order], None if labels is None else labels[order]
+
+    def whole_conditions(self) -> dict[str, Tensor] | None:
+        """Conditions of all samples `(N + M, ...)` by name, in the order of `whole`; None where there are none."""
+        if self.train_conditions is None or self.test_conditions is None:
+            return None
+        both = {name: torch.cat((v, self.test_conditions[name])) for name, v in self.train_conditions.items()}
+        return both if self.rows is None else of_rows(both, self.rows.argsort())
 
     def of_class(self, index: int) -> "Data":
         """The samples of one class; labels and names stay what they are.
@@ -118,13 +135,16 @@ class Data:
             test_labels=self.test_labels[of_test],
             rows=None,
             mixture=None,
+            train_conditions=of_rows(self.train_conditions, of_train),
+            test_conditions=of_rows(self.test_conditions, of_test),
         )
 
     def __repr__(self) -> str:
         classes = "no labels" if self.num_classes is None else f"{self.num_classes} classes"
+        given = ", ".join(f"{name} {tuple(v.shape[1:])}" for name, v in (self.train_conditions or {}).items())
         return (
             f"Data({self.name}: {len(self.train)} train, {len(self.test)} test, shape {self.shape}, "
-            f"{classes}, {self.transform})"
+            f"{classes}, {f'{given}, ' if given else ''}{self.transform})"
         )
 
     def with_classes(self, names: Sequence[str]) -> "Data":
@@ -209,6 +229,17 @@ class Data:
         if len(names) != classes or len(set(names)) < classes:
             raise ValueError(f"{self.name}: class_names must be {classes} different names, got {listed(names)}")
         object.__setattr__(self, "class_names", names)
+
+    def _check_conditions(self) -> None:
+        given = (self.train_conditions, self.test_conditions)
+        if (given[0] is None) != (given[1] is None):
+            raise ValueError(f"{self.name}: give conditions for both train and test data, or for neither")
+        shapes = None
+        for split, conditions in zip(("train", "test"), given, strict=True):
+            where = f"{self.name}: the {split} data"
+            made = checked_conditions(conditions, len(getattr(self, split)), where, shapes)
+            shapes = {name: tuple(values.shape[1:]) for name, values in made.items()}
+            object.__setattr__(self, f"{split}_conditions", made or None)
 
 
 def check_seed(seed: int, name: str = "seed") -> None:

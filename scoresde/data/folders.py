@@ -4,9 +4,12 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from scoresde.data.assembling import assembled, discrete
 from scoresde.data.base import Data
@@ -39,6 +42,7 @@ def image_folder(
     background: str | None = None,
     bits: int | None = None,
     frames: Frames = "first",
+    condition_folder: str | None = None,
 ) -> Data:
     """All pictures in a folder and its sub-folders, or in a zip or tar archive, in memory as values `(C, H, W)`.
 
@@ -60,6 +64,8 @@ def image_folder(
         background: Colour that transparent pictures are put on; None drops transparency if `channels` has none.
         bits: Bits of a channel, 8 or 16 (65536 levels); None: 8, and grey pictures of more are refused.
         frames: "first" to take the first frame of an animation, or "refuse".
+        condition_folder: A second folder or archive, whose pictures at the same places, whatever their suffix, are the
+            condition `image` of these. They have as many channels and keep their own size.
 
     Raises:
         ValueError: A folder that is not there or holds no pictures, a link that leads nowhere or round in a circle, an
@@ -94,6 +100,7 @@ def image_folder(
             targets, names = found_labels
     sources = [(tree.where(file), partial(_open, tree, file)) for file in files]
     values = images_to_tensor(sources, reading, sorted(range(len(files)), key=lambda i: tree.place(files[i])))
+    low = None if condition_folder is None else _paired(condition_folder, tree, files, reading)
     bounds = [len(files)] if parts is None or not parts[1] else [len(part) for part in parts]
     return assembled(
         re.sub(r"\.(zip|tar|tgz|tar\.\w+)$", "", tree.path.resolve().name),
@@ -103,7 +110,27 @@ def image_folder(
         discrete(reading.levels),
         test_size,
         seed,
+        conditions=[] if low is None else [{"image": part} for part in low.split(bounds)],
     )
+
+
+def _paired(path: str, tree: Tree, files: Sequence[PurePosixPath], reading: Reading) -> Tensor:
+    """The pictures of a second folder at the places of `files` in the first, in their order, at their own size."""
+    other = open_tree(path)
+    found = {_place(file): file for file in other.files() if file.suffix.lower() in SUFFIXES}
+    missing = next((file for file in files if _place(file) not in found), None)
+    if missing is not None:
+        raise ValueError(
+            f"condition_folder {path} has no picture for {tree.where(missing)}: expected {missing.with_suffix('')} "
+            f"with any of the suffixes {' '.join(sorted(SUFFIXES))}"
+        )
+    sources = [(other.where(f), partial(_open, other, f)) for f in (found[_place(file)] for file in files)]
+    return images_to_tensor(sources, replace(reading, size=None))
+
+
+def _place(file: PurePosixPath) -> PurePosixPath:
+    """The place of a picture without its suffix."""
+    return file.with_suffix("")
 
 
 def _open(tree: Tree, file: PurePosixPath) -> "Image":

@@ -1,11 +1,12 @@
 """Facts about a run's data that it stores, so that it can be used without them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scoresde.data.affine import transform_from_plain
 from scoresde.data.base import Data
+from scoresde.data.conditions import CONDITIONS, ConditionInfo, condition_infos
 from scoresde.data.transforms import Transform
 
 __all__ = ["DataInfo"]
@@ -21,7 +22,8 @@ class DataInfo:
         transform: The map between raw values and model space, as it was when a model was trained.
         num_classes: Number of classes, or None for data without labels.
         class_names: Name of each class, or None where they have none.
-        fingerprint: Digest of the values, the labels and the split.
+        fingerprint: Digest of the values, the labels, the conditions and the split.
+        conditions: Shapes and scales of the conditions beside labels, by name.
     """
 
     name: str
@@ -30,11 +32,15 @@ class DataInfo:
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = None
     fingerprint: str | None = None
+    conditions: Mapping[str, ConditionInfo] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: Data) -> "DataInfo":
         """The facts about `data`."""
-        return cls(data.name, data.shape, data.transform, data.num_classes, data.class_names, data.fingerprint())
+        conditions = condition_infos(data.train_conditions or {})
+        return cls(
+            data.name, data.shape, data.transform, data.num_classes, data.class_names, data.fingerprint(), conditions
+        )
 
     def to_plain(self) -> dict[str, Any]:
         """The facts as values that JSON has."""
@@ -45,6 +51,7 @@ class DataInfo:
             "num_classes": self.num_classes,
             "class_names": None if self.class_names is None else list(self.class_names),
             "fingerprint": self.fingerprint,
+            **({"conditions": {name: c.to_plain() for name, c in self.conditions.items()}} if self.conditions else {}),
         }
 
     @classmethod
@@ -55,6 +62,7 @@ class DataInfo:
             ValueError: A key that is missing, or a value of another kind.
         """
         shape, classes, names = plain.get("shape"), plain.get("num_classes"), plain.get("class_names")
+        conditions = plain.get("conditions", {})
         right = {
             "name": isinstance(plain.get("name"), str),
             "shape": isinstance(shape, list) and bool(shape) and all(type(n) is int and n > 0 for n in shape),
@@ -62,6 +70,8 @@ class DataInfo:
             "num_classes": classes is None or (type(classes) is int and classes > 0),
             "class_names": names is None or (isinstance(names, list) and all(isinstance(n, str) for n in names)),
             "fingerprint": plain.get("fingerprint") is None or isinstance(plain["fingerprint"], str),
+            "conditions": isinstance(conditions, dict)
+            and all(name in CONDITIONS and isinstance(c, dict) for name, c in conditions.items()),
         }
         for key, good in right.items():
             if not good:
@@ -73,4 +83,5 @@ class DataInfo:
             classes,
             None if names is None else tuple(names),
             plain.get("fingerprint"),
+            {name: ConditionInfo.from_plain(c) for name, c in conditions.items()},
         )

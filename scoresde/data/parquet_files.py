@@ -41,6 +41,7 @@ def parquet(
     background: str | None = None,
     bits: int | None = None,
     frames: Frames = "first",
+    condition_columns: Sequence[str] | None = None,
 ) -> Data:
     """The pictures in a column of a parquet file, or of a folder of them, such as a copy of a data set from the hub.
 
@@ -61,6 +62,7 @@ def parquet(
         background: Colour that transparent pictures are put on; None drops transparency if `channels` has none.
         bits: Bits of a channel, 8 or 16; None: 8, and grey pictures of more are refused.
         frames: "first" or "refuse", for animations.
+        condition_columns: Columns of numbers that make the `vector` of a row, its condition.
 
     Raises:
         ValueError: A file or column that is not there, damage, more than the limit of memory, or a picture that cannot
@@ -71,6 +73,8 @@ def parquet(
     names: tuple[str, ...] | None = None
     values: list[Tensor] = []
     targets: list[np.ndarray] = []
+    conditions: list[dict[str, Tensor]] = []
+    given = [str(name) for name in condition_columns or ()]
     for files in _parts(place):
         tables = [_opened(file) for file in files]
         check_memory(sum(map(_unpacked, tables)), str(files[0] if len(files) == 1 else place))
@@ -82,9 +86,12 @@ def parquet(
         if label is not None and label not in schema.names:
             raise ValueError(f"{files[0]} has no column {label!r}; available: {listed(schema.names)}")
         names = _declared_names(schema, label, files[0]) or names
-        sources, own = [], []
+        for name in given:
+            if name not in schema.names or name in (column, label):
+                raise ValueError(f"condition_columns has {name!r}; {files[0]} has {listed(schema.names)}")
+        sources, own, vectors = [], [], []
         for file, opened in zip(files, tables, strict=True):
-            wanted = [column] if label is None else [column, label]
+            wanted = [column, *given] if label is None else [column, label, *given]
             missing = [name for name in wanted if name not in opened.schema_arrow.names]
             if missing:
                 raise ValueError(f"{file} has no column {missing[0]!r}, which {files[0]} has")
@@ -92,6 +99,8 @@ def parquet(
             sources += [(f"{i} of {file}", partial(_open, read[column], i)) for i in range(len(read))]
             if label is not None:
                 own.append(_labels(read[label], label, file))
+            if given:
+                vectors.append(np.stack([_numbers(read[name], name, file) for name in given], 1))
         if values and bool(targets) != bool(own):
             raise ValueError(
                 f"{place} has labels in the files of one split alone: add them to the others, or give labels=false"
@@ -99,12 +108,15 @@ def parquet(
         values.append(images_to_tensor(sources, reading))
         if label is not None:
             targets.append(np.concatenate(own))
+        if given:
+            conditions.append({"vector": torch.from_numpy(np.concatenate(vectors))})
     indices: list[Tensor] = []
     if targets and names is not None:
         indices = [torch.from_numpy(y.astype(np.int64)) for y in targets]
     elif targets:
         indices, names = index_classes(*targets)
-    return assembled(place.stem, values, indices, names if targets else None, discrete(reading.levels), test_size, seed)
+    transform, classes = discrete(reading.levels), names if targets else None
+    return assembled(place.stem, values, indices, classes, transform, test_size, seed, conditions=conditions)
 
 
 def image_columns(schema: Any) -> list[str]:
@@ -186,6 +198,14 @@ def _labels(column: Any, name: str, file: Path) -> np.ndarray:
         missing = sum(v is None for v in values)
         raise ValueError(f"{where} must be integers or strings" + (f", {missing} are missing" if missing else ""))
     return as_labels(np.array(values), len(values), where)
+
+
+def _numbers(column: Any, name: str, file: Path) -> np.ndarray:
+    values = column.to_pylist()
+    if not all(isinstance(v, int | float) for v in values):
+        wrong = next(v for v in values if not isinstance(v, int | float))
+        raise ValueError(f"column {name!r} of {file} holds {str(wrong)[:40]!r}, expected numbers")
+    return np.array(values, dtype=np.float64)
 
 
 def _declared_names(schema: Any, label: str | None, file: Path) -> tuple[str, ...] | None:

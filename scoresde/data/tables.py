@@ -44,13 +44,14 @@ def table(
     high: float | None = None,
     standardise: Standardisation = "auto",
     shape: Sequence[int] | None = None,
+    condition_columns: Sequence[str] | None = None,
 ) -> Data:
     """The numbers of a table, a sample a row: `(N, columns)`, continuous and standardised unless `levels` is given.
 
     Args:
         path: A file .csv, .tsv, .txt or .data, which may be gzipped, or .parquet.
-        columns: Names of the columns to use, in this order; None for all but the labels. Columns of a file without a
-            head are called "0", "1", ...
+        columns: Names of the columns to use, in this order; None for all but the labels and conditions. Columns of a
+            file without a head are called "0", "1", ...
         label_column: Name of the column of classes, integers or strings; None for no labels.
         test_path: A second file of the same columns, which holds the test samples.
         test_size: Test samples, as a count (int) or a fraction (float), where there is no second file.
@@ -62,6 +63,7 @@ def table(
         high: Upper end of that range.
         standardise: What has a mean and a standard deviation of its own; see `scoresde.data.arrays`.
         shape: Shape of a sample, where the columns of a row are the pixels of a picture.
+        condition_columns: Names of the columns that make the `vector` of a row, its condition.
 
     Raises:
         ValueError: A file or column that is not there, damage, more than the limit of memory, cells that are empty or
@@ -70,15 +72,18 @@ def table(
     kind = Levels(levels, low, high, standardise)
     files = {"path": path, "test_path": test_path}
     frames = [_read(p, separator, name) for name, p in files.items() if p is not None]
-    used = _columns(frames[0], path, columns, label_column)
-    parts, targets = [], []
+    given = [str(c) for c in condition_columns or ()]
+    used = _columns(frames[0], path, columns, label_column, given)
+    parts, targets, conditions = [], [], []
     for frame, file in zip(frames, (path, test_path), strict=False):
-        missing = [c for c in (*used, *([label_column] if label_column else [])) if c not in frame]
+        missing = [c for c in (*used, *given, *([label_column] if label_column else [])) if c not in frame]
         if missing:
             raise ValueError(f"{file} has no column {missing[0]!r}, which {path} has; available: {listed(list(frame))}")
         parts.append(_numbers(frame, used, str(file), levels))
         if label_column is not None:
             targets.append(_labels(frame, label_column, str(file)))
+        if given:
+            conditions.append({"vector": _numbers(frame, given, str(file), None)})
     first = parts[0]
     if levels is None and first.shape[1] >= _MANY and _are_pixels(first):
         _log.warning(
@@ -87,7 +92,8 @@ def table(
         )  # fmt: skip
     kind = kind.of(first, f"the table {path}")
     shaped = [reshaped(x, shape, f"the table {path}") for x in parts]
-    return array_data(Path(path).name.split(".")[0], shaped, targets, None, kind, test_size, seed, split)
+    name = Path(path).name.split(".")[0]
+    return array_data(name, shaped, targets, None, kind, test_size, seed, split, conditions)
 
 
 def _read(path: str, separator: str | None, argument: str) -> "DataFrame":
@@ -154,15 +160,22 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _columns(frame: "DataFrame", path: str, columns: Sequence[str] | None, label_column: str | None) -> list[str]:
+def _columns(
+    frame: "DataFrame", path: str, columns: Sequence[str] | None, label_column: str | None, given: Sequence[str]
+) -> list[str]:
     known = list(frame)
-    used = [c for c in known if c != label_column] if columns is None else [str(c) for c in columns]
-    for name in (*used, *([label_column] if label_column is not None else [])):
+    used = [c for c in known if c not in (label_column, *given)] if columns is None else [str(c) for c in columns]
+    for name in (*used, *given, *([label_column] if label_column is not None else [])):
         if name not in known:
             raise ValueError(f"{path} has no column {name!r}; available: {listed(known)}")
     if not used or len(set(used)) < len(used) or label_column in used:
         raise ValueError(
             f"columns is {list(columns or [])}, expected different names, without that of the labels, of "
+            f"{listed(known)}"
+        )
+    if len(set(given)) < len(given) or set(given) & {*used, label_column}:
+        raise ValueError(
+            f"condition_columns is {list(given)}, expected different names, without those of samples and labels, of "
             f"{listed(known)}"
         )
     return used

@@ -16,13 +16,16 @@ __all__ = ["check_pictures", "write_folder", "write_npz", "write_zip"]
 
 
 def write_npz(data: Data, file: BinaryIO) -> None:
-    """Write `x_train`, `x_test` and, with labels, `y_train`, `y_test` and `class_names`.
+    """Write `x_train`, `x_test`, with labels `y_train`, `y_test` and `class_names`, and conditions by their names.
 
-    Values of at most 256 levels are bytes, of more int32.
+    Those are `condition_vector_train`, `condition_vector_test` and so on, for `condition_keys` of `arrays`. Values of
+    at most 256 levels are bytes, of more int32.
     """
     arrays = {"x_train": data.train, "x_test": data.test}
     if data.train_labels is not None and data.test_labels is not None:
         arrays |= {"y_train": data.train_labels, "y_test": data.test_labels}
+    for part, conditions in (("train", data.train_conditions), ("test", data.test_conditions)):
+        arrays |= {f"condition_{name}_{part}": values for name, values in (conditions or {}).items()}
     plain = {name: value.numpy() for name, value in arrays.items()}
     if data.class_names is not None:
         plain["class_names"] = np.array(data.class_names)
