@@ -1,10 +1,7 @@
 """`scoresde convert`: data of any format that is read, as an .npz file or as pictures in a zip or folder."""
 
 import shlex
-import shutil
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,7 +118,7 @@ def _read(node: dict[str, Any]) -> Any:
 
 def _write(data: Any, destination: Path) -> None:
     from scoresde.data import writing
-    from scoresde.storage.files import write_atomically
+    from scoresde.storage.files import new_folder, write_atomically
 
     interruptible()
     if destination.suffix == ".npz":
@@ -131,16 +128,8 @@ def _write(data: Any, destination: Path) -> None:
     if destination.suffix == ".zip":
         write_atomically(destination, partial(writing.write_zip, data))
         return
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
-    try:
+    with new_folder(destination) as made:
         writing.write_folder(data, made)
-        made.chmod(0o755)
-        made.rename(destination)
-    except BaseException:
-        with suppress(OSError):
-            shutil.rmtree(made)
-        raise
 
 
 def _how_to_read(data: Any, destination: Path) -> str:

@@ -11,6 +11,7 @@ COMMANDS = {
     "suggest": "noise levels, Langevin steps and β's that suit data, and why",
     "dequantise": "train the flow that dequantisation=variational uses",
     "ema": "averages of the weights with other profiles, made after training",
+    "export": "a run in the format of another project: a folder that diffusers loads",
     "report": "one page about a run, or about all runs of a sweep or a folder",
 }
 OTHERS = {

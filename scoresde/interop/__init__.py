@@ -2,6 +2,7 @@
 
 from scoresde.interop.checkpoint import Checkpoint
 from scoresde.interop.diffusers import load_diffusers
+from scoresde.interop.diffusers_export import export_diffusers
 from scoresde.interop.edm import load_edm
 from scoresde.interop.edm2 import load_edm2
 from scoresde.interop.guided import load_guided_diffusion
@@ -11,6 +12,7 @@ from scoresde.interop.wrap import wrap
 
 __all__ = [
     "Checkpoint",
+    "export_diffusers",
     "load_diffusers",
     "load_edm",
     "load_edm2",

@@ -84,8 +84,11 @@ def read_diffusers(directory: str | Path) -> Checkpoint:
     transform = Discrete(256, -0.5 / 255, 1 + 0.5 / 255) if unit else PIXELS
     fields = Fields(config, f"{inner / 'config.json'}")
     channels = fields.whole("in_channels", 3)
-    if channels != fields.whole("out_channels", 3):
-        raise CheckpointError(f"{folder} has a network from {channels} channels to others, so that it is no denoiser")
+    if channels != fields.whole("out_channels", 3) and scheduler.values.get("variance_type") != "learned_range":
+        raise CheckpointError(
+            f"{folder} has a network from {channels} channels to others, and its scheduler's variance_type is not "
+            "learned_range, so that it is no denoiser"
+        )
     classes = config.get("num_class_embeds")
     return Checkpoint(
         folder,
@@ -161,6 +164,9 @@ def _process(config: Mapping[str, Any], scheduler: Fields) -> tuple[dict[str, An
         )
         return sde, node("preconditioning.ScorePreconditioning", noise_input="sigma"), True
     steps = scheduler.whole("num_train_timesteps", 1000)
+    known = config.get("num_train_timesteps")
+    if config.get("time_embedding_type") == "learned" and known != steps:
+        raise CheckpointError(f"{scheduler.what} has {steps} num_train_timesteps, and the network {known}")
     prediction = scheduler.word("prediction_type", _PREDICTIONS, "epsilon")
     index = node("preconditioning.TableIndex", steps=steps)
     return _chain(scheduler, steps), node(f"preconditioning.{_PREDICTIONS[prediction]}", noise_input=index), False

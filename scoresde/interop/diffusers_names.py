@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde.interop.renaming import Renaming
-from scoresde.networks import GaussianFourierFeatures, PositionalFeatures
+from scoresde.networks import GaussianFourierFeatures, PositionalFeatures, TableEmbedding
 
-__all__ = ["converted", "network_options"]
+__all__ = ["converted", "network_options", "rename"]
 
 # What the original's arguments are if a configuration does not have them.
 _DEFAULTS: dict[str, Any] = {
@@ -38,6 +38,7 @@ _DEFAULTS: dict[str, Any] = {
     "resnet_time_scale_shift": "default",
     "class_embed_type": None,
     "num_class_embeds": None,
+    "num_train_timesteps": None,
     "add_attention": True,
 }
 _PLAIN = (
@@ -77,7 +78,6 @@ def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"a block is {kind}, expected {' or '.join(names)} beside {down[0]}")
     size = config.get("sample_size")
     sides = (64, 64) if size is None else (int(size),) * 2 if isinstance(size, int | float) else tuple(map(int, size))
-    fourier = given["time_embedding_type"] == "fourier"
     width = given["attention_head_dim"]
     by_shift = given["resnet_time_scale_shift"] == "default"
     inputs, outputs = int(given["in_channels"]), int(given["out_channels"])
@@ -90,11 +90,7 @@ def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
         "attention": [level for level in range(levels) if "Attn" in down[level]],
         "decoder_levels": [level for level in range(levels) if "Attn" in up[level]],
         "dropout": float(given["dropout"]),
-        "embedding": GaussianFourierFeatures(2 * channels)
-        if fourier
-        else PositionalFeatures(
-            channels, cosine_first=bool(given["flip_sin_to_cos"]), endpoint=bool(given["freq_shift"])
-        ),
+        "embedding": _embedding(given, channels),
         "condition_width": given["time_embedding_dim"] or 4 * channels,
         "num_classes": given["num_class_embeds"],
         "learn_variance": outputs == 2 * inputs,
@@ -128,6 +124,19 @@ def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _embedding(given: Mapping[str, Any], channels: int) -> nn.Module:
+    kind, steps = given["time_embedding_type"], given["num_train_timesteps"]
+    if kind == "fourier":
+        return GaussianFourierFeatures(2 * channels)
+    if kind == "positional":
+        return PositionalFeatures(
+            channels, cosine_first=bool(given["flip_sin_to_cos"]), endpoint=bool(given["freq_shift"])
+        )
+    if type(steps) is not int:
+        raise ValueError(f"num_train_timesteps is {steps!r}, expected how many timesteps the network has vectors for")
+    return TableEmbedding(steps, channels)
+
+
 def _by_blocks(given: Mapping[str, Any], down: list[str], up: list[str]) -> bool:
     """Whether residual blocks halve and double, and not convolutions; that is one thing or the other here."""
     # The coarsest level neither halves nor is it doubled to.
@@ -146,7 +155,7 @@ def _check(given: Mapping[str, Any]) -> None:
     for name, known in (
         ("act_fn", ("silu", "swish")),
         ("mid_block_type", ("UNetMidBlock2D",)),
-        ("time_embedding_type", ("positional", "fourier")),
+        ("time_embedding_type", ("positional", "fourier", "learned")),
         ("resnet_time_scale_shift", ("default", "scale_shift")),
         ("downsample_type", ("conv", "resnet")),
         ("upsample_type", ("conv", "resnet")),
@@ -174,6 +183,12 @@ def converted(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
     """
     options = network_options(config)
     own = Renaming(options, state)
+    rename(own, options)
+    return own.finished()
+
+
+def rename(own: Renaming, options: Mapping[str, Any]) -> None:
+    """Take every tensor of the original's network and put it where it is in `UNet(**options)`."""
     network, pyramids = own.network, "input_pyramid" in options
 
     def attention(ours: str, theirs: str) -> None:
@@ -222,6 +237,8 @@ def converted(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
 
     if own.has("conditioning.embedding.frequencies"):
         own.one("conditioning.embedding.frequencies", "time_proj.weight")
+    if own.has("conditioning.embedding.vectors"):
+        own.one("conditioning.embedding.vectors.weight", "time_proj.weight")
     own.layer("conditioning.input", "time_embedding.linear_1")
     own.layer("conditioning.output", "time_embedding.linear_2")
     if own.has("conditioning.classes"):
@@ -255,4 +272,3 @@ def converted(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
             block(f"ups.{level - 1}", f"{theirs}.resnet_up")
     own.layer("norm", "conv_norm_out")
     own.layer("output", "conv_out")
-    return own.finished()

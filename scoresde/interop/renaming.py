@@ -1,5 +1,6 @@
-"""Taking the tensors of a checkpoint one by one, so that none is missing, left over or of another shape."""
+"""Taking the tensors of a checkpoint one by one, so that none is missing, left over or of another shape; and back."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from scoresde.networks import UNet
 
-__all__ = ["Renaming"]
+__all__ = ["Places", "Renaming"]
 
 _ADVICE = "it is of another architecture than the configuration"
 
@@ -80,3 +81,41 @@ class Renaming:
             )
         assert self.result.keys() == self.shapes.keys()
         return {name: self.result[name] for name in self.shapes}
+
+
+class Places(Renaming):
+    """The reverse of a `Renaming`: the tensors of a file from those of the U-Net.
+
+    The numbers of the file are counted, and the renaming is done with their numbers in their place, so that it shows
+    where each of them goes. Nothing else says how the file is written, which therefore is what is read.
+
+    Args:
+        options: Arguments of `UNet`.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options, {})
+        self._count = 0
+        self._files: dict[str, tuple[int, ...]] = {}
+
+    def take(self, theirs: str, shape: tuple[int, ...]) -> Tensor:
+        places = torch.arange(self._count, self._count + math.prod(shape)).reshape(shape)
+        self._count += places.numel()
+        self._files[theirs] = shape
+        return places
+
+    def put(self, ours: str, value: Tensor) -> None:
+        self.result[ours] = value.flatten()
+
+    def file(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of the file, of which the renaming makes the state dict `state` of the U-Net."""
+        places = self.finished()
+        numbers = torch.cat([state[name].flatten() for name in places])
+        order = torch.cat(list(places.values()))
+        assert torch.equal(order.bincount(minlength=self._count), torch.ones(self._count, dtype=torch.int64))
+        flat = torch.empty_like(numbers)
+        flat[order] = numbers
+        pieces = flat.split([math.prod(shape) for shape in self._files.values()])
+        return {
+            name: piece.reshape(shape).clone() for (name, shape), piece in zip(self._files.items(), pieces, strict=True)
+        }

@@ -3,7 +3,13 @@
 from scoresde.networks.conditioning import Conditioning
 from scoresde.networks.dit import DiT
 from scoresde.networks.edm2 import EDM2UNet, LogVariance
-from scoresde.networks.embedding import FourierFeatures, GaussianFourierFeatures, LevelEmbedding, PositionalFeatures
+from scoresde.networks.embedding import (
+    FourierFeatures,
+    GaussianFourierFeatures,
+    LevelEmbedding,
+    PositionalFeatures,
+    TableEmbedding,
+)
 from scoresde.networks.magnitude import MagnitudeFourier
 from scoresde.networks.mlp import MLP
 from scoresde.networks.published import adm, ddpm, ddpmpp, ncsnpp, song_ddpmpp, song_ncsnpp
@@ -20,6 +26,7 @@ __all__ = [
     "LogVariance",
     "MagnitudeFourier",
     "PositionalFeatures",
+    "TableEmbedding",
     "UNet",
     "adm",
     "ddpm",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from scoresde.arguments import checked
 
-__all__ = ["FourierFeatures", "GaussianFourierFeatures", "LevelEmbedding", "PositionalFeatures"]
+__all__ = ["FourierFeatures", "GaussianFourierFeatures", "LevelEmbedding", "PositionalFeatures", "TableEmbedding"]
 
 
 @checked
@@ -177,11 +177,44 @@ class LevelEmbedding(nn.Module):
     def forward(self, c_noise: Tensor) -> Tensor:
         span = math.log(self.sigma_max / self.sigma_min)
         place = (4 * c_noise - math.log(self.sigma_min)) * ((self.levels - 1) / span)
-        place = place.clamp(0, self.levels - 1)
-        lower = place.detach().floor().clamp(max=self.levels - 2)
-        share = (place - lower)[:, None].to(self.vectors.weight.dtype)
-        index = lower.long()
-        return torch.lerp(self.vectors(index), self.vectors(index + 1), share)
+        return _interpolated(self.vectors, place)
+
+
+@checked
+class TableEmbedding(nn.Module):
+    """A learned vector for each entry of a table of noise levels, by its index, as networks of diffusers may have.
+
+    Between two entries the vector is interpolated linearly in the index, and beyond the ends it is theirs. The module
+    maps indices c in [0, steps − 1] `(B,)`, as `TableIndex` gives them, to features `(B, dim)`.
+
+    Args:
+        steps: Number of entries, at least 2.
+        dim: Length of the vectors.
+
+    Raises:
+        ValueError: Fewer than two entries, or vectors without an element.
+    """
+
+    def __init__(self, steps: int, dim: int = 64) -> None:
+        super().__init__()
+        if steps < 2 or dim < 1:
+            raise ValueError(f"steps must be at least 2 and dim at least 1, got {steps} and {dim}")
+        self.steps = steps
+        self.dim = dim
+        self.vectors = nn.Embedding(steps, dim)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        return _interpolated(self.vectors, c_noise)
+
+
+def _interpolated(vectors: nn.Embedding, place: Tensor) -> Tensor:
+    """Vectors `(B, dim)` at places `(B,)` in a table, linear between two entries."""
+    last = vectors.num_embeddings - 1
+    place = place.clamp(0, last)
+    lower = place.detach().floor().clamp(max=last - 1)
+    share = (place - lower)[:, None].to(vectors.weight.dtype)
+    index = lower.long()
+    return torch.lerp(vectors(index), vectors(index + 1), share)
 
 
 def _check_dim(dim: int, least: int) -> None:

@@ -97,6 +97,7 @@ _OF: dict[str, dict[str, Any]] = {
         "step": _Count | None,
         "tol": Annotated[float, Range(0, above=True, most=1)],
     },
+    "export": {"format": Literal["diffusers"], "folder": str | None, "steps": Annotated[int, Range(2)] | None},
     "suggest": {
         "steps": _Count,
         "overlap": Annotated[float, Range(0, above=True, most=1)],

@@ -1,9 +1,6 @@
 """A checkpoint of another project as a run directory, which every command takes."""
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from scoresde.interop import Checkpoint
 from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run
 from scoresde.runs.stages import write_page
+from scoresde.storage.files import new_folder
 from scoresde.training.moments import data_statistics
 from scoresde.training.provenance import check_fit
 
@@ -60,9 +58,7 @@ def import_checkpoint(
         raise ConfigError(
             f"the configuration of {checkpoint.path} does not say how large its images are: add image_size"
         )
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
-    try:
+    with new_folder(directory) as made:
         run = Run(made, OmegaConf.create(body), allow)
         if data is not None:
             loaded: Data = run.make("data")
@@ -79,12 +75,6 @@ def import_checkpoint(
             parameters=sum(p.numel() for p in model.network.parameters()),
             imported=body["imported"],
         )
-        made.chmod(0o755)
-        made.rename(directory)
-    except BaseException:
-        with suppress(OSError):
-            shutil.rmtree(made)
-        raise
     run = Run(directory, run.config, allow)
     write_page(run)
     return run

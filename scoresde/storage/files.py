@@ -1,14 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 import contextlib
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["remove_leftovers", "set_aside", "write_atomically", "write_bytes", "write_text"]
+__all__ = ["new_folder", "remove_leftovers", "set_aside", "write_atomically", "write_bytes", "write_text"]
 
 _TEMPORARY = re.compile(r"\.[a-z0-9_]{8}")  # the end of a name that mkstemp makes
 
@@ -38,9 +39,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
-        with contextlib.suppress(OSError):  # others may use them by now
-            for parent in made:
-                parent.rmdir()
+        _remove_empty(made)
         raise
     with contextlib.suppress(OSError):  # some file systems do not sync folders
         folder = os.open(path.parent, os.O_RDONLY)
@@ -48,6 +47,33 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder under a temporary name, which is renamed to `path` at the end, or removed if anything stops it.
+
+    Args:
+        path: The folder, which must not be there; missing folders around it are made.
+    """
+    above = [parent for parent in path.parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield made
+        made.chmod(0o755)
+        made.rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(made)
+        _remove_empty(above)
+        raise
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with contextlib.suppress(OSError):  # others may use them by now
+        for folder in folders:
+            folder.rmdir()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -66,8 +66,8 @@ def of_a_run(command: str) -> list[str]:
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_a_key_that_nothing_reads_is_refused(command: str, plus: str) -> None:
     known = ", ".join([*declared(command)[0], *declared(command)[1]])
-    message = refused(command, *of_a_run(command), f"{plus}foobar=3")
-    assert message == f"{command} has no 'foobar'; it takes {known}"
+    message = refused(command, *of_a_run(command), f"{plus}quux=3")
+    assert message == f"{command} has no 'quux'; it takes {known}"
     assert f"{command} has no 'bar'" in refused(command, *of_a_run(command), f"{plus}bar.baz=[1,2]")
     assert f"{command} has no 'experiment'" in refused(command, *of_a_run(command), "++experiment.width=3")
 

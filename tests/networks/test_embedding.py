@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from scoresde.networks import MLP, FourierFeatures, GaussianFourierFeatures, LevelEmbedding, PositionalFeatures, UNet
+from scoresde.networks import (
+    MLP,
+    FourierFeatures,
+    GaussianFourierFeatures,
+    LevelEmbedding,
+    PositionalFeatures,
+    TableEmbedding,
+    UNet,
+)
 
 LEVELS = torch.linspace(-2.0, 1.5, 701, dtype=torch.float64)
 
@@ -103,6 +111,18 @@ def test_level_embedding_has_a_vector_for_each_level_and_a_line_between_two() ->
     torch.testing.assert_close(between, 0.75 * vectors[2] + 0.25 * vectors[3])
     ends = embedding(torch.tensor([1e-9, 1e9], dtype=torch.float64).log() / 4)
     torch.testing.assert_close(ends, vectors[[0, -1]])
+
+
+def test_table_embedding_has_a_vector_for_each_index_and_a_line_between_two() -> None:
+    embedding = TableEmbedding(5, 8)
+    vectors = embedding.vectors.weight
+    assert torch.equal(embedding(torch.arange(5.0)), vectors)
+    torch.testing.assert_close(
+        embedding(torch.tensor([2.25, -3.0, 9.0])),
+        torch.stack((0.75 * vectors[2] + 0.25 * vectors[3], vectors[0], vectors[4])),
+    )
+    with pytest.raises(ValueError, match="steps must be at least 2 and dim at least 1, got 1 and 8"):
+        TableEmbedding(1, 8)
 
 
 def test_level_embedding_differs_by_level_and_is_trained() -> None:

@@ -8,6 +8,7 @@ from scoresde.cli.commands.compare import compare_command
 from scoresde.cli.commands.dequantise import dequantise_command
 from scoresde.cli.commands.ema import ema_command
 from scoresde.cli.commands.evaluate import evaluate_command
+from scoresde.cli.commands.export import export_command
 from scoresde.cli.commands.information import information_command
 from scoresde.cli.commands.likelihood import likelihood_command
 from scoresde.cli.commands.report import report_command
@@ -30,5 +31,6 @@ TASKS: dict[str, Callable[[DictConfig], Outcome | None]] = {
     "suggest": suggest_command,
     "dequantise": dequantise_command,
     "ema": ema_command,
+    "export": export_command,
     "report": report_command,
 }
