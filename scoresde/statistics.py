@@ -264,6 +264,20 @@ class Statistics(nn.Module):
         # Buffers in float32 have directions of no variance with that of their rounding.
         return variances[variances > max(1e-12, torch.finfo(self.std.dtype).eps) * variances.max()]
 
+    def widened(self, factor: float) -> "Statistics":
+        """Those of data whose differences from their mean are a factor larger; the same object for the same factor."""
+
+        def compute(std: Tensor) -> Statistics:
+            square = factor**2
+            variances = (None if v is None else square * v for v in (self.covariance, self.variance, self.dct_variance))
+            wide = Statistics(self.mean, factor * std, *variances)
+            if wide.covariance is not None:
+                values, vectors = self.eigh()
+                wide._derived["eigh"] = wide.covariance, wide.covariance._version, (square * values, vectors)
+            return wide
+
+        return self._from(self.std, f"widened {factor}", compute)
+
     def deviation(self) -> float:
         """Bound on the difference between the variance in any direction and `std`²; 0 if no other is known."""
         variance = self.std.double() ** 2

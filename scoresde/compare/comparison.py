@@ -156,7 +156,7 @@ class Comparison:
 
     def trial(self, sampler: Sampler, seed: int = 0) -> Trial:
         """Solve for one start twice in one batch; the two have different noise, if any."""
-        times = sampler.grid(self.model.sde, self.model.statistics)
+        times = sampler.grid(self.model.sde, self.model.step_statistics)
         x = self.starts(seed, float(times[0]))[:1]
         cond = self._first(1).repeat(2)
         options: dict[str, Any] = {"seed": seed, **cond}
@@ -187,7 +187,7 @@ class Comparison:
         try:
             # It also tabulates the coefficients that some solvers keep for every batch, so that they cost no seconds.
             trial = self.trial(sampler, seed) if trial is None else trial
-            times = sampler.grid(self.model.sde, self.model.statistics)
+            times = sampler.grid(self.model.sde, self.model.step_statistics)
         except Exception as error:  # a failure of one sampler is its row's problem and does not stop the others
             return row | {"problem": one_line(error)}
         # Outside of the try: without the true endpoints no sampler can be compared.

@@ -71,6 +71,10 @@ class DensityGuided(ScoreModel):
     def log_snr_range(self) -> tuple[float, float]:
         return self.model.log_snr_range
 
+    @property
+    def is_score(self) -> bool:
+        return self.quantile == 0.5 and self.model.is_score
+
     def takes_condition(self, name: str) -> bool:
         return self.model.takes_condition(name)
 

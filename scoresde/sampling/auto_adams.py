@@ -87,4 +87,4 @@ class AutoAdams(Solver):
         return self.method(1).stochastic
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
-        yield from self.method(len(times) - 1, model.statistics).solve(model, x, times, noise)
+        yield from self.method(len(times) - 1, model.step_statistics).solve(model, x, times, noise)

@@ -84,9 +84,10 @@ class AutoSDE(Value, Solver):
         known, ends = model.statistics, model.sde.noise_level(times[[0, -1]]).tolist()
         carried = known is not None and ends[0] >= _NORMAL * float(known.std)
         narrowest = _NARROWEST * ends[1]
-        widest = max(_WIDEST * (1.0 if known is None else known.largest_std), 10 * narrowest)
+        placed = model.step_statistics
+        widest = max(_WIDEST * (1.0 if placed is None else placed.largest_std), 10 * narrowest)
         tau = StepTau() if self.tau is None else self.tau
-        shares = width_shares(narrowest, widest, known)
+        shares = width_shares(narrowest, widest, placed)
         return fitted_plan(tau, Same(model.sde), tuple(times.tolist()), *shares, carried), carried
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:

@@ -59,7 +59,7 @@ __all__ = ["PathDensity", "WatchedModel"]
 _MEMORY = 8  # evaluations that may lie between the one of a state and the end of its step
 
 
-class WatchedModel(BoundModel):
+class WatchedModel(BoundModel, same_field=True):
     """A bound model that remembers the denoised means of its latest states.
 
     Predictions are made of the noise or of the denoised mean, so that either is known.

@@ -64,7 +64,7 @@ class Request:
         batch_size = shape[0] if batch_size is None else batch_size
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-        times = grid(model.sde, model.statistics)
+        times = grid(model.sde, model.step_statistics)
         if x_init is None:
             device = model.device
         else:

@@ -43,7 +43,7 @@ class Solves:
     def __call__(self, rule: StepRule, steps: int, x: Tensor, conditions: Conditions) -> Tensor:
         """The end points of starts `(n, ...)`."""
         solver, grid = AutoAdams().ruled(rule), DataStraight(steps).ruled(rule)
-        times = grid(self.model.sde, self.model.statistics)
+        times = grid(self.model.sde, self.model.step_statistics)
         parts = []
         for start in range(0, len(x), self.batch_size):
             rows = slice(start, start + self.batch_size)

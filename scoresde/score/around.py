@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from scoresde.score.model import ScoreModel
 from scoresde.score.optimal_variances import OptimalVariances
 from scoresde.score.step_rules import StepRules
+from scoresde.statistics import Statistics
 
 __all__ = ["AroundModel"]
 
@@ -30,6 +31,16 @@ class AroundModel(ScoreModel):
         return self.model.normal_at_most_noise
 
     @property
+    def step_statistics(self) -> Statistics | None:
+        """Those of the model within."""
+        return self.model.step_statistics
+
+    @property
+    def is_score(self) -> bool:
+        """True if it is so of the model within."""
+        return self.model.is_score
+
+    @property
     def conditioned(self) -> bool:
         """True if the model within has conditions bound."""
         return self.model.conditioned
@@ -38,6 +49,15 @@ class AroundModel(ScoreModel):
     def has_unconditional(self) -> bool:
         """True if it is so of the model within."""
         return self.model.has_unconditional
+
+    @property
+    def takes_dropped(self) -> bool:
+        """True if the model within does."""
+        return self.model.takes_dropped
+
+    def conditioned_on(self, names: Iterable[str]) -> bool:
+        """True if it is so of the model within."""
+        return self.model.conditioned_on(names)
 
     @property
     def learns_variance(self) -> bool:

@@ -1,6 +1,6 @@
 """A score model with its conditions bound and its calls counted."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -48,7 +48,10 @@ class BoundModel(AroundModel):
     @property
     def conditioned(self) -> bool:
         """True if there are conditions."""
-        return bool(self.bound) or self.model.conditioned
+        return self.model.conditioned_on(self.bound)
+
+    def conditioned_on(self, names: Iterable[str]) -> bool:
+        return self.conditioned  # conditions of a call are ignored
 
     def prediction(self, times: Tensor, p: Tensor, q: Tensor) -> Prediction:
         inner, cond, calls = self.model.prediction(times, p, q), self._cond, self._calls

@@ -208,11 +208,7 @@ class GaussianMixtureScore(ExactScore):
         With responsibilities r_k and scores s_k of the components, of covariances C_k at time t, and s = Σ r_k s_k,
 
             ∇ · s = Σ_k r_k (|s_k|² − tr C_k⁻¹) − |s|²,    ε = −σ s.
-
-        It is None for a subclass with a noise prediction of its own.
         """
-        if type(self).noise is not GaussianMixtureScore.noise:
-            return None
         # Its terms nearly cancel where noise is small, and would lose the digits of float32.
         log_joint, z, variance, _, sigma = self._posterior(x.double(), t, cond)
         scores = -z / variance

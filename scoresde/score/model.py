@@ -19,6 +19,7 @@ from scoresde.numerics.modes import evaluating
 from scoresde.score.conditions import Conditions
 from scoresde.score.learned_variance import HasVariances
 from scoresde.score.linear import Linear, combined
+from scoresde.score.promises import keep_own
 from scoresde.score.samples_text import sample_lines
 from scoresde.score.step_rules import StepRules
 from scoresde.score.units import warn_of_units
@@ -26,6 +27,10 @@ from scoresde.sde import SDE, expand_to
 from scoresde.statistics import Statistics
 
 __all__ = ["Prediction", "ScoreModel"]
+
+# The factor of the standard deviations of data whose moments may not be those of the model's samples: that of
+# `scoresde.guidance` for a scale of 4.
+_UNKNOWN = 4 ** (1 / 3)
 
 Prediction = Callable[..., Tensor]
 """A function of a state x, the index of a time and conditions, as `ScoreModel.prediction` returns it."""
@@ -40,6 +45,11 @@ class ScoreModel(HasVariances, ABC):
         noise ε = (x − α D)/σ,    score ∇ log p_t = −ε/σ,    velocity dx/dt = f x + g²/(2σ) ε.
 
     A subclass that knows one of them more accurately overrides it. x is `(B, ...)`; t is a scalar or `(B,)`.
+
+    Solvers and likelihoods assume of a model only what it promises: see `exact`, `normal_at_most_noise`, `narrowest`,
+    `is_score` and `step_statistics`. A class that overrides the field of one which has promised something, such as a
+    subclass of `NetworkScore` with a `denoise` of its own, has none of its promises, and its other predictions follow
+    from the one that it overrides. With `class Mine(NetworkScore, same_field=True)` it keeps them.
 
     The methods of a model, its SDE and its statistics are in model space, where the noise is. The functions that take
     data or give samples do so in one of two ways:
@@ -72,6 +82,11 @@ class ScoreModel(HasVariances, ABC):
         super().__init__()
         self.sde = sde
         self.statistics: Statistics | None = statistics
+
+    def __init_subclass__(cls, same_field: bool = False, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if not same_field:
+            keep_own(cls, ScoreModel)
 
     @abstractmethod
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
@@ -286,8 +301,13 @@ class ScoreModel(HasVariances, ABC):
     def has_unconditional(self) -> bool:
         """True if the model was trained for samples without their conditions beside those with them.
 
-        It then takes no conditions for a whole batch, and `dropped` `(B,)`, True for samples without, for a part of it.
+        It then takes no conditions for a whole batch, which is without.
         """
+        return False
+
+    @property
+    def takes_dropped(self) -> bool:
+        """True if it takes a condition `dropped` `(B,)`, True for samples whose other conditions do not count."""
         return False
 
     def batch_shape(self, shape: int | Sequence[int]) -> tuple[int, ...]:
@@ -348,6 +368,10 @@ class ScoreModel(HasVariances, ABC):
     def for_rows(self, rows: Tensor) -> "ScoreModel":
         """The model for the samples `rows` `(b,)` of its batch, which may repeat; itself if none are bound."""
         return self
+
+    def conditioned_on(self, names: Iterable[str]) -> bool:
+        """True if samples have other statistics than `statistics` when they are given conditions of these names."""
+        return bool(list(names)) or self.conditioned
 
     def takes_condition(self, name: str) -> bool:
         """True if the model may take a condition of this name: True also for a model that does not say."""
@@ -426,6 +450,26 @@ class ScoreModel(HasVariances, ABC):
         model around others, such as a guided one, may have statistics that are not its own.
         """
         return False
+
+    @property
+    def step_statistics(self) -> Statistics | None:
+        """The moments by which grids and solvers place their steps; None if none are known.
+
+        They are `statistics` if these are known to be of the model's own samples. Otherwise they are wider by 4^⅓: the
+        field of a guided model bends where noise is larger than the data's spread tells, and a step too many there
+        costs less than one too few.
+        """
+        if self.statistics is None or self.normal_at_most_noise:
+            return self.statistics
+        return self.statistics.widened(_UNKNOWN)
+
+    @property
+    def is_score(self) -> bool:
+        """True if `score` is the gradient of the log-density of some data with noise, as `denoise` has it by its name.
+
+        A guided model says False: its field is that of no noised density, so that log-likelihoods have no meaning.
+        """
+        return True
 
     @property
     def conditioned(self) -> bool:

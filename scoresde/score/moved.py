@@ -104,7 +104,7 @@ def with_sde(model: ScoreModel, sde: SDE) -> ScoreModel:
         Elucidating the design space of diffusion-based generative models (Karras et al. 2022), section 3,
         https://arxiv.org/abs/2206.00364
     """
-    if isinstance(model, ExactScore):
+    if isinstance(model, ExactScore) and model.exact:
         # p₀ does not depend on an SDE, and the model's own SDE may not reach every noise level of this one.
         moved = copy.copy(model)
         # Copies, so that a change of dtype or device of one model does not change the other.

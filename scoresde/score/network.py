@@ -93,6 +93,11 @@ class NetworkScore(ScoreModel):
         """True if the network says that its conditions were dropped in training."""
         return bool(getattr(self.unwrapped, "has_unconditional", False))
 
+    @property
+    def takes_dropped(self) -> bool:
+        """True if the network has an argument of this name, and something in the place of conditions."""
+        return self.has_unconditional and "dropped" in (self._known_conditions() or ())
+
     def _own_classes(self) -> int | None:
         classes = getattr(self.unwrapped, "num_classes", None)
         return None if classes is None else int(classes)

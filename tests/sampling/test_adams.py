@@ -285,7 +285,7 @@ def test_the_gaussian_start_is_exact_for_a_gaussian(planar: Mixture) -> None:
 
 
 def test_the_gaussian_start_is_not_used_under_conditions() -> None:
-    class Conditional(GaussianMixtureScore):
+    class Conditional(GaussianMixtureScore, same_field=True):
         def takes_condition(self, name: str) -> bool:
             return name == "labels"
 

@@ -21,6 +21,7 @@ from scoresde.sampling import (
 from scoresde.sampling.plain_rule import plain_rule
 from scoresde.score import GaussianMixtureScore, ScoreModel
 from scoresde.sde import EDMSDE, SDE, VPSDE, FlowSDE
+from scoresde.statistics import Statistics
 from tests.problems import F64, Mixture, generator, ring, rms, true_ends
 
 
@@ -34,6 +35,10 @@ class Guided(ScoreModel):
         self.marginal = marginal
         self.conditional = GaussianMixtureScore(torch.ones(1), means[:1], variances[:1], sde)
         self.scale = scale
+
+    @property
+    def step_statistics(self) -> Statistics | None:
+        return self.statistics  # of the steps below it is known how long they are
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         return torch.lerp(self.marginal.denoise(x, t), self.conditional.denoise(x, t), self.scale)

@@ -16,6 +16,7 @@ from scoresde.sampling.measured_steps import LENGTHS, _searched
 from scoresde.sampling.rule_trial import Trial
 from scoresde.score import BoundModel, Conditions, GaussianMixtureScore, ScoreModel, StepRule, StepRules, with_sde
 from scoresde.sde import EDMSDE, SDE, VPSDE, CosineSDE
+from scoresde.statistics import Statistics
 from tests.problems import true_ends
 
 F64 = torch.float64
@@ -28,6 +29,10 @@ class Plain(ScoreModel):
         super().__init__(model.sde, model.statistics)
         self.model = model
         self.count = 0
+
+    @property
+    def step_statistics(self) -> Statistics | None:
+        return self.statistics  # as of a network, whose samples are known to have them
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         self.count += len(x)

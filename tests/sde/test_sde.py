@@ -769,7 +769,7 @@ def test_torchsde_integrates_the_reverse_sde_back_to_the_data(sde: SDE, generato
 def test_reverse_in_float32_stays_inside_the_interval(sde: SDE) -> Any:
     """float32 rounds t_max − s, and a network checks its interval."""
 
-    class Strict(GaussianMixtureScore):
+    class Strict(GaussianMixtureScore, same_field=True):
         def score(self, x: Tensor, t: Tensor, **cond: object) -> Tensor:
             return super().score(x, self.sde.check_time(t))
 
