@@ -18,7 +18,7 @@ __all__ = ["Product"]
 
 @checked
 class Product(ScoreModel):
-    """The sum of scores Σ w_i s_i, for samples of a density like Π p_i^(w_i) (Liu et al. 2022, eq. 11).
+    """The sum of scores Σ w_i s_i, for samples of a density like Π p_i^(w_i) (Liu et al. 2022b, eq. 11).
 
     Weights above 0 compose ("a seven" and "in italics"), those below 0 negate. The posterior of n independent
     observations under one prior is the product of n posteriors over n − 1 priors (Geffner et al. 2023, eq. 4):
@@ -51,7 +51,7 @@ class Product(ScoreModel):
     -1.3333333730697632
 
     References:
-        Liu et al. 2022, Compositional visual generation with composable diffusion models,
+        Liu et al. 2022b, Compositional visual generation with composable diffusion models,
             https://arxiv.org/abs/2206.01714
         Geffner et al. 2023, Compositional score modeling for simulation-based inference,
             https://arxiv.org/abs/2209.14249
