@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.arguments import as_tensor
 from scoresde.data.transforms import as_lists, moments
 
-__all__ = ["CONDITIONS", "ConditionInfo", "checked_conditions", "condition_infos", "of_rows"]
+__all__ = ["CONDITIONS", "ConditionInfo", "checked_conditions", "condition_infos", "of_rows", "scales_of"]
 
 CONDITIONS = ("vector", "image", "tokens", "mask")
 """Names of the conditions that data may have beside labels, as networks take them."""
@@ -70,6 +70,11 @@ def condition_infos(conditions: Mapping[str, Tensor]) -> dict[str, ConditionInfo
         std = torch.where(std > 0, std, torch.ones_like(std))
         found[name] = ConditionInfo(shape, tuple(mean.tolist()), tuple(std.tolist()))
     return found
+
+
+def scales_of(infos: Mapping[str, ConditionInfo]) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Means and standard deviations of the conditions that have them, by name."""
+    return {name: (c.mean, c.std) for name, c in infos.items() if c.mean is not None and c.std is not None}
 
 
 def checked_conditions(

@@ -1,11 +1,11 @@
-"""Self-attention over the places of a feature map."""
+"""Attention of the places of a feature map: to each other, and to tokens."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde.networks.layers import group_norm, zeroed
 
-__all__ = ["SelfAttention"]
+__all__ = ["CrossAttention", "SelfAttention", "attend"]
 
 
 class SelfAttention(nn.Module):
@@ -44,3 +44,55 @@ class SelfAttention(nn.Module):
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         out: Tensor = x + self.project(attended).mT.unflatten(2, x.shape[2:])
         return out if self.skip_scale == 1 else out * self.skip_scale
+
+
+class CrossAttention(nn.Module):
+    """Residual attention of features `(B, channels, ...)` to tokens `(B, L, size)` (Rombach et al. 2022, section 3.3).
+
+        s (x + W_o softmax(q kᵀ/√d) v),    q = W_q norm(x),   (k, v) = W tokens,
+
+    with d channels in each head. W_o starts at zero.
+
+    Args:
+        channels: Number of channels.
+        heads: Number of heads, which divides the channels.
+        size: Length of a token.
+        skip_scale: Factor s of the sum.
+        groups: Groups of the normalisation; None for the usual number, 0 for no normalisation.
+        eps: What is added to the variances of the normalisation.
+
+    References:
+        Rombach et al. 2022, High-resolution image synthesis with latent diffusion models,
+            https://arxiv.org/abs/2112.10752
+    """
+
+    def __init__(
+        self, channels: int, heads: int, size: int, skip_scale: float, groups: int | None = None, eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.skip_scale = skip_scale
+        self.norm = nn.Identity() if groups == 0 else group_norm(channels, groups, eps)
+        self.q = nn.Linear(channels, channels)
+        self.kv = nn.Linear(size, 2 * channels)
+        self.project = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, tokens: Tensor, counts: Tensor | None) -> Tensor:
+        attended = attend(self.q(self.norm(x).flatten(2).mT), self.kv(tokens), self.heads, counts)
+        out: Tensor = x + self.project(attended).mT.unflatten(2, x.shape[2:])
+        return out if self.skip_scale == 1 else out * self.skip_scale
+
+
+def attend(q: Tensor, kv: Tensor, heads: int, counts: Tensor | None) -> Tensor:
+    """Attention of queries `(B, N, C)` to keys and values `(B, L, 2C)` in so many heads, `(B, N, C)`.
+
+    Args:
+        q: The queries.
+        kv: The keys, and the values behind them.
+        heads: Number of heads.
+        counts: Which keys count, `(B, 1, 1, L)` boolean; None for all.
+    """
+    queries = q.unflatten(2, (heads, -1)).transpose(1, 2)
+    keys, values = kv.unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    found = F.scaled_dot_product_attention(queries, keys, values, attn_mask=counts)
+    return found.transpose(1, 2).flatten(2)

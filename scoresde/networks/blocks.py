@@ -7,7 +7,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde.networks.attention import SelfAttention
+from scoresde.networks.attention import CrossAttention, SelfAttention
 from scoresde.networks.conditioning import Modulation, Shift
 from scoresde.networks.layers import convolution, group_norm, zeroed
 from scoresde.networks.resampling import Resample
@@ -29,10 +29,11 @@ class BlockOptions:
     groups: int | None
     attention_groups: int | None
     norm_eps: float
+    token_size: int | None = None
 
 
 class ResidualBlock(nn.Module):
-    """A residual block, then residual self-attention if it has heads.
+    """A residual block, then residual self-attention if it has heads, and attention to tokens if there are any.
 
         s (skip(x) + W₂ dropout(silu(m(W₁ silu(norm₁(x)))))),
 
@@ -75,11 +76,21 @@ class ResidualBlock(nn.Module):
         self.attention = (
             SelfAttention(outputs, heads, self.skip_scale, options.attention_groups, eps) if heads else nn.Identity()
         )
+        self.to_tokens = (
+            CrossAttention(outputs, heads, options.token_size, self.skip_scale, options.attention_groups, eps)
+            if heads and options.token_size is not None
+            else None
+        )
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, condition: Tensor, tokens: Tensor | None = None, counts: Tensor | None = None
+    ) -> Tensor:
         h = self.conv1(self.resample(F.silu(self.norm1(x))))
         h = self.norm2(self.modulation(h, condition)) if self.shifts else self.modulation(self.norm2(h), condition)
         h = self.conv2(self.dropout(F.silu(h)))
         out = self.skip(self.resample(x)) + h
         attended: Tensor = self.attention(out if self.skip_scale == 1 else out * self.skip_scale)
-        return attended
+        if self.to_tokens is None or tokens is None:
+            return attended
+        found: Tensor = self.to_tokens(attended, tokens, counts)
+        return found

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde.arguments import checked
+from scoresde.networks.conditions import Draws, VectorInput
 from scoresde.networks.embedding import FourierFeatures
 from scoresde.networks.labels import check_dropped, check_label_options, check_labels, looked_up, without_label
 
@@ -34,6 +35,9 @@ class Conditioning(nn.Module):
         no_label: What a sample without a label has in place of the vector of its class.
         augmentations: Number of values that say how a sample was augmented (Karras et al. 2022, appendix F.2); they are
             mapped to the features and added there.
+        vector_size: Number of values of a vector that samples are conditioned on, which is added before the last
+            non-linearity; None for none. See `VectorInput`.
+        vector_dropout: Rate at which vectors are dropped in training, in [0, 1).
 
     Raises:
         TypeError: An embedding without an integer `dim`.
@@ -52,6 +56,8 @@ class Conditioning(nn.Module):
         label_bias: bool = False,
         no_label: Literal["learned", "zeros"] = "learned",
         augmentations: int = 0,
+        vector_size: int | None = None,
+        vector_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if embedding is None:
@@ -80,18 +86,15 @@ class Conditioning(nn.Module):
         self.unconditional = nn.Parameter(torch.zeros(place)) if learned else None
         self.label_bias = nn.Parameter(torch.zeros(place)) if label_bias and num_classes is not None else None
         self.augmentation = nn.Linear(augmentations, dim, bias=False) if augmentations else None
-
-    @property
-    def has_unconditional(self) -> bool:
-        """True if labels are dropped in training, so that a sample without one is what the network was trained for."""
-        return self.label_dropout > 0
+        self.vector = None if vector_size is None else VectorInput(vector_size, width, vector_dropout)
 
     def forward(
         self,
         c_noise: Tensor,
         labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
-        dropped: Tensor | None = None,
+        draws: Draws | None = None,
+        vector: Tensor | None = None,
     ) -> Tensor:
         """The conditioning vectors `(B, width)`, after their last non-linearity.
 
@@ -100,14 +103,17 @@ class Conditioning(nn.Module):
             labels: Classes in [0, num_classes), `(B,)` int64. The range is checked on the CPU only, since the check
                 would wait for another device.
             augment_labels: How each sample was augmented, `(B, augmentations)`; zeros, for not at all, if not given.
-            dropped: True for samples that are without a label whatever theirs is, `(B,)` boolean; none if not given.
+            draws: Which samples are without their conditions whatever these are; none if not given.
+            vector: Vectors that samples are conditioned on, `(B, vector_size)`.
 
         Raises:
-            TypeError: Labels that are not int64, or `dropped` that is not boolean.
-            ValueError: Labels for a network without classes, no labels for one that needs them, labels of another
-                shape than `c_noise`, labels out of range, augmentation labels that do not fit, or samples without a
-                label for a network that has nothing in its place.
+            TypeError: Labels that are not int64, a vector that is not of floating point, or `draws.dropped` that is not
+                boolean.
+            ValueError: Labels for a network without classes, conditions that one needs and are None, labels of another
+                shape than `c_noise`, labels out of range, a vector or augmentation labels that do not fit, or samples
+                without a condition for a network that has nothing in its place.
         """
+        draws = Draws() if draws is None else draws
         # Neither the features, of up to hundreds of radians, nor what is read off them can be in bfloat16.
         with torch.autocast(c_noise.device.type, enabled=False):
             # `c_noise` may be float64 or float32 whatever the dtype of the weights.
@@ -115,7 +121,7 @@ class Conditioning(nn.Module):
             augmented = self._augmentation_features(augment_labels, c_noise)
             if augmented is not None:
                 features = features + augmented
-            label_vector = self._label_vector(labels, c_noise, dropped)
+            label_vector = self._label_vector(labels, c_noise, draws)
             if label_vector is not None and self.label_place == "features":
                 features = features + label_vector
             hidden = self.input(features)
@@ -124,6 +130,8 @@ class Conditioning(nn.Module):
             out = self.output(F.silu(hidden))
             if label_vector is not None and self.label_place == "output":
                 out = out + label_vector
+            if self.vector is not None:
+                out = out + self.vector(vector, c_noise, draws)
             return F.silu(out)
 
     def _augmentation_features(self, augment_labels: Tensor | None, c_noise: Tensor) -> Tensor | None:
@@ -137,23 +145,23 @@ class Conditioning(nn.Module):
         out: Tensor = self.augmentation(augment_labels.to(self.augmentation.weight.dtype))
         return out
 
-    def _label_vector(self, labels: Tensor | None, c_noise: Tensor, dropped: Tensor | None) -> Tensor | None:
+    def _label_vector(self, labels: Tensor | None, c_noise: Tensor, draws: Draws) -> Tensor | None:
         """What is added for labels, `(B, ...)` or the same for all."""
-        vectors = self._class_vector(labels, c_noise, dropped)
+        vectors = self._class_vector(labels, c_noise, draws)
         if vectors is not None and self.label_scale != 1:
             vectors = self.label_scale * vectors
         if self.label_bias is None:
             return vectors
         return self.label_bias if vectors is None else vectors + self.label_bias
 
-    def _class_vector(self, labels: Tensor | None, c_noise: Tensor, dropped: Tensor | None) -> Tensor | None:
+    def _class_vector(self, labels: Tensor | None, c_noise: Tensor, draws: Draws) -> Tensor | None:
         optional = self.unconditional is not None or self.zeros
         given = check_labels(labels, c_noise, self.num_classes, optional)
-        check_dropped(dropped, c_noise, optional or self.num_classes is None)
+        check_dropped(draws.dropped, c_noise, optional or self.num_classes is None)
         if self.classes is None or labels is None or not given:
             return self.unconditional
         vectors = looked_up(self.classes, labels, self.num_classes)
-        without = without_label(labels, self.label_dropout if self.training else 0.0, dropped)
+        without = without_label(labels, self.label_dropout if self.training else 0.0, *draws)
         if without is not None:
             instead = vectors.new_zeros(()) if self.unconditional is None else self.unconditional
             vectors = torch.where(without, instead, vectors)

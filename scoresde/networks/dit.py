@@ -8,7 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde.arguments import checked
+from scoresde.networks.attention import attend
 from scoresde.networks.conditioning import check_inputs
+from scoresde.networks.conditions import (
+    Draws,
+    Dropout,
+    ImageInput,
+    Size,
+    TokenInput,
+    VectorInput,
+    check_superfluous,
+    condition_rates,
+    condition_shapes,
+    has_unconditional,
+    settled,
+)
 from scoresde.networks.embedding import PositionalFeatures
 from scoresde.networks.labels import check_dropped, check_label_options, check_labels, looked_up, without_label
 from scoresde.networks.sizes import check_divisible
@@ -50,6 +64,13 @@ class DiT(nn.Module):
         label_dropout: Rate at which labels are dropped in training, in [0, 1); with it labels may be None.
         learn_variance: Return twice the channels, `(B, 2C, ...)`; the second half is for the variances of the reverse
             steps (Nichol & Dhariwal 2021), as `NetworkScore` takes it and the paper has it.
+        vector_size: Number of values of a vector that samples are conditioned on, or None.
+        image_channels: Channels of an image that samples are conditioned on, or None. They are further channels of the
+            patches, at the size of the samples; see `ImageInput`.
+        token_size: Length of tokens that samples are conditioned on, or None. Every block attends to them after its
+            self-attention; one token more is learned.
+        condition_dropout: Rate at which these conditions are dropped in training, in [0, 1): one for all, which are
+            then dropped together, and labels with them at their own rate; or one for each, as `{"image": 0.1}`.
 
     Raises:
         ValueError: A shape that is not that of an image, or of which patches are no divisor; a size or rate that is out
@@ -78,6 +99,10 @@ class DiT(nn.Module):
         num_classes: int | None = None,
         label_dropout: float = 0.0,
         learn_variance: bool = False,
+        vector_size: Size = None,
+        image_channels: Size = None,
+        token_size: Size = None,
+        condition_dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
@@ -105,17 +130,30 @@ class DiT(nn.Module):
                 f"embedding must be a module with an integer attribute dim (its number of features), "
                 f"got {type(embedding).__name__}"
             )
+        vector_size = settled("vector", vector_size)
+        image_channels = settled("image", image_channels)
+        token_size = settled("tokens", token_size)
+        self.condition_dropout = condition_dropout
+        self.condition_shapes = condition_shapes(vector_size, image_channels, token_size)
+        kinds = {"vector": vector_size, "image": image_channels, "tokens": token_size}
+        rates = condition_rates(condition_dropout, kinds)
+        self.has_unconditional = has_unconditional(num_classes, label_dropout, rates)
+        """Whether all conditions are dropped in training, so that the network was trained for samples without."""
         channels = self.shape[0]
-        self.input = nn.Linear(channels * patch**2, width)
+        self.input = nn.Linear((channels + (image_channels or 0)) * patch**2, width)
         self.noise = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, width))
         # The last vector is that of "no label".
         self.classes = None if num_classes is None else nn.Embedding(num_classes + (label_dropout > 0), width)
-        self.blocks = nn.ModuleList(_Block(width, heads, round(ratio * width), dropout) for _ in range(depth))
+        hidden = round(ratio * width)
+        self.blocks = nn.ModuleList(_Block(width, heads, hidden, dropout, token_size) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, (1 + learn_variance) * channels * patch**2)
         places = position_embedding(self.shape[1] // patch, self.shape[2] // patch, width)
         self.register_buffer("positions", places, persistent=False)
+        self.vector = None if vector_size is None else VectorInput(vector_size, width, rates["vector"])
+        self.image = None if image_channels is None else ImageInput(image_channels, rates["image"])
+        self.tokens = None if token_size is None else TokenInput(token_size, rates["tokens"])
         self._initialise()
 
     @classmethod
@@ -149,6 +187,8 @@ class DiT(nn.Module):
                 nn.init.normal_(embedding.weight, std=0.02)
         for block in self.blocks:
             nn.init.zeros_(block.modulation.weight)  # type: ignore[union-attr, arg-type]
+            if block.to_tokens is not None:
+                nn.init.zeros_(block.to_tokens.project.weight)  # type: ignore[union-attr, arg-type]
         for layer in (self.modulation, self.output):
             nn.init.zeros_(layer.weight)
 
@@ -172,13 +212,16 @@ class DiT(nn.Module):
         other.positions = places.to(self.positions)
         return other
 
-    @property
-    def has_unconditional(self) -> bool:
-        """True if conditions are dropped in training, so that the network was trained for samples without."""
-        return self.label_dropout > 0
-
     def forward(
-        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, dropped: Tensor | None = None
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        dropped: Tensor | None = None,
+        vector: Tensor | None = None,
+        image: Tensor | None = None,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Raw output of the network, of the shape of `x`, or with twice its channels if it learns variances.
 
@@ -187,51 +230,63 @@ class DiT(nn.Module):
             c_noise: Noise levels, `(B,)`.
             labels: Classes, `(B,)` int64; or None, if the network has no classes or drops labels.
             dropped: True for samples that are to be without their conditions, `(B,)` boolean; none if not given.
+            vector: Vectors that samples are conditioned on, `(B, vector_size)`, in their own units.
+            image: Images that samples are conditioned on, `(B, image_channels, H', W')`, in their own units.
+            tokens: Tokens that samples are conditioned on, `(B, L, token_size)`.
+            mask: True for tokens that count, `(B, L)` boolean; all if not given.
 
         Raises:
-            TypeError: Labels that are not int64, or `dropped` that is not boolean.
-            ValueError: A shape that does not fit, or labels that are missing, superfluous or out of range.
+            TypeError: Conditions of another dtype, or `dropped` that is not boolean.
+            ValueError: A shape that does not fit, or conditions that are missing, superfluous or out of range.
         """
         check_inputs(x, c_noise, self.shape)
-        condition = self._condition(c_noise, labels, dropped)
+        given = {"vector": vector, "image": image, "tokens": tokens, "mask": mask}
+        check_superfluous(given, self.condition_shapes)
+        draws = Draws.of(c_noise, dropped, self.condition_dropout, self.training)
+        condition = self._condition(c_noise, labels, vector, draws)
+        context = () if self.tokens is None else self.tokens(tokens, mask, c_noise, draws, x.dtype)
+        if self.image is not None:
+            x = self.image(image, x, c_noise, draws)
         rows, columns = (size // self.patch for size in self.shape[1:])
         # (B, C, rows, p, columns, p) to (B, rows × columns, C p p), as a convolution of stride p takes them.
         patches = x.unflatten(3, (columns, self.patch)).unflatten(2, (rows, self.patch)).permute(0, 2, 4, 1, 3, 5)
         h = self.input(patches.flatten(3).flatten(1, 2)) + self.positions.to(x.dtype)
         for block in self.blocks:
-            h = block(h, condition)
+            h = block(h, condition, *context)
         shift, scale = self.modulation(condition)[:, None].chunk(2, dim=2)
         out = self.output(torch.addcmul(shift, self.norm(h), 1 + scale))
         out = out.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (rows, columns))
         pixels: Tensor = out.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
         return pixels
 
-    def _condition(self, c_noise: Tensor, labels: Tensor | None, dropped: Tensor | None) -> Tensor:
-        """silu of the sum of the vectors of noise level and label, `(B, width)`."""
+    def _condition(self, c_noise: Tensor, labels: Tensor | None, given_vector: Tensor | None, draws: Draws) -> Tensor:
+        """silu of the sum of the vectors of noise level, label and vector, `(B, width)`."""
         # `c_noise` may be float64 or float32 whatever the dtype of the weights.
         vector: Tensor = self.noise(self.embedding(c_noise).to(self.input.weight.dtype))
-        given = check_labels(labels, c_noise, self.num_classes, self.has_unconditional)
-        check_dropped(dropped, c_noise, self.has_unconditional or self.num_classes is None)
+        given = check_labels(labels, c_noise, self.num_classes, self.label_dropout > 0)
+        check_dropped(draws.dropped, c_noise, self.label_dropout > 0 or self.num_classes is None)
         if self.classes is not None:
             if given and labels is not None:
-                vector = vector + self._label_vectors(self.classes, labels, dropped)
+                vector = vector + self._label_vectors(self.classes, labels, draws)
             else:
                 vector = vector + self.classes.weight[-1]
+        if self.vector is not None:
+            vector = vector + self.vector(given_vector, c_noise, draws)
         return F.silu(vector)
 
-    def _label_vectors(self, classes: nn.Embedding, labels: Tensor, dropped: Tensor | None) -> Tensor:
+    def _label_vectors(self, classes: nn.Embedding, labels: Tensor, draws: Draws) -> Tensor:
         assert self.num_classes is not None
         if labels.device.type == "cpu" and labels.numel() and int(labels.max()) >= self.num_classes:
             raise ValueError(f"labels must be in [0, {self.num_classes}), got one outside: number the classes from 0")
         vectors = looked_up(classes, labels, self.num_classes)
-        without = without_label(labels, self.label_dropout if self.training else 0.0, dropped)
+        without = without_label(labels, self.label_dropout if self.training else 0.0, *draws)
         return vectors if without is None else torch.where(without, classes.weight[-1], vectors)
 
 
 class _Block(nn.Module):
-    """h + a attention(modulate(norm(h))), then the same with a perceptron; adaLN-zero."""
+    """h + a attention(modulate(norm(h))), attention to tokens, then the same with a perceptron; adaLN-zero."""
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, token_size: int | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
@@ -241,10 +296,15 @@ class _Block(nn.Module):
         self.first = nn.Linear(width, hidden)
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
         self.second = nn.Linear(hidden, width)
+        self.to_tokens = None if token_size is None else _ToTokens(width, heads, token_size)
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self, h: Tensor, condition: Tensor, tokens: Tensor | None = None, counts: Tensor | None = None
+    ) -> Tensor:
         parts = self.modulation(condition)[:, None].chunk(6, dim=2)
         h = torch.addcmul(h, parts[2], self._attended(torch.addcmul(parts[0], self.norm(h), 1 + parts[1])))
+        if self.to_tokens is not None:
+            h = h + self.to_tokens(self.norm(h), tokens, counts)
         hidden = F.gelu(self.first(torch.addcmul(parts[3], self.norm(h), 1 + parts[4])), approximate="tanh")
         out: Tensor = torch.addcmul(h, parts[5], self.second(self.dropout(hidden)))
         return out
@@ -252,6 +312,20 @@ class _Block(nn.Module):
     def _attended(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         out: Tensor = self.project(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return out
+
+
+class _ToTokens(nn.Module):
+    """Attention of patches `(B, N, width)` to tokens `(B, L, size)`."""
+
+    def __init__(self, width: int, heads: int, size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.kv = nn.Linear(width, width), nn.Linear(size, 2 * width)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, tokens: Tensor, counts: Tensor | None) -> Tensor:
+        out: Tensor = self.project(attend(self.q(x), self.kv(tokens), self.heads, counts))
         return out
 
 

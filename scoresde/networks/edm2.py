@@ -8,6 +8,17 @@ from torch import Tensor, nn
 
 from scoresde.arguments import checked
 from scoresde.networks.conditioning import check_inputs
+from scoresde.networks.conditions import (
+    Draws,
+    Dropout,
+    Size,
+    VectorInput,
+    check_superfluous,
+    condition_rates,
+    condition_shapes,
+    has_unconditional,
+    settled,
+)
 from scoresde.networks.labels import check_dropped, check_label_options, check_labels, without_label
 from scoresde.networks.magnitude import (
     MagnitudeConv,
@@ -88,6 +99,10 @@ class EDM2UNet(nn.Module):
         attention_share: Share t of attention in its sum.
         clip: Largest magnitude of a feature, or None.
         taps: Filter of resampling, of even length; `(1, 1)` averages and repeats.
+        vector_size: Number of values of a vector that samples are conditioned on, or None. It is added as the label is,
+            with the same share.
+        condition_dropout: Rate at which the vector is dropped in training, in [0, 1); a label is then dropped together
+            with it, at its own rate.
 
     Raises:
         ValueError: A shape that is not that of an image, or does not halve often enough; a level of attention that does
@@ -120,6 +135,8 @@ class EDM2UNet(nn.Module):
         attention_share: float = 0.3,
         clip: float | None = 256.0,
         taps: Sequence[float] = (1.0, 1.0),
+        vector_size: Size = None,
+        condition_dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
@@ -147,6 +164,12 @@ class EDM2UNet(nn.Module):
         self.num_classes = num_classes
         self.label_dropout = label_dropout
         self.unlabelled = unlabelled or label_dropout > 0
+        vector_size = settled("vector", vector_size)
+        self.condition_dropout = condition_dropout
+        self.condition_shapes = condition_shapes(vector_size)
+        rates = condition_rates(condition_dropout, {"vector": vector_size})
+        self.has_unconditional = has_unconditional(num_classes, label_dropout, rates)
+        """Whether all conditions are dropped in training, so that the network was trained for samples without."""
         self.learn_variance = learn_variance
         self.label_share, self.skip_share = label_share, skip_share
         attending = {level % levels for level in attention}
@@ -182,14 +205,15 @@ class EDM2UNet(nn.Module):
         self.output = MagnitudeConv(current, (1 + learn_variance) * self.shape[0], 3)
         self.output_gain = nn.Parameter(torch.zeros(()))
         self.log_variance = None if log_variance is None else LogVariance(log_variance)
-
-    @property
-    def has_unconditional(self) -> bool:
-        """True if conditions are dropped in training, so that the network was trained for samples without."""
-        return self.label_dropout > 0
+        self.vector = None if vector_size is None else _MagnitudeVector(vector_size, width, rates["vector"])
 
     def forward(
-        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, dropped: Tensor | None = None
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        dropped: Tensor | None = None,
+        vector: Tensor | None = None,
     ) -> Tensor:
         """Raw output of the network, of the shape of `x`, or with twice its channels if it learns variances.
 
@@ -198,13 +222,16 @@ class EDM2UNet(nn.Module):
             c_noise: Noise levels, `(B,)`.
             labels: Classes, `(B,)` int64; or None, see `unlabelled`.
             dropped: True for samples that are to be without their conditions, `(B,)` boolean; none if not given.
+            vector: Vectors that samples are conditioned on, `(B, vector_size)`, in their own units.
 
         Raises:
-            TypeError: Labels that are not int64, or `dropped` that is not boolean.
-            ValueError: A shape that does not fit, or labels that are missing, superfluous or out of range.
+            TypeError: Conditions of another dtype, or `dropped` that is not boolean.
+            ValueError: A shape that does not fit, or conditions that are missing, superfluous or out of range.
         """
         check_inputs(x, c_noise, self.shape)
-        condition = self._condition(c_noise, labels, dropped)
+        check_superfluous({"vector": vector}, self.condition_shapes)
+        draws = Draws.of(c_noise, dropped, self.condition_dropout, self.training)
+        condition = self._condition(c_noise, labels, vector, draws)
         h = self.input(torch.cat((x, torch.ones_like(x[:, :1])), dim=1))
         skips = [h]
         for block in self.encoder:
@@ -217,20 +244,23 @@ class EDM2UNet(nn.Module):
         out: Tensor = self.output(h, self.output_gain)
         return out
 
-    def _condition(self, c_noise: Tensor, labels: Tensor | None, dropped: Tensor | None) -> Tensor:
-        """The vector `(B, width)` of noise level and label."""
+    def _condition(self, c_noise: Tensor, labels: Tensor | None, given_vector: Tensor | None, draws: Draws) -> Tensor:
+        """The vector `(B, width)` of noise level, label and vector."""
         # `c_noise` may be float64 or float32 whatever the dtype of the weights.
         vector: Tensor = self.noise(self.embedding(c_noise).to(self.noise.weight.dtype))
         given = check_labels(labels, c_noise, self.num_classes, self.unlabelled)
-        check_dropped(dropped, c_noise, self.unlabelled or self.num_classes is None)
+        check_dropped(draws.dropped, c_noise, self.unlabelled or self.num_classes is None)
         if self.labels is not None:
             label = torch.zeros_like(vector)
             if given and labels is not None:
-                label = self._label_vectors(labels, dropped)
+                label = self._label_vectors(labels, draws)
             vector = magnitude_sum(vector, label.to(vector.dtype), self.label_share)
+        if self.vector is not None:
+            addend = self.vector(given_vector, c_noise, draws)
+            vector = magnitude_sum(vector, addend.to(vector.dtype), self.label_share)
         return magnitude_silu(vector)
 
-    def _label_vectors(self, labels: Tensor, dropped: Tensor | None) -> Tensor:
+    def _label_vectors(self, labels: Tensor, draws: Draws) -> Tensor:
         assert self.labels is not None
         try:
             # The look-up on the CPU checks the range itself.
@@ -239,8 +269,22 @@ class EDM2UNet(nn.Module):
             raise ValueError(
                 f"labels must be in [0, {self.num_classes}), got one outside: number the classes from 0"
             ) from error
-        without = without_label(labels, self.label_dropout if self.training else 0.0, dropped)
+        without = without_label(labels, self.label_dropout if self.training else 0.0, *draws)
         return vectors if without is None else vectors.masked_fill(without, 0)
+
+
+class _MagnitudeVector(VectorInput):
+    """A vector `(B, size)` as an addend of unit magnitude, or zeros in its place; ones are in the place of biases."""
+
+    def __init__(self, size: int, width: int, rate: float) -> None:
+        super().__init__(size, width, rate)
+        self.first = MagnitudeLinear(size + 1, width)
+        self.second = MagnitudeLinear(width, width)
+
+    def mapped(self, standard: Tensor) -> Tensor:
+        with_one = torch.cat((standard, torch.ones_like(standard[:, :1])), dim=1)
+        out: Tensor = self.second(magnitude_silu(self.first(with_one)))
+        return out
 
 
 class _Style:

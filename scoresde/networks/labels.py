@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_dropped", "check_label_options", "check_labels", "looked_up", "without_label"]
+__all__ = ["check_dropped", "check_label_options", "check_labels", "left_out", "looked_up", "without_label"]
 
 
 def check_label_options(num_classes: int | None, label_dropout: float) -> None:
@@ -91,19 +91,28 @@ def check_dropped(dropped: Tensor | None, c_noise: Tensor, optional: bool) -> No
         raise ValueError(f"dropped must have shape {tuple(c_noise.shape)}, one per sample, got {tuple(dropped.shape)}")
     if not optional:
         raise ValueError(
-            "this network has nothing in the place of conditions: leave dropped out, or build it with label_dropout > 0"
+            "this network has nothing in the place of conditions: leave dropped out, or build it with label_dropout "
+            "and condition_dropout > 0"
         )
 
 
-def without_label(labels: Tensor, rate: float, dropped: Tensor | None) -> Tensor | None:
-    """Which samples are without a label, `(B, 1)` boolean; None if all have theirs.
+def without_label(labels: Tensor, rate: float, dropped: Tensor | None, uniform: Tensor | None = None) -> Tensor | None:
+    """Which samples are without a label, `(B, 1)` boolean; None if all have theirs. The arguments are of `left_out`."""
+    without = left_out(labels, rate, dropped, uniform)
+    return None if without is None else without[:, None]
+
+
+def left_out(each: Tensor, rate: float, dropped: Tensor | None, uniform: Tensor | None = None) -> Tensor | None:
+    """Which samples are without a condition, `(B,)` boolean; None if all have theirs.
 
     Args:
-        labels: Classes, `(B,)`.
-        rate: Rate at which more are dropped, drawn from torch's global generator; 0 outside training.
+        each: A tensor `(B,)`.
+        rate: Rate at which more are dropped; 0 outside training.
         dropped: The samples that are to be without, `(B,)` boolean, or None for no sample.
+        uniform: Numbers in [0, 1), `(B,)`, below the rate for samples that are dropped; None: drawn from torch's global
+            generator.
     """
     if rate > 0:
-        drawn = torch.rand(labels.shape, device=labels.device) < rate
+        drawn = (torch.rand(each.shape, device=each.device) if uniform is None else uniform) < rate
         dropped = drawn if dropped is None else drawn | dropped
-    return None if dropped is None else dropped[:, None]
+    return dropped

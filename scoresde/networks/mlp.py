@@ -8,6 +8,16 @@ from torch import Tensor, nn
 
 from scoresde.arguments import checked
 from scoresde.networks.conditioning import Conditioning, Modulation, check_inputs
+from scoresde.networks.conditions import (
+    Draws,
+    Dropout,
+    Size,
+    check_superfluous,
+    condition_rates,
+    condition_shapes,
+    has_unconditional,
+    settled,
+)
 
 __all__ = ["MLP"]
 
@@ -30,6 +40,9 @@ class MLP(nn.Module):
         dropout: Rate of dropout of the hidden features of each block, in [0, 1).
         learn_variance: Return twice the channels, `(B, 2C, ...)`; the second half is for the variances of the reverse
             steps (Nichol & Dhariwal 2021), as `NetworkScore` takes it.
+        vector_size: Number of values of a vector that samples are conditioned on, or None.
+        condition_dropout: Rate at which the vector is dropped in training, in [0, 1); a label is then dropped together
+            with it, at its own rate.
 
     Raises:
         ValueError: A size below 1, or a rate outside [0, 1).
@@ -49,6 +62,8 @@ class MLP(nn.Module):
         label_dropout: float = 0.0,
         dropout: float = 0.0,
         learn_variance: bool = False,
+        vector_size: Size = None,
+        condition_dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
@@ -60,21 +75,34 @@ class MLP(nn.Module):
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         self.num_classes = num_classes
         self.learn_variance = learn_variance
+        vector_size = settled("vector", vector_size)
+        self.condition_dropout = condition_dropout
+        self.condition_shapes = condition_shapes(vector_size)
+        rates = condition_rates(condition_dropout, {"vector": vector_size})
+        self.has_unconditional = has_unconditional(num_classes, label_dropout, rates)
+        """Whether all conditions are dropped in training, so that the network was trained for samples without."""
         size = math.prod(self.shape)
-        self.conditioning = Conditioning(width, embedding, num_classes, label_dropout)
+        self.conditioning = Conditioning(
+            width,
+            embedding,
+            num_classes,
+            label_dropout,
+            vector_size=vector_size,
+            vector_dropout=rates.get("vector", 0.0),
+        )
         self.input = nn.Linear(size, width)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(blocks))
         self.output = nn.Linear(width, (1 + learn_variance) * size)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    @property
-    def has_unconditional(self) -> bool:
-        """True if conditions are dropped in training, so that the network was trained for samples without."""
-        return self.conditioning.has_unconditional
-
     def forward(
-        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, dropped: Tensor | None = None
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        dropped: Tensor | None = None,
+        vector: Tensor | None = None,
     ) -> Tensor:
         """Raw output of the network, of the shape of `x`, or with twice its channels if it learns variances.
 
@@ -83,13 +111,16 @@ class MLP(nn.Module):
             c_noise: Noise levels, `(B,)`.
             labels: Classes, `(B,)` int64; see `Conditioning`.
             dropped: True for samples that are to be without their conditions, `(B,)` boolean; none if not given.
+            vector: Vectors that samples are conditioned on, `(B, vector_size)`, in their own units.
 
         Raises:
-            TypeError: Labels that are not int64, or `dropped` that is not boolean.
-            ValueError: A shape that does not fit, or labels that are missing, superfluous or out of range.
+            TypeError: Conditions of another dtype, or `dropped` that is not boolean.
+            ValueError: A shape that does not fit, or conditions that are missing, superfluous or out of range.
         """
         check_inputs(x, c_noise, self.shape)
-        condition = self.conditioning(c_noise, labels, dropped=dropped)
+        check_superfluous({"vector": vector}, self.condition_shapes)
+        draws = Draws.of(c_noise, dropped, self.condition_dropout, self.training)
+        condition = self.conditioning(c_noise, labels, None, draws, vector)
         h = self.input(x.flatten(1))
         for block in self.blocks:
             h = block(h, condition)

@@ -15,6 +15,18 @@ from scoresde.arguments import checked
 from scoresde.networks import sizes
 from scoresde.networks.blocks import BlockOptions, ResidualBlock
 from scoresde.networks.conditioning import Conditioning, check_inputs
+from scoresde.networks.conditions import (
+    Draws,
+    Dropout,
+    ImageInput,
+    Size,
+    TokenInput,
+    check_superfluous,
+    condition_rates,
+    condition_shapes,
+    has_unconditional,
+    settled,
+)
 from scoresde.networks.layers import convolution, group_norm, largest_divisor, xavier, zeroed
 from scoresde.networks.pyramids import InputResidual, InputSkip, OutputSkip
 from scoresde.networks.resampling import ConvDown, ConvUp, Pool, Repeat, Resample
@@ -114,6 +126,13 @@ class UNet(nn.Module):
             ("xavier", Song et al. 2021). Last layers start at zero in both.
         checkpointing: Keep only the inputs of blocks for the backward pass of training, and compute the rest again: the
             same numbers in less memory and more time. Not inside transforms of `torch.func`.
+        vector_size: Number of values of a vector that samples are conditioned on, or None.
+        image_channels: Channels of an image that samples are conditioned on, or None. They are further channels of the
+            input, at the size of the samples; see `ImageInput`.
+        token_size: Length of tokens that samples are conditioned on, or None. The blocks with attention attend to them,
+            too; one token more is learned.
+        condition_dropout: Rate at which these conditions are dropped in training, in [0, 1): one for all, which are
+            then dropped together, and labels with them at their own rate; or one for each, as `{"image": 0.1}`.
 
     Raises:
         ValueError: A shape of another kind, or that cannot be halved so often; a level of attention that does not
@@ -174,6 +193,10 @@ class UNet(nn.Module):
         any_size: bool = False,
         initialisation: Literal["torch", "xavier"] = "torch",
         checkpointing: bool = False,
+        vector_size: Size = None,
+        image_channels: Size = None,
+        token_size: Size = None,
+        condition_dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
@@ -198,9 +221,28 @@ class UNet(nn.Module):
         width = condition_width or 4 * channels
         if attention_groups is None:
             attention_groups = groups
+        vector_size = settled("vector", vector_size)
+        image_channels = settled("image", image_channels)
+        token_size = settled("tokens", token_size)
         options = BlockOptions(
-            dims, width, dropout, modulation, skip_scale, resampled_skip, taps, groups, attention_groups, norm_eps
+            dims,
+            width,
+            dropout,
+            modulation,
+            skip_scale,
+            resampled_skip,
+            taps,
+            groups,
+            attention_groups,
+            norm_eps,
+            token_size,
         )
+        self.condition_dropout = condition_dropout
+        self.condition_shapes = condition_shapes(vector_size, image_channels, token_size)
+        kinds = {"vector": vector_size, "image": image_channels, "tokens": token_size}
+        rates = condition_rates(condition_dropout, kinds)
+        self.has_unconditional = has_unconditional(num_classes, label_dropout, rates)
+        """Whether all conditions are dropped in training, so that the network was trained for samples without."""
 
         def heads_of(features: int, fixed: int | None) -> int:
             return fixed or largest_divisor(features, features // head_channels)
@@ -216,9 +258,21 @@ class UNet(nn.Module):
         image, stem = self.shape[0], stem_channels or channels
         outputs = (1 + learn_variance) * image
         self.conditioning = Conditioning(
-            width, embedding, num_classes, label_dropout, label_place, label_scale, label_bias, no_label, augmentations
+            width,
+            embedding,
+            num_classes,
+            label_dropout,
+            label_place,
+            label_scale,
+            label_bias,
+            no_label,
+            augmentations,
+            vector_size,
+            rates.get("vector", 0.0),
         )
-        self.input = convolution(dims, image, stem)
+        self.image = None if image_channels is None else ImageInput(image_channels, rates["image"])
+        self.tokens = None if token_size is None else TokenInput(token_size, rates["tokens"])
+        self.input = convolution(dims, image + (image_channels or 0), stem)
         self.encoder, self.downs, self.input_pyramid = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         current, kept = stem, [] if self.mirrored else [stem]
         pyramid = image
@@ -265,6 +319,10 @@ class UNet(nn.Module):
         # By level, as those of the encoder.
         self.ups.extend(reversed(ups))
         self.output_pyramid.extend(reversed(images))
+        if token_size is not None and not any(getattr(m, "to_tokens", None) is not None for m in self.modules()):
+            raise ValueError(
+                "token_size needs blocks with attention, which attend to tokens: set attention, say to (-1,)"
+            )
         self.norm = group_norm(current, groups, norm_eps)
         self.output = zeroed(convolution(dims, current, outputs))
         self.enlarge = Resample(dims, taps, "up") if output_pyramid == "skip" else None
@@ -293,11 +351,6 @@ class UNet(nn.Module):
     def _at_resolutions(self, chosen: Sequence[int]) -> set[int]:
         return {level for level in range(self.levels) if self.shape[-1] >> level in chosen}
 
-    @property
-    def has_unconditional(self) -> bool:
-        """True if conditions are dropped in training, so that the network was trained for samples without."""
-        return self.conditioning.has_unconditional
-
     def forward(
         self,
         x: Tensor,
@@ -305,6 +358,10 @@ class UNet(nn.Module):
         labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
         dropped: Tensor | None = None,
+        vector: Tensor | None = None,
+        image: Tensor | None = None,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Raw output of the network, of the shape of `x`, or with twice its channels if it learns variances.
 
@@ -314,18 +371,28 @@ class UNet(nn.Module):
             labels: Classes, `(B,)` int64; see `Conditioning`.
             augment_labels: How samples were augmented, `(B, augmentations)`; see `Conditioning`.
             dropped: True for samples that are to be without their conditions, `(B,)` boolean; none if not given.
+            vector: Vectors that samples are conditioned on, `(B, vector_size)`, in their own units.
+            image: Images that samples are conditioned on, `(B, image_channels, ...)`, of any size, in their own units.
+            tokens: Tokens that samples are conditioned on, `(B, L, token_size)`.
+            mask: True for tokens that count, `(B, L)` boolean; all if not given.
 
         Raises:
-            TypeError: Labels that are not int64, or `dropped` that is not boolean.
-            ValueError: A shape that does not fit, or labels that are missing, superfluous or out of range.
+            TypeError: Conditions of another dtype, or `dropped` that is not boolean.
+            ValueError: A shape that does not fit, or conditions that are missing, superfluous or out of range.
         """
         self._check(x, c_noise)
-        condition = self.conditioning(c_noise, labels, augment_labels, dropped)
+        given = {"vector": vector, "image": image, "tokens": tokens, "mask": mask}
+        check_superfluous(given, self.condition_shapes)
+        draws = Draws.of(c_noise, dropped, self.condition_dropout, self.training)
+        condition = self.conditioning(c_noise, labels, augment_labels, draws, vector)
+        context = () if self.tokens is None else self.tokens(tokens, mask, c_noise, draws, x.dtype)
         run = self._runner()
-        h, skips = self._encode(2 * x - 1 if self.center_input else x, condition, run)
+        x = 2 * x - 1 if self.center_input else x
+        h = self.input(x if self.image is None else self.image(image, x, c_noise, draws))
+        h, skips = self._encode(h, x, condition, context, run)
         for block in self.middle:
-            h = run(block, h, condition)
-        return self._decode(h, skips, condition, run)
+            h = run(block, h, condition, *context)
+        return self._decode(h, skips, condition, context, run)
 
     def _check(self, x: Tensor, c_noise: Tensor) -> None:
         shape = self.shape
@@ -334,10 +401,11 @@ class UNet(nn.Module):
             sizes.check_sizes(shape, self.levels, exact=not self.mirrored)
         check_inputs(x, c_noise, shape)
 
-    def _encode(self, x: Tensor, condition: Tensor, run: Callable[..., Any]) -> tuple[Tensor, list[Tensor]]:
-        """The features at the coarsest level, and those that the decoder reads, finest first."""
+    def _encode(
+        self, h: Tensor, x: Tensor, condition: Tensor, context: tuple[Tensor | None, ...], run: Callable[..., Any]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The features at the coarsest level, and those that the decoder reads, finest first, from the first ones."""
         blocks = iter(self.encoder)
-        h = self.input(x)
         pyramid, skips = x, [] if self.mirrored else [h]
         for level in range(self.levels):
             if level > 0:
@@ -347,17 +415,24 @@ class UNet(nn.Module):
                 if not self.mirrored:
                     skips.append(h)
             for block in itertools.islice(blocks, self.blocks):
-                h = run(block, h, condition)
+                h = run(block, h, condition, *context)
                 skips.append(h)
         return h, skips
 
-    def _decode(self, h: Tensor, skips: list[Tensor], condition: Tensor, run: Callable[..., Any]) -> Tensor:
+    def _decode(
+        self,
+        h: Tensor,
+        skips: list[Tensor],
+        condition: Tensor,
+        context: tuple[Tensor | None, ...],
+        run: Callable[..., Any],
+    ) -> Tensor:
         """The output from the features of the middle and of the encoder."""
         blocks: Iterator[nn.Module] = iter(self.decoder)
         image = None
         for level in reversed(range(self.levels)):
             for block in itertools.islice(blocks, self.blocks + (not self.mirrored)):
-                h = run(_joined, block, h, skips.pop(), condition)
+                h = run(_joined, block, h, skips.pop(), condition, *context)
             if level > 0:
                 if self.output_pyramid:
                     image = run(self.output_pyramid[level - 1], h, image)
@@ -401,8 +476,8 @@ def _transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def _joined(block: nn.Module, h: Tensor, skip: Tensor, condition: Tensor) -> Tensor:
-    out: Tensor = block(torch.cat((h, skip), dim=1), condition)
+def _joined(block: nn.Module, h: Tensor, skip: Tensor, condition: Tensor, *context: Tensor | None) -> Tensor:
+    out: Tensor = block(torch.cat((h, skip), dim=1), condition, *context)
     return out
 
 

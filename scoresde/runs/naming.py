@@ -30,6 +30,10 @@ _LATER = {
     "training.decay_after": None,
     "training.accumulate": 1,
     "objective.learned_weight": False,
+    "network.vector_size": None,
+    "network.image_channels": None,
+    "network.token_size": None,
+    "network.condition_dropout": 0.0,
 }
 
 

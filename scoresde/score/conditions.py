@@ -1,6 +1,6 @@
 """Conditions of a batch, such as class labels: how they are given, checked, and divided with the batch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,10 @@ from scoresde.data.info import DataInfo
 from scoresde.data.labels import class_index
 
 __all__ = ["Conditions", "as_conditions"]
+
+
+_AXES = {"vector": 1, "tokens": 2, "mask": 1, "image": 0}
+"""Dimensions of the conditions of one sample by name; an image has those of the sample."""
 
 
 class Conditions(Mapping[str, Any]):
@@ -41,9 +45,10 @@ class Conditions(Mapping[str, Any]):
         count: int,
         device: torch.device | str = "cpu",
         info: DataInfo | None = None,
+        shape: Sequence[int] | None = None,
     ) -> "Conditions":
         """Conditions from keyword arguments; args and errors are those of `as_conditions`."""
-        return cls(as_conditions(dict(values), count, torch.device(device), info), count)
+        return cls(as_conditions(dict(values), count, torch.device(device), info, shape), count)
 
     @classmethod
     def in_turn(cls, values: Mapping[str, Any], rows: Tensor) -> "Conditions":
@@ -93,15 +98,21 @@ def _entries(value: Any, rows: Tensor | slice) -> Any:
 
 
 def as_conditions(
-    cond: dict[str, Any], count: int, device: torch.device, info: DataInfo | None = None
+    cond: dict[str, Any],
+    count: int,
+    device: torch.device,
+    info: DataInfo | None = None,
+    shape: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Conditions with NumPy arrays and lists of numbers as tensors on `device`, integers as int64; others as they are.
 
     Args:
-        cond: The values by name. `labels` may also be a single class, then that of all samples, and names of classes.
+        cond: The values by name. `labels` may also be a single class, then that of all samples, and names of classes; a
+            `vector`, `tokens` with a `mask` and an `image` may be those of one sample, then of all.
         count: Number of samples.
         device: Device of the tensors that are made.
         info: Facts about the data, with the names of the classes.
+        shape: Shape of a sample, which tells an image of one sample from those of several; None if not known.
 
     Raises:
         ValueError: A tensor without one entry for each of `count` samples, or labels that are not among the classes.
@@ -117,10 +128,28 @@ def as_conditions(
             elif array.dtype.kind in "bf":
                 value = torch.from_numpy(array.copy()).to(device)
                 value = value.to(torch.get_default_dtype()) if value.is_floating_point() else value
+        if isinstance(value, Tensor) and name in _AXES:
+            value = _of_all(name, value.to(device), count, _AXES[name] or len(shape or ()))
         if isinstance(value, Tensor) and value.ndim and len(value) != count:
             raise ValueError(f"{name} has {len(value)} entries, expected one for each of the {count} samples")
         converted[name] = value
     return converted
+
+
+def _of_all(name: str, value: Tensor, count: int, axes: int) -> Tensor:
+    """A condition `(count, ...)` from one with a row for each sample, or from that of all, with a row or without.
+
+    Args:
+        name: Its name, for messages.
+        value: The condition.
+        count: Number of samples.
+        axes: Dimensions of the condition of one sample; 0 if not known.
+    """
+    if value.is_floating_point() and value.device.type == "cpu" and not bool(value.isfinite().all()):
+        raise ValueError(f"{name} has values that are NaN or infinite, expected finite ones")
+    if axes and value.ndim == axes:
+        return value.expand(count, *value.shape)
+    return value.expand(count, *value.shape[1:]) if axes and value.ndim == axes + 1 and len(value) == 1 else value
 
 
 def _as_labels(labels: Any, count: int, device: torch.device, info: DataInfo | None) -> Any:

@@ -298,6 +298,16 @@ class ScoreModel(HasVariances, ABC):
         return next((c for c in within if c is not None), None)
 
     @property
+    def condition_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Shapes of the conditions beside labels that the model takes, by name, of one sample; None for a free size.
+
+        These are `vector` `(k,)`, `image` `(C, ...)` and `tokens` `(L, d)`; empty where the model does not say. The
+        network or a model inside says it.
+        """
+        within = (child.condition_shapes for child in self.children() if isinstance(child, ScoreModel))
+        return next((shapes for shapes in within if shapes), {})
+
+    @property
     def has_unconditional(self) -> bool:
         """True if the model was trained for samples without their conditions beside those with them.
 
@@ -363,7 +373,7 @@ class ScoreModel(HasVariances, ABC):
             ValueError: A condition that the network does not take, such as a misspelt argument, or as `as_conditions`.
         """
         self._check_names(cond)
-        return Conditions.of(cond, count, device, self.info)
+        return Conditions.of(cond, count, device, self.info, self.shape)
 
     def for_rows(self, rows: Tensor) -> "ScoreModel":
         """The model for the samples `rows` `(b,)` of its batch, which may repeat; itself if none are bound."""

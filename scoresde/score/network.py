@@ -1,7 +1,7 @@
 """Score models around a network."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scoresde.arguments import checked
+from scoresde.data.conditions import CONDITIONS
 from scoresde.score.learned_variance import MISSING, SharedPrediction
 from scoresde.score.linear import Linear, combined
 from scoresde.score.model import Prediction, ScoreModel
@@ -33,9 +34,9 @@ class NetworkScore(ScoreModel):
             scaled by c_in and c_noise is `(B,)`. Its attributes `shape` and `num_classes`, where it has them, say the
             shape of a sample and the number of classes. If its attribute `has_unconditional` is True, conditions were
             dropped in training, and it takes `dropped`, `(B,)` boolean, True for samples whose conditions do not count.
-            If its attribute `learn_variance` is True it returns twice the
-            channels, `(B, 2C, ...)` for x of `(B, C, ...)`: F, and o with the share v = (o + 1)/2 of log β in the
-            log-variance of a reverse step (`scoresde.score.learned_variance`).
+            `condition_shapes` has the shapes of its conditions beside labels, by name. If its attribute
+            `learn_variance` is True it returns twice the channels, `(B, 2C, ...)` for x of `(B, C, ...)`: F, and o with
+            the share v = (o + 1)/2 of log β in the log-variance of a reverse step (`scoresde.score.learned_variance`).
         sde: The forward SDE.
         preconditioning: Scaling of the network's input, and the target of its output.
         statistics: Mean and covariance of the training data.
@@ -98,6 +99,12 @@ class NetworkScore(ScoreModel):
         """True if the network has an argument of this name, and something in the place of conditions."""
         return self.has_unconditional and "dropped" in (self._known_conditions() or ())
 
+    @property
+    def condition_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """The shapes that the network says."""
+        shapes: Mapping[str, tuple[int | None, ...]] = getattr(self.unwrapped, "condition_shapes", {})
+        return shapes
+
     def _own_classes(self) -> int | None:
         classes = getattr(self.unwrapped, "num_classes", None)
         return None if classes is None else int(classes)
@@ -107,7 +114,13 @@ class NetworkScore(ScoreModel):
         parameters = list(inspect.signature(self.network.forward).parameters.values())
         if any(p.kind is p.VAR_KEYWORD for p in parameters):
             return None
-        return [p.name for p in parameters[2:] if p.kind is not p.VAR_POSITIONAL]
+        names = [p.name for p in parameters[2:] if p.kind is not p.VAR_POSITIONAL]
+        shapes: Mapping[str, Any] | None = getattr(self.unwrapped, "condition_shapes", None)
+        if shapes is None:
+            return names
+        # A network without a condition has the argument, and takes none.
+        lacking = {name for name in CONDITIONS if ("tokens" if name == "mask" else name) not in shapes}
+        return [name for name in names if name not in lacking]
 
     def takes_condition(self, name: str) -> bool:
         """True if the network has an argument of this name, or takes any."""
