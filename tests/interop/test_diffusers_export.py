@@ -145,7 +145,7 @@ def test_what_is_written_is_the_model_when_it_is_read(name: str, tmp_path: Path)
         assert twin.read_bytes() == path.read_bytes(), path.name
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["ddpm", "cosine", "adm", "variances", "ve"])
 def test_diffusers_predicts_the_same_noise(name: str, tmp_path: Path) -> None:
     diffusers = pytest.importorskip("diffusers")
     model = model_of(name)
