@@ -18,6 +18,7 @@ from scoresde.storage.bounded import CheckpointError
 from scoresde.storage.digests import digest
 from scoresde.storage.tensors import check_tensors
 from scoresde.training.batches import Batches
+from scoresde.training.conditions import taken_conditions
 from scoresde.training.environment import processes
 from scoresde.training.held_out import HeldOutLoss
 from scoresde.training.posthoc import Average, posthoc_averages
@@ -101,7 +102,9 @@ def _held_out_loss(run: Run, model: RunModel, data: Data) -> HeldOutLoss:
     objective, options = run.make("objective"), run.make("training")
     objective.begin(model)
     data = as_states(run.make("sde"), data)
-    batches = Batches(data, options, processes(model.device.type), model.classes is not None)
+    batches = Batches(
+        data, options, processes(model.device.type), model.classes is not None, taken_conditions(model, data)
+    )
     return HeldOutLoss(model, model.network, objective, batches)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.arguments import shown
+from scoresde.arguments import as_tensor, shown
 from scoresde.data.info import DataInfo
 from scoresde.data.labels import class_index
 
@@ -121,6 +121,8 @@ def as_conditions(
     for name, value in cond.items():
         if name == "labels":
             value = _as_labels(value, count, device, info)
+        if name in _AXES and isinstance(value, list | tuple):
+            value = as_tensor(name, value).to(torch.bool if name == "mask" else torch.get_default_dtype())
         if isinstance(value, np.ndarray | list):
             array = np.asarray(value, dtype=None if _regular(value) else object)
             if array.dtype.kind in "iu":

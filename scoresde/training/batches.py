@@ -4,6 +4,7 @@ So a resumed run has the batches that it would have had without the interruption
 numbers that one would, dropout apart.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ class Batch(NamedTuple):
         x0: `(B, ...)` samples in model space.
         u: `(B,)` float64 uniform numbers in [0, 1) from which the objective takes the times.
         noise: `(B, ...)` standard normal noise ε.
-        conditions: `labels` `(B,)` for a model with classes, else nothing.
+        conditions: `labels` `(B,)` for a model with classes, and others that it takes, by name.
         generator: Generator for objectives that draw more, seeded anew for each step.
     """
 
@@ -46,10 +47,14 @@ class Batches:
         options: Options of training.
         processes: This process's device, and its rank among those that share a batch.
         conditional: Whether the model takes labels.
+        names: Names of the other conditions that it takes.
     """
 
-    def __init__(self, data: Data, options: Training, processes: PartialState, conditional: bool) -> None:
+    def __init__(
+        self, data: Data, options: Training, processes: PartialState, conditional: bool, names: Sequence[str] = ()
+    ) -> None:
         self.data, self.options, self.processes, self.conditional = data, options, processes, conditional
+        self.names = names
         if options.flip and len(data.shape) != 3:
             raise ValueError(
                 f"training.flip mirrors images, and samples of {data.name} have shape {tuple(data.shape)}: "
@@ -68,8 +73,12 @@ class Batches:
         )
         raw = self.data.train[chosen].to(device, non_blocking=True)
         x0 = self.data.transform.encode(raw, noise.uniform() if self._dequantise else None)
+        conditions = self._conditions(self.data.train_labels, self.data.train_conditions, chosen)
         if options.flip:
-            x0 = torch.where(self._flipped(step, index)[:, None, None, None], x0.flip(-1), x0)
+            flipped = self._flipped(step, index)[:, None, None, None]
+            x0 = torch.where(flipped, x0.flip(-1), x0)
+            if "image" in conditions:
+                conditions["image"] = torch.where(flipped, conditions["image"].flip(-1), conditions["image"])
         if options.channels_last and x0.ndim == 4:
             x0 = x0.contiguous(memory_format=torch.channels_last)
         epsilon = noise()
@@ -81,7 +90,6 @@ class Batches:
             u = SampleNoise(
                 options.seed, step * options.batch_size + index, (1,), torch.float64, stream=Stream.BATCH_TIMES
             ).uniform()[:, 0]
-        conditions = self._conditions(self.data.train_labels, chosen)
         # For dropout, and for objectives that draw projections.
         torch.manual_seed(seed + rank)
         generator = torch.Generator(device).manual_seed(seed + rank)
@@ -100,7 +108,7 @@ class Batches:
         u = u[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(options.seed))].to(device)
         raw = self.data.test[chosen].to(device)
         x0 = self.data.transform.encode(raw, noise.uniform() if self._dequantise else None)
-        epsilon, conditions = noise(), self._conditions(self.data.test_labels, chosen)
+        epsilon, conditions = noise(), self._conditions(self.data.test_labels, self.data.test_conditions, chosen)
         parts = [slice(start, start + options.batch_size) for start in range(0, len(x0), options.batch_size)]
         return [
             Batch(
@@ -121,11 +129,14 @@ class Batches:
         )
         return (drawn.uniform()[:, 0] < 0.5).to(self.processes.device)
 
-    def _conditions(self, labels: Tensor | None, chosen: Tensor) -> dict[str, Tensor]:
-        if not self.conditional:
-            return {}
-        assert labels is not None
-        return {"labels": labels[chosen].to(self.processes.device)}
+    def _conditions(
+        self, labels: Tensor | None, others: Mapping[str, Tensor] | None, chosen: Tensor
+    ) -> dict[str, Tensor]:
+        found = {name: (others or {})[name] for name in self.names}
+        if self.conditional:
+            assert labels is not None
+            found["labels"] = labels
+        return {name: values[chosen].to(self.processes.device) for name, values in found.items()}
 
 
 def _step_seed(seed: int, step: int) -> int:

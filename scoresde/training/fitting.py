@@ -3,7 +3,7 @@
 The loop is that of `scoresde train`, so that the same seed gives the same weights.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from torch.utils.data import DataLoader
 from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.data import Data, DataInfo
 from scoresde.data.affine import Standardisation
+from scoresde.data.conditions import condition_infos
 from scoresde.objectives import DenoisingScoreMatching, Likelihood, LogNormalSigma, Objective
 from scoresde.progress import say
 from scoresde.score import NetworkScore
+from scoresde.training.conditions import scale_conditions
 from scoresde.training.environment import limit_threads
 from scoresde.training.intake import as_data
 from scoresde.training.loggers import Logger
@@ -59,6 +61,8 @@ def fit(
     data: Any,
     steps: int,
     *,
+    labels: Any = None,
+    conditions: Mapping[str, Any] | None = None,
     objective: Objective | None = None,
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     lr: float = 3e-3,
@@ -84,6 +88,10 @@ def fit(
             the network takes `(C, H, W)`. All samples are trained on (of a `Data`, its `train`): hold some out to
             evaluate the model on.
         steps: Optimiser steps in all.
+        labels: Labels of the samples, where they are not given as a pair.
+        conditions: Conditions of the samples beside labels, by name: `vector` `(N, k)`, `image` `(N, C, ...)`, `tokens`
+            `(N, L, d)` with a `mask` `(N, L)`. A new model of this package standardises vectors and images by their
+            moments, and takes them in their own units.
         objective: The loss; the default experiment's likelihood-weighted denoising score matching if not given.
         optimizer: Makes an optimiser of parameters, such as `functools.partial(torch.optim.SGD, lr=0.1)`; AdamW with
             `lr` if not given.
@@ -95,8 +103,8 @@ def fit(
         **options: Other options of `Training`, such as `batch_size`, `seed`, `ema`.
 
     Raises:
-        ValueError: An option that makes no sense, data of another kind, shape or transform than the model's, labels
-            that are not the network's, or checkpoints of another model.
+        ValueError: An option that makes no sense, data of another kind, shape or transform than the model's, labels or
+            conditions that are not the network's, or checkpoints of another model.
         KeyboardInterrupt: Training was interrupted; the model holds the average so far.
         TrainingFailed: Too many steps in a row whose loss was not finite.
     """
@@ -107,6 +115,8 @@ def fit(
             model,
             data,
             steps,
+            labels=labels,
+            conditions=conditions,
             objective=objective,
             optimizer=optimizer,
             lr=lr,
@@ -136,6 +146,8 @@ def make_trainer(
     data: Any,
     steps: int,
     *,
+    labels: Any = None,
+    conditions: Mapping[str, Any] | None = None,
     objective: Objective | None = None,
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     lr: float = 3e-3,
@@ -153,6 +165,8 @@ def make_trainer(
         model: Model to train, as for `fit`.
         data: Samples, as for `fit`.
         steps: Optimiser steps in all.
+        labels: Labels of the samples, as for `fit`.
+        conditions: Their other conditions, as for `fit`.
         objective: The loss, as for `fit`.
         optimizer: Makes an optimiser of parameters, as for `fit`.
         lr: Peak of the learning rate, without `optimizer`.
@@ -170,15 +184,17 @@ def make_trainer(
         raise ValueError(f"standardise={standardise!r} is for samples, and {data.name} is a data set with a transform")
     if isinstance(data, DataLoader) and data.batch_size is not None:
         options.setdefault("batch_size", data.batch_size)
-    data = as_data(model, data, standardise)
+    data = as_data(model, data, standardise, labels, conditions)
     if model.transform not in (None, data.transform):
         raise ValueError(
             f"the model is of data under {model.transform!r} and {data.name} has {data.transform!r}: give its samples "
             "as a tensor, or the data set the model's transform"
         )
     training = Training(**{"steps": steps, **({"checkpoint_every": None} if run_dir is None else {}), **options})
-    model.info = DataInfo(data.name, data.shape, data.transform, data.num_classes, data.class_names)
+    infos = condition_infos(data.train_conditions or {})
+    model.info = DataInfo(data.name, data.shape, data.transform, data.num_classes, data.class_names, None, infos)
     if model.statistics is None:
+        scale_conditions(model, data)
         model.statistics = data_statistics(data, training.dequantise)
         model.preconditioning = model.preconditioning.with_data_std(float(model.statistics.std))
     if objective is None:

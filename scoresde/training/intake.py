@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 from scoresde.arguments import ArgumentError, as_tensor, shown
 from scoresde.data import Data, Discrete, Identity, Transform, class_index, continuous
 from scoresde.data.affine import Standardisation
+from scoresde.data.conditions import checked_conditions
 from scoresde.data.labels import index_classes
 from scoresde.score import NetworkScore
 from scoresde.storage.limits import check_memory
+from scoresde.training.conditions import check_conditions
 
 __all__ = ["TAKEN", "as_data"]
 
@@ -25,7 +28,13 @@ TAKEN = (
 """The data that training takes, for messages."""
 
 
-def as_data(model: NetworkScore, given: Any, standardise: Standardisation) -> Data:
+def as_data(
+    model: NetworkScore,
+    given: Any,
+    standardise: Standardisation,
+    labels: Any = None,
+    conditions: Mapping[str, Any] | None = None,
+) -> Data:
     """`given` as a data set in memory, whose samples have the shape of the model's.
 
     Args:
@@ -33,23 +42,43 @@ def as_data(model: NetworkScore, given: Any, standardise: Standardisation) -> Da
         given: As `TAKEN` lists. uint8 are pixels of 256 levels, floating point is continuous. Images may be
             `(N, H, W, C)` or `(N, H, W)` where the network takes `(C, H, W)`.
         standardise: As for `scoresde.training.fit`.
+        labels: Labels of the samples, where these come without.
+        conditions: Conditions of the samples beside labels, by name; see `Data`.
 
     Raises:
-        ValueError: Anything else, samples of another shape or type, or labels that are not the network's.
+        ValueError: Anything else, samples of another shape or type, or labels or conditions that are not the network's.
     """
     if isinstance(given, Data):
+        if labels is not None or conditions:
+            raise ValueError(
+                f"{given.name} is a data set with its own labels and conditions: leave out those beside it"
+            )
         _check_classes(model, given.num_classes, given.name)
+        check_conditions(model, given)
         return given
+    if labels is not None:
+        given = (given, labels)
     samples, labels = _collected(given)
     samples = _shaped(samples, model.shape)
     transform = _transform(model, samples, standardise)
     if model.classes is None:
         labels = None  # as of a data set that has some where the network takes none
     _check_classes(model, None if labels is None else 0, "data")
+    parts: tuple[dict[str, Tensor] | None, ...] = (None, None)
+    if conditions:
+        for name in conditions:
+            if not model.takes_condition(name):
+                raise ValueError(
+                    f"the network takes no {name}: leave it out of conditions, or make the network with it"
+                )
+        whole = checked_conditions(conditions, len(samples), "data")
+        parts = whole, {name: values[:1] for name, values in whole.items()}
+    data = Data("data", samples, samples[:1], transform, train_conditions=parts[0], test_conditions=parts[1])
+    check_conditions(model, data)
     if labels is None:
-        return Data("data", samples, samples[:1], transform)
+        return data
     indices, names = _indexed(model, labels)
-    return Data("data", samples, samples[:1], transform, indices, indices[:1], class_names=names)
+    return replace(data, train_labels=indices, test_labels=indices[:1], class_names=names)
 
 
 def _check_classes(model: NetworkScore, classes: int | None, name: str) -> None:

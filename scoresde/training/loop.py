@@ -28,6 +28,7 @@ from scoresde.score import NetworkScore
 from scoresde.training.accumulation import accumulated
 from scoresde.training.batches import Batch, Batches
 from scoresde.training.compiling import first_line, is_of_compiler
+from scoresde.training.conditions import taken_conditions
 from scoresde.training.ema import EMA
 from scoresde.training.environment import processes
 from scoresde.training.held_out import HeldOutLoss
@@ -127,7 +128,8 @@ class Trainer:
             model.network = DistributedDataParallel(self.bare, device_ids=devices)
         self.ema = EMA(self.bare, options.ema)
         self.snapshots = self._snapshots(run_dir)
-        self.batches = Batches(data, options, self.accelerator, model.classes is not None)
+        names = taken_conditions(model, data)
+        self.batches = Batches(data, options, self.accelerator, model.classes is not None, names)
         self.held_out = HeldOutLoss(model, self.bare, objective, self.batches) if held_out else None
         # Sums over the processes, so that all skip the step that one must skip.
         self._total = partial(total, processes=self.accelerator)

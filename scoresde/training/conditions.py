@@ -1,0 +1,51 @@
+"""Conditions beside labels in training: those of the data that a model takes, and their scale."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from scoresde.chains import DiscreteChainModel
+from scoresde.data import Data
+from scoresde.data.conditions import condition_infos, scales_of
+from scoresde.networks.conditions import set_scales
+from scoresde.score import NetworkScore
+
+__all__ = ["check_conditions", "scale_conditions", "taken_conditions"]
+
+
+def taken_conditions(model: Any, data: Data) -> tuple[str, ...]:
+    """Names of the data's conditions beside labels that a model takes."""
+    if isinstance(model, DiscreteChainModel):
+        return ()
+    return tuple(name for name in data.train_conditions or () if model.takes_condition(name))
+
+
+def check_conditions(model: NetworkScore | DiscreteChainModel, data: Data) -> None:
+    """Reject data without the conditions that a model takes, or with those of another size.
+
+    Raises:
+        ValueError: Such data.
+    """
+    wanted: Mapping[str, tuple[int | None, ...]] = getattr(model.network, "condition_shapes", {})
+    if wanted and isinstance(model, DiscreteChainModel):
+        raise ValueError(f"the network takes {', '.join(wanted)}, and a chain of discrete states has labels alone")
+    given = data.train_conditions or {}
+    for name, shape in wanted.items():
+        if name not in given:
+            raise ValueError(
+                f"the network takes {name} {_text(shape)}, and {data.name} has {', '.join(given) or 'no conditions'}: "
+                f"give data with {name}, or make the network without"
+            )
+        found = tuple(given[name].shape[1:])
+        # The channels of an image come first, the length of a token comes last.
+        place = -1 if name == "tokens" else 0
+        if found[place] != shape[place]:
+            raise ValueError(f"the network takes {name} {_text(shape)}, and {data.name} has {name} {found}")
+
+
+def _text(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join('...' if size is None else str(size) for size in shape)}{',' if len(shape) == 1 else ''})"
+
+
+def scale_conditions(model: NetworkScore | DiscreteChainModel, data: Data) -> None:
+    """Let a new model standardise the conditions of the data by the moments of the training part."""
+    set_scales(model.network, scales_of(condition_infos(data.train_conditions or {})))
