@@ -43,7 +43,21 @@ __all__ = [
 
 
 # Last parts of keys whose values are files or folders.
-_PATHS = (*DATA_PATHS, "paths", "root", "folder", "dir", "out", "cache_dir", "run", "runs", "against", "searchpath")
+_PATHS = (
+    *DATA_PATHS,
+    "paths",
+    "root",
+    "folder",
+    "dir",
+    "out",
+    "cache_dir",
+    "run",
+    "runs",
+    "against",
+    "searchpath",
+    "weaker",
+    "unconditional",
+)
 
 # Groups that a command takes from the run if none is chosen: overrides inside them change the run's own.
 _OWN = {

@@ -32,6 +32,7 @@ __all__ = ["check_arguments", "check_local", "check_plain", "check_targets", "in
 # Packages of which a configuration may name classes, and functions that make data sets.
 ALLOWED = (
     "scoresde.data",
+    "scoresde.guidance",
     "scoresde.likelihood",
     "scoresde.metrics",
     "scoresde.networks",
@@ -45,6 +46,7 @@ ALLOWED = (
 # Modules in which those classes are defined; what a package merely has imported, or is no part of experiments, is not.
 HOMES = (
     "scoresde.data",
+    "scoresde.guidance.choices",
     "scoresde.likelihood.dequantisation",
     "scoresde.metrics",
     "scoresde.networks",

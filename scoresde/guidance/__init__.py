@@ -5,20 +5,29 @@ field is in general the score of no density: see `ScoreModel.is_score`.
 """
 
 from scoresde.guidance.auto import AutoGuidance
+from scoresde.guidance.choices import APG, CFG, Auto, Density, Guidance, NoGuidance
 from scoresde.guidance.classifier_free import ClassifierFree
 from scoresde.guidance.density import DensityGuided
+from scoresde.guidance.flow_density import FlowDensity
 from scoresde.guidance.given import Given
 from scoresde.guidance.gradient import ClassifierGuidance, RewardGuidance
 from scoresde.guidance.product import Product
 from scoresde.guidance.projected import AdaptiveProjected
 
 __all__ = [
+    "APG",
+    "CFG",
     "AdaptiveProjected",
+    "Auto",
     "AutoGuidance",
     "ClassifierFree",
     "ClassifierGuidance",
+    "Density",
     "DensityGuided",
+    "FlowDensity",
     "Given",
+    "Guidance",
+    "NoGuidance",
     "Product",
     "RewardGuidance",
 ]

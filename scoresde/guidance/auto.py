@@ -12,7 +12,7 @@ __all__ = ["AutoGuidance"]
 
 @checked
 class AutoGuidance(PairGuided):
-    """A model, guided by its difference to a weaker one with the same conditions (Karras et al. 2024b, eq. 3).
+    """A model, guided by its difference to a weaker one with the same conditions (Karras et al. 2024b).
 
         D = D₀ + w (D₁ − D₀),    D₁ the model, D₀ the weaker one.
 

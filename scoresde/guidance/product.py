@@ -18,10 +18,10 @@ __all__ = ["Product"]
 
 @checked
 class Product(ScoreModel):
-    """The sum of scores Σ w_i s_i, for samples of a density like Π p_i^(w_i) (Liu et al. 2022b, eq. 11).
+    """The sum of scores Σ w_i s_i, for samples of a density like Π p_i^(w_i) (Liu et al. 2022b).
 
     Weights above 0 compose ("a seven" and "in italics"), those below 0 negate. The posterior of n independent
-    observations under one prior is the product of n posteriors over n − 1 priors (Geffner et al. 2023, eq. 4):
+    observations under one prior is the product of n posteriors over n − 1 priors (Geffner et al. 2023):
     `Product([Given(model, ...), ..., prior], [1, ..., 1 - n])`.
 
         score = Σ w_i s_i,    ε = Σ w_i ε_i,    D = Σ w_i D_i + (1 − Σ w_i) x/α

@@ -41,7 +41,7 @@ def encode(model: ScoreModel, x: Tensor, *, options: FlowOptions | None = None, 
         LikelihoodError: The path of a sample could not be followed.
     """
     options, cond = FlowOptions.split(encode, model, options, keywords, _OPTIONS)
-    x, conditions = check_batch(model, x, cond)
+    x, conditions = check_batch(model, x, cond, density=False)
     options = with_scaling(model, x.shape, conditions, options)
     flow = Flow(model, x.shape, conditions, options, x.device)
     return _carried(flow, model.to_model_space(x), back=False)
@@ -63,7 +63,7 @@ def decode(model: ScoreModel, z: Tensor, *, options: FlowOptions | None = None, 
         LikelihoodError: The path of a sample could not be followed.
     """
     options, cond = FlowOptions.split(decode, model, options, keywords, _OPTIONS)
-    z, conditions = check_batch(model, z, cond)
+    z, conditions = check_batch(model, z, cond, density=False)
     options = with_scaling(model, z.shape, conditions, options)
     return _carried(Flow(model, z.shape, conditions, options, z.device), z, back=True)
 
@@ -119,7 +119,7 @@ def interpolate(model: ScoreModel, a: Tensor, b: Tensor, steps: int = 8, **optio
     if steps < 2:
         raise ValueError(f"steps is {steps}, expected at least 2, the ends")
     flow_options, cond = FlowOptions.split(interpolate, model, None, options, _OPTIONS)
-    (a, conditions), (b, _) = check_batch(model, a, cond), check_batch(model, b, cond)
+    (a, conditions), (b, _) = (check_batch(model, v, cond, density=False) for v in (a, b))
     count, shape, t_max = len(a), a.shape[1:], flow_options.t_max
     # In float64, so that no code is rounded.
     ends = torch.cat((a.double(), b.double()))

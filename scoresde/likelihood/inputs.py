@@ -9,11 +9,11 @@ from torch import Tensor
 from scoresde.numerics.values import one_of
 from scoresde.score import Conditions, ScoreModel
 
-__all__ = ["check_batch", "state_dtype"]
+__all__ = ["check_batch", "check_score", "state_dtype"]
 
 
 def check_batch(
-    model: ScoreModel, x: Tensor, cond: Mapping[str, Any], prior: str = "matched"
+    model: ScoreModel, x: Tensor, cond: Mapping[str, Any], prior: str = "matched", density: bool = True
 ) -> tuple[Tensor, Conditions]:
     """Samples on the model's device, and their conditions.
 
@@ -22,12 +22,15 @@ def check_batch(
         x: Samples `(B, ...)`.
         cond: Conditions by name.
         prior: The density of the codes, `"matched"` or `"plain"`.
+        density: Whether a density is asked for, which a guided model does not have.
 
     Raises:
-        ValueError: Samples that are not a batch of finite floating-point numbers, conditions of another length, or an
-            unknown prior.
+        ValueError: A model without a density, samples that are not a batch of finite floating-point numbers, conditions
+            of another length, or an unknown prior.
     """
     one_of("prior", prior, ("matched", "plain"))
+    if density:
+        check_score(model)
     if not x.is_floating_point():
         raise ValueError(
             f"x has dtype {x.dtype}, expected floating point in model space: bits_per_dim takes pixels, and "
@@ -43,6 +46,19 @@ def check_batch(
         )
     x = model.on_device(x)
     return x, model.conditions(cond, len(x), x.device)
+
+
+def check_score(model: ScoreModel) -> None:
+    """Check that a model has a density.
+
+    Raises:
+        ValueError: A guided model.
+    """
+    if not model.is_score:
+        raise ValueError(
+            f"{type(model).__name__} has no likelihood: a guided field is the score of no density; take that of the "
+            "model without guidance, or scoresde.guidance.FlowDensity(model) for the density of its flow's samples"
+        )
 
 
 def state_dtype(x: Tensor) -> torch.dtype:

@@ -1,6 +1,6 @@
 """Samplers compared on a run's model: a row for each cell, in a table that an interrupted command resumes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -24,7 +24,7 @@ from scoresde.runs.presets import Presets
 from scoresde.runs.results import choose_name, known_tables
 from scoresde.runs.widths import run_directions
 from scoresde.sampling import Adaptive
-from scoresde.score import NetworkScore
+from scoresde.score import NetworkScore, ScoreModel
 
 __all__ = ["Presets", "compare_run"]
 
@@ -42,6 +42,9 @@ def compare_run(
     *,
     source: str | None = None,
     first: bool = True,
+    guided: ScoreModel | None = None,
+    guidance: str | None = None,
+    guidance_label: str = "",
 ) -> tuple[pd.DataFrame, str]:
     """Compare samplers on the run's model: writes `comparison.csv`, `.parquet` and `.json`, and a figure.
 
@@ -61,6 +64,9 @@ def compare_run(
         progress: Show a progress bar.
         source: File that the data are from, if they are not the run's.
         first: Where there is none this is the run's own comparison, whatever its settings.
+        guided: The model under guidance, on which samplers are compared; the model itself if None.
+        guidance: A text that is the same for two guidances exactly when they are; None for none.
+        guidance_label: Short text for the guidance, as part of a name.
 
     Returns:
         The frame, and the name of the files.
@@ -85,7 +91,9 @@ def compare_run(
         chosen = {"label": data.class_names[label] if data.class_names is not None else label}
     n = _count(options.n, data)
     most = options.max_nfe if options.max_nfe is not None or names is not None else max(steps) + 1
-    comparison = _comparison(run, model, data, n, options, label)
+    if guidance is not None:
+        chosen["guidance"] = guidance
+    comparison = _comparison(model if guided is None else guided, data, n, options, label)
     settings = {
         "n": n,
         "data": data.name,
@@ -97,7 +105,7 @@ def compare_run(
         **chosen,
         **({"likelihood": options.likelihood} if options.get("likelihood") else {}),
     }
-    stem = _stem(run, data, options, settings, source, first)
+    stem = _stem(run, data, options, settings, source, first, {"guidance": guidance_label})
     cells = [(*cell, seed) for cell in presets.cells(names, steps) for seed in seeds]
     with run.alone(stem):
         table = ComparisonTable(run.directory / f"{stem}.csv", settings, presets)
@@ -107,7 +115,15 @@ def compare_run(
     return frame, stem
 
 
-def _stem(run: Run, data: Data, options: DictConfig, settings: dict[str, Any], source: str | None, first: bool) -> str:
+def _stem(
+    run: Run,
+    data: Data,
+    options: DictConfig,
+    settings: dict[str, Any],
+    source: str | None,
+    first: bool,
+    labels: Mapping[str, str],
+) -> str:
     """The name under which a comparison with these settings is stored."""
     own: dict[str, Any] | None = None
     if source is not None or not first:
@@ -116,9 +132,11 @@ def _stem(run: Run, data: Data, options: DictConfig, settings: dict[str, Any], s
         own = {**settings, **({} if first else usual), **({} if source is None else {"data_hash": None})}
     elif "label" in settings:
         own = {key: value for key, value in settings.items() if key != "label"}
-    replacing = options.overwrite and source is None and "label" not in settings
+    if "guidance" in settings:
+        own = {key: value for key, value in (own or settings).items() if key != "guidance"}
+    replacing = options.overwrite and source is None and not settings.keys() & {"label", "guidance"}
     known = known_tables(run.directory, "comparison")
-    return choose_name("comparison", known, settings, own, overwrite=replacing)
+    return choose_name("comparison", known, settings, own, overwrite=replacing, labels=labels)
 
 
 def _fill(
@@ -153,9 +171,7 @@ def _count(n: int | None, data: Data) -> int:
     return n
 
 
-def _comparison(
-    run: Run, model: NetworkScore, data: Data, n: int, options: DictConfig, label: int | None
-) -> Comparison:
+def _comparison(model: ScoreModel, data: Data, n: int, options: DictConfig, label: int | None) -> Comparison:
     def units(raw: Tensor) -> Tensor:
         """Values in model space, cell centres for discrete data."""
         return data.transform.encode(raw).double()
@@ -181,7 +197,7 @@ def _comparison(
     )
 
 
-def _directions(model: NetworkScore, data: Data, test: Tensor | None, of_class: bool) -> PrincipalDirections | None:
+def _directions(model: ScoreModel, data: Data, test: Tensor | None, of_class: bool) -> PrincipalDirections | None:
     """The principal directions of the training data, with the variances of the held-out ones; None without these."""
     return None if test is None else run_directions(data, test, None if of_class else model.statistics)
 

@@ -76,7 +76,7 @@ def evaluate(
     drawing = draw.settings(run, model, data.class_names)
     settings = {**drawing, "pca": pca, "data": data.name, "data_hash": data.fingerprint()}
     # None, as in entries of earlier versions, where there is none.
-    settings["likelihood"] = likelihood or None
+    settings["likelihood"], settings["guidance"] = likelihood or None, draw.guidance
     summary = run.summary()
     known = _known_samples(run, summary, settings, drawing)
     key = _key(run, data, settings, known, filing)
@@ -131,7 +131,7 @@ def _key(
     if filing.source is not None:
         default = {**(default or settings), "data_hash": None}
     replacing = filing.overwrite and filing.source is None
-    labels = {"sampler": filing.label}
+    labels = {"sampler": filing.label, "guidance": filing.guidance}
     return choose_name("samples", known, settings, default, overwrite=replacing, labels=labels)
 
 
@@ -161,7 +161,7 @@ def _own_settings(run: Run, data: Data, settings: dict[str, Any]) -> dict[str, A
     with suppress(ValueError):  # tuned steps that are not there
         own["sampler"] = identity_of(run.make("sampler"), run)
     own["likelihood"] = evaluation.get("sample_likelihood") or None
-    return {**settings, "sampler": None, "pca": None, **own}
+    return {**settings, "sampler": None, "pca": None, "guidance": None, **own}
 
 
 @dataclass(frozen=True)

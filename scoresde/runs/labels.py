@@ -9,6 +9,7 @@ from scoresde.data import Data, class_index
 from scoresde.data.labels import listed
 from scoresde.options.errors import ConfigError
 from scoresde.runs.chains import RunModel
+from scoresde.score import ScoreModel
 
 __all__ = ["check_labels", "label_index", "labels_of"]
 
@@ -46,7 +47,7 @@ def of_classes(model: RunModel, names: Sequence[str] | None, index: int | None) 
 
 
 def labels_of(
-    model: RunModel, n: int, label: int | str | None, names: Sequence[str] | None = None
+    model: RunModel | ScoreModel, n: int, label: int | str | None, names: Sequence[str] | None = None
 ) -> dict[str, Tensor]:
     """Give n samples their condition: classes in turn, or `label`; none for a model without classes.
 
@@ -66,7 +67,9 @@ def labels_of(
     return {"labels": labels.to(model.device)}
 
 
-def label_index(model: RunModel, label: int | str | None, names: Sequence[str] | None = None) -> int | None:
+def label_index(
+    model: RunModel | ScoreModel, label: int | str | None, names: Sequence[str] | None = None
+) -> int | None:
     """The index of a class of the model, as for `labels_of`; None for none."""
     if label is None:
         return None
@@ -75,7 +78,7 @@ def label_index(model: RunModel, label: int | str | None, names: Sequence[str] |
     return class_index(label, class_names(model, names))
 
 
-def class_names(model: RunModel, names: Sequence[str] | None) -> Sequence[str]:
+def class_names(model: RunModel | ScoreModel, names: Sequence[str] | None) -> Sequence[str]:
     """Names of the model's classes; their indices where there are no others."""
     classes = model.classes or 0
     return names if names is not None and len(names) == classes else [str(i) for i in range(classes)]

@@ -22,6 +22,7 @@ from scoresde.runs.labels import class_names, label_index, labels_of, of_classes
 from scoresde.runs.pictures import picture_of_samples
 from scoresde.runs.results import differences, identity_of, is_of
 from scoresde.sampling import ChainSampler, Sampler
+from scoresde.score import ScoreModel
 from scoresde.storage.files import remove_leftovers
 from scoresde.storage.limits import check_memory, check_unpacked
 
@@ -41,6 +42,8 @@ class Draw:
         seed: Seed of their noise.
         label: Class to draw from, by its name or index, for models with classes; else classes come in turn.
         batch_size: Samples to work on at once, which change nothing in them.
+        guided: The model under guidance, which samples are drawn of; the model itself if None.
+        guidance: A text that is the same for two guidances exactly when they are; None for none.
     """
 
     sampler: Sampler | ChainSampler
@@ -48,6 +51,8 @@ class Draw:
     seed: int = 0
     label: int | str | None = None
     batch_size: int = 1024
+    guided: ScoreModel | None = None
+    guidance: str | None = None
 
     def settings(self, run: Run, model: RunModel, names: Sequence[str] | None) -> dict[str, Any]:
         """The settings that the samples depend on, the label as an index.
@@ -59,7 +64,9 @@ class Draw:
         """
         label = label_index(model, self.label, names)
         plain = {"sampler": identity_of(self.sampler, run), "n": self.n, "seed": self.seed, "label": label}
-        return {**plain, "model": run.fingerprint()}
+        # Those of earlier versions have no entry for guidance.
+        guidance = {} if self.guidance is None else {"guidance": self.guidance}
+        return {**plain, "model": run.fingerprint(), **guidance}
 
 
 def sample(
@@ -112,7 +119,8 @@ def sample(
         began = time.perf_counter()
         options: dict[str, Any] = {"seed": seed, "batch_size": draw.batch_size, "progress": progress, **cond}
         check_sampler(model, draw.sampler)
-        out = cast(Any, draw.sampler)(model, (n, *data.shape), **options)
+        source = model if draw.guided is None else draw.guided
+        out = cast(Any, draw.sampler)(source, (n, *data.shape), **options)
         seconds = time.perf_counter() - began
         raw = data.transform.decode(out.x.cpu())
         cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
@@ -120,7 +128,8 @@ def sample(
         run.write_npz(f"samples/{name}.npz", **arrays, **{_NOTE: np.array(json.dumps(cost))})
         classes = of_classes(model, data.class_names, settings["label"])
         file = "" if name == "samples" else f", in {name}.npz"
-        caption = f"{n} samples{classes}, {out.nfe} evaluations of the network each, seed {seed}{file}."
+        guidance = "" if draw.guidance is None else f", guided by {draw.guidance}"
+        caption = f"{n} samples{classes}{guidance}, {out.nfe} evaluations of the network each, seed {seed}{file}."
         in_turn = model.classes is not None and settings["label"] is None
         picture_of_samples(run, data, raw, name, caption, class_names(model, data.class_names) if in_turn else ())
         return raw, cost

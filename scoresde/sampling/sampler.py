@@ -249,6 +249,10 @@ class Sampler:
         self, model: ScoreModel, log_prob: bool | str, divergence: "Divergence | None", tol: float | None
     ) -> None:
         one_of("log_prob", log_prob, (False, True, "path"))
+        if log_prob:
+            from scoresde.likelihood.inputs import check_score
+
+            check_score(model)
         if log_prob is True and self.solver.stochastic:
             raise ValueError(
                 f"log_prob=True needs a solver of the probability-flow ODE, and {self.solver!r} adds noise: take one "

@@ -1,12 +1,13 @@
 """Compares samplers on a run."""
 
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from scoresde.cli.catalogue import conf_dir
-from scoresde.cli.commands.opened import data_for, in_sweep, open_run, score_of
+from scoresde.cli.commands.opened import chosen_name, data_for, guided_by, in_sweep, open_run, score_of
 from scoresde.cli.console import print_table
 
 __all__ = ["compare_command"]
@@ -25,7 +26,10 @@ def compare_command(config: DictConfig) -> None:
     presets = Presets(conf_dir() / "sampler", run.directory, run.allow, further)
     model = score_of(run, config, "compare")
     data, source = data_for(run, model, config, needs_own=True)
-    frame, stem = compare_run(run, model, data, config, presets, config.progress, source=source, first=not in_sweep())
+    guided, guidance = guided_by(run, model, config)
+    label = chosen_name(("guidance",))
+    found: dict[str, Any] = {"source": source, "guided": guided, "guidance": guidance, "guidance_label": label}
+    frame, stem = compare_run(run, model, data, config, presets, config.progress, first=not in_sweep(), **found)
     names, steps = set(frame["sampler"]), set(frame["steps"].dropna())
     short = len(names) * max(len(steps), 1) <= _FEW
     head, *rows = listing(frame) if short else table(frame)

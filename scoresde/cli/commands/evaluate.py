@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from scoresde.cli.commands.lines import metric_lines, reused
-from scoresde.cli.commands.opened import chosen_name, data_for, in_sweep, model_of, open_run, sampler_of
+from scoresde.cli.commands.opened import chosen_name, data_for, guided_by, in_sweep, model_of, open_run, sampler_of
 from scoresde.cli.console import UsageError
 from scoresde.cli.jobs import Outcome
 
@@ -31,8 +31,16 @@ def evaluate_command(config: DictConfig) -> Outcome:
         raise UsageError(
             f"pca is {config.pca}, expected at most {most} components: the smaller of n and the dimensions"
         )
-    filing = Filing(label=chosen_name(("sampler",)), source=source, overwrite=config.overwrite, first=not in_sweep())
-    draw = Draw(sampler, n, config.seed, batch_size=config.batch_size)
+    guided, guidance = guided_by(run, model, config)
+    sampler_label, guidance_label = chosen_name(("sampler",)), chosen_name(("guidance",))
+    filing = Filing(
+        label=sampler_label,
+        guidance=guidance_label,
+        source=source,
+        overwrite=config.overwrite,
+        first=guided is None and not in_sweep(),
+    )
+    draw = Draw(sampler, n, config.seed, None, config.batch_size, guided, guidance)
     options: dict[str, Any] = {"pca": config.pca, "likelihood": config.likelihood, "progress": config.progress}
     key, entry, reference = evaluate(run, model, data, draw, filing=filing, **options)
     print("\n".join(metric_lines(entry, reference)))

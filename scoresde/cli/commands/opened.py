@@ -20,6 +20,7 @@ __all__ = [
     "data_of",
     "data_or_info",
     "data_to_show",
+    "guided_by",
     "in_sweep",
     "model_of",
     "open_run",
@@ -104,6 +105,33 @@ def model_of(run: Any, config: DictConfig, rules: bool = True) -> Any:
     return run.any_model(rules).to(device)
 
 
+def guided_by(run: Any, model: Any, config: DictConfig) -> tuple[Any, str | None]:
+    """The run's model under the guidance that is chosen, and a text that tells guidances apart; None for none.
+
+    Raises:
+        ConfigError: Settings that do not suit the model, or guidance of a discrete chain.
+    """
+    from scoresde.config.targets import instantiate
+    from scoresde.guidance import NoGuidance
+    from scoresde.options.errors import ConfigError
+    from scoresde.runs.chains import score_model
+    from scoresde.runs.directory import Run
+
+    chosen = instantiate(config, "guidance", run.allow)
+    if isinstance(chosen, NoGuidance):
+        return None, None
+
+    def load(directory: str) -> tuple[Any, str]:
+        other = Run.open(directory, list(config.allow), list(config.accept))
+        return score_of(other, config, "guidance"), other.fingerprint()
+
+    try:
+        guided: tuple[Any, str] = chosen.of(score_model(model, "guidance"), load)
+    except (TypeError, ValueError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"guidance: {error}") from error
+    return guided
+
+
 def score_of(run: Any, config: DictConfig, command: str, rules: bool = True) -> Any:
     """The same for a command that needs a score model.
 
@@ -134,7 +162,7 @@ def chosen_name(keys: tuple[str, ...]) -> str:
     parts: list[str] = []
     for override in parse_overrides(HydraConfig.get().overrides.task):
         key, value = str(override.key_or_group), str(override.input_line).partition("=")[2]
-        if key.partition(".")[0] not in keys or value == "null":
+        if key.partition(".")[0] not in keys or value in ("null", "none"):
             continue
         if key in groups():
             parts.insert(0, value)

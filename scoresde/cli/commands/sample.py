@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 
 from scoresde.cli.commands.lines import reused
-from scoresde.cli.commands.opened import chosen_name, data_to_show, model_of, open_run, sampler_of
+from scoresde.cli.commands.opened import chosen_name, data_to_show, guided_by, model_of, open_run, sampler_of
 
 __all__ = ["sample_command"]
 
@@ -14,7 +14,7 @@ def sample_command(config: DictConfig) -> None:
 
     run = open_run(config)
     sampler, model, data = sampler_of(run, config), model_of(run, config), data_to_show(run)
-    draw = Draw(sampler, config.n, config.seed, config.label, config.batch_size)
+    draw = Draw(sampler, config.n, config.seed, config.label, config.batch_size, *guided_by(run, model, config))
     name = str(config.name or "")
     if not name:
         # Samples of other weights, for example, keep that name.
@@ -30,5 +30,5 @@ def sample_command(config: DictConfig) -> None:
 
 
 def _sample_name(config: DictConfig) -> str:
-    """File name from sampler, label, n and seed, so that no job of a sweep writes another's file."""
-    return "-".join(filter(None, (chosen_name(("sampler", "label")), f"n{config.n}", f"seed{config.seed}")))
+    """File name from sampler, label, guidance, n and seed, so that no job of a sweep writes another's file."""
+    return "-".join(filter(None, (chosen_name(("sampler", "label", "guidance")), f"n{config.n}", f"seed{config.seed}")))

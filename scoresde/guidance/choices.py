@@ -1,0 +1,149 @@
+"""What a configuration says of guidance: settings by name, which make a guided model of the model of a run."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from scoresde.arguments import checked
+from scoresde.guidance.auto import AutoGuidance
+from scoresde.guidance.classifier_free import ClassifierFree
+from scoresde.guidance.density import DensityGuided
+from scoresde.guidance.projected import AdaptiveProjected
+from scoresde.score import ScoreModel
+
+__all__ = ["APG", "CFG", "Auto", "Density", "Guidance", "NoGuidance"]
+
+Load = Callable[[str], tuple[ScoreModel, str]]
+"""A function from a run directory to its model and the fingerprint of the weights."""
+
+
+class Guidance:
+    """Settings of guidance."""
+
+    other: ClassVar[str | None] = None  # the setting that is the directory of another run
+
+    @abstractmethod
+    def around(self, model: ScoreModel, other: ScoreModel | None) -> ScoreModel:
+        """The guided model.
+
+        Args:
+            model: The model of the run.
+            other: That of the other run, if the settings name one.
+        """
+
+    def of(self, model: ScoreModel, load: Load) -> tuple[ScoreModel, str]:
+        """The guided model, and a text that is the same for two guidances exactly when they are.
+
+        Args:
+            model: The model of the run.
+            load: How the model of another run is opened.
+        """
+        directory = None if self.other is None else getattr(self, self.other)
+        other, weights = (None, None) if directory is None else load(str(directory))
+        named = ((f.name, getattr(self, f.name)) for f in fields(self) if f.name != self.other)  # type: ignore[arg-type]
+        parts = [f"{name}={_text(value)}" for name, value in named]
+        parts += [] if weights is None else [f"{self.other}={weights!r}"]
+        return self.around(model, other), f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _text(value: object) -> str:
+    """The text of a setting, the same for 2 and 2.0."""
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_text, value))})"
+    return repr(float(value)) if isinstance(value, int) and not isinstance(value, bool) else repr(value)
+
+
+@checked
+@dataclass(frozen=True)
+class NoGuidance(Guidance):
+    """The model as it was trained."""
+
+    def around(self, model: ScoreModel, other: ScoreModel | None) -> ScoreModel:
+        return model
+
+
+@checked
+@dataclass(frozen=True)
+class CFG(Guidance):
+    """Classifier-free guidance; see `ClassifierFree`.
+
+    Args:
+        scale: The scale.
+        interval: The smallest and the largest noise level σ/α with guidance; all if not given.
+        rescale: The share of the standard deviation that is that of the conditional prediction.
+        zero_star: Whether the unconditional velocity is scaled.
+        unconditional: Run directory of the unconditional model; the run's own model without conditions if not given.
+    """
+
+    scale: float = 2.0
+    interval: Sequence[float] | None = None
+    rescale: float = 0.0
+    zero_star: bool = False
+    unconditional: str | None = None
+    other: ClassVar[str | None] = "unconditional"
+
+    def around(self, model: ScoreModel, other: ScoreModel | None) -> ScoreModel:
+        options = {"rescale": self.rescale, "zero_star": self.zero_star}
+        return ClassifierFree(model, self.scale, other, interval=self.interval, **options)  # type: ignore[arg-type]
+
+
+@checked
+@dataclass(frozen=True)
+class APG(Guidance):
+    """Adaptive projected guidance; see `AdaptiveProjected`.
+
+    Args:
+        scale: The scale.
+        interval: The smallest and the largest noise level σ/α with guidance; all if not given.
+        parallel: The share of the part along the prediction that is kept.
+        threshold: The largest length of the difference, in model space; none if not given.
+        unconditional: Run directory of the unconditional model; the run's own model without conditions if not given.
+    """
+
+    scale: float = 2.0
+    interval: Sequence[float] | None = None
+    parallel: float = 0.0
+    threshold: float | None = None
+    unconditional: str | None = None
+    other: ClassVar[str | None] = "unconditional"
+
+    def around(self, model: ScoreModel, other: ScoreModel | None) -> ScoreModel:
+        options = {"parallel": self.parallel, "threshold": self.threshold}
+        return AdaptiveProjected(model, self.scale, other, interval=self.interval, **options)  # type: ignore[arg-type]
+
+
+@checked
+@dataclass(frozen=True)
+class Auto(Guidance):
+    """Autoguidance; see `AutoGuidance`.
+
+    Args:
+        weaker: Run directory of the weaker model, such as a smaller one, or an average of `scoresde ema`.
+        scale: The scale.
+        interval: The smallest and the largest noise level σ/α with guidance; all if not given.
+    """
+
+    weaker: str
+    scale: float = 2.0
+    interval: Sequence[float] | None = None
+    other: ClassVar[str | None] = "weaker"
+
+    def around(self, model: ScoreModel, other: ScoreModel | None) -> ScoreModel:
+        assert other is not None
+        return AutoGuidance(model, other, self.scale, interval=self.interval)
+
+
+@checked
+@dataclass(frozen=True)
+class Density(Guidance):
+    """Density guidance; see `DensityGuided`.
+
+    Args:
+        quantile: The quantile, between 0 and 1.
+    """
+
+    quantile: float = 0.5
+
+    def around(self, model: ScoreModel, other: ScoreModel | None) -> ScoreModel:
+        return DensityGuided(model, self.quantile)
