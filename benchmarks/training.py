@@ -4,8 +4,10 @@
 
 A step is that of training: the passes forward and back, clipping, the optimiser and the average of the weights. Each
 contender is a process of its own, and they take turns, so that what else a machine does meets all of them. A ratio is
-that of medians of processor time, or of seconds on an accelerator. Memory is the most that a process has held above
-what it had before there was a network.
+that of medians of processor time, or of seconds on an accelerator. Memory is the most that tensors have had in a step:
+weights, averages, the optimiser's state, gradients and activations. Beside it stands the most that a process has held
+above what it had before there was a network, which on a CPU includes about 150 MiB of kernels and what the C library
+keeps of freed memory.
 
 `--reference` takes checkouts of https://github.com/yang-song/score_sde_pytorch and https://github.com/NVlabs/edm. Their
 own model, loss, optimiser and average run, unmodified, in a process that imports nothing of this package
@@ -25,7 +27,7 @@ from typing import Any
 import torch
 from training_clock import serve
 
-NETWORKS = ("ncsnpp", "ddpmpp", "edm_ddpmpp", "edm_ncsnpp")
+NETWORKS = ("ncsnpp", "ddpmpp", "edm_ddpmpp", "edm_ncsnpp", "adm")
 CONTENDERS = ("fp32", "bf16", "checkpointing", "accumulate")
 REFERENCE = "reference"
 
@@ -44,7 +46,8 @@ class Contender:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.parameters = int(self._answer()["parameters"])
         self.times: list[float] = []
-        self.memory = 0
+        self.memory = 0  # resident, or the device's
+        self.tensors = 0
 
     def step(self, key: str, count: bool) -> None:
         """Make a step, and note its time by `key` if it is to `count`."""
@@ -54,6 +57,12 @@ class Contender:
         self.memory = int(answer["memory"])
         if count:
             self.times.append(float(answer[key]))
+
+    def weigh(self) -> None:
+        """Make a step, and note the memory of its tensors."""
+        assert self.process.stdin is not None
+        print("tensors", file=self.process.stdin, flush=True)
+        self.tensors = int(self._answer()["tensors"])
 
     def close(self) -> None:
         """End the process."""
@@ -75,18 +84,22 @@ def measure(contenders: dict[str, Contender], turns: int, key: str) -> None:
     for turn in range(turns + 1):
         for contender in contenders.values():
             contender.step(key, count=turn > 0)
+    for contender in contenders.values():
+        contender.weigh()
 
 
 def row(network: str, name: str, one: Contender, base: Contender) -> list[str]:
     """Cells of a contender, with ratios to `base`: how much faster, and what share of the memory."""
     time, other = statistics.median(one.times), statistics.median(base.times)
     cells = [network, name, f"{one.parameters / 1e6:.2f}M", f"{time:.3f}", f"{other / time:.2f}"]
-    return [*cells, f"{one.memory / 2**20:.0f}", f"{one.memory / base.memory:.2f}"]
+    for own, others in ((one.tensors, base.tensors), (one.memory, base.memory)):
+        cells += [f"{own / 2**20:.0f}", f"{own / others:.2f}"]
+    return cells
 
 
 def checkout_of(network: str, references: Sequence[Path]) -> Path | None:
     """The checkout that has the network's own code, if it was given."""
-    file = "training/networks.py" if network.startswith("edm") else "models/ncsnpp.py"
+    file = "training/networks.py" if network.startswith(("edm", "adm")) else "models/ncsnpp.py"
     return next((path for path in references if (path / file).is_file()), None)
 
 
@@ -104,6 +117,7 @@ def own(network: str, contender: str, channels: int, batch: int) -> Make:
     from scoresde.score import NetworkScore
     from scoresde.score.preconditioning import EDMPreconditioning
     from scoresde.sde import VESDE
+    from scoresde.statistics import Statistics
     from scoresde.training import make_trainer
 
     shape = (3, 32, 32)
@@ -112,6 +126,7 @@ def own(network: str, contender: str, channels: int, batch: int) -> Make:
         "ddpmpp": published.ddpmpp,
         "edm_ddpmpp": partial(published.song_ddpmpp, multipliers=(2, 2, 2), dropout=0.13),
         "edm_ncsnpp": partial(published.song_ncsnpp, multipliers=(2, 2, 2), dropout=0.13),
+        "adm": partial(published.adm, multipliers=(1, 2, 3), dropout=0.1),
     }
     images = torch.randint(0, 256, (2 * batch, *shape), dtype=torch.uint8)
     data = Data("noise", images, images[:batch], Discrete(256))
@@ -121,7 +136,9 @@ def own(network: str, contender: str, channels: int, batch: int) -> Make:
 
     def make() -> tuple[torch.nn.Module, Callable[[], object]]:
         built = networks[network](shape, channels=channels, checkpointing=contender == "checkpointing")
-        model = NetworkScore(built, VESDE(), EDMPreconditioning(0.5))
+        # Given, since the covariance of 3072 values, which is estimated else, is 72 MiB of float64.
+        statistics = Statistics(torch.zeros(shape), 0.5)
+        model = NetworkScore(built, VESDE(), EDMPreconditioning(0.5), statistics)
         trainer = make_trainer(model, data, 10**9, optimizer=optimizer, **options)
         return trainer.bare, partial(next, trainer.steps())
 
@@ -133,7 +150,7 @@ def own(network: str, contender: str, channels: int, batch: int) -> Make:
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    out.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS[:3]))
+    out.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     out.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS[:3]))
     out.add_argument("--reference", nargs="+", type=Path, default=[], help="checkouts of the authors' code")
     out.add_argument("--channels", type=int, default=32, help="base channels")
@@ -177,7 +194,17 @@ def main() -> None:
         network, contender = options.serve
         serve(own(network, contender, options.channels, options.batch), options.device)
         return
-    head = ["network", "step", "parameters", "seconds", "times as fast", "MiB", "of its memory"]
+    head = [
+        "network",
+        "step",
+        "parameters",
+        "seconds",
+        "times as fast",
+        "MiB of tensors",
+        "ratio",
+        "MiB in all",
+        "ratio",
+    ]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     print(*lines, sep="\n", flush=True)
     for network in options.networks:

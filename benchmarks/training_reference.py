@@ -85,12 +85,12 @@ def _edm(name: str, channels: int, images: torch.Tensor) -> Make:
                        "channel_mult_noise": 1, "resample_filter": [1, 1]},
         "edm_ncsnpp": {"embedding_type": "fourier", "encoder_type": "residual", "decoder_type": "standard",
                        "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1]},
+        "adm": {"model_type": "DhariwalUNet", "channel_mult": [1, 2, 3], "dropout": 0.1},
     }[name]  # fmt: skip
+    song = {"model_type": "SongUNet", "channel_mult": [2, 2, 2], "dropout": 0.13}
 
     def make() -> tuple[torch.nn.Module, Step]:
-        model = networks.EDMPrecond(
-            32, 3, model_type="SongUNet", model_channels=channels, channel_mult=[2, 2, 2], dropout=0.13, **options
-        ).to(images.device)
+        model = networks.EDMPrecond(32, 3, model_channels=channels, **(song | options)).to(images.device)
         model.train().requires_grad_(True)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8)
         average = copy.deepcopy(model).eval().requires_grad_(False)
@@ -120,7 +120,7 @@ def main() -> None:
     torch.manual_seed(0)
     images = torch.rand(int(batch), 3, 32, 32, device=device)
 
-    make = _edm if name.startswith("edm") else _score_sde
+    make = _edm if name.startswith(("edm", "adm")) else _score_sde
     serve(make(name, int(channels), images), device)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde.arguments import checked
-from scoresde.networks.attention import attend
+from scoresde.networks.attention import attend, softmax_attention
 from scoresde.networks.conditioning import check_inputs
 from scoresde.networks.conditions import (
     Draws,
@@ -23,6 +23,7 @@ from scoresde.networks.conditions import (
     has_unconditional,
     settled,
 )
+from scoresde.networks.dropout import FeatureDropout
 from scoresde.networks.embedding import PositionalFeatures
 from scoresde.networks.labels import check_dropped, check_label_options, check_labels, looked_up, without_label
 from scoresde.networks.sizes import check_divisible
@@ -294,7 +295,7 @@ class _Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
         self.first = nn.Linear(width, hidden)
-        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.dropout = FeatureDropout(dropout) if dropout > 0 else nn.Identity()
         self.second = nn.Linear(hidden, width)
         self.to_tokens = None if token_size is None else _ToTokens(width, heads, token_size)
 
@@ -311,7 +312,7 @@ class _Block(nn.Module):
 
     def _attended(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        out: Tensor = self.project(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = self.project(softmax_attention(q, k, v).transpose(1, 2).flatten(2))
         return out
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde.arguments import checked
+from scoresde.networks.attention import softmax_attention
 from scoresde.networks.conditioning import check_inputs
 from scoresde.networks.conditions import (
     Draws,
@@ -19,6 +19,7 @@ from scoresde.networks.conditions import (
     has_unconditional,
     settled,
 )
+from scoresde.networks.dropout import dropout
 from scoresde.networks.labels import check_dropped, check_label_options, check_labels, without_label
 from scoresde.networks.magnitude import (
     MagnitudeConv,
@@ -324,7 +325,8 @@ class _Block(nn.Module):
         h = self.first(magnitude_silu(x))
         scale = self.modulation(condition, self.gain) + 1
         h = magnitude_silu(h * scale[:, :, None, None].to(h.dtype))
-        h = F.dropout(h, self.style.dropout, self.training and self.style.dropout > 0)
+        if self.training and self.style.dropout > 0:
+            h = dropout(h, self.style.dropout)
         out: Tensor = self.second(h)
         return out
 
@@ -391,6 +393,6 @@ class _Attention(nn.Module):
         # Channels in the order head, channel of the head, (q, k, v).
         parts = self.qkv(x).flatten(2).unflatten(1, (self.heads, -1, 3))
         q, k, v = unit_magnitude(parts, dim=2).permute(3, 0, 1, 4, 2).unbind(0)
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = softmax_attention(q, k, v)
         out: Tensor = self.project(attended.mT.reshape(x.shape))
         return out

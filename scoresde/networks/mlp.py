@@ -18,6 +18,7 @@ from scoresde.networks.conditions import (
     has_unconditional,
     settled,
 )
+from scoresde.networks.dropout import FeatureDropout
 
 __all__ = ["MLP"]
 
@@ -136,7 +137,7 @@ class _Block(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = Modulation(width, width)
         self.hidden = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.dropout = FeatureDropout(dropout) if dropout > 0 else nn.Identity()
         self.project = nn.Linear(width, width)
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:

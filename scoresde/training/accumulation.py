@@ -112,6 +112,8 @@ class _OfWhole(TorchFunctionMode):
                 return func((shape[0], self.size, *self.sample), **options)[:, self.rows]
             if self._is_part(shape):
                 return func((self.size, *shape[1:]), **options)[self.rows]
+        if func is torch.Tensor.random_ and self._is_part(args[0].shape):
+            return args[0].new_empty((self.size, *args[0].shape[1:])).random_(*args[1:], **kwargs)[self.rows]
         if func in _FACTORS and args and isinstance(args[0], Tensor) and self._is_part(args[0].shape):
             x = args[0]
             kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}

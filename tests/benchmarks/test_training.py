@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 import training
+import training_clock
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -15,7 +17,10 @@ SERVES = """
 import json, sys
 print(json.dumps({"parameters": 2_500_000}), flush=True)
 times = iter([9.0, 1.0, 3.0, 2.0])
-for _ in sys.stdin:
+for line in sys.stdin:
+    if line.strip() == "tensors":
+        print(json.dumps({"tensors": 3 * 2**20}), flush=True)
+        continue
     print(json.dumps({"processor": next(times), "seconds": 0.5, "memory": 2**20}), flush=True)
 """
 
@@ -26,8 +31,23 @@ def test_turns_are_counted_but_for_the_first() -> None:
     for each in (one, other):
         each.close()
         assert each.times == [1.0, 3.0, 2.0]
-    base = cast(Any, SimpleNamespace(times=[4.0], memory=2**21, parameters=1))
-    assert training.row("net", "a", one, base) == ["net", "a", "2.50M", "2.000", "2.00", "1", "0.50"]
+    base = cast(Any, SimpleNamespace(times=[4.0], memory=2**21, tensors=2**22, parameters=1))
+    row = training.row("net", "a", one, base)
+    assert row == ["net", "a", "2.50M", "2.000", "2.00", "3", "0.75", "1", "0.50"]
+
+
+def test_the_memory_of_tensors_is_what_is_held_and_the_most_of_a_step() -> None:
+    held = torch.zeros(2**18)
+
+    def step() -> None:
+        large = torch.ones(2**19)
+        del large
+        small = torch.ones(2**17)
+        del small
+
+    before = training_clock.most_of_tensors(lambda: None, "cpu")
+    assert training_clock.most_of_tensors(step, "cpu") - before == 4 * 2**19
+    assert before >= held.nbytes
 
 
 def test_a_contender_that_fails_says_why() -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -136,12 +138,13 @@ def test_levels_are_joined_by_averaging_and_nearest_neighbours() -> None:
     inputs: dict[nn.Module, Tensor] = {}
     outputs: dict[nn.Module, Tensor] = {}
 
-    def record(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-        inputs[module], outputs[module] = args[0], out
+    def record(module: nn.Module, args: tuple[Tensor, ...], given: dict[str, Any], out: Tensor) -> None:
+        joined = given.get("joined")
+        inputs[module], outputs[module] = torch.cat((args[0], *([] if joined is None else [joined])), dim=1), out
 
     blocks = [*network.encoder, *network.middle, *network.decoder]
     for block in blocks:
-        block.register_forward_hook(record)
+        block.register_forward_hook(record, with_kwargs=True)
     network(*batch((1, 8, 8)))
     fine, coarse, _, _, up_coarse, up_fine = blocks
     patches = outputs[fine].reshape(3, 8, 4, 2, 4, 2)
