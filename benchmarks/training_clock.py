@@ -49,7 +49,8 @@ def most_of_tensors(step: Callable[[], object], device: str) -> int:
     assert profile.profiler is not None
     events = profile.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    return sum(held.values()) + max(accumulate((change for _, change in changes), initial=0))
+    most: int = sum(held.values()) + max(accumulate((change for _, change in changes), initial=0))
+    return most
 
 
 def _is_plain(candidate: object) -> bool:

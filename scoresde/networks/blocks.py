@@ -120,7 +120,8 @@ class ResidualBlock(nn.Module):
             out = self.attention(out, recompute)
         if self.to_tokens is not None and tokens is not None:
             out = run(self.to_tokens, out, tokens, counts)
-        return out
+        result: Tensor = out
+        return result
 
     # Each ends with the convolution, which computing again need not reach.
 
