@@ -45,7 +45,7 @@ class Training:
         ValueError: An option out of its range.
     """
 
-    steps: int = 1400
+    steps: int = 3300
     batch_size: int = 64
     accumulate: int = 1
     warmup: int = 100

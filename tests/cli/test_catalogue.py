@@ -38,7 +38,7 @@ def test_help_shows_the_keys_of_groups(capsys: pytest.CaptureFixture[str]) -> No
     main(["train", "--help"])
     shown = capsys.readouterr().out
     for line in (
-        "steps: 1400 ",
+        "steps: 3300 ",
         "batch_size: 64 ",
         "lr: 3e-3 ",
         "log_every: 50 ",
