@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scoresde.data.array_data import arrays, npz
     from scoresde.data.bundled import digits, mnist5k
     from scoresde.data.cifar_files import cifar
+    from scoresde.data.conditional_toys import gaussian_arc, gaussian_arc_log_prob, gaussian_arc_moments
     from scoresde.data.folders import image_folder
     from scoresde.data.hub import huggingface
     from scoresde.data.idx_files import idx
@@ -57,6 +58,9 @@ __all__ = [
     "eight_gaussians_mixture",
     "epoch_order",
     "file",
+    "gaussian_arc",
+    "gaussian_arc_log_prob",
+    "gaussian_arc_moments",
     "grid_gaussians",
     "grid_gaussians_mixture",
     "heartbeat",
@@ -84,6 +88,9 @@ _READERS = {
     "eight_gaussians": "toys",
     "eight_gaussians_mixture": "toys",
     "file": "any_file",
+    "gaussian_arc": "conditional_toys",
+    "gaussian_arc_log_prob": "conditional_toys",
+    "gaussian_arc_moments": "conditional_toys",
     "grid_gaussians": "toys",
     "grid_gaussians_mixture": "toys",
     "heartbeat": "sequences",

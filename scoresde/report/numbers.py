@@ -108,7 +108,7 @@ def nats(entry: dict[str, Any]) -> tuple[Any, Any]:
 
 def of_labels(title: str, entry: dict[str, Any]) -> str:
     """The title of a likelihood, which says if it is conditional: log p(x | label) is no estimate of log p(x)."""
-    return f"{title} given the label" if entry.get("conditional") is True else title
+    return f"{title} given the {entry.get('given') or 'label'}" if entry.get("conditional") is True else title
 
 
 def facts(entry: dict[str, Any]) -> str:

@@ -190,7 +190,7 @@ def _likelihood(summary: dict[str, Any]) -> Table | None:
         rows.append(("time", *(duration(e.get("seconds")) for e in entries)))
     note = "Means over samples of the probability-flow ODE's likelihood, ± standard error."
     if first.get("conditional") is True:
-        note += " They are of p(x | label), not to be compared with those of p(x)."
+        note += f" They are of p(x | {first.get('given') or 'label'}), not to be compared with those of p(x)."
     return Table("Likelihood", ("", *map(split_name, entries)), rows, note)
 
 

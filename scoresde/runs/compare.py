@@ -17,9 +17,10 @@ from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
 from scoresde.runs.comparison_table import Cell, ComparisonTable
+from scoresde.runs.conditions import conditions_of
 from scoresde.runs.directory import Run
 from scoresde.runs.evaluate import check_evaluation_size
-from scoresde.runs.labels import label_index, labels_of
+from scoresde.runs.labels import label_index
 from scoresde.runs.presets import Presets
 from scoresde.runs.results import choose_name, known_tables
 from scoresde.runs.widths import run_directions
@@ -182,7 +183,8 @@ def _comparison(model: ScoreModel, data: Data, n: int, options: DictConfig, labe
         units(split[torch.randperm(len(split), generator=order)[:n]]) if len(split) >= n else None
         for split in (data.test, data.train)
     )
-    cond: dict[str, Any] = dict(labels_of(model, n, label))
+    name = None if label is None else label if data.class_names is None else data.class_names[label]
+    cond: dict[str, Any] = dict(conditions_of(model, data, n, name))
     return Comparison(
         model,
         test,

@@ -15,9 +15,9 @@ from scoresde.metrics import PCA, Estimate, Spectrum, evaluate_samples, nats_los
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.options.errors import ConfigError
 from scoresde.runs.chains import RunModel, score_model
+from scoresde.runs.conditions import conditions_of, split_conditions
 from scoresde.runs.coverage import Coverage, coverage, metric_entries
 from scoresde.runs.directory import Run
-from scoresde.runs.labels import labels_of
 from scoresde.runs.pictures import picture_of_copies, picture_of_shares, picture_of_widths
 from scoresde.runs.results import Filing, choose_name, identity_of, is_of, set_aside
 from scoresde.runs.sample import Draw, sample, saved_samples
@@ -73,7 +73,7 @@ def evaluate(
     """
     filing = filing or Filing()
     scored = score_model(model, f"likelihood={likelihood}, the log-density of samples,") if likelihood else None
-    drawing = draw.settings(run, model, data.class_names)
+    drawing = draw.settings(run, model, data)
     settings = {**drawing, "pca": pca, "data": data.name, "data_hash": data.fingerprint()}
     # None, as in entries of earlier versions, where there is none.
     settings["likelihood"], settings["guidance"] = likelihood or None, draw.guidance
@@ -238,20 +238,16 @@ def log_density_lost(
         label: Class of the samples; else classes come in turn.
 
     Raises:
-        ConfigError: Held-out data without labels, for a model with classes.
+        ConfigError: Held-out data without conditions that the model takes.
         LikelihoodError: The likelihood of a sample cannot be computed.
     """
     n = min(n, len(samples), len(data.test))
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(data.test), generator=generator)[:n]
-    labels: list[dict[str, Tensor]] = [{}, {}]
-    if model.classes is not None:
-        if data.test_labels is None:
-            raise ConfigError(f"the model is conditional on labels, and {data.name} has none: give data with labels")
-        drawn = labels_of(model, n, label, data.class_names)["labels"]
-        labels = [{"labels": v.to(model.device)} for v in (drawn, data.test_labels[chosen])]
+    held_out = {name: v[chosen].to(model.device) for name, v in split_conditions(model, data, "test").items()}
+    conditions = (conditions_of(model, data, n, label), held_out)
     found = []
-    for raw, cond in zip((samples[:n], data.test[chosen]), labels, strict=True):
+    for raw, cond in zip((samples[:n], data.test[chosen]), conditions, strict=True):
         noise = None if data.transform.levels is None else torch.rand(raw.shape, generator=generator)
         x = data.transform.encode(raw, noise).to(model.device)
         options: dict[str, Any] = {"seed": seed, **cond}

@@ -53,24 +53,25 @@ def given_data(
         raise ConfigError(f"{source} has {has}, the run's data are {wanted}: give data like those")
     if conditional:
         loaded = _labelled(loaded, info, source)
-    values, labels = {
-        "train": (loaded.train, loaded.train_labels),
-        "test": (loaded.test, loaded.test_labels),
-    }.get(config.get("split") or "all", loaded.whole())
+    values, labels, conditions = {
+        "train": (loaded.train, loaded.train_labels, loaded.train_conditions),
+        "test": (loaded.test, loaded.test_labels, loaded.test_conditions),
+    }.get(config.get("split") or "all", (*loaded.whole(), loaded.whole_conditions()))
     if levels is None and statistics is not None:
         _check_range(values, info.transform, statistics, source)
     train, train_labels = (values, labels) if own is None else (own.train, own.train_labels)
-    if not conditional:
-        return Data(loaded.name, train, values, info.transform), source
+    train_conditions = conditions if own is None or conditions is None else own.train_conditions
     made = Data(
         loaded.name,
         train,
         values,
         info.transform,
-        train_labels,
-        labels,
-        num_classes=info.num_classes,
-        class_names=info.class_names,
+        train_labels if conditional else None,
+        labels if conditional else None,
+        num_classes=info.num_classes if conditional else None,
+        class_names=info.class_names if conditional else None,
+        train_conditions=train_conditions,
+        test_conditions=None if train_conditions is None else conditions,
     )
     return made, source
 

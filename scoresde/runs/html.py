@@ -60,7 +60,7 @@ def _headline(summary: Summary) -> list[tuple[str, str]]:
         entry = summary.entry(key)
         unit, name = ("bits_per_dim", "bits/dim") if _is_number(entry.get("bits_per_dim")) else ("nats", "nats")
         if _is_number(entry.get(unit)):
-            given = " given the label" if entry.get("conditional") is True else ""
+            given = f" given the {entry.get('given') or 'label'}" if entry.get("conditional") is True else ""
             rows.append((f"{name}{given}, {split}", _value(entry, unit, "stderr")))
     samples = summary.entry("samples")
     for name, entry in list(_dict(samples.get("metrics")).items())[:1]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
 from scoresde.runs.chains import RunModel
+from scoresde.runs.conditions import given_names, split_conditions
 from scoresde.runs.directory import Run
 from scoresde.runs.likelihood_settings import LikelihoodOptions, LikelihoodSettings, own_settings
 from scoresde.runs.likelihood_table import LikelihoodTable, rows_of
@@ -77,11 +78,8 @@ def likelihood(
         ConfigError: A wrong option, or a name under which there are likelihoods with other settings.
     """
     filing = filing or Filing()
-    raw, labels = samples_of(data, split, n, filing)
-    if model.classes is None:
-        labels = None
-    elif labels is None:
-        raise ConfigError(f"the model is conditional on labels, and {data.name} has none: give data with labels")
+    raw, _ = samples_of(data, split, n, filing)
+    conditions = split_conditions(model, data, split)
     known = LikelihoodSettings(run, model, data, split, options)
     stem = _stem(run, model, data, split, options, known.settings, filing)
     rank, count = (0, 1) if processes is None else (processes.process_index, processes.num_processes)
@@ -92,7 +90,7 @@ def likelihood(
             table.resume()
         began, reused = time.perf_counter(), min(len(table.rows), len(raw))
         with Progress(len(raw), f"likelihood, {split}", "sample", reused, shown=progress and rank == 0) as bar:
-            for rows in _batches(model, data, raw, labels, options, known, (len(table.rows), rank, count)):
+            for rows in _batches(model, data, raw, conditions, options, known, (len(table.rows), rank, count)):
                 table.add(rows, write=rank == 0)
                 bar.update(len(rows))
                 mean, error = mean_and_error(*(table.column(c, len(raw)) for c in (known.unit, "solver_stderr")))
@@ -100,8 +98,8 @@ def likelihood(
         seconds = time.perf_counter() - began
         entry = _entry(table, known, len(raw), {"step": run.step(), "seconds": seconds, "reused": reused}, filing)
         if rank == 0 and _store(run, stem, entry, known, filing) and filing.source is None and stem == _own_name(split):
-            values, conditional = table.column(known.unit, len(raw)), model.classes is not None
-            picture_of_likelihoods(run, data, raw, values, split, known.unit, conditional)
+            values = table.column(known.unit, len(raw))
+            picture_of_likelihoods(run, data, raw, values, split, known.unit, given_names(model))
         return entry
 
 
@@ -150,7 +148,7 @@ def _batches(
     model: RunModel,
     data: Data,
     raw: Tensor,
-    labels: Tensor | None,
+    conditions: Mapping[str, Tensor],
     options: DictConfig,
     known: LikelihoodSettings,
     turns: tuple[int, int, int],
@@ -161,7 +159,7 @@ def _batches(
         model: The model.
         data: Data set of the samples.
         raw: Samples in raw units.
-        labels: Their labels, for a model that takes them.
+        conditions: Their conditions, as the model takes them.
         options: Options of likelihoods.
         known: Settings of likelihoods.
         turns: Number of samples that are there already, this process's rank, and the number of processes.
@@ -181,8 +179,7 @@ def _batches(
     for turn in range(first, len(raw), count * options.batch_size):
         start = min(turn + rank * options.batch_size, len(raw))
         stop = min(start + options.batch_size, len(raw))
-        if labels is not None:
-            common["labels"] = labels[start:stop].to(model.device)
+        common |= {name: values[start:stop].to(model.device) for name, values in conditions.items()}
         batch = raw[start:stop].to(model.device)
         rows = rows_of(model, data, batch, start, common) if len(batch) else []
         yield [row for part in gather_object([rows]) for row in part] if count > 1 else rows

@@ -15,6 +15,7 @@ from scoresde.likelihood.own_chain import own_chain, steps_of
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.runs.chains import RunModel
+from scoresde.runs.conditions import given_names, other_conditions
 from scoresde.runs.dequantise import FILE
 from scoresde.runs.directory import Run
 from scoresde.score import NetworkScore, OptimalVariances
@@ -118,7 +119,9 @@ class LikelihoodSettings(LikelihoodOptions):
     def __init__(self, run: Run, model: RunModel, data: Data, split: str, options: DictConfig) -> None:
         super().__init__(run, data, options)
         self.unit, self.size = "bits_per_dim" if self.discrete else "nats", math.prod(data.shape)
-        common = {"split": split, "unit": self.unit, "conditional": model.classes is not None, "data": data.name}
+        common = {"split": split, "unit": self.unit, "conditional": bool(given_names(model)), "data": data.name}
+        if other_conditions(model):
+            common["given"] = given_names(model)
         content = {"model": run.fingerprint(), "data_hash": data.fingerprint()}
         if isinstance(model, DiscreteChainModel):
             chain = f"{type(model.chain).__name__} of {model.chain.steps} steps"

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from scoresde.data import Data
 from scoresde.numerics.paired import AgainstFirst
 from scoresde.options.errors import ConfigError
+from scoresde.runs.conditions import given_names, split_conditions
 from scoresde.runs.directory import Run
 from scoresde.runs.likelihood import samples_of
 from scoresde.runs.likelihood_settings import LikelihoodSettings
@@ -99,11 +100,12 @@ class _Fact(NamedTuple):
 
 def _facts(contender: Contender, split: str, n: int | None, filing: Filing) -> list[_Fact]:
     """What the likelihoods of all runs must be of; a data set may have another name or place with each run."""
-    data, conditional = contender.data, contender.model.classes is not None
-    raw, labels = samples_of(data, split, n, filing)
+    data, names = contender.data, given_names(contender.model)
+    raw, _ = samples_of(data, split, n, filing)
+    conditions = split_conditions(contender.model, data, split)
     content, levels = digest({"x": raw}), data.transform.levels
-    given = digest({"labels": labels[: len(raw)]}) if conditional and labels is not None else ""
-    told = "given the label" if conditional else "without labels"
+    given = digest({name: values[: len(raw)] for name, values in conditions.items()}) if conditions else ""
+    told = f"given the {names}" if names else "without labels"
     return [
         _Fact("data", content, f"{len(raw)} samples of {data.name}, digest {content[:8]}"),
         _Fact("levels", str(levels), "none" if levels is None else str(levels)),

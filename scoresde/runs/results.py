@@ -75,7 +75,7 @@ _FIGURES = {"samples": ("-spectrum",), "information": ("-differences", "-typical
 # Settings whose values say what they are.
 _PLAIN = ("data", "dequantisation", "divergence", "bound", "decoder", "digest", "sampler", "device", "guidance")
 # Settings that another part of a name stands for: the data's name, and the step of the model.
-_SILENT = ("data_hash", "model", "unit", "split", "t_min", "conditional")
+_SILENT = ("data_hash", "model", "unit", "split", "t_min", "conditional", "given")
 _FEW = 4  # settings that a result may have and another of its kind may lack
 _MAX_CHARACTERS = 80  # characters of the part of a name that settings, or names of runs, make
 

@@ -1,9 +1,9 @@
 """Draws samples from a run into its directory."""
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -17,12 +17,14 @@ from scoresde.data import Data, DataInfo
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.runs.chains import RunModel, check_sampler
+from scoresde.runs.conditions import conditions_of, other_conditions, told_conditions
 from scoresde.runs.directory import Run, check_name
-from scoresde.runs.labels import class_names, label_index, labels_of, of_classes
+from scoresde.runs.labels import class_names, label_index
 from scoresde.runs.pictures import picture_of_samples
 from scoresde.runs.results import differences, identity_of, is_of
 from scoresde.sampling import ChainSampler, Sampler
 from scoresde.score import ScoreModel
+from scoresde.storage.bounded import read_file
 from scoresde.storage.files import remove_leftovers
 from scoresde.storage.limits import check_memory, check_unpacked
 
@@ -44,6 +46,7 @@ class Draw:
         batch_size: Samples to work on at once, which change nothing in them.
         guided: The model under guidance, which samples are drawn of; the model itself if None.
         guidance: A text that is the same for two guidances exactly when they are; None for none.
+        condition: File of arrays with the conditions of the samples; None: classes and held-out conditions in turn.
     """
 
     sampler: Sampler | ChainSampler
@@ -53,17 +56,23 @@ class Draw:
     batch_size: int = 1024
     guided: ScoreModel | None = None
     guidance: str | None = None
+    condition: str | None = None
 
-    def settings(self, run: Run, model: RunModel, names: Sequence[str] | None) -> dict[str, Any]:
+    def settings(self, run: Run, model: RunModel, data: Data | DataInfo) -> dict[str, Any]:
         """The settings that the samples depend on, the label as an index.
 
         Args:
             run: The run.
             model: Its model.
-            names: Names of the classes of its data.
+            data: Its data, or what is known of them.
         """
-        label = label_index(model, self.label, names)
+        label = label_index(model, self.label, data.class_names)
         plain = {"sampler": identity_of(self.sampler, run), "n": self.n, "seed": self.seed, "label": label}
+        if self.condition is not None:
+            plain["condition"] = hashlib.sha256(read_file(Path(self.condition))).hexdigest()[:8]
+        elif other_conditions(model):
+            whole = data.fingerprint() if isinstance(data, Data) else data.fingerprint
+            plain["condition"] = f"held-out data {(whole or 'unknown')[:8]}"
         # Those of earlier versions have no entry for guidance.
         guidance = {} if self.guidance is None else {"guidance": self.guidance}
         return {**plain, "model": run.fingerprint(), **guidance}
@@ -102,11 +111,11 @@ def sample(
     check_memory(8 * n * math.prod(data.shape), f"n={n}")
     check_name(name)
     run.check_writable("samples")
-    cond = labels_of(model, n, draw.label, data.class_names)
+    cond = conditions_of(model, data, n, draw.label, draw.condition)
     path = run.directory / "samples" / f"{name}.npz"
     with run.alone(f"samples-{name}"):
         remove_leftovers(path.parent, f"{escape(name)}.npz")
-        settings = draw.settings(run, model, data.class_names)
+        settings = draw.settings(run, model, data)
         known = None if overwrite else saved_samples(path)
         if known is not None:
             saved, note = known
@@ -126,11 +135,11 @@ def sample(
         cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
         arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.cpu().numpy() for k, v in cond.items()}}
         run.write_npz(f"samples/{name}.npz", **arrays, **{_NOTE: np.array(json.dumps(cost))})
-        classes = of_classes(model, data.class_names, settings["label"])
+        classes = told_conditions(model, data.class_names, settings["label"], draw.condition)
         file = "" if name == "samples" else f", in {name}.npz"
         guidance = "" if draw.guidance is None else f", guided by {draw.guidance}"
         caption = f"{n} samples{classes}{guidance}, {out.nfe} evaluations of the network each, seed {seed}{file}."
-        in_turn = model.classes is not None and settings["label"] is None
+        in_turn = model.classes is not None and settings["label"] is None and "condition" not in settings
         picture_of_samples(run, data, raw, name, caption, class_names(model, data.class_names) if in_turn else ())
         return raw, cost
 

@@ -103,7 +103,8 @@ class LikelihoodEntry(TypedDict, total=False):
 
     Attributes:
         split: Split of the data: test, train or all.
-        conditional: Whether they are given the label.
+        conditional: Whether they are given conditions.
+        given: Which, where these are more than the label.
         data: Name of the data.
         divergence: How the divergence was computed.
         tol: Tolerance of the solver in nats.
@@ -145,6 +146,7 @@ class LikelihoodEntry(TypedDict, total=False):
 
     split: str
     conditional: bool
+    given: str
     data: str
     divergence: str
     tol: float

@@ -12,6 +12,7 @@ from scoresde.data import Data, DataInfo
 from scoresde.options.errors import ConfigError
 from scoresde.progress import say
 from scoresde.runs.chains import as_states, check_parts
+from scoresde.runs.conditions import take_conditions
 from scoresde.runs.directory import Run
 from scoresde.runs.labels import check_labels
 from scoresde.runs.log import read_log
@@ -83,6 +84,7 @@ def train(
     statistics = data_statistics(data, options.dequantise)
     model = run.new_model(data.shape, statistics)
     check_labels(model.classes, data)
+    take_conditions(model, data)
     receivers = [LocalLogger(), *(Guarded(each) for each in loggers or () if not isinstance(each, LocalLogger))]
     context = Context(run, model, data, receivers, run.config.evaluation, progress)
     for stage in STAGES:

@@ -11,8 +11,8 @@ from scoresde.data import Data, DataInfo
 from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
+from scoresde.runs.conditions import conditions_of, split_conditions
 from scoresde.runs.directory import Run
-from scoresde.runs.labels import labels_of
 from scoresde.sampling import TunedSteps, measure_steps, tune
 from scoresde.score import NetworkScore, OptimalVariances, StepRules, in_model_space
 
@@ -45,7 +45,7 @@ def measure_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: D
     """
     _check(options)
     starts = _STARTS if options.starts is None else options.starts
-    labels: dict[str, Any] = labels_of(model, starts, options.label, data.class_names)
+    labels: dict[str, Any] = conditions_of(model, data, starts, options.label)
     made = measure_steps(
         model,
         shape=data.shape,
@@ -84,9 +84,7 @@ def variances_of_run(run: Run, model: NetworkScore, data: Data, options: DictCon
     noise = SampleNoise(options.seed, index, data.shape, stream=Stream.VARIANCE_DEQUANTISATION)
     discrete = data.transform.levels is not None and run.config.get("training", {}).get("dequantise", True)
     encoded = data.transform.encode(raw, noise.uniform() if discrete else None)
-    cond: dict[str, Any] = {}
-    if model.classes is not None and data.train_labels is not None:
-        cond["labels"] = data.train_labels[index]
+    cond: dict[str, Any] = {name: values[index] for name, values in split_conditions(model, data, "train").items()}
     bare = in_model_space(model)
     made = measure_variances(
         bare,
@@ -130,7 +128,7 @@ def tune_run(run: Run, model: NetworkScore, data: Data | DataInfo, options: Dict
         seed=options.seed,
         batch_size=options.batch_size,
         progress=options.progress,
-        **labels_of(model, count, options.label, data.class_names),
+        **conditions_of(model, data, count, options.label),
     )
     path = run.directory / f"tuned-{options.steps}.json"
     run.write_text(path.name, made.to_json())

@@ -7,7 +7,7 @@ from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
 from scoresde.data.conditions import condition_infos, scales_of
 from scoresde.networks.conditions import set_scales
-from scoresde.score import NetworkScore
+from scoresde.score import NetworkScore, ScoreModel
 
 __all__ = ["check_conditions", "scale_conditions", "taken_conditions"]
 
@@ -19,14 +19,16 @@ def taken_conditions(model: Any, data: Data) -> tuple[str, ...]:
     return tuple(name for name in data.train_conditions or () if model.takes_condition(name))
 
 
-def check_conditions(model: NetworkScore | DiscreteChainModel, data: Data) -> None:
+def check_conditions(model: ScoreModel | DiscreteChainModel, data: Data) -> None:
     """Reject data without the conditions that a model takes, or with those of another size.
 
     Raises:
         ValueError: Such data.
     """
-    wanted: Mapping[str, tuple[int | None, ...]] = getattr(model.network, "condition_shapes", {})
-    if wanted and isinstance(model, DiscreteChainModel):
+    chain = isinstance(model, DiscreteChainModel)
+    says = model.network if isinstance(model, DiscreteChainModel) else model
+    wanted: Mapping[str, tuple[int | None, ...]] = getattr(says, "condition_shapes", {})
+    if wanted and chain:
         raise ValueError(f"the network takes {', '.join(wanted)}, and a chain of discrete states has labels alone")
     given = data.train_conditions or {}
     for name, shape in wanted.items():

@@ -18,11 +18,16 @@ def figure(entry: LikelihoodEntry) -> tuple[float, str]:
     """The figure of a likelihood's entry, and its unit."""
     bits = entry["bits_per_dim"]
     value, unit = (entry["nats"], "nats") if bits is None else (bits, "bits/dim")
-    return value, f"{unit} given the label" if entry.get("conditional") else unit
+    return value, f"{unit}{_given(entry)}"
+
+
+def _given(entry: LikelihoodEntry) -> str:
+    """What a likelihood is given, in words."""
+    return f" given the {entry.get('given') or 'label'}" if entry.get("conditional") else ""
 
 
 def likelihood_line(entry: LikelihoodEntry) -> str:
-    given = " given the label" if entry.get("conditional") else ""
+    given = _given(entry)
     error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.4f}"
     if entry["bits_per_dim"] is None:
         error = "" if entry["stderr"] is None else f" ± {entry['stderr']:.3f}"

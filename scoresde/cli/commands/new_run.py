@@ -23,6 +23,7 @@ __all__ = ["run_to_train"]
 
 def run_to_train(config: DictConfig) -> tuple[Any, list[Path], Any]:
     """The run to start or resume, the folders made for it, and its data if they were loaded to choose the network."""
+    from scoresde.runs.conditions import left_to_data
     from scoresde.runs.directory import Run, check_name, config_hash
 
     allow = list(config.allow)
@@ -36,8 +37,9 @@ def run_to_train(config: DictConfig) -> tuple[Any, list[Path], Any]:
     settings, _ = declared("train")  # belong to the command line, not to the run
     body = OmegaConf.create({k: v for k, v in plain.items() if k not in settings})
     runs, data = Path(str(config.runs)), None
-    if HydraConfig.get().runtime.choices.get("network") == DEFAULT:
-        data = _fit_network(body, Run(runs / "not yet named", body, allow))
+    default = HydraConfig.get().runtime.choices.get("network") == DEFAULT
+    if default or left_to_data(body.get("network")):
+        data = _fit_network(body, Run(runs / "not yet named", body, allow), default)
     identity = config_hash(body)
     name = str(config.name or f"{_choices()}-{identity}")
     check_name(name)
@@ -73,17 +75,24 @@ def fill_evaluation(config: DictConfig) -> None:
                 config.evaluation[key] = value
 
 
-_known_shapes: dict[str, tuple[tuple[int, ...], str]] = {}  # and names of data; for the jobs of a sweep
+# Shapes of samples, names and shapes of conditions of data, for the jobs of a sweep.
+_known_shapes: dict[str, tuple[tuple[int, ...], str, dict[str, tuple[int, ...]]]] = {}
 
 
-def _fit_network(body: DictConfig, run: Any) -> Any:
-    """Settle the default network of a new run; returns its data if they had to be loaded."""
+def _fit_network(body: DictConfig, run: Any, default: bool) -> Any:
+    """Settle the default network of a new run, and sizes that the data have; returns them if they had to be loaded."""
+    from scoresde.runs.conditions import settle_sizes
+
     key, data = OmegaConf.to_yaml(body.data, sort_keys=True), None
     if key not in _known_shapes:
         data = run.data()
-        _known_shapes[key] = data.shape, data.name
+        conditions = {name: tuple(values.shape[1:]) for name, values in (data.train_conditions or {}).items()}
+        _known_shapes[key] = data.shape, data.name, conditions
+    shape, name, conditions = _known_shapes[key]
     overrides = (str(o.key_or_group).split(".") for o in parse_overrides(HydraConfig.get().overrides.task))
-    fit_network(body, *_known_shapes[key], {path[1] for path in overrides if path[0] == "network" and len(path) > 1})
+    if default:
+        fit_network(body, shape, name, {path[1] for path in overrides if path[0] == "network" and len(path) > 1})
+    settle_sizes(body.network, conditions, name)
     return data
 
 

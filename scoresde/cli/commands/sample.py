@@ -3,22 +3,34 @@
 from omegaconf import DictConfig
 
 from scoresde.cli.commands.lines import reused
-from scoresde.cli.commands.opened import chosen_name, data_to_show, guided_by, model_of, open_run, sampler_of
+from scoresde.cli.commands.opened import (
+    chosen_name,
+    data_of,
+    data_to_show,
+    guided_by,
+    model_of,
+    open_run,
+    sampler_of,
+)
 
 __all__ = ["sample_command"]
 
 
 def sample_command(config: DictConfig) -> None:
+    from scoresde.runs.conditions import other_conditions
     from scoresde.runs.results import digest_of, is_of
     from scoresde.runs.sample import Draw, sample, saved_samples
 
     run = open_run(config)
-    sampler, model, data = sampler_of(run, config), model_of(run, config), data_to_show(run)
-    draw = Draw(sampler, config.n, config.seed, config.label, config.batch_size, *guided_by(run, model, config))
+    sampler, model = sampler_of(run, config), model_of(run, config)
+    held_out = other_conditions(model) and config.condition is None and run.has_data
+    data = data_of(run) if held_out else data_to_show(run)
+    guided = guided_by(run, model, config)
+    draw = Draw(sampler, config.n, config.seed, config.label, config.batch_size, *guided, condition=config.condition)
     name = str(config.name or "")
     if not name:
         # Samples of other weights, for example, keep that name.
-        name, settings = _sample_name(config), draw.settings(run, model, data.class_names)
+        name, settings = _sample_name(config), draw.settings(run, model, data)
         known = saved_samples(run.directory / "samples" / f"{name}.npz")
         if known is not None and not is_of(known[1], settings) and not config.overwrite:
             name = f"{name}-{digest_of(settings)}"
@@ -30,5 +42,6 @@ def sample_command(config: DictConfig) -> None:
 
 
 def _sample_name(config: DictConfig) -> str:
-    """File name from sampler, label, guidance, n and seed, so that no job of a sweep writes another's file."""
-    return "-".join(filter(None, (chosen_name(("sampler", "label", "guidance")), f"n{config.n}", f"seed{config.seed}")))
+    """File name from sampler, conditions, guidance, n and seed, so that no job of a sweep writes another's file."""
+    chosen = chosen_name(("sampler", "label", "condition", "guidance"))
+    return "-".join(filter(None, (chosen, f"n{config.n}", f"seed{config.seed}")))

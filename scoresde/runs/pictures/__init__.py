@@ -6,6 +6,7 @@ from torch import Tensor
 
 from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data, DataInfo
+from scoresde.runs.conditions import given_names, other_conditions
 from scoresde.runs.directory import Run
 from scoresde.runs.pictures.chains import chain_picture
 from scoresde.runs.pictures.coverage import picture_of_copies, picture_of_shares
@@ -60,6 +61,8 @@ def pictures(run: Run, model: ScoreModel | DiscreteChainModel, data: Data, *, se
     """Draw what the model does: the forward process, denoising, the field, losses and likelihoods."""
     if isinstance(model, DiscreteChainModel):
         chain_picture(run, model, data, seed)
+    elif other_conditions(model):
+        pass  # what the model does to noise depends on conditions, of which there is no usual one
     elif is_image(data):
         process_pictures(run, model, data, seed)
     elif data.shape == (2,):
@@ -67,4 +70,4 @@ def pictures(run: Run, model: ScoreModel | DiscreteChainModel, data: Data, *, se
     elif data.shape == (1,):
         line_picture(run, model, data, seed)
     loss_picture(run)
-    histogram(run, data, model.classes is not None)
+    histogram(run, data, given_names(model))

@@ -15,7 +15,7 @@ from scoresde.storage.bounded import read_csv
 __all__ = ["column", "histogram", "picture_of_differences", "picture_of_likelihoods"]
 
 
-def histogram(run: Run, data: Data, conditional: bool) -> None:
+def histogram(run: Run, data: Data, given: str) -> None:
     """Draw a histogram of the likelihoods of training and held-out data, if the run has both."""
     tables = [run.directory / f"likelihood-{split}.csv" for split in ("train", "test")]
     train, test = map(column, tables)
@@ -26,7 +26,7 @@ def histogram(run: Run, data: Data, conditional: bool) -> None:
     unit = "nats" if data.transform.levels is None else "bits/dim"
     caption = (
         f"{'Log-density' if unit == 'nats' else 'Bits per dimension'} of each sample"
-        f"{', given its label' if conditional else ''}{'; random probes widen both' if probed else ''}."
+        f"{f', given its {given}' if given else ''}{'; random probes widen both' if probed else ''}."
     )
     solver = [column(path, "solver_stderr") for path in tables]
     told = (solver[0], solver[1]) if all(solver) else None  # tables of version 0.1.0 do not tell it
@@ -35,7 +35,7 @@ def histogram(run: Run, data: Data, conditional: bool) -> None:
 
 
 def picture_of_likelihoods(
-    run: Run, data: Data, raw: Tensor, values: Tensor, split: str, unit: str, conditional: bool = False
+    run: Run, data: Data, raw: Tensor, values: Tensor, split: str, unit: str, given: str = ""
 ) -> None:
     """Draw a histogram of likelihoods, and where the data are images, the most and the least likely of them.
 
@@ -46,9 +46,9 @@ def picture_of_likelihoods(
         values: `(n,)` their likelihoods.
         split: Split that they are from.
         unit: Unit of the values: bits_per_dim or nats.
-        conditional: Whether they are given the label.
+        given: What they are given, such as "label"; empty for nothing.
     """
-    histogram(run, data, conditional)
+    histogram(run, data, given)
     if not is_image(data) or len(raw) < 2:
         return
     count = min(10, len(raw) // 2)
@@ -59,7 +59,7 @@ def picture_of_likelihoods(
     kind = "held-out images" if split == "test" else "training images"
     caption = (
         f"Of {len(raw)} {kind}, the {count} most likely (above) and the {count} least likely, "
-        f"in {unit.replace('_per_', '/')}{' given the label' if conditional else ''}."
+        f"in {unit.replace('_per_', '/')}{f' given the {given}' if given else ''}."
     )
     save(run, figure, f"samples/likelihood-{split}.png", "Most and least likely", caption)
 
