@@ -62,7 +62,7 @@ def test_steps_of_training_wait_for_the_device_where_they_log(
 
 @pytest.mark.parametrize(
     "solver",
-    [EDMHeun(), PredictorCorrector(EulerMaruyama()), DPMSolverPP(2), PredictorCorrector(EulerMaruyama(), Langevin(snr=0.16))],
+    [EDMHeun(), DPMSolverPP(2), PredictorCorrector(EulerMaruyama(), Langevin(snr=0.16))],
     ids=repr,
 )
 def test_more_steps_of_a_sampler_do_not_wait_more_often(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
