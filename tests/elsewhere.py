@@ -48,7 +48,7 @@ class _Remote(Tensor):
 
 class _Generator(torch.Generator):
     def __new__(cls, device: object = "cpu") -> torch.Generator:  # type: ignore[misc]
-        return super().__new__(cls, "cpu")
+        return super().__new__(cls, "cpu")  # type: ignore[call-arg]
 
 
 class Elsewhere(TorchDispatchMode):
