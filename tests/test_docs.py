@@ -90,6 +90,13 @@ def test_the_chains_page_runs() -> None:
     assert int(known.split()[-1].rstrip("%")) > 90
 
 
+def test_the_guidance_page_runs() -> None:
+    text = (ROOT / "docs" / "guidance.md").read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+        exec(compile(block, "docs/guidance.md", "exec"), namespace)
+
+
 def test_the_networks_page_runs() -> None:
     text = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
     printed = io.StringIO()
