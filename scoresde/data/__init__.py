@@ -10,6 +10,7 @@ from scoresde.data.affine import Affine, Identity, Standardise, continuous
 from scoresde.data.base import Data
 from scoresde.data.info import DataInfo
 from scoresde.data.labels import class_index
+from scoresde.data.low_resolution import LowResolution
 from scoresde.data.order import batch_indices, epoch_order
 from scoresde.data.transforms import Discrete, Transform
 
@@ -45,6 +46,7 @@ __all__ = [
     "DataInfo",
     "Discrete",
     "Identity",
+    "LowResolution",
     "Standardise",
     "Transform",
     "arrays",

@@ -12,6 +12,7 @@ from scoresde.arguments import checked
 from scoresde.data.affine import Identity, Standardise
 from scoresde.data.conditions import checked_conditions, of_rows
 from scoresde.data.labels import class_index, listed
+from scoresde.data.low_resolution import LowResolution
 from scoresde.data.transforms import Transform
 from scoresde.storage.digests import digest
 
@@ -43,6 +44,7 @@ class Data:
         train_conditions: Conditions of the training samples beside labels, by name, in their own units: `vector`
             `(N, k)`, `image` `(N, C, ...)`, `tokens` `(N, L, d)` with a `mask` `(N, L)`, True for tokens that count.
         test_conditions: The same of the test samples; given exactly when `train_conditions` is.
+        low_resolution: What makes conditions of the samples themselves in training; see `LowResolution.conditioned`.
 
     Raises:
         ValueError: An empty split, shapes that differ, NaN or infinite values, values outside the transform's
@@ -62,6 +64,7 @@ class Data:
     mixture: tuple[Tensor, Tensor, Tensor] | None = None
     train_conditions: Mapping[str, Tensor] | None = None
     test_conditions: Mapping[str, Tensor] | None = None
+    low_resolution: LowResolution | None = None
 
     def __post_init__(self) -> None:
         fitted = self.transform is not None

@@ -63,6 +63,12 @@ class Stream(IntEnum):
     VARIANCE_DEQUANTISATION = 23
     #: Which images of a training batch are mirrored.
     BATCH_FLIPS = 24
+    #: Noise and its level in the images that a training batch is conditioned on.
+    BATCH_AUGMENTATION = 30
+    #: A seed for every stage of a cascade but the first.
+    STAGE_SEED = 31
+    #: The noise in the images that a stage of a cascade is conditioned on.
+    STAGE_AUGMENTATION = 32
 
 
 def _signed(value: int) -> int:

@@ -60,6 +60,7 @@ from scoresde.sampling.ancestral_chain import ChainSampler
 from scoresde.sampling.annealed_langevin import NCSN, NCSNv2
 from scoresde.sampling.auto_adams import AutoAdams
 from scoresde.sampling.auto_sde import AutoSDE
+from scoresde.sampling.cascade import Cascade, CascadeSamples
 from scoresde.sampling.churn import Churn
 from scoresde.sampling.exponential import RES, SEEDS, DPMSolverSinglestep, ExponentialRungeKutta, ExponentialTableau
 from scoresde.sampling.grids import (
@@ -139,6 +140,8 @@ __all__ = [
     "AutoAdams",
     "AutoSDE",
     "BrownianPath",
+    "Cascade",
+    "CascadeSamples",
     "ChainSampler",
     "Churn",
     "ConstantTau",

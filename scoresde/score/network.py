@@ -123,8 +123,10 @@ class NetworkScore(ScoreModel):
         return [name for name in names if name not in lacking]
 
     def takes_condition(self, name: str) -> bool:
-        """True if the network has an argument of this name, or takes any."""
+        """True if the network has an argument of this name, and classes if these are labels; or takes any."""
         known = self._known_conditions()
+        if name == "labels" and getattr(self.unwrapped, "num_classes", 0) is None:
+            return False
         return known is None or name in known
 
     def _check_names(self, cond: Iterable[str]) -> None:

@@ -28,7 +28,8 @@ class Batch(NamedTuple):
         x0: `(B, ...)` samples in model space.
         u: `(B,)` float64 uniform numbers in [0, 1) from which the objective takes the times.
         noise: `(B, ...)` standard normal noise ε.
-        conditions: `labels` `(B,)` for a model with classes, and others that it takes, by name.
+        conditions: `labels` `(B,)` for a model with classes, others that it takes, by name, and what the data's
+            `low_resolution` makes.
         generator: Generator for objectives that draw more, seeded anew for each step.
     """
 
@@ -90,6 +91,7 @@ class Batches:
             u = SampleNoise(
                 options.seed, step * options.batch_size + index, (1,), torch.float64, stream=Stream.BATCH_TIMES
             ).uniform()[:, 0]
+        conditions = self._made(conditions, x0, step * options.batch_size + index)
         # For dropout, and for objectives that draw projections.
         torch.manual_seed(seed + rank)
         generator = torch.Generator(device).manual_seed(seed + rank)
@@ -109,6 +111,7 @@ class Batches:
         raw = self.data.test[chosen].to(device)
         x0 = self.data.transform.encode(raw, noise.uniform() if self._dequantise else None)
         epsilon, conditions = noise(), self._conditions(self.data.test_labels, self.data.test_conditions, chosen)
+        conditions = self._made(conditions, x0, -1 - torch.arange(len(chosen)))  # indices that no batch has
         parts = [slice(start, start + options.batch_size) for start in range(0, len(x0), options.batch_size)]
         return [
             Batch(
@@ -137,6 +140,13 @@ class Batches:
             assert labels is not None
             found["labels"] = labels
         return {name: values[chosen].to(self.processes.device) for name, values in found.items()}
+
+    def _made(self, conditions: dict[str, Tensor], x0: Tensor, indices: Tensor) -> dict[str, Tensor]:
+        """The conditions, with those that are made of the samples themselves, if any are."""
+        low = self.data.low_resolution
+        return (
+            conditions if low is None else low.joined(conditions, x0, self.data.transform, self.options.seed, indices)
+        )
 
 
 def _step_seed(seed: int, step: int) -> int:

@@ -30,14 +30,16 @@ def check_conditions(model: ScoreModel | DiscreteChainModel, data: Data) -> None
     wanted: Mapping[str, tuple[int | None, ...]] = getattr(says, "condition_shapes", {})
     if wanted and chain:
         raise ValueError(f"the network takes {', '.join(wanted)}, and a chain of discrete states has labels alone")
-    given = data.train_conditions or {}
+    given = {name: tuple(values.shape[1:]) for name, values in (data.train_conditions or {}).items()}
+    if data.low_resolution is not None:
+        given = data.low_resolution.shapes(data)
     for name, shape in wanted.items():
         if name not in given:
             raise ValueError(
                 f"the network takes {name} {_text(shape)}, and {data.name} has {', '.join(given) or 'no conditions'}: "
                 f"give data with {name}, or make the network without"
             )
-        found = tuple(given[name].shape[1:])
+        found = given[name]
         # The channels of an image come first, the length of a token comes last.
         place = -1 if name == "tokens" else 0
         if found[place] != shape[place]:
@@ -50,4 +52,6 @@ def _text(shape: tuple[int | None, ...]) -> str:
 
 def scale_conditions(model: NetworkScore | DiscreteChainModel, data: Data) -> None:
     """Let a new model standardise the conditions of the data by the moments of the training part."""
-    set_scales(model.network, scales_of(condition_infos(data.train_conditions or {})))
+    low = data.low_resolution
+    scales = scales_of(condition_infos(data.train_conditions or {})) if low is None else low.scales(data)
+    set_scales(model.network, scales)

@@ -40,6 +40,9 @@ def test_numbers_of_streams_stay() -> None:
         "VARIANCE_NOISE": 22,
         "VARIANCE_DEQUANTISATION": 23,
         "BATCH_FLIPS": 24,
+        "BATCH_AUGMENTATION": 30,
+        "STAGE_SEED": 31,
+        "STAGE_AUGMENTATION": 32,
     }
 
 
