@@ -124,7 +124,12 @@ class Cascade:
             stages = self.stages[:1] if name == "image" else self.stages
             if not any(model.takes_condition(name) for model, _ in stages):
                 raise ValueError(f"{name} is no condition of a stage of this cascade: leave it out")
-        common = {"first": first, "batch_size": batch_size, "trajectory": trajectory, "progress": progress}
+        common: dict[str, Any] = {
+            "first": first,
+            "batch_size": batch_size,
+            "trajectory": trajectory,
+            "progress": progress,
+        }
         model, sampler = self.stages[0]
         given = {name: value for name, value in cond.items() if model.takes_condition(name)}
         done = [sampler(model, shape, seed=seed, dtype=dtype, **common, **given)]
