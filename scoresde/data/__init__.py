@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from scoresde.data.affine import Affine, Identity, Standardise, continuous
 from scoresde.data.base import Data
+from scoresde.data.cascades import base_data, super_resolution_data
 from scoresde.data.info import DataInfo
 from scoresde.data.labels import class_index
 from scoresde.data.low_resolution import LowResolution
@@ -50,6 +51,7 @@ __all__ = [
     "Standardise",
     "Transform",
     "arrays",
+    "base_data",
     "batch_indices",
     "checkerboard",
     "cifar",
@@ -73,6 +75,7 @@ __all__ = [
     "mnist5k",
     "npz",
     "parquet",
+    "super_resolution_data",
     "svhn",
     "swiss_roll",
     "table",

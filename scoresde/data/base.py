@@ -44,7 +44,7 @@ class Data:
         train_conditions: Conditions of the training samples beside labels, by name, in their own units: `vector`
             `(N, k)`, `image` `(N, C, ...)`, `tokens` `(N, L, d)` with a `mask` `(N, L)`, True for tokens that count.
         test_conditions: The same of the test samples; given exactly when `train_conditions` is.
-        low_resolution: What makes conditions of the samples themselves in training; see `LowResolution.conditioned`.
+        low_resolution: What makes conditions of the samples themselves in training; see `super_resolution_data`.
 
     Raises:
         ValueError: An empty split, shapes that differ, NaN or infinite values, values outside the transform's

@@ -1,26 +1,16 @@
-"""Images at a lower resolution: as data of their own, and as conditions of the images that they were made of.
-
-The two models of a cascade learn from these: the first the images at low resolution, the second those at full
-resolution, given the others.
-"""
+"""Images at a lower resolution, as conditions of the images that they were made of."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.data.affine import Standardise
-from scoresde.data.conditions import condition_infos, scales_of
-from scoresde.data.transforms import Discrete, Transform, moments
+from scoresde.data.transforms import Transform
 from scoresde.numerics.random import SampleNoise, Stream
-
-if TYPE_CHECKING:  # which has one of these
-    from scoresde.data.base import Data
 
 __all__ = ["LowResolution"]
 
@@ -35,14 +25,11 @@ class LowResolution:
     network. It is then prepared for images that are not quite those of the data, such as a base model's. The noise is
     that of the paper's augmentation by the forward process, but for the factor α.
 
-    In training on `conditioned(data)`, y + s ε is the condition `image`, at its own size. If `augmentation` is above 0,
-    s is the condition `vector`, `(1,)`, behind the numbers of a vector that the data have. The base model is trained on
-    `smaller(data)`.
+    In training on `super_resolution_data(data, low)`, y + s ε is the condition `image`, at its own size. If
+    `augmentation` is above 0, s is the condition `vector`, `(1,)`, behind the numbers of a vector that the data have.
+    The base model is trained on `base_data(data, low)`.
 
-    >>> from scoresde.data import digits
     >>> low = LowResolution(2, augmentation=0.5)
-    >>> low.smaller(digits()).shape, low.conditioned(digits()).shape
-    ((1, 4, 4), (1, 8, 8))
     >>> x = torch.arange(16.0).reshape(1, 1, 4, 4)
     >>> low(x).tolist()
     [[[[2.5, 4.5], [10.5, 12.5]]]]
@@ -115,72 +102,3 @@ class LowResolution:
         if "vector" in given and "vector" in made:
             made["vector"] = torch.cat((given["vector"], made["vector"].to(given["vector"])), 1)
         return {**given, **made}
-
-    def shapes(self, data: "Data") -> dict[str, tuple[int, ...]]:
-        """The shapes of all conditions of a sample in training, by name."""
-        found = {name: tuple(values.shape[1:]) for name, values in (data.train_conditions or {}).items()}
-        found["image"] = (data.shape[0], *(size // self.factor for size in data.shape[1:]))
-        if self.augmentation:
-            found["vector"] = (1 + sum(found.get("vector", ())),)
-        return found
-
-    def conditioned(self, data: "Data") -> "Data":
-        """The data, with these conditions in training.
-
-        Raises:
-            ValueError: Shapes that cannot be divided into cells, or data with an image as a condition already.
-        """
-        self.check(data.shape)
-        if "image" in (data.train_conditions or {}):
-            raise ValueError(f"{data.name} has an image as a condition already, expected data without")
-        return replace(data, low_resolution=self)
-
-    def scales(self, data: "Data") -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
-        """Means and standard deviations over the training data of all conditions that have them, by name."""
-        found = scales_of(condition_infos(data.train_conditions or {}))
-        low = self.smaller(data)
-        # As `conditions` has them: model space is where discrete data are continuous.
-        values = low.train.double() if low.transform.levels is None else low.transform.encode(low.train)
-        mean, std = (scale.flatten() for scale in moments(values, keep=1))
-        std = (std.square() + self.augmentation**2 / 3).sqrt()
-        std = torch.where(std > 0, std, torch.ones_like(std))
-        found["image"] = (tuple(mean.tolist()), tuple(std.tolist()))
-        if self.augmentation:
-            means, stds = found.get("vector", ((), ()))
-            found["vector"] = ((*means, self.augmentation / 2), (*stds, self.augmentation / math.sqrt(12)))
-        return found
-
-    def smaller(self, data: "Data") -> "Data":
-        """The same data at low resolution, for a model of their own, whose samples are conditions of the other's.
-
-        Levels become so many more that every mean is one, on a range on which their centres in model space are the
-        means of those of the pixels.
-
-        Raises:
-            ValueError: Shapes that cannot be divided into cells.
-        """
-        self.check(data.shape)
-        cells = self.factor ** (len(data.shape) - 1)
-        whole = data.transform.levels is not None
-        parts = [self(values.double()) for values in (data.train, data.test)]
-        if whole:
-            parts = [(cells * values).round().to(torch.int32) for values in parts]
-        train, test = (p if whole else p.to(data.train.dtype) for p in parts)
-        transform: Transform
-        if isinstance(data.transform, Discrete):
-            levels, low, high = data.transform.levels, data.transform.low, data.transform.high
-            width, count = (high - low) / (levels * cells), (levels - 1) * cells + 1
-            start = low + (cells - 1) / 2 * width
-            transform = Discrete(count, start, start + count * width)
-        else:
-            transform = Standardise.fit(train)
-        sizes = "×".join(str(n // self.factor) for n in data.shape[1:])
-        return replace(
-            data,
-            name=f"{data.name} at {sizes}",
-            train=train,
-            test=test,
-            transform=transform,
-            mixture=None,
-            low_resolution=None,
-        )

@@ -38,9 +38,9 @@ class Cascade:
 
     The base model draws images at low resolution. Each further model is conditioned on the images of the stage before,
     to which noise is added, x + s ε, and is told of the level s: its conditions `image` and `vector`, of which s is the
-    last number. A model that was trained on `LowResolution(factor, augmentation).conditioned(data)` takes such
-    conditions. Noise hides errors of the stage before, and detail of it: with exact models the samples are those of the
-    data's density at any level.
+    last number. A model that was trained on `super_resolution_data(data, LowResolution(factor, augmentation))` takes
+    such conditions. Noise hides errors of the stage before, and detail of it: with exact models the samples are those
+    of the data's density at any level.
 
     Each stage has a solver, a grid and an SDE of its own, and its model may be guided.
 
@@ -77,7 +77,7 @@ class Cascade:
             model = self.stages[k][0]
             if not model.takes_condition("image"):
                 raise ValueError(
-                    f"the model of stage {k} takes no image: train it on LowResolution(...).conditioned(data), with "
+                    f"the model of stage {k} takes no image: train it on super_resolution_data, with "
                     "image_channels of the network"
                 )
             if level > 0 and not model.takes_condition("vector"):

@@ -5,6 +5,7 @@ from typing import Any
 
 from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
+from scoresde.data.cascades import condition_scales, condition_shapes
 from scoresde.data.conditions import condition_infos, scales_of
 from scoresde.networks.conditions import set_scales
 from scoresde.score import NetworkScore, ScoreModel
@@ -32,7 +33,7 @@ def check_conditions(model: ScoreModel | DiscreteChainModel, data: Data) -> None
         raise ValueError(f"the network takes {', '.join(wanted)}, and a chain of discrete states has labels alone")
     given = {name: tuple(values.shape[1:]) for name, values in (data.train_conditions or {}).items()}
     if data.low_resolution is not None:
-        given = data.low_resolution.shapes(data)
+        given = condition_shapes(data, data.low_resolution)
     for name, shape in wanted.items():
         if name not in given:
             raise ValueError(
@@ -53,5 +54,5 @@ def _text(shape: tuple[int | None, ...]) -> str:
 def scale_conditions(model: NetworkScore | DiscreteChainModel, data: Data) -> None:
     """Let a new model standardise the conditions of the data by the moments of the training part."""
     low = data.low_resolution
-    scales = scales_of(condition_infos(data.train_conditions or {})) if low is None else low.scales(data)
+    scales = scales_of(condition_infos(data.train_conditions or {})) if low is None else condition_scales(data, low)
     set_scales(model.network, scales)

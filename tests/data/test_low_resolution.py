@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scoresde.data import Data, LowResolution, digits
+from scoresde.data import Data, LowResolution, base_data, digits, super_resolution_data
 from scoresde.networks import UNet
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.score import NetworkScore
@@ -15,7 +15,7 @@ LOW = LowResolution(2, augmentation=0.5)
 
 def test_smaller_levels_are_the_means_of_the_pixels_in_model_space() -> None:
     data = digits()
-    small = LOW.smaller(data)
+    small = base_data(data, LOW)
     assert repr(small).startswith("Data(digits at 4×4: 1437 train, 360 test, shape (1, 4, 4), 10 classes, ")
     assert small.transform.levels == 65
     assert small.train_labels is not None
@@ -26,8 +26,8 @@ def test_smaller_levels_are_the_means_of_the_pixels_in_model_space() -> None:
 
 def test_continuous_data_have_conditions_in_their_own_units() -> None:
     x = 100 + 5 * torch.randn(300, 2, 6, generator=torch.Generator().manual_seed(0))
-    data = LowResolution(3).conditioned(Data("signals", x[:200], x[200:]))
-    small = LowResolution(3).smaller(data)
+    data = super_resolution_data(Data("signals", x[:200], x[200:]), LowResolution(3))
+    small = base_data(data, LowResolution(3))
     assert small.shape == (2, 2)
     assert small.low_resolution is None
     assert torch.allclose(small.train, LowResolution(3)(x[:200]))
@@ -59,7 +59,7 @@ def network() -> NetworkScore:
 
 
 def test_training_has_new_noise_in_every_step_and_standardises_the_conditions() -> None:
-    data = LOW.conditioned(digits(labels=False))
+    data = super_resolution_data(digits(labels=False), LOW)
     trainer = make_trainer(network(), data, 3, batch_size=16)
     one, two = trainer.batches(0), trainer.batches(1)
     assert set(one.conditions) == {"image", "vector"}
@@ -83,7 +83,7 @@ def test_the_level_joins_a_vector_of_the_data() -> None:
     generator = torch.Generator().manual_seed(0)
     x, v = torch.randn(50, 1, 4, 4, generator=generator), 100 + torch.randn(50, 2, generator=generator)
     given = {"vector": v}
-    data = LOW.conditioned(Data("x", x, x, train_conditions=given, test_conditions=given))
+    data = super_resolution_data(Data("x", x, x, train_conditions=given, test_conditions=given), LOW)
     net = UNet((1, 4, 4), channels=8, blocks=1, image_channels=1, vector_size=3)
     trainer = make_trainer(NetworkScore(net, EDMSDE(), EDMPreconditioning()), data, 3, batch_size=16)
     vector = trainer.batches(0).conditions["vector"]
@@ -101,14 +101,14 @@ def test_errors_name_what_is_wrong() -> None:
     with pytest.raises(
         ValueError, match=r"samples have shape \(1, 8, 8\), expected \(C, ...\) with sides that are mul"
     ):
-        LowResolution(3).conditioned(digits())
+        super_resolution_data(digits(), LowResolution(3))
     given = {"image": torch.zeros(10, 1, 2, 2)}
     x = torch.randn(10, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     other = Data("x", x, x, train_conditions=given, test_conditions=given)
     with pytest.raises(ValueError, match="an image as a condition already"):
-        LOW.conditioned(other)
+        super_resolution_data(other, LOW)
     with pytest.raises(ValueError, match="network takes vector .1,., and digits has image"):
-        fit(network(), LowResolution(2).conditioned(digits(labels=False)), 1, progress=False)
+        fit(network(), super_resolution_data(digits(labels=False), LowResolution(2)), 1, progress=False)
     plain = NetworkScore(UNet((1, 8, 8), channels=8, blocks=1), EDMSDE(), EDMPreconditioning())
     with pytest.raises(ValueError, match="takes no vector"):
-        fit(plain, LOW.conditioned(digits(labels=False)), 1, progress=False)
+        fit(plain, super_resolution_data(digits(labels=False), LOW), 1, progress=False)
