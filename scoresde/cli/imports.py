@@ -110,6 +110,8 @@ def _imported(path: Path, given: dict[str, str], data: dict[str, Any] | None) ->
     from scoresde.runs.directory import check_name
     from scoresde.runs.imports import import_checkpoint
 
+    if given.get("run") == "":
+        raise UsageError("run is empty, expected the directory to write")
     directory = Path(given.get("run") or Path("runs") / path.absolute().stem)
     check_name(directory.name)
     if directory.exists() or directory.is_symlink():

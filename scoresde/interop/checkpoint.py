@@ -82,6 +82,7 @@ class Checkpoint:
         Raises:
             CheckpointError: Tensors that are not those of the network; the message names the first that differs.
         """
+        self._check_size()
         state = self._renamed()
         try:
             check_memory(8 * sum(value.numel() for value in state.values()), f"the network of {self.path}")
@@ -93,16 +94,31 @@ class Checkpoint:
         with torch.random.fork_rng(devices=[]):
             network: nn.Module = built(self.network)
         network.load_state_dict({name: state[name].to(value.dtype, copy=True) for name, value in wanted.items()})
-        model = NetworkScore(network, built(self.sde), built(self.preconditioning)).eval()
+        try:
+            model = NetworkScore(network, built(self.sde), built(self.preconditioning)).eval()
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
         model.info = self.info
         return model
+
+    def _check_size(self) -> None:
+        """Reject a configuration of a network for which the file has by far too few numbers."""
+        multipliers = self.network.get("multipliers") or [1]
+        blocks = int(self.network.get("blocks", 0)) * len(multipliers)
+        width = int(self.network.get("channels", 0) * max(multipliers))
+        numbers = sum(value.numel() for value in self.stored.values())
+        if blocks > len(self.stored) or width > numbers:
+            raise CheckpointError(
+                f"{self.path} has {len(self.stored)} tensors of {numbers} numbers in all, and the network of its "
+                f"configuration {blocks} residual blocks of up to {width} channels: {_MEND}"
+            )
 
     def _renamed(self) -> dict[str, Tensor]:
         try:
             return self.names(self.stored)
         except CheckpointError:
             raise
-        except (ValueError, LookupError, RuntimeError) as error:
+        except (ValueError, LookupError, RuntimeError, ArithmeticError) as error:
             text = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
             raise CheckpointError(f"{self.path} does not hold the network of its configuration: {text}") from error
 
@@ -117,6 +133,11 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{self._place(name)} of {self.path} has shape {tuple(state[name].shape)}, expected "
                     f"{tuple(value.shape)} by its configuration: {_MEND}"
+                )
+            if not bool(state[name].isfinite().all()):
+                raise CheckpointError(
+                    f"{self._place(name)} of {self.path} has values that are not finite: the file is damaged, or "
+                    "training had failed"
                 )
         for name in state.keys() - wanted.keys():
             raise CheckpointError(

@@ -186,7 +186,9 @@ def _chain(scheduler: Fields, steps: int) -> dict[str, Any]:
     if trained is not None:
         if not isinstance(trained, list) or len(trained) != steps:
             raise scheduler.wrong("trained_betas", f"a list of {steps} numbers")
-        return node("sde.DiscreteVPSDE", betas=[float(b) for b in trained])
+        if not all(isinstance(beta, float | int) and 0 < beta < 1 for beta in trained):
+            raise scheduler.wrong("trained_betas", "numbers between 0 and 1")
+        return node("sde.DiscreteVPSDE", betas=[float(beta) for beta in trained])
     schedule = scheduler.word("beta_schedule", ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"), "linear")
     if schedule == "squaredcos_cap_v2":
         return node("sde.CosineDDPMSDE", train_steps=steps)

@@ -1,6 +1,6 @@
 """diffusers' `UNet2DModel`: the arguments of `UNet` and the names of its tensors, from those of the original."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ __all__ = ["converted", "network_options", "rename"]
 
 # What the original's arguments are if a configuration does not have them.
 _DEFAULTS: dict[str, Any] = {
+    "sample_size": None,
     "in_channels": 3,
     "out_channels": 3,
     "center_input_sample": False,
@@ -41,6 +42,10 @@ _DEFAULTS: dict[str, Any] = {
     "num_train_timesteps": None,
     "add_attention": True,
 }
+_OPTIONAL = (
+    "attention_head_dim", "attn_norm_num_groups", "norm_num_groups", "num_class_embeds", "num_train_timesteps",
+    "time_embedding_dim",
+)  # fmt: skip
 _PLAIN = (
     ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"),
     ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"),
@@ -76,8 +81,8 @@ def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
         for kind in types:
             if kind not in names:
                 raise ValueError(f"a block is {kind}, expected {' or '.join(names)} beside {down[0]}")
-    size = config.get("sample_size")
-    sides = (64, 64) if size is None else (int(size),) * 2 if isinstance(size, int | float) else tuple(map(int, size))
+    size = given["sample_size"]
+    sides = (64, 64) if size is None else (size, size) if isinstance(size, int) else tuple(size)
     width = given["attention_head_dim"]
     by_shift = given["resnet_time_scale_shift"] == "default"
     inputs, outputs = int(given["in_channels"]), int(given["out_channels"])
@@ -103,8 +108,12 @@ def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
         "label_place": "output",
         "center_input": bool(given["center_input_sample"]),
         "any_size": size is None,
-        **({"heads": 1} if width is None else {"head_channels": int(width)}),
+        **({"heads": 1} if width is None else {"head_channels": width}),
     }
+    attended = {each for each, *kinds in zip(widths, down, up, strict=True) if "Attn" in "".join(kinds)}
+    for each in (attended | {widths[-1]} if given["add_attention"] else attended) if width else ():
+        if each % width:
+            raise ValueError(f"attention_head_dim is {width}, expected a divisor of the {each} channels of a level")
     if not skip:
         padding = "end" if given["downsample_padding"] == 0 else "both"
         resample = "block" if _by_blocks(given, down, up) else "conv"
@@ -151,7 +160,44 @@ def _by_blocks(given: Mapping[str, Any], down: list[str], up: list[str]) -> bool
     return any(kinds)
 
 
+def _whole(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and value >= 0
+
+
+def _list(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and len(value) > 0 and all(map(fits, value))
+
+
+def _size(value: Any) -> bool:
+    return value is None or _whole(value) or (_list(_whole)(value) and len(value) == 2)
+
+
+# Kinds of the original's arguments: others might be read as something else.
+_KINDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("in_channels", "out_channels", "layers_per_block"), _whole, "a positive integer"),
+    (_OPTIONAL, lambda value: value is None or _whole(value), "a positive integer or null"),
+    (("sample_size",), _size, "a positive integer, two of them or null"),
+    (("dropout", "norm_eps"), _number, "a number of at least 0"),
+    (("mid_block_scale_factor",), lambda value: _number(value) and value > 0, "a positive number"),
+    (
+        ("center_input_sample", "flip_sin_to_cos", "add_attention"),
+        lambda value: isinstance(value, bool),
+        "true or false",
+    ),
+    (("block_out_channels",), _list(_whole), "a list of positive integers"),
+    (("down_block_types", "up_block_types"), _list(lambda each: isinstance(each, str)), "a list of words"),
+)
+
+
 def _check(given: Mapping[str, Any]) -> None:
+    for names, fits, expected in _KINDS:
+        for name in names:
+            if not fits(given[name]):
+                raise ValueError(f"{name} is {given[name]!r}, expected {expected}")
     for name, known in (
         ("act_fn", ("silu", "swish")),
         ("mid_block_type", ("UNetMidBlock2D",)),

@@ -13,7 +13,7 @@ from scoresde.data import DataInfo
 from scoresde.data.transforms import Discrete
 from scoresde.interop.checkpoint import Checkpoint, described_network, node
 from scoresde.interop.edm_names import converted, network_options
-from scoresde.interop.fields import Fields
+from scoresde.interop.fields import Fields, check_numbers
 from scoresde.interop.records import attributes, module_state, read_modules, recorded_arguments
 from scoresde.score import NetworkScore
 from scoresde.storage.bounded import CheckpointError
@@ -98,11 +98,12 @@ def checked_network(options: Any, config: Mapping[str, Any], path: Path) -> dict
     Raises:
         CheckpointError: Arguments that are not understood.
     """
+    check_numbers(config, f"the network of {path}")
     try:
         found: dict[str, Any] = options(config)
     except CheckpointError:
         raise
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         text = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise CheckpointError(f"the network of {path} is not understood: {text}") from error
     return found

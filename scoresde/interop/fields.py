@@ -1,11 +1,14 @@
 """Entries of others' configurations, checked as they are read."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from scoresde.storage.bounded import CheckpointError
 
-__all__ = ["Fields"]
+__all__ = ["Fields", "check_numbers"]
+
+_MOST = 2**20  # of widths, depths, sizes, classes and steps: more would be no model, but a way to take all memory
 
 
 class Fields:
@@ -46,8 +49,8 @@ class Fields:
     def whole(self, name: str, default: int | None = None) -> int:
         """A positive integer."""
         value = self._given(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.wrong(name, "a positive integer")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
+            raise self.wrong(name, f"a positive integer of at most {_MOST}")
         return value
 
     def flag(self, name: str, default: bool | None = None) -> bool:
@@ -68,3 +71,21 @@ class Fields:
     def wrong(self, name: str, expected: str) -> CheckpointError:
         """The error of an entry that is something else."""
         return CheckpointError(f"{self.what}.{name} is {str(self.values.get(name))[:60]!r}, expected {expected}")
+
+
+def check_numbers(values: Any, what: str) -> None:
+    """Reject numbers in a configuration of a network that no network has, before anything is made by them.
+
+    Args:
+        values: The configuration, or a part of it.
+        what: What it is, for the message.
+
+    Raises:
+        CheckpointError: A finite number above 2^20.
+    """
+    if isinstance(values, Mapping | list | tuple):
+        named = values.items() if isinstance(values, Mapping) else enumerate(values)
+        for name, value in named:
+            check_numbers(value, f"{what}.{name}")
+    elif isinstance(values, int | float) and math.isfinite(values) and abs(values) > _MOST:
+        raise CheckpointError(f"{what} is {values:g}, expected a number of at most {_MOST}")

@@ -38,12 +38,12 @@ def read_checkpoint(
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        _superfluous(path, config)
+        _superfluous(path, config, weights)
         return read_diffusers(path)
     content = read_modules(path)
     module = content.get("ema", content.get("net"))
     if isinstance(module, Record):
-        _superfluous(path, config)
+        _superfluous(path, config, weights)
         return read_edm2(path) if module.name == "Precond" else read_edm(path)
     if isinstance(content.get("model"), dict):
         if config is None:
@@ -54,6 +54,7 @@ def read_checkpoint(
         whole = config.get("config", config) if isinstance(config, Mapping) else config
         return read_score_sde(path, whole, weights)
     if content and all(isinstance(value, Tensor) for value in content.values()):
+        _superfluous(path, None, weights)
         return _guided(path, config)
     raise CheckpointError(
         f"{path} is no checkpoint that is known: it holds {', '.join(map(str, list(content)[:5])) or 'nothing'}; "
@@ -75,6 +76,10 @@ def _guided(path: Path, config: Mapping[str, Any] | str | None) -> Checkpoint:
     return read_guided_diffusion(path, config["network_arguments"], config["diffusion"], size)
 
 
-def _superfluous(path: Path, config: Any) -> None:
+def _superfluous(path: Path, config: Any, weights: str) -> None:
+    if weights != "ema":
+        raise CheckpointError(
+            f"{path} has one set of weights, and only files of score_sde_pytorch both: leave weights out"
+        )
     if config is not None:
         raise CheckpointError(f"{path} holds its own configuration: leave config out")

@@ -38,13 +38,15 @@ class Renaming:
         """A tensor of the file, which has this shape.
 
         Raises:
-            ValueError: It is missing or of another shape.
+            ValueError: It is missing, of another shape, or of integers.
         """
         if theirs not in self.state:
             raise ValueError(f"the file has no tensor {theirs}, expected one of shape {shape}: {_ADVICE}")
         value = self.state.pop(theirs)
         if tuple(value.shape) != shape:
             raise ValueError(f"{theirs} has shape {tuple(value.shape)} in the file, expected {shape}: {_ADVICE}")
+        if not value.is_floating_point():
+            raise ValueError(f"{theirs} has dtype {str(value.dtype)[6:]} in the file, expected floating point")
         return value.detach()
 
     def put(self, ours: str, value: Tensor) -> None:

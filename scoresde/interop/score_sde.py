@@ -13,7 +13,7 @@ from scoresde.data import DataInfo
 from scoresde.data.transforms import Discrete
 from scoresde.interop import published
 from scoresde.interop.checkpoint import Checkpoint, described_network, node
-from scoresde.interop.fields import Fields
+from scoresde.interop.fields import Fields, check_numbers
 from scoresde.interop.records import read_modules
 from scoresde.interop.score_sde_names import converted, network_options
 from scoresde.score import NetworkScore
@@ -83,11 +83,13 @@ def read_score_sde(path: str | Path, config: Mapping[str, Any] | str, weights: s
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    for part in ("model", "data"):
+        check_numbers(config.get(part), f"config.{part}")
     try:
         return network_options(config)
     except CheckpointError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise CheckpointError(f"config is not understood: {' '.join(str(error).split())}") from error
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.interop.fields import Fields
 from scoresde.interop.renaming import Renaming
 from scoresde.networks import GaussianFourierFeatures, PositionalFeatures
 
@@ -34,19 +35,20 @@ def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
     name = model["name"]
     if name not in ("ncsnpp", "ddpm"):
         raise ValueError(f"model.name is {name!r}, expected 'ncsnpp' (NCSN++ and DDPM++) or 'ddpm'")
-    channels, size = int(model["nf"]), int(data["image_size"])
+    sizes, images = Fields(model, "config.model"), Fields(data, "config.data")
+    channels, size = sizes.whole("nf"), images.whole("image_size")
     multipliers = [int(m) for m in model["ch_mult"]]
     resolutions = {int(r) for r in model["attn_resolutions"]}
     _check(model, "conditional", (True,))
     _check(model, "nonlinearity", ("swish",))
     _check(model, "resamp_with_conv", (True,))
     options: dict[str, Any] = {
-        "shape": (int(data["num_channels"]), size, size),
+        "shape": (images.whole("num_channels"), size, size),
         "channels": channels,
         "multipliers": multipliers,
-        "blocks": int(model["num_res_blocks"]),
+        "blocks": sizes.whole("num_res_blocks"),
         "attention": [level for level in range(len(multipliers)) if size >> level in resolutions],
-        "dropout": float(model["dropout"]),
+        "dropout": sizes.number("dropout"),
         "resample": "conv",
         "conv_padding": "end",
         "modulation": "shift",

@@ -56,7 +56,8 @@ def import_checkpoint(
     }
     if (info := checkpoint.info) is None:
         raise ConfigError(
-            f"the configuration of {checkpoint.path} does not say how large its images are: add image_size"
+            f"the configuration of {checkpoint.path} does not say how large its images are: add image_size, or "
+            "sample_size in a folder of diffusers"
         )
     with new_folder(directory) as made:
         run = Run(made, OmegaConf.create(body), allow)

@@ -57,6 +57,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         path: The folder, which must not be there; missing folders around it are made.
     """
     above = [parent for parent in path.parents if not parent.exists()]
+    for parent in path.parents:
+        if parent.exists() and not parent.is_dir():
+            raise NotADirectoryError(20, "expected a folder, and it is a file", str(parent))
     path.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scoresde.data import Discrete
@@ -417,6 +417,14 @@ def test_schedules_and_predictions_of_diffusers(tmp_path: Path) -> None:
         (CHAIN | {"prediction_type": "odd"}, {}, {}, "prediction_type is 'odd'"),
         ({"_class_name": "EDMEulerScheduler"}, {}, {}, "is of a EDMEulerScheduler without β's"),
         ({"_class_name": "ScoreSdeVeScheduler"}, {}, {}, "which number it is to be given is not known"),
+        (CHAIN | {"num_train_timesteps": 10**12}, {}, {}, "num_train_timesteps is '1000000000000', expected"),
+        (CHAIN | {"num_train_timesteps": 2, "trained_betas": [0.1, None]}, {}, {}, "expected numbers between 0 and 1"),
+        (CHAIN | {"beta_end": 2.0}, {}, {}, "f: β_.* of 50 is .*, expected numbers between 0 and 1"),
+        (CHAIN, {"time_embedding_type": "learned", "num_train_timesteps": 9}, {}, "50 num_train_timesteps, and .* 9"),
+        # Refused before anything is made of them: they would take hours, or all memory.
+        (CHAIN, {"layers_per_block": 10**9}, {}, "layers_per_block is 1e[+]09, expected a number of at most 1048576"),
+        (CHAIN, {"layers_per_block": 10**6}, {}, "and the network of its configuration 2000000 residual blocks"),
+        (CHAIN, {"block_out_channels": [10**6, 8]}, {}, "residual blocks of up to 1000000 channels: give the"),
         (CHAIN, {"out_channels": 6}, {}, "from 3 channels to others|out_channels"),
     ],
 )  # fmt: skip
@@ -429,6 +437,21 @@ def test_folders_that_are_not_supported(
         load_diffusers(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda value: value * math.nan, "of .*f has values that are not finite: the file is damaged, or training"),
+        (lambda value: value.long(), "has dtype int64 in the file, expected floating point"),
+    ],
+)
+def test_tensors_that_are_no_weights(tmp_path: Path, change: Any, problem: str) -> None:
+    path = folder(tmp_path / "f")
+    file = path / "diffusion_pytorch_model.safetensors"
+    save_file({name: change(value) for name, value in load_file(file).items()}, file)
+    with pytest.raises(CheckpointError, match=problem):
+        load_diffusers(path)
 
 
 def test_folders_that_lack_something(tmp_path: Path) -> None:
