@@ -13,6 +13,7 @@ from scoresde.guidance.given import Given
 from scoresde.guidance.gradient import ClassifierGuidance, RewardGuidance
 from scoresde.guidance.product import Product
 from scoresde.guidance.projected import AdaptiveProjected
+from scoresde.guidance.thresholded import Thresholded
 
 __all__ = [
     "APG",
@@ -30,4 +31,5 @@ __all__ = [
     "NoGuidance",
     "Product",
     "RewardGuidance",
+    "Thresholded",
 ]
