@@ -57,6 +57,7 @@ _PATHS = (
     "searchpath",
     "weaker",
     "unconditional",
+    "start",
 )
 
 # Groups that a command takes from the run if none is chosen: overrides inside them change the run's own.

@@ -41,6 +41,8 @@ _KINDS: dict[str, Any] = {
     "seconds": _Positive,
     "seed": _Seed,
     "seeds": _Seed | list[_Seed],
+    "start": str | None,
+    "strength": Annotated[float, Range(0, above=True, most=1)],
     "split": Literal["test", "train", "all"] | None,
     "iterations": _Count | None,
     "tol": _Positive | None,

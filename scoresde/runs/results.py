@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 Settings = dict[str, Any]
-_LEFT_OUT = ("corrected", "guidance")  # settings that are left out where they are false or none
+_LEFT_OUT = ("corrected", "guidance", "start", "strength")  # settings that are left out where they are false or none
 
 
 @dataclass(frozen=True)

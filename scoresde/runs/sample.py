@@ -16,13 +16,13 @@ from torch import Tensor
 from scoresde.data import Data, DataInfo
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
-from scoresde.runs.chains import RunModel, check_sampler
+from scoresde.runs.chains import RunModel, check_sampler, score_model
 from scoresde.runs.conditions import conditions_of, other_conditions, told_conditions
 from scoresde.runs.directory import Run, check_name
 from scoresde.runs.labels import class_names, label_index
 from scoresde.runs.pictures import picture_of_samples
 from scoresde.runs.results import differences, identity_of, is_of
-from scoresde.sampling import ChainSampler, Sampler
+from scoresde.sampling import ChainSampler, Sampler, edit
 from scoresde.score import ScoreModel
 from scoresde.storage.bounded import read_file
 from scoresde.storage.files import remove_leftovers
@@ -45,6 +45,8 @@ class Draw:
         label: Class to draw from, by its name or index, for models with classes; else classes come in turn.
         batch_size: Samples to work on at once, which change nothing in them.
         guided: The model under guidance, which samples are drawn of; the model itself if None.
+        start: File of the data to begin from, in turn; None for noise.
+        strength: Share of the steps that is taken from `start` on.
         guidance: A text that is the same for two guidances exactly when they are; None for none.
         condition: File of arrays with the conditions of the samples; None: classes and held-out conditions in turn.
     """
@@ -56,6 +58,8 @@ class Draw:
     batch_size: int = 1024
     guided: ScoreModel | None = None
     guidance: str | None = None
+    start: str | None = None
+    strength: float = 0.6
     condition: str | None = None
 
     def settings(self, run: Run, model: RunModel, data: Data | DataInfo) -> dict[str, Any]:
@@ -75,6 +79,8 @@ class Draw:
             plain["condition"] = f"held-out data {(whole or 'unknown')[:8]}"
         # Those of earlier versions have no entry for guidance.
         guidance = {} if self.guidance is None else {"guidance": self.guidance}
+        if self.start is not None:
+            plain |= {"start": hashlib.sha256(read_file(Path(self.start))).hexdigest()[:8], "strength": self.strength}
         return {**plain, "model": run.fingerprint(), **guidance}
 
 
@@ -112,6 +118,7 @@ def sample(
     check_name(name)
     run.check_writable("samples")
     cond = conditions_of(model, data, n, draw.label, draw.condition)
+    start = None if draw.start is None else _start(draw.start, n, model, data)
     path = run.directory / "samples" / f"{name}.npz"
     with run.alone(f"samples-{name}"):
         remove_leftovers(path.parent, f"{escape(name)}.npz")
@@ -129,7 +136,10 @@ def sample(
         options: dict[str, Any] = {"seed": seed, "batch_size": draw.batch_size, "progress": progress, **cond}
         check_sampler(model, draw.sampler)
         source = model if draw.guided is None else draw.guided
-        out = cast(Any, draw.sampler)(source, (n, *data.shape), **options)
+        if start is None:
+            out = cast(Any, draw.sampler)(source, (n, *data.shape), **options)
+        else:
+            out = edit(cast(Sampler, draw.sampler), cast(ScoreModel, source), start, draw.strength, **options)
         seconds = time.perf_counter() - began
         raw = data.transform.decode(out.x.cpu())
         cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
@@ -142,6 +152,28 @@ def sample(
         in_turn = model.classes is not None and settings["label"] is None and "condition" not in settings
         picture_of_samples(run, data, raw, name, caption, class_names(model, data.class_names) if in_turn else ())
         return raw, cost
+
+
+def _start(file: str, n: int, model: RunModel, data: Data | DataInfo) -> Tensor:
+    """n of the data in a file, in turn, in model space.
+
+    Raises:
+        ConfigError: No array in it, values of another shape, or a run of a discrete chain.
+    """
+    score_model(model, "start")
+    path = Path(file)
+    try:
+        check_unpacked(path, file)
+        with np.load(path, allow_pickle=False) as arrays:
+            values = torch.from_numpy(np.asarray(arrays["x"]))
+    except Exception as error:  # whatever a damaged or foreign file makes numpy and zipfile raise
+        raise ConfigError(f"start={file} has no array x that can be read: {' '.join(str(error).split())}") from error
+    if tuple(values.shape[1:]) != tuple(data.shape) or not len(values):
+        raise ConfigError(
+            f"start={file} has x of shape {tuple(values.shape)}, expected that of samples of the run, "
+            f"({', '.join(map(str, ('N', *data.shape)))})"
+        )
+    return data.transform.encode(values[torch.arange(n) % len(values)])
 
 
 def saved_samples(path: Path) -> tuple[Tensor, dict[str, Any] | None] | None:

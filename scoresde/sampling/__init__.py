@@ -62,6 +62,7 @@ from scoresde.sampling.auto_adams import AutoAdams
 from scoresde.sampling.auto_sde import AutoSDE
 from scoresde.sampling.cascade import Cascade, CascadeSamples
 from scoresde.sampling.churn import Churn
+from scoresde.sampling.edit import edit
 from scoresde.sampling.exponential import RES, SEEDS, DPMSolverSinglestep, ExponentialRungeKutta, ExponentialTableau
 from scoresde.sampling.grids import (
     DataStraight,
@@ -213,6 +214,7 @@ __all__ = [
     "UniformVariable",
     "VEGrid",
     "VPGrid",
+    "edit",
     "measure_steps",
     "tune",
 ]

@@ -86,6 +86,18 @@ def test_samples_are_those_of_the_guided_model_and_are_noted(capsys: pytest.Capt
             assert np.allclose(file["x"], plain, atol=1e-4) == same
 
 
+def test_samples_near_those_of_a_file() -> None:
+    main(["sample", "run=one", "n=4", "name=first", "-q"])
+    near = ["sample", "run=one", "n=8", "start=one/samples/first.npz", "sampler=heun", "-q"]
+    for strength in (0.05, 1.0):
+        main([*near, f"strength={strength}", f"name=near{strength}"])
+    x, *ends = (np.load(f"one/samples/{name}.npz") for name in ("first", "near0.05", "near1.0"))
+    assert json.loads(str(ends[0]["note"]))["strength"] == 0.05
+    distances = [np.abs(end["x"] - np.tile(x["x"], (2, 1))).mean() for end in ends]
+    assert distances[0] < distances[1] / 5
+    assert not np.allclose(ends[0]["x"][:4], ends[0]["x"][4:], atol=1e-5)  # of other noise
+
+
 @pytest.mark.slow
 def test_comparisons_and_figures_stand_beside_those_without(capsys: pytest.CaptureFixture[str]) -> None:
     common = ["run=one", "n=20", "-q"]
@@ -117,6 +129,9 @@ def test_comparisons_and_figures_stand_beside_those_without(capsys: pytest.Captu
         ("run=one guidance=cfg guidance.interval=[5,1]", "interval is [5, 1], expected two noise levels σ/α"),
         ("run=one guidance=autoguidance", "guidance.weaker is missing: give guidance.weaker=VALUE"),
         ("run=one guidance=autoguidance guidance.weaker=gone", "gone does not exist"),
+        ("run=one start=gone.npz", "start=gone.npz does not exist; give an npz file with an array x"),
+        ("run=one start=one/config.yaml", "start=one/config.yaml has no array x that can be read"),
+        ("run=one strength=2", "strength is 2, expected a number from 0 to 1"),
         ("run=one guidance=cgf", "guidance has no choice 'cgf', did you mean 'cfg'?"),
         ("run=one guidance.scale=3", "NoGuidance has no 'scale'; it takes no arguments; guidance=apg,"),
     ],

@@ -1,5 +1,7 @@
 """Draws samples."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from scoresde.cli.commands.lines import reused
@@ -12,6 +14,7 @@ from scoresde.cli.commands.opened import (
     open_run,
     sampler_of,
 )
+from scoresde.cli.console import UsageError
 
 __all__ = ["sample_command"]
 
@@ -26,7 +29,10 @@ def sample_command(config: DictConfig) -> None:
     held_out = other_conditions(model) and config.condition is None and run.has_data
     data = data_of(run) if held_out else data_to_show(run)
     guided = guided_by(run, model, config)
-    draw = Draw(sampler, config.n, config.seed, config.label, config.batch_size, *guided, condition=config.condition)
+    if config.start is not None and not Path(config.start).is_file():
+        raise UsageError(f"start={config.start} does not exist; give an npz file with an array x, as samples have it")
+    further = {"condition": config.condition, "start": config.start, "strength": config.strength}
+    draw = Draw(sampler, config.n, config.seed, config.label, config.batch_size, *guided, **further)
     name = str(config.name or "")
     if not name:
         # Samples of other weights, for example, keep that name.
@@ -43,5 +49,5 @@ def sample_command(config: DictConfig) -> None:
 
 def _sample_name(config: DictConfig) -> str:
     """File name from sampler, conditions, guidance, n and seed, so that no job of a sweep writes another's file."""
-    chosen = chosen_name(("sampler", "label", "condition", "guidance"))
+    chosen = chosen_name(("sampler", "label", "condition", "guidance", "start", "strength"))
     return "-".join(filter(None, (chosen, f"n{config.n}", f"seed{config.seed}")))
