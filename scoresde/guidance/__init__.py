@@ -1,7 +1,8 @@
 """Guided score models: the field of a model, bent on the way towards what is asked of samples.
 
 All of them are score models around others, so that they compose, and every solver and comparison takes them. A guided
-field is in general the score of no density: see `ScoreModel.is_score`.
+field is in general the score of no density: see `ScoreModel.is_score`. A `Target` names a density, of which
+`scoresde.sampling.SteeredSampler` draws samples.
 """
 
 from scoresde.guidance.auto import AutoGuidance
@@ -13,6 +14,7 @@ from scoresde.guidance.given import Given
 from scoresde.guidance.gradient import ClassifierGuidance, RewardGuidance
 from scoresde.guidance.product import Product
 from scoresde.guidance.projected import AdaptiveProjected
+from scoresde.guidance.steering import GuidedTarget, ProductTarget, RewardTarget, Target, TemperedTarget
 from scoresde.guidance.thresholded import Thresholded
 
 __all__ = [
@@ -28,8 +30,13 @@ __all__ = [
     "FlowDensity",
     "Given",
     "Guidance",
+    "GuidedTarget",
     "NoGuidance",
     "Product",
+    "ProductTarget",
     "RewardGuidance",
+    "RewardTarget",
+    "Target",
+    "TemperedTarget",
     "Thresholded",
 ]

@@ -26,6 +26,7 @@ from scoresde.arguments import checked, shown
 from scoresde.likelihood.density import LogLikelihood
 from scoresde.numerics.html import shape_of, table, with_error
 from scoresde.numerics.pareto import smoothed_log_weights
+from scoresde.numerics.resampling import systematic
 from scoresde.numerics.values import at_least
 
 __all__ = ["Reweighted", "reweight"]
@@ -119,10 +120,7 @@ class Reweighted:
         n = len(self) if n is None else n
         at_least("n", n, 1)
         start = torch.rand((), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        places = (start + torch.arange(n, dtype=torch.float64)) / n
-        ends = self.weights.cpu().cumsum(0)
-        found = torch.searchsorted(ends / ends[-1], places, right=True)
-        return found.clamp_max(int(self.weights.cpu().nonzero()[-1]))  # round-off at the end
+        return systematic(self.weights.cpu(), start, n)
 
     def __repr__(self) -> str:
         return (

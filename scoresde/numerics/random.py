@@ -63,6 +63,10 @@ class Stream(IntEnum):
     VARIANCE_DEQUANTISATION = 23
     #: Which images of a training batch are mirrored.
     BATCH_FLIPS = 24
+    #: The rounding of systematic resampling, step by step.
+    RESAMPLING = 25
+    #: That of samples of equal weight at the end.
+    RESAMPLING_END = 26
     #: Noise and its level in the images that a training batch is conditioned on.
     BATCH_AUGMENTATION = 30
     #: A seed for every stage of a cascade but the first.

@@ -118,6 +118,8 @@ from scoresde.sde.coordinates import (
 if TYPE_CHECKING:
     from scoresde.sampling.er_sde import ERSDE, ERSDE1, ERSDE4, ERSDE5, NoiseScale, PowerScale
     from scoresde.sampling.external import ScipyODE, TorchSDE
+    from scoresde.sampling.steered import SteeredSampler
+    from scoresde.sampling.steered_samples import SteeredSamples
     from scoresde.sampling.tuning import tune
 
 __all__ = [
@@ -195,6 +197,8 @@ __all__ = [
     "ScipyODE",
     "SignalLevel",
     "Solver",
+    "SteeredSampler",
+    "SteeredSamples",
     "StepRule",
     "StepTau",
     "Stochasticity",
@@ -228,6 +232,8 @@ _LATE = {
     "NoiseScale": "er_sde",
     "PowerScale": "er_sde",
     "ScipyODE": "external",
+    "SteeredSampler": "steered",
+    "SteeredSamples": "steered_samples",
     "TorchSDE": "external",
     "tune": "tuning",
 }

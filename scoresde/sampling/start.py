@@ -3,11 +3,12 @@
 import math
 import warnings
 
+import torch
 from torch import Tensor
 
 from scoresde.score import ScoreModel
 
-__all__ = ["prior_distance", "prior_start", "warn_of_units"]
+__all__ = ["prior_distance", "prior_log_density", "prior_start", "warn_of_units"]
 
 # Beyond this many standard deviations from noised data, a state seems to be in other units.
 _MAX_DEVIATIONS = 5.0
@@ -36,6 +37,32 @@ def prior_start(model: ScoreModel, noise: Tensor, t: Tensor) -> Tensor:
     if alpha**2 * known.deviation() <= 2 * _TOLERANCE * spread**2:
         return spread * noise + mean
     return known.scaled(noise, lambda variances: (alpha**2 * variances + sigma**2).sqrt()) + mean
+
+
+def prior_log_density(model: ScoreModel, x: Tensor, t: Tensor) -> Tensor:
+    """The log-density `(B,)` float64, in nats, of the Gaussian of which `prior_start` draws at time t.
+
+    Args:
+        model: The score model.
+        x: States `(B, ...)`.
+        t: The first time of the grid, a scalar.
+    """
+    alpha, sigma = float(model.sde.alpha(t)), float(model.sde.sigma(t))
+    known, state = model.statistics, x.double()
+    if known is None:
+        variances, z = torch.tensor([sigma**2], dtype=torch.float64), state / sigma
+    else:
+        centred = state - alpha * known.mean.to(state).reshape(x.shape[1:])
+        spread = math.hypot(alpha * float(known.std), sigma)
+        if alpha**2 * known.deviation() <= 2 * _TOLERANCE * spread**2:
+            variances, z = torch.tensor([spread**2], dtype=torch.float64), centred / spread
+        else:
+            of_data = known.spectrum if known.covariance is not None else known.dct_variances
+            assert of_data is not None  # or else the deviation is 0
+            variances = alpha**2 * of_data + sigma**2
+            z = known.scaled(centred, lambda variances: (alpha**2 * variances + sigma**2).rsqrt())
+    size = x[0].numel()
+    return -0.5 * (z.flatten(1).square().sum(1) + size * (variances.log().mean() + math.log(2 * math.pi)).to(z.device))
 
 
 def prior_distance(model: ScoreModel, x: Tensor, t: Tensor) -> float:

@@ -40,6 +40,8 @@ def test_numbers_of_streams_stay() -> None:
         "VARIANCE_NOISE": 22,
         "VARIANCE_DEQUANTISATION": 23,
         "BATCH_FLIPS": 24,
+        "RESAMPLING": 25,
+        "RESAMPLING_END": 26,
         "BATCH_AUGMENTATION": 30,
         "STAGE_SEED": 31,
         "STAGE_AUGMENTATION": 32,
