@@ -139,6 +139,16 @@ def test_the_uses_of_densities_run() -> None:
     assert namespace["equal"].shape == (1000, 2)
 
 
+def test_the_page_on_steering_runs() -> None:
+    text = (ROOT / "docs" / "steering.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    namespace: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(block, "docs/steering.md", "exec"), namespace)
+    assert namespace["equal"].shape == (2000, 2)
+    assert float(namespace["out"].ess.min()) > 0.1
+
+
 def test_published_versions_are_those_of_the_package() -> None:
     import scoresde
 
