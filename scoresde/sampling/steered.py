@@ -52,7 +52,7 @@ References:
         https://arxiv.org/abs/2503.02819
     Singhal et al. 2025, A general framework for inference-time scaling and steering of diffusion models,
         https://arxiv.org/abs/2501.06848
-    Del Moral, Doucet & Jasra 2006, Sequential Monte Carlo samplers,
+    del Moral, Doucet & Jasra 2006, Sequential Monte Carlo samplers,
         https://doi.org/10.1111/j.1467-9868.2006.00553.x
 """
 
