@@ -207,6 +207,7 @@ class UNet(nn.Module):
         self.levels = len(multipliers)
         self.mirrored = resample == "pool"
         self.center_input = center_input
+        self.augmentations = augmentations
         self.any_size = any_size
         self.checkpointing = checkpointing
         sizes.check_sizes(self.shape, self.levels, exact=not self.mirrored)

@@ -73,6 +73,8 @@ class Stream(IntEnum):
     STAGE_SEED = 31
     #: The noise in the images that a stage of a cascade is conditioned on.
     STAGE_AUGMENTATION = 32
+    #: How images of a training batch are transformed.
+    BATCH_TRANSFORMATIONS = 33
 
 
 def _signed(value: int) -> int:

@@ -58,6 +58,7 @@ _OF: dict[str, dict[str, Any]] = {
         "warmup": Annotated[int, Range(0)],
         "final_lr": _Part,
         "decay_after": _Count | None,
+        "augment": _Part | None,
         "clip": _Positive | None,
         "log_every": _Count,
         "checkpoint_every": _Count | None,

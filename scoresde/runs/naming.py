@@ -27,6 +27,7 @@ _LATER = {
     "network.learn_variance": False,
     "evaluation.chain_draws": 0,
     "training.flip": False,
+    "training.augment": None,
     "training.decay_after": None,
     "training.accumulate": 1,
     "objective.learned_weight": False,

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from scoresde.data import Data, batch_indices
+from scoresde.data.augmentation import NORMALS, UNIFORMS, augmented
 from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.training.options import Training
 
@@ -61,6 +62,8 @@ class Batches:
                 f"training.flip mirrors images, and samples of {data.name} have shape {tuple(data.shape)}: "
                 "leave it out, or set training.flip=false"
             )
+        if options.augment is not None:
+            _check_augmentation(options, data, names)
         self._dequantise = data.transform.levels is not None and options.dequantise
 
     def __call__(self, step: int) -> Batch:
@@ -80,6 +83,8 @@ class Batches:
             x0 = torch.where(flipped, x0.flip(-1), x0)
             if "image" in conditions:
                 conditions["image"] = torch.where(flipped, conditions["image"].flip(-1), conditions["image"])
+        if options.augment is not None:
+            x0, conditions["augment_labels"] = self._augmented(x0, step, index)
         if options.channels_last and x0.ndim == 4:
             x0 = x0.contiguous(memory_format=torch.channels_last)
         epsilon = noise()
@@ -132,6 +137,14 @@ class Batches:
         )
         return (drawn.uniform()[:, 0] < 0.5).to(self.processes.device)
 
+    def _augmented(self, x0: Tensor, step: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images of a step, augmented, and the labels that tell of it."""
+        options = self.options
+        assert options.augment is not None
+        places = step * options.batch_size + index
+        drawn = SampleNoise(options.seed, places, (UNIFORMS,), torch.float64, stream=Stream.BATCH_TRANSFORMATIONS)
+        return augmented(x0, drawn.uniform(), drawn()[:, :NORMALS], options.augment)
+
     def _conditions(
         self, labels: Tensor | None, others: Mapping[str, Tensor] | None, chosen: Tensor
     ) -> dict[str, Tensor]:
@@ -147,6 +160,23 @@ class Batches:
         return (
             conditions if low is None else low.joined(conditions, x0, self.data.transform, self.options.seed, indices)
         )
+
+
+def _check_augmentation(options: Training, data: Data, names: Sequence[str]) -> None:
+    """Reject what augmentation does not do.
+
+    Raises:
+        ValueError: Samples that are no images, mirroring twice, or images as conditions.
+    """
+    if len(data.shape) != 3:
+        raise ValueError(
+            f"training.augment transforms images, and samples of {data.name} have shape {tuple(data.shape)}: "
+            "set training.augment=null"
+        )
+    if options.flip:
+        raise ValueError("training.augment mirrors images, too: set training.flip=false")
+    if "image" in names:
+        raise ValueError("training.augment does not transform the images that samples are conditioned on: set it null")
 
 
 def _step_seed(seed: int, step: int) -> int:

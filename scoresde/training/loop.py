@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
+from scoresde.data.augmentation import LABELS
 from scoresde.objectives import Criterion, Loss
 from scoresde.progress import Progress
 from scoresde.score import NetworkScore
@@ -129,6 +130,7 @@ class Trainer:
         self.ema = EMA(self.bare, options.ema)
         self.snapshots = self._snapshots(run_dir)
         names = taken_conditions(model, data)
+        _check_told(self.bare, options)
         self.batches = Batches(data, options, self.accelerator, model.classes is not None, names)
         self.held_out = HeldOutLoss(model, self.bare, objective, self.batches) if held_out else None
         # Sums over the processes, so that all skip the step that one must skip.
@@ -382,6 +384,20 @@ class Trainer:
         if not self._signals.pass_on(signum):
             stopping(signum)
             raise Interrupted(signum, self.step)
+
+
+def _check_told(network: torch.nn.Module, options: Training) -> None:
+    """Reject augmentation of which the network is not told.
+
+    Raises:
+        ValueError: A network without labels of augmentation, or with another number of them.
+    """
+    told = getattr(network, "augmentations", 0)
+    if options.augment is not None and told != LABELS:
+        raise ValueError(
+            f"training.augment tells the network by {LABELS} labels how images were augmented, and it takes {told}: "
+            f"set network.augmentations={LABELS}, or training.augment=null"
+        )
 
 
 def _check_batch_size(options: Training, data: Data, processes: PartialState) -> None:

@@ -31,6 +31,8 @@ class Training:
         snapshot_stds: Relative standard deviations of the averages in each snapshot.
         stratified: Spread the noise levels of a batch evenly (Kingma et al. 2021, appendix I.1).
         flip: Mirror each image of a batch left to right with probability ½.
+        augment: Probability of each transformation of images of which the network is told, by `augmentations` of 9 (see
+            `scoresde.data.augmentation`); null for none. Mirroring left to right, with probability ½, is among them.
         dequantise: Add uniform noise to discrete data; else the cells' centres are the data.
         bf16: Run the network in bfloat16 by autocast.
         compile: `torch.compile` the network.
@@ -57,6 +59,7 @@ class Training:
     snapshot_stds: Sequence[float] = (0.05, 0.1)
     stratified: bool = True
     flip: bool = False
+    augment: float | None = None
     dequantise: bool = True
     bf16: bool = False
     compile: bool = False

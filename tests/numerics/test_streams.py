@@ -45,6 +45,7 @@ def test_numbers_of_streams_stay() -> None:
         "BATCH_AUGMENTATION": 30,
         "STAGE_SEED": 31,
         "STAGE_AUGMENTATION": 32,
+        "BATCH_TRANSFORMATIONS": 33,
     }
 
 
