@@ -180,7 +180,7 @@ def _met(model: ScoreModel, chain: GaussianChain) -> tuple[ScoreModel, StepTable
     """
     t = torch.arange(1, chain.steps + 1)
     log_snr = chain.log_snr(t).detach()
-    if isinstance(model, ExactScore):
+    if isinstance(model, ExactScore) and model.exact:
         # p₀ does not depend on an SDE, and the model's own SDE may not reach every noise level of the chain.
         model = with_sde(model, chain.sde())
     else:

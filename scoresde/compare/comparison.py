@@ -275,7 +275,7 @@ class Comparison:
 
 def _exact(model: ScoreModel, n: int) -> ExactReference | None:
     """The exact density and n exact samples, if the model is a mixture."""
-    if not isinstance(model, GaussianMixtureScore) or n < FEWEST_FITTED:
+    if not (isinstance(model, GaussianMixtureScore) and model.exact) or n < FEWEST_FITTED:
         return None
     turned = 1 if model.rotations is None else model.means.shape[1]
     return ExactReference(model, n, divergences=n * model.means.numel() * turned <= _DIVERGENCES)

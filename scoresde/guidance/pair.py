@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scoresde.guidance.interval import Interval, finite
 from scoresde.score import Prediction, ScoreModel, with_sde
+from scoresde.score.learned_variance import SharedPrediction
 from scoresde.score.step_rules import StepRules
 from scoresde.sde import expand_to
 from scoresde.statistics import Statistics
@@ -126,6 +127,11 @@ class PairGuided(ScoreModel):
         ranges = [m.log_snr_range for m in (self.model, self.weak) if m is not None]
         return max(low for low, _ in ranges), min(high for _, high in ranges)
 
+    @property
+    def learns_variance(self) -> bool:
+        """True if the strong model does, whose variances are those of guided steps, too."""
+        return self.model.learns_variance
+
     # ------------------------------------------------------------ conditions
 
     def _weak_conditions(self, cond: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,6 +240,28 @@ class PairGuided(ScoreModel):
     def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         weak = self.model if self.weak is None else self.weak
         return self._asked(self.model.noise, weak.noise, x, t, cond, noisy=True)
+
+    def denoise_with_share(self, x: Tensor, t: Tensor, **cond: Any) -> tuple[Tensor, Tensor]:
+        """The guided denoised mean, and the share of the strong model."""
+        return self.denoise(x, t, **cond), self.model.denoise_with_share(x, t, **cond)[1]
+
+    def prediction_with_share(self, times: Tensor, p: Tensor, q: Tensor) -> SharedPrediction:
+        """The guided prediction and the share of the strong model; without a further call where mixing is linear."""
+        times = self.sde.check_time(times)
+        guided, shared = self.prediction(times, p, q), self.model.prediction_with_share(times, p, q)
+        weights = [self.scale if inside else 1.0 for inside in self.interval.listed(times)]
+        doubled = self._kept()
+
+        def predict(x: Tensor, i: int, **cond: Any) -> tuple[Tensor, Tensor]:
+            weight = weights[i]
+            if weight == 1:
+                return shared(x, i, **cond)
+            if not (self.linear and self._together):
+                return guided(x, i, **cond), shared(x, i, **cond)[1]
+            mean, share = shared(torch.cat((x, x)), i, **doubled(cond, x))
+            return torch.lerp(mean[: len(x)], mean[len(x) :], weight), share[len(x) :]
+
+        return predict
 
     def _asked(
         self,

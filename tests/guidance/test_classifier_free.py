@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde.guidance import AdaptiveProjected, AutoGuidance, ClassifierFree, Given
+from scoresde.networks import MLP
+from scoresde.preconditioning import EDMPreconditioning
 from scoresde.sampling import (
     DDPM,
     AutoAdams,
@@ -298,3 +300,27 @@ def test_a_class_that_overrides_the_field_of_another_has_none_of_its_promises() 
     z, t = torch.ones(2, 3), torch.tensor([1.0], dtype=F64)
     predicted = raw.prediction(t, torch.ones(1, dtype=F64), torch.zeros(1, dtype=F64))(z, 0)
     torch.testing.assert_close(predicted, raw.denoise(z, t[0]))
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("rescale", [0.0, 0.5])
+def test_learned_variances_are_those_of_the_conditional_model(rescale: float, batched: bool) -> None:
+    torch.manual_seed(0)
+    net = MLP((3,), width=16, blocks=1, num_classes=2, label_dropout=0.1, learn_variance=True)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            nn.init.normal_(parameter, std=0.1)
+    model = NetworkScore(net, VPSDE(), EDMPreconditioning(0.5)).eval()
+    guided = ClassifierFree(model, 3.0, interval=(0.2, 5.0), rescale=rescale, batched=batched)
+    assert guided.learns_variance
+    x, labels = torch.randn(4, 3, generator=generator()), torch.tensor([0, 1, 1, 0])
+    times = torch.tensor([0.9, 0.3, 1e-3], dtype=F64)
+    p, q = torch.tensor([1.0, 0.3, 0.0], dtype=F64), torch.tensor([0.0, 0.5, 1.0], dtype=F64)
+    predict, mean = guided.prediction_with_share(times, p, q), guided.prediction(times, p, q)
+    for i, t in enumerate(times):
+        share = model.denoise_with_share(x, t, labels=labels)[1]
+        torch.testing.assert_close(predict(x, i, labels=labels), (mean(x, i, labels=labels), share))
+        found = guided.denoise_with_share(x, t, labels=labels)
+        torch.testing.assert_close(found, (guided.denoise(x, t, labels=labels), share))
+    out = Sampler(DDPM("learned"), UniformLogSNR(5))(guided, 4, seed=0, labels=labels)
+    assert out.x.isfinite().all()
