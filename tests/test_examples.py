@@ -31,8 +31,8 @@ def numbers(pattern: str, text: str) -> list[float]:
     return [float(value) for value in re.findall(pattern, text)]
 
 
-def test_there_are_seven_and_each_fits_on_a_screen() -> None:
-    assert len(SCRIPTS) == 7
+def test_there_are_nine_and_each_fits_on_a_screen() -> None:
+    assert len(SCRIPTS) == 9
     for path in SCRIPTS:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 40, path.name
 
@@ -84,6 +84,21 @@ def test_compare_samplers(tmp_path: Path) -> None:
     assert len(errors) == 4
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 1e-3
+
+
+@pytest.mark.slow
+def test_cascade(tmp_path: Path) -> None:
+    # After so few steps the samples are poor; docs/cascades.md has the figures of more.
+    assert len(numbers(r"distance ([\d.]+)", run("cascade", tmp_path, "10"))) == 3
+    assert (tmp_path / "cascade.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_text_to_digit(tmp_path: Path) -> None:
+    pytest.importorskip("wordllama")
+    shares = numbers(r": ([\d.]+) ±", run("text_to_digit", tmp_path, "10"))
+    assert len(shares) == 4
+    assert max(shares) <= 1
 
 
 @pytest.mark.slow

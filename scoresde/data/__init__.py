@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from scoresde.data.affine import Affine, Identity, Standardise, continuous
 from scoresde.data.base import Data
+from scoresde.data.captions import captioned, digit_captions
 from scoresde.data.cascades import base_data, super_resolution_data
 from scoresde.data.info import DataInfo
 from scoresde.data.labels import class_index
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from scoresde.data.sequences import heartbeat
     from scoresde.data.svhn_files import svhn
     from scoresde.data.tables import table
+    from scoresde.data.text import TextEncoder
     from scoresde.data.toys import (
         checkerboard,
         eight_gaussians,
@@ -49,14 +51,17 @@ __all__ = [
     "Identity",
     "LowResolution",
     "Standardise",
+    "TextEncoder",
     "Transform",
     "arrays",
     "base_data",
     "batch_indices",
+    "captioned",
     "checkerboard",
     "cifar",
     "class_index",
     "continuous",
+    "digit_captions",
     "digits",
     "eight_gaussians",
     "eight_gaussians_mixture",
@@ -87,6 +92,7 @@ __all__ = [
 # By function, the file that it is in. No file may be named like a function: importing it would set that name here.
 _READERS = {
     "arrays": "array_data",
+    "TextEncoder": "text",
     "checkerboard": "toys",
     "cifar": "cifar_files",
     "digits": "bundled",

@@ -75,6 +75,8 @@ class Stream(IntEnum):
     STAGE_AUGMENTATION = 32
     #: How images of a training batch are transformed.
     BATCH_TRANSFORMATIONS = 33
+    #: Which captions images have.
+    CAPTIONS = 33
 
 
 def _signed(value: int) -> int:
