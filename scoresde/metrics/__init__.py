@@ -1,6 +1,6 @@
 """Sample-quality metrics with error bars: generated samples `a` against a reference `b`, or an exact density."""
 
-from scoresde.metrics.classes import Classifier, class_metrics, fit_classifier
+from scoresde.metrics.classes import Classifier, class_metrics, fit_classifier, label_metrics
 from scoresde.metrics.clipped import clipped_metrics
 from scoresde.metrics.divergences import Divergences, kl_divergences, nats_lost
 from scoresde.metrics.estimate import Estimate
@@ -37,6 +37,7 @@ __all__ = [
     "frechet_distance",
     "frechet_from_moments",
     "kl_divergences",
+    "label_metrics",
     "manifold_metrics",
     "memorisation_metrics",
     "mixture_modes",

@@ -12,7 +12,7 @@ from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import Samples, finite_rows
 from scoresde.metrics.shares import Shares, shares_of
 
-__all__ = ["Classifier", "class_metrics", "fit_classifier"]
+__all__ = ["Classifier", "class_metrics", "fit_classifier", "label_metrics"]
 
 _VALUES = 2**22  # of training data: about ten seconds of training at most
 _LEAST = 2  # classes
@@ -69,10 +69,14 @@ def fit_classifier(
         return torch.from_numpy(machine.predict(samples.numpy())).long()
 
     right = predict(finite_rows("held_out", held_out)) == held_out_labels
+    return Classifier(predict, classes, _share(right, "classifier_accuracy"), count)
+
+
+def _share(right: Tensor, name: str) -> Estimate:
+    """The share of True, with an error that is not 0 for a share of 0 or 1: that of the rule of succession."""
     n, value = len(right), float(right.double().mean())
     p = (value * n + 1) / (n + 2)
-    accuracy = Estimate(value, math.sqrt(p * (1 - p) / n), n, "classifier_accuracy")
-    return Classifier(predict, classes, accuracy, count)
+    return Estimate(value, math.sqrt(p * (1 - p) / n), n, name)
 
 
 @checked
@@ -92,3 +96,22 @@ def class_metrics(
     shares = shares_of(classifier(samples), weights, m=int(weights.sum()))
     found, expected = shares.metrics("classes")
     return found, expected, shares
+
+
+@checked
+def label_metrics(samples: Samples, labels: Tensor, classifier: Classifier) -> tuple[Estimate, dict[int, Estimate]]:
+    """The share of samples `(N, ...)` drawn given labels `(N,)` that the classifier gives the same, and that by class.
+
+    Exact samples have the classifier's accuracy.
+
+    Returns:
+        The estimate `labels_right`, and one for each class that there are samples of.
+
+    Raises:
+        ValueError: Labels that are not as many as samples.
+    """
+    if labels.shape != (len(samples),):
+        raise ValueError(f"labels have shape {tuple(labels.shape)}, expected ({len(samples)},), one for each sample")
+    right = classifier(samples) == labels
+    every = {int(k): _share(right[labels == k], "labels_right") for k in labels.unique()}
+    return _share(right, "labels_right"), every

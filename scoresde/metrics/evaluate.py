@@ -16,6 +16,7 @@ __all__ = [
     "CLIPPED",
     "EXACT",
     "FEWEST",
+    "GIVEN",
     "HIGHER_IS_BETTER",
     "LOWER_IS_BETTER",
     "MEMORISATION",
@@ -62,12 +63,15 @@ MODES = ("modes_covered", "modes_misplaced", "modes_imbalance", "high_quality")
 """Measures of samples of data that know their modes."""
 CLASSES = ("classes_covered", "classes_misplaced", "classes_imbalance", "classifier_accuracy")
 """Measures of samples of data with labels."""
+GIVEN = ("labels_right",)
+"""Measures of samples that are drawn given labels."""
 MEMORISATION = ("copies", "nearer_than_held_out", "authenticity")
 """Measures of samples against the training data."""
 EXACT = ("nats_lost", "kl_to_model", "kl_to_samples", "weight_error", "widest", "narrowest")
 """Further measures of samples of a model whose density is known."""
 HIGHER_IS_BETTER = (
-    "too_narrow", *NEIGHBOURHOODS, *CLIPPED, "narrowest", "modes_covered", "high_quality", "classes_covered"
+    "too_narrow", *NEIGHBOURHOODS, *CLIPPED, "narrowest", "modes_covered", "high_quality", "classes_covered",
+    *GIVEN,
 )  # fmt: skip
 # Values that are best in between, or say something about the data alone.
 _NEITHER = ("nearer_than_held_out", "authenticity", "classifier_accuracy")

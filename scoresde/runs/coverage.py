@@ -13,6 +13,7 @@ from scoresde.metrics import (
     Shares,
     class_metrics,
     fit_classifier,
+    label_metrics,
     memorisation_metrics,
     mixture_of,
     mode_metrics,
@@ -36,6 +37,7 @@ class Coverage:
         shares: Shares of the modes or classes among the samples; None where there are neither.
         groups: Names of these.
         kind: What they are: mode or class.
+        by_class: Share of the samples of each class, by its name, that the classifier gives it.
         copied: Nearest training and held-out data of the samples; None where they were not looked for.
     """
 
@@ -44,6 +46,7 @@ class Coverage:
     shares: Shares | None = None
     groups: Sequence[str] = ()
     kind: str = ""
+    by_class: dict[str, MetricEntry] = field(default_factory=dict)
     copied: Neighbours | None = None
 
     def add(
@@ -57,7 +60,15 @@ class Coverage:
         self.shares = found[2]
 
 
-def coverage(data: Data, samples: Tensor, train: Tensor, *, of_all: bool = True, features: Any = None) -> Coverage:
+def coverage(
+    data: Data,
+    samples: Tensor,
+    train: Tensor,
+    *,
+    of_all: bool = True,
+    features: Any = None,
+    labels: Tensor | None = None,
+) -> Coverage:
     """Modes where the data know them, classes where they have labels, and copies where there are not too many data.
 
     Args:
@@ -67,6 +78,7 @@ def coverage(data: Data, samples: Tensor, train: Tensor, *, of_all: bool = True,
         of_all: Whether the samples are of the whole distribution, not of a single class, which others would be missed
             in.
         features: Features to find neighbours by, as for `scoresde.metrics.memorisation_metrics`.
+        labels: Classes `(n,)` that the samples were drawn given; None where they were not.
     """
     out = Coverage()
     if of_all and data.mixture is not None:
@@ -74,8 +86,8 @@ def coverage(data: Data, samples: Tensor, train: Tensor, *, of_all: bool = True,
         mixture = mixture_of(weights, means.flatten(1), covariances)
         out.kind, out.groups = "mode", [str(k + 1) for k in range(len(weights))]
         out.add(*(mode_metrics(x.double(), mixture) for x in (samples, train)))
-    elif of_all:
-        _classes(out, data, samples, train)
+    if labels is not None or (of_all and data.mixture is None):
+        _classes(out, data, samples, train if of_all and data.mixture is None else None, labels)
     if data.train.numel() <= _VALUES and min(len(samples), len(data.train), len(data.test)) >= 3:
         _copies(out, data, samples, features)
     return out
@@ -93,8 +105,8 @@ def metric_entries(
     return made
 
 
-def _classes(out: Coverage, data: Data, samples: Tensor, train: Tensor) -> None:
-    """Shares of the classes, by a classifier; its accuracy alone if that is poor."""
+def _classes(out: Coverage, data: Data, samples: Tensor, train: Tensor | None, labels: Tensor | None) -> None:
+    """Shares of the classes, and of samples of theirs, by a classifier; its accuracy alone if that is poor."""
     if data.train_labels is None or data.test_labels is None or data.class_names is None:
         return
     classes = len(data.class_names)
@@ -104,8 +116,13 @@ def _classes(out: Coverage, data: Data, samples: Tensor, train: Tensor) -> None:
     held_out = encode(data.test)
     classifier = fit_classifier(encode(data.train), data.train_labels, held_out, data.test_labels, classes)
     if classifier.accuracy.value >= _ACCURACY:
-        out.kind, out.groups = "class", data.class_names
-        out.add(*(class_metrics(encode(x), held_out, classifier) for x in (samples, train)))
+        if train is not None:
+            out.kind, out.groups = "class", data.class_names
+            out.add(*(class_metrics(encode(x), held_out, classifier) for x in (samples, train)))
+        if labels is not None:
+            right, every = label_metrics(encode(samples), labels.cpu(), classifier)
+            out.metrics |= metric_entries({right.name: right}, {right.name: classifier.accuracy.value})
+            out.by_class = metric_entries({data.class_names[k]: found for k, found in every.items()})
     out.metrics |= metric_entries({classifier.accuracy.name: classifier.accuracy})
 
 

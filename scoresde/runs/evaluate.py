@@ -93,6 +93,7 @@ def evaluate(
         features=features,
         statistics=model.statistics,
         of_all=draw.label is None,
+        labels=conditions_of(model, data, draw.n, draw.label, draw.condition).get("labels"),
     )
     began, metrics, reference = time.perf_counter(), {**quality.metrics}, quality.reference
     if scored is not None:
@@ -106,6 +107,7 @@ def evaluate(
     if covered.copied is not None:
         picture_of_copies(run, data, drawn, covered.copied, key)
     entry = {**cost, **settings, "metrics": metrics, "metrics_seconds": seconds}
+    entry |= {"by_class": covered.by_class} if covered.by_class else {}
     entry |= {} if filing.source is None else {"source": filing.source}
     entry.pop("reused", None)
     if key == "samples":
@@ -191,6 +193,7 @@ def sample_quality(
     features: Any = None,
     statistics: Statistics | None = None,
     of_all: bool = True,
+    labels: Tensor | None = None,
 ) -> Quality:
     """Metrics of samples and of training data, both against as many held-out data.
 
@@ -201,6 +204,7 @@ def sample_quality(
         features: Features to compare on, as for `scoresde.metrics.evaluate_samples`.
         statistics: Moments of the training data in model space, for their principal directions.
         of_all: Whether the samples are of all classes.
+        labels: Classes that the samples were drawn given; None where they were not.
     """
     n = min(len(samples), len(data.test), len(data.train))
     order = torch.Generator().manual_seed(seed)
@@ -215,7 +219,8 @@ def sample_quality(
     options: dict[str, Any] = {"same_units": True, "directions": directions}
     metrics = metric_entries(evaluate_samples(drawn, test, features, seed, **options))
     reference = metric_entries(evaluate_samples(train, test, features, seed, **options))
-    covered = coverage(data, samples[:n], some, of_all=of_all, features=features)
+    given = None if labels is None else labels[:n]
+    covered = coverage(data, samples[:n], some, of_all=of_all, features=features, labels=given)
     metrics, reference = metrics | covered.metrics, reference | covered.reference
     spectra = {"samples": directions(drawn), "training data": directions(train)}
     return Quality(metrics, reference, spectra, covered, time.perf_counter() - began)

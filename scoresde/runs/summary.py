@@ -73,6 +73,7 @@ class SamplesEntry(TypedDict, total=False):
         data: Name of the data that they are compared with.
         data_hash: Fingerprint of these data.
         metrics: Metrics by name.
+        by_class: Share of samples drawn given a class that a classifier gives it, by the name of the class.
         metrics_seconds: Seconds of computing the metrics.
         source: File that the data are from, if they are not the run's.
         reference: Metrics of training data, in the entry of further samples; those of `samples` are `reference`.
@@ -92,6 +93,7 @@ class SamplesEntry(TypedDict, total=False):
     data: str
     data_hash: str
     metrics: dict[str, MetricEntry]
+    by_class: dict[str, MetricEntry]
     metrics_seconds: float
     source: str
     reference: dict[str, MetricEntry]

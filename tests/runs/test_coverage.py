@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde.data import Data, checkerboard, digits, eight_gaussians, grid_gaussians, two_gaussians
-from scoresde.metrics.evaluate import CLASSES, HIGHER_IS_BETTER, LOWER_IS_BETTER, MEMORISATION, MODES
+from scoresde.metrics.evaluate import CLASSES, GIVEN, HIGHER_IS_BETTER, LOWER_IS_BETTER, MEMORISATION, MODES
 from scoresde.runs.coverage import Coverage, coverage
 from scoresde.runs.directory import Run
 from scoresde.runs.evaluate import sample_quality
@@ -46,6 +46,23 @@ def test_labelled_data() -> None:
     assert found.metrics["classifier_accuracy"]["value"] > 0.98
     assert found.shares is not None
     assert float(found.shares.share[4]) < 0.02
+
+
+def test_samples_given_labels_are_counted_by_class() -> None:
+    data = digits()
+    assert data.test_labels is not None
+    labels = data.test_labels[:300].clone()
+    labels[labels == 7] = 1  # drawn as a 1, and looks like a 7
+    found = coverage(data, data.test[:300], data.train[:300], labels=labels)
+    assert list(found.metrics) == [*CLASSES[:-1], *GIVEN, CLASSES[-1], *MEMORISATION]
+    entry, wrong = found.metrics["labels_right"], float((data.test_labels[:300] == 7).double().mean())
+    assert entry["expected"] == found.metrics["classifier_accuracy"]["value"]
+    assert abs(entry["value"] - (1 - wrong)) < 0.02
+    assert set(found.by_class) == {*"012345689"}
+    ones = int((data.test_labels[:300] == 1).sum())
+    assert abs(found.by_class["1"]["value"] - ones / int((labels == 1).sum())) < 0.05
+    of_one = coverage(data, data.test[:50], data.train[:50], of_all=False, labels=data.test_labels[:50])
+    assert list(of_one.metrics) == [*GIVEN, "classifier_accuracy", *MEMORISATION]
 
 
 def test_a_poor_classifier_counts_nothing() -> None:

@@ -78,6 +78,9 @@ def metric_lines(entry: SamplesEntry, reference: Mapping[str, MetricEntry]) -> l
         line = f"  {name:<20}{metric['value']:>12.4g} ± {metric['stderr']:<6.2g}"
         line += f"{other['value']:>11.4g} ± {other['stderr']:<6.2g}" if other else ""
         lines.append(f"{line:<63}{metric['expected']:>11.4g}" if "expected" in metric else line)
+    if every := entry.get("by_class"):
+        listed = ", ".join(f"{name} {found['value']:.3g} ± {found['stderr']:.2g}" for name, found in every.items())
+        lines.append(f"  labels right by class: {listed}")
     return lines
 
 

@@ -122,7 +122,15 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
     Raises:
         UsageError: Unknown metric, or one of which neither higher nor lower is better.
     """
-    from scoresde.metrics.evaluate import CLASSES, HIGHER_IS_BETTER, LOWER_IS_BETTER, MEMORISATION, METRICS, MODES
+    from scoresde.metrics.evaluate import (
+        CLASSES,
+        GIVEN,
+        HIGHER_IS_BETTER,
+        LOWER_IS_BETTER,
+        MEMORISATION,
+        METRICS,
+        MODES,
+    )
 
     summary: Summary = run.summary()
     if metric == "likelihood":
@@ -132,7 +140,7 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
         value, unit = figure(entry)
         # A sweeper minimises.
         return (value, unit) if entry.get("bits_per_dim") is not None else (-value, f"−{unit}")
-    measured = (*METRICS, *MODES, *CLASSES, *MEMORISATION)
+    measured = (*METRICS, *MODES, *CLASSES, *GIVEN, *MEMORISATION)
     known = ("likelihood", *(name for name in measured if name in HIGHER_IS_BETTER or name in LOWER_IS_BETTER))
     if metric not in known:
         hint = ", of which neither higher nor lower is better" if metric in measured else nearest(str(metric), known)
