@@ -15,8 +15,12 @@ from scoresde.networks.resampling import ConvDown
 
 __all__ = ["config_of"]
 
-# Attributes of modules that say nothing of what they compute in evaluation mode.
-_UNUSED = ("affine", "any_size", "checkpointing", "p", "shape", "starts_at_zero", "training")
+# Attributes of modules that say what they compute.
+_COMPARED = (
+    "blocks", "center_input", "direction", "ends", "eps", "heads", "in_channels", "in_features", "kernel_size",
+    "learn_variance", "levels", "mirrored", "num_groups", "out_channels", "out_features", "padding", "shifts", "size",
+    "skip_scale", "stride",
+)  # fmt: skip
 _THEIRS = "and diffusers' UNet2DModel"
 
 
@@ -79,7 +83,7 @@ def config_of(network: nn.Module, size: tuple[int, ...] | None = None) -> dict[s
         "downsample_padding": 1 if skip or by_blocks or at_both_ends else 0,
         "downsample_type": "resnet" if by_blocks else "conv",
         "upsample_type": "resnet" if by_blocks else "conv",
-        "dropout": _same("dropout", [getattr(block.dropout, "p", 0.0) for block in blocks]),
+        "dropout": _same("dropout", [block.rate for block in blocks]),
         "act_fn": "silu",
         "attention_head_dim": _head_width(network),
         "norm_num_groups": groups,
@@ -107,8 +111,6 @@ def _check_all(network: UNet, config: dict[str, Any]) -> None:
         if name.startswith(("conditioning", "rates")):
             continue
         twin = theirs.get(name)
-        if isinstance(module, nn.Identity) and isinstance(twin, SelfAttention):
-            continue
         if twin is None or type(twin) is not type(module):
             has = "none" if twin is None else f"a {type(twin).__name__}"
             raise ValueError(f"{name} of the network is a {type(module).__name__}, {_THEIRS} has {has} there")
@@ -121,8 +123,7 @@ def _check_all(network: UNet, config: dict[str, Any]) -> None:
 
 def _settings(module: nn.Module) -> dict[str, Any]:
     """Plain values that a module was made with, and the taps of its filter."""
-    kinds = (int, float, str, tuple, type(None))
-    found = {k: v for k, v in vars(module).items() if k[0] != "_" and k not in _UNUSED and isinstance(v, kinds)}
+    found = {key: value for key, value in vars(module).items() if key in _COMPARED}
     taps = module._buffers.get("taps")
     return found if taps is None else found | {"taps": tuple(taps.flatten().tolist())}
 
@@ -130,6 +131,9 @@ def _settings(module: nn.Module) -> dict[str, Any]:
 def _check_conditions(network: UNet) -> None:
     """Reject conditions that `UNet2DModel` has not."""
     own = network.conditioning
+    if network.condition_shapes:
+        told = " and ".join(network.condition_shapes)
+        raise ValueError(f"the network is conditioned on {told}, {_THEIRS} takes labels alone")
     if own.augmentations:
         raise ValueError(f"network.augmentations is {own.augmentations}, {_THEIRS} takes no augmentation labels")
     if own.num_classes is None:

@@ -218,6 +218,7 @@ PLAIN: dict[str, Any] = {"resample": "conv", "skip_scale": 1.0, "groups": 4}
         (lambda: UNet((1, 8, 8), 8, num_classes=3, label_dropout=0.1, label_place="output", **PLAIN),
          "network.label_dropout is 0.1, and"),
         (lambda: UNet((1, 8, 8), 8, augmentations=9, **PLAIN), "network.augmentations is 9, and"),
+        (lambda: UNet((1, 8, 8), 8, vector_size=2, **PLAIN), "the network is conditioned on vector, and"),
         (lambda: ddpmpp((1, 8, 8), 128, (1, 1), 1), r"encoder.0.skip_scale of the network is 0\.707"),
         (lambda: song_ddpmpp((1, 8, 8), 16, (1, 1), 1, num_classes=2), "network.label_place is 'features'"),
         (lambda: ncsnpp((3, 8, 8), 16, (1, 1), 1), "network.input_pyramid is 'residual', and"),
