@@ -76,7 +76,7 @@ class Stream(IntEnum):
     #: How images of a training batch are transformed.
     BATCH_TRANSFORMATIONS = 33
     #: Which captions images have.
-    CAPTIONS = 33
+    CAPTIONS = 34
 
 
 def _signed(value: int) -> int:

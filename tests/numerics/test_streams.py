@@ -46,7 +46,7 @@ def test_numbers_of_streams_stay() -> None:
         "STAGE_SEED": 31,
         "STAGE_AUGMENTATION": 32,
         "BATCH_TRANSFORMATIONS": 33,
-        "CAPTIONS": 33,
+        "CAPTIONS": 34,
     }
 
 
