@@ -57,7 +57,8 @@ def check_score(model: ScoreModel) -> None:
     if not model.is_score:
         raise ValueError(
             f"{type(model).__name__} has no likelihood: a guided field is the score of no density; take that of the "
-            "model without guidance, or scoresde.guidance.FlowDensity(model) for the density of its flow's samples"
+            "model without guidance, or scoresde.guidance.FlowDensity(model) for the density of its flow's samples (a "
+            "class whose field is a score says is_score = True)"
         )
 
 

@@ -63,6 +63,8 @@ def test_likelihoods_with_exact_traces_take_it() -> None:
 
 def test_a_subclass_with_a_prediction_of_its_own_has_none() -> None:
     class Scaled(GaussianMixtureScore):
+        is_score = True
+
         def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
             return 0.9 * super().noise(x, t, **cond)
 

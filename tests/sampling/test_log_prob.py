@@ -100,7 +100,7 @@ def test_solvers_know_whether_they_add_noise(solver: Solver, noisy: bool) -> Non
 
 @pytest.mark.parametrize("solver", [s for s, noisy in SOLVERS if noisy], ids=lambda v: repr(v)[:60])
 def test_noise_is_refused_before_the_first_step(solver: Solver) -> None:
-    class Untouched(GaussianMixtureScore):
+    class Untouched(GaussianMixtureScore, same_field=True):
         def noise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
             raise AssertionError
 
