@@ -1,6 +1,7 @@
 """The distance of steered and of guided samples to the density p(x | c)^w p(x)^(1 − w), of which exact draws are known.
 
-    python benchmarks/steering.py [--scales 2 4 8] [--steps 200] [--particles 4096] [--runs 4] [--pairs plane space]
+    python benchmarks/steering.py [--scales 2 4 8] [--steps 200] [--particles 4096] [--runs 4] [--ramp 0.5]
+        [--pairs plane space]
 
 The pairs are Gaussian mixtures, in 2 and in 64 dimensions, of which the first components are the condition c. Since
 p(x | c)^w p(x)^(1 − w) is p(x | c) p(c | x)^(w − 1) up to a constant, a draw of p(x | c) that is kept with probability
@@ -84,7 +85,9 @@ class Run(NamedTuple):
     ess: float = math.nan
 
 
-def methods(models: Pair, scale: float, steps: int, count: int) -> Iterator[tuple[str, Callable[[int], Run]]]:
+def methods(
+    models: Pair, scale: float, steps: int, count: int, ramp: float
+) -> Iterator[tuple[str, Callable[[int], Run]]]:
     """The name of each method, and a function of a seed that runs it."""
     options: dict[str, Any] = {"dtype": torch.float32}
 
@@ -108,8 +111,8 @@ def methods(models: Pair, scale: float, steps: int, count: int) -> Iterator[tupl
     yield "guided ODE", plain(Sampler(EDMHeun(), KarrasGrid(60), denoise=False), guided)
     yield "guided SDE", plain(sde, guided)
     yield "constant powers", steered(order=1, ramp=None)
-    yield "steered", steered()
-    yield "steered, 4 x steps", steered(longer=4)
+    yield "steered", steered(ramp=ramp)
+    yield "steered, 4 x steps", steered(longer=4, ramp=ramp)
 
 
 def main() -> None:
@@ -118,6 +121,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--particles", type=int, default=4096)
     parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--ramp", type=float, default=0.5)
     parser.add_argument("--pairs", nargs="+", default=["plane", "space"], choices=["plane", "space"])
     args = parser.parse_args()
     print(f"{args.particles} samples, {args.steps} steps, {args.runs} runs")
@@ -128,7 +132,7 @@ def main() -> None:
         models = pair({"plane": 2, "space": 64}[name])
         for scale in args.scales:
             log_z = models.log_z(scale)
-            for method, run in methods(models, scale, args.steps, args.particles):
+            for method, run in methods(models, scale, args.steps, args.particles, args.ramp):
                 began = time.perf_counter()
                 done = [run(seed) for seed in range(args.runs)]
                 seconds = (time.perf_counter() - began) / args.runs

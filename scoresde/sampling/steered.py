@@ -121,7 +121,8 @@ class SteeredSampler:
         resample_at: The effective sample size, as a share of the particles, below which a group is resampled; 0 for
             never, 1 for in every step.
         ramp: The noise level σ/α, in standard deviations of the data, at which powers are halfway to those of the
-            target; None for those of the target throughout, as published.
+            target; None for those of the target throughout, as published. Large scales whose target is far from the
+            data of the condition want 1 or None, others 0.25 to 0.5.
         order: 2 for steps of second order, 1 for those of `Ancestral`, as published.
         denoise: Whether the last state is replaced by its mean, as in `Sampler`.
         densities: "path" to add up log-densities along paths by the models' denoised means, or "exact" for models that
@@ -238,6 +239,11 @@ class SteeredSampler:
         found = []
         for factor in self.target.factors(model, request.conditions):
             other = factor.model
+            if not other.is_score:
+                raise ValueError(
+                    f"{other._head()} has the field of no density, of which a target could be made: give the model "
+                    "that it guides, and what it is guided to as the target, such as GuidedTarget(4.0)"
+                )
             if repr(other.transform) != repr(model.transform):
                 raise ValueError(
                     f"the models of the target have data in other units, {model.transform!r} and {other.transform!r}: "

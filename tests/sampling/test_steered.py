@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.guidance import GuidedTarget, ProductTarget, RewardTarget, Target, TemperedTarget
+from scoresde.guidance import ClassifierFree, GuidedTarget, ProductTarget, RewardTarget, Target, TemperedTarget
 from scoresde.networks import MLP
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.sampling import (
@@ -234,6 +234,8 @@ def test_errors_say_what_to_do() -> None:
         SteeredSampler(GRID, ProductTarget([every], [-1.0], power=0.0), 4)(given)
     with pytest.raises(ValueError, match="give powers whose sum is positive"):
         SteeredSampler(GRID, ProductTarget([every], [-2.0]), 4, ramp=None)(given)
+    with pytest.raises(ValueError, match=r"ClassifierFree\(.*\) has the field of no density"):
+        SteeredSampler(GRID, TemperedTarget(), 4)(ClassifierFree(given, 3.0, every))
     with pytest.raises(ValueError, match="which Opaque does not"):
         SteeredSampler(GRID, TemperedTarget(2.0), 4, densities="exact")(Opaque(sde), shape=(2,))
     with pytest.raises(
