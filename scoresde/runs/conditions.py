@@ -26,6 +26,7 @@ __all__ = [
     "conditions_of",
     "given_names",
     "other_conditions",
+    "refuse_others",
     "settle_sizes",
     "split_conditions",
     "take_conditions",
@@ -81,6 +82,16 @@ def take_conditions(model: RunModel, data: Data) -> None:
 def other_conditions(model: AnyModel) -> tuple[str, ...]:
     """Names of the conditions beside labels that a run's model takes."""
     return tuple(model.condition_shapes) if isinstance(model, ScoreModel) else ()
+
+
+def refuse_others(model: AnyModel, command: str) -> None:
+    """Refuse a model that takes conditions beside labels.
+
+    Raises:
+        ConfigError: Such a model; one that drops them would give the numbers of a model without.
+    """
+    if names := ", ".join(other_conditions(model)):
+        raise ConfigError(f"{command} is for models of labels alone or of nothing, and this one takes {names}")
 
 
 def split_conditions(model: AnyModel, data: Data, split: str, conditions: bool = True) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from scoresde.numerics.means import mean_and_error
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
+from scoresde.runs.conditions import refuse_others
 from scoresde.runs.directory import Run
 from scoresde.score import NetworkScore, ScoreModel
 from scoresde.storage.tensors import save_tensors
@@ -45,6 +46,7 @@ def dequantise(run: Run, model: NetworkScore, data: Data, options: DictConfig) -
     Raises:
         ConfigError: Continuous data, too few of them, or an option out of its range.
     """
+    refuse_others(model, "dequantise")
     if data.transform.levels is None:
         raise ConfigError(f"{data.name} is continuous: only discrete data are dequantised")
     plain: Any = OmegaConf.to_container(options, resolve=True)

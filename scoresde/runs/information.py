@@ -23,6 +23,7 @@ from scoresde.numerics.trace import Divergence
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
+from scoresde.runs.conditions import refuse_others
 from scoresde.runs.directory import Run
 from scoresde.runs.information_results import results
 from scoresde.runs.information_table import InformationTable, band_edges, rows_of, rows_of_training
@@ -61,6 +62,7 @@ def information(run: Run, model: NetworkScore, data: Data, options: DictConfig) 
     for problem in option_problems("information", plain):
         raise ConfigError(problem)
     check_no_figure(options.name)
+    refuse_others(model, "information")
     divergence = _checked(run, model, data, options)
     split, filing = options.split or "test", Filing()
     raw, labels = samples_of(data, split, options.n, filing)

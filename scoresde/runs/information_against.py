@@ -20,6 +20,7 @@ from scoresde.information.paths import common_strata
 from scoresde.numerics.paired import PairedDifference
 from scoresde.options.errors import ConfigError
 from scoresde.progress import Progress
+from scoresde.runs.conditions import refuse_others
 from scoresde.runs.directory import Run
 from scoresde.runs.information_results import estimate_of, finite, per_unit
 from scoresde.runs.information_table import band_edges, band_names, dequantised, in_bands
@@ -47,6 +48,8 @@ def check_against(contenders: list[Contender], split: str, n: int | None) -> Non
     Raises:
         ConfigError: What differs, by the names of both runs.
     """
+    for contender in contenders:
+        refuse_others(contender.model, "information")
     check_alike(contenders, split, n, Filing(), _WHY)
     first = contenders[0]
     for other in contenders[1:]:

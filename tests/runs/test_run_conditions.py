@@ -89,6 +89,15 @@ def test_comparisons_and_other_data(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert "the network takes vector (2,), and other has no conditions" in capsys.readouterr().err
 
 
+def test_commands_that_know_labels_alone_refuse_a_run_of_others(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A network that drops its conditions would else give the numbers of one without.
+    with pytest.raises(SystemExit):
+        main(["information", f"run={run}", "n=2", "progress=false"])
+    assert "information is for models of labels alone or of nothing, and this one takes vector" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

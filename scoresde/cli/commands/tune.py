@@ -1,6 +1,7 @@
 """Tunes a sampler to a run."""
 
 import time
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -10,11 +11,17 @@ __all__ = ["tune_command"]
 
 
 def tune_command(config: DictConfig) -> None:
+    from scoresde.runs.conditions import other_conditions
     from scoresde.runs.directory import check_name
     from scoresde.runs.tune import measure_run, tune_run, variances_of_run
     from scoresde.sampling.plain_rule import plain_rule
 
     run = open_run(config)
+
+    def starts_of(model: Any) -> Any:
+        """The run's data where its model takes held-out conditions, else what is known of them."""
+        return data_of(run) if other_conditions(model) else data_or_info(run)
+
     began = time.perf_counter()
     if config.variances:
         with run.alone("variances"):
@@ -27,7 +34,8 @@ def tune_command(config: DictConfig) -> None:
         return
     if config.steps == "all":
         with run.alone("steps"):
-            rules, path = measure_run(run, score_of(run, config, "tune", rules=False), data_or_info(run), config)
+            model = score_of(run, config, "tune", rules=False)
+            rules, path = measure_run(run, model, starts_of(model), config)
         print(
             f"the default solver at {min(rules.rules)} to {max(rules.rules)} steps: {rules.evaluations} evaluations "
             f"from {rules.starts} starts, {rules.seconds:.0f} s: {path}"
@@ -41,7 +49,8 @@ def tune_command(config: DictConfig) -> None:
         return
     check_name(f"tuned-{config.steps}")
     with run.alone(f"tuned-{config.steps}"):
-        made, path = tune_run(run, score_of(run, config, "tune"), data_or_info(run), config)
+        model = score_of(run, config, "tune")
+        made, path = tune_run(run, model, starts_of(model), config)
     usual = "" if made.default is None else f", {made.default:.3g} of `default`"
     print(
         f"{made.evaluations} evaluations: error {made.error:.3g} on held-out starts{usual} "
