@@ -8,8 +8,8 @@ with models p_i, powers a_i and a reward r. `scoresde.sampling.SteeredSampler` d
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from scoresde.arguments import checked
 from scoresde.guidance.classifier_free import check_unconditional, require_conditions
 from scoresde.guidance.interval import finite
 from scoresde.numerics.values import Value
-from scoresde.score import ScoreModel
+from scoresde.score import Conditions, ScoreModel
 
 __all__ = ["Factor", "GuidedTarget", "ProductTarget", "Reward", "RewardTarget", "Target", "TemperedTarget"]
 
@@ -28,12 +28,12 @@ class Factor(NamedTuple):
     Attributes:
         model: The model p.
         power: The power a.
-        conditions: Those of the model, as keyword arguments.
+        conditions: Those of the model for each particle.
     """
 
     model: ScoreModel
     power: float
-    conditions: Mapping[str, Any]
+    conditions: Conditions
 
 
 class Reward(NamedTuple):
@@ -52,7 +52,7 @@ class Target(Value, ABC):
     """A density of which the sampler's model is a part."""
 
     @abstractmethod
-    def factors(self, model: ScoreModel, conditions: Mapping[str, Any]) -> list[Factor]:
+    def factors(self, model: ScoreModel, conditions: Conditions) -> list[Factor]:
         """The factors p^a.
 
         Args:
@@ -85,7 +85,7 @@ class TemperedTarget(Target):
             raise ValueError(f"power is {power}, expected a positive number, 1 for the model itself")
         self.power = float(power)
 
-    def factors(self, model: ScoreModel, conditions: Mapping[str, Any]) -> list[Factor]:
+    def factors(self, model: ScoreModel, conditions: Conditions) -> list[Factor]:
         return [Factor(model, self.power, conditions)]
 
 
@@ -108,11 +108,11 @@ class GuidedTarget(Target):
         self.scale = finite("scale", scale)
         self.unconditional = unconditional
 
-    def factors(self, model: ScoreModel, conditions: Mapping[str, Any]) -> list[Factor]:
+    def factors(self, model: ScoreModel, conditions: Conditions) -> list[Factor]:
         other = self.unconditional
         check_unconditional(model, other)
         require_conditions(other, conditions)
-        rest = Factor(model if other is None else other, 1 - self.scale, {})
+        rest = Factor(model if other is None else other, 1 - self.scale, Conditions({}, conditions.count))
         return [Factor(model, self.scale, conditions), rest]
 
 
@@ -137,9 +137,9 @@ class ProductTarget(Target):
             raise ValueError(f"there are {len(powers)} powers for {len(others)} other models, expected one for each")
         self.others, self.powers, self.power = list(others), powers, finite("power", power)
 
-    def factors(self, model: ScoreModel, conditions: Mapping[str, Any]) -> list[Factor]:
-        own = [Factor(model, self.power, conditions)]
-        return own + [Factor(other, power, {}) for other, power in zip(self.others, self.powers, strict=True)]
+    def factors(self, model: ScoreModel, conditions: Conditions) -> list[Factor]:
+        own, without = [Factor(model, self.power, conditions)], Conditions({}, conditions.count)
+        return own + [Factor(other, power, without) for other, power in zip(self.others, self.powers, strict=True)]
 
 
 @checked
@@ -167,7 +167,7 @@ class RewardTarget(Target):
         if self.base.reward is not None:
             raise ValueError("base has a reward of its own: give the sum of both as one")
 
-    def factors(self, model: ScoreModel, conditions: Mapping[str, Any]) -> list[Factor]:
+    def factors(self, model: ScoreModel, conditions: Conditions) -> list[Factor]:
         return self.base.factors(model, conditions)
 
     @property

@@ -269,10 +269,7 @@ class SteeredSampler:
         indices = torch.arange(request.first + rows.start, request.first + rows.stop, self.particles) // self.particles
         starts = SampleNoise(request.seed, indices, (), torch.float64, request.device, Stream.RESAMPLING)
         noise = request.noise(rows, brownian=False)
-        parts = [
-            BoundModel(f.model, f.conditions.select(rows) if hasattr(f.conditions, "select") else f.conditions)
-            for f in factors
-        ]
+        parts = [BoundModel(f.model, f.conditions.select(rows)) for f in factors]
         settings = (self.resample_at, self.denoise, self.densities == "exact")
         swarm = Swarm(parts, plan, request, request.start(rows, noise), count, self.target.reward, *settings)
         ess, ancestors, track = [], [], [swarm.x.cpu()] if trajectory else []
