@@ -85,7 +85,7 @@ def test_classes_share_their_probes() -> None:
 
 
 def test_places_and_names_of_conditions() -> None:
-    class Named(ClassModel):
+    class Named(ClassModel, same_field=True):
         def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
             return super().denoise(x + cond["shift"][:, None], t, labels=cond["kind"])
 
