@@ -83,7 +83,7 @@ def test_a_key_that_nothing_reads_is_refused(command: str, plus: str) -> None:
             "train has no 'batch_size', did you mean training.batch_size=5 or evaluation.batch_size=5?",
         ),
         ("train", "lr=1e-3", "train has no 'lr', did you mean optimizer.lr=1e-3?"),
-        ("sample", "+guidance=2", "sample has no 'guidance'; it takes run, n"),
+        ("sample", "+xyz=2", "sample has no 'xyz'; it takes run, n"),
         ("compare", "sampler=heun", "compare has no 'sampler', did you mean samplers=[heun]?"),
         ("compare", "+sampler=heun", "compare has no 'sampler', did you mean samplers=[heun]?"),
         ("compare", "step=5", "compare has no 'step', did you mean steps=[5]?"),
