@@ -31,6 +31,7 @@ _LATER = {
     "training.decay_after": None,
     "training.accumulate": 1,
     "objective.learned_weight": False,
+    "data.low_resolution": None,
     "network.vector_size": None,
     "network.image_channels": None,
     "network.token_size": None,
