@@ -31,8 +31,8 @@ def numbers(pattern: str, text: str) -> list[float]:
     return [float(value) for value in re.findall(pattern, text)]
 
 
-def test_there_are_nine_and_each_fits_on_a_screen() -> None:
-    assert len(SCRIPTS) == 9
+def test_there_are_ten_and_each_fits_on_a_screen() -> None:
+    assert len(SCRIPTS) == 10
     for path in SCRIPTS:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 40, path.name
 
@@ -94,10 +94,11 @@ def test_cascade(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_text_to_digit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "rows"), [("text_to_digit", 4), ("unclip_digits", 2)])
+def test_digits_by_text(name: str, rows: int, tmp_path: Path) -> None:
     pytest.importorskip("wordllama")
-    shares = numbers(r": ([\d.]+) ±", run("text_to_digit", tmp_path, "10"))
-    assert len(shares) == 4
+    shares = numbers(r": ([\d.]+) ±", run(name, tmp_path, "10"))
+    assert len(shares) == rows
     assert max(shares) <= 1
 
 

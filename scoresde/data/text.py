@@ -35,6 +35,10 @@ class TextEncoder:
     Raises:
         ImportError: wordllama is not installed.
         ValueError: A length below 1.
+
+    References:
+        Ramesh et al. 2022, Hierarchical text-conditional image generation with CLIP latents, for text to image in two
+            stages, as in examples/unclip_digits.py: https://arxiv.org/abs/2204.06125
     """
 
     @checked
