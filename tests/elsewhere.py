@@ -66,7 +66,7 @@ class Elsewhere(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if remote and (name in _WAITS or (name == "_to_copy" and wanted is not None and wanted.type == "cpu")):
             self.waits.append(name)
-        if name == "index" and remote and any(_is_mask(value) for value in flat):
+        if name == "index" and remote and any(map(_is_mask, args[1])):
             self.waits.append("index by a mask")
         if name == "copy_" and isinstance(args[1], _Remote) and not isinstance(args[0], _Remote):
             self.waits.append("copy_")

@@ -4,7 +4,7 @@ So a resumed run has the batches that it would have had without the interruption
 numbers that one would, dropout apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,8 @@ __all__ = ["Batch", "Batches"]
 
 # Batches of held-out samples in the held-out loss.
 _HELD_OUT_BATCHES = 2
+# Share of an accelerator's free memory that the training data may take.
+_SHARE = 1 / 8
 
 
 class Batch(NamedTuple):
@@ -44,6 +46,9 @@ class Batch(NamedTuple):
 class Batches:
     """The batches of a data set.
 
+    Training data that take up to an eighth of an accelerator's free memory are kept there, so that a step copies the
+    indices of its samples alone.
+
     Args:
         data: Data set, whose samples and labels are in memory.
         options: Options of training.
@@ -65,6 +70,11 @@ class Batches:
         if options.augment is not None:
             _check_augmentation(options, data, names)
         self._dequantise = data.transform.levels is not None and options.dequantise
+        parts = {"x": data.train} | self._wanted(data.train_labels, data.train_conditions)
+        if _fits(parts.values(), processes.device):
+            parts = {name: values.to(processes.device) for name, values in parts.items()}
+        self._train = parts.pop("x")
+        self._train_conditions = parts
 
     def __call__(self, step: int) -> Batch:
         """Part of the batch of `step` (0, 1, ...) that is this process's; it also seeds torch's own generator."""
@@ -75,9 +85,9 @@ class Batches:
         noise = SampleNoise(
             options.seed, step * options.batch_size + index, self.data.shape, device=device, stream=Stream.BATCH_NOISE
         )
-        raw = self.data.train[chosen].to(device, non_blocking=True)
+        raw = _rows(self._train, chosen, device)
         x0 = self.data.transform.encode(raw, noise.uniform() if self._dequantise else None)
-        conditions = self._conditions(self.data.train_labels, self.data.train_conditions, chosen)
+        conditions = {name: _rows(values, chosen, device) for name, values in self._train_conditions.items()}
         if options.flip:
             flipped = self._flipped(step, index)[:, None, None, None]
             x0 = torch.where(flipped, x0.flip(-1), x0)
@@ -115,7 +125,8 @@ class Batches:
         u = u[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(options.seed))].to(device)
         raw = self.data.test[chosen].to(device)
         x0 = self.data.transform.encode(raw, noise.uniform() if self._dequantise else None)
-        epsilon, conditions = noise(), self._conditions(self.data.test_labels, self.data.test_conditions, chosen)
+        wanted = self._wanted(self.data.test_labels, self.data.test_conditions)
+        epsilon, conditions = noise(), {name: _rows(values, chosen, device) for name, values in wanted.items()}
         conditions = self._made(conditions, x0, -1 - torch.arange(len(chosen)))  # indices that no batch has
         parts = [slice(start, start + options.batch_size) for start in range(0, len(x0), options.batch_size)]
         return [
@@ -145,14 +156,13 @@ class Batches:
         drawn = SampleNoise(options.seed, places, (UNIFORMS,), torch.float64, stream=Stream.BATCH_TRANSFORMATIONS)
         return augmented(x0, drawn.uniform(), drawn()[:, :NORMALS], options.augment)
 
-    def _conditions(
-        self, labels: Tensor | None, others: Mapping[str, Tensor] | None, chosen: Tensor
-    ) -> dict[str, Tensor]:
+    def _wanted(self, labels: Tensor | None, others: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """The conditions that the model takes, of all samples, by name."""
         found = {name: (others or {})[name] for name in self.names}
         if self.conditional:
             assert labels is not None
             found["labels"] = labels
-        return {name: values[chosen].to(self.processes.device) for name, values in found.items()}
+        return found
 
     def _made(self, conditions: dict[str, Tensor], x0: Tensor, indices: Tensor) -> dict[str, Tensor]:
         """The conditions, with those that are made of the samples themselves, if any are."""
@@ -160,6 +170,22 @@ class Batches:
         return (
             conditions if low is None else low.joined(conditions, x0, self.data.transform, self.options.seed, indices)
         )
+
+
+def _fits(parts: Iterable[Tensor], device: torch.device) -> bool:
+    """Whether tensors are to be kept on a device: an accelerator that tells of enough free memory."""
+    if device.type == "cpu":
+        return False
+    try:
+        free, _ = torch.accelerator.get_memory_info(device)
+    except (RuntimeError, NotImplementedError):  # it is of a kind that does not tell
+        return False
+    return sum(values.nbytes for values in parts) <= _SHARE * free
+
+
+def _rows(values: Tensor, chosen: Tensor, device: torch.device) -> Tensor:
+    """Some samples `(b, ...)` of all, on a device."""
+    return values[chosen.to(values.device, non_blocking=True)].to(device, non_blocking=True)
 
 
 def _check_augmentation(options: Training, data: Data, names: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from scoresde.sampling import (
 )
 from scoresde.score import NetworkScore
 from scoresde.sde import VPSDE
+from scoresde.training.batches import Batches
 from scoresde.training.loop import Trainer
 from scoresde.training.options import Training
 from tests.elsewhere import DEVICE, elsewhere
@@ -58,6 +59,24 @@ def test_steps_of_training_wait_for_the_device_where_they_log(
     # The first step looks whether it is finite, since a fused optimiser that skips it is left without a state.
     assert changed == [1, 5, 10]
     assert objective.counts[1] == 1
+
+
+@pytest.mark.parametrize(("free", "kept"), [(10**9, True), (10**5, False)])
+def test_data_that_fit_are_kept_on_the_device(free: int, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, training = digits(), Training(batch_size=6)
+    here, there = (cast(Any, SimpleNamespace(device=d, num_processes=1, process_index=0)) for d in ("cpu", DEVICE))
+    here.device = torch.device("cpu")
+    expected = Batches(data, training, here, conditional=True)(3)
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (free, 2 * free))
+    with elsewhere(monkeypatch) as waits:
+        batches = Batches(data, training, there, conditional=True)
+        assert (batches._train.device == DEVICE) == kept
+        assert (batches._train_conditions["labels"].device == DEVICE) == kept
+        batch = batches(3)
+        assert waits == []
+        assert batch.x0.device == batch.conditions["labels"].device == DEVICE
+        torch.testing.assert_close(batch.x0.cpu(), expected.x0, rtol=0, atol=0)
+        assert torch.equal(batch.conditions["labels"].cpu(), expected.conditions["labels"])
 
 
 @pytest.mark.parametrize(
