@@ -58,6 +58,7 @@ _PATHS = (
     "weaker",
     "unconditional",
     "start",
+    "condition",
 )
 
 # Groups that a command takes from the run if none is chosen: overrides inside them change the run's own.
@@ -351,6 +352,9 @@ def unread(where: str, key: str, overrides: Sequence[Override] = ()) -> UnreadKe
         _, _, value = str(override.input_line).partition("=")
         listed = fits([], kind_of(where, near, settings.get(near, ""))) and not value.startswith("[")
         hint = f", did you mean {near}{str(override.key_or_group)[len(key) :]}={f'[{value}]' if listed else value}?"
+        whole = near in groups and str(override.key_or_group) == key
+        if whole and not nearest(value.strip("[]").partition(",")[0], options(near)):
+            hint = ""  # a value that is no choice of the group
     # Before a name that is near, groups that have this very one.
     inside = [
         f"{group}.{key}" for group, choice in groups.items() if choice is not None and key in _keys(group, choice)

@@ -119,8 +119,9 @@ def check_unconditional(model: ScoreModel, unconditional: ScoreModel | None) -> 
     """
     if unconditional is None and not model.has_unconditional:
         raise ValueError(
-            "guidance needs the prediction without conditions, for which this model was not trained: train with "
-            "network.label_dropout=0.1, or give a model of its own as unconditional"
+            "it needs the prediction without conditions, for which this model was not trained: train with "
+            "network.label_dropout=0.1, or condition_dropout for other conditions, or give a model of its own as "
+            "unconditional"
         )
 
 

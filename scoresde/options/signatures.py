@@ -54,7 +54,8 @@ class Range:
 
     def __str__(self) -> str:
         if self.most < math.inf:
-            return f"from {self.low:g} to {self.most:g}"
+            span = "above {:g} and at most {:g}" if self.above else "from {:g} to {:g}"
+            return span.format(self.low, self.most)
         least = f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
         return least if self.bits is None else f"{least} and below 2**{self.bits}"
 

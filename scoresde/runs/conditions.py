@@ -20,7 +20,7 @@ from scoresde.options.errors import ConfigError
 from scoresde.runs.chains import RunModel
 from scoresde.runs.labels import class_names, label_index, labels_of, of_classes
 from scoresde.score import ScoreModel
-from scoresde.training.conditions import check_conditions, scale_conditions, taken_conditions
+from scoresde.training.conditions import check_conditions, check_size, scale_conditions, taken_conditions
 
 __all__ = [
     "conditions_of",
@@ -188,12 +188,17 @@ def _of_file(path: str, model: AnyModel, data: Data | DataInfo, n: int) -> dict[
     for name, array in read.items():
         if name == "labels":
             found[name] = _classes(array, model, data, path)
+        elif array.dtype.kind not in "biuf":
+            raise ConfigError(f"{name} of {path} has dtype {array.dtype}, expected numbers")
         else:
             found |= {name: torch.from_numpy(np.ascontiguousarray(array))}
     try:
         for count in sorted(counts):
             part = {k: v for k, v in found.items() if k in CONDITIONS and len(v) == count}
             found |= checked_conditions(part, count, path)
+        shapes = model.condition_shapes if isinstance(model, ScoreModel) else {}
+        for name, shape in shapes.items():
+            check_size(name, shape, tuple(found[name].shape[1:]), path)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return {name: v if len(v) == n else v.expand(n, *v.shape[1:]) for name, v in found.items()}

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from scoresde.data import Data, DataInfo
+from scoresde.data.array_data import array_file
+from scoresde.data.array_files import read_arrays
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.runs.chains import RunModel, check_sampler, score_model
@@ -161,13 +163,13 @@ def _start(file: str, n: int, model: RunModel, data: Data | DataInfo) -> Tensor:
         ConfigError: No array in it, values of another shape, or a run of a discrete chain.
     """
     score_model(model, "start")
-    path = Path(file)
     try:
-        check_unpacked(path, file)
-        with np.load(path, allow_pickle=False) as arrays:
-            values = torch.from_numpy(np.asarray(arrays["x"]))
-    except Exception as error:  # whatever a damaged or foreign file makes numpy and zipfile raise
-        raise ConfigError(f"start={file} has no array x that can be read: {' '.join(str(error).split())}") from error
+        (array,) = read_arrays(array_file(file, "start"), ["x"])
+    except ValueError as error:
+        raise ConfigError(f"start={file} has no array x that can be read: {error}") from error
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise ConfigError(f"start={file} has x of dtype {array.dtype}, expected numbers, all of them finite")
+    values = torch.from_numpy(np.ascontiguousarray(array))
     if tuple(values.shape[1:]) != tuple(data.shape) or not len(values):
         raise ConfigError(
             f"start={file} has x of shape {tuple(values.shape)}, expected that of samples of the run, "

@@ -40,11 +40,25 @@ def check_conditions(model: ScoreModel | DiscreteChainModel, data: Data) -> None
                 f"the network takes {name} {_text(shape)}, and {data.name} has {', '.join(given) or 'no conditions'}: "
                 f"give data with {name}, or make the network without"
             )
-        found = given[name]
-        # The channels of an image come first, the length of a token comes last.
-        place = -1 if name == "tokens" else 0
-        if found[place] != shape[place]:
-            raise ValueError(f"the network takes {name} {_text(shape)}, and {data.name} has {name} {found}")
+        check_size(name, shape, given[name], data.name)
+
+
+def check_size(name: str, shape: tuple[int | None, ...], found: tuple[int, ...], where: str) -> None:
+    """Reject a condition of another size than that which a network takes.
+
+    Args:
+        name: Name of the condition.
+        shape: The shape that the network takes, of one sample.
+        found: The shape that is given, of one sample.
+        where: What it belongs to, for the message.
+
+    Raises:
+        ValueError: Another size.
+    """
+    # The channels of an image come first, the length of a token comes last.
+    place = -1 if name == "tokens" else 0
+    if found[place] != shape[place]:
+        raise ValueError(f"the network takes {name} {_text(shape)}, and {where} has {name} {found}")
 
 
 def _text(shape: tuple[int | None, ...]) -> str:

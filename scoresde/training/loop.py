@@ -130,7 +130,7 @@ class Trainer:
         self.ema = EMA(self.bare, options.ema)
         self.snapshots = self._snapshots(run_dir)
         names = taken_conditions(model, data)
-        _check_told(self.bare, options)
+        _check_told(self.bare, options, data)
         self.batches = Batches(data, options, self.accelerator, model.classes is not None, names)
         self.held_out = HeldOutLoss(model, self.bare, objective, self.batches) if held_out else None
         # Sums over the processes, so that all skip the step that one must skip.
@@ -386,14 +386,20 @@ class Trainer:
             raise Interrupted(signum, self.step)
 
 
-def _check_told(network: torch.nn.Module, options: Training) -> None:
-    """Reject augmentation of which the network is not told.
+def _check_told(network: torch.nn.Module, options: Training, data: Data) -> None:
+    """Reject augmentation of which the network is not told, or of data that are no images.
 
     Raises:
-        ValueError: A network without labels of augmentation, or with another number of them.
+        ValueError: Other data, a network without labels of augmentation, or with another number of them.
     """
+    if options.augment is None:
+        return
+    if len(data.shape) != 3:
+        raise ValueError(
+            f"training.augment is for images, and {data.name} has samples of shape {tuple(data.shape)}: leave it out"
+        )
     told = getattr(network, "augmentations", 0)
-    if options.augment is not None and told != LABELS:
+    if told != LABELS:
         raise ValueError(
             f"training.augment tells the network by {LABELS} labels how images were augmented, and it takes {told}: "
             f"set network.augmentations={LABELS}, or training.augment=null"

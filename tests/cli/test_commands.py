@@ -781,6 +781,8 @@ EXPLICIT = [
         (["sample", "sampler=heun", "sampler.grid.steps=0"], "sampler: steps is 0, expected"),
         (["sample", "sampler=heun", "+sampler.grid.t_min=1e-9"], "is 1e-09, outside"),
         (["sample", "nn=3"], "sample has no 'nn', did you mean n=3"),
+        (["sample", "samples=3"], "sample has no 'samples'; it takes run, n, seed"),  # and 3 is no sampler
+        (["sample", "samplr=heum"], "sample has no 'samplr', did you mean sampler=heum"),
         (["sample", "sampler=heun", "sampler.grid.stesp=5"], "has no 'stesp', did you mean sampler.grid.steps"),
         (
             ["sample", "-m", "sampler=heun,rk4", "~sampler.denoise"],

@@ -51,6 +51,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("one", "weak")):
         made(parent / name, seed)
     made(parent / "kept", 2, label_dropout=0.0)
+    np.savez(parent / "text.npz", x=[["a", "b"]])
+    np.savez(parent / "infinite.npz", x=[[0.0, np.inf]])
+    np.savez(parent / "other.npz", y=[[0.0, 1.0]])
     return parent
 
 
@@ -128,10 +131,15 @@ def test_comparisons_and_figures_stand_beside_those_without(capsys: pytest.Captu
         ("run=one guidance=cfg guidance.interval=[500,600]", "no noise level σ/α of this model lies in it"),
         ("run=one guidance=cfg guidance.interval=[5,1]", "interval is [5, 1], expected two noise levels σ/α"),
         ("run=one guidance=autoguidance", "guidance.weaker is missing: give guidance.weaker=VALUE"),
-        ("run=one guidance=autoguidance guidance.weaker=gone", "gone does not exist"),
+        ("run=one guidance=autoguidance guidance.weaker=gone", "scoresde: guidance.weaker=gone does not exist"),
         ("run=one start=gone.npz", "start=gone.npz does not exist; give an npz file with an array x"),
         ("run=one start=one/config.yaml", "start=one/config.yaml has no array x that can be read"),
-        ("run=one strength=2", "strength is 2, expected a number from 0 to 1"),
+        ("run=one start=text.npz", "text.npz has x of dtype <U1, expected numbers, all of them finite"),
+        ("run=one start=infinite.npz", "infinite.npz has x of dtype float64, expected numbers, all of them finite"),
+        ("run=one start=other.npz", "has no array x that can be read: other.npz has no array 'x'; available: y"),
+        ("run=one condition=gone.npz", "condition=gone.npz does not exist; give an npz file with arrays vector,"),
+        ("run=one strength=0", "strength is 0, expected a number above 0 and at most 1"),
+        ("run=one strength=0.5", "strength=0.5 is without effect: give start=FILE.npz"),
         ("run=one guidance=cgf", "guidance has no choice 'cgf', did you mean 'cfg'?"),
         ("run=one guidance.scale=3", "NoGuidance has no 'scale'; it takes no arguments; guidance=apg,"),
     ],

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scoresde.data.augmentation import augmented, resampled
-from scoresde.networks import UNet
+from scoresde.networks import MLP, UNet
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.score import NetworkScore
 from scoresde.sde import VPSDE
@@ -142,6 +142,9 @@ def test_training_tells_the_network_of_each_sample() -> None:
 def test_augmentation_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="takes 0: set network.augmentations=9"):
         trainer(augmentations=0)
+    vectors = NetworkScore(MLP((2,), width=8, blocks=1), VPSDE(), EDMPreconditioning(0.5))
+    with pytest.raises(ValueError, match=r"training.augment is for images, and .* has samples of shape \(2,\)"):
+        make_trainer(vectors, torch.randn(30, 2), 4, augment=0.12)
     with pytest.raises(ValueError, match=r"set training.flip=false"):
         trainer(flip=True)
     with pytest.raises(ValueError, match=r"training.augment is 1.5"):

@@ -66,7 +66,14 @@ def test_samples_of_conditions_in_a_file(run: Path, tmp_path: Path, capsys: pyte
     assert np.array_equal(drawn[1]["vector"], vector)
     assert np.allclose(drawn[0]["x"][0], drawn[1]["x"][0])
     assert not np.allclose(drawn[0]["x"][1], drawn[1]["x"][1])
-    for path, message in ((names, "has an array 'theta', and the model takes vector"), (each, "expected n=4")):
+    np.savez(wide := tmp_path / "wide.npz", vector=np.zeros((1, 3)))
+    np.savez(text := tmp_path / "text.npz", vector=[["a", "b"]])
+    for path, message in (
+        (names, "has an array 'theta', and the model takes vector"),
+        (each, "expected n=4"),
+        (wide, f"the network takes vector (2,), and {wide} has vector (3,)"),
+        (text, f"vector of {text} has dtype <U1, expected numbers"),
+    ):
         with pytest.raises(SystemExit):
             main(["sample", *common, "n=4", f"condition={path}", "name=wrong"])
         error = capsys.readouterr().err

@@ -114,6 +114,7 @@ def guided_by(run: Any, model: Any, config: DictConfig) -> tuple[Any, str | None
     from scoresde.config.targets import instantiate
     from scoresde.guidance import NoGuidance
     from scoresde.options.errors import ConfigError
+    from scoresde.options.settings import run_problem
     from scoresde.runs.chains import score_model
     from scoresde.runs.directory import Run
 
@@ -122,13 +123,15 @@ def guided_by(run: Any, model: Any, config: DictConfig) -> tuple[Any, str | None
         return None, None
 
     def load(directory: str) -> tuple[Any, str]:
+        if problem := run_problem(directory):
+            raise UsageError(problem.replace("run", f"guidance.{chosen.other}", 1))
         other = Run.open(directory, list(config.allow), list(config.accept))
         return score_of(other, config, "guidance"), other.fingerprint()
 
     try:
         guided: tuple[Any, str] = chosen.of(score_model(model, "guidance"), load)
     except (TypeError, ValueError) as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(f"guidance: {error}") from error
+        raise error if isinstance(error, ConfigError | UsageError) else ConfigError(f"guidance: {error}") from error
     return guided
 
 

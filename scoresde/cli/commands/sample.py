@@ -31,6 +31,13 @@ def sample_command(config: DictConfig) -> None:
     guided = guided_by(run, model, config)
     if config.start is not None and not Path(config.start).is_file():
         raise UsageError(f"start={config.start} does not exist; give an npz file with an array x, as samples have it")
+    if config.condition is not None and not Path(config.condition).exists():
+        raise UsageError(
+            f"condition={config.condition} does not exist; give an npz file with arrays vector, image, tokens, mask or "
+            "labels"
+        )
+    if config.start is None and chosen_name(("strength",)):
+        raise UsageError(f"strength={config.strength} is without effect: give start=FILE.npz, data to begin from, too")
     further = {"condition": config.condition, "start": config.start, "strength": config.strength}
     draw = Draw(sampler, config.n, config.seed, config.label, config.batch_size, *guided, **further)
     name = str(config.name or "")
