@@ -9,6 +9,7 @@ import torch
 from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
 from scoresde.score import NetworkScore
+from scoresde.training.conditions import taken_conditions
 from scoresde.training.options import Training
 
 __all__ = ["failure", "log_line", "opening"]
@@ -23,8 +24,11 @@ def opening(
 ) -> str:
     """One line on what is to be trained: data, SDE or chain, network and its size, steps, device, seed, directory."""
     network = model.unwrapped
+    taken = taken_conditions(model, data)
+    unused = " and ".join(name for name in data.train_conditions or () if name not in taken)
     parts = [
         f"training on {data.name} ({len(data.train)} samples of shape {data.shape})",
+        *([f"without their {unused}, which the network does not take"] if unused else []),
         type(model.sde if isinstance(model, NetworkScore) else model.chain).__name__,
         f"{type(network).__name__} of {sum(p.numel() for p in network.parameters()):,} parameters",
         f"{options.steps} steps of {options.batch_size} samples",

@@ -18,6 +18,8 @@ from scoresde.preconditioning import EDMPreconditioning
 from scoresde.runs.conditions import conditions_of, split_conditions
 from scoresde.score import NetworkScore
 from scoresde.sde import VPSDE
+from scoresde.training import Training
+from scoresde.training.messages import opening
 
 TRAIN = [
     "experiment=arc", "+data.n_train=200", "+data.n_test=40", "network.width=16", "network.blocks=1",
@@ -127,6 +129,14 @@ def test_networks_that_do_not_fit_the_data(
 
 def _model(**options: Any) -> NetworkScore:
     return NetworkScore(MLP((2,), width=8, blocks=1, vector_size=1, **options), VPSDE(), EDMPreconditioning())
+
+
+def test_training_says_which_conditions_of_the_data_it_leaves_out() -> None:
+    x = torch.randn(6, 2)
+    data = Data("a", x, x, Identity(), train_conditions={"vector": x}, test_conditions={"vector": x})
+    plain = NetworkScore(MLP((2,), width=8, blocks=1), VPSDE(), EDMPreconditioning())
+    told = [opening(model, data, Training(), torch.device("cpu")) for model in (plain, _model())]
+    assert ["without their vector, which the network does not take" in text for text in told] == [True, False]
 
 
 def test_labels_of_held_out_conditions_are_those_of_the_same_samples() -> None:
