@@ -57,6 +57,7 @@ HOMES = (
     "scoresde.score.preconditioning",
     "scoresde.score.step_rules",
     "scoresde.sde",
+    "scoresde.training.compact_adam",
     "scoresde.training.ema",
     "scoresde.training.loggers",
     "scoresde.training.options",

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from scoresde.training.compact_adam import CompactAdamW
     from scoresde.training.ema import Decay, HalfLife, PowerFunction
     from scoresde.training.fitting import Fit, fit, make_trainer
     from scoresde.training.loggers import LocalLogger, TensorBoardLogger, WandbLogger
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from scoresde.training.suggestion import Suggestion, suggest
 
 __all__ = [
+    "CompactAdamW",
     "Decay",
     "Fit",
     "HalfLife",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "CompactAdamW": "compact_adam",
     "Decay": "ema",
     "Fit": "fitting",
     "HalfLife": "ema",

@@ -109,7 +109,7 @@ def _check_groups(saved: Any, own: list[dict[str, Any]], kind: type) -> list[dic
     shapes = [len(group["params"]) for group in own]
     if not isinstance(saved, list) or [len(group.get("params", ())) for group in saved] != shapes:
         raise ValueError(f"the optimiser has other groups of parameters than {shapes}")
-    torchs = kind.__module__.startswith("torch.optim")
+    torchs = kind.__module__.startswith(("torch.optim", "scoresde."))
     for one, other in zip(saved, own, strict=True):
         for name in one.keys() & other.keys() - {"params", "lr", *_MEANS}:
             a, b = _plain(one[name]), _plain(other[name])

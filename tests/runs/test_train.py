@@ -182,7 +182,7 @@ def test_the_summary_is_complete_and_finite(trained: SimpleNamespace) -> None:
     assert summary["training"]["skipped"] == 0
     assert summary["samples"]["n"] == 12
     assert summary["samples"]["nfe"] == 4 - 1 + 1 + 1  # no first evaluation, since p_T is normal; the last denoising
-    of_samples = {"classifier_accuracy", "copies", "nearer_than_held_out", "authenticity"}
+    of_samples = {"classifier_accuracy", "copies", "nearer_than_held_out", "authenticity", "labels_right"}
     assert set(summary["samples"]["metrics"]) == set(summary["reference"]) | of_samples
     for name in ("likelihood", "likelihood_train"):
         assert summary[name]["n"] == 6
@@ -362,9 +362,10 @@ def test_an_evaluation_with_other_settings_stands_beside_the_runs_own(copied: Ru
 
 
 def test_the_quality_of_samples(trained: SimpleNamespace) -> None:
-    drawn = torch.from_numpy(np.load(trained.directory / "samples" / "samples.npz")["x"])
+    file = np.load(trained.directory / "samples" / "samples.npz")
+    drawn, labels = torch.from_numpy(file["x"]), torch.from_numpy(file["labels"])
     statistics = trained.run.model().statistics
-    quality = sample_quality(trained.data, drawn, statistics=statistics)
+    quality = sample_quality(trained.data, drawn, statistics=statistics, labels=labels)
     metrics, reference = quality.metrics, quality.reference
     assert reference == trained.run.summary()["reference"]
     assert metrics == trained.run.summary()["samples"]["metrics"]
