@@ -304,10 +304,11 @@ def instantiate(config: DictConfig, key: str, allow: Sequence[str] = (), **argum
     check_arguments(plain, key, allow, tuple(arguments))
     try:
         return _build(plain, allow, arguments)
-    except MemoryError as error:
-        raise ConfigError(f"{key}: there is not enough memory for its sizes: give smaller ones") from error
     except Exception as error:
         text = " ".join(str(error).split())
+        # torch says it by a RuntimeError on the CPU.
+        if isinstance(error, MemoryError) or "allocate memory" in text:
+            raise ConfigError(f"{key}: there is not enough memory for its sizes: give smaller ones") from error
         if not isinstance(error, (ValueError, TypeError, ArithmeticError, OSError, ImportError)):
             text = f"{type(error).__name__}: {text}"
         raise ConfigError(f"{key}: {text}") from error

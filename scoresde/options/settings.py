@@ -22,6 +22,7 @@ _KINDS: dict[str, Any] = {
     "allow": list[str],
     "batch_size": _Count,
     "bound": Literal["average", "importance"],
+    "condition": str | None,
     "decoder": Literal["rounding", "gaussian"],
     "device": Annotated[str, Word(r"(cpu|mps)(:0)?|(cuda|xpu)(:\d+)?", "cpu, cuda, cuda:N, xpu, mps")] | None,
     "draws": _Count,
