@@ -133,6 +133,7 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _process() -> Iterator[None]:
+    progress.show(bars=True)  # a fixture of a module may have run a command
     with process_as_before():
         yield
 

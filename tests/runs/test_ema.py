@@ -83,7 +83,7 @@ def test_an_earlier_step(work: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["std=0.3"], "std is 0.3, expected a number from 0 to 0.2886"),
+        (["std=0.3"], "std is 0.3, expected a number above 0 and at most 0.2886"),
         (["std=[0.1,0.1]"], "std is [0.1, 0.1], expected values that differ"),
         (["std=0.005"], "cannot express std=0.005: 0."),
         (["step=7"], "there is no snapshot of step 7: the nearest is of step 5"),
