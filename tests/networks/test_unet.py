@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -348,3 +349,26 @@ def test_wrong_inputs() -> None:
         network(torch.zeros(3, 1, 4, 4), torch.zeros(3, 1))
     with pytest.raises(ValueError, match=r"needs labels in \[0, 2\)"):
         network(*batch((1, 4, 4)))
+
+
+@pytest.mark.parametrize("modulation", ["scale_shift", "normed_scale_shift", "shift"])
+def test_normalisations_keep_their_digits_under_bfloat16(modulation: Any) -> None:
+    """Statistics of features with an offset of many times their spread, which sums in bfloat16 would lose."""
+    network = UNet((1, 16, 16), channels=16, multipliers=(1, 2), attention=(-1,), modulation=modulation).eval()
+    errors = []
+
+    def compare(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(norm, nn.GroupNorm)
+        with torch.autocast("cpu", enabled=False):
+            weight, bias = (None if v is None else v.float() for v in (norm.weight, norm.bias))
+            exact = F.group_norm(inputs[0].float(), norm.num_groups, weight, bias, norm.eps)
+        errors.append(float((output.float() - exact).abs().max() / exact.abs().max()))
+
+    norms = [module for module in network.modules() if isinstance(module, nn.GroupNorm)]
+    for norm in norms:
+        norm.register_forward_hook(compare)
+    x = 30 + torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        network(x, torch.zeros(4))
+    assert len(errors) == len(norms)
+    assert max(errors) < 2**-7  # the last digit of the output
