@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,19 +66,33 @@ def points() -> Mixture:
 
 
 @contextmanager
+def output_as_before() -> Iterator[None]:
+    """What a command sets of logs, progress and warnings is afterwards as it was."""
+    logs = {log: (log.level, list(log.handlers)) for log in map(logging.getLogger, ("", "scoresde", *_NOISY))}
+    shown, text = {"bars": progress._bars, "prefix": progress._prefix}, warnings.formatwarning
+    try:
+        yield
+    finally:
+        for log, (level, handlers) in logs.items():
+            log.setLevel(level)
+            log.handlers[:] = handlers
+        progress.show(**shown)
+        warnings.formatwarning = text
+
+
+@contextmanager
 def process_as_before() -> Iterator[None]:
     """What a command sets for the rest of its process is afterwards as it was.
 
-    Environment variables, levels and handlers of loggers, how progress is shown, the text of warnings, torch's threads
-    and types, and what the standard streams do with characters that they cannot encode.
+    Beside logs, progress and warnings, these are environment variables, torch's threads and types, and what the
+    standard streams do with characters that they cannot encode.
     """
     environment = dict(os.environ)
-    logs = {log: (log.level, list(log.handlers)) for log in map(logging.getLogger, ("", "scoresde", *_NOISY))}
-    shown = {"bars": progress._bars, "prefix": progress._prefix}
-    text, threads, dtype = warnings.formatwarning, torch.get_num_threads(), torch.get_default_dtype()
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     streams = {stream: stream.errors for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)}
     try:
-        yield
+        with output_as_before():
+            yield
     finally:
         for name in {name for name, _ in os.environ.items() ^ environment.items()}:
             if name == "PYTEST_CURRENT_TEST":
@@ -86,11 +101,6 @@ def process_as_before() -> Iterator[None]:
                 os.environ[name] = environment[name]
             else:
                 del os.environ[name]
-        for log, (level, handlers) in logs.items():
-            log.setLevel(level)
-            log.handlers[:] = handlers
-        progress.show(**shown)
-        warnings.formatwarning = text
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
         for stream, errors in streams.items():
@@ -133,9 +143,17 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _process() -> Iterator[None]:
-    progress.show(bars=True)  # a fixture of a module may have run a command
     with process_as_before():
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: Any) -> Iterator[Any]:
+    """A fixture of a module may run a command, before that one of each test notes how things are."""
+    if fixturedef.scope == "function":
+        return (yield)
+    with output_as_before():
+        return (yield)
 
 
 @pytest.fixture

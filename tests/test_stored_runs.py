@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import scoresde
 from scoresde.cli import main
@@ -184,7 +185,10 @@ def test_reports_name_the_choices(folder: Path) -> None:
         ("toy", {"step": 2010, "loss": 0.1539413929, "held_out_loss": 0.1267235428, "grad_norm": 0.1308844}),
     ],
 )
-def test_training_goes_on_from_a_stored_checkpoint(run: str, entry: dict[str, float], folder: Path) -> None:
+def test_training_goes_on_from_a_stored_checkpoint(
+    run: str, entry: dict[str, float], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scoresde.networks.dropout.dropout", F.dropout)  # that of version 0.1.0
     before = scoresde.load(run).state_dict()
     main(["train", f"run={run}", f"training.steps={entry['step']}", "training.log_every=10", *QUIET])
     summary = json.loads(Path(run, "summary.json").read_text())
