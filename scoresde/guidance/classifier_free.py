@@ -1,16 +1,15 @@
 """Classifier-free guidance: beyond the conditional prediction, away from the unconditional one."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.guidance.pair import PairGuided
-from scoresde.score import Conditions, ScoreModel
+from scoresde.score import ScoreModel
 
-__all__ = ["ClassifierFree", "check_unconditional", "require_conditions"]
+__all__ = ["ClassifierFree"]
 
 
 @checked
@@ -82,15 +81,9 @@ class ClassifierFree(PairGuided):
     ) -> None:
         if not 0 <= rescale <= 1:
             raise ValueError(f"rescale is {rescale}, expected a share from 0 to 1")
-        check_unconditional(model, unconditional)
         super().__init__(model, unconditional, scale, interval, batched)
         self.rescale, self.zero_star = float(rescale), zero_star
         self.linear = not (rescale or zero_star)
-
-    def conditions(self, cond: Mapping[str, Any], count: int, device: torch.device) -> Conditions:
-        found = super().conditions(cond, count, device)
-        require_conditions(self.weak, found)
-        return found
 
     def _parts(self) -> list[str]:
         options = [f"rescale={self.rescale:g}"] * (self.rescale > 0) + ["zero_star=True"] * self.zero_star
@@ -109,27 +102,3 @@ class ClassifierFree(PairGuided):
         wanted, found = (v.flatten(1).std(1, keepdim=True) for v in (strong, guided))
         factor = torch.lerp(torch.ones_like(found), wanted / found, self.rescale)
         return factor.reshape(-1, *[1] * (guided.ndim - 1)) * guided
-
-
-def check_unconditional(model: ScoreModel, unconditional: ScoreModel | None) -> None:
-    """Check that there is an unconditional prediction to guide by.
-
-    Raises:
-        ValueError: A model that has none, and no other model.
-    """
-    if unconditional is None and not model.has_unconditional:
-        raise ValueError(
-            "it needs the prediction without conditions, for which this model was not trained: train with "
-            "network.label_dropout=0.1, or condition_dropout for other conditions, or give a model of its own as "
-            "unconditional"
-        )
-
-
-def require_conditions(unconditional: ScoreModel | None, cond: Iterable[str]) -> None:
-    """Check that there are conditions to guide by.
-
-    Raises:
-        ValueError: None, for a model that is guided by itself without them.
-    """
-    if unconditional is None and not list(cond):
-        raise ValueError("guidance needs a condition, such as labels: give the one that samples are to have")

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from scoresde.guidance.interval import Interval, finite
-from scoresde.score import Prediction, ScoreModel, with_sde
+from scoresde.score import Conditions, Prediction, ScoreModel, with_sde
 from scoresde.score.learned_variance import SharedPrediction
 from scoresde.score.step_rules import StepRules
 from scoresde.sde import expand_to
 from scoresde.statistics import Statistics
 
-__all__ = ["PairGuided"]
+__all__ = ["PairGuided", "check_unconditional", "require_conditions"]
 
 # The share of the scale, in logarithms, by which steps follow a field that is guided.
 _WIDER = 1 / 3
@@ -36,8 +36,9 @@ class PairGuided(ScoreModel):
         batched: Whether both predictions come from one call of the network on twice the batch, where they can.
 
     Raises:
-        ValueError: A scale that is not a finite number, an interval outside of the schedule, or models whose samples
-            have other shapes or units.
+        ValueError: A scale that is not a finite number, an interval outside of the schedule, models whose samples have
+            other shapes or units, or no weak model for one that was trained without dropped conditions; in use, then no
+            conditions.
     """
 
     linear = True  # D is the linear combination above
@@ -50,6 +51,7 @@ class PairGuided(ScoreModel):
         interval: Sequence[float] | None = None,
         batched: bool = True,
     ) -> None:
+        check_unconditional(model, weak)
         scale = finite("scale", scale)
         if weak is not None:
             _check_pair(model, weak)
@@ -140,6 +142,11 @@ class PairGuided(ScoreModel):
 
     def takes_condition(self, name: str) -> bool:
         return self.model.takes_condition(name)
+
+    def conditions(self, cond: Mapping[str, Any], count: int, device: torch.device) -> Conditions:
+        found = super().conditions(cond, count, device)
+        require_conditions(self.weak, found)
+        return found
 
     def _check_names(self, cond: Iterable[str]) -> None:
         self.model._check_names(cond)
@@ -345,3 +352,27 @@ def _check_pair(model: ScoreModel, weak: ScoreModel) -> None:
             f"the models' data are in other units, {model.transform!r} and {weak.transform!r}: train both on one data "
             "set, in one transform"
         )
+
+
+def check_unconditional(model: ScoreModel, unconditional: ScoreModel | None) -> None:
+    """Check that there is an unconditional prediction to guide by.
+
+    Raises:
+        ValueError: A model that has none, and no other model.
+    """
+    if unconditional is None and not model.has_unconditional:
+        raise ValueError(
+            "it needs the prediction without conditions, for which this model was not trained: train with "
+            "network.label_dropout=0.1, or condition_dropout for other conditions, or give a model of its own as "
+            "unconditional"
+        )
+
+
+def require_conditions(unconditional: ScoreModel | None, cond: Iterable[str]) -> None:
+    """Check that there are conditions to guide by.
+
+    Raises:
+        ValueError: None, for a model that is guided by itself without them.
+    """
+    if unconditional is None and not list(cond):
+        raise ValueError("guidance needs a condition, such as labels: give the one that samples are to have")

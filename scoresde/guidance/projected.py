@@ -1,16 +1,14 @@
 """Adaptive projected guidance: classifier-free guidance without the part that oversaturates."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.guidance.classifier_free import check_unconditional, require_conditions
 from scoresde.guidance.pair import PairGuided
 from scoresde.numerics.values import positive
-from scoresde.score import Conditions, ScoreModel
+from scoresde.score import ScoreModel
 
 __all__ = ["AdaptiveProjected"]
 
@@ -59,14 +57,8 @@ class AdaptiveProjected(PairGuided):
     ) -> None:
         if threshold is not None:
             positive("threshold", threshold)
-        check_unconditional(model, unconditional)
         super().__init__(model, unconditional, scale, interval, batched)
         self.parallel, self.threshold = float(parallel), threshold
-
-    def conditions(self, cond: Mapping[str, Any], count: int, device: torch.device) -> Conditions:
-        found = super().conditions(cond, count, device)
-        require_conditions(self.weak, found)
-        return found
 
     def _parts(self) -> list[str]:
         bound = [] if self.threshold is None else [f"threshold={self.threshold:g}"]

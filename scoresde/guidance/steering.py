@@ -14,8 +14,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.guidance.classifier_free import check_unconditional, require_conditions
 from scoresde.guidance.interval import finite
+from scoresde.guidance.pair import check_unconditional, require_conditions
 from scoresde.numerics.values import Value
 from scoresde.score import Conditions, ScoreModel
 
