@@ -1,5 +1,6 @@
 """Inverse problems: what is measured of a sample, samplers of the posterior, and the posterior where it is known."""
 
+from scoresde.inverse.counted import Cost, CountedModel
 from scoresde.inverse.dps import DPS
 from scoresde.inverse.exact import ExactPosterior
 from scoresde.inverse.matrix import MatrixOperator
@@ -11,6 +12,8 @@ from scoresde.inverse.restored import Restored, restore
 
 __all__ = [
     "DPS",
+    "Cost",
+    "CountedModel",
     "ExactPosterior",
     "FieldMethod",
     "GaussianNoise",

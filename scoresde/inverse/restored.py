@@ -1,5 +1,6 @@
 """Posterior samples of measurements, several for each."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.inverse.counted import CountedModel
 from scoresde.inverse.method import Method
 from scoresde.inverse.problem import Measurement
 from scoresde.numerics.values import at_least
@@ -21,11 +23,14 @@ class Restored:
 
     Attributes:
         x: `(B, n, ...)`, n samples for each of the B measurements, in the units of a sampler's samples.
-        nfe: The evaluations of the model for a sample, the largest number if samples differ.
+        nfe: The evaluations of the model for a sample, the largest number of a chunk if they differ.
+        products: The products of a vector with the model's Jacobian for a sample, such as the backward pass of a
+            gradient, each of which costs about as much as an evaluation, or twice.
     """
 
     x: Tensor
     nfe: int
+    products: int = 0
 
     @property
     def mean(self) -> Tensor:
@@ -72,11 +77,13 @@ def restore(
     each = model.conditions(cond, len(measurement), model.device)
     size = count if batch_size is None else batch_size
     at_least("batch_size", size, 1)
-    done, nfe = [], 0
+    done, nfe, products = [], 0, 0
     for start in range(0, count, size):
         rows = torch.arange(start, min(start + size, count)) // samples
-        out = method.draw(model, measurement.rows(rows), steps, seed=seed, first=start, **each.select(rows))
+        counted = CountedModel(model)
+        out = method.draw(counted, measurement.rows(rows), steps, seed=seed, first=start, **each.select(rows))
         done.append(out.x)
-        nfe = max(nfe, out.nfe)
+        asked, pulled = map(math.ceil, counted.cost.each(len(rows)))
+        nfe, products = max(nfe, asked), max(products, pulled)
     x = torch.cat(done)
-    return Restored(x.reshape(len(measurement), samples, *x.shape[1:]), nfe)
+    return Restored(x.reshape(len(measurement), samples, *x.shape[1:]), nfe, products)
