@@ -1,23 +1,39 @@
 """Inverse problems: what is measured of a sample, samplers of the posterior, and the posterior where it is known."""
 
+from scoresde.inverse.adjoint import check_adjoint
+from scoresde.inverse.blur import Blur, GaussianBlur, motion_kernel
+from scoresde.inverse.compressed_sensing import CompressedSensing, RandomProjection
 from scoresde.inverse.counted import Cost, CountedModel
+from scoresde.inverse.downsampling import Downsampling
 from scoresde.inverse.dps import DPS
 from scoresde.inverse.exact import ExactPosterior
+from scoresde.inverse.fourier import FourierSampling, line_mask
+from scoresde.inverse.grey import GreyScale
+from scoresde.inverse.masks import Mask
 from scoresde.inverse.matrix import MatrixOperator
 from scoresde.inverse.method import FieldMethod, Method, PosteriorModel, SolverMethod
 from scoresde.inverse.noise import GaussianNoise, MeasurementNoise, NoNoise
 from scoresde.inverse.operator import LinearOperator, Operator, SingularValues
 from scoresde.inverse.problem import Measurement, Problem
+from scoresde.inverse.radon import Radon
 from scoresde.inverse.restored import Restored, restore
+from scoresde.inverse.separable import SeparableOperator
 
 __all__ = [
     "DPS",
+    "Blur",
+    "CompressedSensing",
     "Cost",
     "CountedModel",
+    "Downsampling",
     "ExactPosterior",
     "FieldMethod",
+    "FourierSampling",
+    "GaussianBlur",
     "GaussianNoise",
+    "GreyScale",
     "LinearOperator",
+    "Mask",
     "MatrixOperator",
     "Measurement",
     "MeasurementNoise",
@@ -26,8 +42,14 @@ __all__ = [
     "Operator",
     "PosteriorModel",
     "Problem",
+    "Radon",
+    "RandomProjection",
     "Restored",
+    "SeparableOperator",
     "SingularValues",
     "SolverMethod",
+    "check_adjoint",
+    "line_mask",
+    "motion_kernel",
     "restore",
 ]

@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
-from scoresde.inverse.operator import LinearOperator, SingularValues
+from scoresde.inverse.operator import LinearOperator
+from scoresde.inverse.singular_values import MatrixSingularValues, SingularValues
 
-__all__ = ["MatrixOperator", "MatrixSingularValues"]
-
-_RANK = 1e-10  # singular values below this part of the largest are 0
+__all__ = ["MatrixOperator"]
 
 
 @checked
@@ -38,7 +37,6 @@ class MatrixOperator(LinearOperator):
             raise ValueError(f"shape is {shape}, expected one of {matrix.shape[1]} elements, the columns of matrix")
         super().__init__(shape, (matrix.shape[0],))
         self.register_buffer("values", matrix)
-        self._decomposed: MatrixSingularValues | None = None
 
     def measure(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.values.to(x).T
@@ -51,34 +49,3 @@ class MatrixOperator(LinearOperator):
         if self._decomposed is None:
             self._decomposed = MatrixSingularValues(self.values, self.shape, self.measured)
         return self._decomposed
-
-
-class MatrixSingularValues(SingularValues):
-    """The decomposition of a matrix `(M, N)`, by LAPACK.
-
-    Args:
-        matrix: The matrix.
-        shape: The shape of a sample.
-        measured: The shape of a measurement.
-    """
-
-    left: Tensor
-    right: Tensor
-
-    def __init__(self, matrix: Tensor, shape: tuple[int, ...], measured: tuple[int, ...]) -> None:
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        kept = values > _RANK * values.max()
-        self.values, self.left, self.right = values[kept], left[:, kept], right[kept].T
-        self.shape, self.measured = shape, measured
-
-    def to_right(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.right.to(x)
-
-    def from_right(self, coefficients: Tensor) -> Tensor:
-        return (coefficients @ self.right.to(coefficients).T).reshape(-1, *self.shape)
-
-    def to_left(self, y: Tensor) -> Tensor:
-        return y.flatten(1) @ self.left.to(y)
-
-    def from_left(self, coefficients: Tensor) -> Tensor:
-        return (coefficients @ self.left.to(coefficients).T).reshape(-1, *self.measured)

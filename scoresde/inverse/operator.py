@@ -1,12 +1,16 @@
-"""What is measured of a sample: operators, their adjoints and their singular values."""
+"""What is measured of a sample: operators, their adjoints, and their composition."""
 
+import copy
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LinearOperator", "Operator", "SingularValues"]
+from scoresde.inverse.singular_values import MatrixSingularValues, SingularValues, small_enough
+
+__all__ = ["Composed", "LinearOperator", "LinearlyComposed", "Operator", "SingularValues"]
 
 
 class Operator(nn.Module):
@@ -44,6 +48,24 @@ class Operator(nn.Module):
         _check("x", x, self.shape, "samples")
         return self.measure(x)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the operator's tensors; the CPU if it has none."""
+        return next((b.device for b in self.buffers()), torch.device("cpu"))
+
+    def prepared(self, device: torch.device, dtype: torch.dtype) -> "Operator":
+        """The operator with its tensors on a device and in a dtype, so that no step has to convert them."""
+        floats = (b for b in self.buffers() if b.is_floating_point() or b.is_complex())
+        if all(b.device == device for b in self.buffers()) and all(b.dtype == dtype for b in floats):
+            return self
+        return copy.deepcopy(self).to(device, dtype)
+
+    def __matmul__(self, inner: "Operator") -> "Operator":
+        """The operator that applies `inner` first."""
+        if isinstance(self, LinearOperator) and isinstance(inner, LinearOperator):
+            return LinearlyComposed(self, inner)
+        return Composed(self, inner)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({_text(self.shape)} to {_text(self.measured)})"
 
@@ -51,8 +73,13 @@ class Operator(nn.Module):
 class LinearOperator(Operator):
     """A linear map y = A x with its adjoint Aᵀ.
 
-    A subclass gives `measure` and `back`, and `singular_values` where they are known in closed form.
+    A subclass gives `measure` and `back`, and `singular_values` where they are known in closed form. For an operator
+    that is often small, these may be `decomposed()`.
     """
+
+    def __init__(self, shape: Sequence[int], measured: Sequence[int]) -> None:
+        super().__init__(shape, measured)
+        self._decomposed: SingularValues | None = None
 
     @abstractmethod
     def back(self, y: Tensor) -> Tensor:
@@ -68,45 +95,85 @@ class LinearOperator(Operator):
         return self.back(y)
 
     @property
-    def singular_values(self) -> "SingularValues | None":
+    def singular_values(self) -> SingularValues | None:
         """The singular value decomposition; None where it is not known."""
         return None
 
     def matrix(self) -> Tensor:
         """The matrix `(M, N)` float64 on the CPU, of a sample and a measurement as vectors: for small operators."""
-        count = torch.Size(self.shape).numel()
-        eye = torch.eye(count, dtype=torch.float64, device=_device(self)).reshape(count, *self.shape)
+        count = math.prod(self.shape)
+        eye = torch.eye(count, dtype=torch.float64, device=self.device).reshape(count, *self.shape)
         return self.measure(eye).reshape(count, -1).T.cpu()
 
+    def decomposed(self) -> SingularValues | None:
+        """The decomposition of the operator's matrix by LAPACK, made once; None for a large operator."""
+        if self._decomposed is None and small_enough(self.shape, self.measured):
+            # A matrix of numbers that were rounded to float32 has no rank below that rounding.
+            rounding = max((torch.finfo(b.dtype).eps for b in self.buffers() if b.is_floating_point()), default=0.0)
+            found = MatrixSingularValues(self.matrix(), self.shape, self.measured, 100 * rounding)
+            self._decomposed = found.to(self.device)
+        return self._decomposed
 
-class SingularValues:
-    """A = U diag(s) Vᵀ with orthonormal columns of U and V, which are functions rather than matrices.
 
-    Attributes:
-        values: The R singular values `(R,)` float64, none of them 0. What of x is orthogonal to V is not measured.
+class Composed(Operator):
+    """A(B(x)) of operators A and B: `A @ B`.
+
+    Args:
+        outer: A.
+        inner: B, whose measurements have the shape of A's samples.
+
+    Raises:
+        ValueError: Shapes that do not fit.
     """
 
-    values: Tensor
+    def __init__(self, outer: Operator, inner: Operator) -> None:
+        super().__init__(inner.shape, outer.measured)
+        _check_chain(outer, inner)
+        self.outer, self.inner = outer, inner
 
-    @abstractmethod
-    def to_right(self, x: Tensor) -> Tensor:
-        """Vᵀ x of samples `(B, *shape)`, `(B, R)`."""
+    def measure(self, x: Tensor) -> Tensor:
+        return self.outer.measure(self.inner.measure(x))
 
-    @abstractmethod
-    def from_right(self, coefficients: Tensor) -> Tensor:
-        """V c of coefficients `(B, R)`, `(B, *shape)`."""
+    def __repr__(self) -> str:
+        return f"{self.outer!r} @ {self.inner!r}"
 
-    @abstractmethod
-    def to_left(self, y: Tensor) -> Tensor:
-        """Uᵀ y of measurements `(B, *measured)`, `(B, R)`."""
 
-    @abstractmethod
-    def from_left(self, coefficients: Tensor) -> Tensor:
-        """U c of coefficients `(B, R)`, `(B, *measured)`."""
+class LinearlyComposed(LinearOperator):
+    """A B x of linear operators A and B: `A @ B`. Its singular values are known if it is small.
 
-    def pseudo_inverse(self, y: Tensor) -> Tensor:
-        """A⁺ y of measurements `(B, *measured)`, `(B, *shape)`."""
-        return self.from_right(self.to_left(y) / self.values.to(y))
+    Args:
+        outer: A.
+        inner: B, whose measurements have the shape of A's samples.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+    """
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        super().__init__(inner.shape, outer.measured)
+        _check_chain(outer, inner)
+        self.outer, self.inner = outer, inner
+
+    def measure(self, x: Tensor) -> Tensor:
+        return self.outer.measure(self.inner.measure(x))
+
+    def back(self, y: Tensor) -> Tensor:
+        return self.inner.back(self.outer.back(y))
+
+    @property
+    def singular_values(self) -> SingularValues | None:
+        return self.decomposed()
+
+    def __repr__(self) -> str:
+        return f"{self.outer!r} @ {self.inner!r}"
+
+
+def _check_chain(outer: Operator, inner: Operator) -> None:
+    if outer.shape != inner.measured:
+        raise ValueError(
+            f"{outer!r} @ {inner!r} do not fit: the first is for samples of shape {outer.shape}, and the second gives "
+            f"{inner.measured}"
+        )
 
 
 def _check(name: str, given: Tensor, shape: tuple[int, ...], what: str) -> None:
@@ -114,10 +181,6 @@ def _check(name: str, given: Tensor, shape: tuple[int, ...], what: str) -> None:
         raise ValueError(
             f"{name} has shape {tuple(given.shape)}, expected {what} of shape (B, {', '.join(map(str, shape))})"
         )
-
-
-def _device(operator: Operator) -> torch.device:
-    return next((b.device for b in operator.buffers()), torch.device("cpu"))
 
 
 def _text(shape: tuple[int, ...]) -> str:
