@@ -2,6 +2,20 @@
 
 from scoresde.inverse.adjoint import check_adjoint
 from scoresde.inverse.blur import Blur, GaussianBlur, motion_kernel
+from scoresde.inverse.choices import (
+    Colourisation,
+    Deblurring,
+    Denoising,
+    GaussianDeblurring,
+    Inpainting,
+    ProblemChoice,
+    RandomInpainting,
+    Sensing,
+    SuperResolution,
+    Tomography,
+    Undersampling,
+    Unmeasured,
+)
 from scoresde.inverse.compressed_sensing import CompressedSensing, RandomProjection
 from scoresde.inverse.counted import Cost, CountedModel
 from scoresde.inverse.downsampling import Downsampling
@@ -22,16 +36,21 @@ from scoresde.inverse.separable import SeparableOperator
 __all__ = [
     "DPS",
     "Blur",
+    "Colourisation",
     "CompressedSensing",
     "Cost",
     "CountedModel",
+    "Deblurring",
+    "Denoising",
     "Downsampling",
     "ExactPosterior",
     "FieldMethod",
     "FourierSampling",
     "GaussianBlur",
+    "GaussianDeblurring",
     "GaussianNoise",
     "GreyScale",
+    "Inpainting",
     "LinearOperator",
     "Mask",
     "MatrixOperator",
@@ -42,12 +61,19 @@ __all__ = [
     "Operator",
     "PosteriorModel",
     "Problem",
+    "ProblemChoice",
     "Radon",
+    "RandomInpainting",
     "RandomProjection",
     "Restored",
+    "Sensing",
     "SeparableOperator",
     "SingularValues",
     "SolverMethod",
+    "SuperResolution",
+    "Tomography",
+    "Undersampling",
+    "Unmeasured",
     "check_adjoint",
     "line_mask",
     "motion_kernel",
