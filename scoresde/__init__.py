@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         data,
         guidance,
         information,
-        inverse,
         likelihood,
         metrics,
         networks,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
         statistics,
         training,
     )
-    from scoresde.runs.directory import load, load_chain
+    from scoresde.runs.directory import load, load_chain, load_classifier
 
 __all__ = [
     "__version__",
@@ -42,10 +41,10 @@ __all__ = [
     "data",
     "guidance",
     "information",
-    "inverse",
     "likelihood",
     "load",
     "load_chain",
+    "load_classifier",
     "metrics",
     "networks",
     "objectives",
@@ -64,7 +63,7 @@ _MOVED = ("comparisons", "divergence", "frontiers", "ode", "reprs")
 
 def __getattr__(name: str) -> object:
     # Late, so that `import scoresde` takes no time, and `scoresde.sde` needs neither Hydra nor Accelerate.
-    if name in ("load", "load_chain"):
+    if name in ("load", "load_chain", "load_classifier"):
         return getattr(importlib.import_module("scoresde.runs.directory"), name)
     if name in __all__ or name in _MOVED:
         return importlib.import_module(f"scoresde.{name}")

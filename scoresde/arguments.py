@@ -221,7 +221,10 @@ def _union(parts: tuple[Any, ...]) -> Rule | None:
         if len(rules) == 1:
             assert first is not None
             raise first
-        raise ArgumentError(f"{name} is {shown(value)}, expected {' or '.join(map(_described, kinds))}")
+        # Of the first kind that something is to be written for.
+        hints = (_expected(kind, value).partition(": write ")[2] for kind in kinds if isinstance(kind, type))
+        hint = next((f": write {text}" for text in hints if text), "")
+        raise ArgumentError(f"{name} is {shown(value)}, expected {' or '.join(map(_described, kinds))}{hint}")
 
     return rule
 

@@ -28,7 +28,7 @@ from scoresde.score import GaussianMixtureScore, NetworkScore, with_sde
 from scoresde.sde import DDPMSDE, VPSDE
 from scoresde.training import fit
 
-MODULES = [name for name in scoresde.__all__ if name not in ("__version__", "load", "load_chain")]
+MODULES = [name for name in scoresde.__all__ if name not in ("__version__", "load", "load_chain", "load_classifier")]
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,8 @@ def _messages(model: Any, x: Tensor) -> Iterator[tuple[str, Callable[[], Any], s
         lambda: compare(model, {"a": sampler}, 3, x, seeds=any_(3)),
         "seeds is 3, expected a sequence of int",
     )
-    yield "no model to fit", lambda: fit(any_(network), x, 3), "model is the module MLP, expected a NetworkScore: write"
+    told = "expected a NetworkScore or a NoisyClassifier: write NetworkScore("
+    yield "no model to fit", lambda: fit(any_(network), x, 3), told
     yield "an SDE's name", lambda: with_sde(model, any_("vp")), "expected an SDE, such as scoresde.sde.VPSDE()"
     yield "bits without levels", lambda: bits_per_dim(model, x), "does not know the transform of its data"
 

@@ -27,6 +27,7 @@ HEAVY = {
     "torchsde",
     "yaml",
 }
+_NO_PACKAGES = ("__version__", "load", "load_chain", "load_classifier", "preconditioning")
 
 
 @pytest.mark.parametrize("package", ["scoresde.sampling", "scoresde.likelihood", "scoresde.information"])
@@ -47,9 +48,7 @@ def test_packages_are_attributes_of_a_fresh_import() -> None:
     assert run.stdout.split() == ["Sampler", *sorted(scoresde.__all__)]
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in scoresde.__all__ if n not in ("__version__", "load", "load_chain", "preconditioning")]
-)
+@pytest.mark.parametrize("name", [n for n in scoresde.__all__ if n not in _NO_PACKAGES])
 def test_packages_show_public_names_and_their_files(name: str) -> None:
     package: ModuleType = importlib.import_module(f"scoresde.{name}")
     public = {n for n in dir(package) if not n.startswith("_")}

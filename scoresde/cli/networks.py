@@ -1,7 +1,7 @@
 """The default network: chosen for the data once these are known, and stored as what was chosen."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +17,9 @@ DEFAULT = "default"  # the choice of the group that stands for what fits
 _HINT = "; data.channels_last=true takes them as images of one channel"
 
 
-def fit_network(config: DictConfig, shape: Sequence[int], data: str, given: Collection[str] = ()) -> None:
+def fit_network(
+    config: DictConfig, shape: Sequence[int], data: str, given: Collection[str] = (), *, classifies: bool = False
+) -> None:
     """Replace the default network of a configuration by the one that fits samples of `shape`, and say so.
 
     What an experiment or the command line has changed in the default stays, where the other network has it too.
@@ -27,6 +29,7 @@ def fit_network(config: DictConfig, shape: Sequence[int], data: str, given: Coll
         shape: Shape of one sample.
         data: Name of the data, for messages.
         given: Keys of the network that are given on the command line.
+        classifies: Whether a classifier of noised samples is trained.
 
     Raises:
         UsageError: A key was changed that the network which fits does not have.
@@ -40,7 +43,9 @@ def fit_network(config: DictConfig, shape: Sequence[int], data: str, given: Coll
     if "_target_" in changed:  # a class of the user's own
         return
     if UNet.fits(shape):
-        if len(shape) != 3:
+        if classifies:
+            _replace(config, "unet_classifier", changed, f"{kind(shape)} of shape {tuple(shape)} and their classes")
+        elif len(shape) != 3:
             hint = _HINT if _may_be_images(shape) else ""
             _log.info("network=unet for %s of shape %s, as none was chosen%s", kind(shape), tuple(shape), hint)
         multipliers = list(UNet.default_multipliers(shape))
@@ -49,17 +54,36 @@ def fit_network(config: DictConfig, shape: Sequence[int], data: str, given: Coll
             where = f"{kind(shape)} of {shown(shape[1:])}"
             _log.info("network.multipliers=%s for %s, as none were chosen", multipliers, where)
         return
-    other: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "network" / "mlp.yaml"))
+    name = "mlp_classifier" if classifies else "mlp"
+    hint, what = _HINT if _may_be_images(shape) else "", f"samples of shape {tuple(shape)}"
+    _replace(config, name, changed, what, f"samples of {data} have shape {tuple(shape)}", hint)
+
+
+def _replace(
+    config: DictConfig, name: str, changed: Mapping[str, Any], what: str, samples: str = "", hint: str = ""
+) -> None:
+    """Put another choice in the place of the default network.
+
+    Args:
+        config: The configuration, changed in place.
+        name: The choice.
+        changed: Settings that were changed in the default.
+        what: What the choice is for, in the words of its announcement.
+        samples: What a U-Net does not suit, for the message; empty where it does.
+        hint: End of the announcement.
+    """
+    other: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "network" / f"{name}.yaml"))
     lost = [key for key in changed if key not in other]
     if lost:
+        reason = "score model, and a classifier is trained"
+        if samples:
+            reason = f"U-Net, which takes signals, images and volumes with their channels first, and {samples}"
         raise UsageError(
-            f"network.{lost[0]} is of a U-Net, which takes signals, images and volumes with their channels first, and "
-            f"samples of {data} have shape {tuple(shape)}: leave it out for network=mlp, which has "
+            f"network.{lost[0]} is of a {reason}: leave it out for network={name}, which has "
             + ", ".join(key for key in other if key != "_target_")
         )
     config.network = {**other, **changed}
-    hint = _HINT if _may_be_images(shape) else ""
-    _log.info("network=mlp for samples of shape %s, as none was chosen%s", tuple(shape), hint)
+    _log.info("network=%s for %s, as none was chosen%s", name, what, hint)
 
 
 def _may_be_images(shape: Sequence[int]) -> bool:

@@ -56,6 +56,7 @@ _PATHS = (
     "against",
     "searchpath",
     "weaker",
+    "classifier",
     "unconditional",
     "start",
     "condition",

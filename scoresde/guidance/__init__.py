@@ -6,7 +6,7 @@ field is in general the score of no density: see `ScoreModel.is_score`. A `Targe
 """
 
 from scoresde.guidance.auto import AutoGuidance
-from scoresde.guidance.choices import APG, CFG, Auto, Density, Guidance, NoGuidance
+from scoresde.guidance.choices import APG, CFG, Auto, ByClassifier, Density, Guidance, NoGuidance
 from scoresde.guidance.classifier_free import ClassifierFree
 from scoresde.guidance.density import DensityGuided
 from scoresde.guidance.flow_density import FlowDensity
@@ -23,6 +23,7 @@ __all__ = [
     "AdaptiveProjected",
     "Auto",
     "AutoGuidance",
+    "ByClassifier",
     "ClassifierFree",
     "ClassifierGuidance",
     "Density",

@@ -9,12 +9,14 @@ from scoresde.arguments import checked
 from scoresde.guidance.auto import AutoGuidance
 from scoresde.guidance.classifier_free import ClassifierFree
 from scoresde.guidance.density import DensityGuided
+from scoresde.guidance.gradient import ClassifierGuidance
 from scoresde.guidance.projected import AdaptiveProjected
-from scoresde.score import ScoreModel
+from scoresde.score import NoisyClassifier, ScoreModel
 
-__all__ = ["APG", "CFG", "Auto", "Density", "Guidance", "NoGuidance"]
+__all__ = ["APG", "CFG", "Auto", "ByClassifier", "Density", "Guidance", "NoGuidance"]
 
-Load = Callable[[str], tuple[ScoreModel, str]]
+Other = ScoreModel | NoisyClassifier
+Load = Callable[[str], tuple[Other, str]]
 """A function from a run directory to its model and the fingerprint of the weights."""
 
 
@@ -22,9 +24,10 @@ class Guidance:
     """Settings of guidance."""
 
     other: ClassVar[str | None] = None  # the setting that is the directory of another run
+    other_classifies: ClassVar[bool] = False  # whether that is the run of a classifier
 
     @abstractmethod
-    def around(self, model: ScoreModel, other: ScoreModel | None) -> ScoreModel:
+    def around(self, model: ScoreModel, other: Other | None) -> ScoreModel:
         """The guided model.
 
         Args:
@@ -40,7 +43,10 @@ class Guidance:
             load: How the model of another run is opened.
         """
         directory = None if self.other is None else getattr(self, self.other)
-        other, weights = (None, None) if directory is None else load(str(directory))
+        other: Other | None = None
+        weights = None
+        if directory is not None:
+            other, weights = load(str(directory))
         named = ((f.name, getattr(self, f.name)) for f in fields(self) if f.name != self.other)  # type: ignore[arg-type]
         parts = [f"{name}={_text(value)}" for name, value in named]
         parts += [] if weights is None else [f"{self.other}={weights!r}"]
@@ -59,7 +65,7 @@ def _text(value: object) -> str:
 class NoGuidance(Guidance):
     """The model as it was trained."""
 
-    def around(self, model: ScoreModel, other: ScoreModel | None) -> ScoreModel:
+    def around(self, model: ScoreModel, other: Other | None) -> ScoreModel:
         return model
 
 
@@ -83,7 +89,8 @@ class CFG(Guidance):
     unconditional: str | None = None
     other: ClassVar[str | None] = "unconditional"
 
-    def around(self, model: ScoreModel, other: ScoreModel | None) -> ScoreModel:
+    def around(self, model: ScoreModel, other: Other | None) -> ScoreModel:
+        assert not isinstance(other, NoisyClassifier)
         options = {"rescale": self.rescale, "zero_star": self.zero_star}
         return ClassifierFree(model, self.scale, other, interval=self.interval, **options)  # type: ignore[arg-type]
 
@@ -108,7 +115,8 @@ class APG(Guidance):
     unconditional: str | None = None
     other: ClassVar[str | None] = "unconditional"
 
-    def around(self, model: ScoreModel, other: ScoreModel | None) -> ScoreModel:
+    def around(self, model: ScoreModel, other: Other | None) -> ScoreModel:
+        assert not isinstance(other, NoisyClassifier)
         options = {"parallel": self.parallel, "threshold": self.threshold}
         return AdaptiveProjected(model, self.scale, other, interval=self.interval, **options)  # type: ignore[arg-type]
 
@@ -129,9 +137,31 @@ class Auto(Guidance):
     interval: Sequence[float] | None = None
     other: ClassVar[str | None] = "weaker"
 
-    def around(self, model: ScoreModel, other: ScoreModel | None) -> ScoreModel:
-        assert other is not None
+    def around(self, model: ScoreModel, other: Other | None) -> ScoreModel:
+        assert isinstance(other, ScoreModel)
         return AutoGuidance(model, other, self.scale, interval=self.interval)
+
+
+@checked
+@dataclass(frozen=True)
+class ByClassifier(Guidance):
+    """Classifier guidance; see `ClassifierGuidance`.
+
+    Args:
+        classifier: Run directory of the classifier of noised samples.
+        scale: The scale.
+        interval: The smallest and the largest noise level σ/α with guidance; all if not given.
+    """
+
+    classifier: str
+    scale: float = 2.0
+    interval: Sequence[float] | None = None
+    other: ClassVar[str | None] = "classifier"
+    other_classifies: ClassVar[bool] = True
+
+    def around(self, model: ScoreModel, other: Other | None) -> ScoreModel:
+        assert isinstance(other, NoisyClassifier)
+        return ClassifierGuidance(model, other, self.scale, interval=self.interval)
 
 
 @checked
@@ -145,5 +175,5 @@ class Density(Guidance):
 
     quantile: float = 0.5
 
-    def around(self, model: ScoreModel, other: ScoreModel | None) -> ScoreModel:
+    def around(self, model: ScoreModel, other: Other | None) -> ScoreModel:
         return DensityGuided(model, self.quantile)

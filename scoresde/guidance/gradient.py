@@ -10,13 +10,13 @@ from torch import Tensor
 from scoresde.arguments import checked
 from scoresde.guidance.interval import Interval, finite
 from scoresde.numerics.values import one_of
-from scoresde.score import ScoreModel
+from scoresde.score import NoisyClassifier, ScoreModel
 from scoresde.sde import expand_to
 
-__all__ = ["ClassifierGuidance", "GradientGuided", "RewardGuidance"]
+__all__ = ["ClassifierGuidance", "RewardGuidance"]
 
 
-class GradientGuided(ScoreModel):
+class _GradientGuided(ScoreModel):
     """The score of a model plus the gradient of a scalar r of the state.
 
         score + w ∇ₓ r,    ε − w σ ∇ₓ r,    D + w (σ²/α) ∇ₓ r
@@ -88,7 +88,7 @@ class GradientGuided(ScoreModel):
 
 
 @checked
-class RewardGuidance(GradientGuided):
+class RewardGuidance(_GradientGuided):
     """A model steered to samples of a larger reward, any differentiable function of them.
 
         score = ∇ log p_t(x) + w ∇ₓ r(D(x))    ("mean"),    score = ∇ log p_t(x) + w ∇ₓ r(x, t)    ("state")
@@ -164,7 +164,7 @@ class RewardGuidance(GradientGuided):
 
 
 @checked
-class ClassifierGuidance(GradientGuided):
+class ClassifierGuidance(_GradientGuided):
     """A model steered to a class by a classifier of noised samples (Dhariwal & Nichol 2021, algorithm 1).
 
         score = ∇ log p_t(x) + w ∇ₓ log p_t(c | x)
@@ -174,14 +174,15 @@ class ClassifierGuidance(GradientGuided):
 
     Args:
         model: The model, of all classes or conditional.
-        classifier: A function of noised samples `(B, ...)` in model space, as they are under the model's SDE, and their
-            times `()` or `(B,)`, that gives a logit for each class, `(B, K)`.
+        classifier: A `NoisyClassifier`, of whatever SDE; or a function of noised samples `(B, ...)` in model space, as
+            they are under the model's SDE, and their times `()` or `(B,)`, that gives a logit for each class, `(B, K)`.
         scale: The scale w.
         interval: The smallest and the largest noise level σ/α with guidance; all if not given.
 
     Raises:
-        ValueError: A scale that is not a finite number, or an interval outside of the schedule; in use, no labels, or
-            classes that the classifier does not have.
+        ValueError: A scale that is not a finite number, an interval outside of the schedule, or a `NoisyClassifier` of
+            samples of another shape or in other units, of other classes, or of other noise levels; in use, no labels,
+            or classes that the classifier does not have.
 
     References:
         Dhariwal & Nichol 2021, Diffusion models beat GANs on image synthesis, https://arxiv.org/abs/2105.05233
@@ -196,6 +197,9 @@ class ClassifierGuidance(GradientGuided):
         interval: Sequence[float] | None = None,
     ) -> None:
         super().__init__(model, scale, interval)
+        if isinstance(classifier, NoisyClassifier):
+            classifier.check_fits(model.shape, model.classes, model.info)
+            classifier = classifier.under(model.sde)
         self.classifier = classifier
         self._labelled = isinstance(model, ScoreModel) and model.classes is not None
 

@@ -5,6 +5,7 @@ from scoresde.information.conditional import ConditionalInformation, conditional
 from scoresde.information.denoising import DenoisingInformation, denoising_information
 from scoresde.information.dimension import LocalDimension, flipd
 from scoresde.information.model_divergence import ModelDivergence, kl_divergence
+from scoresde.information.noisy_accuracy import NoisyAccuracy, noisy_accuracy
 from scoresde.information.three_ways import Agreement, ThreeWays, three_ways
 
 __all__ = [
@@ -14,11 +15,13 @@ __all__ = [
     "DenoisingInformation",
     "LocalDimension",
     "ModelDivergence",
+    "NoisyAccuracy",
     "ThreeWays",
     "class_information",
     "conditional_information",
     "denoising_information",
     "flipd",
     "kl_divergence",
+    "noisy_accuracy",
     "three_ways",
 ]

@@ -1,5 +1,9 @@
-"""Score networks: modules `forward(x, c_noise, labels=None)` that return a raw output of the shape of `x`."""
+"""Score networks: modules `forward(x, c_noise, labels=None)` that return a raw output of the shape of `x`.
 
+And classifiers of noised samples, `forward(x, c_noise)`, that return logits.
+"""
+
+from scoresde.networks.classifiers import MLPClassifier, UNetClassifier
 from scoresde.networks.conditioning import Conditioning
 from scoresde.networks.dit import DiT
 from scoresde.networks.edm2 import EDM2UNet, LogVariance
@@ -24,10 +28,12 @@ __all__ = [
     "GaussianFourierFeatures",
     "LevelEmbedding",
     "LogVariance",
+    "MLPClassifier",
     "MagnitudeFourier",
     "PositionalFeatures",
     "TableEmbedding",
     "UNet",
+    "UNetClassifier",
     "adm",
     "ddpm",
     "ddpmpp",

@@ -20,7 +20,7 @@ from scoresde.networks.conditions import (
 )
 from scoresde.networks.dropout import FeatureDropout
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "MLPBlock"]
 
 
 @checked
@@ -92,7 +92,7 @@ class MLP(nn.Module):
             vector_dropout=rates.get("vector", 0.0),
         )
         self.input = nn.Linear(size, width)
-        self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(MLPBlock(width, dropout) for _ in range(blocks))
         self.output = nn.Linear(width, (1 + learn_variance) * size)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -129,7 +129,7 @@ class MLP(nn.Module):
         return out
 
 
-class _Block(nn.Module):
+class MLPBlock(nn.Module):
     """A residual block of two layers."""
 
     def __init__(self, width: int, dropout: float) -> None:

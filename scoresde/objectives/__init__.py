@@ -1,7 +1,8 @@
-"""Score matching, denoising, implicit and sliced, and the bound of a chain, with weightings and noise levels."""
+"""Score matching, the bound of a chain and the loss of classifiers, with weightings and noise levels."""
 
 from scoresde.objectives.base import Criterion, Loss, Objective
 from scoresde.objectives.chains import ChainLoss
+from scoresde.objectives.classification import CrossEntropy
 from scoresde.objectives.denoising import DenoisingScoreMatching
 from scoresde.objectives.matching import ImplicitScoreMatching, SlicedScoreMatching
 from scoresde.objectives.noise_levels import loss_by_noise_level
@@ -20,6 +21,7 @@ from scoresde.objectives.weightings import EDMWeighting, Likelihood, MinSNR, Sig
 __all__ = [
     "ChainLoss",
     "Criterion",
+    "CrossEntropy",
     "DenoisingScoreMatching",
     "EDMWeighting",
     "Hybrid",

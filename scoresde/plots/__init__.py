@@ -5,6 +5,7 @@ themselves. Colours are from the palette of Okabe and Ito (2008), which colour-b
 sizes are set on the artists and do not depend on the user's matplotlib settings.
 """
 
+from scoresde.plots.accuracy import accuracy_by_noise_level
 from scoresde.plots.chains import chain_states, sequences
 from scoresde.plots.curves import learning_curves, likelihood_histogram, loss_by_noise_level, paired_differences
 from scoresde.plots.information import information_by_level
@@ -16,6 +17,7 @@ from scoresde.plots.spectra import spectra
 from scoresde.plots.style import save, to_png
 
 __all__ = [
+    "accuracy_by_noise_level",
     "chain_states",
     "forward_process",
     "group_shares",

@@ -12,6 +12,7 @@ from scoresde.report.traces import Chart, Series, axis, chart, error_bars, named
 __all__ = ["error_budget", "learning_curves", "loss_by_noise_level", "losses"]
 
 _MAX_POINTS = 600
+_NOISE_LOSS = ("Mean squared error of the predicted noise", "loss of the noise")
 _PARTS = {
     "stderr_data": "choice of held-out data",
     "stderr_dequantisation": "dequantisation",
@@ -89,8 +90,10 @@ def loss_by_noise_level(series: Sequence[Series], fallback: Picture | None = Non
         everything += y
     if not traces:
         return None
-    caption = "Mean squared error of the predicted noise at the end of training, ± standard error over log lines."
-    layout = {"xaxis": axis("log(σ/α): data left, noise right"), "yaxis": axis("loss of the noise", everything)}
+    classifies = any("classifier" in run.summary for run in series)
+    what, of = ("Cross-entropy", "cross-entropy, nats") if classifies else _NOISE_LOSS
+    caption = f"{what} at the end of training, ± standard error over log lines."
+    layout = {"xaxis": axis("log(σ/α): data left, noise right"), "yaxis": axis(of, everything)}
     return chart("Loss by noise level", caption, traces, layout, fallback)
 
 

@@ -129,6 +129,14 @@ def _commands(run: RunText) -> list[tuple[str, str]]:
     def command(name: str, *further: str) -> str:
         return shell.command(name, shell.override("run", run.directory), *further, *allow)
 
+    if "classifier" in run.summary:
+        guiding = (shell.override("guidance.classifier", run.directory), "label=0", *allow)
+        return [
+            ("Go on with training from the last checkpoint", command("train")),
+            ("Guide a model to a class", shell.command("sample", "run=MODEL", "guidance=classifier", *guiding)),
+            ("This page again", command("report")),
+            ("The classifier in Python", f"classifier = scoresde.load_classifier({str(run.directory)!r})"),
+        ]
     return [
         ("Go on with training from the last checkpoint", command("train")),
         ("Draw samples", command("sample", "n=64", "seed=1")),

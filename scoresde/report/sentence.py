@@ -18,7 +18,8 @@ def sentence(run: RunText) -> list[Part]:
     data = str(run.data.get("name") or run.words.get("data") or "")
     # Bits and classes have no score, and their process is no SDE.
     discrete = run.words.get("objective") == "chain"
-    parts: list[Part] = [("Diffusion model" if discrete else "Score-based model", False)]
+    kind = "Classifier of noised samples" if run.words.get("objective") == "classifier" else "Score-based model"
+    parts: list[Part] = [("Diffusion model" if discrete else kind, False)]
     if data:
         parts += [(" of ", False), (data, True)]
     what = _samples(run.data.get("shape"), training.get("samples"))

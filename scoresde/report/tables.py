@@ -59,7 +59,12 @@ def numbers(summary: dict[str, Any], dimensions: int | None = None, levels: int 
             Fréchet distance compares only means and covariances, and does not tell a ring from eight points on it.
         levels: Number of levels of discrete data; None for continuous data.
     """
-    made = (_likelihood_number(summary, levels), _quality_number(summary, dimensions), *_cost_numbers(summary))
+    made = (
+        _accuracy_number(summary),
+        _likelihood_number(summary, levels),
+        _quality_number(summary, dimensions),
+        *_cost_numbers(summary),
+    )
     return [number for number in made if number is not None]
 
 
@@ -67,6 +72,15 @@ def _number(name: str, value: str, lines: Iterable[str], unit: str = "") -> Numb
     """A number from `value ± error`."""
     value, sign, error = value.partition(" ± ")
     return Number(name, value, f"{sign.strip()} {error} {unit}".strip(), tuple(filter(None, lines)))
+
+
+def _accuracy_number(summary: dict[str, Any]) -> Number | None:
+    """Of a classifier of noised samples."""
+    held_out, train = (as_dict(as_dict(summary.get("classifier")).get(side)) for side in ("held_out", "train"))
+    if not as_dict(held_out.get("mean_accuracy")):
+        return None
+    lines = ["mean over noise levels", f"training data: {metric(train.get('mean_accuracy'))}"]
+    return _number("Accuracy, held-out", metric(held_out["mean_accuracy"]), lines)
 
 
 def _likelihood_number(summary: dict[str, Any], levels: int | None) -> Number | None:
@@ -139,8 +153,33 @@ def tables(summary: dict[str, Any], comparisons: Mapping[str, dict[str, Any]] | 
         summary: Summary of the run.
         comparisons: Settings of further comparisons by their names.
     """
-    made = (_likelihood(summary), _training(summary), _quality(summary), _further(summary, comparisons or {}))
+    made = (
+        _accuracy(summary),
+        _likelihood(summary),
+        _training(summary),
+        _quality(summary),
+        _further(summary, comparisons or {}),
+    )
     return [table for table in made if table is not None]
+
+
+def _accuracy(summary: dict[str, Any]) -> Table | None:
+    """A row for each noise level of a classifier."""
+    sides = [as_dict(as_dict(summary.get("classifier")).get(side)) for side in ("held_out", "train")]
+    columns = [side.get(key) for side in sides for key in ("accuracy", "accuracy_stderr")]
+    columns += [sides[0].get(key) for key in ("cross_entropy", "cross_entropy_stderr", "log_snr")]
+    if not all(isinstance(column, list) for column in columns):
+        return None
+    rows: list[tuple[str, ...]] = []
+    for share, error, trained, trained_error, nats_, nats_error, level in zip(*columns, strict=False):
+        if is_number(level):
+            values = estimate(share, error), estimate(trained, trained_error), estimate(nats_, nats_error)
+            rows.append((text(-level), *values))
+    means = (as_dict(sides[0].get("mean_accuracy")), as_dict(sides[1].get("mean_accuracy")))
+    n = " and ".join(text(mean.get("n")) for mean in means)
+    note = f"± standard error over {n} samples, each noised once at every level. Cross-entropy in nats, held out."
+    head = ("log(σ/α)", "accuracy, held-out", "training data", "cross-entropy")
+    return Table("Accuracy by noise level", head, rows[::-1], note)
 
 
 def _likelihood(summary: dict[str, Any]) -> Table | None:

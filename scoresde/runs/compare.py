@@ -85,7 +85,8 @@ def compare_run(
     if names is not None:
         presets.check(names)
     steps, seeds = _listed(options.steps), _listed(options.seeds)
-    label = label_index(model, options.get("label"), data.class_names)
+    asked = model if guided is None else guided
+    label = label_index(asked, options.get("label"), data.class_names)
     chosen = {}
     if label is not None:
         data = data.of_class(label)
@@ -94,7 +95,7 @@ def compare_run(
     most = options.max_nfe if options.max_nfe is not None or names is not None else max(steps) + 1
     if guidance is not None:
         chosen["guidance"] = guidance
-    comparison = _comparison(model if guided is None else guided, data, n, options, label)
+    comparison = _comparison(asked, data, n, options, label)
     settings = {
         "n": n,
         "data": data.name,

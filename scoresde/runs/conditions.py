@@ -19,7 +19,7 @@ from scoresde.data.labels import class_index
 from scoresde.options.errors import ConfigError
 from scoresde.runs.chains import RunModel
 from scoresde.runs.labels import class_names, label_index, labels_of, of_classes
-from scoresde.score import ScoreModel
+from scoresde.score import NoisyClassifier, ScoreModel
 from scoresde.training.conditions import check_conditions, check_size, scale_conditions, taken_conditions
 
 __all__ = [
@@ -39,17 +39,27 @@ AnyModel = ScoreModel | DiscreteChainModel
 """The model of a run, or one around it, such as a guided one."""
 
 
-def settle_sizes(network: DictConfig, shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
-    """Put sizes of conditions that are left to the data into the configuration of a network, in place.
+def settle_sizes(
+    network: DictConfig, shapes: Mapping[str, tuple[int, ...]], name: str, classes: int | None = None
+) -> None:
+    """Put sizes of conditions, and a number of classes, that are left to the data into that of a network, in place.
 
     Args:
         network: The configuration; sizes that are "auto" are settled.
         shapes: Shapes of the data's conditions, of one sample, by name.
         name: Name of the data, for messages.
+        classes: Number of classes of the data; None for data without labels.
 
     Raises:
-        ConfigError: Data without such a condition.
+        ConfigError: Data without such a condition, or without labels.
     """
+    if network.get("num_classes") == AUTO:
+        if classes is None:
+            raise ConfigError(
+                f"network.num_classes={AUTO}, and the data set {name} has no labels: choose labelled data; "
+                "data.label_key names labels of a file, data.labels=true finds them"
+            )
+        network.num_classes = classes
     for option, (kind, place) in _SIZES.items():
         if network.get(option) != AUTO:
             continue
@@ -62,11 +72,11 @@ def settle_sizes(network: DictConfig, shapes: Mapping[str, tuple[int, ...]], nam
 
 
 def left_to_data(network: Any) -> bool:
-    """True if the configuration of a network leaves sizes of conditions to the data."""
-    return OmegaConf.is_dict(network) and any(network.get(option) == AUTO for option in _SIZES)
+    """True if the configuration of a network leaves sizes of conditions, or the number of classes, to the data."""
+    return OmegaConf.is_dict(network) and any(network.get(option) == AUTO for option in (*_SIZES, "num_classes"))
 
 
-def take_conditions(model: RunModel, data: Data) -> None:
+def take_conditions(model: RunModel | NoisyClassifier, data: Data) -> None:
     """Let a new model take the conditions of its data.
 
     Raises:
@@ -213,7 +223,7 @@ def _classes(array: np.ndarray, model: AnyModel, data: Data | DataInfo, path: st
         raise ConfigError(f"{path}: {error}") from error
 
 
-def told_conditions(model: RunModel, names: Any, index: int | None, file: str | None = None) -> str:
+def told_conditions(model: AnyModel, names: Any, index: int | None, file: str | None = None) -> str:
     """Words on the conditions of samples, for a caption; `index` is that of a single class."""
     others = other_conditions(model)
     if file is not None:

@@ -36,9 +36,9 @@ from scoresde.runs.naming import check_name, config_hash
 from scoresde.runs.older import former_arguments, former_classes
 from scoresde.runs.provenance import provenance
 from scoresde.runs.summary import Summary
-from scoresde.runs.weights import load_model, new_model
+from scoresde.runs.weights import Trained, load_model, new_model
 from scoresde.sampling import ChainSampler, Sampler
-from scoresde.score import NetworkScore, OptimalVariances, StepRules
+from scoresde.score import NetworkScore, NoisyClassifier, OptimalVariances, StepRules
 from scoresde.score.preconditioning import Preconditioning
 from scoresde.sde import SDE
 from scoresde.sde.erasure import ErasureChain
@@ -52,7 +52,7 @@ from scoresde.training.provenance import TRAINED_WITH, check_fit
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["Run", "check_name", "config_hash", "load", "load_chain"]
+__all__ = ["Run", "check_name", "config_hash", "load", "load_chain", "load_classifier"]
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "data": (Data,),
@@ -298,7 +298,7 @@ class Run:
         step = load_metadata(self.model_path).get("step", "")
         return int(step) if step.isdecimal() else None
 
-    def save_model(self, model: RunModel, step: int) -> None:
+    def save_model(self, model: Trained, step: int) -> None:
         """Write the weights and the data's statistics."""
         metadata = {"format": "scoresde-model-1", "step": str(step), TRAINED_WITH: json.dumps(self.provenance())}
         save_tensors(self.model_path, model.state_dict(), metadata)
@@ -317,9 +317,17 @@ class Run:
         return score_model(self.any_model(rules), "this")
 
     def any_model(self, rules: bool = True) -> RunModel:
-        """The trained model, which may be that of a discrete chain; see `model`."""
-        config_path = self.directory / "config.yaml"
-        model = load_model(self.model_path, self.make, self.provenance(), self.accept, config_path)
+        """The trained model, which may be that of a discrete chain; see `model`.
+
+        Raises:
+            ConfigError: As for `model`, or a run of a classifier.
+        """
+        model = self._trained()
+        if isinstance(model, NoisyClassifier):
+            raise ConfigError(
+                f"{self.directory} has a classifier of noised samples, and this needs a model of them: give the run of "
+                f"one, which {shell.override('guidance.classifier', self.directory)} with guidance=classifier guides"
+            )
         path = self.directory / StepRules.FILE
         variances = self.directory / OptimalVariances.FILE
         if not isinstance(model, NetworkScore):
@@ -333,7 +341,26 @@ class Run:
             raise ConfigError(str(error)) from error
         return model
 
-    def new_model(self, shape: tuple[int, ...], statistics: Statistics) -> RunModel:
+    def _trained(self) -> Trained:
+        return load_model(self.model_path, self.make, self.provenance(), self.accept, self.directory / "config.yaml")
+
+    def classifier(self) -> NoisyClassifier:
+        """The trained classifier of noised samples, in evaluation mode, which knows its data.
+
+        Raises:
+            CheckpointError: As for `model`.
+            ConfigError: As for `model`, or a run of another kind.
+        """
+        model = self._trained()
+        if not isinstance(model, NoisyClassifier):
+            raise ConfigError(
+                f"{self.directory} has a {type(model).__name__}, expected a classifier of noised samples: train one by "
+                "scoresde train objective=classifier"
+            )
+        model.info = self.info()
+        return model
+
+    def new_model(self, shape: tuple[int, ...], statistics: Statistics) -> Trained:
         """A new model as the configuration says, for samples of `shape`.
 
         Args:
@@ -442,3 +469,21 @@ def load_chain(directory: str | Path, allow: Sequence[str] = (), accept: Sequenc
         raise ConfigError(f"{run.directory} has a score model of {type(model.sde).__name__}: take scoresde.load")
     model.info = run.info()
     return model
+
+
+@checked
+def load_classifier(directory: str | Path, allow: Sequence[str] = (), accept: Sequence[str] = ()) -> NoisyClassifier:
+    """The trained classifier of noised samples of a run directory, in evaluation mode.
+
+    `scoresde.guidance.ClassifierGuidance(model, classifier, scale)` guides a score model by it.
+
+    Args:
+        directory: Directory that `scoresde train objective=classifier` wrote.
+        allow: Further packages that its configuration may name, as for `load`.
+        accept: Keys of its configuration that may differ from what the weights were trained with.
+
+    Raises:
+        ConfigError: As for `load`, or a run of another kind.
+        CheckpointError: A missing, truncated or foreign model file.
+    """
+    return Run.open(directory, allow, accept).classifier()

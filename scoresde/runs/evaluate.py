@@ -93,7 +93,7 @@ def evaluate(
         features=features,
         statistics=model.statistics,
         of_all=draw.label is None,
-        labels=conditions_of(model, data, draw.n, draw.label, draw.condition).get("labels"),
+        labels=conditions_of(draw.asked(model), data, draw.n, draw.label, draw.condition).get("labels"),
     )
     began, metrics, reference = time.perf_counter(), {**quality.metrics}, quality.reference
     if scored is not None:

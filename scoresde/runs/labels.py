@@ -38,7 +38,7 @@ def check_labels(wanted: int | None, data: Data) -> None:
         )
 
 
-def of_classes(model: RunModel, names: Sequence[str] | None, index: int | None) -> str:
+def of_classes(model: RunModel | ScoreModel, names: Sequence[str] | None, index: int | None) -> str:
     """Words on the classes of samples, for a caption; `index` is that of a single class."""
     if model.classes is None:
         return ""

@@ -64,6 +64,10 @@ class Draw:
     strength: float = 0.6
     condition: str | None = None
 
+    def asked(self, model: RunModel) -> RunModel | ScoreModel:
+        """What samples are drawn of, and whose conditions they have: the guided model, or the run's."""
+        return model if self.guided is None else self.guided
+
     def settings(self, run: Run, model: RunModel, data: Data | DataInfo) -> dict[str, Any]:
         """The settings that the samples depend on, the label as an index.
 
@@ -72,11 +76,12 @@ class Draw:
             model: Its model.
             data: Its data, or what is known of them.
         """
-        label = label_index(model, self.label, data.class_names)
+        asked = self.asked(model)
+        label = label_index(asked, self.label, data.class_names)
         plain = {"sampler": identity_of(self.sampler, run), "n": self.n, "seed": self.seed, "label": label}
         if self.condition is not None:
             plain["condition"] = hashlib.sha256(read_file(Path(self.condition))).hexdigest()[:8]
-        elif other_conditions(model):
+        elif other_conditions(asked):
             whole = data.fingerprint() if isinstance(data, Data) else data.fingerprint
             plain["condition"] = f"held-out data {(whole or 'unknown')[:8]}"
         # Those of earlier versions have no entry for guidance.
@@ -119,7 +124,8 @@ def sample(
     check_memory(8 * n * math.prod(data.shape), f"n={n}")
     check_name(name)
     run.check_writable("samples")
-    cond = conditions_of(model, data, n, draw.label, draw.condition)
+    source = draw.asked(model)
+    cond = conditions_of(source, data, n, draw.label, draw.condition)
     start = None if draw.start is None else _start(draw.start, n, model, data)
     path = run.directory / "samples" / f"{name}.npz"
     with run.alone(f"samples-{name}"):
@@ -137,7 +143,6 @@ def sample(
         began = time.perf_counter()
         options: dict[str, Any] = {"seed": seed, "batch_size": draw.batch_size, "progress": progress, **cond}
         check_sampler(model, draw.sampler)
-        source = model if draw.guided is None else draw.guided
         if start is None:
             out = cast(Any, draw.sampler)(source, (n, *data.shape), **options)
         else:
@@ -147,12 +152,12 @@ def sample(
         cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
         arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.cpu().numpy() for k, v in cond.items()}}
         run.write_npz(f"samples/{name}.npz", **arrays, **{_NOTE: np.array(json.dumps(cost))})
-        classes = told_conditions(model, data.class_names, settings["label"], draw.condition)
+        classes = told_conditions(source, data.class_names, settings["label"], draw.condition)
         file = "" if name == "samples" else f", in {name}.npz"
         guidance = "" if draw.guidance is None else f", guided by {draw.guidance}"
         caption = f"{n} samples{classes}{guidance}, {out.nfe} evaluations of the network each, seed {seed}{file}."
-        in_turn = model.classes is not None and settings["label"] is None and "condition" not in settings
-        picture_of_samples(run, data, raw, name, caption, class_names(model, data.class_names) if in_turn else ())
+        in_turn = source.classes is not None and settings["label"] is None and "condition" not in settings
+        picture_of_samples(run, data, raw, name, caption, class_names(source, data.class_names) if in_turn else ())
         return raw, cost
 
 

@@ -21,20 +21,23 @@ from scoresde.metrics.evaluate import FEWEST
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.runs.chains import RunModel
+from scoresde.runs.classifier import held_out_accuracy
 from scoresde.runs.directory import Run
 from scoresde.runs.evaluate import check_evaluation_size, evaluate
 from scoresde.runs.likelihood import check_likelihood, likelihood
 from scoresde.runs.log import read_log
-from scoresde.runs.pictures import pictures
+from scoresde.runs.pictures import accuracy_picture, pictures
 from scoresde.runs.results import Filing, identity_of, is_of
 from scoresde.runs.sample import Draw
 from scoresde.runs.summary import Summary, TrainingEntry, flattened
+from scoresde.runs.weights import Trained
 from scoresde.sampling.solver import NonFiniteError
+from scoresde.score import NoisyClassifier
 from scoresde.training.loggers import Logger
 from scoresde.training.loop import Trainer
 from scoresde.version import __version__
 
-__all__ = ["Context", "Evaluate", "Figures", "Fit", "Likelihood", "Log", "Report", "Save", "Stage"]
+__all__ = ["Accuracy", "Context", "Evaluate", "Figures", "Fit", "Likelihood", "Log", "Report", "Save", "Stage"]
 
 _log = logging.getLogger(__name__)
 
@@ -54,12 +57,18 @@ class Context:
     """
 
     run: Run
-    model: RunModel
+    model: Trained
     data: Data
     loggers: Sequence[Logger]
     options: DictConfig
     progress: bool = True
     trainer: Trainer = field(init=False)
+
+    @property
+    def generative(self) -> RunModel:
+        """The model, for stages of one that samples are drawn of."""
+        assert not isinstance(self.model, NoisyClassifier)
+        return self.model
 
 
 class Stage(ABC):
@@ -157,7 +166,13 @@ class Evaluate(Stage):
             likelihood = options.get("sample_likelihood") or 0
             filing = Filing(own=True)
             evaluate(
-                run, context.model, context.data, draw, likelihood=likelihood, progress=context.progress, filing=filing
+                run,
+                context.generative,
+                context.data,
+                draw,
+                likelihood=likelihood,
+                progress=context.progress,
+                filing=filing,
             )
 
 
@@ -192,7 +207,9 @@ class Likelihood(Stage):
             return
         # As many of the training data as there are held out: enough to see overfitting.
         n = len(data.test) if options.likelihood is None else options.likelihood
-        likelihood(context.run, context.model, data, self.split, n, options, context.progress, None, Filing(own=True))
+        likelihood(
+            context.run, context.generative, data, self.split, n, options, context.progress, None, Filing(own=True)
+        )
 
 
 class Figures(Stage):
@@ -200,10 +217,11 @@ class Figures(Stage):
 
     def check(self, context: Context) -> None:
         sampler = context.run.make("sampler")
-        if isinstance(context.model, DiscreteChainModel):
-            sampler.of(context.model)
+        model = context.generative
+        if isinstance(model, DiscreteChainModel):
+            sampler.of(model)
         else:
-            sampler.grid(context.model.sde)
+            sampler.grid(model.sde)
 
     def run(self, context: Context) -> None:
         run, seed = context.run, context.options.seed
@@ -217,12 +235,27 @@ class Figures(Stage):
         }
         if not is_of(run.summary().get("pictures"), settings):
             try:
-                pictures(run, context.model, context.data, seed=seed)
+                pictures(run, context.generative, context.data, seed=seed)
             except NonFiniteError as error:
                 # A few of thousands of samples of a model that is hardly trained are no reason to do without a report.
                 _log.warning("some figures are left out: %s", error)
                 return
             run.add_to_summary(pictures=settings)
+
+
+class Accuracy(Stage):
+    """Finds how often a classifier is right by noise level, on held-out and on training data, and draws it."""
+
+    def run(self, context: Context) -> None:
+        run, seed = context.run, context.options.seed
+        settings = {"model": run.fingerprint(), "data_hash": context.data.fingerprint(), "seed": seed}
+        if is_of(run.summary().get("classifier"), settings):
+            return
+        assert isinstance(context.model, NoisyClassifier)
+        entry = {**settings, **held_out_accuracy(context.model, context.data, seed), "step": context.trainer.step}
+        if context.options.pictures:
+            accuracy_picture(run, entry, context.model.num_classes)
+        run.add_to_summary(classifier=entry)
 
 
 class Log(Stage):

@@ -212,6 +212,11 @@ class Summary(dict[str, Any]):
         return self.entry("reference")
 
     @property
+    def classifier(self) -> dict[str, Any]:
+        """The accuracy of a classifier of noised samples by noise level; empty for runs of models."""
+        return self.entry("classifier")
+
+    @property
     def likelihood(self) -> LikelihoodEntry:
         """The run's own likelihoods of held-out data; empty without."""
         return cast(LikelihoodEntry, self.entry("likelihood"))

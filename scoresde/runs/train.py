@@ -12,13 +12,26 @@ from scoresde.data import Data, DataInfo
 from scoresde.options.errors import ConfigError
 from scoresde.progress import say
 from scoresde.runs.chains import as_states, check_parts
+from scoresde.runs.classifier import check_classifier, trains_classifier
 from scoresde.runs.conditions import take_conditions
 from scoresde.runs.directory import Run
 from scoresde.runs.labels import check_labels
 from scoresde.runs.log import read_log
 from scoresde.runs.provenance import provenance
 from scoresde.runs.results import outdate
-from scoresde.runs.stages import Context, Evaluate, Figures, Fit, Likelihood, Log, Report, Save, Stage, write_page
+from scoresde.runs.stages import (
+    Accuracy,
+    Context,
+    Evaluate,
+    Figures,
+    Fit,
+    Likelihood,
+    Log,
+    Report,
+    Save,
+    Stage,
+    write_page,
+)
 from scoresde.sde import SDE
 from scoresde.sde.erasure import ErasureChain
 from scoresde.storage.bounded import CheckpointError
@@ -33,7 +46,7 @@ from scoresde.training.options import Training
 from scoresde.training.provenance import check_same_data
 from scoresde.training.store import Provenance
 
-__all__ = ["STAGES", "train"]
+__all__ = ["CLASSIFIER_STAGES", "STAGES", "train"]
 
 STAGES: tuple[Stage, ...] = (
     Fit(),
@@ -46,6 +59,8 @@ STAGES: tuple[Stage, ...] = (
     Report(),
 )
 """Stages of training a run, in their order."""
+CLASSIFIER_STAGES: tuple[Stage, ...] = (Fit(), Save(), Accuracy(), Log(), Report())
+"""Those of a run of a classifier of noised samples."""
 
 
 def train(
@@ -56,7 +71,7 @@ def train(
     data: Data | None = None,
     device: str | None = None,
 ) -> bool:
-    """Train the run's model, or resume its training, and do what follows: all of `STAGES`.
+    """Train the run's model, or resume its training, and do what follows: all of `STAGES`, or `CLASSIFIER_STAGES`.
 
     Args:
         run: The run.
@@ -75,7 +90,9 @@ def train(
     """
     run.check_writable("checkpoints", "samples", "snapshots")
     process, criterion = run.make("sde"), run.make("objective")
-    check_parts(process, run.config, criterion, run.make("sampler"))
+    classifies = trains_classifier(run)
+    if not classifies:
+        check_parts(process, run.config, criterion, run.make("sampler"))
     data, known = _data(run, process, data)
     options = run.make("training")
     _check_batch(options, data)
@@ -83,11 +100,13 @@ def train(
     torch.manual_seed(options.seed)
     statistics = data_statistics(data, options.dequantise)
     model = run.new_model(data.shape, statistics)
+    check_classifier(model, classifies)
     check_labels(model.classes, data)
     take_conditions(model, data)
     receivers = [LocalLogger(), *(Guarded(each) for each in loggers or () if not isinstance(each, LocalLogger))]
     context = Context(run, model, data, receivers, run.config.evaluation, progress)
-    for stage in STAGES:
+    stages = CLASSIFIER_STAGES if classifies else STAGES
+    for stage in stages:
         stage.check(context)
     accelerator = processes(device)
     context.trainer = Trainer(
@@ -105,7 +124,7 @@ def train(
         if not _resume(run, context.trainer, restart):
             _check_new(run, context.trainer, restart)
         # Everything that can be rejected has been: now write.
-        return _run_stages(context, accelerator.is_main_process)
+        return _run_stages(context, stages, accelerator.is_main_process)
 
 
 def _data(run: Run, process: SDE | ErasureChain, data: Data | None) -> tuple[Data, DataInfo]:
@@ -152,12 +171,12 @@ def _check_new(run: Run, trainer: Trainer, restart: bool) -> None:
         )
 
 
-def _run_stages(context: Context, first: bool) -> bool:
+def _run_stages(context: Context, stages: Sequence[Stage], first: bool) -> bool:
     """Do the work of the stages, as the `first` of the processes or not; whether it is the first."""
     if first:
         _begin(context)
     try:
-        for stage in STAGES:
+        for stage in stages:
             if first or stage.everywhere:
                 stage.run(context)
         return first

@@ -11,7 +11,7 @@ from scoresde.chains import DiscreteChainModel
 from scoresde.options.errors import ConfigError
 from scoresde.runs.chains import RunModel
 from scoresde.runs.outline import differences, filled, outline
-from scoresde.score import NetworkScore
+from scoresde.score import NetworkScore, NoisyClassifier
 from scoresde.sde import SDE
 from scoresde.sde.erasure import ErasureChain
 from scoresde.sde.erasure_sde import learned_rates
@@ -21,13 +21,16 @@ from scoresde.storage.tensors import load_header, load_tensors
 from scoresde.training.environment import default_types
 from scoresde.training.provenance import TRAINED_WITH, check_provenance
 
-__all__ = ["load_model", "new_model"]
+__all__ = ["Trained", "load_model", "new_model"]
+
+Trained = RunModel | NoisyClassifier
+"""What a run trains: its model, or a classifier by which models are guided."""
 
 Make = Callable[..., Any]
 Entry = TypeVar("Entry")
 
 
-def new_model(make: Make, shape: tuple[int, ...], statistics: Statistics) -> RunModel:
+def new_model(make: Make, shape: tuple[int, ...], statistics: Statistics) -> Trained:
     """A new model.
 
     Args:
@@ -66,7 +69,14 @@ def _network_shape(process: SDE | ErasureChain, shape: tuple[int, ...]) -> tuple
     return (shape[0] * DiscreteChainModel.channels_of(process), *shape[1:])
 
 
-def _model(make: Make, network: nn.Module, process: SDE | ErasureChain, statistics: Statistics | None) -> RunModel:
+def _model(make: Make, network: nn.Module, process: SDE | ErasureChain, statistics: Statistics | None) -> Trained:
+    if getattr(network, "classifies", False):
+        if not isinstance(process, SDE):
+            raise ConfigError(
+                f"network is a classifier of noised samples, and sde is {type(process).__name__}, whose states are "
+                "discrete: take an SDE, such as sde=vp"
+            )
+        return NoisyClassifier(network, process, make("preconditioning"), statistics)
     if isinstance(process, SDE):
         return NetworkScore(network, process, make("preconditioning"), statistics)
     return DiscreteChainModel(network, process, statistics)
@@ -74,7 +84,7 @@ def _model(make: Make, network: nn.Module, process: SDE | ErasureChain, statisti
 
 def load_model(
     path: Path, make: Make, trained_with: Mapping[str, Any], accept: Sequence[str], config_path: Path
-) -> RunModel:
+) -> Trained:
     """The model with the weights of a file, in evaluation mode.
 
     Args:
@@ -104,7 +114,7 @@ def load_model(
         ) from error
 
 
-def _loaded(path: Path, make: Make, shapes: Mapping[str, tuple[int, ...]], trained_with: Mapping[str, Any]) -> RunModel:
+def _loaded(path: Path, make: Make, shapes: Mapping[str, tuple[int, ...]], trained_with: Mapping[str, Any]) -> Trained:
     process = make("sde")
     # A model that was imported without data has no moments of them.
     shape = shapes.get("statistics.mean") or tuple(trained_with["data"]["shape"])

@@ -1,6 +1,7 @@
-"""Score models: around networks, exact, and under another SDE."""
+"""Score models: around networks, exact, and under another SDE; and classifiers of noised samples."""
 
 from scoresde.score.bound import BoundModel
+from scoresde.score.classifier import NoisyClassifier
 from scoresde.score.conditions import Conditions, as_conditions
 from scoresde.score.exact import EmpiricalScore, GaussianMixtureScore
 from scoresde.score.model import Prediction, ScoreModel
@@ -15,6 +16,7 @@ __all__ = [
     "EmpiricalScore",
     "GaussianMixtureScore",
     "NetworkScore",
+    "NoisyClassifier",
     "OptimalVariances",
     "Prediction",
     "ScoreModel",

@@ -8,7 +8,7 @@ from scoresde.data import Data
 from scoresde.data.cascades import condition_scales, condition_shapes
 from scoresde.data.conditions import condition_infos, scales_of
 from scoresde.networks.conditions import set_scales
-from scoresde.score import NetworkScore, ScoreModel
+from scoresde.score import NetworkScore, NoisyClassifier, ScoreModel
 
 __all__ = ["check_conditions", "scale_conditions", "taken_conditions"]
 
@@ -20,7 +20,7 @@ def taken_conditions(model: Any, data: Data) -> tuple[str, ...]:
     return tuple(name for name in data.train_conditions or () if model.takes_condition(name))
 
 
-def check_conditions(model: ScoreModel | DiscreteChainModel, data: Data) -> None:
+def check_conditions(model: ScoreModel | DiscreteChainModel | NoisyClassifier, data: Data) -> None:
     """Reject data without the conditions that a model takes, or with those of another size.
 
     Raises:
@@ -65,7 +65,7 @@ def _text(shape: tuple[int | None, ...]) -> str:
     return f"({', '.join('...' if size is None else str(size) for size in shape)}{',' if len(shape) == 1 else ''})"
 
 
-def scale_conditions(model: NetworkScore | DiscreteChainModel, data: Data) -> None:
+def scale_conditions(model: NetworkScore | DiscreteChainModel | NoisyClassifier, data: Data) -> None:
     """Let a new model standardise the conditions of the data by the moments of the training part."""
     low = data.low_resolution
     scales = scales_of(condition_infos(data.train_conditions or {})) if low is None else condition_scales(data, low)

@@ -15,9 +15,9 @@ from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.data import Data, DataInfo
 from scoresde.data.affine import Standardisation
 from scoresde.data.conditions import condition_infos
-from scoresde.objectives import DenoisingScoreMatching, Likelihood, LogNormalSigma, Objective
+from scoresde.objectives import Criterion, CrossEntropy, DenoisingScoreMatching, Likelihood, LogNormalSigma
 from scoresde.progress import say
-from scoresde.score import NetworkScore
+from scoresde.score import NetworkScore, NoisyClassifier
 from scoresde.training.conditions import scale_conditions
 from scoresde.training.environment import limit_threads
 from scoresde.training.intake import as_data
@@ -57,13 +57,13 @@ class Fit:
 
 @checked
 def fit(
-    model: NetworkScore,
+    model: NetworkScore | NoisyClassifier,
     data: Any,
     steps: int,
     *,
     labels: Any = None,
     conditions: Mapping[str, Any] | None = None,
-    objective: Objective | None = None,
+    objective: Criterion | None = None,
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     lr: float = 3e-3,
     standardise: Standardisation = "auto",
@@ -80,7 +80,7 @@ def fit(
     them where it is made.
 
     Args:
-        model: Model to train.
+        model: Model to train, or a classifier of noised samples.
         data: Samples `(N, ...)` as a tensor, array, data frame or list of arrays; a pair `(samples, labels)` of these,
             where labels may be integers or names; a torch data set of x or (x, label), or a loader of one, whose batch
             size is taken; or a `scoresde.data.Data`, whose own transform is taken. All are held in memory. Floating
@@ -92,7 +92,8 @@ def fit(
         conditions: Conditions of the samples beside labels, by name: `vector` `(N, k)`, `image` `(N, C, ...)`, `tokens`
             `(N, L, d)` with a `mask` `(N, L)`. A new model of this package standardises vectors and images by their
             moments, and takes them in their own units.
-        objective: The loss; the default experiment's likelihood-weighted denoising score matching if not given.
+        objective: The loss; the default experiment's likelihood-weighted denoising score matching if not given, and the
+            cross-entropy of a classifier.
         optimizer: Makes an optimiser of parameters, such as `functools.partial(torch.optim.SGD, lr=0.1)`; AdamW with
             `lr` if not given.
         lr: Peak of the learning rate, without `optimizer`.
@@ -142,13 +143,13 @@ def fit(
 
 @checked
 def make_trainer(
-    model: NetworkScore,
+    model: NetworkScore | NoisyClassifier,
     data: Any,
     steps: int,
     *,
     labels: Any = None,
     conditions: Mapping[str, Any] | None = None,
-    objective: Objective | None = None,
+    objective: Criterion | None = None,
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     lr: float = 3e-3,
     standardise: Standardisation = "auto",
@@ -197,7 +198,9 @@ def make_trainer(
         scale_conditions(model, data)
         model.statistics = data_statistics(data, training.dequantise)
         model.preconditioning = model.preconditioning.with_data_std(float(model.statistics.std))
-    if objective is None:
+    if objective is None and isinstance(model, NoisyClassifier):
+        objective = CrossEntropy()
+    elif objective is None:
         objective = DenoisingScoreMatching(Likelihood(), LogNormalSigma(-1.0, 1.6, importance=True))
     return Trainer(
         model,

@@ -7,7 +7,7 @@ from torch import nn
 
 from scoresde.chains import DiscreteChainModel
 from scoresde.objectives import Criterion
-from scoresde.score import NetworkScore
+from scoresde.score import NetworkScore, NoisyClassifier
 from scoresde.training.batches import Batch, Batches
 
 __all__ = ["HeldOutLoss"]
@@ -27,7 +27,11 @@ class HeldOutLoss:
     """
 
     def __init__(
-        self, model: NetworkScore | DiscreteChainModel, network: nn.Module, objective: Criterion, batches: Batches
+        self,
+        model: NetworkScore | DiscreteChainModel | NoisyClassifier,
+        network: nn.Module,
+        objective: Criterion,
+        batches: Batches,
     ) -> None:
         self.model, self.network, self.objective, self.batches = model, network, objective, batches
         self.options = batches.options

@@ -15,7 +15,7 @@ from scoresde.data import Data, Discrete, Identity, Transform, class_index, cont
 from scoresde.data.affine import Standardisation
 from scoresde.data.conditions import checked_conditions
 from scoresde.data.labels import index_classes
-from scoresde.score import NetworkScore
+from scoresde.score import NetworkScore, NoisyClassifier
 from scoresde.storage.limits import check_memory
 from scoresde.training.conditions import check_conditions
 
@@ -29,7 +29,7 @@ TAKEN = (
 
 
 def as_data(
-    model: NetworkScore,
+    model: NetworkScore | NoisyClassifier,
     given: Any,
     standardise: Standardisation,
     labels: Any = None,
@@ -81,7 +81,7 @@ def as_data(
     return replace(data, train_labels=indices, test_labels=indices[:1], class_names=names)
 
 
-def _check_classes(model: NetworkScore, classes: int | None, name: str) -> None:
+def _check_classes(model: NetworkScore | NoisyClassifier, classes: int | None, name: str) -> None:
     expected = model.classes
     if expected is not None and classes is None:
         raise ValueError(
@@ -201,7 +201,7 @@ def _shaped(x: Tensor, event: tuple[int, ...] | None) -> Tensor:
     raise ValueError(f"samples of data have shape {own}, and the network is made for {event}")
 
 
-def _transform(model: NetworkScore, samples: Tensor, standardise: Standardisation) -> Transform:
+def _transform(model: NetworkScore | NoisyClassifier, samples: Tensor, standardise: Standardisation) -> Transform:
     """Transform of samples that come without one: the model's, if its space is settled."""
     info = model.info
     if not samples.is_floating_point():
@@ -228,7 +228,7 @@ def _transform(model: NetworkScore, samples: Tensor, standardise: Standardisatio
     return Identity() if model.transform is None else model.transform
 
 
-def _indexed(model: NetworkScore, labels: np.ndarray) -> tuple[Tensor, tuple[str, ...]]:
+def _indexed(model: NetworkScore | NoisyClassifier, labels: np.ndarray) -> tuple[Tensor, tuple[str, ...]]:
     """Labels of any kind as indices of the network's classes, and the names of these."""
     count = model.classes
     assert count is not None

@@ -25,7 +25,7 @@ from scoresde.data import Data
 from scoresde.data.augmentation import LABELS
 from scoresde.objectives import Criterion, Loss
 from scoresde.progress import Progress
-from scoresde.score import NetworkScore
+from scoresde.score import NetworkScore, NoisyClassifier
 from scoresde.training.accumulation import accumulated
 from scoresde.training.batches import Batch, Batches
 from scoresde.training.compiling import first_line, is_of_compiler
@@ -66,7 +66,7 @@ class TrainingFailed(ArithmeticError):
 
 
 class Trainer:
-    """Trains a network score model, or the model of a discrete chain.
+    """Trains a network score model, the model of a discrete chain, or a classifier of noised samples.
 
     Args:
         model: Model to train; it holds the averaged weights afterwards.
@@ -94,7 +94,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: NetworkScore | DiscreteChainModel,
+        model: NetworkScore | DiscreteChainModel | NoisyClassifier,
         objective: Criterion,
         data: Data,
         make_optimizer: Callable[[Any], torch.optim.Optimizer],
@@ -111,7 +111,11 @@ class Trainer:
         self.loggers = list(loggers)
         self.bare = model.network
         device = self.accelerator.device
-        if isinstance(model, NetworkScore) and model.statistics is not None and self.accelerator.is_main_process:
+        if (
+            not isinstance(model, DiscreteChainModel)
+            and model.statistics is not None
+            and self.accelerator.is_main_process
+        ):
             warn_of_scale(model.sde, model.statistics, data.transform)
         model.to(device)
         objective.begin(model)

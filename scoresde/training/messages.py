@@ -8,7 +8,7 @@ import torch
 
 from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
-from scoresde.score import NetworkScore
+from scoresde.score import NetworkScore, NoisyClassifier
 from scoresde.training.conditions import taken_conditions
 from scoresde.training.options import Training
 
@@ -16,7 +16,7 @@ __all__ = ["failure", "log_line", "opening"]
 
 
 def opening(
-    model: NetworkScore | DiscreteChainModel,
+    model: NetworkScore | DiscreteChainModel | NoisyClassifier,
     data: Data,
     options: Training,
     device: torch.device,
@@ -29,7 +29,7 @@ def opening(
     parts = [
         f"training on {data.name} ({len(data.train)} samples of shape {data.shape})",
         *([f"without their {unused}, which the network does not take"] if unused else []),
-        type(model.sde if isinstance(model, NetworkScore) else model.chain).__name__,
+        type(model.chain if isinstance(model, DiscreteChainModel) else model.sde).__name__,
         f"{type(network).__name__} of {sum(p.numel() for p in network.parameters()):,} parameters",
         f"{options.steps} steps of {options.batch_size} samples",
         str(device),

@@ -229,7 +229,12 @@ def test_choices_of_further_folders(
     found = re.search(r"^  network +(.*(?:\n {8,}\S.*)*)$", capsys.readouterr().out, re.M)
     assert found is not None
     assert " ".join(found[1].split()).split(", ") == names
-    assert complete(["train", *where, "network=m"]) == ["network=mine", "network=mlp", "network=mlp_levels"]
+    assert complete(["train", *where, "network=m"]) == [
+        "network=mine",
+        "network=mlp",
+        "network=mlp_classifier",
+        "network=mlp_levels",
+    ]
     assert complete(["train", *where, "network=mine", "network.ga"]) == ["network.gain="]
     with pytest.raises(SystemExit):
         main(["train", *where, "network=mien"])

@@ -94,7 +94,7 @@ def test_it_is_said_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("given", "hint"),
     [
-        ("network.width=16", "; network=dit and network=mlp have width"),
+        ("network.width=16", "; network=dit, network=mlp and network=mlp_classifier have width"),
         ("sde.sigma_max=9", "; sde=edm, sde=ncsn and sde=ve have sigma_max"),
         ("sde.beta=1", ""),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 from scoresde.progress import note
 from scoresde.runs.summary import LikelihoodEntry, MetricEntry, SamplesEntry, Summary
 
-__all__ = ["figure", "likelihood_line", "metric_lines", "print_summary", "reused"]
+__all__ = ["accuracy_lines", "figure", "likelihood_line", "metric_lines", "print_summary", "reused"]
 
 
 def reused(entry: Mapping[str, Any]) -> str:
@@ -84,6 +84,23 @@ def metric_lines(entry: SamplesEntry, reference: Mapping[str, MetricEntry]) -> l
     return lines
 
 
+def accuracy_lines(entry: Mapping[str, Any]) -> list[str]:
+    """The accuracy of a classifier of noised samples, in the mean and at each noise level."""
+    lines = []
+    for title, name in (("accuracy", "held_out"), ("", "train")):
+        side = entry[name]
+        mean, nats = side["mean_accuracy"], side["mean_cross_entropy"]
+        what = "held-out" if name == "held_out" else "training"
+        lines.append(
+            f"{title:<12}{mean['value']:.3f} ± {mean['stderr']:.3f} of {mean['n']} {what} samples in the mean over "
+            f"noise levels, cross-entropy {nats['value']:.3f} ± {nats['stderr']:.3f} nats"
+        )
+    side = entry["held_out"]
+    levels = zip(side["log_snr"], side["accuracy"], side["accuracy_stderr"], strict=True)
+    listed = [f"{math.exp(-level):.2g}: {share:.2f} ± {error:.2f}" for level, share, error in reversed(list(levels))]
+    return [*lines, f"{'':<12}held-out by σ/α: {', '.join(listed)}"]
+
+
 def _count(entry: SamplesEntry) -> int:
     return next(iter(entry["metrics"].values()))["n"]
 
@@ -101,6 +118,9 @@ def print_summary(run: Any, seconds: float) -> None:
     for title, likelihood in (("likelihood", summary.likelihood), ("", summary.likelihood_train)):
         if likelihood:
             _tell(f"{title:<12}{likelihood_line(likelihood)}")
+    if summary.classifier:
+        for line in accuracy_lines(summary.classifier):
+            _tell(line)
     if entry := summary.samples:
         _tell(f"samples     {entry['n']} by {entry['sampler']}, NFE {entry['nfe']}, {entry['seconds']:.1f} s")
         if "metrics" in entry:

@@ -75,24 +75,26 @@ def fill_evaluation(config: DictConfig) -> None:
                 config.evaluation[key] = value
 
 
-# Shapes of samples, names and shapes of conditions of data, for the jobs of a sweep.
-_known_shapes: dict[str, tuple[tuple[int, ...], str, dict[str, tuple[int, ...]]]] = {}
+# Shapes of samples, names, shapes of conditions and numbers of classes of data, for the jobs of a sweep.
+_known_shapes: dict[str, tuple[tuple[int, ...], str, dict[str, tuple[int, ...]], int | None]] = {}
 
 
 def _fit_network(body: DictConfig, run: Any, default: bool) -> Any:
     """Settle the default network of a new run, and sizes that the data have; returns them if they had to be loaded."""
+    from scoresde.runs.classifier import trains_classifier
     from scoresde.runs.conditions import settle_sizes
 
     key, data = OmegaConf.to_yaml(body.data, sort_keys=True), None
     if key not in _known_shapes:
         data = run.data()
         conditions = {name: tuple(values.shape[1:]) for name, values in (data.train_conditions or {}).items()}
-        _known_shapes[key] = data.shape, data.name, conditions
-    shape, name, conditions = _known_shapes[key]
+        _known_shapes[key] = data.shape, data.name, conditions, data.num_classes
+    shape, name, conditions, classes = _known_shapes[key]
     overrides = (str(o.key_or_group).split(".") for o in parse_overrides(HydraConfig.get().overrides.task))
     if default:
-        fit_network(body, shape, name, {path[1] for path in overrides if path[0] == "network" and len(path) > 1})
-    settle_sizes(body.network, conditions, name)
+        given = {path[1] for path in overrides if path[0] == "network" and len(path) > 1}
+        fit_network(body, shape, name, given, classifies=trains_classifier(run))
+    settle_sizes(body.network, conditions, name, classes)
     return data
 
 

@@ -126,7 +126,12 @@ def guided_by(run: Any, model: Any, config: DictConfig) -> tuple[Any, str | None
         if problem := run_problem(directory):
             raise UsageError(problem.replace("run", f"guidance.{chosen.other}", 1))
         other = Run.open(directory, list(config.allow), list(config.accept))
-        return score_of(other, config, "guidance"), other.fingerprint()
+        if not chosen.other_classifies:
+            return score_of(other, config, "guidance"), other.fingerprint()
+        classifier = other.classifier().to(model.device)
+        # Here, as the model itself does not know what its run knows of the data.
+        classifier.check_fits(model.shape, model.classes, run.info())
+        return classifier, other.fingerprint()
 
     try:
         guided: tuple[Any, str] = chosen.of(score_model(model, "guidance"), load)

@@ -133,6 +133,9 @@ def _value(run: Any, metric: str) -> tuple[float | None, str]:
     )
 
     summary: Summary = run.summary()
+    if metric == "likelihood" and summary.classifier:
+        # The likelihood that a classifier has, that of the labels.
+        return summary.classifier["held_out"]["mean_cross_entropy"]["value"], "nats of cross-entropy"
     if metric == "likelihood":
         entry = summary.likelihood
         if not entry:

@@ -8,6 +8,7 @@ from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data, DataInfo
 from scoresde.runs.conditions import given_names, other_conditions
 from scoresde.runs.directory import Run
+from scoresde.runs.pictures.accuracy import accuracy_picture
 from scoresde.runs.pictures.chains import chain_picture
 from scoresde.runs.pictures.coverage import picture_of_copies, picture_of_shares
 from scoresde.runs.pictures.drawing import BESIDE, plots, save
@@ -20,6 +21,7 @@ from scoresde.runs.pictures.widths import picture_of_widths
 from scoresde.score import ScoreModel
 
 __all__ = [
+    "accuracy_picture",
     "picture_of_copies",
     "picture_of_likelihoods",
     "picture_of_samples",
