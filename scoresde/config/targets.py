@@ -33,6 +33,7 @@ __all__ = ["check_arguments", "check_local", "check_plain", "check_targets", "in
 ALLOWED = (
     "scoresde.data",
     "scoresde.guidance",
+    "scoresde.inverse",
     "scoresde.likelihood",
     "scoresde.metrics",
     "scoresde.networks",
@@ -47,6 +48,7 @@ ALLOWED = (
 HOMES = (
     "scoresde.data",
     "scoresde.guidance.choices",
+    "scoresde.inverse.choices",
     "scoresde.likelihood.dequantisation",
     "scoresde.metrics",
     "scoresde.networks",

@@ -13,10 +13,10 @@ from scoresde.numerics.values import one_of
 from scoresde.score import NoisyClassifier, ScoreModel
 from scoresde.sde import expand_to
 
-__all__ = ["ClassifierGuidance", "RewardGuidance"]
+__all__ = ["ClassifierGuidance", "GradientGuided", "RewardGuidance"]
 
 
-class _GradientGuided(ScoreModel):
+class GradientGuided(ScoreModel):
     """The score of a model plus the gradient of a scalar r of the state.
 
         score + w ∇ₓ r,    ε − w σ ∇ₓ r,    D + w (σ²/α) ∇ₓ r
@@ -88,7 +88,7 @@ class _GradientGuided(ScoreModel):
 
 
 @checked
-class RewardGuidance(_GradientGuided):
+class RewardGuidance(GradientGuided):
     """A model steered to samples of a larger reward, any differentiable function of them.
 
         score = ∇ log p_t(x) + w ∇ₓ r(D(x))    ("mean"),    score = ∇ log p_t(x) + w ∇ₓ r(x, t)    ("state")
@@ -164,7 +164,7 @@ class RewardGuidance(_GradientGuided):
 
 
 @checked
-class ClassifierGuidance(_GradientGuided):
+class ClassifierGuidance(GradientGuided):
     """A model steered to a class by a classifier of noised samples (Dhariwal & Nichol 2021, algorithm 1).
 
         score = ∇ log p_t(x) + w ∇ₓ log p_t(c | x)

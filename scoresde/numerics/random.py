@@ -77,8 +77,10 @@ class Stream(IntEnum):
     BATCH_TRANSFORMATIONS = 33
     #: Which captions images have.
     CAPTIONS = 34
+    #: The noise of measurements.
+    MEASUREMENT_NOISE = 35
     #: The noise at which a classifier is measured.
-    CLASSIFIER_NOISE = 35
+    CLASSIFIER_NOISE = 48
 
 
 def _signed(value: int) -> int:

@@ -47,7 +47,8 @@ def test_numbers_of_streams_stay() -> None:
         "STAGE_AUGMENTATION": 32,
         "BATCH_TRANSFORMATIONS": 33,
         "CAPTIONS": 34,
-        "CLASSIFIER_NOISE": 35,
+        "MEASUREMENT_NOISE": 35,
+        "CLASSIFIER_NOISE": 48,
     }
 
 

@@ -1,0 +1,81 @@
+"""Inverse problems: what is measured of a sample, samplers of the posterior, and the posterior where it is known."""
+
+from scoresde.inverse.adjoint import check_adjoint
+from scoresde.inverse.blur import Blur, GaussianBlur, motion_kernel
+from scoresde.inverse.choices import (
+    Colourisation,
+    Deblurring,
+    Denoising,
+    GaussianDeblurring,
+    Inpainting,
+    ProblemChoice,
+    RandomInpainting,
+    Sensing,
+    SuperResolution,
+    Tomography,
+    Undersampling,
+    Unmeasured,
+)
+from scoresde.inverse.compressed_sensing import CompressedSensing, RandomProjection
+from scoresde.inverse.counted import Cost, CountedModel
+from scoresde.inverse.downsampling import Downsampling
+from scoresde.inverse.dps import DPS
+from scoresde.inverse.exact import ExactPosterior
+from scoresde.inverse.fourier import FourierSampling, line_mask
+from scoresde.inverse.grey import GreyScale
+from scoresde.inverse.masks import Mask
+from scoresde.inverse.matrix import MatrixOperator
+from scoresde.inverse.method import FieldMethod, Method, PosteriorModel, SolverMethod
+from scoresde.inverse.noise import GaussianNoise, MeasurementNoise, NoNoise
+from scoresde.inverse.operator import LinearOperator, Operator, SingularValues
+from scoresde.inverse.problem import Measurement, Problem
+from scoresde.inverse.radon import Radon
+from scoresde.inverse.restored import Restored, restore
+from scoresde.inverse.separable import SeparableOperator
+
+__all__ = [
+    "DPS",
+    "Blur",
+    "Colourisation",
+    "CompressedSensing",
+    "Cost",
+    "CountedModel",
+    "Deblurring",
+    "Denoising",
+    "Downsampling",
+    "ExactPosterior",
+    "FieldMethod",
+    "FourierSampling",
+    "GaussianBlur",
+    "GaussianDeblurring",
+    "GaussianNoise",
+    "GreyScale",
+    "Inpainting",
+    "LinearOperator",
+    "Mask",
+    "MatrixOperator",
+    "Measurement",
+    "MeasurementNoise",
+    "Method",
+    "NoNoise",
+    "Operator",
+    "PosteriorModel",
+    "Problem",
+    "ProblemChoice",
+    "Radon",
+    "RandomInpainting",
+    "RandomProjection",
+    "Restored",
+    "Sensing",
+    "SeparableOperator",
+    "SingularValues",
+    "SolverMethod",
+    "SuperResolution",
+    "Tomography",
+    "Undersampling",
+    "Unmeasured",
+    "check_adjoint",
+    "line_mask",
+    "motion_kernel",
+    "restore",
+]
