@@ -17,6 +17,7 @@ from scoresde.inverse.choices import (
     Unmeasured,
 )
 from scoresde.inverse.compressed_sensing import CompressedSensing, RandomProjection
+from scoresde.inverse.correlated import CorrelatedNoise, decorrelated
 from scoresde.inverse.counted import Cost, CountedModel
 from scoresde.inverse.downsampling import Downsampling
 from scoresde.inverse.dps import DPS
@@ -28,6 +29,7 @@ from scoresde.inverse.matrix import MatrixOperator
 from scoresde.inverse.method import FieldMethod, Method, PosteriorModel, SolverMethod
 from scoresde.inverse.noise import GaussianNoise, MeasurementNoise, NoNoise
 from scoresde.inverse.operator import LinearOperator, Operator, SingularValues
+from scoresde.inverse.poisson import PoissonNoise
 from scoresde.inverse.problem import Measurement, Problem
 from scoresde.inverse.radon import Radon
 from scoresde.inverse.restored import Restored, restore
@@ -38,6 +40,7 @@ __all__ = [
     "Blur",
     "Colourisation",
     "CompressedSensing",
+    "CorrelatedNoise",
     "Cost",
     "CountedModel",
     "Deblurring",
@@ -59,6 +62,7 @@ __all__ = [
     "Method",
     "NoNoise",
     "Operator",
+    "PoissonNoise",
     "PosteriorModel",
     "Problem",
     "ProblemChoice",
@@ -75,6 +79,7 @@ __all__ = [
     "Undersampling",
     "Unmeasured",
     "check_adjoint",
+    "decorrelated",
     "line_mask",
     "motion_kernel",
     "restore",

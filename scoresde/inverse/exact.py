@@ -6,9 +6,12 @@ from torch import Tensor
 from scoresde.arguments import checked
 from scoresde.inverse.operator import LinearOperator
 from scoresde.inverse.problem import Problem
+from scoresde.inverse.singular_values import MatrixSingularValues
 from scoresde.score import GaussianMixtureScore
 
 __all__ = ["ExactPosterior"]
+
+_CONSISTENT = 1e-4  # how far measurements without noise may be off for rounding to float32, as a part of their length
 
 
 @checked
@@ -43,12 +46,16 @@ class ExactPosterior:
             raise ValueError(
                 f"{operator!r} measures samples of shape {operator.shape}, and the prior's are {prior.shape}"
             )
-        matrix = operator.matrix()
-        zero = torch.zeros(1, *operator.measured, dtype=torch.float64)
-        variance = problem.noise.variance(zero)
-        if variance is None:
+        noise = problem.noise.covariance(operator.measured)
+        if noise is None:
             raise ValueError(f"{problem.noise!r} is not Gaussian, so that the posterior of a mixture is no mixture")
-        noise = torch.diag(variance.expand_as(zero).flatten())
+        matrix = operator.matrix()
+        self._left: Tensor | None = None
+        if not bool(noise.any()):
+            # What of a measurement is 0, or known twice, says nothing: the rest are coefficients of orthogonal vectors.
+            values = MatrixSingularValues(matrix, operator.shape, operator.measured)
+            self._left, self._scales, matrix = values.left, values.values, values.right.T
+            noise = torch.zeros(len(matrix), len(matrix), dtype=torch.float64)
         self.prior, self.problem = prior, problem
         covariances = _covariances(prior)
         crossed = covariances @ matrix.T
@@ -66,12 +73,17 @@ class ExactPosterior:
         """The posterior given one measurement `(*measured)`, under the SDE of the prior.
 
         Raises:
-            ValueError: A measurement of another shape.
+            ValueError: A measurement of another shape, or, without noise, one that no sample has.
         """
         measured = self.problem.operator.measured
         if tuple(y.shape) != measured:
             raise ValueError(f"y has shape {tuple(y.shape)}, expected one measurement, {measured}")
         flat = y.detach().cpu().double().flatten()
+        if self._left is not None:
+            kept = self._left.T @ flat
+            if not bool((flat - self._left @ kept).norm() <= _CONSISTENT * flat.norm()):
+                raise ValueError("y is no A x, and there is no noise: take GaussianNoise(std) with a small std")
+            flat = kept / self._scales
         weights = (self.prior.weights.cpu().log() + self._law.log_prob(flat)).softmax(0)
         means = self._means + (self._gain @ (flat - self._expected)[:, :, None])[:, :, 0]
         kept = weights > torch.finfo(torch.float64).tiny

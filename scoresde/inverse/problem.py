@@ -24,10 +24,16 @@ class Problem:
     Attributes:
         operator: The operator A.
         noise: The law of y given A(x).
+
+    Raises:
+        ValueError: Noise of measurements of another shape.
     """
 
     operator: Operator
     noise: MeasurementNoise
+
+    def __post_init__(self) -> None:
+        self.noise.check(self.operator.measured)
 
     def measure(self, x: Tensor, seed: int = 0, first: int = 0) -> "Measurement":
         """Measure samples.
@@ -46,7 +52,7 @@ class Problem:
         """The measurements y `(B, *operator.measured)`, as they are.
 
         Raises:
-            ValueError: Measurements of another shape, or that are not finite.
+            ValueError: Measurements of another shape, that are not finite, or that the noise makes impossible.
         """
         shape = self.operator.measured
         if y.ndim < 1 or tuple(y.shape[1:]) != shape:
@@ -54,6 +60,7 @@ class Problem:
             raise ValueError(f"y has shape {tuple(y.shape)}, expected {expected}, as {self.operator!r} measures it")
         if not bool(y.isfinite().all()):
             raise ValueError("y has values that are not finite")
+        self.noise.check_values(y)
         return Measurement(self, y)
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from scoresde.data.transforms import Transform
+from scoresde.inverse.correlated import decorrelated
 from scoresde.inverse.operator import LinearOperator, Operator
 from scoresde.inverse.problem import Measurement, Problem
 from scoresde.score import ScoreModel
@@ -15,8 +16,9 @@ def in_model_space(measurement: Measurement, model: ScoreModel) -> Measurement:
     """The same measurements as ones of samples in model space.
 
     With data in the units x = T(z) of model space z, y = A(T(z)). Where T is affine and A linear, T(z) = S z + b, it is
-    y − A b = (A S) z, whose operator is linear.
+    y − A b = (A S) z, whose operator is linear. The noise of their numbers is independent, see `decorrelated`.
     """
+    measurement = decorrelated(measurement)
     transform = model.transform
     if transform is None:
         return measurement
