@@ -49,7 +49,7 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sweep: Sweep | None = None
     try:
-        line, notes = _checked(command, arguments, verbosity)
+        line = _checked(command, arguments, verbosity)
         if line.is_sweep:
             line = with_study(requeue(line))
             sweep, line = Sweep.begun(line)
@@ -66,15 +66,14 @@ def run(command: str, arguments: Sequence[str], verbosity: Verbosity) -> None:
         _run_alone(job, line)
     else:
         if verbosity is not Verbosity.QUIET:
-            print("".join(f"scoresde: {note}\n" for note in notes), file=sys.stderr, end="")
             print(f"sweep {sweep.directory}", flush=True)
         status = sweep.run(job)
         if status:
             sys.exit(status)
 
 
-def _checked(command: str, arguments: Sequence[str], verbosity: Verbosity) -> tuple[CommandLine, list[str]]:
-    """The command line in the form that Hydra takes, and notes to print about its sweep.
+def _checked(command: str, arguments: Sequence[str], verbosity: Verbosity) -> CommandLine:
+    """The command line in the form that Hydra takes.
 
     Raises:
         UsageError: What is wrong, and what to do.
@@ -88,13 +87,14 @@ def _checked(command: str, arguments: Sequence[str], verbosity: Verbosity) -> tu
             f"--multirun is for one process, and there are {world_size()}: start each job by itself, or leave out "
             "torchrun and share the jobs out by hydra/launcher=joblib"
         )
-    notes = check_spaces(line.overrides) if line.is_sweep else []
+    if line.is_sweep:
+        check_spaces(line.overrides)
     line = edit_own(line)
     check_overrides(line)
     line = follow_sweeps(line)
     if verbosity is Verbosity.QUIET and "progress" in declared(command)[0] and line.get("progress") is None:
         line = line.adding("progress=false")
-    return line, notes
+    return line
 
 
 def _run_alone(job: Callable[[], Any], line: CommandLine) -> None:
@@ -175,8 +175,6 @@ class Sweep:
                 traceback.print_exc()
             text = explanation(error)
             said = launchers.reason(error) if text is None else text
-            # Optuna's message when every trial failed or has no value.
-            said = "no trial has a value: see the jobs" if said == "Record does not exist." else said
             print(f"scoresde: {said}", file=sys.stderr)
             return 1, text is not None
         return 0, False
@@ -185,7 +183,7 @@ class Sweep:
         if self.line.command not in ("train", "likelihood", "information", "compare"):
             return ""
         if self.asked is None:
-            return "the same command resumes the study, by as many trials again"
+            return "the same command resumes the study"
         return "the same command resumes: finished jobs are not repeated"
 
 

@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from scoresde.cli.settings import runs_of
 from scoresde.progress import log_beside_bars
 from scoresde.training.interruptions import Stopped, is_stopping
+from scoresde.training.loggers import StopTraining
 
 __all__ = [
     "KILLED",
@@ -100,6 +101,10 @@ def run_job(
             where = f" at step {stop.step}, with a checkpoint" if isinstance(stop, Interrupted) else ""
             record.write("interrupted", runs_of(config), error=f"interrupted{where}")
             sys.exit(128 + signum)
+        except StopTraining as stop:
+            record.write("pruned", runs_of(config), error=str(stop))
+            print(f"job {record.number}: {stop}", flush=True)
+            return None
         except SystemExit:  # of a launcher's handler of a signal, which may have it started again
             record.write("interrupted", runs_of(config), error="stopped before it was finished")
             raise

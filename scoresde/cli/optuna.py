@@ -1,36 +1,38 @@
 """Optuna as the sweeper: its study is kept in a file, and a study that is resumed must ask the same question."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
 from hydra.errors import HydraException
 
-from scoresde.cli.command_line import CommandLine, parse_overrides, text_of
+from scoresde.cli.command_line import CommandLine, text_of
 from scoresde.cli.console import UsageError
 from scoresde.cli.overrides import composing
+from scoresde.cli.samplers import pruner_of, register, sampler_of
+from scoresde.cli.search import FIXED, Space, divided, grid_of
 from scoresde.cli.spaces import check_parameters, is_optuna
 from scoresde.shell import quoted
 
 __all__ = ["with_study"]
 
-
-_DEFAULTS = {"study_name": "scoresde", "max_failure_rate": "1.0"}
+# Groups of which two values have losses of two kinds.
+_OF_LOSSES = ("data", "objective", "preconditioning", "sde")
 
 
 def with_study(line: CommandLine) -> CommandLine:
-    """Add the package's defaults for Optuna's sweeper; lines of other sweeps stay as they are.
+    """Add what depends on the line to the settings of Optuna's sweeper; lines of other sweeps stay as they are.
 
-    A study is kept in `optuna.db` in the folder of runs, and a trial that fails does not end the sweep.
+    A study is kept in `optuna.db` in the folder of runs.
 
     Raises:
         UsageError: Nothing to search, or a study of another search space or of other fixed settings.
     """
     if not is_optuna(line.overrides):
         return line
+    register()
     runs = str(line.value("runs", "runs"))
-    defaults = {**_DEFAULTS, "direction": _direction(line), "storage": quoted(f"sqlite:///{runs}/optuna.db")}
+    defaults = {"direction": _direction(line), "storage": quoted(f"sqlite:///{runs}/optuna.db")}
     more = [f"hydra.sweeper.{k}={v}" for k, v in defaults.items() if line.get(f"hydra.sweeper.{k}") is None]
     line = line.adding(*more)
     _check(line)
@@ -60,30 +62,38 @@ def _direction(line: CommandLine) -> str:
 def _check(line: CommandLine) -> None:
     """Reject a search that Optuna's sweeper would not make as it was asked for."""
     sweeper = _settings_of(line)
-    overrides = line.overrides
-    if sweeper.search_space:
-        raise UsageError("hydra.sweeper.search_space is not used here: give KEY=interval(a,b), KEY=a,b,c or the like")
-    params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-    given = {o.get_key_element().lstrip("+") for o in overrides}
-    for parameter in parse_overrides(params):
-        if parameter.get_key_element() in given:
-            raise UsageError(f"{parameter.key_or_group} is given twice: here, and in hydra.sweeper.params")
-        if parameter.is_sweep_override():
-            check_parameters(overrides, parameter)
-    # The version of SQLAlchemy is the extra's business, not the user's.
-    os.environ.setdefault("SQLALCHEMY_SILENCE_UBER_WARNING", "1")
-    import optuna
-    from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # type: ignore[attr-defined]
-    task = [t for t in line.texts if not t.lstrip("+").startswith("hydra")]
-    space, fixed = create_params_from_overrides(params + task)
+    for override in line.overrides:
+        if override.is_sweep_override():
+            check_parameters(line.overrides, override)
+    space, fixed = divided([t for t in line.texts if not t.lstrip("+").startswith("hydra")])
     if not space:
         raise UsageError("hydra/sweeper=optuna has nothing to search: give key=interval(a,b), key=a,b,c or the like")
+    try:
+        sampler_of(sweeper.sampler, grid_of(space)), pruner_of(sweeper.pruner)
+    except (ValueError, TypeError, ImportError) as error:
+        raise UsageError(f"Optuna's settings: {' '.join(str(error).split())}") from error
+    if sweeper.pruner.name != "none":
+        _check_pruned(line, sweeper, space)
     if sweeper.storage is None or sweeper.study_name is None:
         return
     _make_folder(sweeper.storage)
     _check_study(sweeper, space, fixed)
+
+
+def _check_pruned(line: CommandLine, sweeper: Any, space: Space) -> None:
+    """Reject a search whose trials cannot be compared on the way, or that does not train."""
+    what = f"hydra/sweeper/pruner={sweeper.pruner.name}"
+    if line.command != "train":
+        raise UsageError(f"{what} compares losses on the way of training, and {line.command} has none: leave it out")
+    if sweeper.storage is None:
+        raise UsageError(f"{what} needs a study that jobs can read: leave out hydra.sweeper.storage")
+    if line.value("repeats", 1) != 1:
+        raise UsageError(f"{what} ends a trial at a step, and repeats are several trainings: leave out one of them")
+    for key in space:
+        if key.lstrip("+").partition(".")[0] in _OF_LOSSES:
+            raise UsageError(
+                f"{what} compares held-out losses, which differ between values of {key}: search it without a pruner"
+            )
 
 
 def _settings_of(line: CommandLine) -> Any:
@@ -99,11 +109,11 @@ def _settings_of(line: CommandLine) -> Any:
 def _check_study(sweeper: Any, space: dict[str, Any], fixed: dict[str, Any]) -> None:
     """Reject a study that is there with another direction, search space or fixed settings."""
     import optuna
-    from sqlalchemy.exc import SQLAlchemyError  # type: ignore[import-untyped]
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        names = {s.study_name for s in optuna.study.get_all_study_summaries(sweeper.storage)}
-    except SQLAlchemyError as error:
+        names = set(optuna.get_all_study_names(sweeper.storage))
+    except (SQLAlchemyError, RuntimeError) as error:  # the latter of a file of another version
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise UsageError(
             f"{sweeper.storage} cannot be read as a study ({reason}): move it away, or give hydra.sweeper.storage"
@@ -114,13 +124,12 @@ def _check_study(sweeper: Any, space: dict[str, Any], fixed: dict[str, Any]) -> 
     trials = study.get_trials(deepcopy=False)
     if not trials:
         return
-    direction = sweeper.direction if isinstance(sweeper.direction, str) else sweeper.direction.name
-    if study.direction.name.lower() != direction:
+    if study.direction.name.lower() != sweeper.direction:
         raise UsageError(
             f"study {sweeper.study_name!r} of {sweeper.storage} is to {study.direction.name.lower()}, this sweep to "
-            f"{direction}: give hydra.sweeper.study_name=NAME for a new study"
+            f"{sweeper.direction}: give hydra.sweeper.study_name=NAME for a new study"
         )
-    before, now = _settings(trials[0].distributions, trials[0].user_attrs), _settings(space, fixed)
+    before, now = _settings(trials[0].distributions, study.user_attrs.get(FIXED, {})), _settings(space, fixed)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             raise UsageError(

@@ -1,7 +1,6 @@
 """Values and spaces of sweeps, rejected where the sweeper would ignore a part of them or read it differently.
 
-Hydra's grid takes values; Optuna's sweeper takes values, ranges and intervals, ignores tags but for `log` on intervals,
-and includes both ends of a range.
+Hydra's grid takes values; a search by Optuna takes values, ranges and intervals, and one tag, `log` on intervals.
 """
 
 import math
@@ -13,6 +12,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 
 from scoresde.cli.catalogue import groups, options
 from scoresde.cli.console import UsageError, nearest
+from scoresde.cli.samplers import PRUNERS, SAMPLERS
 
 __all__ = ["MOST_JOBS", "check_parameters", "check_spaces", "integers", "is_optuna", "range_length"]
 
@@ -38,14 +38,11 @@ def _chosen(overrides: Sequence[Override], key: str, default: str) -> str:
     return next((str(o.value()) for o in reversed(overrides) if o.key_or_group == key), default)
 
 
-def check_spaces(overrides: Sequence[Override]) -> list[str]:
+def check_spaces(overrides: Sequence[Override]) -> None:
     """Reject spaces and settings that the sweeper would not follow.
 
     Args:
         overrides: Overrides of a sweep.
-
-    Returns:
-        Notes on spaces that Optuna reads differently from a grid sweep, one line each.
 
     Raises:
         UsageError: The message says what to write.
@@ -62,9 +59,10 @@ def check_spaces(overrides: Sequence[Override]) -> list[str]:
             raise UsageError(f"{override.input_line!r}: expected choices of {', '.join(names)}")
         if override.is_hydra_override():
             raise UsageError(f"{override.input_line!r}: expected one value, a sweep's own settings are not swept over")
-        if not optuna:
+        if optuna:
+            check_parameters(overrides, override)
+        else:
             _check_grid(override)
-    return [note for o in swept for note in check_parameters(overrides, o)] if optuna else []
 
 
 # -- settings of a sweeper ------------------------------------------------------------------------------
@@ -84,14 +82,15 @@ def _text(value: Any) -> bool:
 
 _OPTUNA: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "n_trials": (_whole, "an integer of at least 1"),
-    "n_jobs": (_whole, "an integer of at least 1: the number of trials side by side"),
+    "n_jobs": (
+        lambda value: value is None or _whole(value),
+        "an integer of at least 1, the number of trials side by side, or null",
+    ),
     "max_failure_rate": (_share, "a number from 0 to 1"),
     "direction": (lambda value: value in ("minimize", "maximize"), "minimize or maximize"),
     "study_name": (_text, "a name, or null"),
     "storage": (_text, "an address such as sqlite:///runs/optuna.db, or null"),
-    "custom_search_space": (_text, "the name of a function, or null"),
 }
-_SAMPLERS = ("tpe", "random", "cmaes", "nsgaii", "motpe", "grid")
 
 
 def _check_sweeper(overrides: Sequence[Override], optuna: bool) -> None:
@@ -100,12 +99,13 @@ def _check_sweeper(overrides: Sequence[Override], optuna: bool) -> None:
         _, _, name = key.partition("hydra.sweeper.")
         if name.partition(".")[0] in ("params", "search_space"):
             raise UsageError(f"{text!r}: give what is searched as any other override: KEY=a,b,c")
-        if key == "hydra/sweeper/sampler" and override.value() not in _SAMPLERS:
-            hint = nearest(str(override.value()), _SAMPLERS)
-            raise UsageError(f"{text!r}: Optuna has no such sampler{hint}; expected one of {', '.join(_SAMPLERS)}")
+        for part, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+            if key == f"hydra/sweeper/{part}" and override.value() not in known:
+                hint = nearest(str(override.value()), known)
+                raise UsageError(f"{text!r}: there is no such {part}{hint}; expected one of {', '.join(known)}")
         if key.startswith(("hydra.sweeper.", "hydra/sweeper/")) and not optuna and name != "max_batch_size":
             raise UsageError(f"{text!r} is a setting of Optuna: add hydra/sweeper=optuna")
-        if not (optuna and name) or override.is_sweep_override() or name.startswith("sampler."):
+        if not (optuna and name) or override.is_sweep_override() or name.startswith(("sampler.", "pruner.")):
             continue
         if name not in _OPTUNA:
             raise UsageError(f"{text!r}: Optuna's sweeper has no {name!r}{nearest(name, _OPTUNA)}")
@@ -135,15 +135,12 @@ def _check_length(override: Override) -> None:
         raise UsageError(f"{override.input_line!r} has more than {MOST_JOBS:,} values, the limit of a grid: give fewer")
 
 
-def check_parameters(overrides: Sequence[Override], override: Override) -> list[str]:
+def check_parameters(overrides: Sequence[Override], override: Override) -> None:
     """Reject a space that Optuna's sweeper would not follow.
 
     Args:
         overrides: Overrides of the sweep, among them those of its sampler.
         override: Override with the space.
-
-    Returns:
-        What to tell of it.
 
     Raises:
         UsageError: The message says what to write.
@@ -161,13 +158,14 @@ def check_parameters(overrides: Sequence[Override], override: Override) -> list[
                 f"{text!r}: Optuna knows no tag {tag!r}{nearest(tag.lower(), ['log']) or '; it knows log'}"
             )
         _check_interval(override, value, grid)
-        return []
+        return
     if tags:
         log = f"; on a logarithmic scale it searches {key}=tag(log,int(interval(a,b)))"
         log = log if "log" in map(str.lower, tags) and isinstance(value, RangeSweep) else ""
         raise UsageError(f"{text!r}: a tag has no effect on a list of values, leave it out{log}")
     if isinstance(value, RangeSweep):
-        return _check_range(override, value, grid)
+        _check_range(override, value, grid)
+        return
     assert isinstance(value, ChoiceSweep)
     choices = [str(choice) for choice in override.sweep_string_iterator()]
     if len(choices) == 1:
@@ -175,7 +173,6 @@ def check_parameters(overrides: Sequence[Override], override: Override) -> list[
     twice = [choice for choice, count in Counter(choices).items() if count > 1]
     if twice:
         raise UsageError(f"{text!r} has {twice[0]} twice")
-    return []
 
 
 def _check_interval(override: Override, value: IntervalSweep, grid: bool) -> None:
@@ -190,23 +187,14 @@ def _check_interval(override: Override, value: IntervalSweep, grid: bool) -> Non
         raise UsageError(f"{text!r}: an interval on a logarithmic scale begins above 0")
 
 
-def _check_range(override: Override, value: RangeSweep, grid: bool) -> list[str]:
+def _check_range(override: Override, value: RangeSweep, grid: bool) -> None:
     text, start, stop, step = override.input_line, value.start, value.stop, value.step
     if start is None or stop is None or step <= 0 or stop <= start or not math.isfinite(stop - start):
         raise UsageError(f"{text!r}: expected a range from a lower number to a higher one, in steps above 0")
+    if range_length(value) == 1:
+        raise UsageError(f"{text!r} leaves nothing to choose: write {override.key_or_group}={start}")
     if grid:
         _check_length(override)
-        values = list(override.sweep_string_iterator())
-        if (stop - start) // step != len(values):  # as the sweeper counts them
-            raise UsageError(
-                f"{text!r}: hydra/sweeper/sampler=grid would leave out the last value; write {override.key_or_group}="
-                f"{','.join(values)}"
-            )
-        return []
-    steps = (stop - start) / step
-    if abs(steps - round(steps)) > 1e-9:
-        return []
-    return [f"{text}: Optuna searches {start:g} to {stop:g} with both ends; a grid sweep leaves out {stop:g}"]
 
 
 def integers(message: str, overrides: Sequence[Override]) -> str:

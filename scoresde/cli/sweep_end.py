@@ -39,7 +39,7 @@ def conclude(
     _close(sweep, jobs, status, deaths)
     print()
     _print_jobs(sweep, jobs)
-    done = sum(job["status"] in ("finished", "skipped") for job in jobs)
+    done = sum(job["status"] in ("finished", "skipped", "pruned") for job in jobs)
     asked = max(asked or 0, len(jobs))
     print(f"\n{done} of {asked} jobs finished: {sweep}")
     _print_best(sweep / "optimization_results.yaml")  # written by Optuna's sweeper

@@ -22,12 +22,12 @@ from scoresde.shell import override
 __all__ = ["check_extras", "check_sweep", "expand_repeats", "make_directory", "requeue"]
 
 _EXTRAS = {
-    "hydra/launcher=joblib": ("hydra_joblib_launcher", "sweep"),
-    "hydra/launcher=submitit_local": ("hydra_submitit_launcher", "sweep"),
-    "hydra/launcher=submitit_slurm": ("hydra_submitit_launcher", "sweep"),
-    "hydra/sweeper=optuna": ("hydra_optuna_sweeper", "sweep"),
-    "hydra/launcher=ray": ("hydra_ray_launcher", "ray"),
-    "hydra/launcher=ray_aws": ("hydra_ray_launcher", "ray"),
+    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "sweep"),
+    "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "sweep"),
+    "hydra/launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "sweep"),
+    "hydra/sweeper=optuna": ("optuna", "sweep"),
+    "hydra/launcher=ray": ("hydra_plugins.hydra_ray_launcher", "ray"),
+    "hydra/launcher=ray_aws": ("hydra_plugins.hydra_ray_launcher", "ray"),
 }
 
 
@@ -45,7 +45,7 @@ def check_extras(line: CommandLine) -> None:
         if name not in known:
             raise UsageError(f"{key} has no choice {name!r}{nearest(name, known)}; expected one of {', '.join(known)}")
         module, extra = _EXTRAS.get(f"{key}={name}", ("", ""))
-        if module and (find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{module}") is None):
+        if module and (find_spec(module.partition(".")[0]) is None or find_spec(module) is None):
             raise UsageError(f"{argument} needs a package that is not installed: pip install 'scoresde[{extra}]'")
 
 

@@ -27,7 +27,7 @@ _SAMPLES = ("samples/beside-samples.png", "samples/densities.png", "samples/samp
 _DATA = "samples/beside-data.png"
 _MAX_SHOWN = 12  # figures that are not folded
 _MAX_SCALES = 3  # settings that a measure is charted against
-_DONE = ("finished", "skipped")
+_DONE = ("finished", "pruned", "skipped")
 
 
 @dataclass

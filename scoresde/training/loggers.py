@@ -16,12 +16,16 @@ from urllib.request import urlopen
 from scoresde.storage.bounded import complete_lines, read_file, read_json_lines
 from scoresde.storage.files import set_aside, write_bytes, write_text
 
-__all__ = ["Guarded", "LocalLogger", "Logger", "TensorBoardLogger", "WandbLogger"]
+__all__ = ["Guarded", "LocalLogger", "Logger", "StopTraining", "TensorBoardLogger", "WandbLogger"]
 
 _log = logging.getLogger(__name__)
 _LOG = "metrics.jsonl"
 # Seconds that a run waits for wandb: for an answer at all, for a new run, and at the end for the last uploads.
 _ANSWER, _START, _FINISH = 5.0, 20.0, 60.0
+
+
+class StopTraining(Exception):
+    """Raised by a logger's `numbers` to end training at this step: a checkpoint is written first."""
 
 
 class Logger(ABC):
@@ -99,6 +103,8 @@ class Guarded(Logger):
     def _try(self, action: Callable[[], Any], what: str = "failed, the run continues") -> bool:
         try:
             action()
+        except StopTraining:
+            raise
         except Exception as error:  # whatever a service, a full disk or a user's own class raises
             text = " ".join(str(error).split()) or type(error).__name__
             if text not in self._said:

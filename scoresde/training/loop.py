@@ -34,7 +34,7 @@ from scoresde.training.ema import EMA
 from scoresde.training.environment import processes
 from scoresde.training.held_out import HeldOutLoss
 from scoresde.training.interruptions import Deferred, deferred, stopping
-from scoresde.training.loggers import Logger
+from scoresde.training.loggers import Logger, StopTraining
 from scoresde.training.messages import failure, log_line
 from scoresde.training.noise_levels import LossRecord
 from scoresde.training.noise_range import warn_of_scale
@@ -288,6 +288,7 @@ class Trainer:
 
         Raises:
             Interrupted: After a signal that asks the process to end, with a checkpoint written.
+            StopTraining: A logger asked for the end, with a checkpoint written.
             TrainingFailed: Too many non-finite steps in a row; the last good checkpoint stays.
         """
         self.resume()
@@ -298,7 +299,7 @@ class Trainer:
                 bar.update()
                 done = step.step >= options.steps
                 if done or step.step % options.log_every == 0:
-                    self._log_losses(step, done, bar)
+                    self._log_or_stop(step, done, bar)
                 stop = self._stop_requested()
                 due = options.checkpoint_every is not None and step.step % options.checkpoint_every == 0
                 # Weights that are being skipped over must not push out a good state.
@@ -307,6 +308,15 @@ class Trainer:
                     self.save()
                 if stop is not None:
                     self._stop(stop)
+
+    def _log_or_stop(self, step: Step, done: bool, bar: Progress) -> None:
+        """Make an entry of the log, and write a checkpoint if a logger then ends training."""
+        try:
+            self._log_losses(step, done, bar)
+        except StopTraining:
+            if self._store.folder is not None:
+                self.save()
+            raise
 
     def _log_losses(self, step: Step, done: bool, bar: Progress) -> None:
         """Make an entry of the log from the losses since the last one."""

@@ -6,7 +6,7 @@ from scoresde.cli.command_line import CommandLine
 from scoresde.cli.console import UsageError
 from scoresde.cli.optuna import with_study
 
-pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+pytest.importorskip("optuna")
 
 
 @pytest.mark.parametrize(

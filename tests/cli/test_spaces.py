@@ -4,15 +4,26 @@ import re
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from scoresde.cli import main
 from scoresde.cli.command_line import CommandLine, parse_overrides
 from scoresde.cli.console import UsageError
 from scoresde.cli.optuna import with_study
+from scoresde.cli.search import divided, grid_of, open_study
 from scoresde.cli.spaces import check_spaces
 
 OPTUNA = "hydra/sweeper=optuna"
 GRID = "hydra/sweeper/sampler=grid"
+SETTINGS = OmegaConf.create(
+    {
+        "study_name": None,
+        "storage": None,
+        "direction": "minimize",
+        "sampler": {"name": "random", "seed": 0},
+        "pruner": {"name": "none"},
+    }
+)
 
 
 @pytest.mark.parametrize(
@@ -39,10 +50,12 @@ GRID = "hydra/sweeper/sampler=grid"
         (["sde=glob(v*)"], "takes no glob: name the choices, as sde=a,b,c"),
         (["sde=vp,ve", "sde=vp"], "sde is given twice"),
         (["optimizer.lr=interval(0,1)", GRID], "hydra/sweeper/sampler=grid takes values"),
-        (["network.width=range(8,13,2)", GRID], "would leave out the last value; write network.width=8,10,12"),
+        (["network.width=range(8,9)"], "leaves nothing to choose: write network.width=8"),
+        (["network.width=range(0,1000000)", GRID], "has more than 10,000 values, the limit of a grid"),
         (["sde=vp,ve", "hydra.sweeper.params.sde=vp"], "give what is searched as any other override"),
         (["sde=vp,ve", "+hydra.sweeper.search_space.sde.type=int"], "give what is searched as any other override"),
-        (["sde=vp,ve", "hydra/sweeper/sampler=tpee"], "Optuna has no such sampler, did you mean 'tpe'"),
+        (["sde=vp,ve", "hydra/sweeper/sampler=tpee"], "there is no such sampler, did you mean 'tpe'"),
+        (["sde=vp,ve", "hydra/sweeper/pruner=meadian"], "there is no such pruner, did you mean 'median'"),
         (["sde=vp,ve", "hydra.sweeper.n_trial=3"], "Optuna's sweeper has no 'n_trial', did you mean 'n_trials'"),
         (["sde=vp,ve", "hydra.sweeper.max_batch_size=3"], "Optuna's sweeper has no 'max_batch_size'"),
         (["sde=vp,ve", "hydra.sweeper.n_trials=0"], "n_trials is 0, expected an integer of at least 1"),
@@ -77,44 +90,47 @@ def test_what_a_grid_would_not_follow_is_refused(arguments: list[str], message: 
         check_spaces(parse_overrides(arguments))
 
 
-@pytest.mark.filterwarnings("ignore:The distribution is specified by")
 @pytest.mark.parametrize(
-    ("space", "note"),
+    ("space", "values"),
     [
-        ("training.seed=range(2,3)", "training.seed=range(2,3): Optuna searches 2 to 3 with both ends; a grid sweep "
-         "leaves out 3"),
-        ("optimizer.lr=range(0.1,0.5,0.2)", "optimizer.lr=range(0.1,0.5,0.2): Optuna searches 0.1 to 0.5 with both "
-         "ends; a grid sweep leaves out 0.5"),
-        ("optimizer.lr=range(0.0,0.3,0.1)", "optimizer.lr=range(0.0,0.3,0.1): Optuna searches 0 to 0.3 with both ends; "
-         "a grid sweep leaves out 0.3"),
-        ("training.seed=range(0,5,2)", None),
-        ("optimizer.lr=tag(log,interval(1e-4,1e-2))", None),
-        ("network.width=tag(log,int(interval(8,64)))", None),
-        ("sde=vp,ve", None),
-        ("network.num_classes=null,5", None),
+        ("training.seed=range(2,5)", [2, 3, 4]),
+        ("training.seed=range(0,5,2)", [0, 2, 4]),
+        ("optimizer.lr=range(0.1,0.5,0.2)", [0.1, 0.3]),
+        ("optimizer.lr=range(0.0,0.3,0.1)", [0.0, 0.1, 0.2]),
+        ("sde=vp,ve", ["vp", "ve"]),
+        ("network.num_classes=null,5", ["null", "5"]),
+        ("network.width=int(interval(8,11))", [8, 9, 10, 11]),
     ],
-)  # fmt: skip
-def test_where_optuna_differs_from_a_grid_is_said(space: str, note: str | None) -> None:
-    """As Optuna's sweeper has it, which these distributions are made by."""
-    assert check_spaces(parse_overrides([space, OPTUNA])) == ([note] if note else [])
-    implementation = pytest.importorskip("hydra_plugins.hydra_optuna_sweeper._impl")
-    (override,) = parse_overrides([space])
-    distribution = implementation.create_optuna_distribution_from_override(override)
-    if "range" in space:
-        grid = [float(choice) for choice in override.sweep_string_iterator()]
-        assert (distribution.high > max(grid)) == (note is not None)
-        sampled = implementation.OptunaSweeperImpl._to_grid_sampler_choices(None, distribution)
-        if len(sampled) == len(grid):
-            assert check_spaces(parse_overrides([space, OPTUNA, GRID])) == []
-        else:
-            with pytest.raises(UsageError, match="would leave out the last value"):
-                check_spaces(parse_overrides([space, OPTUNA, GRID]))
+)
+def test_a_search_has_the_values_of_a_grid(space: str, values: list[object]) -> None:
+    pytest.importorskip("optuna")
+    check_spaces(parse_overrides([space, OPTUNA]))
+    (key, distribution), found = next(iter(divided([space])[0].items())), set()
+    assert grid_of({key: distribution}) == {key: values}
+    study = open_study(SETTINGS, {key: distribution})
+    for _ in range(40):
+        found.add(study.ask({key: distribution}).params[key])
+    assert found <= set(values)
+    assert len(found) == len(values)
+
+
+def test_intervals_are_searched_as_they_are_told() -> None:
+    optuna = pytest.importorskip("optuna").distributions
+    space, fixed = divided(
+        ["a=interval(0,1)", "b=tag(log,interval(1e-4,1e-2))", "c=tag(log,int(interval(8,64)))", "sde=vp", "d='x y'"]
+    )
+    assert space == {
+        "a": optuna.FloatDistribution(0.0, 1.0),
+        "b": optuna.FloatDistribution(1e-4, 1e-2, log=True),
+        "c": optuna.IntDistribution(8, 64, log=True),
+    }
+    assert fixed == {"sde": "vp", "d": "'x y'"}
 
 
 def test_searching_other_numbers_than_integers_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    pytest.importorskip("optuna")
     monkeypatch.chdir(tmp_path)
     for key in ("training.steps", "network.width"):
         with pytest.raises(SystemExit) as stop:
@@ -125,10 +141,8 @@ def test_searching_other_numbers_than_integers_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore:.* is experimental")
 def test_the_direction_is_that_of_the_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     optuna = pytest.importorskip("optuna")
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     monkeypatch.chdir(tmp_path)
     space = ["-m", OPTUNA, "sde=vp,ve"]
 
@@ -156,8 +170,39 @@ def test_the_direction_is_that_of_the_metric(tmp_path: Path, monkeypatch: pytest
         with_study(CommandLine.of("train", space))
 
 
-def test_what_hydra_does_not_take_of_optuna_s_settings_is_told_in_one_line() -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    with pytest.raises(UsageError, match=r"^Optuna's settings: .*seed") as error:
-        with_study(CommandLine.of("train", ["-m", OPTUNA, "sde=vp,ve", "hydra.sweeper.sampler.seed=x"]))
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("hydra.sweeper.sampler.seed=x", "int64"),
+        ("hydra.sweeper.sampler.sead=1", "sead"),
+        ("hydra/sweeper/pruner=percentile hydra.sweeper.pruner.percentile=200", "200|percentile"),
+    ],
+)
+def test_settings_that_optuna_does_not_take_are_told_in_one_line(
+    setting: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=rf"^Optuna's settings: .*({message})") as error:
+        with_study(CommandLine.of("train", ["-m", OPTUNA, "optimizer.lr=interval(0,1)", *setting.split()]))
     assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sde=vp,ve"], "compares held-out losses, which differ between values of sde: search it without a pruner"),
+        (["objective.name=a,b"], "which differ between values of objective.name"),
+        (["optimizer.lr=interval(0,1)", "repeats=2"], "repeats are several trainings"),
+        (["optimizer.lr=interval(0,1)", "hydra.sweeper.storage=null"], "needs a study that jobs can read"),
+    ],
+)
+def test_trials_that_cannot_be_compared_on_the_way_are_not_pruned(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        with_study(CommandLine.of("train", ["-m", OPTUNA, "hydra/sweeper/pruner=median", *arguments]))
+    assert list(tmp_path.iterdir()) == []

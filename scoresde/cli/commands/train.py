@@ -14,6 +14,7 @@ from scoresde.cli.commands.new_run import fill_evaluation, run_to_train
 from scoresde.cli.commands.opened import in_sweep
 from scoresde.cli.console import UsageError, nearest
 from scoresde.cli.jobs import Outcome, note_run, sweep_directory
+from scoresde.cli.pruning import pruner_of_job
 from scoresde.progress import note
 from scoresde.runs.summary import Summary
 
@@ -65,6 +66,8 @@ def _train_run(run: Any, config: DictConfig, data: Any) -> Outcome:
     began = time.perf_counter()
     _name_group(run.config)
     loggers = [instantiate(run.config, key, run.allow) for key in _logger_keys(run.config)]
+    pruner = pruner_of_job() if in_sweep() else None
+    loggers += [] if pruner is None else [pruner]
     options = {"progress": config.progress, "restart": config.restart, "data": data, "device": config.device}
     if not train(run, loggers, **options):
         return Outcome([run.directory])
