@@ -4,10 +4,13 @@ from scoresde.inverse.adjoint import check_adjoint
 from scoresde.inverse.blur import Blur, GaussianBlur, motion_kernel
 from scoresde.inverse.choices import (
     Colourisation,
+    Compressed,
     Deblurring,
     Denoising,
     GaussianDeblurring,
     Inpainting,
+    Overexposed,
+    Phaseless,
     ProblemChoice,
     RandomInpainting,
     Sensing,
@@ -16,6 +19,7 @@ from scoresde.inverse.choices import (
     Undersampling,
     Unmeasured,
 )
+from scoresde.inverse.clipping import Clipping
 from scoresde.inverse.compressed_sensing import CompressedSensing, RandomProjection
 from scoresde.inverse.correlated import CorrelatedNoise, decorrelated
 from scoresde.inverse.counted import Cost, CountedModel
@@ -23,22 +27,28 @@ from scoresde.inverse.downsampling import Downsampling
 from scoresde.inverse.dps import DPS
 from scoresde.inverse.exact import ExactPosterior
 from scoresde.inverse.fourier import FourierSampling, line_mask
+from scoresde.inverse.function import FunctionOperator, NonlinearOperator
 from scoresde.inverse.grey import GreyScale
 from scoresde.inverse.masks import Mask
 from scoresde.inverse.matrix import MatrixOperator
 from scoresde.inverse.method import FieldMethod, Method, PosteriorModel, SolverMethod
 from scoresde.inverse.noise import GaussianNoise, MeasurementNoise, NoNoise
 from scoresde.inverse.operator import LinearOperator, Operator, SingularValues
+from scoresde.inverse.phase import PhaseRetrieval
 from scoresde.inverse.poisson import PoissonNoise
 from scoresde.inverse.problem import Measurement, Problem
+from scoresde.inverse.quantisation import BlockQuantisation
 from scoresde.inverse.radon import Radon
 from scoresde.inverse.restored import Restored, restore
 from scoresde.inverse.separable import SeparableOperator
 
 __all__ = [
     "DPS",
+    "BlockQuantisation",
     "Blur",
+    "Clipping",
     "Colourisation",
+    "Compressed",
     "CompressedSensing",
     "CorrelatedNoise",
     "Cost",
@@ -49,6 +59,7 @@ __all__ = [
     "ExactPosterior",
     "FieldMethod",
     "FourierSampling",
+    "FunctionOperator",
     "GaussianBlur",
     "GaussianDeblurring",
     "GaussianNoise",
@@ -61,7 +72,11 @@ __all__ = [
     "MeasurementNoise",
     "Method",
     "NoNoise",
+    "NonlinearOperator",
     "Operator",
+    "Overexposed",
+    "PhaseRetrieval",
+    "Phaseless",
     "PoissonNoise",
     "PosteriorModel",
     "Problem",

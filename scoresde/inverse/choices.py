@@ -10,6 +10,7 @@ import torch
 from scoresde.arguments import checked
 from scoresde.inverse.blur import Blur, GaussianBlur, motion_kernel
 from scoresde.inverse.boundaries import Boundary
+from scoresde.inverse.clipping import Clipping
 from scoresde.inverse.compressed_sensing import CompressedSensing, RandomProjection
 from scoresde.inverse.downsampling import Downsampling, Filter
 from scoresde.inverse.fourier import FourierSampling, line_mask
@@ -17,16 +18,21 @@ from scoresde.inverse.grey import GreyScale
 from scoresde.inverse.masks import Mask
 from scoresde.inverse.noise import GaussianNoise, NoNoise
 from scoresde.inverse.operator import Operator
+from scoresde.inverse.phase import PhaseRetrieval
 from scoresde.inverse.problem import Problem
+from scoresde.inverse.quantisation import BlockQuantisation
 from scoresde.inverse.radon import Radon
 from scoresde.numerics.values import fraction, not_negative
 
 __all__ = [
     "Colourisation",
+    "Compressed",
     "Deblurring",
     "Denoising",
     "GaussianDeblurring",
     "Inpainting",
+    "Overexposed",
+    "Phaseless",
     "ProblemChoice",
     "RandomInpainting",
     "Sensing",
@@ -232,6 +238,62 @@ class Undersampling(MeasuredChoice):
     def operator(self, shape: tuple[int, ...]) -> Operator:
         mask = line_mask(shape[1:] if len(shape) > 1 else shape, self.share, self.centre, self.seed)
         return FourierSampling(shape, mask)
+
+
+@checked
+@dataclass(frozen=True)
+class Phaseless(MeasuredChoice):
+    """Fourier coefficients without their phases; see `PhaseRetrieval`.
+
+    Args:
+        std: The standard deviation of the noise; 0 for none.
+        oversampling: The size with zeros around a sample, as a multiple of its own.
+    """
+
+    oversampling: float = 2.0
+
+    def operator(self, shape: tuple[int, ...]) -> Operator:
+        return PhaseRetrieval(shape, self.oversampling)
+
+
+@checked
+@dataclass(frozen=True)
+class Overexposed(MeasuredChoice):
+    """Values that are clipped; see `Clipping`.
+
+    Args:
+        std: The standard deviation of the noise; 0 for none.
+        low: The smallest value.
+        high: The largest value.
+        scale: What samples are multiplied by before.
+    """
+
+    low: float = -1.0
+    high: float = 1.0
+    scale: float = 2.0
+
+    def operator(self, shape: tuple[int, ...]) -> Operator:
+        return Clipping(shape, self.low, self.high, self.scale)
+
+
+@checked
+@dataclass(frozen=True)
+class Compressed(MeasuredChoice):
+    """An image as JPEG stores it; see `BlockQuantisation`.
+
+    Args:
+        std: The standard deviation of the noise; 0 for none.
+        quality: The quality from 1 to 100.
+        low: The value of black.
+        high: The value of white.
+    """
+
+    quality: int = 10
+    low: float = -1.0
+    high: float = 1.0
+
+    def operator(self, shape: tuple[int, ...]) -> Operator:
+        return BlockQuantisation(shape, self.quality, self.low, self.high)
 
 
 @checked

@@ -23,6 +23,8 @@ def choice(name: str) -> ProblemChoice:
 
 SHAPES = [(3, 8, 8), (1, 12, 8), (8,), (2,)]
 REFUSED = {
+    ("jpeg", (8,)): "expected images",
+    ("jpeg", (2,)): "expected images",
     ("radon", (8,)): "expected images",
     ("radon", (2,)): "expected images",
     ("grey_scale", (1, 12, 8)): "expected images of several channels",
