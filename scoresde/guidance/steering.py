@@ -42,10 +42,13 @@ class Reward(NamedTuple):
     Attributes:
         function: The reward r in nats of clean samples `(B, ...)`, in the units of the sampler's samples, `(B,)`.
         gradient: Whether its gradient steers particles, or their weights alone do.
+        noised: What stands for it before the last time: a function of denoised means `(B, ...)` in model space and of
+            the noise level σ/α, `(B,)`. If not given, the reward of the denoised mean.
     """
 
     function: Callable[[Tensor], Tensor]
     gradient: bool
+    noised: Callable[[Tensor, float], Tensor] | None = None
 
 
 class Target(Value, ABC):

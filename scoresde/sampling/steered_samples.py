@@ -10,6 +10,7 @@ from torch import Tensor
 from scoresde.arguments import checked
 from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.numerics.resampling import systematic
+from scoresde.numerics.values import whole_number
 from scoresde.sampling.samples import Samples
 
 __all__ = ["SteeredSamples"]
@@ -85,18 +86,21 @@ class SteeredSamples(Samples):
         return mean, residuals.std(0) / math.sqrt(self.groups) if self.groups > 1 else torch.full_like(mean, math.nan)
 
     @checked
-    def resample(self, seed: int = 0) -> Tensor:
-        """Samples of equal weight, `(G P, ...)`: in each group, copies of its particles by their weights.
+    def resample(self, seed: int = 0, count: int | None = None, first: int = 0) -> Tensor:
+        """Samples of equal weight, `(G n, ...)`: in each group, copies of its particles by their weights.
 
         Every group counts the same, so that groups with conditions of their own stay apart.
 
         Args:
-            seed: Seed of the systematic resampling.
+            seed: Seed of the systematic resampling; those of group i are a function of it and of `first` + i.
+            count: The number n of samples of each group; P if not given.
+            first: The index of the first group.
         """
-        indices = torch.arange(self.groups)
+        count = self.particles if count is None else whole_number("count", count)
+        groups, indices = torch.arange(self.groups), torch.arange(first, first + self.groups)
         start = SampleNoise(seed, indices, (), torch.float64, self.x.device, Stream.RESAMPLING_END).uniform()
         weights = self.log_weights.reshape(self.groups, -1).softmax(1)
-        chosen = systematic(weights, start, self.particles) + self.particles * indices[:, None].to(self.x.device)
+        chosen = systematic(weights, start, count) + self.particles * groups[:, None].to(self.x.device)
         return self.x[chosen.flatten()]
 
     def lineage(self) -> Tensor:

@@ -118,11 +118,17 @@ class Swarm:
         with torch.set_grad_enabled(reward.gradient):
             x = self.x.detach().requires_grad_(reward.gradient)
             self.denoised = [mean(x, i) for mean in self.means]
-            value = reward.function(self._centre(i))
+            value = self._rewarded(reward, i)
             if reward.gradient:
                 (self.pull,) = torch.autograd.grad(value.sum(), x)
         self.denoised = [mean.detach() for mean in self.denoised]
         self._twist(value)
+
+    def _rewarded(self, reward: Reward, i: int) -> Tensor:
+        centre = self._centre(i)
+        if reward.noised is None:
+            return reward.function(centre)
+        return reward.noised(centre, self.plan.sigma[i] / self.plan.alpha[i])
 
     def _twist(self, value: Tensor) -> None:
         new = value.detach().double()
@@ -250,4 +256,4 @@ def _checked_reward(reward: Reward | None, model: ScoreModel) -> Reward | None:
             raise ValueError(f"the reward is of {what}, expected one number for each sample, ({len(x)},)")
         return found
 
-    return Reward(value, reward.gradient)
+    return reward._replace(function=value)
