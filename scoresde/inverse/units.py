@@ -5,7 +5,7 @@ from torch import Tensor
 
 from scoresde.data.transforms import Transform
 from scoresde.inverse.correlated import decorrelated
-from scoresde.inverse.operator import LinearOperator, Operator
+from scoresde.inverse.operator import LinearOperator, Operator, SingularValues
 from scoresde.inverse.problem import Measurement, Problem
 from scoresde.score import ScoreModel
 
@@ -45,12 +45,64 @@ class Scaled(LinearOperator):
         super().__init__(operator.shape, operator.measured)
         self.operator = operator
         self.register_buffer("scale", scale)
+        self._scaled: SingularValues | None = None
 
     def measure(self, x: Tensor) -> Tensor:
         return self.operator.measure(x * self.scale.to(x))
 
     def back(self, y: Tensor) -> Tensor:
         return self.operator.back(y) * self.scale.to(y)
+
+    @property
+    def singular_values(self) -> SingularValues | None:
+        if self._scaled is None:
+            known = self.operator.singular_values
+            self._scaled = (None if known is None else scaled(known, self.scale)) or self.decomposed()
+        return self._scaled
+
+
+class ScaledSingularValues(SingularValues):
+    """Those of A S, where S scales each right singular vector as a whole.
+
+    Args:
+        known: Those of A.
+        factors: The factors of the singular vectors, `(R,)`, above 0.
+    """
+
+    def __init__(self, known: SingularValues, factors: Tensor) -> None:
+        super().__init__()
+        self.known = known
+        self.register_buffer("values", known.values * factors)
+
+    def to_right(self, x: Tensor) -> Tensor:
+        return self.known.to_right(x)
+
+    def from_right(self, coefficients: Tensor) -> Tensor:
+        return self.known.from_right(coefficients)
+
+    def to_left(self, y: Tensor) -> Tensor:
+        return self.known.to_left(y)
+
+    def from_left(self, coefficients: Tensor) -> Tensor:
+        return self.known.from_left(coefficients)
+
+
+def scaled(known: SingularValues, scale: Tensor) -> SingularValues | None:
+    """The singular values of A S from those of A; None where S does not scale each right singular vector as a whole.
+
+    It does where it is one number, or one for each channel under an operator that does not mix them, or under a mask.
+
+    Args:
+        known: Those of A.
+        scale: The diagonal of S, of the shape of a sample.
+    """
+    device = known.values.device
+    generator = torch.Generator().manual_seed(0)
+    probes = 1 + torch.rand(2, len(known.values), dtype=torch.float64, generator=generator).to(device)
+    moved = scale.to(device, torch.float64) * known.from_right(probes)
+    factors = known.to_right(moved)[0] / probes[0]
+    same = torch.allclose(known.from_right(factors * probes), moved, rtol=1e-9, atol=1e-9 * float(scale.abs().max()))
+    return ScaledSingularValues(known, factors) if same and bool((factors > 0).all()) else None
 
 
 class Decoded(Operator):
