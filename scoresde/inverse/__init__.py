@@ -23,6 +23,10 @@ from scoresde.inverse.clipping import Clipping
 from scoresde.inverse.compressed_sensing import CompressedSensing, RandomProjection
 from scoresde.inverse.correlated import CorrelatedNoise, decorrelated
 from scoresde.inverse.counted import Cost, CountedModel
+from scoresde.inverse.daps import DAPS
+from scoresde.inverse.ddnm import DDNM
+from scoresde.inverse.ddrm import DDRM
+from scoresde.inverse.diffpir import DiffPIR
 from scoresde.inverse.downsampling import Downsampling
 from scoresde.inverse.dps import DPS
 from scoresde.inverse.exact import ExactPosterior
@@ -35,15 +39,23 @@ from scoresde.inverse.method import FieldMethod, Method, PosteriorModel, SolverM
 from scoresde.inverse.noise import GaussianNoise, MeasurementNoise, NoNoise
 from scoresde.inverse.operator import LinearOperator, Operator, SingularValues
 from scoresde.inverse.phase import PhaseRetrieval
+from scoresde.inverse.pnp_dm import PnPDM
 from scoresde.inverse.poisson import PoissonNoise
 from scoresde.inverse.problem import Measurement, Problem
 from scoresde.inverse.quantisation import BlockQuantisation
 from scoresde.inverse.radon import Radon
+from scoresde.inverse.red_diff import REDDiff
+from scoresde.inverse.repaint import RePaint
 from scoresde.inverse.restored import Restored, restore
 from scoresde.inverse.separable import SeparableOperator
+from scoresde.inverse.tds import TDS
 
 __all__ = [
+    "DAPS",
+    "DDNM",
+    "DDRM",
     "DPS",
+    "TDS",
     "BlockQuantisation",
     "Blur",
     "Clipping",
@@ -55,6 +67,7 @@ __all__ = [
     "CountedModel",
     "Deblurring",
     "Denoising",
+    "DiffPIR",
     "Downsampling",
     "ExactPosterior",
     "FieldMethod",
@@ -77,13 +90,16 @@ __all__ = [
     "Overexposed",
     "PhaseRetrieval",
     "Phaseless",
+    "PnPDM",
     "PoissonNoise",
     "PosteriorModel",
     "Problem",
     "ProblemChoice",
+    "REDDiff",
     "Radon",
     "RandomInpainting",
     "RandomProjection",
+    "RePaint",
     "Restored",
     "Sensing",
     "SeparableOperator",

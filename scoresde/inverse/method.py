@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from scoresde.guidance.gradient import GradientGuided
+from scoresde.inverse.linear_gaussian import spectrum
+from scoresde.inverse.noise import NoNoise
 from scoresde.inverse.operator import LinearOperator
 from scoresde.inverse.problem import Measurement
 from scoresde.inverse.units import in_model_space
@@ -35,6 +37,10 @@ class Method(Value, ABC):
     """Whether the operator has to know its singular values."""
     needs_variance = True
     """Whether the noise has to be Gaussian, or to be taken as such."""
+    needs_density = False
+    """Whether the noise has to have a density, which no noise has not."""
+    is_estimate = False
+    """Whether it gives an estimate, whose scatter over seeds says nothing of the posterior."""
 
     def check(self, model: ScoreModel, measurement: Measurement) -> None:
         """Check that the method is one for a problem.
@@ -54,10 +60,18 @@ class Method(Value, ABC):
             )
         if self.needs_linear and not linear:
             raise ValueError(f"{name} is for linear operators, which {operator!r} is not: take DPS()")
-        if self.needs_singular_values and (not linear or operator.singular_values is None):
-            raise ValueError(f"{name} needs the singular values of the operator, which {operator!r} does not know")
+        if self.needs_singular_values and spectrum(in_model_space(measurement, model).operator) is None:
+            raise ValueError(
+                f"{name} needs the singular values of the operator, which {operator!r} does not know: "
+                "take DiffPIR(), DAPS(langevin_steps=None) or PnPDM(), which do without"
+            )
         if self.needs_variance and measurement.noise.variance(measurement.y) is None:
             raise ValueError(f"{name} needs noise that is Gaussian or near it, not {measurement.noise!r}: take DPS()")
+        if self.needs_density and isinstance(measurement.noise, NoNoise):
+            raise ValueError(
+                f"{name} needs the likelihood of a measurement, and without noise there is none: take "
+                "GaussianNoise(std) with a small std, or DDNM(), DDRM(), RePaint() or DiffPIR(), which need no noise"
+            )
 
     @abstractmethod
     def draw(
@@ -78,6 +92,9 @@ class Method(Value, ABC):
 class SolverMethod(Method):
     """A method that is a solver of its own. A subclass gives `solver`, and `grid` where it wants other times."""
 
+    denoise = True
+    """Whether the sample is the denoised mean of the solver's last state, or that state itself."""
+
     @abstractmethod
     def solver(self, measurement: Measurement) -> Solver:
         """The solver that knows the measurements `(B, ...)`, in model space, of the B samples of the batch."""
@@ -90,7 +107,7 @@ class SolverMethod(Method):
         self, model: ScoreModel, measurement: Measurement, steps: int, *, seed: int = 0, first: int = 0, **cond: Any
     ) -> Samples:
         self.check(model, measurement)
-        sampler = Sampler(self.solver(in_model_space(measurement, model)), self.grid(steps))
+        sampler = Sampler(self.solver(in_model_space(measurement, model)), self.grid(steps), self.denoise)
         return sampler(model, (len(measurement), *measurement.operator.shape), seed=seed, first=first, **cond)
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "one_of",
     "positive",
     "quoted",
+    "share",
     "whole_number",
 ]
 
@@ -168,6 +169,17 @@ def fraction(name: str, value: float) -> None:
     """
     if not 0 < value <= 1:
         raise ValueError(f"{name} is {value}, expected more than 0 and at most 1")
+
+
+def share(name: str, value: float) -> float:
+    """The value as a float, if it is from 0 to 1.
+
+    Raises:
+        ValueError: Any other number, or NaN.
+    """
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}, expected a share from 0 to 1")
+    return float(value)
 
 
 def one_of(name: str, value: Any, choices: Iterable[Any]) -> None:

@@ -1,0 +1,78 @@
+"""The denoising diffusion null-space model (Wang et al. 2023)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from scoresde.arguments import checked
+from scoresde.inverse.denoising_chain import DenoisingChain
+from scoresde.inverse.linear_gaussian import Coefficients
+from scoresde.inverse.method import SolverMethod
+from scoresde.inverse.problem import Measurement
+from scoresde.numerics.values import share, whole_number
+from scoresde.sampling import Solver
+from scoresde.sampling.solver import Noise
+
+__all__ = ["DDNM"]
+
+
+@checked
+class DDNM(SolverMethod):
+    """What is measured is taken from the measurement, the rest, in the null space of A, from the model.
+
+    With z = x/α of noise s = σ/α, the denoised mean D, and ε = (z − D)/s, a step to noise level t is (eq. 11 to 13)
+
+        D̂ = D + Λ A⁺ (y − A D),    z' = D̂ + t (√(1 − η²) ε + η ξ).
+
+    Without noise Λ is 1, and A x = y holds to round-off. With noise of deviation σ_y (DDNM+, eq. 17 to 19), in the
+    direction of the singular value a, where A⁺ y has noise v = σ_y/a, Λ is min(1, t/v), and the noise that z' is given
+    is less by that of Λ A⁺ y, so that it is t in all.
+
+    It costs n + 1 evaluations for n steps, and more with time travel: every `travel_length` steps are taken
+    `travel_repeats` times. It is not right in the limit.
+
+    Args:
+        eta: The share η of fresh noise, from 0 to 1.
+        travel_length: The length of a jump back, in steps.
+        travel_repeats: How often the steps of a jump are taken.
+
+    Raises:
+        ValueError: A share outside [0, 1], or less than one step.
+
+    References:
+        Wang et al. 2023, Zero-shot image restoration using denoising diffusion null-space model,
+            https://arxiv.org/abs/2212.00490
+    """
+
+    denoise = False
+    needs_singular_values = True
+
+    def __init__(self, eta: float = 0.85, travel_length: int = 1, travel_repeats: int = 1) -> None:
+        self.eta = share("eta", eta)
+        self.travel_length = whole_number("travel_length", travel_length)
+        self.travel_repeats = whole_number("travel_repeats", travel_repeats)
+
+    def solver(self, measurement: Measurement) -> Solver:
+        return _DDNMSolver(self, measurement)
+
+
+class _DDNMSolver(DenoisingChain):
+    def __init__(self, method: DDNM, measurement: Measurement) -> None:
+        self.method = method
+        self.jump_length, self.jumps = method.travel_length, method.travel_repeats
+        self._known = Coefficients(measurement)
+
+    def step(self, z: Tensor, mean: Tensor, s: float, t: float, noise: Noise) -> Tensor:
+        eta, known = self.method.eta, self._known
+        fresh = torch.add(math.sqrt(1 - eta**2) / s * (z - mean), noise(), alpha=eta)
+        deviation = known.deviation.to(z)
+        taken = (t / deviation).clamp(max=1.0)
+        # Where all of A⁺ y is taken its noise is v, elsewhere it is t, and nothing is left for fresh noise.
+        left = (t**2 - deviation.square()).clamp_min(0).sqrt()
+        off = known.measured.to(z) - known.basis.to_right(mean)
+        change = taken * off + (left - t) * known.basis.to_right(fresh)
+        return torch.add(mean, fresh, alpha=t) + known.basis.from_right(change)
+
+    def end(self, z: Tensor, mean: Tensor, s: float) -> Tensor:
+        return self._known.kept(mean)

@@ -1,0 +1,153 @@
+"""The twisted diffusion sampler (Wu et al. 2023)."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scoresde.arguments import checked
+from scoresde.guidance.steering import Factor, Reward, Target
+from scoresde.inverse.linear_gaussian import LinearGaussian, spectrum
+from scoresde.inverse.method import Method
+from scoresde.inverse.problem import Measurement
+from scoresde.inverse.units import in_model_space
+from scoresde.numerics.values import one_of, share, whole_number
+from scoresde.sampling import Samples, SteeredSampler, SteeredSamples, UniformLogSNR
+from scoresde.score import Conditions, ScoreModel
+
+__all__ = ["TDS"]
+
+
+@checked
+class TDS(Method):
+    """Weighted particles that are drawn towards the measurement: sequential Monte Carlo with a twisted proposal.
+
+    For each sample K particles take the steps of the reverse SDE, moved by the gradient of the twist, an estimate
+    log p̂(y | x_t). Weights make up for what the steps with the twist do that the model's own steps times the likelihood
+    would not, and particles of small weight are replaced by copies of others (`SteeredSampler` has the equations). At
+    the end one particle of each set is drawn by its weight. Whatever the twist, that is a sample of
+
+        (law of the model's own sampler of as many steps) × p(y | A(x))
+
+    as K becomes large, and the mean weight is an estimate of p(y) without bias at any K: right in the limit.
+
+    The twist is that of the denoised mean D, with s = σ/α,
+
+        "gaussian"    N(y; A D, Σ_y + A C Aᵀ),    C = Cov[x₀ | x_t] of a Gaussian with the moments of the data,
+        "mean"        p(y | A(D)), as published,
+
+    of which the first, for linear operators with singular values, has the widths that D has. Of A C Aᵀ the diagonal in
+    the coordinates of the singular values is taken, and without a covariance of the data C is s² d²/(s² + d²) I, with d
+    their standard deviation. Noise that is not Gaussian counts in it by its variance, and exactly in the last weight.
+
+    It costs K (n + 1) evaluations and K n gradients through the model for a sample by n steps.
+
+    Args:
+        particles: The number K of particles for each sample.
+        twist: The twist; if not given, "gaussian" where it is possible.
+        resample_at: The effective sample size, as a share of the particles, below which they are resampled.
+
+    Raises:
+        ValueError: Less than one particle, a share outside [0, 1], or another twist; in use, a measurement without
+            noise, whose likelihood has no density.
+
+    References:
+        Wu et al. 2023, Practical and asymptotically exact conditional sampling in diffusion models,
+            https://arxiv.org/abs/2306.17775
+    """
+
+    needs_linear = False
+    needs_variance = False
+    needs_density = True
+
+    def __init__(
+        self, particles: int = 64, twist: Literal["gaussian", "mean"] | None = None, resample_at: float = 0.5
+    ) -> None:
+        self.particles = whole_number("particles", particles)
+        if twist is not None:
+            one_of("twist", twist, ("gaussian", "mean"))
+        self.twist = twist
+        self.resample_at = share("resample_at", resample_at)
+
+    def check(self, model: ScoreModel, measurement: Measurement) -> None:
+        super().check(model, measurement)
+        if self.twist == "gaussian" and not _has_gaussian(in_model_space(measurement, model)):
+            raise ValueError(
+                f'twist="gaussian" needs an operator with singular values and noise of a variance, not '
+                f'{measurement.operator!r} with {measurement.noise!r}: take twist="mean"'
+            )
+
+    def swarms(
+        self, model: ScoreModel, measurement: Measurement, steps: int, *, seed: int = 0, first: int = 0, **cond: Any
+    ) -> SteeredSamples:
+        """The weighted particles, a group for each measurement; `log_normalisers` are estimates of log p(y).
+
+        Args:
+            model: The model of the prior.
+            measurement: B measurements, in the units of samples.
+            steps: The number of steps.
+            seed: Group i is a function of measurement i, of the seed and of `first` + i.
+            first: The index of the first group.
+            **cond: Conditions of the model, one for all groups or one for each.
+        """
+        self.check(model, measurement)
+        target = _Posterior(self, model, measurement)
+        sampler = SteeredSampler(UniformLogSNR(steps), target, self.particles, self.resample_at, ramp=None)
+        shape = measurement.operator.shape
+        return sampler(model, len(measurement), shape=shape, seed=seed, first=first, **cond)
+
+    def draw(
+        self, model: ScoreModel, measurement: Measurement, steps: int, *, seed: int = 0, first: int = 0, **cond: Any
+    ) -> Samples:
+        found = self.swarms(model, measurement, steps, seed=seed, first=first, **cond)
+        x, labels = found.resample(seed, 1, first), found.labels
+        labels = None if labels is None else labels[:: self.particles]
+        return Samples(x, self.particles * found.nfe, found.times, labels=labels, info=found.info)
+
+
+class _Posterior(Target):
+    """The model times the likelihood of one measurement for each group of particles."""
+
+    def __init__(self, method: TDS, model: ScoreModel, measurement: Measurement) -> None:
+        self._measurement, self._particles = measurement, method.particles
+        within = in_model_space(measurement, model)
+        gaussian = _has_gaussian(within) if method.twist is None else method.twist == "gaussian"
+        self._twist = _Twist(self._repeated(within), model) if gaussian else None
+
+    def factors(self, model: ScoreModel, conditions: Conditions) -> list[Factor]:
+        return [Factor(model, 1.0, conditions)]
+
+    @property
+    def reward(self) -> Reward:
+        return Reward(self._repeated(self._measurement).log_likelihood, True, self._twist)
+
+    def _repeated(self, measurement: Measurement) -> Measurement:
+        rows = torch.arange(len(measurement), device=measurement.y.device)
+        return measurement.rows(rows.repeat_interleave(self._particles))
+
+
+class _Twist:
+    """log N(y; A D, Σ_y + A C Aᵀ) of denoised means, with the diagonal of A C Aᵀ in the singular vectors."""
+
+    def __init__(self, measurement: Measurement, model: ScoreModel) -> None:
+        self._given = LinearGaussian(measurement, one_variance=True)
+        known = model.statistics
+        self._std, self._shares = model.data_std, None
+        if known is not None and known.covariance is not None:
+            spectral = self._given.spectral
+            assert spectral is not None
+            variances, vectors = known.eigh()
+            rows = vectors.T.reshape(-1, *measurement.operator.shape).to(measurement.y.device)
+            self._variances, self._shares = variances.to(rows.device), spectral.basis.to_right(rows).square()
+
+    def __call__(self, mean: Tensor, level: float) -> Tensor:
+        if self._shares is None:
+            spread: Tensor | float = (self._std * level) ** 2 / (self._std**2 + level**2)
+        else:
+            within = self._variances * level**2 / (self._variances + level**2)
+            spread = (within @ self._shares).to(mean)
+        return self._given.log_evidence(mean, spread)
+
+
+def _has_gaussian(measurement: Measurement) -> bool:
+    return spectrum(measurement.operator) is not None and measurement.noise.variance(measurement.y) is not None
