@@ -27,7 +27,7 @@ class AutoAdams(Solver):
     """The default solver: a `Multistep` with the orders and the coordinate of a `StepRule`.
 
     A `Sampler` gives it the rule that was measured for the model and the number of steps, if its grid is `DataStraight`
-    without settings, which takes the same rule: see `measure_steps`. Otherwise the rule is that for any model, of low
+    without settings, which takes the same rule: see `measure_steps`. Otherwise the rule is that for any score, of low
     orders while steps are long:
 
     | steps | order, corrector | coordinate | grid: bend, top, narrow |
@@ -37,6 +37,10 @@ class AutoAdams(Solver):
     | 10 to 14 | 2, 2 | the same | 1/3, 0.05, 0.15 |
     | 15 to 24 | 3, 2 | `Straight`, with the level of the bend | 0.25, 0.1, 0.15 |
     | from 25 | 4, 3 | the same | 0.2, 0.25, 0.15 |
+
+    and from 5 to 24 steps that for a field that may be no score, of a model that does not say what its samples are (its
+    `normal_at_most_noise` is False), such as a guided one: the same with a bend of 1/3 in `Straight`, and with orders
+    2, 1 up to 14 steps.
 
     Below 50 steps of the ODE it has the safeguard of `Multistep`: where the values of a sample do not tell how its
     field goes on, as between modes far apart or under strong guidance, a step of it goes over into one of order 1.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scoresde.sampling.auto_adams import AutoAdams
 from scoresde.sampling.data_grids import DataStraight
-from scoresde.sampling.plain_rule import plain_rule
+from scoresde.sampling.plain_rule import usual_rule
 from scoresde.sampling.sampler import Sampler
 from scoresde.sampling.true_paths import Part, TruePaths
 from scoresde.score import ScoreModel
@@ -46,7 +46,7 @@ class DefaultSteps:
         """The sampler without a safeguard."""
         grid, solver = self.sampler.grid, self.sampler.solver
         assert isinstance(solver, AutoAdams)
-        rule = solver.rule or plain_rule(grid.steps)
+        rule = solver.rule or usual_rule(self.paths.model, grid.steps)
         return Sampler(AutoAdams(rule=replace(rule, safeguard=False)), grid, denoise=False)
 
     def ends(self, part: Part) -> Tensor:

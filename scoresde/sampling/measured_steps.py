@@ -25,7 +25,7 @@ from scoresde.arguments import checked
 from scoresde.numerics.values import at_least
 from scoresde.progress import Progress
 from scoresde.sampling.edge_starts import draw_starts
-from scoresde.sampling.plain_rule import plain_rule
+from scoresde.sampling.plain_rule import usual_rule
 from scoresde.sampling.rule_trial import TRUE, Solves, Trial
 from scoresde.score import BoundModel, ScoreModel, StepRule, StepRules, in_model_space
 
@@ -107,7 +107,7 @@ def _search(trial: Trial, steps: int, known: Sequence[StepRule]) -> list[StepRul
     """Rules of small error, best first; `known` are those of other numbers of steps."""
     rough = partial(trial.error, steps=steps, every=2)
     whole = partial(trial.error, steps=steps)
-    plain = plain_rule(steps)
+    plain = usual_rule(trial.model, steps)
     first = [replace(rule, narrow=plain.narrow, safeguard=plain.safeguard) for rule in _FIRST]
     first = sorted(dict.fromkeys((*first, plain, *known)), key=rough)
     # The best, the best of each coordinate, and all that are known: where modes part sharply there are many minima.
@@ -134,7 +134,7 @@ def _served(steps: int, after: int | None) -> tuple[int, ...]:
 def _chosen(trial: Trial, begin: StepRule, proposed: Iterable[StepRule], served: Sequence[int]) -> StepRule:
     """The rule to begin with, or one proposed that takes its place: of those that are alike the first."""
     best, steps = begin, served[0]
-    most = trial.error(plain_rule(steps), steps)
+    most = trial.error(usual_rule(trial.model, steps), steps)
     for rule in dict.fromkeys(proposed):
         if trial.error(rule, steps) < most and trial.surely_better(rule, best, served):
             best = rule
@@ -155,7 +155,7 @@ def _searched(trial: Trial, lengths: Sequence[int]) -> Iterator[tuple[int, StepR
         found[steps] = best
         near = () if before is None else (chosen[before],)
         proposed = (*near, best, *others[: _MOST_PROPOSED - 1])
-        chosen[steps] = _chosen(trial, plain_rule(steps), proposed, served[steps])
+        chosen[steps] = _chosen(trial, usual_rule(trial.model, steps), proposed, served[steps])
         yield steps, chosen[steps]
     for steps, after in reversed(list(pairwise(lengths))):
         error = partial(trial.error, steps=steps)
@@ -237,13 +237,13 @@ def _starts_of(model: ScoreModel) -> int:
     return min(max(_NUMBERS // max(size, 1), _LEAST_STARTS), _STARTS[1])
 
 
-def rule_for(model: ScoreModel, steps: int) -> StepRule | None:
-    """Return the rule that was measured for a model and a number of steps; None if nothing was.
+def rule_for(model: ScoreModel, steps: int) -> StepRule:
+    """Return the rule that was measured for a model and a number of steps, or the usual one if nothing was.
 
     A model that says that it is exact has it measured when it is first used, and keeps it, if it knows the shape of its
     samples and an evaluation is not too large.
     """
-    steps = min(steps, LENGTHS[-1])
+    usual, steps = usual_rule(model, steps), min(steps, LENGTHS[-1])
     while isinstance(model, BoundModel) and not model.conditioned:
         model = model.model  # so that it does not count what is measured
     rules, size = model.step_rules, model.evaluation_size
@@ -252,4 +252,4 @@ def rule_for(model: ScoreModel, steps: int) -> StepRule | None:
         found = measure_steps(model, (steps,))
         rules = found if rules is None else rules.joined(found)
         model.step_rules = rules
-    return None if rules is None else rules.at(steps)
+    return usual if rules is None else rules.at(steps)

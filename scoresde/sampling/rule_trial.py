@@ -17,7 +17,7 @@ from torch import Tensor
 from scoresde.sampling.auto_adams import AutoAdams
 from scoresde.sampling.edge_starts import Starts
 from scoresde.sampling.grids import DataStraight
-from scoresde.sampling.plain_rule import plain_rule
+from scoresde.sampling.plain_rule import usual_rule
 from scoresde.score import BoundModel, Conditions, ScoreModel, StepRule
 
 __all__ = ["TRUE", "Solves", "Trial"]
@@ -101,6 +101,7 @@ class Trial:
     """
 
     def __init__(self, solves: Solves, seen: Starts, unseen: Starts) -> None:
+        self.model = solves.model
         self.seen, self.unseen = TrueEnds(solves, seen), TrueEnds(solves, unseen)
         self._errors: dict[tuple[StepRule, int, int], float] = {}
         self._resampled: dict[tuple[StepRule, int], Tensor] = {}
@@ -138,7 +139,7 @@ class Trial:
             than: The other.
             numbers: Numbers of steps; the rule for any model is that for the first of them.
         """
-        gain, plain = torch.zeros(len(self._counts), dtype=torch.float64), plain_rule(numbers[0])
+        gain, plain = torch.zeros(len(self._counts), dtype=torch.float64), usual_rule(self.model, numbers[0])
         for steps in numbers:
             new = self._logs(rule, steps)
             worse = new - self._logs(plain, steps)

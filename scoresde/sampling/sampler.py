@@ -28,7 +28,7 @@ from scoresde.sampling.request import Request
 from scoresde.sampling.samples import Samples, in_data_space
 from scoresde.sampling.solver import NonFiniteError, Report, Solver, StoppedError
 from scoresde.sampling.start import prior_distance
-from scoresde.score import ScoreModel, StepRule, StepRules
+from scoresde.score import ScoreModel, StepRule
 from scoresde.score.bound import BoundModel
 
 if TYPE_CHECKING:  # needed for log-densities alone, whose import is late
@@ -116,13 +116,11 @@ class Sampler:
     def in_run(self, directory: Path) -> "Sampler":
         """The sampler that reads the files of a run's directory, unless their paths were given.
 
-        These are the tuned steps of its solver and grid, and the step rules of the default solver.
+        These are the tuned steps of its solver and grid. Step rules come with the model that they were measured for.
         """
         solver = self.solver.in_run(directory) if isinstance(self.solver, ReadsRun) else self.solver
         grid = self.grid.in_run(directory) if isinstance(self.grid, ReadsRun) else self.grid
-        found = Sampler(solver, grid, self.denoise, self.noise)
-        path = directory / StepRules.FILE
-        return found._with_rule(StepRules.load(path).at(grid.steps)) if found.follows_rule and path.is_file() else found
+        return Sampler(solver, grid, self.denoise, self.noise)
 
     @property
     def follows_rule(self) -> bool:
@@ -139,10 +137,9 @@ class Sampler:
         return self if own else Sampler(solver, grid, self.denoise, self.noise)
 
     def ruled(self, model: ScoreModel) -> "Sampler":
-        """The sampler with the `StepRule` that was measured for the model; itself if it follows none, or none was."""
+        """The sampler with the `StepRule` measured for the model, or the usual one; itself if it follows none."""
         # An exact score is measured here, so not without need.
-        rule = rule_for(model, self.grid.steps) if self.follows_rule else None
-        return self if rule is None else self._with_rule(rule)
+        return self._with_rule(rule_for(model, self.grid.steps)) if self.follows_rule else self
 
     @torch.no_grad()
     @checked

@@ -3,7 +3,7 @@
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -165,7 +165,7 @@ class ScoreModel(HasVariances, ABC):
         """
         if self._transform is not None:
             return None if isinstance(self._transform, Identity) else self._transform
-        within = (child.transform for child in self.children() if isinstance(child, ScoreModel))
+        within = (part.transform for part in self._models_inside())
         return next((t for t in within if t is not None), None)
 
     @transform.setter
@@ -183,7 +183,7 @@ class ScoreModel(HasVariances, ABC):
         """
         if self._info is not None:
             return self._info
-        within = (child.info for child in self.children() if isinstance(child, ScoreModel))
+        within = (part.info for part in self._models_inside())
         return next((i for i in within if i is not None), None)
 
     @info.setter
@@ -294,7 +294,7 @@ class ScoreModel(HasVariances, ABC):
         self._classes = classes
 
     def _own_classes(self) -> int | None:
-        within = (child.classes for child in self.children() if isinstance(child, ScoreModel))
+        within = (part.classes for part in self._models_inside())
         return next((c for c in within if c is not None), None)
 
     @property
@@ -304,7 +304,7 @@ class ScoreModel(HasVariances, ABC):
         These are `vector` `(k,)`, `image` `(C, ...)` and `tokens` `(L, d)`; empty where the model does not say. The
         network or a model inside says it.
         """
-        within = (child.condition_shapes for child in self.children() if isinstance(child, ScoreModel))
+        within = (part.condition_shapes for part in self._models_inside())
         return next((shapes for shapes in within if shapes), {})
 
     @property
@@ -465,26 +465,35 @@ class ScoreModel(HasVariances, ABC):
     def step_statistics(self) -> Statistics | None:
         """The moments by which grids and solvers place their steps; None if none are known.
 
-        They are `statistics` if these are known to be of the model's own samples. Otherwise they are wider by 4^⅓: the
-        field of a guided model bends where noise is larger than the data's spread tells, and a step too many there
-        costs less than one too few.
+        They are `statistics` if these are known to be of the model's own samples. Otherwise they are the widest of
+        those of the model and of the models that are parts of it, and wider by 4^⅓: the field of a guided model bends
+        where noise is larger than the data's spread tells, and a step too many there costs less than one too few.
         """
-        if self.statistics is None or self.normal_at_most_noise:
+        if self.normal_at_most_noise:
             return self.statistics
-        return self.statistics.widened(_UNKNOWN)
+        parts = [part for part in self._models_inside() if part.shape == self.shape]
+        known = [m.statistics.widened(_UNKNOWN) for m in (self, *parts) if m.statistics is not None]
+        known += [part.step_statistics for part in parts if part.step_statistics is not None]
+        return max(known, key=lambda statistics: statistics.largest_std, default=None)
 
     @property
     def is_score(self) -> bool:
         """True if `score` is the gradient of the log-density of some data with noise, as `denoise` has it by its name.
 
-        A guided model says False: its field is that of no noised density, so that log-likelihoods have no meaning.
+        A guided model says False: its field is that of no noised density, so that log-likelihoods have no meaning. So
+        does a model that has others as parts, unless its class says otherwise: what it makes of them is not known. A
+        model that guides without such parts, such as by two networks of its own, has to say False itself.
         """
-        return True
+        return next(self._models_inside(), None) is None
 
     @property
     def conditioned(self) -> bool:
         """True if conditions are bound, under which the samples have other statistics than `statistics`."""
         return False
+
+    def _models_inside(self) -> Iterator["ScoreModel"]:
+        """The score models that are parts of this one."""
+        return (child for child in self.children() if isinstance(child, ScoreModel))
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Evaluation mode inside the block; afterwards each module is in the mode that it had."""
@@ -501,7 +510,7 @@ class ScoreModel(HasVariances, ABC):
 
     def _parts(self) -> list[str]:
         """The text in brackets in the first line of `repr`."""
-        return [*(c._head() for c in self.children() if isinstance(c, ScoreModel)), repr(self.sde)]
+        return [*(part._head() for part in self._models_inside()), repr(self.sde)]
 
     def _flow_terms(self, t: Tensor) -> Linear:
         """The velocity f x + g²/(2σ) ε, by its coefficients."""

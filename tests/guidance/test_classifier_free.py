@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.guidance import AdaptiveProjected, AutoGuidance, ClassifierFree, Given
+from scoresde.likelihood import log_likelihood
 from scoresde.networks import MLP
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.sampling import (
@@ -24,7 +25,7 @@ from scoresde.sampling import (
     UniformLogSNR,
     UniPC,
 )
-from scoresde.sampling.plain_rule import plain_rule
+from scoresde.sampling.plain_rule import guided_rule, plain_rule, usual_rule
 from scoresde.score import GaussianMixtureScore, NetworkScore, ScoreModel, StepRules, with_sde
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, FlowSDE
 from tests.guidance.pairs import classes, network
@@ -216,8 +217,8 @@ def test_what_cannot_be_guided() -> None:
 class Naive(ScoreModel):
     """Guidance as a user may write it, with the statistics of the data and no word about what they are of."""
 
-    def __init__(self, one: ScoreModel, both: ScoreModel, scale: float) -> None:
-        super().__init__(one.sde, both.statistics)
+    def __init__(self, one: ScoreModel, both: ScoreModel, scale: float, known: ScoreModel | None = None) -> None:
+        super().__init__(one.sde, None if known is None else known.statistics)
         self.one, self.both, self.scale = one, both, scale
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
@@ -233,18 +234,63 @@ class Rash(Naive):
 
 @pytest.mark.parametrize("sde", [EDMSDE(), VPSDE()], ids=["edm", "vp"])
 def test_guidance_by_hand_errs_as_little_as_that_of_the_package(sde: SDE) -> None:
-    """At scale 4, of a model with the statistics of its data, which are not those of its samples."""
+    """At scale 4, of a model with the statistics of either part or of none, which are not those of its samples."""
     one, both = classes(sde)
     x = both.sample(256, sde.t_max, generator(1))
-    models = Naive(one, both, 4.0), ClassifierFree(one, 4.0, both), Rash(one, both, 4.0)
-    true = true_ends(models[1], x)
-    for steps, most in ((10, 8e-2), (20, 1e-2)):
+    guided, rash = ClassifierFree(one, 4.0, both), Rash(one, both, 4.0, both)
+    true = true_ends(guided, x)
+    for steps, most in ((10, 4e-2), (20, 7e-3)):
         sampler = Sampler(AutoAdams(), DataStraight(steps), denoise=False)
-        naive, guided, rash = (rms(sampler(model, x_init=x).x - true) for model in models)
-        assert naive < 2 * guided  # its mean is that of all data, about which steps are taken
-        assert naive < 0.7 * rash
-        assert guided < most
-        assert guided < 0.8 * rms(Sampler(UniPC(3), UniformLogSNR(steps), denoise=False)(models[1], x_init=x).x - true)
+        for model in (guided, *(Naive(one, both, 4.0, known) for known in (None, one, both))):
+            found = rms(sampler(model, x_init=x).x - true)
+            assert found < most
+            assert found < 0.4 * rms(sampler(rash, x_init=x).x - true)
+        assert most < 0.8 * rms(Sampler(UniPC(3), UniformLogSNR(steps), denoise=False)(guided, x_init=x).x - true)
+
+
+def test_steps_follow_the_widest_of_the_parts_of_a_model_that_promises_nothing() -> None:
+    one, both = classes(EDMSDE())
+    assert one.statistics is not None
+    assert both.statistics is not None
+    largest = max(one.statistics.largest_std, both.statistics.largest_std)
+    for known in (None, one, both):
+        found = Naive(one, both, 4.0, known).step_statistics
+        assert found is not None
+        assert found.largest_std == pytest.approx(4 ** (1 / 3) * largest)
+    within = ClassifierFree(one, 64.0, both)
+    found = Naive(one, within, 1.0).step_statistics
+    assert found is not None
+    assert found.largest_std == pytest.approx(4 * largest)
+    assert Naive(network()[0], both, 4.0).step_statistics is None  # those of samples of another shape are not taken
+
+
+def test_the_rule_of_the_default_is_that_of_scores_only_where_a_model_says_what_its_samples_are() -> None:
+    one, both = classes(EDMSDE())
+    for steps in (5, 10, 20):
+        assert usual_rule(both, steps) == plain_rule(steps)
+        for model in (Naive(one, both, 4.0), ClassifierFree(one, 4.0, both)):
+            assert usual_rule(model, steps) == guided_rule(steps) != plain_rule(steps)
+        assert usual_rule(ClassifierFree(one, 1.0, both), steps) == plain_rule(steps)
+
+
+def test_a_model_with_others_as_parts_has_a_likelihood_only_if_it_says_so() -> None:
+    one, both = classes(EDMSDE())
+
+    class Marked(Naive):
+        is_score = True
+
+    class Alone(ScoreModel):
+        def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+            return 0.1 * x
+
+    x = torch.zeros(1, 2, dtype=F64)
+    with pytest.raises(ValueError, match=r"Naive has no likelihood: .* says is_score = True"):
+        log_likelihood(Naive(one, both, 4.0), x)
+    expected = log_likelihood(one, x, tol=0.01).log_prob
+    torch.testing.assert_close(
+        log_likelihood(Marked(one, both, 1.0), x, tol=0.01).log_prob, expected, rtol=0, atol=0.05
+    )
+    assert Alone(EDMSDE()).is_score
 
 
 def test_a_class_that_overrides_the_field_of_another_has_none_of_its_promises() -> None:

@@ -155,7 +155,7 @@ class Bowl(Trial):
     """A trial without solves, whose error has one minimum, which falls with the number of steps."""
 
     def __init__(self, best: dict[int, StepRule]) -> None:
-        self.best = best
+        self.best, self.model = best, pair(VPSDE())
 
     def surely_better(self, rule: StepRule, than: StepRule, numbers: Sequence[int]) -> bool:
         return math.prod(self.error(rule, n) for n in numbers) < math.prod(self.error(than, n) for n in numbers)
@@ -226,9 +226,9 @@ def test_a_file_of_rules(tmp_path: Path) -> None:
     assert StepRules.load(tmp_path / StepRules.FILE) == rules
     assert rules.at(5) == rules.at(8) == rules.at(19) == rules.rules[8]
     assert rules.at(20) == rules.at(1000) == rules.rules[20]
+    # They are of the run's model, which brings them along: another one, such as a guided one, has none of them.
     sampler = Sampler(AutoAdams(), DataStraight(20)).in_run(tmp_path)
-    assert sampler.solver == AutoAdams(rule=rules.at(20))
-    assert sampler.grid == DataStraight(20, 0.2, top=0.1)
+    assert (sampler.solver, sampler.grid) == (AutoAdams(), DataStraight(20))
     # A file from before there were these settings
     content = json.loads(rules.to_json())
     for rule in content["rules"].values():

@@ -25,7 +25,6 @@ from scoresde.sampling import (
 )
 from scoresde.sampling.default_steps import DefaultSteps
 from scoresde.sampling.measured_steps import rule_for
-from scoresde.sampling.plain_rule import plain_rule
 from scoresde.sampling.start import prior_start
 from scoresde.sampling.true_paths import Part, TruePaths
 from scoresde.sampling.tuning_problem import State, TuningProblem
@@ -119,9 +118,7 @@ def test_the_steps_of_the_default_sampler_are_coefficients_to_start_from(steps: 
     alpha, norm = model.sde.alpha(paths.times[0]), paths.angle.norm(model.sde, paths.times[0])
     given = {"x_init": norm * x + alpha * paths.mean, **paths.cond.rows(0, 80)}
     steps = steps + paths.gaussian
-    # A rule was measured for the exact score, which the default follows.
-    rule = plain_rule(steps) if labels else rule_for(model, steps)
-    assert rule is not None
+    rule = rule_for(model, steps)
     linear = dataclasses.replace(rule, safeguard=False)
     out = Sampler(AutoAdams(rule=linear), DataStraight(steps).ruled(linear), denoise=False)(model, **given)
     assert out.nfe == steps - paths.gaussian

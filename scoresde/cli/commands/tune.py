@@ -14,7 +14,7 @@ def tune_command(config: DictConfig) -> None:
     from scoresde.runs.conditions import other_conditions
     from scoresde.runs.directory import check_name
     from scoresde.runs.tune import measure_run, tune_run, variances_of_run
-    from scoresde.sampling.plain_rule import plain_rule
+    from scoresde.sampling.plain_rule import usual_rule
 
     run = open_run(config)
 
@@ -40,7 +40,7 @@ def tune_command(config: DictConfig) -> None:
             f"the default solver at {min(rules.rules)} to {max(rules.rules)} steps: {rules.evaluations} evaluations "
             f"from {rules.starts} starts, {rules.seconds:.0f} s: {path}"
         )
-        own = [str(steps) for steps, rule in sorted(rules.rules.items()) if rule != plain_rule(steps)]
+        own = [str(steps) for steps, rule in sorted(rules.rules.items()) if rule != usual_rule(model, steps)]
         print(
             f"rules that suit this model surely better than those for any model were found for {', '.join(own)} steps"
             if own
