@@ -26,6 +26,7 @@ from scoresde.inverse.counted import Cost, CountedModel
 from scoresde.inverse.daps import DAPS
 from scoresde.inverse.ddnm import DDNM
 from scoresde.inverse.ddrm import DDRM
+from scoresde.inverse.deepinv import from_deepinv
 from scoresde.inverse.diffpir import DiffPIR
 from scoresde.inverse.downsampling import Downsampling
 from scoresde.inverse.dps import DPS
@@ -111,6 +112,7 @@ __all__ = [
     "Unmeasured",
     "check_adjoint",
     "decorrelated",
+    "from_deepinv",
     "line_mask",
     "motion_kernel",
     "restore",

@@ -117,8 +117,8 @@ def line_mask(size: Sequence[int], share: float = 0.25, centre: float = 0.08, se
     Raises:
         ValueError: A share that is not above 0 and at most 1, or is below `centre`.
 
-    >>> line_mask((1, 8), share=0.5, centre=0.3).int().tolist()
-    [[1, 1, 0, 0, 1, 0, 0, 1]]
+    >>> line_mask((1, 8), share=0.5, centre=0.4).int().tolist()
+    [[1, 1, 0, 0, 0, 0, 1, 1]]
     """
     fraction("share", share)
     at_least("share", share, centre, ", the part at the centre")
