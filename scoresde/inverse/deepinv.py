@@ -24,8 +24,8 @@ def from_deepinv(physics: Any, shape: Sequence[int] | None = None) -> Problem:
     """The problem that a `Physics` of deepinv is.
 
     One that is a `LinearPhysics` becomes a linear operator by its `A` and `A_adjoint`, which have to pass the
-    dot-product test, and any other an operator by its `A`. `ZeroNoise`, `GaussianNoise` and `PoissonNoise` are taken, the
-    latter two with one level for all samples. Singular values are known if the operator is small.
+    dot-product test, and any other an operator by its `A`. Its noise may be `ZeroNoise`, `GaussianNoise` or
+    `PoissonNoise` with one level for all samples. Singular values are known if the operator is small.
 
     Args:
         physics: The `deepinv.physics.Physics`.
