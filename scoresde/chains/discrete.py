@@ -1,6 +1,7 @@
 """Reverse steps of discrete chains by a network that predicts the data."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -83,6 +84,12 @@ class DiscreteChainModel(ChainModel[ErasureChain]):
         """Number of classes that `labels` choose from; None if the network takes no labels."""
         classes = getattr(self.unwrapped, "num_classes", None)
         return None if classes is None else int(classes)
+
+    @property
+    def condition_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """The shapes that the network says."""
+        shapes: Mapping[str, tuple[int | None, ...]] = getattr(self.unwrapped, "condition_shapes", {})
+        return shapes
 
     @property
     def info(self) -> DataInfo | None:

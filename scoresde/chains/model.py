@@ -53,6 +53,15 @@ class ChainModel(nn.Module, ABC, Generic[AnyChain]):
         return None
 
     @property
+    def condition_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """The shapes of the conditions of a sample beside its label, by name; None for a free size."""
+        return {}
+
+    def takes_condition(self, name: str) -> bool:
+        """Whether the model takes a condition of this name beside labels."""
+        return ("tokens" if name == "mask" else name) in self.condition_shapes
+
+    @property
     def info(self) -> DataInfo | None:
         """Facts about the model's data, such as their transform; None if not known."""
         return None

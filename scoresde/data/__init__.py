@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from scoresde.data.affine import Affine, Identity, Standardise, continuous
 from scoresde.data.base import Data
 from scoresde.data.captions import captioned, digit_captions
-from scoresde.data.cascades import base_data, super_resolution_data
+from scoresde.data.cascades import CascadePart, base_data, super_resolution_data
 from scoresde.data.info import DataInfo
 from scoresde.data.labels import class_index
 from scoresde.data.low_resolution import LowResolution
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Affine",
+    "CascadePart",
     "Data",
     "DataInfo",
     "Discrete",

@@ -44,7 +44,7 @@ class Data:
         train_conditions: Conditions of the training samples beside labels, by name, in their own units: `vector`
             `(N, k)`, `image` `(N, C, ...)`, `tokens` `(N, L, d)` with a `mask` `(N, L)`, True for tokens that count.
         test_conditions: The same of the test samples; given exactly when `train_conditions` is.
-        low_resolution: What makes conditions of the samples themselves in training; see `super_resolution_data`.
+        low_resolution: What makes conditions of the samples themselves; see `super_resolution_data`.
 
     Raises:
         ValueError: An empty split, shapes that differ, NaN or infinite values, values outside the transform's
@@ -88,12 +88,32 @@ class Data:
         """The shape of one sample."""
         return tuple(self.train.shape[1:])
 
+    @property
+    def condition_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of a sample's conditions beside its label, by name, with those that `low_resolution` makes."""
+        own = {name: tuple(values.shape[1:]) for name, values in (self.train_conditions or {}).items()}
+        return own if self.low_resolution is None else self.low_resolution.shapes(own, self.shape)
+
+    def conditions(self, split: str) -> dict[str, Tensor]:
+        """The conditions of the samples of a split beside labels, `(N, ...)` each, by name.
+
+        Those that `low_resolution` makes are without noise, at level 0.
+
+        Args:
+            split: train, or else the test data.
+        """
+        values, own = (self.train, self.train_conditions) if split == "train" else (self.test, self.test_conditions)
+        low = self.low_resolution
+        return dict(own or {}) if low is None else low.clean(own or {}, values, self.transform)
+
     def fingerprint(self) -> str:
         """Sixteen characters that are the same exactly when the values, the labels, the conditions and the split are.
 
-        The transform does not enter: a model has its own.
+        The transform does not enter: a model has its own. What makes conditions of the samples does.
         """
         parts = {name: getattr(self, name) for name in ("train", "test", "train_labels", "test_labels")}
+        if (low := self.low_resolution) is not None:
+            parts["low_resolution"] = torch.tensor([low.factor, low.augmentation], dtype=torch.float64)
         for split in ("train", "test"):
             for name, values in (getattr(self, f"{split}_conditions") or {}).items():
                 parts[f"{split}.{name}"] = values

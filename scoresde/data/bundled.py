@@ -1,12 +1,10 @@
 """Small image data sets that come with Python packages, so that nothing is downloaded."""
 
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool2d
 
 from scoresde.arguments import checked
 from scoresde.data.base import Data, split_indices
@@ -16,7 +14,7 @@ __all__ = ["digits", "mnist5k"]
 
 
 @checked
-def digits(labels: bool = True, low_resolution: int | None = None) -> Data:
+def digits(labels: bool = True) -> Data:
     """scikit-learn's handwritten digits: 8×8, values 0 .. 16, 1437 to train and 360 to test on.
 
     The split is `train_test_split(X, test_size=360, random_state=0)`. From the UCI "Optical Recognition of
@@ -24,21 +22,10 @@ def digits(labels: bool = True, low_resolution: int | None = None) -> Data:
 
     Args:
         labels: Whether to keep the 10 classes.
-        low_resolution: Side of a smaller picture of each digit, of means over its cells, which is the condition
-            `image`: 4, 2 or 1. None for none.
-
-    Raises:
-        ValueError: Another side.
     """
     table = _digits_table()
     images = table[:, :-1].reshape(-1, 1, 8, 8)
-    data = _labelled("digits", images, table[:, -1].astype(np.int64), 17, 360, labels)
-    if low_resolution is None:
-        return data
-    if low_resolution not in (1, 2, 4):
-        raise ValueError(f"low_resolution is {low_resolution}, expected 4, 2, 1 or null")
-    low = [{"image": avg_pool2d(x.float(), 8 // low_resolution)} for x in (data.train, data.test)]
-    return replace(data, train_conditions=low[0], test_conditions=low[1])
+    return _labelled("digits", images, table[:, -1].astype(np.int64), 17, 360, labels)
 
 
 def _digits_table() -> np.ndarray:

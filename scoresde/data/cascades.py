@@ -1,17 +1,19 @@
 """The data of the models of a cascade: at low resolution, and at full resolution given the others."""
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
+from scoresde.arguments import checked
 from scoresde.data.affine import Standardise
 from scoresde.data.base import Data
 from scoresde.data.conditions import condition_infos, scales_of
 from scoresde.data.low_resolution import LowResolution
 from scoresde.data.transforms import Discrete, Transform, moments
 
-__all__ = ["base_data", "condition_scales", "condition_shapes", "super_resolution_data"]
+__all__ = ["CascadePart", "base_data", "condition_scales", "super_resolution_data"]
 
 
 def base_data(data: Data, low: LowResolution) -> Data:
@@ -66,15 +68,6 @@ def super_resolution_data(data: Data, low: LowResolution) -> Data:
     return replace(data, low_resolution=low)
 
 
-def condition_shapes(data: Data, low: LowResolution) -> dict[str, tuple[int, ...]]:
-    """The shapes of all conditions of a sample in training, by name."""
-    found = {name: tuple(values.shape[1:]) for name, values in (data.train_conditions or {}).items()}
-    found["image"] = (data.shape[0], *(size // low.factor for size in data.shape[1:]))
-    if low.augmentation:
-        found["vector"] = (1 + sum(found.get("vector", ())),)
-    return found
-
-
 def condition_scales(data: Data, low: LowResolution) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
     """Means and standard deviations over the training data of all conditions that have them, by name."""
     found = scales_of(condition_infos(data.train_conditions or {}))
@@ -89,3 +82,55 @@ def condition_scales(data: Data, low: LowResolution) -> dict[str, tuple[tuple[fl
         means, stds = found.get("vector", ((), ()))
         found["vector"] = ((*means, low.augmentation / 2), (*stds, low.augmentation / math.sqrt(12)))
     return found
+
+
+@checked
+@dataclass(frozen=True)
+class CascadePart:
+    """The data of one model of a cascade, made of the data at full resolution; a run's configuration names it.
+
+    >>> from scoresde.data import digits
+    >>> CascadePart(reduced=2).of(digits()).shape
+    (1, 4, 4)
+    >>> CascadePart(reduced=2, factor=2).of(digits()).condition_shapes
+    {'image': (1, 2, 2)}
+
+    Args:
+        reduced: The side of the cells whose means are the samples; 1 for samples at full resolution.
+        factor: The side of the cells of these samples whose means are the model's condition; None for a base model.
+        augmentation: The largest level of the noise in the condition; see `LowResolution`.
+
+    Raises:
+        ValueError: A side below 1, neither of the two, or noise without a condition.
+    """
+
+    reduced: int = 1
+    factor: int | None = None
+    augmentation: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.reduced < 1:
+            raise ValueError(f"reduced is {self.reduced}, expected at least 1, with which samples stay as they are")
+        if self.reduced == 1 and self.factor is None:
+            raise ValueError("reduced is 1 and factor is None, which is no part of a cascade: give one of them")
+        if self.factor is not None:
+            LowResolution(self.factor, self.augmentation)
+        elif self.augmentation:
+            raise ValueError(f"augmentation is {self.augmentation:g} without a condition to add noise to: give factor")
+
+    def whole_levels(self, levels: int, shape: Sequence[int]) -> int:
+        """The number of levels at full resolution of data whose part, of a shape, has so many."""
+        cells: int = self.reduced ** (len(shape) - 1)
+        return (levels - 1) // cells + 1
+
+    def of(self, data: Data) -> Data:
+        """The data of this model.
+
+        Raises:
+            ValueError: Shapes that cannot be divided into cells, or data with an image as a condition already.
+        """
+        if self.reduced > 1:
+            data = base_data(data, LowResolution(self.reduced))
+        return (
+            data if self.factor is None else super_resolution_data(data, LowResolution(self.factor, self.augmentation))
+        )

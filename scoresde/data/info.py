@@ -1,12 +1,14 @@
 """Facts about a run's data that it stores, so that it can be used without them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scoresde.data.affine import transform_from_plain
 from scoresde.data.base import Data
+from scoresde.data.cascades import condition_scales
 from scoresde.data.conditions import CONDITIONS, ConditionInfo, condition_infos
+from scoresde.data.low_resolution import LowResolution
 from scoresde.data.transforms import Transform
 
 __all__ = ["DataInfo"]
@@ -24,6 +26,7 @@ class DataInfo:
         class_names: Name of each class, or None where they have none.
         fingerprint: Digest of the values, the labels, the conditions and the split.
         conditions: Shapes and scales of the conditions beside labels, by name.
+        low_resolution: What makes conditions of the samples themselves, for a super-resolution model.
     """
 
     name: str
@@ -33,13 +36,24 @@ class DataInfo:
     class_names: tuple[str, ...] | None = None
     fingerprint: str | None = None
     conditions: Mapping[str, ConditionInfo] = field(default_factory=dict)
+    low_resolution: LowResolution | None = None
 
     @classmethod
     def of(cls, data: Data) -> "DataInfo":
         """The facts about `data`."""
-        conditions = condition_infos(data.train_conditions or {})
+        conditions, low = condition_infos(data.train_conditions or {}), data.low_resolution
+        if low is not None:
+            shapes, scales = data.condition_shapes, condition_scales(data, low)
+            conditions |= {name: ConditionInfo(shapes[name], *scales[name]) for name in shapes if name in scales}
         return cls(
-            data.name, data.shape, data.transform, data.num_classes, data.class_names, data.fingerprint(), conditions
+            data.name,
+            data.shape,
+            data.transform,
+            data.num_classes,
+            data.class_names,
+            data.fingerprint(),
+            conditions,
+            low,
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -52,6 +66,7 @@ class DataInfo:
             "class_names": None if self.class_names is None else list(self.class_names),
             "fingerprint": self.fingerprint,
             **({"conditions": {name: c.to_plain() for name, c in self.conditions.items()}} if self.conditions else {}),
+            **({} if self.low_resolution is None else {"low_resolution": asdict(self.low_resolution)}),
         }
 
     @classmethod
@@ -62,7 +77,7 @@ class DataInfo:
             ValueError: A key that is missing, or a value of another kind.
         """
         shape, classes, names = plain.get("shape"), plain.get("num_classes"), plain.get("class_names")
-        conditions = plain.get("conditions", {})
+        conditions, low = plain.get("conditions", {}), plain.get("low_resolution")
         right = {
             "name": isinstance(plain.get("name"), str),
             "shape": isinstance(shape, list) and bool(shape) and all(type(n) is int and n > 0 for n in shape),
@@ -72,6 +87,7 @@ class DataInfo:
             "fingerprint": plain.get("fingerprint") is None or isinstance(plain["fingerprint"], str),
             "conditions": isinstance(conditions, dict)
             and all(name in CONDITIONS and isinstance(c, dict) for name, c in conditions.items()),
+            "low_resolution": low is None or (isinstance(low, dict) and low.keys() == {"factor", "augmentation"}),
         }
         for key, good in right.items():
             if not good:
@@ -84,4 +100,5 @@ class DataInfo:
             None if names is None else tuple(names),
             plain.get("fingerprint"),
             {name: ConditionInfo.from_plain(c) for name, c in conditions.items()},
+            None if low is None else LowResolution(**low),
         )

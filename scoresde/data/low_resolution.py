@@ -98,7 +98,24 @@ class LowResolution:
         self, given: Mapping[str, Tensor], x: Tensor, transform: Transform, seed: int, indices: Tensor
     ) -> dict[str, Tensor]:
         """The conditions of a training batch beside others that the data have; s is behind the numbers of a vector."""
-        made = self.conditions(x, transform, seed, indices)
+        return self._beside(given, self.conditions(x, transform, seed, indices))
+
+    def clean(self, given: Mapping[str, Tensor], raw: Tensor, transform: Transform) -> dict[str, Tensor]:
+        """The conditions of samples `(B, C, ...)` in raw units without noise, beside others that the data have."""
+        made = {"image": self(raw if transform.levels is None else transform.encode(raw))}
+        if self.augmentation:
+            made["vector"] = made["image"].new_zeros(len(raw), 1)
+        return self._beside(given, made)
+
+    def shapes(self, given: Mapping[str, tuple[int, ...]], shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """The shapes of the conditions of a sample of a shape, beside those of others that the data have."""
+        found = {**given, "image": (shape[0], *(size // self.factor for size in shape[1:]))}
+        if self.augmentation:
+            found["vector"] = (1 + sum(given.get("vector", ())),)
+        return found
+
+    def _beside(self, given: Mapping[str, Tensor], made: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        both = {**given, **made}
         if "vector" in given and "vector" in made:
-            made["vector"] = torch.cat((given["vector"], made["vector"].to(given["vector"])), 1)
-        return {**given, **made}
+            both["vector"] = torch.cat((given["vector"], made["vector"].to(given["vector"])), 1)
+        return both

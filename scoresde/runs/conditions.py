@@ -20,7 +20,7 @@ from scoresde.options.errors import ConfigError
 from scoresde.runs.chains import RunModel
 from scoresde.runs.labels import class_names, label_index, labels_of, of_classes
 from scoresde.score import NoisyClassifier, ScoreModel
-from scoresde.training.conditions import check_conditions, check_size, scale_conditions, taken_conditions
+from scoresde.training.conditions import check_conditions, check_size, scale_conditions
 
 __all__ = [
     "conditions_of",
@@ -64,9 +64,10 @@ def settle_sizes(
         if network.get(option) != AUTO:
             continue
         if kind not in shapes:
+            smaller = ", take cascade=super" if kind == "image" else ""
             raise ConfigError(
                 f"network.{option}={AUTO}, and the data set {name} has no {kind}: name it by data.condition_keys or "
-                f"data.condition_columns, or set network.{option}=null"
+                f"data.condition_columns{smaller}, or set network.{option}=null"
             )
         network[option] = shapes[kind][place]
 
@@ -91,7 +92,7 @@ def take_conditions(model: RunModel | NoisyClassifier, data: Data) -> None:
 
 def other_conditions(model: AnyModel) -> tuple[str, ...]:
     """Names of the conditions beside labels that a run's model takes."""
-    return tuple(model.condition_shapes) if isinstance(model, ScoreModel) else ()
+    return tuple(model.condition_shapes)
 
 
 def refuse_others(model: AnyModel, command: str) -> None:
@@ -117,9 +118,7 @@ def split_conditions(model: AnyModel, data: Data, split: str, conditions: bool =
         ConfigError: Data without what the model takes.
     """
     found: dict[str, Tensor] = {}
-    labels, others = data.test_labels, data.test_conditions
-    if split == "train":
-        labels, others = data.train_labels, data.train_conditions
+    labels = data.train_labels if split == "train" else data.test_labels
     if model.classes is not None:
         if labels is None:
             raise ConfigError(f"the model is conditional on labels, and {data.name} has none: give data with labels")
@@ -129,7 +128,7 @@ def split_conditions(model: AnyModel, data: Data, split: str, conditions: bool =
             check_conditions(model, data)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        found |= {name: (others or {})[name] for name in taken_conditions(model, data)}
+        found |= {name: values for name, values in data.conditions(split).items() if model.takes_condition(name)}
     return found
 
 
@@ -206,8 +205,7 @@ def _of_file(path: str, model: AnyModel, data: Data | DataInfo, n: int) -> dict[
         for count in sorted(counts):
             part = {k: v for k, v in found.items() if k in CONDITIONS and len(v) == count}
             found |= checked_conditions(part, count, path)
-        shapes = model.condition_shapes if isinstance(model, ScoreModel) else {}
-        for name, shape in shapes.items():
+        for name, shape in model.condition_shapes.items():
             check_size(name, shape, tuple(found[name].shape[1:]), path)
     except ValueError as error:
         raise ConfigError(str(error)) from error

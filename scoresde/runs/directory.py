@@ -22,7 +22,7 @@ from scoresde.chains import DiscreteChainModel
 from scoresde.config.modules import foreign
 from scoresde.config.targets import check_local, check_plain, check_targets, instantiate
 from scoresde.config.trust import FILE, allowed, keep
-from scoresde.data import Data, DataInfo
+from scoresde.data import CascadePart, Data, DataInfo
 from scoresde.objectives import Criterion
 from scoresde.options.errors import ConfigError
 from scoresde.options.moved import with_current_names
@@ -55,6 +55,7 @@ _log = logging.getLogger(__name__)
 __all__ = ["Run", "check_name", "config_hash", "load", "load_chain", "load_classifier"]
 
 _KINDS: dict[str, tuple[type, ...]] = {
+    "cascade": (CascadePart,),
     "data": (Data,),
     "network": (nn.Module,),
     "objective": (Criterion,),
@@ -241,6 +242,11 @@ class Run:
         info = self.info()
         node: Any = OmegaConf.to_container(self.config.get("data") or OmegaConf.create())
         data: Data = self.make("data", **({} if info is not None else former_arguments(node)))
+        if (part := self.part()) is not None:
+            try:
+                data = part.of(data)
+            except ValueError as error:
+                raise ConfigError(f"cascade: {error}") from error
         names = None if info is None else info.class_names
         if info is None and (self.directory / "config.yaml").is_file():
             names = former_classes(self.config, data)
@@ -251,6 +257,10 @@ class Run:
             return data
         check_fit(str(self.info_path), info, data)
         return replace(data, transform=info.transform)
+
+    def part(self) -> CascadePart | None:
+        """The part of a cascade that the run's model is; None if it is of the data as they are."""
+        return None if self.config.get("cascade") is None else self.make("cascade")
 
     @property
     def info_path(self) -> Path:

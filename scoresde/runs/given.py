@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from scoresde.config.targets import instantiate
-from scoresde.data import Data, DataInfo, Transform
+from scoresde.data import CascadePart, Data, DataInfo, Transform
 from scoresde.options.errors import ConfigError
 from scoresde.statistics import Statistics
 
@@ -23,6 +23,7 @@ def given_data(
     conditional: bool,
     own: Data | None = None,
     allow: Sequence[str] = (),
+    part: CascadePart | None = None,
 ) -> tuple[Data, str]:
     """The data of `config.data` as test data, encoded as the run's are, and their source.
 
@@ -35,14 +36,17 @@ def given_data(
         conditional: Whether the model takes labels; else they are left out.
         own: Data of the run, whose training part the result has; without them it has the test data there, too.
         allow: Further packages that the configuration may name.
+        part: The part of a cascade that the run is, whose data are made of those at full resolution.
 
     Raises:
         ConfigError: Data that cannot be read, or whose shape, levels, values or labels are not like the run's.
     """
     levels = info.transform.levels
     if OmegaConf.select(config, "data.levels", default=0) is None and levels is not None:
-        config.data.levels = levels
+        config.data.levels = levels if part is None else part.whole_levels(levels, info.shape)
     loaded: Data = instantiate(config, "data", allow)
+    if part is not None:
+        loaded = part.of(loaded)
     source = str(config.data.get("path") or loaded.name)
     if loaded.shape != info.shape:
         raise ConfigError(f"samples of {source} have shape {loaded.shape}, expected that of the run's, {info.shape}")
@@ -72,6 +76,7 @@ def given_data(
         class_names=info.class_names if conditional else None,
         train_conditions=train_conditions,
         test_conditions=None if train_conditions is None else conditions,
+        low_resolution=loaded.low_resolution,
     )
     return made, source
 

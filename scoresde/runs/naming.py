@@ -15,7 +15,8 @@ __all__ = ["check_name", "config_hash"]
 
 # Groups that a run's weights and figures depend on.
 _IDENTITY = (
-    "data", "sde", "network", "preconditioning", "objective", "optimizer", "training", "sampler", "evaluation",
+    "data", "cascade", "sde", "network", "preconditioning", "objective", "optimizer", "training", "sampler",
+    "evaluation",
 )  # fmt: skip
 # Keys of these groups that they do not depend on.
 _FREE = (
@@ -31,7 +32,6 @@ _LATER = {
     "training.decay_after": None,
     "training.accumulate": 1,
     "objective.learned_weight": False,
-    "data.low_resolution": None,
     "network.vector_size": None,
     "network.image_channels": None,
     "network.token_size": None,

@@ -1,11 +1,10 @@
 """Conditions beside labels in training: those of the data that a model takes, and their scale."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
-from scoresde.data.cascades import condition_scales, condition_shapes
+from scoresde.data.cascades import condition_scales
 from scoresde.data.conditions import condition_infos, scales_of
 from scoresde.networks.conditions import set_scales
 from scoresde.score import NetworkScore, NoisyClassifier, ScoreModel
@@ -15,8 +14,6 @@ __all__ = ["check_conditions", "scale_conditions", "taken_conditions"]
 
 def taken_conditions(model: Any, data: Data) -> tuple[str, ...]:
     """Names of the data's conditions beside labels that a model takes."""
-    if isinstance(model, DiscreteChainModel):
-        return ()
     return tuple(name for name in data.train_conditions or () if model.takes_condition(name))
 
 
@@ -26,14 +23,15 @@ def check_conditions(model: ScoreModel | DiscreteChainModel | NoisyClassifier, d
     Raises:
         ValueError: Such data.
     """
-    chain = isinstance(model, DiscreteChainModel)
-    says = model.network if isinstance(model, DiscreteChainModel) else model
-    wanted: Mapping[str, tuple[int | None, ...]] = getattr(says, "condition_shapes", {})
-    if wanted and chain:
-        raise ValueError(f"the network takes {', '.join(wanted)}, and a chain of discrete states has labels alone")
-    given = {name: tuple(values.shape[1:]) for name, values in (data.train_conditions or {}).items()}
-    if data.low_resolution is not None:
-        given = condition_shapes(data, data.low_resolution)
+    wanted, given = model.condition_shapes, data.condition_shapes
+    if (low := data.low_resolution) is not None:
+        option = {"image": "image_channels", "vector": "vector_size"}
+        for name in ("image", "vector") if low.augmentation else ("image",):
+            if not model.takes_condition(name):
+                raise ValueError(
+                    f"{data.name} is for super-resolution, and the network takes no {name}: build it with "
+                    f"{option[name]}={given[name][0]}"
+                )
     for name, shape in wanted.items():
         if name not in given:
             raise ValueError(

@@ -1,9 +1,9 @@
-"""The density in the plane given a vector, and digits given smaller ones."""
+"""The density in the plane given a vector."""
 
 import pytest
 import torch
 
-from scoresde.data import digits, gaussian_arc, gaussian_arc_log_prob, gaussian_arc_moments
+from scoresde.data import gaussian_arc, gaussian_arc_log_prob, gaussian_arc_moments
 
 
 def test_points_are_drawn_from_the_gaussians_of_their_conditions() -> None:
@@ -21,14 +21,3 @@ def test_points_are_drawn_from_the_gaussians_of_their_conditions() -> None:
     assert torch.equal(gaussian_arc(20_000, 5).train, data.train)
     with pytest.raises(ValueError, match="an angle in degrees and a width"):
         gaussian_arc_moments(torch.zeros(2))
-
-
-def test_smaller_digits_are_means_over_cells() -> None:
-    data = digits(low_resolution=4)
-    assert data.test_conditions is not None
-    image = data.test_conditions["image"]
-    assert image.shape == (360, 1, 4, 4)
-    assert image[7, 0, 1, 2] == data.test[7, 0, 2:4, 4:6].float().mean()
-    assert digits(low_resolution=4).fingerprint() != digits().fingerprint()
-    with pytest.raises(ValueError, match="expected 4, 2, 1 or null"):
-        digits(low_resolution=3)

@@ -110,5 +110,5 @@ def test_errors_name_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="network takes vector .1,., and digits has image"):
         fit(network(), super_resolution_data(digits(labels=False), LowResolution(2)), 1, progress=False)
     plain = NetworkScore(UNet((1, 8, 8), channels=8, blocks=1), EDMSDE(), EDMPreconditioning())
-    with pytest.raises(ValueError, match="takes no vector"):
+    with pytest.raises(ValueError, match="for super-resolution, and the network takes no image: build it with image_c"):
         fit(plain, super_resolution_data(digits(labels=False), LOW), 1, progress=False)

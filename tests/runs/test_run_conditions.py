@@ -43,6 +43,8 @@ def test_a_run_has_the_sizes_scales_and_figures_of_its_conditions(run: Path) -> 
     assert (summary["likelihood"]["conditional"], summary["likelihood"]["given"]) == (True, "vector")
     captions = " ".join(p["caption"] for p in json.loads((run / "pictures.json").read_text()))
     assert "20 samples given the vector of held-out data in turn" in captions
+    assert "The score is that given the vector of the first held-out sample." in captions
+    assert (run / "samples" / "filmstrip.png").is_file()
     samples = np.load(run / "samples" / "samples.npz")
     assert data.test_conditions is not None
     vector = data.test_conditions["vector"]
@@ -96,6 +98,26 @@ def test_comparisons_and_other_data(run: Path, tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main(["likelihood", *given])
     assert "the network takes vector (2,), and other has no conditions" in capsys.readouterr().err
+
+
+def test_a_chain_of_bits_takes_conditions(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    share = generator.uniform(0.0, 1.0, (300, 1)).round()  # of ones: none or all
+    x = np.repeat(share, 6, axis=1).astype(np.uint8)
+    np.savez(tmp_path / "bits.npz", x=x, share=share)
+    main(
+        [
+            "train", "experiment=diffusion2015/heartbeat", "data=npz", f"data.path={tmp_path / 'bits.npz'}",
+            "name=bits", "data.levels=2", "data.condition_keys={vector: share}", "network.vector_size=auto",
+            "network.blocks=1", "sde.betas.steps=8", "training.steps=60", "training.batch_size=64",
+            "evaluation.samples=20", "evaluation.likelihood=4", f"runs={tmp_path}", "progress=false",
+        ]
+    )  # fmt: skip
+    samples = np.load(tmp_path / "bits" / "samples" / "samples.npz")
+    wrong = np.abs(samples["x"].mean(1) - samples["vector"][:, 0])
+    assert wrong.mean() < 0.1
+    caption = json.loads((tmp_path / "bits" / "pictures.json").read_text())
+    assert any("steps given the vector of held-out data in turn" in each["caption"] for each in caption)
 
 
 def test_commands_that_know_labels_alone_refuse_a_run_of_others(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,11 +84,11 @@ def _fit_network(body: DictConfig, run: Any, default: bool) -> Any:
     from scoresde.runs.classifier import trains_classifier
     from scoresde.runs.conditions import settle_sizes
 
-    key, data = OmegaConf.to_yaml(body.data, sort_keys=True), None
+    of_data = OmegaConf.create({group: body.get(group) for group in ("data", "cascade")})
+    key, data = OmegaConf.to_yaml(of_data, sort_keys=True), None
     if key not in _known_shapes:
         data = run.data()
-        conditions = {name: tuple(values.shape[1:]) for name, values in (data.train_conditions or {}).items()}
-        _known_shapes[key] = data.shape, data.name, conditions, data.num_classes
+        _known_shapes[key] = data.shape, data.name, data.condition_shapes, data.num_classes
     shape, name, conditions, classes = _known_shapes[key]
     overrides = (str(o.key_or_group).split(".") for o in parse_overrides(HydraConfig.get().overrides.task))
     if default:

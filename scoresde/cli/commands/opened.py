@@ -89,12 +89,13 @@ def data_for(run: Any, model: Any, config: DictConfig, needs_own: bool) -> tuple
     info = None if config.get("data") is None else run.info()
     needs_own = needs_own and run.has_data
     if info is not None and not needs_own:
-        return given_data(info, config, model.statistics, model.classes is not None, None, run.allow)
+        return given_data(info, config, model.statistics, model.classes is not None, None, run.allow, run.part())
     data = data_of(run)
     if config.get("data") is None:
         return data, None
     own = data if needs_own else None
-    return given_data(info or DataInfo.of(data), config, model.statistics, model.classes is not None, own, run.allow)
+    facts = info or DataInfo.of(data)
+    return given_data(facts, config, model.statistics, model.classes is not None, own, run.allow, run.part())
 
 
 def model_of(run: Any, config: DictConfig, rules: bool = True) -> Any:

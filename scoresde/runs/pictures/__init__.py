@@ -6,7 +6,7 @@ from torch import Tensor
 
 from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data, DataInfo
-from scoresde.runs.conditions import given_names, other_conditions
+from scoresde.runs.conditions import given_names
 from scoresde.runs.directory import Run
 from scoresde.runs.pictures.accuracy import accuracy_picture
 from scoresde.runs.pictures.chains import chain_picture
@@ -63,8 +63,6 @@ def pictures(run: Run, model: ScoreModel | DiscreteChainModel, data: Data, *, se
     """Draw what the model does: the forward process, denoising, the field, losses and likelihoods."""
     if isinstance(model, DiscreteChainModel):
         chain_picture(run, model, data, seed)
-    elif other_conditions(model):
-        pass  # what the model does to noise depends on conditions, of which there is no usual one
     elif is_image(data):
         process_pictures(run, model, data, seed)
     elif data.shape == (2,):

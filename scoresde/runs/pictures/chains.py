@@ -4,8 +4,9 @@ import torch
 
 from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
+from scoresde.runs.conditions import conditions_of
 from scoresde.runs.directory import Run
-from scoresde.runs.pictures.drawing import classes_in_turn, plots, save
+from scoresde.runs.pictures.drawing import given, plots, save
 
 __all__ = ["chain_picture"]
 
@@ -19,8 +20,8 @@ def chain_picture(run: Run, model: DiscreteChainModel, data: Data, seed: int) ->
     if torch.Size(data.shape).numel() > _LONGEST:
         return
     sampler = run.make("sampler")
-    labels = classes_in_turn(model, _SEQUENCES)
-    out = sampler(model, (_SEQUENCES, *data.shape), seed=seed, trajectory=True, **labels)
+    cond = conditions_of(model, data, _SEQUENCES)
+    out = sampler(model, (_SEQUENCES, *data.shape), seed=seed, trajectory=True, **cond)
     total = model.chain.steps
     steps = [0, total // 2, total]
     x0 = data.transform.encode(data.test[:_SEQUENCES])
@@ -31,7 +32,7 @@ def chain_picture(run: Run, model: DiscreteChainModel, data: Data, seed: int) ->
     arrays = [[x.double().flatten(1).numpy() for x in states] for states in (forward, reverse)]
     caption = (
         f"Above, {len(x0)} held-out sequences under the forward chain; below, {_SEQUENCES} samples on their way back, "
-        f"in {out.nfe} steps. A row of cells is a sequence. After Sohl-Dickstein et al. 2015."
+        f"in {out.nfe} steps{given(model)}. A row of cells is a sequence. After Sohl-Dickstein et al. 2015."
     )
     figure = plots().chain_states(*arrays, [f"t = {t}" for t in steps])
     save(run, figure, "samples/chain.png", "From data to noise and back", caption, "chart", wide=True)

@@ -3,14 +3,12 @@
 from types import ModuleType
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from scoresde.chains import DiscreteChainModel
+from scoresde.runs.conditions import other_conditions, told_conditions
 from scoresde.runs.directory import Run
 from scoresde.score import ScoreModel
 
-__all__ = ["BESIDE", "classes_in_turn", "panels", "plots", "save"]
+__all__ = ["BESIDE", "given", "panels", "plots", "save"]
 
 BESIDE = "Samples beside held-out data"
 
@@ -48,8 +46,6 @@ def save(run: Run, figure: Any, file: str, title: str, caption: str, kind: str =
     run.add_picture(file, title, caption, **({"kind": kind} if kind else {}))
 
 
-def classes_in_turn(model: ScoreModel | DiscreteChainModel, count: int) -> dict[str, Tensor]:
-    """Labels `(count,)` of the classes in turn, if the model takes any."""
-    if model.classes is None:
-        return {}
-    return {"labels": torch.arange(count, device=model.device) % model.classes}
+def given(model: ScoreModel | DiscreteChainModel) -> str:
+    """Words on the conditions beside labels that samples of a figure are given; empty for none."""
+    return told_conditions(model, None, None) if other_conditions(model) else ""

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from scoresde.data import Data, DataInfo
+from scoresde.runs.conditions import conditions_of
 from scoresde.runs.directory import Run
-from scoresde.runs.pictures.drawing import classes_in_turn, panels, plots, save
+from scoresde.runs.pictures.drawing import given, panels, plots, save
 from scoresde.score import ScoreModel
 
 __all__ = ["as_pixels", "images_beside_data", "is_image", "looks_like_image", "process_pictures", "to_unit"]
@@ -129,15 +130,15 @@ def _unquantised(data: Data, x: Tensor) -> Tensor:
 
 
 def _denoising(run: Run, model: ScoreModel, data: Data, seed: int) -> None:
-    labels = classes_in_turn(model, 8)
-    out = run.make("sampler")(model, (8, *data.shape), seed=seed, trajectory=True, **labels)
+    cond = conditions_of(model, data, 8)
+    out = run.make("sampler")(model, (8, *data.shape), seed=seed, trajectory=True, **cond)
     assert out.trajectory is not None
     picked = torch.linspace(0, len(out.times) - 1, min(10, len(out.times))).round().long()
     # The denoised states are readable at every noise level, unlike the states.
     denoised = [
-        model.denoise(x.to(model.device), out.times[i], **labels).cpu()
+        model.denoise(x.to(model.device), out.times[i], **cond).cpu()
         for i, x in zip(picked.tolist(), out.trajectory[picked], strict=True)
     ]
     states = torch.stack([to_unit(data, x) for x in denoised])
-    caption = "A row for each sample, from noise to data: the model's mean E[x₀ | x_t] along the way."
+    caption = f"A row for each sample{given(model)}, from noise to data: the model's mean E[x₀ | x_t] along the way."
     save(run, plots().trajectory(states, out.times[picked]), "samples/trajectory.png", "Denoising", caption)

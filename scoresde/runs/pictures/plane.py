@@ -12,8 +12,9 @@ from scoresde.chains import GaussianChainModel
 from scoresde.data import Data
 from scoresde.likelihood import LikelihoodError, log_likelihood
 from scoresde.numerics.trace import Exact
+from scoresde.runs.conditions import conditions_of, given_names, other_conditions
 from scoresde.runs.directory import Run
-from scoresde.runs.pictures.drawing import BESIDE, classes_in_turn, panels, save
+from scoresde.runs.pictures.drawing import BESIDE, given, panels, save
 from scoresde.score import ScoreModel
 from scoresde.sde import DiscreteVPSDE
 
@@ -26,7 +27,7 @@ _COLUMNS = 6  # times of a filmstrip
 @torch.no_grad()
 def plane_pictures(run: Run, model: ScoreModel, data: Data, seed: int) -> None:
     """Draw densities of data, samples and the model in the plane, and how one becomes the other."""
-    cond = classes_in_turn(model, _POINTS)
+    cond = conditions_of(model, data, _POINTS)
     out = run.make("sampler")(model, (_POINTS, 2), seed=seed, trajectory=True, **cond)
     assert out.trajectory is not None
     x0 = data.transform.encode(data.test[:_POINTS]).double()
@@ -35,8 +36,10 @@ def plane_pictures(run: Run, model: ScoreModel, data: Data, seed: int) -> None:
     plane = panels().Plane.around(x0.numpy())
     corners = _corners(data, plane)
     shown = [(name, plane.smooth(plane.count(x.numpy()))) for name, x in (("held-out data", x0), ("samples", samples))]
-    exact = _model_density(model, data, plane, x0, samples, cond.get("labels"))
-    words = f"From left to right {len(x0)} held-out points, {len(samples)} samples"
+    exact = None  # the mixture over conditions of many values would take a likelihood for each of them
+    if not other_conditions(model):
+        exact = _model_density(model, data, plane, x0, samples, cond.get("labels"))
+    words = f"From left to right {len(x0)} held-out points, {len(samples)} samples{given(model)}"
     if exact is not None:
         shown.append(("model density p(x)", exact))
         words += ", and the density that the probability-flow ODE gives"
@@ -117,7 +120,7 @@ def _filmstrip(run: Run, model: ScoreModel, data: Data, x0: Tensor, times: Tenso
     ]
 
     def score(x: Tensor, column: int) -> Tensor:
-        return model.score(x, known[picked[column]], **_first_class(model, len(x)))
+        return model.score(x, known[picked[column]], **_first(model, data, len(x)))
 
     titles = [f"t = {float(t):.3g}" for t in known[picked]]
     caption = (
@@ -148,7 +151,7 @@ def _chain(run: Run, model: ScoreModel, data: Data, x0: Tensor, times: Tensor, s
     def drift(x: Tensor, column: int) -> Tensor:
         # No step leads back from t = 0: its column has that which leads there, from t = 1.
         undone = torch.full((len(x),), max(steps[column], 1), device=x.device)
-        return reverse_steps.reverse(x, undone, **_first_class(model, len(x))).mean - x
+        return reverse_steps.reverse(x, undone, **_first(model, data, len(x))).mean - x
 
     caption = (
         f"Above, data at t = 0, T/2 and T of the chain of T = {chain.steps} steps; in the middle, samples on their way "
@@ -200,15 +203,15 @@ def _spread(x0: Tensor) -> float:
     return float(x0.std(0).square().mean().sqrt())
 
 
-def _first_class(model: ScoreModel, count: int) -> dict[str, Tensor]:
-    """Labels `(count,)` of the first class, if the model takes any."""
-    if model.classes is None:
-        return {}
-    return {"labels": torch.zeros(count, dtype=torch.int64, device=model.device)}
+def _first(model: ScoreModel, data: Data, count: int) -> dict[str, Tensor]:
+    """The conditions `(count, ...)` of figures of one field: the first class, or those of the first held-out sample."""
+    return {name: v.expand(count, *v.shape[1:]) for name, v in conditions_of(model, data, 1).items()}
 
 
 def _whose(model: ScoreModel, data: Data, field: str) -> str:
-    """A sentence that says of which class a field is, if there are classes."""
+    """A sentence that says what a field is given, if there are conditions."""
+    if other_conditions(model):
+        return f" The {field} is that given the {given_names(model)} of the first held-out sample."
     if model.classes is None:
         return ""
     return f" The {field} is of class {data.class_names[0] if data.class_names else 0}."

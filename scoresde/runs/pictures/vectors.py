@@ -7,8 +7,9 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.likelihood import LikelihoodError, log_likelihood
 from scoresde.numerics.trace import Exact
+from scoresde.runs.conditions import conditions_of, other_conditions
 from scoresde.runs.directory import Run
-from scoresde.runs.pictures.drawing import BESIDE, classes_in_turn, panels, plots, save
+from scoresde.runs.pictures.drawing import BESIDE, given, panels, plots, save
 from scoresde.score import ScoreModel
 
 __all__ = ["line_picture", "vectors_beside_data"]
@@ -53,11 +54,12 @@ def vectors_beside_data(run: Run, data: Data, raw: Tensor, file: str, caption: s
 @torch.no_grad()
 def line_picture(run: Run, model: ScoreModel, data: Data, seed: int) -> None:
     """Draw histograms of numbers, and the model's density."""
-    out = run.make("sampler")(model, (_POINTS, 1), seed=seed, **classes_in_turn(model, _POINTS))
+    out = run.make("sampler")(model, (_POINTS, 1), seed=seed, **conditions_of(model, data, _POINTS))
     test, raw = data.test[:_POINTS], data.transform.decode(out.x.cpu())
-    curve = None if model.classes is not None else _density(model, data, test)
+    conditional = model.classes is not None or other_conditions(model)
+    curve = None if conditional else _density(model, data, test)
     figure = panels().marginals(test[:, 0].double().numpy(), raw[:, 0].double().numpy(), curve)
-    caption = f"{len(test)} held-out numbers and {len(raw)} samples"
+    caption = f"{len(test)} held-out numbers and {len(raw)} samples{given(model)}"
     caption += "." if curve is None else ", and the density that the probability-flow ODE gives."
     save(run, figure, "samples/densities.png", BESIDE, caption, "chart", wide=True)
 
