@@ -43,12 +43,14 @@ from scoresde.inverse.phase import PhaseRetrieval
 from scoresde.inverse.pnp_dm import PnPDM
 from scoresde.inverse.poisson import PoissonNoise
 from scoresde.inverse.problem import Measurement, Problem
+from scoresde.inverse.quality import central_coverage, central_interval, psnr, residual_ratio
 from scoresde.inverse.quantisation import BlockQuantisation
 from scoresde.inverse.radon import Radon
 from scoresde.inverse.red_diff import REDDiff
 from scoresde.inverse.repaint import RePaint
 from scoresde.inverse.restored import Restored, restore
 from scoresde.inverse.separable import SeparableOperator
+from scoresde.inverse.shown import ShownMeasurement, as_images
 from scoresde.inverse.tds import TDS
 
 __all__ = [
@@ -104,16 +106,22 @@ __all__ = [
     "Restored",
     "Sensing",
     "SeparableOperator",
+    "ShownMeasurement",
     "SingularValues",
     "SolverMethod",
     "SuperResolution",
     "Tomography",
     "Undersampling",
     "Unmeasured",
+    "as_images",
+    "central_coverage",
+    "central_interval",
     "check_adjoint",
     "decorrelated",
     "from_deepinv",
     "line_mask",
     "motion_kernel",
+    "psnr",
+    "residual_ratio",
     "restore",
 ]

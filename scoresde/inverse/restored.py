@@ -52,6 +52,7 @@ def restore(
     samples: int = 1,
     steps: int = 100,
     seed: int = 0,
+    first: int = 0,
     batch_size: int | None = None,
     **cond: Any,
 ) -> Restored:
@@ -63,7 +64,8 @@ def restore(
         method: The method.
         samples: The number n of samples for each measurement.
         steps: The number of the method's steps.
-        seed: Sample j of measurement i is a function of the measurement, of the seed and of i n + j.
+        seed: Sample j of measurement i is a function of the measurement, of the seed and of (first + i) n + j.
+        first: The index of the first measurement.
         batch_size: The number of samples to work on at once; all if not given.
         **cond: Conditions of the model, one for all samples, or one for each measurement.
 
@@ -81,7 +83,8 @@ def restore(
     for start in range(0, count, size):
         rows = torch.arange(start, min(start + size, count)) // samples
         counted = CountedModel(model)
-        out = method.draw(counted, measurement.rows(rows), steps, seed=seed, first=start, **each.select(rows))
+        options: dict[str, Any] = {"seed": seed, "first": first * samples + start, **each.select(rows)}
+        out = method.draw(counted, measurement.rows(rows), steps, **options)
         done.append(out.x)
         asked, pulled = map(math.ceil, counted.cost.each(len(rows)))
         nfe, products = max(nfe, asked), max(products, pulled)

@@ -11,6 +11,7 @@ from scoresde.plots.curves import learning_curves, likelihood_histogram, loss_by
 from scoresde.plots.information import information_by_level
 from scoresde.plots.mosaic import image_grid
 from scoresde.plots.processes import forward_process, trajectory, vector_field
+from scoresde.plots.restorations import restorations, restored_curves
 from scoresde.plots.sample_figures import samples, samples_2d
 from scoresde.plots.shares import group_shares
 from scoresde.plots.spectra import spectra
@@ -27,6 +28,8 @@ __all__ = [
     "likelihood_histogram",
     "loss_by_noise_level",
     "paired_differences",
+    "restorations",
+    "restored_curves",
     "samples",
     "samples_2d",
     "save",
