@@ -3,6 +3,7 @@
 COMMANDS = {
     "train": "train a model, then sample, compute its likelihood and write a report",
     "sample": "draw samples from a trained run",
+    "restore": "posterior samples of what was measured: inpainting, deblurring, ...",
     "likelihood": "log-likelihood of data under a trained run",
     "information": "where a trained run spends its bits, by noise level and in three ways",
     "compare": "samplers × numbers of steps × seeds on a trained run, with a picture of error against cost",

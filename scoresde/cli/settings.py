@@ -60,6 +60,7 @@ _PATHS = (
     "unconditional",
     "start",
     "condition",
+    "input",
 )
 
 # Groups that a command takes from the run if none is chosen: overrides inside them change the run's own.

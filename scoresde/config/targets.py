@@ -48,7 +48,7 @@ ALLOWED = (
 HOMES = (
     "scoresde.data",
     "scoresde.guidance.choices",
-    "scoresde.inverse.choices",
+    "scoresde.inverse",
     "scoresde.likelihood.dequantisation",
     "scoresde.metrics",
     "scoresde.networks",

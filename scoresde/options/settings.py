@@ -78,6 +78,7 @@ _OF: dict[str, dict[str, Any]] = {
     },
     "train": {"run": str | None},
     "sample": {"n": _Count},
+    "restore": {"n": _Count, "steps": _Count, "count": _Count | None, "input": str},
     "likelihood": {"run": str | list[str]},
     "information": {
         "run": str | list[str],

@@ -12,6 +12,7 @@ from scoresde.report.numbers import as_dict, is_number
 from scoresde.report.page import render
 from scoresde.report.png import Picture, from_png, pictures
 from scoresde.report.reading import RunText, read_run
+from scoresde.report.restorations import restorations_table
 from scoresde.report.sentence import Part, dimensions, sentence
 from scoresde.report.tables import Number, Table, numbers, tables
 from scoresde.report.traces import Chart, Series
@@ -89,6 +90,7 @@ def run_page(directory: Path) -> str:
 
 def _further_tables(run: RunText) -> list[Table]:
     made = (
+        restorations_table(run.summary),
         tuned_table(run.tuned, run.comparison),
         information_table(run.information, run.further_information),
         against_table(run.against),

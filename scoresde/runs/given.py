@@ -10,7 +10,7 @@ from scoresde.data import CascadePart, Data, DataInfo, Transform
 from scoresde.options.errors import ConfigError
 from scoresde.statistics import Statistics
 
-__all__ = ["given_data"]
+__all__ = ["check_range", "given_data"]
 
 _MAX_DISTANCE = 10.0  # RMS distance of values from the mean of the training data, in their standard deviations
 _MIN_SPREAD = 0.01  # standard deviation of values, in those of the training data
@@ -62,7 +62,7 @@ def given_data(
         "test": (loaded.test, loaded.test_labels, loaded.test_conditions),
     }.get(config.get("split") or "all", (*loaded.whole(), loaded.whole_conditions()))
     if levels is None and statistics is not None:
-        _check_range(values, info.transform, statistics, source)
+        check_range(values, info.transform, statistics, source)
     train, train_labels = (values, labels) if own is None else (own.train, own.train_labels)
     train_conditions = conditions if own is None or conditions is None else own.train_conditions
     made = Data(
@@ -94,7 +94,7 @@ def _labelled(data: Data, info: DataInfo, source: str) -> Data:
         raise ConfigError(f"labels of {source}: {error}") from error
 
 
-def _check_range(values: Tensor, transform: Transform, statistics: Statistics, source: str) -> None:
+def check_range(values: Tensor, transform: Transform, statistics: Statistics, source: str) -> None:
     """Reject continuous values that are likely to be in other units than the training data."""
     x = transform.encode(values).double()
     mean, std = statistics.mean.cpu().double(), float(statistics.std)

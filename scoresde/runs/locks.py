@@ -12,7 +12,9 @@ from scoresde.options.errors import ConfigError
 __all__ = ["check_writable", "locked"]
 
 # Names of what is written in place; other files are replaced as a whole, a link by a file.
-_IN_PLACE = ("checkpoints", "ema", "metrics.jsonl", "samples", "snapshots", "tensorboard", "wandb")
+_IN_PLACE = (
+    "checkpoints", "ema", "metrics.jsonl", "restored", "samples", "snapshots", "tensorboard", "wandb",
+)  # fmt: skip
 
 
 def check_writable(directory: Path, *folders: str) -> None:

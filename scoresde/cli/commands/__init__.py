@@ -12,6 +12,7 @@ from scoresde.cli.commands.export import export_command
 from scoresde.cli.commands.information import information_command
 from scoresde.cli.commands.likelihood import likelihood_command
 from scoresde.cli.commands.report import report_command
+from scoresde.cli.commands.restore import restore_command
 from scoresde.cli.commands.sample import sample_command
 from scoresde.cli.commands.suggest import suggest_command
 from scoresde.cli.commands.train import train_command
@@ -23,6 +24,7 @@ __all__ = ["TASKS"]
 TASKS: dict[str, Callable[[DictConfig], Outcome | None]] = {
     "train": train_command,
     "sample": sample_command,
+    "restore": restore_command,
     "likelihood": likelihood_command,
     "information": information_command,
     "compare": compare_command,

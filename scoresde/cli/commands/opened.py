@@ -166,15 +166,20 @@ def in_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def chosen_name(keys: tuple[str, ...]) -> str:
-    """Choices of these groups and keys on the command line, as part of a file's name."""
+def chosen_name(keys: tuple[str, ...], choices: bool = True) -> str:
+    """Choices of these groups and keys on the command line, as part of a file's name.
+
+    Args:
+        keys: Names of groups and keys.
+        choices: Whether the names of choices are part of it, beside the values of keys.
+    """
     parts: list[str] = []
     for override in parse_overrides(HydraConfig.get().overrides.task):
         key, value = str(override.key_or_group), str(override.input_line).partition("=")[2]
         if key.partition(".")[0] not in keys or value in ("null", "none"):
             continue
         if key in groups():
-            parts.insert(0, value)
+            parts[:0] = [value] if choices else []
         else:
             parts.append(f"{key.rpartition('.')[2]}{value}")
     chosen = "-".join(parts)
