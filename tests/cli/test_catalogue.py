@@ -56,7 +56,9 @@ def test_the_first_lines_of_help_are_no_comments(capsys: pytest.CaptureFixture[s
     assert "#" not in head
 
 
-@pytest.mark.parametrize("group", ["sampler", "sde", "objective", "preconditioning", "divergence", "dequantisation"])
+@pytest.mark.parametrize(
+    "group", ["sampler", "sde", "objective", "preconditioning", "divergence", "dequantisation", "method"]
+)
 def test_methods_name_their_paper_or_say_that_they_are_the_packages_own(group: str) -> None:
     own = {"default", "default_sde", "angle", "straight", "euler", "scipy", "torchsde"}
     for name in options(group):

@@ -12,7 +12,7 @@ from scoresde.cli.console import UsageError
 
 __all__ = ["restore_command"]
 
-_FURTHER = ("problem", "method", "input", "count", "steps", "label", "condition")
+_FURTHER = ("problem", "method", "input", "steps", "label", "condition")
 _LINES = {
     "psnr_of_mean": ("PSNR of the mean", "dB"),
     "psnr": ("PSNR of a sample", "dB"),
