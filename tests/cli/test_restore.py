@@ -101,7 +101,7 @@ def test_held_out_images_are_measured_and_restored(capsys: pytest.CaptureFixture
     assert Path(f"one/restored/{NAME}.png").is_file()
     entry = json.loads(Path("one/summary.json").read_text())[f"restored-{NAME}"]
     assert entry["problem"] == "Inpainting(std=0.1, share=0.5)"
-    assert entry["method"] == "DPS()"
+    assert entry["method"] == repr(DPS())
     assert {"psnr", "psnr_of_mean", "coverage", "residual"} < entry.keys()
 
 
