@@ -20,6 +20,8 @@ from scoresde.cli.settings import is_path, with_home
 from scoresde.shell import override as as_override
 from scoresde.shell import quoted
 
+_SENTENCES = ("text", "negative")  # keys whose values are sentences
+
 __all__ = ["CommandLine", "as_text", "parse_overrides", "text_of"]
 
 
@@ -49,7 +51,7 @@ class CommandLine:
                 the quoting that makes its value text.
         """
         flags, texts = split_flags(command, arguments)
-        texts = _name_directory(command, [_quote_letters(text) for text in texts])
+        texts = _name_directory(command, [_quote_letters(_quote_sentence(text)) for text in texts])
         return cls(command, tuple(flags), parse_overrides([_expand(text) for text in texts]))._with_runs_compared()
 
     @property
@@ -169,6 +171,13 @@ def _not_understood(text: str, reason: str) -> str:
     which = " and ".join(repr(c) for c in special[:3])
     lists = "; a list is [a,b], a mapping {a: 1}" if value[:1] in ("[", "{") else ""
     return f"{text!r} is not understood, as {which or 'its value'} has a meaning of its own there{lists}; {as_one}"
+
+
+def _quote_sentence(text: str) -> str:
+    """Quote a sentence to draw by, whose commas and colons are its own; a list, or one in quotes, stays as it is."""
+    key, equals, value = text.partition("=")
+    own = key in _SENTENCES and bool(equals) and value[:1] not in ("", "[", '"', "'", "$") and value.lower() != "null"
+    return f"{key}={quoted(value)}" if own else text
 
 
 def _quote_letters(text: str) -> str:

@@ -219,7 +219,7 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
         if config.get(group) is not None and group not in own:
             node = _group(config, group)
             checks = [problems(node, group, declaration)]
-            if group in ("training", "optimizer") and isinstance(node, dict):
+            if group in ("training", "optimizer", "guidance") and isinstance(node, dict):
                 checks.append(option_problems(group, node, prefix=f"{group}."))
             for problem in itertools.chain(*checks):
                 raise UsageError(_instead(problem, settings, overrides) or problem + _elsewhere(group, node))

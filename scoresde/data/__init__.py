@@ -19,7 +19,7 @@ from scoresde.data.transforms import Discrete, Transform
 if TYPE_CHECKING:
     from scoresde.data.any_file import file
     from scoresde.data.array_data import arrays, npz
-    from scoresde.data.bundled import digits, mnist5k
+    from scoresde.data.bundled import digits, digits_text, mnist5k
     from scoresde.data.cifar_files import cifar
     from scoresde.data.conditional_toys import gaussian_arc, gaussian_arc_log_prob, gaussian_arc_moments
     from scoresde.data.folders import image_folder
@@ -64,6 +64,7 @@ __all__ = [
     "continuous",
     "digit_captions",
     "digits",
+    "digits_text",
     "eight_gaussians",
     "eight_gaussians_mixture",
     "epoch_order",
@@ -97,6 +98,7 @@ _READERS = {
     "checkerboard": "toys",
     "cifar": "cifar_files",
     "digits": "bundled",
+    "digits_text": "bundled",
     "eight_gaussians": "toys",
     "eight_gaussians_mixture": "toys",
     "file": "any_file",

@@ -13,6 +13,7 @@ from scoresde.data.affine import Identity, Standardise
 from scoresde.data.conditions import checked_conditions, of_rows
 from scoresde.data.labels import class_index, listed
 from scoresde.data.low_resolution import LowResolution
+from scoresde.data.text_info import TextInfo
 from scoresde.data.transforms import Transform
 from scoresde.storage.digests import digest
 
@@ -45,6 +46,7 @@ class Data:
             `(N, k)`, `image` `(N, C, ...)`, `tokens` `(N, L, d)` with a `mask` `(N, L)`, True for tokens that count.
         test_conditions: The same of the test samples; given exactly when `train_conditions` is.
         low_resolution: What makes conditions of the samples themselves; see `super_resolution_data`.
+        text: The encoder that made `tokens` of sentences, where that is known.
 
     Raises:
         ValueError: An empty split, shapes that differ, NaN or infinite values, values outside the transform's
@@ -65,6 +67,7 @@ class Data:
     train_conditions: Mapping[str, Tensor] | None = None
     test_conditions: Mapping[str, Tensor] | None = None
     low_resolution: LowResolution | None = None
+    text: TextInfo | None = None
 
     def __post_init__(self) -> None:
         fitted = self.transform is not None

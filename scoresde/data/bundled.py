@@ -8,9 +8,11 @@ import torch
 
 from scoresde.arguments import checked
 from scoresde.data.base import Data, split_indices
+from scoresde.data.captions import captioned
+from scoresde.data.text import TextEncoder
 from scoresde.data.transforms import Discrete
 
-__all__ = ["digits", "mnist5k"]
+__all__ = ["digits", "digits_text", "mnist5k"]
 
 
 @checked
@@ -26,6 +28,22 @@ def digits(labels: bool = True) -> Data:
     table = _digits_table()
     images = table[:, :-1].reshape(-1, 1, 8, 8)
     return _labelled("digits", images, table[:, -1].astype(np.int64), 17, 360, labels)
+
+
+@checked
+def digits_text(copies: int = 4, seed: int = 0, length: int = 16) -> Data:
+    """scikit-learn's digits with captions, encoded by `TextEncoder`, as their condition; see `captioned`.
+
+    Args:
+        copies: Captions of each digit; the training data have as many copies of it.
+        seed: Seed of the captions.
+        length: Number of tokens to which every caption is filled up.
+
+    Raises:
+        ImportError: wordllama is not installed.
+        ValueError: Fewer than one copy, or captions of more tokens than `length`.
+    """
+    return replace(captioned(digits(), TextEncoder(length), copies, seed), name="digits_text")
 
 
 def _digits_table() -> np.ndarray:

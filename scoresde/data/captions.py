@@ -117,4 +117,5 @@ def captioned(
         rows=None,
         train_conditions={name: value[:count] for name, value in made.items()},
         test_conditions={name: value[count:] for name, value in made.items()},
+        text=getattr(encode, "info", None),
     )

@@ -9,6 +9,7 @@ from scoresde.data.base import Data
 from scoresde.data.cascades import condition_scales
 from scoresde.data.conditions import CONDITIONS, ConditionInfo, condition_infos
 from scoresde.data.low_resolution import LowResolution
+from scoresde.data.text_info import TextInfo
 from scoresde.data.transforms import Transform
 
 __all__ = ["DataInfo"]
@@ -27,6 +28,7 @@ class DataInfo:
         fingerprint: Digest of the values, the labels, the conditions and the split.
         conditions: Shapes and scales of the conditions beside labels, by name.
         low_resolution: What makes conditions of the samples themselves, for a super-resolution model.
+        text: The encoder that made `tokens` of sentences, where that is known.
     """
 
     name: str
@@ -37,6 +39,7 @@ class DataInfo:
     fingerprint: str | None = None
     conditions: Mapping[str, ConditionInfo] = field(default_factory=dict)
     low_resolution: LowResolution | None = None
+    text: TextInfo | None = None
 
     @classmethod
     def of(cls, data: Data) -> "DataInfo":
@@ -54,6 +57,7 @@ class DataInfo:
             data.fingerprint(),
             conditions,
             low,
+            data.text,
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -67,6 +71,7 @@ class DataInfo:
             "fingerprint": self.fingerprint,
             **({"conditions": {name: c.to_plain() for name, c in self.conditions.items()}} if self.conditions else {}),
             **({} if self.low_resolution is None else {"low_resolution": asdict(self.low_resolution)}),
+            **({} if self.text is None else {"text": self.text.to_plain()}),
         }
 
     @classmethod
@@ -77,7 +82,7 @@ class DataInfo:
             ValueError: A key that is missing, or a value of another kind.
         """
         shape, classes, names = plain.get("shape"), plain.get("num_classes"), plain.get("class_names")
-        conditions, low = plain.get("conditions", {}), plain.get("low_resolution")
+        conditions, low, text = plain.get("conditions", {}), plain.get("low_resolution"), plain.get("text")
         right = {
             "name": isinstance(plain.get("name"), str),
             "shape": isinstance(shape, list) and bool(shape) and all(type(n) is int and n > 0 for n in shape),
@@ -88,6 +93,7 @@ class DataInfo:
             "conditions": isinstance(conditions, dict)
             and all(name in CONDITIONS and isinstance(c, dict) for name, c in conditions.items()),
             "low_resolution": low is None or (isinstance(low, dict) and low.keys() == {"factor", "augmentation"}),
+            "text": text is None or isinstance(text, dict),
         }
         for key, good in right.items():
             if not good:
@@ -101,4 +107,5 @@ class DataInfo:
             plain.get("fingerprint"),
             {name: ConditionInfo.from_plain(c) for name, c in conditions.items()},
             None if low is None else LowResolution(**low),
+            None if text is None else TextInfo.from_plain(text),
         )

@@ -9,10 +9,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.data.text_info import TextInfo
 
 __all__ = ["TextEncoder"]
 
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
+_NAME = "wordllama l2_supercat_256"
 _WORDS = "tokenizers/l2_supercat_tokenizer_config.json"
 
 
@@ -60,6 +62,23 @@ class TextEncoder:
         self._words.no_padding()
         (self._table,) = load_file(folder / _WEIGHTS).values()
         self.size = int(self._table.shape[1])
+
+    @classmethod
+    def of(cls, info: TextInfo) -> "TextEncoder":
+        """The encoder that made the tokens of a data set.
+
+        Raises:
+            ImportError: wordllama is not installed.
+            ValueError: Another encoder.
+        """
+        if info.encoder != _NAME:
+            raise ValueError(f"the tokens are of the encoder {info.encoder!r}, and this version has {_NAME!r} alone")
+        return cls(info.length)
+
+    @property
+    def info(self) -> TextInfo:
+        """What a data set keeps of its encoder."""
+        return TextInfo(_NAME, self.length)
 
     def __call__(self, texts: str | Sequence[str]) -> dict[str, Tensor]:
         """The conditions `tokens` `(B, length, size)` float32 and `mask` `(B, length)` of B sentences.

@@ -25,6 +25,7 @@ class Guidance:
 
     other: ClassVar[str | None] = None  # the setting that is the directory of another run
     other_classifies: ClassVar[bool] = False  # whether that is the run of a classifier
+    takes_negative: ClassVar[bool] = False  # whether it may be the model under a condition to avoid
 
     @abstractmethod
     def around(self, model: ScoreModel, other: Other | None) -> ScoreModel:
@@ -35,21 +36,34 @@ class Guidance:
             other: That of the other run, if the settings name one.
         """
 
-    def of(self, model: ScoreModel, load: Load) -> tuple[ScoreModel, str]:
+    def of(
+        self, model: ScoreModel, load: Load, negative: tuple[ScoreModel, str] | None = None
+    ) -> tuple[ScoreModel, str]:
         """The guided model, and a text that is the same for two guidances exactly when they are.
 
         Args:
             model: The model of the run.
             load: How the model of another run is opened.
+            negative: The model under a condition to be guided away from, and a text for that condition.
+
+        Raises:
+            ValueError: A negative condition for guidance that has none, or beside the directory of another run.
         """
         directory = None if self.other is None else getattr(self, self.other)
         other: Other | None = None
         weights = None
+        if negative is not None:
+            if not self.takes_negative:
+                raise ValueError("negative is for guidance=cfg and guidance=apg, and this guides away from nothing")
+            if directory is not None:
+                raise ValueError(f"negative and {self.other} are both to be guided away from: give one of them")
+            other = negative[0]
         if directory is not None:
             other, weights = load(str(directory))
         named = ((f.name, getattr(self, f.name)) for f in fields(self) if f.name != self.other)  # type: ignore[arg-type]
         parts = [f"{name}={_text(value)}" for name, value in named]
         parts += [] if weights is None else [f"{self.other}={weights!r}"]
+        parts += [] if negative is None else [f"negative={negative[1]!r}"]
         return self.around(model, other), f"{type(self).__name__}({', '.join(parts)})"
 
 
@@ -88,6 +102,7 @@ class CFG(Guidance):
     zero_star: bool = False
     unconditional: str | None = None
     other: ClassVar[str | None] = "unconditional"
+    takes_negative: ClassVar[bool] = True
 
     def around(self, model: ScoreModel, other: Other | None) -> ScoreModel:
         assert not isinstance(other, NoisyClassifier)
@@ -114,6 +129,7 @@ class APG(Guidance):
     threshold: float | None = None
     unconditional: str | None = None
     other: ClassVar[str | None] = "unconditional"
+    takes_negative: ClassVar[bool] = True
 
     def around(self, model: ScoreModel, other: Other | None) -> ScoreModel:
         assert not isinstance(other, NoisyClassifier)

@@ -33,6 +33,7 @@ _KINDS: dict[str, Any] = {
     "max_nfe": _Count | None,
     "n": _Count | None,
     "name": str | None,
+    "negative": str | None,
     "pca": _Count | None,
     "repeats": _Count,
     "resume": bool | None,
@@ -43,6 +44,7 @@ _KINDS: dict[str, Any] = {
     "seed": _Seed,
     "seeds": _Seed | list[_Seed],
     "start": str | None,
+    "text": str | list[str] | None,
     "strength": Annotated[float, Range(0, above=True, most=1)],
     "split": Literal["test", "train", "all"] | None,
     "iterations": _Count | None,
@@ -75,6 +77,13 @@ _OF: dict[str, dict[str, Any]] = {
         "momentum": _Part,
         "eps": Annotated[float, Range(0)],
         "betas": tuple[_Part, _Part],
+    },
+    "guidance": {
+        "scale": float,
+        "interval": tuple[Annotated[float, Range(0)], Annotated[float, Range(0)]] | None,
+        "rescale": _Part,
+        "threshold": _Positive | None,
+        "quantile": Annotated[float, Range(0, most=1)],
     },
     "train": {"run": str | None},
     "sample": {"n": _Count},
@@ -123,7 +132,7 @@ _OF: dict[str, dict[str, Any]] = {
 }
 _MAY_BE_EMPTY = ("accept", "allow")
 # Settings of these types may look like a number, as in run=5.
-_TEXTS = (str, str | None, str | list[str])
+_TEXTS = (str, str | None, str | list[str], str | list[str] | None)
 
 
 def run_problem(directory: str | Path) -> str | None:
@@ -171,3 +180,8 @@ def option_problems(
             yield f"{prefix}{key} is empty, expected {expected(kind)}"
         elif not (named or fits(value, kind)):
             yield f"{prefix}{key} is {shown(value)}, expected {expected(kind)}"
+        elif key == "interval" and value is not None and not value[0] < value[1]:
+            yield (
+                f"{prefix}{key} is {shown(value)}, expected two noise levels σ/α, the smaller one first, such as "
+                "[0.2, 5]"
+            )

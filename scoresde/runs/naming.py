@@ -36,6 +36,7 @@ _LATER = {
     "network.image_channels": None,
     "network.token_size": None,
     "network.condition_dropout": 0.0,
+    "network.augmentations": 0,
 }
 
 

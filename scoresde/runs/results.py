@@ -39,7 +39,13 @@ __all__ = [
 ]
 
 Settings = dict[str, Any]
-_LEFT_OUT = ("corrected", "guidance", "start", "strength")  # settings that are left out where they are false or none
+_LEFT_OUT = (
+    "corrected",
+    "guidance",
+    "start",
+    "strength",
+    "text",
+)  # settings that are left out where they are false or none
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from scoresde.data import Data, DataInfo
 from scoresde.data.array_data import array_file
 from scoresde.data.array_files import read_arrays
+from scoresde.data.labels import listed
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.runs.chains import RunModel, check_sampler, score_model
@@ -24,6 +26,7 @@ from scoresde.runs.directory import Run, check_name
 from scoresde.runs.labels import class_names, label_index
 from scoresde.runs.pictures import picture_of_samples
 from scoresde.runs.results import differences, identity_of, is_of
+from scoresde.runs.texts import text_conditions
 from scoresde.sampling import ChainSampler, Sampler, edit
 from scoresde.score import ScoreModel
 from scoresde.storage.bounded import read_file
@@ -51,6 +54,7 @@ class Draw:
         strength: Share of the steps that is taken from `start` on.
         guidance: A text that is the same for two guidances exactly when they are; None for none.
         condition: File of arrays with the conditions of the samples; None: classes and held-out conditions in turn.
+        text: Sentences by which samples are drawn in turn; none for other conditions.
     """
 
     sampler: Sampler | ChainSampler
@@ -63,6 +67,7 @@ class Draw:
     start: str | None = None
     strength: float = 0.6
     condition: str | None = None
+    text: tuple[str, ...] = ()
 
     def asked(self, model: RunModel) -> RunModel | ScoreModel:
         """What samples are drawn of, and whose conditions they have: the guided model, or the run's."""
@@ -79,7 +84,9 @@ class Draw:
         asked = self.asked(model)
         label = label_index(asked, self.label, data.class_names)
         plain = {"sampler": identity_of(self.sampler, run), "n": self.n, "seed": self.seed, "label": label}
-        if self.condition is not None:
+        if self.text:
+            plain["text"] = list(self.text)
+        elif self.condition is not None:
             plain["condition"] = hashlib.sha256(read_file(Path(self.condition))).hexdigest()[:8]
         elif other_conditions(asked):
             whole = data.fingerprint() if isinstance(data, Data) else data.fingerprint
@@ -125,7 +132,10 @@ def sample(
     check_name(name)
     run.check_writable("samples")
     source = draw.asked(model)
-    cond = conditions_of(source, data, n, draw.label, draw.condition)
+    if draw.text:
+        cond = text_conditions(source, data, n, draw.text)
+    else:
+        cond = conditions_of(source, data, n, draw.label, draw.condition)
     start = None if draw.start is None else _start(draw.start, n, model, data)
     path = run.directory / "samples" / f"{name}.npz"
     with run.alone(f"samples-{name}"):
@@ -151,14 +161,25 @@ def sample(
         raw = data.transform.decode(out.x.cpu())
         cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
         arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.cpu().numpy() for k, v in cond.items()}}
+        if draw.text:  # which takes the place of its tokens
+            told = [draw.text[i % len(draw.text)] for i in range(n)]
+            arrays = {"x": raw.numpy(), "text": np.array(told)}
         run.write_npz(f"samples/{name}.npz", **arrays, **{_NOTE: np.array(json.dumps(cost))})
         classes = told_conditions(source, data.class_names, settings["label"], draw.condition)
+        if draw.text:
+            classes = f" by the text {listed([repr(text) for text in draw.text])}{_in_turn(draw.text)}"
         file = "" if name == "samples" else f", in {name}.npz"
         guidance = "" if draw.guidance is None else f", guided by {draw.guidance}"
         caption = f"{n} samples{classes}{guidance}, {out.nfe} evaluations of the network each, seed {seed}{file}."
-        in_turn = source.classes is not None and settings["label"] is None and "condition" not in settings
+        in_turn = (
+            source.classes is not None and settings["label"] is None and not settings.keys() & {"condition", "text"}
+        )
         picture_of_samples(run, data, raw, name, caption, class_names(source, data.class_names) if in_turn else ())
         return raw, cost
+
+
+def _in_turn(texts: Sequence[str]) -> str:
+    return " in turn" if len(texts) > 1 else ""
 
 
 def _start(file: str, n: int, model: RunModel, data: Data | DataInfo) -> Tensor:

@@ -60,15 +60,17 @@ def new_folder(path: Path) -> Iterator[Path]:
     for parent in path.parents:
         if parent.exists() and not parent.is_dir():
             raise NotADirectoryError(20, "expected a folder, and it is a file", str(parent))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    made: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         yield made
         made.chmod(0o755)
         made.rename(path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(made)
+        if made is not None:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(made)
         _remove_empty(above)
         raise
 

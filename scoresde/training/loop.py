@@ -416,7 +416,8 @@ def _check_told(network: torch.nn.Module, options: Training, data: Data) -> None
     if told != LABELS:
         raise ValueError(
             f"training.augment tells the network by {LABELS} labels how images were augmented, and it takes {told}: "
-            f"set network.augmentations={LABELS}, or training.augment=null"
+            f"set network.augmentations={LABELS}, which network=unet, adm, song_ddpmpp and song_ncsnpp have, or "
+            "training.augment=null"
         )
 
 

@@ -206,6 +206,9 @@ EARLY = {
     "tune nowhere steps=1": "steps is 1, expected an integer of at least 2",
     "dequantise nowhere lr=0": "lr is 0, expected a positive number",
     "evaluate nowhere pca=0": "pca is 0, expected an integer of at least 1 or null",
+    "sample nowhere guidance=cfg guidance.interval=[5,1]": "guidance.interval is [5, 1], expected two noise levels",
+    "sample nowhere guidance=cfg guidance.interval=[1]": "guidance.interval is [1], expected",
+    "compare nowhere guidance=cfg guidance.rescale=2": "guidance.rescale is 2, expected a number from 0 to 1",
     "report nowhere pictures=3": "pictures is 3, expected true or false",
 }
 

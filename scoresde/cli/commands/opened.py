@@ -1,5 +1,6 @@
 """A run as the commands open it: its model, its data and the sampler that was chosen."""
 
+import logging
 import re
 import zlib
 from contextlib import suppress
@@ -28,6 +29,10 @@ __all__ = [
     "sampler_of",
     "score_of",
 ]
+
+_log = logging.getLogger(__name__)
+
+_USUAL_SCALES = 20.0  # above which a scale is likely to be a slip
 
 
 def open_run(config: DictConfig) -> Any:
@@ -118,10 +123,20 @@ def guided_by(run: Any, model: Any, config: DictConfig) -> tuple[Any, str | None
     from scoresde.options.settings import run_problem
     from scoresde.runs.chains import score_model
     from scoresde.runs.directory import Run
+    from scoresde.runs.texts import away_from
 
-    chosen = instantiate(config, "guidance", run.allow)
+    chosen, text = instantiate(config, "guidance", run.allow), config.get("negative")
     if isinstance(chosen, NoGuidance):
+        if text is not None:
+            raise UsageError(f"negative={text} is without effect: give guidance=cfg or guidance=apg, too")
         return None, None
+
+    scale = getattr(chosen, "scale", 1.0)
+    if scale < 0 or scale > _USUAL_SCALES:
+        what = "away from their conditions" if scale < 0 else f"{scale:g} times as far as their conditions take them"
+        _log.warning(
+            "guidance.scale=%g: samples are guided %s; usual scales are from 0 to %g", scale, what, _USUAL_SCALES
+        )
 
     def load(directory: str) -> tuple[Any, str]:
         if problem := run_problem(directory):
@@ -135,7 +150,9 @@ def guided_by(run: Any, model: Any, config: DictConfig) -> tuple[Any, str | None
         return classifier, other.fingerprint()
 
     try:
-        guided: tuple[Any, str] = chosen.of(score_model(model, "guidance"), load)
+        own = score_model(model, "guidance")
+        negative = None if text is None else (away_from(own, data_or_info(run), str(text)), str(text))
+        guided: tuple[Any, str] = chosen.of(own, load, negative)
     except (TypeError, ValueError) as error:
         raise error if isinstance(error, ConfigError | UsageError) else ConfigError(f"guidance: {error}") from error
     return guided

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from scoresde.cli.commands.lines import reused
 from scoresde.cli.commands.opened import (
@@ -26,7 +26,9 @@ def sample_command(config: DictConfig) -> None:
 
     run = open_run(config)
     sampler, model = sampler_of(run, config), model_of(run, config)
-    held_out = other_conditions(model) and config.condition is None and run.has_data
+    texts = texts_of(config)
+    given = config.condition is not None or bool(texts)
+    held_out = other_conditions(model) and not given and run.has_data
     data = data_of(run) if held_out else data_to_show(run)
     guided = guided_by(run, model, config)
     if config.start is not None and not Path(config.start).is_file():
@@ -38,7 +40,10 @@ def sample_command(config: DictConfig) -> None:
         )
     if config.start is None and chosen_name(("strength",)):
         raise UsageError(f"strength={config.strength} is without effect: give start=FILE.npz, data to begin from, too")
-    further = {"condition": config.condition, "start": config.start, "strength": config.strength}
+    if texts and (config.condition is not None or config.label is not None):
+        other = "condition" if config.condition is not None else "label"
+        raise UsageError(f"text and {other} both say what to draw: give one of them")
+    further = {"text": texts, "condition": config.condition, "start": config.start, "strength": config.strength}
     draw = Draw(sampler, config.n, config.seed, config.label, config.batch_size, *guided, **further)
     name = str(config.name or "")
     if not name:
@@ -54,7 +59,13 @@ def sample_command(config: DictConfig) -> None:
     )
 
 
+def texts_of(config: DictConfig) -> tuple[str, ...]:
+    """The sentences to draw by: none, one or several."""
+    text = config.text
+    return () if text is None else (str(text),) if not isinstance(text, ListConfig) else tuple(map(str, text))
+
+
 def _sample_name(config: DictConfig) -> str:
     """File name from sampler, conditions, guidance, n and seed, so that no job of a sweep writes another's file."""
-    chosen = chosen_name(("sampler", "label", "condition", "guidance", "start", "strength"))
+    chosen = chosen_name(("sampler", "label", "condition", "text", "negative", "guidance", "start", "strength"))
     return "-".join(filter(None, (chosen, f"n{config.n}", f"seed{config.seed}")))
