@@ -1,5 +1,6 @@
 """Small image data sets that come with Python packages, so that nothing is downloaded."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
