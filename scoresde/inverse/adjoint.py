@@ -3,11 +3,12 @@
 import torch
 
 from scoresde.arguments import checked
-from scoresde.inverse.operator import LinearOperator
+from scoresde.inverse.operator import LinearOperator, Operator
 
-__all__ = ["check_adjoint"]
+__all__ = ["check_adjoint", "check_own_adjoints"]
 
 _PAIRS = 8
+_OURS = __name__.partition(".")[0]
 
 
 @checked
@@ -46,3 +47,14 @@ def check_adjoint(operator: LinearOperator, tolerance: float = 1e-4, seed: int =
             f"the adjoint of {operator!r} fails the dot-product test: ⟨Ax, y⟩ = {float(left[worst]):.6g}, "
             f"⟨x, Aᵀy⟩ = {float(right[worst]):.6g} (relative difference {error:.1g})"
         )
+
+
+def check_own_adjoints(operator: Operator) -> None:
+    """The dot-product test for each linear operator in an operator that is of a class of the user's own.
+
+    Raises:
+        ValueError: An adjoint that fails it.
+    """
+    for part in operator.modules():
+        if isinstance(part, LinearOperator) and type(part).__module__.partition(".")[0] != _OURS:
+            check_adjoint(part)

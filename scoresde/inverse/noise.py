@@ -1,5 +1,6 @@
 """The noise of measurements: its contract, Gaussian noise, and none."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -37,6 +38,10 @@ class MeasurementNoise(Value, ABC):
             measured: The shape of a measurement.
         """
         return None
+
+    def prepared(self, device: torch.device, dtype: torch.dtype) -> "MeasurementNoise":
+        """The noise with its tensors on a device and in a dtype, so that no step has to convert them."""
+        return self
 
     def check(self, measured: Sequence[int]) -> None:
         """Check that the noise is one for measurements.
@@ -110,6 +115,13 @@ class GaussianNoise(MeasurementNoise):
     def covariance(self, measured: Sequence[int]) -> Tensor:
         std = torch.as_tensor(self.std, dtype=torch.float64).cpu()
         return torch.diag(std.square().expand(tuple(measured)).flatten())
+
+    def prepared(self, device: torch.device, dtype: torch.dtype) -> MeasurementNoise:
+        if not isinstance(self.std, Tensor):
+            return self
+        moved = copy.copy(self)
+        moved.std = self.std.to(device, dtype)
+        return moved
 
     def check(self, measured: Sequence[int]) -> None:
         if isinstance(self.std, Tensor):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.inverse.adjoint import check_own_adjoints
 from scoresde.inverse.noise import MeasurementNoise
 from scoresde.inverse.operator import Operator
 from scoresde.numerics.random import SampleNoise, Stream
@@ -26,7 +27,8 @@ class Problem:
         noise: The law of y given A(x).
 
     Raises:
-        ValueError: Noise of measurements of another shape.
+        ValueError: Noise of measurements of another shape, or a linear operator of a class of one's own whose adjoint
+            fails the dot-product test.
     """
 
     operator: Operator
@@ -34,6 +36,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         self.noise.check(self.operator.measured)
+        check_own_adjoints(self.operator)
 
     def measure(self, x: Tensor, seed: int = 0, first: int = 0) -> "Measurement":
         """Measure samples.
@@ -95,6 +98,11 @@ class Measurement:
     def rows(self, rows: slice | Tensor) -> "Measurement":
         """The measurements of some of the samples, which may repeat."""
         return Measurement(self.problem, self.y[rows])
+
+    def prepared(self, device: torch.device, dtype: torch.dtype) -> "Measurement":
+        """The measurements with all tensors on a device and in a dtype, so that no step has to convert them."""
+        problem = Problem(self.operator.prepared(device, dtype), self.noise.prepared(device, dtype))
+        return Measurement(problem, self.y.to(device, dtype))
 
     def residual(self, x: Tensor) -> Tensor:
         """y − A(x) of samples `(B, ...)`, `(B, *operator.measured)`."""

@@ -16,10 +16,13 @@ def in_model_space(measurement: Measurement, model: ScoreModel) -> Measurement:
     """The same measurements as ones of samples in model space.
 
     With data in the units x = T(z) of model space z, y = A(T(z)). Where T is affine and A linear, T(z) = S z + b, it is
-    y − A b = (A S) z, whose operator is linear. The noise of their numbers is independent, see `decorrelated`.
+    y − A b = (A S) z, whose operator is linear. The noise of their numbers is independent, see `decorrelated`, and all
+    tensors are in the dtype and on the device of the model.
     """
-    measurement = decorrelated(measurement)
-    transform = model.transform
+    return _moved(decorrelated(measurement), model.transform).prepared(model.device, model.dtype)
+
+
+def _moved(measurement: Measurement, transform: Transform | None) -> Measurement:
     if transform is None:
         return measurement
     operator = measurement.operator

@@ -19,6 +19,8 @@ from scoresde.inverse import (
     LinearOperator,
     Mask,
     MatrixOperator,
+    NoNoise,
+    Problem,
     Radon,
     SeparableOperator,
     check_adjoint,
@@ -167,9 +169,14 @@ class Wrong(MatrixOperator):
 
 def test_a_wrong_adjoint_is_told_with_its_error() -> None:
     message = r"fails the dot-product test: ⟨Ax, y⟩ = \S+, ⟨x, Aᵀy⟩ = \S+ \(relative difference 0.0"
-    with pytest.raises(ValueError, match=message) as error:
-        check_adjoint(Wrong(torch.eye(3)))
-    assert "\n" not in str(error.value)
+    for make in (
+        lambda: check_adjoint(Wrong(torch.eye(3))),
+        lambda: Problem(Wrong(torch.eye(3)), NoNoise()),
+        lambda: Problem(Mask([True, True, False]) @ Wrong(torch.eye(3)), NoNoise()),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            make()
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
