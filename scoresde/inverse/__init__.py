@@ -1,6 +1,7 @@
 """Inverse problems: what is measured of a sample, samplers of the posterior, and the posterior where it is known."""
 
 from scoresde.inverse.adjoint import check_adjoint
+from scoresde.inverse.ald import ALD
 from scoresde.inverse.blur import Blur, GaussianBlur, motion_kernel
 from scoresde.inverse.choices import (
     Colourisation,
@@ -34,15 +35,20 @@ from scoresde.inverse.exact import ExactPosterior
 from scoresde.inverse.fourier import FourierSampling, line_mask
 from scoresde.inverse.function import FunctionOperator, NonlinearOperator
 from scoresde.inverse.grey import GreyScale
+from scoresde.inverse.ilvr import ILVR
 from scoresde.inverse.masks import Mask
 from scoresde.inverse.matrix import MatrixOperator
+from scoresde.inverse.mcg import MCG
 from scoresde.inverse.method import FieldMethod, Method, PosteriorModel, SolverMethod
+from scoresde.inverse.mmps import MMPS
 from scoresde.inverse.noise import GaussianNoise, MeasurementNoise, NoNoise
 from scoresde.inverse.operator import LinearOperator, Operator, SingularValues
 from scoresde.inverse.phase import PhaseRetrieval
+from scoresde.inverse.pigdm import PiGDM
 from scoresde.inverse.pnp_dm import PnPDM
 from scoresde.inverse.poisson import PoissonNoise
 from scoresde.inverse.problem import Measurement, Problem
+from scoresde.inverse.projection import Projection
 from scoresde.inverse.quality import central_coverage, central_interval, psnr, residual_ratio
 from scoresde.inverse.quantisation import BlockQuantisation
 from scoresde.inverse.radon import Radon
@@ -52,13 +58,19 @@ from scoresde.inverse.restored import Restored, restore
 from scoresde.inverse.separable import SeparableOperator
 from scoresde.inverse.shown import ShownMeasurement, as_images
 from scoresde.inverse.tds import TDS
+from scoresde.inverse.tmpd import TMPD
 
 __all__ = [
+    "ALD",
     "DAPS",
     "DDNM",
     "DDRM",
     "DPS",
+    "ILVR",
+    "MCG",
+    "MMPS",
     "TDS",
+    "TMPD",
     "BlockQuantisation",
     "Blur",
     "Clipping",
@@ -93,11 +105,13 @@ __all__ = [
     "Overexposed",
     "PhaseRetrieval",
     "Phaseless",
+    "PiGDM",
     "PnPDM",
     "PoissonNoise",
     "PosteriorModel",
     "Problem",
     "ProblemChoice",
+    "Projection",
     "REDDiff",
     "Radon",
     "RandomInpainting",

@@ -15,14 +15,15 @@ from torch import Tensor
 from scoresde.guidance.gradient import GradientGuided
 from scoresde.inverse.linear_gaussian import spectrum
 from scoresde.inverse.noise import NoNoise
-from scoresde.inverse.operator import LinearOperator
+from scoresde.inverse.operator import LinearOperator, Operator
 from scoresde.inverse.problem import Measurement
 from scoresde.inverse.units import in_model_space
 from scoresde.numerics.values import Value, expand_to
 from scoresde.sampling import DataStraight, Grid, Sampler, Samples, Solver
 from scoresde.score import ScoreModel
+from scoresde.statistics import Statistics
 
-__all__ = ["FieldMethod", "Method", "PosteriorModel", "SolverMethod"]
+__all__ = ["FieldMethod", "Mean", "Method", "PosteriorModel", "SolverMethod", "pulled_back"]
 
 Mean = Callable[[Tensor], Tensor]
 """The denoised mean of states `(b, ...)` at the time of a step, one evaluation of the model; differentiable."""
@@ -135,10 +136,20 @@ class FieldMethod(Method):
     def sampler(self, steps: int) -> Sampler:
         """The sampler of the method's paper, or a better one."""
 
+    def informed(self, statistics: Statistics | None, operator: Operator) -> "FieldMethod":
+        """The method with what it computes once of a model and an operator; itself if there is nothing.
+
+        Args:
+            statistics: The moments of the model's data, if they are known.
+            operator: The operator, in model space.
+        """
+        return self
+
     def posterior(self, model: ScoreModel, measurement: Measurement) -> "PosteriorModel":
         """The model of p(x_t | y), as the method has it; measurements are in the units of samples."""
         self.check(model, measurement)
-        return PosteriorModel(model, self, in_model_space(measurement, model))
+        inner = in_model_space(measurement, model)
+        return PosteriorModel(model, self.informed(model.statistics, inner.operator), inner)
 
     def draw(
         self, model: ScoreModel, measurement: Measurement, steps: int, *, seed: int = 0, first: int = 0, **cond: Any
@@ -146,6 +157,12 @@ class FieldMethod(Method):
         posterior = self.posterior(model, measurement)
         shape = (len(measurement), *measurement.operator.shape)
         return self.sampler(steps)(posterior, shape, seed=seed, first=first, **cond)
+
+
+def pulled_back(mean: Mean, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The denoised mean D at x, and the function v ↦ (∂D/∂x)ᵀ v, a backward pass at each call."""
+    found: Any = torch.func.vjp(mean, x)
+    return found[0], lambda v: found[1](v)[0]
 
 
 class PosteriorModel(GradientGuided):
@@ -179,7 +196,7 @@ class PosteriorModel(GradientGuided):
             )
         measurement = self.measurement
         if count != len(x):
-            measurement = measurement.rows(torch.zeros(len(x), dtype=torch.long))
+            measurement = Measurement(measurement.problem, measurement.y.expand(len(x), *measurement.y.shape[1:]))
         fine = t.double()
         alpha, sigma = expand_to(self.sde.alpha(fine), x), expand_to(self.sde.sigma(fine), x)
 

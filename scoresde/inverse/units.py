@@ -5,6 +5,7 @@ from torch import Tensor
 
 from scoresde.data.transforms import Transform
 from scoresde.inverse.correlated import decorrelated
+from scoresde.inverse.noise import MeasurementNoise
 from scoresde.inverse.operator import LinearOperator, Operator, SingularValues
 from scoresde.inverse.problem import Measurement, Problem
 from scoresde.score import ScoreModel
@@ -31,7 +32,10 @@ def _moved(measurement: Measurement, transform: Transform | None) -> Measurement
     if not isinstance(operator, LinearOperator):
         return Measurement(Problem(Decoded(operator, transform), measurement.noise), measurement.y)
     offset = operator(shift.to(measurement.y))
-    return Measurement(Problem(Scaled(operator, (one - shift)[0]), measurement.noise), measurement.y - offset)
+    noise, variance = measurement.noise, measurement.noise.variance(measurement.y)
+    if variance is None or variance.ndim:
+        noise = Shifted(noise, offset)
+    return Measurement(Problem(Scaled(operator, (one - shift)[0]), noise), measurement.y - offset)
 
 
 class Scaled(LinearOperator):
@@ -106,6 +110,29 @@ def scaled(known: SingularValues, scale: Tensor) -> SingularValues | None:
     factors = known.to_right(moved)[0] / probes[0]
     same = torch.allclose(known.from_right(factors * probes), moved, rtol=1e-9, atol=1e-9 * float(scale.abs().max()))
     return ScaledSingularValues(known, factors) if same and bool((factors > 0).all()) else None
+
+
+class Shifted(MeasurementNoise):
+    """The noise of y where y − b is measured, for noise that depends on the value of y.
+
+    Args:
+        noise: The noise of y.
+        offset: b, `(1, *measured)`.
+    """
+
+    def __init__(self, noise: MeasurementNoise, offset: Tensor) -> None:
+        self.noise, self.offset = noise, offset
+
+    def draw(self, clean: Tensor, noise: Tensor) -> Tensor:
+        offset = self.offset.to(clean)
+        return self.noise.draw(clean + offset, noise) - offset
+
+    def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
+        offset = self.offset.to(clean)
+        return self.noise.log_prob(y + offset, clean + offset)
+
+    def variance(self, y: Tensor) -> Tensor | None:
+        return self.noise.variance(y + self.offset.to(y))
 
 
 class Decoded(Operator):

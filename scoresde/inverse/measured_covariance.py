@@ -1,0 +1,118 @@
+"""The covariance Σ_y + A V Aᵀ of measurements whose samples have a covariance V, and its inverse.
+
+V is that of x₀ given x_t = α x₀ + σ ε, with ρ = σ/α. It is r² I with r² = s² ρ²/(s² + ρ²) where nothing is known of the
+data but a standard deviation s, or (Σ⁻¹ + I/ρ²)⁻¹ where they are taken as normal with the covariance Σ.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from scoresde.inverse.operator import LinearOperator, Operator
+from scoresde.inverse.problem import Measurement
+from scoresde.numerics.conjugate_gradients import conjugate_gradients
+from scoresde.statistics import Statistics
+
+__all__ = ["NormalCovariance", "isotropic_solution", "posterior_variance"]
+
+_LARGEST = 512  # numbers of a measurement, for an eigendecomposition at each noise level
+_ITERATIONS = 50  # where the operator does not know its singular values
+
+
+def posterior_variance(level: Tensor, std: float) -> Tensor:
+    """r² = s² ρ²/(s² + ρ²), the variance of x₀ given x_t for data N(m, s² I) at the noise level ρ = σ/α."""
+    return level.square() / (1 + (level / std).square())
+
+
+def isotropic_solution(measurement: Measurement, spread: Tensor, error: Tensor) -> Tensor:
+    """(Σ_y + r² A Aᵀ)⁻¹ e, up to what Aᵀ takes to 0.
+
+    It is by singular values where the operator knows them and the noise has one variance for all numbers of a
+    measurement, and by conjugate gradients otherwise, which cost no evaluation of the model.
+
+    Args:
+        measurement: The measurements of B samples, of a linear operator and of Gaussian noise.
+        spread: r², of a shape that broadcasts to samples.
+        error: e `(B, *measured)`.
+    """
+    operator, variance = measurement.operator, noise_variance(measurement, error)
+    assert isinstance(operator, LinearOperator)
+    values = operator.singular_values
+    if values is not None and _is_one(variance):
+        level = spread.reshape(-1, 1) if spread.ndim else spread
+        variance = variance.reshape(-1, 1) if variance.ndim else variance
+        return values.from_left(values.to_left(error) / (variance + level * values.values.to(error).square()))
+    spread = spread.reshape(-1, *[1] * (error.ndim - 1)) if spread.ndim else spread
+
+    def applied(u: Tensor) -> tuple[Tensor, Tensor]:
+        image = variance * u + spread * operator.measure(operator.back(u))
+        return image, u
+
+    return conjugate_gradients(applied, error, min(_ITERATIONS, 2 * math.prod(error.shape[1:])))[0]
+
+
+def noise_variance(measurement: Measurement, like: Tensor) -> Tensor:
+    """The variance Σ_y of each number of measurements, of a shape that broadcasts to `like`, in its dtype."""
+    variance = measurement.noise.variance(measurement.y)
+    assert variance is not None
+    if 0 < variance.ndim < like.ndim:  # one for all samples
+        variance = variance[None]
+    return variance.to(like)
+
+
+class NormalCovariance:
+    """The inverse of Σ_y + A V Aᵀ as a function of the noise level, for data that are taken as normal.
+
+    For noise that has not one variance for all numbers of a measurement, their mean stands for it, so that it is a
+    preconditioner only.
+
+    Args:
+        statistics: The moments of the data, with a covariance.
+        operator: A linear operator.
+    """
+
+    def __init__(self, statistics: Statistics, operator: LinearOperator) -> None:
+        variances, directions = statistics.eigh()
+        images = operator.measure(directions.T.reshape(-1, *operator.shape).double()).flatten(1)
+        self.variances, self.images = variances.cpu(), images.T.cpu()
+        self._at = lru_cache(maxsize=None)(self._decomposed)
+
+    @classmethod
+    def of(cls, statistics: Statistics | None, operator: Operator) -> "NormalCovariance | None":
+        """That of a covariance and an operator, if there is one and it is small enough to be decomposed at each
+        noise level."""
+        if not isinstance(operator, LinearOperator) or math.prod(operator.measured) > _LARGEST:
+            return None
+        if statistics is None or statistics.covariance is None:
+            return None
+        return cls(statistics, operator)
+
+    def _decomposed(self, level: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors of A V Aᵀ."""
+        kept = self.variances * level**2 / (self.variances + level**2)
+        values, vectors = torch.linalg.eigh((self.images * kept) @ self.images.T)
+        return values.clamp_min(0).to(device, dtype), vectors.to(device, dtype)
+
+    def solve(self, error: Tensor, level: float, variance: Tensor) -> Tensor:
+        """(Σ_y + A V Aᵀ)⁻¹ e.
+
+        Args:
+            error: e `(B, *measured)`.
+            level: The noise level ρ = σ/α.
+            variance: Σ_y, of a shape that broadcasts to e.
+        """
+        values, vectors = self._at(level, error.dtype, error.device)
+        if variance.ndim:
+            variance = variance.flatten(1).mean(1, keepdim=True)
+        scale = variance + values
+        # Without noise, what the operator does not measure has no variance, and no error.
+        least = torch.finfo(scale.dtype).eps * values.max()
+        weights = torch.where(scale > least, 1 / scale, 0.0)
+        return ((error.flatten(1) @ vectors * weights) @ vectors.T).reshape(error.shape)
+
+
+def _is_one(variance: Tensor) -> bool:
+    """Whether there is one variance for all numbers of a measurement."""
+    return variance.ndim == 0 or variance.shape[1:].numel() == 1
