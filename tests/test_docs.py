@@ -97,6 +97,19 @@ def test_the_guidance_page_runs() -> None:
         exec(compile(block, "docs/guidance.md", "exec"), namespace)
 
 
+def test_the_page_on_inverse_problems_runs() -> None:
+    text = (ROOT / "docs" / "inverse.md").read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+            exec(compile(block, "docs/inverse.md", "exec"), namespace)
+    matrix, noise = namespace["operator"].matrix(), namespace["problem"].noise.covariance((2,))
+    # The precision of a component of the posterior is that of the prior plus that of the measurement.
+    gained = matrix.T @ torch.linalg.inv(noise) @ matrix
+    eigenvalues = torch.linalg.eigvalsh(torch.linalg.inv(gained + 10 * torch.eye(3, dtype=torch.float64)))
+    torch.testing.assert_close(namespace["posterior"].variances[0].sort().values, eigenvalues)
+
+
 def test_the_networks_page_runs() -> None:
     text = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
     printed = io.StringIO()
