@@ -158,6 +158,7 @@ def tables(summary: dict[str, Any], comparisons: Mapping[str, dict[str, Any]] | 
         _likelihood(summary),
         _training(summary),
         _quality(summary),
+        _quality_by_class(summary),
         _further(summary, comparisons or {}),
     )
     return [table for table in made if table is not None]
@@ -261,6 +262,26 @@ def _quality(summary: dict[str, Any]) -> Table | None:
     if reference:
         note += " Training data show what is to be had at this n."
     return Table("Samples", head if rows else (), rows, note)
+
+
+_BY_CLASS = ("frechet_distance", "sliced_wasserstein", "precision", "recall", "density", "coverage")
+
+
+def _quality_by_class(summary: dict[str, Any]) -> Table | None:
+    """A row for each class whose samples were compared with data of that class."""
+    samples = as_dict(summary.get("samples"))
+    right = as_dict(samples.get("by_class"))
+    rows: list[tuple[str, ...]] = []
+    for name, entry in as_dict(samples.get("classes")).items():
+        own, reference = (as_dict(as_dict(entry).get(side)) for side in ("metrics", "reference"))
+        cells = [metric(own.get(key)) for key in _BY_CLASS]
+        trained = metric(reference.get("frechet_distance"))
+        rows.append((str(name), text(as_dict(entry).get("n")), *cells, trained, metric(right.get(name))))
+    if not rows:
+        return None
+    head = ("class", "n", *map(directed_title, _BY_CLASS), "Fréchet distance, training data", "labels right")
+    note = "Samples drawn given each class against held-out data of that class, ± standard error. Values depend on n."
+    return Table("Samples by class", head, rows, note)
 
 
 def _coverage_note(metrics: dict[str, Any]) -> str:

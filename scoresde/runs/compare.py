@@ -1,6 +1,8 @@
 """Samplers compared on a run's model: a row for each cell, in a table that an interrupted command resumes."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -26,6 +28,7 @@ from scoresde.runs.results import choose_name, known_tables
 from scoresde.runs.widths import run_directions
 from scoresde.sampling import Adaptive
 from scoresde.score import NetworkScore, ScoreModel
+from scoresde.storage.bounded import read_file
 
 __all__ = ["Presets", "compare_run"]
 
@@ -95,6 +98,8 @@ def compare_run(
     most = options.max_nfe if options.max_nfe is not None or names is not None else max(steps) + 1
     if guidance is not None:
         chosen["guidance"] = guidance
+    if options.get("condition") is not None:
+        chosen["condition"] = hashlib.sha256(read_file(Path(options.condition))).hexdigest()[:8]
     comparison = _comparison(asked, data, n, options, label)
     settings = {
         "n": n,
@@ -132,11 +137,11 @@ def _stem(
         tolerance = settings["tolerance"] if options.tol is None else None
         usual = {"n": min(len(data.test), _MAX_SAMPLES), "tolerance": tolerance, "batch_size": 1024}
         own = {**settings, **({} if first else usual), **({} if source is None else {"data_hash": None})}
-    elif "label" in settings:
-        own = {key: value for key, value in settings.items() if key != "label"}
+    elif settings.keys() & {"label", "condition"}:
+        own = {key: value for key, value in settings.items() if key not in ("label", "condition")}
     if "guidance" in settings:
         own = {key: value for key, value in (own or settings).items() if key != "guidance"}
-    replacing = options.overwrite and source is None and not settings.keys() & {"label", "guidance"}
+    replacing = options.overwrite and source is None and not settings.keys() & {"label", "guidance", "condition"}
     known = known_tables(run.directory, "comparison")
     return choose_name("comparison", known, settings, own, overwrite=replacing, labels=labels)
 
@@ -185,7 +190,7 @@ def _comparison(model: ScoreModel, data: Data, n: int, options: DictConfig, labe
         for split in (data.test, data.train)
     )
     name = None if label is None else label if data.class_names is None else data.class_names[label]
-    cond: dict[str, Any] = dict(conditions_of(model, data, n, name))
+    cond: dict[str, Any] = dict(conditions_of(model, data, n, name, options.get("condition")))
     return Comparison(
         model,
         test,

@@ -68,6 +68,7 @@ def coverage(
     of_all: bool = True,
     features: Any = None,
     labels: Tensor | None = None,
+    every: Data | None = None,
 ) -> Coverage:
     """Modes where the data know them, classes where they have labels, and copies where there are not too many data.
 
@@ -79,6 +80,7 @@ def coverage(
             in.
         features: Features to find neighbours by, as for `scoresde.metrics.memorisation_metrics`.
         labels: Classes `(n,)` that the samples were drawn given; None where they were not.
+        every: Data of all classes, by which a class is known, where `data` are those of one.
     """
     out = Coverage()
     if of_all and data.mixture is not None:
@@ -87,7 +89,9 @@ def coverage(
         out.kind, out.groups = "mode", [str(k + 1) for k in range(len(weights))]
         out.add(*(mode_metrics(x.double(), mixture) for x in (samples, train)))
     if labels is not None or (of_all and data.mixture is None):
-        _classes(out, data, samples, train if of_all and data.mixture is None else None, labels)
+        _classes(
+            out, data if every is None else every, samples, train if of_all and data.mixture is None else None, labels
+        )
     if data.train.numel() <= _VALUES and min(len(samples), len(data.train), len(data.test)) >= 3:
         _copies(out, data, samples, features)
     return out

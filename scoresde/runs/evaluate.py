@@ -14,10 +14,12 @@ from scoresde.likelihood import log_likelihood
 from scoresde.metrics import PCA, Estimate, Spectrum, evaluate_samples, nats_lost
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.options.errors import ConfigError
+from scoresde.runs.by_class import quality_by_class
 from scoresde.runs.chains import RunModel, score_model
 from scoresde.runs.conditions import conditions_of, split_conditions
 from scoresde.runs.coverage import Coverage, coverage, metric_entries
 from scoresde.runs.directory import Run
+from scoresde.runs.labels import label_index
 from scoresde.runs.pictures import picture_of_copies, picture_of_shares, picture_of_widths
 from scoresde.runs.results import Filing, choose_name, identity_of, is_of, set_aside
 from scoresde.runs.sample import Draw, sample, saved_samples
@@ -55,6 +57,8 @@ def evaluate(
 ) -> tuple[str, SamplesEntry, dict[str, MetricEntry]]:
     """Draw samples and compare them with as many held-out samples, and training data with the same for scale.
 
+    Samples of one class are compared with data of this class; those of all classes in turn also class by class.
+
     The figures go into the summary with what the samples cost: the run's own as `samples`, others under a name of what
     differs in their settings (see `choose_name`). Figures with the same settings are not computed again.
 
@@ -84,21 +88,30 @@ def evaluate(
         entry = summary.entry(key)
         reference = entry.get("reference") or summary.reference
         return key, cast(SamplesEntry, {**entry, "reused": True}), reference
+    asked = draw.asked(model)
+    index = label_index(asked, draw.label, data.class_names)
+    part = data if index is None else data.of_class(index)
     drawn, cost = sample(run, model, data, draw, name=key, overwrite=filing.overwrite, progress=progress)
     features = None if pca is None else PCA(pca)
+    labels = conditions_of(asked, data, draw.n, draw.label, draw.condition).get("labels")
     quality = sample_quality(
-        data,
+        part,
         drawn,
         seed=draw.seed,
         features=features,
-        statistics=model.statistics,
-        of_all=draw.label is None,
-        labels=conditions_of(draw.asked(model), data, draw.n, draw.label, draw.condition).get("labels"),
+        statistics=model.statistics if index is None else None,
+        of_all=index is None,
+        labels=labels,
+        every=data,
     )
     began, metrics, reference = time.perf_counter(), {**quality.metrics}, quality.reference
     if scored is not None:
-        lost = log_density_lost(scored, data, drawn, likelihood, seed=draw.seed, label=draw.label)
+        own: dict[str, Any] = {"label": draw.label if scored.classes is not None else None, "condition": draw.condition}
+        lost = log_density_lost(scored, part, drawn, likelihood, seed=draw.seed, **own)
         metrics |= metric_entries({lost.name: lost})
+    by_class = {}
+    if labels is not None and index is None:
+        by_class = quality_by_class(data, drawn, labels, seed=draw.seed, features=features)
     seconds = quality.seconds + time.perf_counter() - began
     picture_of_widths(run, quality.spectra, key, filing.source or "held-out data")
     covered = quality.coverage
@@ -108,6 +121,7 @@ def evaluate(
         picture_of_copies(run, data, drawn, covered.copied, key)
     entry = {**cost, **settings, "metrics": metrics, "metrics_seconds": seconds}
     entry |= {"by_class": covered.by_class} if covered.by_class else {}
+    entry |= {"classes": by_class} if by_class else {}
     entry |= {} if filing.source is None else {"source": filing.source}
     entry.pop("reused", None)
     if key == "samples":
@@ -163,7 +177,10 @@ def _own_settings(run: Run, data: Data, settings: dict[str, Any]) -> dict[str, A
     with suppress(ValueError):  # tuned steps that are not there
         own["sampler"] = identity_of(run.make("sampler"), run)
     own["likelihood"] = evaluation.get("sample_likelihood") or None
-    return {**settings, "sampler": None, "pca": None, "guidance": None, **own}
+    usual = {**settings, "sampler": None, "pca": None, "guidance": None, "label": None, **own}
+    if not str(usual.get("condition", "held-out")).startswith("held-out"):  # a file
+        del usual["condition"]
+    return usual
 
 
 @dataclass(frozen=True)
@@ -194,6 +211,7 @@ def sample_quality(
     statistics: Statistics | None = None,
     of_all: bool = True,
     labels: Tensor | None = None,
+    every: Data | None = None,
 ) -> Quality:
     """Metrics of samples and of training data, both against as many held-out data.
 
@@ -205,6 +223,7 @@ def sample_quality(
         statistics: Moments of the training data in model space, for their principal directions.
         of_all: Whether the samples are of all classes.
         labels: Classes that the samples were drawn given; None where they were not.
+        every: Data of all classes, where `data` are those of one.
     """
     n = min(len(samples), len(data.test), len(data.train))
     order = torch.Generator().manual_seed(seed)
@@ -220,14 +239,21 @@ def sample_quality(
     metrics = metric_entries(evaluate_samples(drawn, test, features, seed, **options))
     reference = metric_entries(evaluate_samples(train, test, features, seed, **options))
     given = None if labels is None else labels[:n]
-    covered = coverage(data, samples[:n], some, of_all=of_all, features=features, labels=given)
+    covered = coverage(data, samples[:n], some, of_all=of_all, features=features, labels=given, every=every)
     metrics, reference = metrics | covered.metrics, reference | covered.reference
     spectra = {"samples": directions(drawn), "training data": directions(train)}
     return Quality(metrics, reference, spectra, covered, time.perf_counter() - began)
 
 
 def log_density_lost(
-    model: NetworkScore, data: Data, samples: Tensor, n: int, *, seed: int = 0, label: int | str | None = None
+    model: NetworkScore,
+    data: Data,
+    samples: Tensor,
+    n: int,
+    *,
+    seed: int = 0,
+    label: int | str | None = None,
+    condition: str | None = None,
 ) -> Estimate:
     """The log-density, by the model's own likelihood, that n samples lose against n held-out data, in nats.
 
@@ -241,6 +267,7 @@ def log_density_lost(
         n: Number of samples on each side; fewer if there are not as many.
         seed: Seed of the choice of data, of the dequantisation and of the probes.
         label: Class of the samples; else classes come in turn.
+        condition: File of the conditions of all samples, as they were drawn; None where there was none.
 
     Raises:
         ConfigError: Held-out data without conditions that the model takes.
@@ -250,7 +277,8 @@ def log_density_lost(
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(data.test), generator=generator)[:n]
     held_out = {name: v[chosen].to(model.device) for name, v in split_conditions(model, data, "test").items()}
-    conditions = (conditions_of(model, data, n, label), held_out)
+    drawn = conditions_of(model, data, len(samples), label, condition)
+    conditions = ({name: values[:n] for name, values in drawn.items()}, held_out)
     found = []
     for raw, cond in zip((samples[:n], data.test[chosen]), conditions, strict=True):
         noise = None if data.transform.levels is None else torch.rand(raw.shape, generator=generator)

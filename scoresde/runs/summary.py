@@ -74,6 +74,7 @@ class SamplesEntry(TypedDict, total=False):
         data_hash: Fingerprint of these data.
         metrics: Metrics by name.
         by_class: Share of samples drawn given a class that a classifier gives it, by the name of the class.
+        classes: Quality of the samples of each class against data of that class, by its name; see `quality_by_class`.
         metrics_seconds: Seconds of computing the metrics.
         source: File that the data are from, if they are not the run's.
         reference: Metrics of training data, in the entry of further samples; those of `samples` are `reference`.
@@ -94,6 +95,7 @@ class SamplesEntry(TypedDict, total=False):
     data_hash: str
     metrics: dict[str, MetricEntry]
     by_class: dict[str, MetricEntry]
+    classes: dict[str, Any]
     metrics_seconds: float
     source: str
     reference: dict[str, MetricEntry]

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from scoresde.cli.catalogue import conf_dir
-from scoresde.cli.commands.opened import chosen_name, data_for, guided_by, in_sweep, open_run, score_of
+from scoresde.cli.commands.opened import check_condition, chosen_name, data_for, guided_by, in_sweep, open_run, score_of
 from scoresde.cli.console import print_table
 
 __all__ = ["compare_command"]
@@ -20,6 +20,7 @@ def compare_command(config: DictConfig) -> None:
     from scoresde.compare import listing, table
     from scoresde.runs.compare import Presets, compare_run
 
+    check_condition(config)
     run = open_run(config)
     sources = HydraConfig.get().runtime.config_sources
     further = [Path(source.path) / "sampler" for source in sources if source.schema == "file"]

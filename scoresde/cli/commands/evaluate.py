@@ -6,7 +6,16 @@ from typing import Any
 from omegaconf import DictConfig
 
 from scoresde.cli.commands.lines import metric_lines, reused
-from scoresde.cli.commands.opened import chosen_name, data_for, guided_by, in_sweep, model_of, open_run, sampler_of
+from scoresde.cli.commands.opened import (
+    check_condition,
+    chosen_name,
+    data_for,
+    guided_by,
+    in_sweep,
+    model_of,
+    open_run,
+    sampler_of,
+)
 from scoresde.cli.console import UsageError
 from scoresde.cli.jobs import Outcome
 
@@ -15,32 +24,38 @@ __all__ = ["evaluate_command"]
 
 def evaluate_command(config: DictConfig) -> Outcome:
     from scoresde.runs.evaluate import check_evaluation_size, evaluate
+    from scoresde.runs.labels import label_index
     from scoresde.runs.results import Filing
     from scoresde.runs.sample import Draw
 
     run = open_run(config)
     sampler, model = sampler_of(run, config), model_of(run, config)
     data, source = data_for(run, model, config, needs_own=True)
-    n = len(data.test) if config.n is None else config.n
-    if n > len(data.test):
+    guided, guidance = guided_by(run, model, config)
+    index = label_index(model if guided is None else guided, config.label, data.class_names)
+    part = data if index is None else data.of_class(index)
+    held_out = len(part.test)
+    n = held_out if config.n is None else config.n
+    if n > held_out:
         what = "held-out samples" if source is None else f"samples in {source}"
-        raise UsageError(f"n is {n} but there are {len(data.test)} {what}: give n={len(data.test)} or less")
-    check_evaluation_size(min(n, len(data.train)))
+        of = "" if index is None else f" of class {config.label}"
+        raise UsageError(f"n is {n} but there are {held_out} {what}{of}: give n={held_out} or less")
+    check_evaluation_size(min(n, len(part.train)))
+    check_condition(config)
     most = min(n, math.prod(data.shape))
     if config.pca is not None and config.pca > most:
         raise UsageError(
             f"pca is {config.pca}, expected at most {most} components: the smaller of n and the dimensions"
         )
-    guided, guidance = guided_by(run, model, config)
     sampler_label, guidance_label = chosen_name(("sampler",)), chosen_name(("guidance",))
     filing = Filing(
         label=sampler_label,
         guidance=guidance_label,
         source=source,
         overwrite=config.overwrite,
-        first=guided is None and not in_sweep(),
+        first=guided is None and index is None and config.condition is None and not in_sweep(),
     )
-    draw = Draw(sampler, n, config.seed, None, config.batch_size, guided, guidance)
+    draw = Draw(sampler, n, config.seed, config.label, config.batch_size, guided, guidance, condition=config.condition)
     options: dict[str, Any] = {"pca": config.pca, "likelihood": config.likelihood, "progress": config.progress}
     key, entry, reference = evaluate(run, model, data, draw, filing=filing, **options)
     print("\n".join(metric_lines(entry, reference)))

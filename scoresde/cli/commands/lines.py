@@ -81,6 +81,22 @@ def metric_lines(entry: SamplesEntry, reference: Mapping[str, MetricEntry]) -> l
     if every := entry.get("by_class"):
         listed = ", ".join(f"{name} {found['value']:.3g} ± {found['stderr']:.2g}" for name, found in every.items())
         lines.append(f"  labels right by class: {listed}")
+    lines += _class_lines(entry.get("classes") or {})
+    return lines
+
+
+_BY_CLASS = ("frechet_distance", "sliced_wasserstein", "precision", "recall", "coverage")
+
+
+def _class_lines(classes: Mapping[str, Any]) -> list[str]:
+    """A line for each class: its number of samples, and the measures that say most, with training data's first."""
+    if not classes:
+        return []
+    lines = [f"  {'by class':<14}{'n':>5}{'Fréchet, training':>20}" + "".join(f"{name:>21}" for name in _BY_CLASS)]
+    for name, entry in classes.items():
+        found = (entry["reference"]["frechet_distance"], *(entry["metrics"][key] for key in _BY_CLASS))
+        cells = [f"{each['value']:.3g} ± {each['stderr']:.2g}" for each in found]
+        lines.append(f"  {name[:14]:<14}{entry['n']:>5}{cells[0]:>20}" + "".join(f"{cell:>21}" for cell in cells[1:]))
     return lines
 
 

@@ -4,6 +4,7 @@ import logging
 import re
 import zlib
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +17,7 @@ from scoresde.cli.console import UsageError
 from scoresde.cli.settings import runs_of, with_own
 
 __all__ = [
+    "check_condition",
     "chosen_name",
     "data_for",
     "data_of",
@@ -52,6 +54,19 @@ def open_runs(config: DictConfig) -> list[Any]:
         for run in runs:
             run.keep_allowed()
     return runs
+
+
+def check_condition(config: DictConfig) -> None:
+    """Reject a file of conditions that is not there.
+
+    Raises:
+        UsageError: No such file.
+    """
+    if config.condition is not None and not Path(config.condition).exists():
+        raise UsageError(
+            f"condition={config.condition} does not exist; give an npz file with arrays vector, image, tokens, mask or "
+            "labels"
+        )
 
 
 def data_of(run: Any) -> Any:

@@ -6,6 +6,7 @@ from omegaconf import DictConfig, ListConfig
 
 from scoresde.cli.commands.lines import reused
 from scoresde.cli.commands.opened import (
+    check_condition,
     chosen_name,
     data_of,
     data_to_show,
@@ -33,11 +34,7 @@ def sample_command(config: DictConfig) -> None:
     guided = guided_by(run, model, config)
     if config.start is not None and not Path(config.start).is_file():
         raise UsageError(f"start={config.start} does not exist; give an npz file with an array x, as samples have it")
-    if config.condition is not None and not Path(config.condition).exists():
-        raise UsageError(
-            f"condition={config.condition} does not exist; give an npz file with arrays vector, image, tokens, mask or "
-            "labels"
-        )
+    check_condition(config)
     if config.start is None and chosen_name(("strength",)):
         raise UsageError(f"strength={config.strength} is without effect: give start=FILE.npz, data to begin from, too")
     if texts and (config.condition is not None or config.label is not None):
