@@ -32,6 +32,7 @@ __all__ = ["LEVELS", "PosteriorExam"]
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 """The levels of the central credible intervals whose coverage is measured."""
 _TRUTHS = 8  # truths for each measurement, each with samples of its own
+_DIRECTIONS = 128  # of the sliced distance
 _AXES = 8  # principal axes of a posterior along which truths are ranked
 _LEAST_WEIGHT = 0.02  # of a mode that has to be found, or that of ten samples if this is more
 _FOUND = 0.2  # share of its weight that a mode has to have
@@ -115,7 +116,7 @@ class PosteriorExam:
             covariance,
             vectors[:, chosen],
             reference,
-            sliced_wasserstein(other, reference).value,
+            sliced_wasserstein(other, reference, _DIRECTIONS).value,
             draws(posterior, _TRUTHS, generator(seed, _TRUTH, i + 1)),
             draws(self.prior, _TRUTHS, generator(seed, _POINT, i)),
         )
@@ -172,7 +173,7 @@ class PosteriorExam:
     def _one(self, x: Tensor, known: _Known) -> dict[str, float]:
         """The measures of the samples `(n, D)` of one measurement."""
         found = {
-            "sw2": sliced_wasserstein(x, known.reference).value,
+            "sw2": sliced_wasserstein(x, known.reference, _DIRECTIONS).value,
             "floor": known.floor,
             "mean_error": mean_error(x, known.mean, known.covariance),
             "covariance_error": covariance_error(x, known.covariance),

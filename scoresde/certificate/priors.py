@@ -1,4 +1,4 @@
-"""Mixtures as priors, whose posteriors and probability flows are known: named ones, a file's, and one that is fitted."""
+"""Mixtures as priors, whose posteriors and flows are known: named ones, those of files, and ones that are fitted."""
 
 import math
 import warnings
@@ -13,7 +13,7 @@ from torch import Tensor
 from scoresde.arguments import checked
 from scoresde.numerics.values import at_least
 from scoresde.score import GaussianMixtureScore
-from scoresde.sde import SDE, EDMSDE
+from scoresde.sde import EDMSDE, SDE
 
 __all__ = ["NAMED", "digits", "fitted", "read_mixture", "ring", "write_mixture"]
 
@@ -129,8 +129,8 @@ def read_mixture(path: str | Path, sde: SDE | None = None) -> GaussianMixtureSco
             lacking = [name for name in _ARRAYS if name not in file]
             if lacking:
                 raise ValueError(f"it lacks {' and '.join(lacking)}, and has {', '.join(file) or 'nothing'}")
-            arrays = [torch.as_tensor(np.asarray(file[name], dtype=np.float64)) for name in _ARRAYS]
-        return GaussianMixtureScore(*arrays, sde or EDMSDE())
+            weights, means, covariances = (torch.as_tensor(np.asarray(file[n], dtype=np.float64)) for n in _ARRAYS)
+        return GaussianMixtureScore(weights, means, covariances, sde or EDMSDE())
     except (OSError, ValueError, TypeError, AttributeError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{path} is no mixture (npz of weights, means and covariances): {text}") from error

@@ -1,6 +1,7 @@
 """Methods that draw all samples of one measurement at once: the exact posterior, and functions of the user's own."""
 
 import inspect
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +40,7 @@ class _OfEach(Method):
         starts = [0, *(i for i in range(1, len(y)) if not torch.equal(y[i], y[i - 1])), len(y)]
         parts = [
             self.several(model, measurement.problem, y[a], b - a, steps, seed * 1_000_003 + first + a)
-            for a, b in zip(starts, starts[1:], strict=False)
+            for a, b in itertools.pairwise(starts)
         ]
         return Samples(torch.cat(parts), 0, torch.empty(0, dtype=torch.float64))
 

@@ -1,0 +1,131 @@
+"""The table of posterior samplers: a row for each method, problem, noise, sampler and number of steps."""
+
+import math
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from scoresde.arguments import checked
+from scoresde.certificate.posterior import LEVELS
+
+__all__ = ["CELL", "EXACT", "POSTERIOR_COLUMNS", "TEXTS", "PosteriorCell", "posterior_frame", "posterior_table"]
+
+EXACT = "exact"
+"""The name of exact posterior samples, which are a method among others."""
+
+
+class PosteriorCell(NamedTuple):
+    """What a row is about: names of a method, of a problem and of a sampler, the noise, and the number of steps.
+
+    An empty sampler is the method's own; no noise is that of the problem.
+    """
+
+    method: str
+    problem: str
+    noise: float | None
+    sampler: str
+    steps: int | None
+
+
+CELL = PosteriorCell._fields
+_COVERAGES = [f"coverage_{100 * level:.0f}" for level in LEVELS]
+_ESTIMATES = (
+    "sw2",
+    "floor",
+    "excess",
+    "kl",
+    "kl_from",
+    "mean_error",
+    "covariance_error",
+    "spread",
+    *_COVERAGES,
+    "modes",
+    "weights",
+    "weights_floor",
+)
+POSTERIOR_COLUMNS = [
+    *CELL,
+    "measurements",
+    "samples",
+    "nfe",
+    "vjp",
+    "seconds",
+    *(column for name in _ESTIMATES for column in (name, f"{name}_stderr")),
+    "sbc_p",
+    "tarp",
+    "tarp_p",
+    "deviates",
+    "failure",
+]
+"""The columns: means over the measurements, each with the standard error of the mean.
+
+`sw2` is the sliced 2-Wasserstein distance to exact samples, in the units of samples, `floor` that of other exact
+samples of the same number, and `excess` their difference. `kl` is KL(samples‖exact) and `kl_from` KL(exact‖samples), in
+nats, by the mixture or the neighbours that fit the samples better than the exact density does; see
+`scoresde.metrics.kl_divergences`. `mean_error` is |E x − m| over the posterior's root mean square deviation and
+`covariance_error` ‖cov x − Σ‖/‖Σ‖, both without the bias of a finite number; `spread` is the ratio of total variances.
+`coverage_90` is the share of truths in the central 90 % interval along principal axes. `sbc_p` is the p-value of
+uniform ranks along these axes and in the exact density, `tarp` the largest deviation of the expected coverage by TARP,
+and `tarp_p` its p-value. `modes` is the share of the posterior's modes that have samples, and `weights` the total
+variation distance between their weights and those of the samples, beside `weights_floor` of exact samples. `nfe` and
+`vjp` are counted evaluations of the model and products with its Jacobian, for one sample; `seconds` are for all.
+`deviates` names what exact samples show in one case of 1,000 (p < 0.001 each): sw2, kl, mean, covariance, spread, sbc,
+tarp, modes. `failure` is why a cell has no numbers.
+"""
+TEXTS = ("method", "problem", "sampler", "deviates", "failure")
+
+
+@checked
+def posterior_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows as a frame with `POSTERIOR_COLUMNS`; what a row lacks is NaN, or empty where it is text."""
+    empty: dict[str, Any] = {name: "" if name in TEXTS else math.nan for name in POSTERIOR_COLUMNS}
+    return pd.DataFrame([{**empty, **row} for row in rows], columns=POSTERIOR_COLUMNS)
+
+
+@checked
+def posterior_table(frame: pd.DataFrame) -> list[list[str]]:
+    """The frame as text for a terminal: a header and rows, with what tells methods apart.
+
+    Columns in which all rows are the same as the first are left out, but for measures.
+    """
+    named = [name for name in CELL if name == "method" or frame[name].astype(str).nunique() > 1]
+    head = [*named, "SW2", "floor", "KL", "mean", "covariance", "cover 90 %", "modes", "SBC p", "evaluations", "wrong"]
+    rows = []
+    for _, row in frame.iterrows():
+        cells = [_plain(row[name]) for name in named]
+        if row["failure"]:
+            rows.append([*cells, *["–"] * 9, row["failure"]])
+            continue
+        kl = "–" if math.isnan(row["kl"]) else _with_error(max(row["kl"], 0), row["kl_stderr"])
+        cost = f"{row['nfe']:.4g}" + (f" + {row['vjp']:.4g} vjp" if row["vjp"] else "")
+        rows.append(
+            [
+                *cells,
+                _with_error(row["sw2"], row["sw2_stderr"]),
+                _with_error(row["floor"], row["floor_stderr"]),
+                kl,
+                _with_error(row["mean_error"], row["mean_error_stderr"]),
+                _with_error(row["covariance_error"], row["covariance_error_stderr"]),
+                _with_error(row["coverage_90"], row["coverage_90_stderr"]),
+                "–" if math.isnan(row["modes"]) else f"{row['modes']:.2f}",
+                f"{row['sbc_p']:.2g}",
+                cost,
+                row["deviates"] or "nothing",
+            ]
+        )
+    return [head, *rows]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _with_error(value: float, stderr: float) -> str:
+    if not (math.isfinite(value) and math.isfinite(stderr)) or stderr == 0:
+        return f"{value:.3g}"
+    if value > 1e4:
+        return f"{value:.1e} ± {stderr:.1e}"
+    places = max(0, -math.floor(math.log10(stderr)))
+    return f"{value:.{places}f} ± {stderr:.{places}f}"
