@@ -15,6 +15,7 @@ if "ipykernel" in sys.modules:
 
 if TYPE_CHECKING:
     from scoresde import (
+        certificate,
         chains,
         compare,
         data,
@@ -33,10 +34,13 @@ if TYPE_CHECKING:
         statistics,
         training,
     )
+    from scoresde.certificate.certify import certify
     from scoresde.runs.directory import load, load_chain, load_classifier
 
 __all__ = [
     "__version__",
+    "certificate",
+    "certify",
     "chains",
     "compare",
     "data",
@@ -67,6 +71,8 @@ def __getattr__(name: str) -> object:
     # Late, so that `import scoresde` takes no time, and `scoresde.sde` needs neither Hydra nor Accelerate.
     if name in ("load", "load_chain", "load_classifier"):
         return getattr(importlib.import_module("scoresde.runs.directory"), name)
+    if name == "certify":
+        return importlib.import_module("scoresde.certificate").certify
     if name in __all__ or name in _MOVED:
         return importlib.import_module(f"scoresde.{name}")
     raise AttributeError(f"module 'scoresde' has no attribute {name!r}")

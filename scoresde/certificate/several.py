@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import ArgumentError, checked, shown
+from scoresde.certificate.contenders import SigmaDenoiser
 from scoresde.certificate.mixtures import draws, generator
 from scoresde.inverse import ExactPosterior, FieldMethod, Measurement, Method, Operator, Problem
 from scoresde.sampling import Sampler, Samples
@@ -111,7 +112,7 @@ class Function(_OfEach):
     def several(self, model: ScoreModel, problem: Problem, y: Tensor, n: int, steps: int, seed: int) -> Tensor:
         variance = problem.noise.variance(y[None])
         given: dict[str, Any] = {
-            "denoiser": _Denoiser(model),
+            "denoiser": SigmaDenoiser(model),
             "model": model,
             "operator": problem.operator,
             "y": y[None],
@@ -129,21 +130,6 @@ class Function(_OfEach):
             got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"{self.name} returned {got}, expected samples of shape {expected}")
         return x.detach()
-
-
-class _Denoiser:
-    """D(x, σ) of a score model, for data without a scale: x = x₀ + σ ε."""
-
-    def __init__(self, model: ScoreModel) -> None:
-        self.model = model
-
-    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        sde = self.model.sde
-        level = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1).clamp(min=1e-12)
-        t = sde.time(-level.log()).clamp(min=sde.t_min, max=sde.t_max)
-        t = t if len(t) > 1 else t[0]
-        alpha = sde.alpha(t).to(x).reshape(-1, *[1] * (x.ndim - 1))
-        return self.model.denoise(x * alpha, t)
 
 
 @checked
