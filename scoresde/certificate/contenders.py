@@ -135,6 +135,8 @@ class FunctionContender(Contender):
     def __init__(self, function: SigmaFunction) -> None:
         self._function = function
         self.brownian = bool(getattr(function, "brownian", False))
+        # So that the functions of k-diffusion show no bars.
+        self._quiet: dict[str, Any] = {"disable": True} if "disable" in inspect.signature(function).parameters else {}
 
     def _levels(self, sde: SDE, steps: int) -> Tensor:
         own = getattr(self._function, "levels", None)
@@ -151,7 +153,7 @@ class FunctionContender(Contender):
         levels = self._levels(model.sde, steps).to(x)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            out = self._function(SigmaDenoiser(model), x.clone(), levels)
+            out = self._function(SigmaDenoiser(model), x.clone(), levels, **self._quiet)
         found, declared = out if isinstance(out, tuple) else (out, None)
         if not isinstance(found, Tensor) or found.shape != x.shape:
             got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__

@@ -1,7 +1,7 @@
 """Posterior samples against the exact posterior: the measures of a method on one problem, over several measurements.
 
 A mixture as the prior with a linear operator and Gaussian noise has posteriors in closed form. So every measure has a
-value that exact samples have, and a test of whether what was seen can be chance; see `COLUMNS` for what is measured.
+value that exact samples have, and a test of whether what was seen can be chance; see `MEANINGS` of the frame for what is measured.
 """
 
 import math

@@ -8,7 +8,16 @@ import pandas as pd
 from scoresde.arguments import checked
 from scoresde.certificate.posterior import LEVELS
 
-__all__ = ["CELL", "EXACT", "POSTERIOR_COLUMNS", "TEXTS", "PosteriorCell", "posterior_frame", "posterior_table"]
+__all__ = [
+    "CELL",
+    "EXACT",
+    "MEANINGS",
+    "POSTERIOR_COLUMNS",
+    "TEXTS",
+    "PosteriorCell",
+    "posterior_frame",
+    "posterior_table",
+]
 
 EXACT = "exact"
 """The name of exact posterior samples, which are a method among others."""
@@ -57,21 +66,37 @@ POSTERIOR_COLUMNS = [
     "deviates",
     "failure",
 ]
-"""The columns: means over the measurements, each with the standard error of the mean.
-
-`sw2` is the sliced 2-Wasserstein distance to exact samples, in the units of samples, `floor` that of other exact
-samples of the same number, and `excess` their difference. `kl` is KL(samples‖exact) and `kl_from` KL(exact‖samples), in
-nats, by the mixture or the neighbours that fit the samples better than the exact density does; see
-`scoresde.metrics.kl_divergences`. `mean_error` is |E x − m| over the posterior's root mean square deviation and
-`covariance_error` ‖cov x − Σ‖/‖Σ‖, both without the bias of a finite number; `spread` is the ratio of total variances.
-`coverage_90` is the share of truths in the central 90 % interval along principal axes. `sbc_p` is the p-value of
-uniform ranks along these axes and in the exact density, `tarp` the largest deviation of the expected coverage by TARP,
-and `tarp_p` its p-value. `modes` is the share of the posterior's modes that have samples, and `weights` the total
-variation distance between their weights and those of the samples, beside `weights_floor` of exact samples. `nfe` and
-`vjp` are counted evaluations of the model and products with its Jacobian, for one sample; `seconds` are for all.
-`deviates` names what exact samples show in one case of 1,000 (p < 0.001 each): sw2, kl, mean, covariance, spread, sbc,
-tarp, modes. `failure` is why a cell has no numbers.
-"""
+"""The columns: those of the cell, counts, means over the measurements with standard errors, and tests; see `MEANINGS`."""
+MEANINGS = (
+    ("measurements, samples", "numbers of measurements, and of posterior samples of each"),
+    ("nfe, vjp", "counted evaluations of the model, and products with its Jacobian, for one sample"),
+    ("seconds", "time of all samples"),
+    ("sw2", "sliced 2-Wasserstein distance to exact samples, in the units of samples"),
+    ("floor, excess", "the same of other exact samples of the same number, and the difference"),
+    (
+        "kl, kl_from",
+        "KL(samples‖exact) and KL(exact‖samples) in nats, by the mixture or the nearest neighbours that fit the samples "
+        "clearly better than the exact density does; 0 where none does",
+    ),
+    ("mean_error", "|E x − m| over the root of the posterior's total variance, without the bias of a finite number"),
+    ("covariance_error", "‖cov x − Σ‖/‖Σ‖ in the norm of Frobenius, likewise"),
+    ("spread", "ratio of total variances, 1 for exact samples"),
+    ("coverage_50, …", "share of truths in the central interval of this level, along principal axes"),
+    ("modes", "share of the posterior's modes that have samples"),
+    (
+        "weights, weights_floor",
+        "total variation distance of the modes' weights to the exact ones, and of exact samples",
+    ),
+    ("sbc_p", "p-value of uniform ranks of truths, along principal axes and in density (Talts et al. 2018)"),
+    ("tarp, tarp_p", "largest deviation of the expected coverage by TARP, and its p-value (Lemos et al. 2023)"),
+    (
+        "deviates",
+        "what exact samples show in one case of 1,000, p < 0.001 each: sw2, kl, mean, covariance, spread, sbc, tarp, "
+        "modes",
+    ),
+    ("failure", "why there are no numbers"),
+)
+"""Columns of posterior samplers and what they mean."""
 TEXTS = ("method", "problem", "sampler", "deviates", "failure")
 
 

@@ -12,7 +12,15 @@ from scoresde.certificate.sampler import CHECKS, SamplerExam
 from scoresde.numerics.values import one_of
 from scoresde.score import GaussianMixtureScore
 
-__all__ = ["SAMPLER_COLUMNS", "SAMPLER_TEXTS", "SamplerCell", "SamplerCertificate", "sampler_frame", "sampler_table"]
+__all__ = [
+    "SAMPLER_COLUMNS",
+    "SAMPLER_MEANINGS",
+    "SAMPLER_TEXTS",
+    "SamplerCell",
+    "SamplerCertificate",
+    "sampler_frame",
+    "sampler_table",
+]
 
 
 class SamplerCell(NamedTuple):
@@ -25,6 +33,19 @@ class SamplerCell(NamedTuple):
 SAMPLER_COLUMNS = [*SamplerCell._fields, "value", "stderr", "passed", "threshold", "finding", "failure"]
 """The columns: the number of a check and its standard error, whether it is as demanded ("yes", "no", or empty where
 nothing is), what was demanded, the finding in words, and why there is none."""
+SAMPLER_MEANINGS = (
+    ("order", "slope of log error over log steps; for samplers with noise that of the bias of a variance"),
+    ("error at 5, 10, 20", "error on the prior with at most so many counted evaluations"),
+    ("error", "the same of a sampler whose steps a tolerance decides on"),
+    ("count", "difference of counted and declared evaluations"),
+    ("mates", "relative difference of a sample whose batch mates start elsewhere"),
+    ("alone", "relative difference of samples alone and in a batch"),
+    ("repeats", "relative difference of two runs of one seed"),
+    ("end", "noise that is left at the end, over the last level of the grid"),
+    ("refines", "order at which more steps change the end of a path with the same seed"),
+    ("moments", "relative bias of the total variance, and of the width of modes, with noise"),
+)
+"""Checks of samplers and what their numbers are."""
 SAMPLER_TEXTS = ("sampler", "check", "passed", "threshold", "finding", "failure")
 
 

@@ -180,7 +180,7 @@ class Sweep:
         return 0, False
 
     def _how_to_resume(self) -> str:
-        if self.line.command not in ("train", "restore", "likelihood", "information", "compare"):
+        if self.line.command not in ("train", "restore", "likelihood", "information", "compare", "certify"):
             return ""
         if self.asked is None:
             return "the same command resumes the study"
@@ -297,7 +297,7 @@ def _hint(config: DictConfig) -> str:
         return f"; to resume: {_again(config)}" if config.run and Path(str(config.run), "config.yaml").is_file() else ""
     if command == "tune":
         return "; its file is written at the end, so that nothing is kept"
-    kept = command in ("restore", "likelihood", "information", "compare")
+    kept = command in ("restore", "likelihood", "information", "compare", "certify")
     return "; finished parts are kept, and the same command resumes" if kept else ""
 
 

@@ -27,7 +27,7 @@ from scoresde.options.moved import current_name
 from scoresde.options.signatures import problems
 from scoresde.storage.limits import check_steps
 
-__all__ = ["check_arguments", "check_local", "check_plain", "check_targets", "instantiate"]
+__all__ = ["check_arguments", "check_local", "check_plain", "check_targets", "find_own", "instantiate"]
 
 # Packages of which a configuration may name classes, and functions that make data sets.
 ALLOWED = (
@@ -107,6 +107,24 @@ def _find_target(target: Any, allow: Sequence[str]) -> Any:
     if not fits or not _within(str(found.__module__), [package] if own else HOMES):
         raise refusal
     return found
+
+
+def find_own(name: str, allow: Sequence[str]) -> Any:
+    """The function or class of a dotted name that a command takes as such.
+
+    Args:
+        name: The dotted name.
+        allow: The packages of the user's own that it may be in.
+
+    Raises:
+        ConfigError: Outside these packages, or not there.
+    """
+    package = next((p for p in allow if name.startswith(f"{p}.")), None)
+    if package is None:
+        raise ConfigError(
+            f"{name!r} is not allowed: name its package, allow=[{_proposed(name)}], if you trust it to be run"
+        )
+    return _find_target(name, [package])
 
 
 def _proposed(target: Any) -> str:

@@ -100,6 +100,18 @@ _OF: dict[str, dict[str, Any]] = {
         "samples": Annotated[int, Range(2)],
         "against": str | list[str] | None,
     },
+    "certify": {
+        "prior": str | None,
+        "components": _Count,
+        "problems": str | list[str],
+        "methods": str | list[str] | None,
+        "noises": Annotated[float, Range(0)] | list[Annotated[float, Range(0)]] | None,
+        "steps": _Count | list[_Count],
+        "measurements": Annotated[int, Range(2)],
+        "samples": Annotated[int, Range(40)],
+        "out": str,
+        "batch_size": _Count | None,
+    },
     "compare": {"steps": _Count | list[_Count], "likelihood": Annotated[int, Range(0)]},
     "evaluate": {"likelihood": Annotated[int, Range(0)]},
     "tune": {

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig
 
+from scoresde.cli.commands.certify import certify_command
 from scoresde.cli.commands.compare import compare_command
 from scoresde.cli.commands.dequantise import dequantise_command
 from scoresde.cli.commands.ema import ema_command
@@ -28,6 +29,7 @@ TASKS: dict[str, Callable[[DictConfig], Outcome | None]] = {
     "likelihood": likelihood_command,
     "information": information_command,
     "compare": compare_command,
+    "certify": certify_command,
     "evaluate": evaluate_command,
     "tune": tune_command,
     "suggest": suggest_command,
