@@ -1,7 +1,8 @@
 """Posterior samples against the exact posterior: the measures of a method on one problem, over several measurements.
 
 A mixture as the prior with a linear operator and Gaussian noise has posteriors in closed form. So every measure has a
-value that exact samples have, and a test of whether what was seen can be chance; see `MEANINGS` of the frame for what is measured.
+value that exact samples have, and a test of whether what was seen can be chance. `MEANINGS` of the frame says what is
+measured.
 """
 
 import math

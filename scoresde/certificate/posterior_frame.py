@@ -66,7 +66,7 @@ POSTERIOR_COLUMNS = [
     "deviates",
     "failure",
 ]
-"""The columns: those of the cell, counts, means over the measurements with standard errors, and tests; see `MEANINGS`."""
+"""The columns: the cell, counts, means over the measurements with standard errors, and tests; see `MEANINGS`."""
 MEANINGS = (
     ("measurements, samples", "numbers of measurements, and of posterior samples of each"),
     ("nfe, vjp", "counted evaluations of the model, and products with its Jacobian, for one sample"),
@@ -75,8 +75,8 @@ MEANINGS = (
     ("floor, excess", "the same of other exact samples of the same number, and the difference"),
     (
         "kl, kl_from",
-        "KL(samples‖exact) and KL(exact‖samples) in nats, by the mixture or the nearest neighbours that fit the samples "
-        "clearly better than the exact density does; 0 where none does",
+        "KL(samples‖exact) and KL(exact‖samples) in nats, by the mixture or the nearest neighbours that fit the "
+        "samples clearly better than the exact density does; 0 where none does",
     ),
     ("mean_error", "|E x − m| over the root of the posterior's total variance, without the bias of a finite number"),
     ("covariance_error", "‖cov x − Σ‖/‖Σ‖ in the norm of Frobenius, likewise"),
@@ -85,7 +85,7 @@ MEANINGS = (
     ("modes", "share of the posterior's modes that have samples"),
     (
         "weights, weights_floor",
-        "total variation distance of the modes' weights to the exact ones, and of exact samples",
+        "total variation distance of the modes' weights to exact ones, and of exact samples",
     ),
     ("sbc_p", "p-value of uniform ranks of truths, along principal axes and in density (Talts et al. 2018)"),
     ("tarp, tarp_p", "largest deviation of the expected coverage by TARP, and its p-value (Lemos et al. 2023)"),

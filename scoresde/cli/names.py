@@ -7,7 +7,7 @@ COMMANDS = {
     "likelihood": "log-likelihood of data under a trained run",
     "information": "where a trained run spends its bits, by noise level and in three ways",
     "compare": "samplers × numbers of steps × seeds on a trained run, with a picture of error against cost",
-    "certify": "samplers held against exact posteriors or exact flows: how wrong each is, and in what",
+    "certify": "how wrong samplers are, against exact posteriors or exact flows",
     "evaluate": "quality of a run's samples against held-out data",
     "tune": "find the times and coefficients that suit a trained run at a few evaluations",
     "suggest": "noise levels, Langevin steps and β's that suit data, and why",
