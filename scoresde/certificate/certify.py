@@ -35,9 +35,7 @@ def prior_of(prior: str | Path, sde: SDE | None = None) -> GaussianMixtureScore:
     if str(prior) in NAMED:
         return NAMED[str(prior)](sde)
     if not Path(prior).is_file():
-        raise FileNotFoundError(
-            2, f"prior={prior} is neither {' nor '.join(NAMED)}, and no file of a mixture", str(prior)
-        )
+        raise FileNotFoundError(2, f"there is no such prior: it is {', '.join(NAMED)} or a file", str(prior))
     return read_mixture(prior, sde)
 
 

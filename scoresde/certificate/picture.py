@@ -1,10 +1,12 @@
 """Pictures of certificates: distances to the exact posterior and coverage, or errors of samplers by evaluations."""
 
 import math
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from scoresde.arguments import checked
 from scoresde.certificate.posterior import LEVELS
@@ -52,7 +54,7 @@ def posterior_picture(frame: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _style(names: list[str], name: str) -> dict[str, object]:
+def _style(names: list[str], name: str) -> dict[str, Any]:
     i = names.index(name)
     return {"color": CYCLE[i % len(CYCLE)], "marker": _MARKERS[(i // len(CYCLE)) % len(_MARKERS)], "markersize": 4.5}
 
@@ -73,6 +75,10 @@ def _distances(ax: Axes, here: pd.DataFrame, names: list[str], title: str, first
         )
     ax.set_xscale("log")
     ax.set_yscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     ax.set_title(title, fontsize=SMALL, loc="left", parse_math=False)
     finish_axes(ax, "evaluations and products", "sliced Wasserstein-2" if first else "", grid=True)
 

@@ -119,7 +119,7 @@ def posterior_table(frame: pd.DataFrame) -> list[list[str]]:
     for _, row in frame.iterrows():
         cells = [_plain(row[name]) for name in named]
         if row["failure"]:
-            rows.append([*cells, *["–"] * 9, row["failure"]])
+            rows.append([*cells, *["–"] * 9, f"failed: {row['failure'].partition(':')[0]}"])
             continue
         kl = "–" if math.isnan(row["kl"]) else _with_error(max(row["kl"], 0), row["kl_stderr"])
         cost = f"{row['nfe']:.4g}" + (f" + {row['vjp']:.4g} vjp" if row["vjp"] else "")
