@@ -63,7 +63,7 @@ def _distances(ax: Axes, here: pd.DataFrame, names: list[str], title: str, first
     floor = here["floor"].iloc[0]
     ax.axhline(floor, color=MUTED, linewidth=1.0, linestyle=":", label="exact samples")
     for (name, _), group in here[here["method"] != EXACT].groupby(["method", "sampler"], sort=False):
-        ordered = group.assign(cost=group["nfe"] + group["vjp"]).sort_values("cost")
+        ordered = group.assign(cost=(group["nfe"] + group["vjp"]).clip(lower=1)).sort_values("cost")
         ax.errorbar(
             ordered["cost"],
             ordered["sw2"],

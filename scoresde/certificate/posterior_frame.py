@@ -114,18 +114,19 @@ def posterior_table(frame: pd.DataFrame) -> list[list[str]]:
     Columns in which all rows are the same as the first are left out, but for measures.
     """
     named = [name for name in CELL if name == "method" or frame[name].astype(str).nunique() > 1]
-    head = [*named, "SW2", "floor", "KL", "mean", "covariance", "cover 90 %", "modes", "SBC p", "evaluations", "wrong"]
+    head = [*named, "wrong", "SW2", "floor", "KL", "mean", "covariance", "cover 90 %", "modes", "SBC p", "evaluations"]
     rows = []
     for _, row in frame.iterrows():
         cells = [_plain(row[name]) for name in named]
         if row["failure"]:
-            rows.append([*cells, *["–"] * 9, f"failed: {row['failure'].partition(':')[0]}"])
+            rows.append([*cells, f"failed: {row['failure'].partition(':')[0]}", *["–"] * 9])
             continue
         kl = "–" if math.isnan(row["kl"]) else _with_error(max(row["kl"], 0), row["kl_stderr"])
         cost = f"{row['nfe']:.4g}" + (f" + {row['vjp']:.4g} vjp" if row["vjp"] else "")
         rows.append(
             [
                 *cells,
+                row["deviates"] or "nothing",
                 _with_error(row["sw2"], row["sw2_stderr"]),
                 _with_error(row["floor"], row["floor_stderr"]),
                 kl,
@@ -135,7 +136,6 @@ def posterior_table(frame: pd.DataFrame) -> list[list[str]]:
                 "–" if math.isnan(row["modes"]) else f"{row['modes']:.2f}",
                 f"{row['sbc_p']:.2g}",
                 cost,
-                row["deviates"] or "nothing",
             ]
         )
     return [head, *rows]

@@ -36,12 +36,14 @@ class CertificateTable(ResumableTable):
         known = self.note.get("identities")
         self._known: dict[str, str] = known if isinstance(known, dict) else {}
         self.rows: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._written: dict[tuple[str, ...], list[str]] = {}
         for line in self.lines:
             if len(line) != len(self.columns):
                 break
             cell = tuple(line[:key])
             if cell not in self._now or self._known.get(_joined(cell)) == self._now[cell]:
                 self.rows[cell] = self._parsed(line)
+                self._written[cell] = line
 
     def lacks(self, parts: Sequence[Any]) -> bool:
         """True if a cell is to be computed: it is not there, or has failed."""
@@ -53,9 +55,9 @@ class CertificateTable(ResumableTable):
         line = [_written(row.get(name)) for name in self.columns]
         cell = tuple(line[: self._key])
         if not self.begun:
-            kept = [r for c, r in self.rows.items() if c != cell and not r["failure"]]
+            kept = [text for c, text in self._written.items() if c != cell and not self.rows[c]["failure"]]
             self._known = {k: v for k, v in self._known.items() if k in set(map(_joined, self.rows))}
-            self.begin([[_written(r[name]) for name in self.columns] for r in kept], identities=self._known)
+            self.begin(kept, identities=self._known)
         self._known[_joined(cell)] = self._now[cell]
         self.write_note(identities=self._known)
         self.rows[cell] = self._parsed(line)

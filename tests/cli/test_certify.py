@@ -1,4 +1,4 @@
-"""`scoresde certify`: its tables resume by the cell, and what cannot be certified is refused before anything is drawn."""
+"""`scoresde certify`: its tables resume by the cell, and what cannot be certified is refused before any drawing."""
 
 import csv
 import json
