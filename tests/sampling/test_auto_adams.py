@@ -48,14 +48,15 @@ def test_the_rule_of_a_model_that_nothing_is_known_of(planar: Mixture, steps: in
     torch.testing.assert_close(known.covariance, 4 ** (2 / 3) * model.model.statistics.covariance)  # type: ignore[union-attr]
     largest = float(torch.linalg.eigvalsh(known.covariance)[-1].sqrt())
     order = 2 if steps < 15 else 3 if steps < 25 else 4
+    guided = 5 <= steps < 25
+    bend, top = (1 / 3, 0.05) if steps < 15 else (1 / 3, 0.1) if guided else (0.2, 0.25)
     same = Multistep(
         min(order, steps),
-        2 if order == 2 else order - 1,
-        Angle(float(known.std)) if steps < 15 else Straight(largest * (0.25 if steps < 25 else 0.2)),
+        order - 1 if guided or order > 2 else 2,
+        Straight(largest * bend) if guided or steps >= 25 else Angle(float(known.std)),
         centre=True,
         safeguard=steps < 50,
     )
-    bend, top = (1 / 3, 0.05) if steps < 15 else (0.25, 0.1) if steps < 25 else (0.2, 0.25)
     narrow = 0.05 if steps < 7 else 0.1 if steps < 10 else 0.15
     grid = DataStraight(steps, bend, top=top, narrow=narrow)
     with warnings.catch_warnings():
