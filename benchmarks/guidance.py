@@ -66,7 +66,7 @@ class Own(ScoreModel):
         return weak + self.scale * (self.one.denoise(x, t, **cond) - weak)
 
 
-def solved(model: ScoreModel, name: str, budget: int, x: Tensor, **cond: Tensor) -> Tensor:
+def solved(model: ScoreModel, name: str, budget: int, x: Tensor, **cond: Any) -> Tensor:
     """The end points by a solver on its own grid."""
     config = presets()[name].copy()
     config.grid.steps = budget // 2 if name == "edm_heun" else budget
@@ -100,7 +100,7 @@ def network_errors(run: Path, scales: list[float], starts: int) -> Iterator[list
 
 
 def rows_of(
-    name: str, model: ScoreModel, own: ScoreModel, scale: float, x: Tensor, tolerance: float, **cond: Tensor
+    name: str, model: ScoreModel, own: ScoreModel, scale: float, x: Tensor, tolerance: float, **cond: Any
 ) -> Iterator[list[str]]:
     """Rows of a model under one guidance, by number of evaluations."""
     true = own_endpoints(model, x, tolerance, **cond)

@@ -1,7 +1,7 @@
 """What guidance gains and costs on digits: samples of the class that was asked for, beside their variety.
 
     scoresde train experiment=digits_conditional
-    python benchmarks/guided_digits.py RUN_DIRECTORY [--weaker RUN_DIRECTORY] [--per-class 100] [--steps 12]
+    python benchmarks/guided_digits.py RUN_DIRECTORY [--weaker RUN_DIRECTORY] [--per-class 36] [--steps 12]
 
 Accuracy is that of a support vector machine, trained on the pictures that the network was trained on; its own accuracy
 on held-out pictures is printed first. Its standard error is that of a proportion. Recall and coverage are against the
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("--weaker", help="a weaker network, for autoguidance")
-    parser.add_argument("--per-class", type=int, default=100)
+    parser.add_argument("--per-class", type=int, default=36)
     parser.add_argument("--steps", type=int, default=12)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,12 +71,13 @@ def main() -> None:
     print(f"the classifier on {len(own)} held-out pictures: {share(own)}", flush=True)
     weaker = None if options.weaker is None else scoresde.load(options.weaker)
     labels = torch.arange(options.per_class * data.num_classes) % data.num_classes
+    count = min(len(labels), len(data.test))  # the metrics are of as many of both
     sampler, rows = Sampler(AutoAdams(), DataStraight(options.steps)), []
     for name, guided in methods(model, weaker):
         drawn = model.decode(sampler(guided, len(labels), seed=0, batch_size=250, labels=labels).x)
         right = judge.predict(pixels(drawn)) == labels.numpy()
         by_class = [right[labels.numpy() == k].mean() for k in range(data.num_classes)]
-        found = manifold_metrics(drawn.double(), data.test.double())
+        found = manifold_metrics(drawn[:count].double(), data.test[:count].double())
         cells = (share(right), f"{min(by_class):.2f} ({int(np.argmin(by_class))})")
         rows.append([name, *cells, written(found["recall"]), written(found["coverage"])])
         print(" | ".join(rows[-1]), flush=True)

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-NAMES = ("1_tour", "2_comparing_samplers", "3_likelihoods", "4_bring_your_own", "7_from_2015_to_score_sdes")
+NAMES = (
+    "1_tour",
+    "2_comparing_samplers",
+    "3_likelihoods",
+    "4_bring_your_own",
+    "5_guidance",
+    "7_from_2015_to_score_sdes",
+)
 LARGEST = 1_500_000  # bytes
 # Home and temporary folders, an environment's packages, drive letters, and addresses of objects.
 LOCAL = re.compile(r"/(?:home|root|Users|tmp|private|opt|work|mnt)/|site-packages|\b[A-Z]:\\|0x[0-9a-f]{6,}")
