@@ -101,9 +101,11 @@ class LinearOperator(Operator):
 
     def matrix(self) -> Tensor:
         """The matrix `(M, N)` float64 on the CPU, of a sample and a measurement as vectors: for small operators."""
-        count = math.prod(self.shape)
-        eye = torch.eye(count, dtype=torch.float64, device=self.device).reshape(count, *self.shape)
-        return self.measure(eye).reshape(count, -1).T.cpu()
+        wide = math.prod(self.measured) < math.prod(self.shape)
+        given = self.measured if wide else self.shape
+        eye = torch.eye(math.prod(given), dtype=torch.float64, device=self.device).reshape(-1, *given)
+        rows = (self.back(eye) if wide else self.measure(eye)).flatten(1).cpu()
+        return rows if wide else rows.T
 
     def decomposed(self) -> SingularValues | None:
         """The decomposition of the operator's matrix by LAPACK, made once; None for a large operator."""

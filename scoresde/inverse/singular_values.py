@@ -1,5 +1,6 @@
 """Singular value decompositions whose factors are functions, and that of a small matrix."""
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -10,6 +11,7 @@ __all__ = ["MatrixSingularValues", "SingularValues", "positions_of", "small_enou
 
 _RANK = 1e-10  # singular values below this part of the largest are 0
 _LARGEST = 1024  # the smaller side of a matrix that is decomposed without being asked to
+_NUMBERS = 2**22  # and how many numbers it has
 
 
 class SingularValues(nn.Module):
@@ -94,8 +96,9 @@ class MatrixSingularValues(SingularValues):
 
 
 def small_enough(shape: tuple[int, ...], measured: tuple[int, ...]) -> bool:
-    """Whether LAPACK decomposes a matrix between these shapes within about a second."""
-    return min(torch.Size(shape).numel(), torch.Size(measured).numel()) <= _LARGEST
+    """Whether LAPACK decomposes a matrix between these shapes within seconds."""
+    sides = torch.Size(shape).numel(), torch.Size(measured).numel()
+    return min(sides) <= _LARGEST and math.prod(sides) <= _NUMBERS
 
 
 def positions_of(kept: Tensor, count: int) -> Tensor:

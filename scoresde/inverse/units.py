@@ -127,6 +127,9 @@ class Shifted(MeasurementNoise):
         offset = self.offset.to(clean)
         return self.noise.draw(clean + offset, noise) - offset
 
+    def prepared(self, device: torch.device, dtype: torch.dtype) -> MeasurementNoise:
+        return Shifted(self.noise.prepared(device, dtype), self.offset.to(device, dtype))
+
     def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
         offset = self.offset.to(clean)
         return self.noise.log_prob(y + offset, clean + offset)

@@ -153,6 +153,16 @@ def test_kernels_and_masks_are_what_they_say() -> None:
     assert torch.equal(mask[0], mask[5])
 
 
+def test_a_few_numbers_of_a_large_image_make_no_large_matrix() -> None:
+    few = Mask.random((3, 64, 64), 0.001) @ GaussianBlur((3, 64, 64), 2.0)
+    assert isinstance(few, LinearOperator)
+    assert few.matrix().shape == (12, 3 * 64 * 64)
+    assert len(values_of(few).values) == 12
+    many = Mask.random((3, 64, 64), 0.1) @ GaussianBlur((3, 64, 64), 2.0)
+    assert isinstance(many, LinearOperator)
+    assert many.singular_values is None
+
+
 def test_composition_is_one_operator_after_another() -> None:
     blur, mask = GaussianBlur((1, 6, 6), 1.0), Mask.random((1, 6, 6), 0.5)
     both = mask @ blur
