@@ -59,6 +59,7 @@ from scoresde.inverse.separable import SeparableOperator
 from scoresde.inverse.shown import ShownMeasurement, as_images
 from scoresde.inverse.tds import TDS
 from scoresde.inverse.tmpd import TMPD
+from scoresde.inverse.whole_gradient import WholeGradient
 
 __all__ = [
     "ALD",
@@ -127,6 +128,7 @@ __all__ = [
     "Tomography",
     "Undersampling",
     "Unmeasured",
+    "WholeGradient",
     "as_images",
     "central_coverage",
     "central_interval",

@@ -53,6 +53,25 @@ def isotropic_solution(measurement: Measurement, spread: Tensor, error: Tensor) 
     return conjugate_gradients(applied, error, min(_ITERATIONS, 2 * math.prod(error.shape[1:])))[0]
 
 
+def isotropic_root(measurement: Measurement, spread: Tensor, noise: Tensor, like: Tensor) -> Tensor:
+    """Draws of N(0, (Σ_y + r² A Aᵀ)⁻¹), of the shape of `like`, up to what Aᵀ takes to 0.
+
+    Args:
+        measurement: The measurements, of an operator that knows its singular values.
+        spread: r², as for `isotropic_solution`.
+        noise: Noise `(B, D)` of as many numbers as a sample has.
+        like: Measurements `(B, *measured)`.
+    """
+    operator, variance = measurement.operator, noise_variance(measurement, like)
+    assert isinstance(operator, LinearOperator)
+    values = operator.singular_values
+    assert values is not None
+    level = spread.reshape(-1, 1) if spread.ndim else spread
+    variance = variance.flatten(1).mean(1, keepdim=True) if variance.ndim else variance
+    scale = variance + level * values.values.to(like).square()
+    return values.from_left(noise[:, : len(values.values)] / scale.sqrt())
+
+
 def noise_variance(measurement: Measurement, like: Tensor) -> Tensor:
     """The variance Σ_y of each number of measurements, of a shape that broadcasts to `like`, in its dtype."""
     variance = measurement.noise.variance(measurement.y)
@@ -75,9 +94,12 @@ class NormalCovariance:
 
     def __init__(self, statistics: Statistics, operator: LinearOperator) -> None:
         variances, directions = statistics.eigh()
+        self.directions = directions
         images = operator.measure(directions.T.reshape(-1, *operator.shape).double()).flatten(1)
         self.variances, self.images = variances.cpu(), images.T.cpu()
         self._at = lru_cache(maxsize=None)(self._decomposed)
+        shape = (len(self.images), len(self.variances))
+        self._mix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     @classmethod
     def of(cls, statistics: Statistics | None, operator: Operator) -> "NormalCovariance | None":
@@ -103,14 +125,30 @@ class NormalCovariance:
             level: The noise level ρ = σ/α.
             variance: Σ_y, of a shape that broadcasts to e.
         """
-        values, vectors = self._at(level, error.dtype, error.device)
+        weights, vectors = self._weights(error, level, variance)
+        return ((error.flatten(1) @ vectors * weights) @ vectors.T).reshape(error.shape)
+
+    def root(self, noise: Tensor, level: float, variance: Tensor) -> Tensor:
+        """Draws `(B, M)` of N(0, (Σ_y + A V Aᵀ)⁻¹), from noise `(B, D)` of the length √D, mixed by a fixed matrix."""
+        weights, vectors = self._weights(noise, level, variance)
+        mixed = noise @ (self._mix.to(noise).T / math.sqrt(noise.shape[1]))
+        return (mixed * weights.sqrt()) @ vectors.T
+
+    def spread(self, v: Tensor, level: float) -> Tensor:
+        """V v of samples `(B, ...)`."""
+        directions = self.directions.to(v)
+        kept = self.variances * level**2 / (self.variances + level**2)
+        return ((v.flatten(1) @ directions * kept.to(v)) @ directions.T).reshape(v.shape)
+
+    def _weights(self, like: Tensor, level: float, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Eigenvalues of the inverse, and eigenvectors."""
+        values, vectors = self._at(level, like.dtype, like.device)
         if variance.ndim:
             variance = variance.flatten(1).mean(1, keepdim=True)
         scale = variance + values
         # Without noise, what the operator does not measure has no variance, and no error.
         least = torch.finfo(scale.dtype).eps * values.max()
-        weights = torch.where(scale > least, 1 / scale, 0.0)
-        return ((error.flatten(1) @ vectors * weights) @ vectors.T).reshape(error.shape)
+        return torch.where(scale > least, 1 / scale, 0.0), vectors
 
 
 def _is_one(variance: Tensor) -> bool:

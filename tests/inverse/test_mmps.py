@@ -4,7 +4,17 @@ import pytest
 import torch
 
 from scoresde.data.affine import Standardise
-from scoresde.inverse import MMPS, ExactPosterior, GaussianNoise, MatrixOperator, NoNoise, PiGDM, Problem, restore
+from scoresde.inverse import (
+    MMPS,
+    ExactPosterior,
+    GaussianNoise,
+    MatrixOperator,
+    NoNoise,
+    PiGDM,
+    Problem,
+    WholeGradient,
+    restore,
+)
 from scoresde.inverse.method import FieldMethod
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, SDE, VPSDE
@@ -21,7 +31,13 @@ def normal(sde: SDE, isotropic: bool = False) -> GaussianMixtureScore:
 
 
 # One preconditioned step, or as many as there are measurements.
-EXACT = [(MMPS(), False), (MMPS(3, precondition=False), False), (MMPS(3, symmetrise=True), False), (PiGDM(), True)]
+EXACT = [
+    (MMPS(), False),
+    (MMPS(3, precondition=False), False),
+    (MMPS(3, symmetrise=True), False),
+    (PiGDM(), True),
+    (WholeGradient(), False),
+]
 
 
 @pytest.mark.parametrize(("method", "isotropic"), EXACT, ids=str)
