@@ -31,10 +31,17 @@ def numbers(pattern: str, text: str) -> list[float]:
     return [float(value) for value in re.findall(pattern, text)]
 
 
-def test_there_are_ten_and_each_fits_on_a_screen() -> None:
-    assert len(SCRIPTS) == 10
+def test_there_are_eleven_and_each_fits_on_a_screen() -> None:
+    assert len(SCRIPTS) == 11
     for path in SCRIPTS:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 40, path.name
+
+
+@pytest.mark.slow
+def test_certify_samplers(tmp_path: Path) -> None:
+    head, own, *_ = run("certify_samplers", tmp_path).splitlines()
+    assert head.split()[-1] == "wrong"
+    assert own.split()[-1] == "nothing"
 
 
 @pytest.mark.slow
