@@ -113,42 +113,59 @@ class NormalCovariance:
 
     def _decomposed(self, level: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """Eigenvalues and eigenvectors of A V Aᵀ."""
-        kept = self.variances * level**2 / (self.variances + level**2)
-        values, vectors = torch.linalg.eigh((self.images * kept) @ self.images.T)
-        return values.clamp_min(0).to(device, dtype), vectors.to(device, dtype)
+        values, vectors = self._of_kept(self._kept(torch.tensor(level, dtype=torch.float64)))
+        return values.to(device, dtype), vectors.to(device, dtype)
 
-    def solve(self, error: Tensor, level: float, variance: Tensor) -> Tensor:
+    def _kept(self, level: Tensor) -> Tensor:
+        """The variances of V in the principal directions, `(D,)`, or `(B, D)` for levels `(B, 1)`."""
+        variances, square = self.variances.to(level.device), level.double().square()
+        return variances * square / (variances + square)
+
+    def _of_kept(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        images = self.images.to(kept.device)
+        values, vectors = torch.linalg.eigh((images * kept[..., None, :]) @ images.T)
+        return values.clamp_min(0), vectors
+
+    def solve(self, error: Tensor, level: Tensor, variance: Tensor) -> Tensor:
         """(Σ_y + A V Aᵀ)⁻¹ e.
 
         Args:
             error: e `(B, *measured)`.
-            level: The noise level ρ = σ/α.
+            level: The noise level ρ = σ/α, `()`, or one for each sample; one on the CPU is decomposed once.
             variance: Σ_y, of a shape that broadcasts to e.
         """
         weights, vectors = self._weights(error, level, variance)
-        return ((error.flatten(1) @ vectors * weights) @ vectors.T).reshape(error.shape)
+        return _times(_times(error.flatten(1), vectors) * weights, vectors.mT).reshape(error.shape)
 
-    def root(self, noise: Tensor, level: float, variance: Tensor) -> Tensor:
+    def root(self, noise: Tensor, level: Tensor, variance: Tensor) -> Tensor:
         """Draws `(B, M)` of N(0, (Σ_y + A V Aᵀ)⁻¹), from noise `(B, D)` of the length √D, mixed by a fixed matrix."""
         weights, vectors = self._weights(noise, level, variance)
         mixed = noise @ (self._mix.to(noise).T / math.sqrt(noise.shape[1]))
-        return (mixed * weights.sqrt()) @ vectors.T
+        return _times(mixed * weights.sqrt(), vectors.mT)
 
-    def spread(self, v: Tensor, level: float) -> Tensor:
+    def spread(self, v: Tensor, level: Tensor) -> Tensor:
         """V v of samples `(B, ...)`."""
         directions = self.directions.to(v)
-        kept = self.variances * level**2 / (self.variances + level**2)
-        return ((v.flatten(1) @ directions * kept.to(v)) @ directions.T).reshape(v.shape)
+        kept = self._kept(level.reshape(-1, 1) if level.ndim else level).to(v)
+        return ((v.flatten(1) @ directions * kept) @ directions.T).reshape(v.shape)
 
-    def _weights(self, like: Tensor, level: float, variance: Tensor) -> tuple[Tensor, Tensor]:
+    def _weights(self, like: Tensor, level: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Eigenvalues of the inverse, and eigenvectors."""
-        values, vectors = self._at(level, like.dtype, like.device)
+        if level.ndim == 0 and level.device.type == "cpu":
+            values, vectors = self._at(float(level), like.dtype, like.device)
+        else:
+            values, vectors = (v.to(like) for v in self._of_kept(self._kept(level.reshape(-1, 1))))
         if variance.ndim:
             variance = variance.flatten(1).mean(1, keepdim=True)
         scale = variance + values
         # Without noise, what the operator does not measure has no variance, and no error.
-        least = torch.finfo(scale.dtype).eps * values.max()
+        least = torch.finfo(scale.dtype).eps * values.amax(-1, keepdim=True)
         return torch.where(scale > least, 1 / scale, 0.0), vectors
+
+
+def _times(x: Tensor, matrices: Tensor) -> Tensor:
+    """x `(B, M)` times a matrix, or one for each row."""
+    return (x[:, None] @ matrices)[:, 0] if matrices.ndim == 3 else x @ matrices
 
 
 def _is_one(variance: Tensor) -> bool:

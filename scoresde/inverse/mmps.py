@@ -98,9 +98,8 @@ class MMPS(FieldMethod):
         normal, std = self._normal, self._std
         if std is None:
             return None
-        if normal is not None and level.ndim == 0 and level.device.type == "cpu":
-            number = float(level)
-            return lambda error: normal.solve(error, number, variance)
+        if normal is not None:
+            return lambda error: normal.solve(error, level, variance)
         spread = posterior_variance(level, std)
         return lambda error: isotropic_solution(measurement, spread, error)
 

@@ -78,14 +78,14 @@ class WholeGradient(FieldMethod):
         operator, level = measurement.operator, sigma / alpha
         assert isinstance(operator, LinearOperator)
         gain = sigma.square() / alpha
+        normal = self._normal
+        high = level > self.top * self._scale if normal is not None else torch.zeros_like(level, dtype=torch.bool)
+        low = level < self.bottom * self._scale
+        # Of times of each sample, which are on the device, no part of the work is left out.
         one_time = level.ndim == 0 and level.device.type == "cpu"
-        normal = self._normal if one_time else None
-        number = float(level) if one_time else math.nan
-        if normal is not None and number > self.top * self._scale:
+        if normal is not None and one_time and bool(high):
             denoised = mean(x)
-            error = measurement.residual(denoised)
-            u = normal.solve(error, number, noise_variance(measurement, error))
-            return denoised, normal.spread(operator.back(u), number) / gain
+            return denoised, self._of_normal(normal, level, measurement, denoised) / gain
         denoised, transposed = pulled_back(mean, x)
         error = measurement.residual(denoised)
         variance = noise_variance(measurement, error)
@@ -93,27 +93,37 @@ class WholeGradient(FieldMethod):
         if normal is None:
             u = isotropic_solution(measurement, isotropic, error)
         else:
-            u = normal.solve(error, number, variance)
+            u = normal.solve(error, level, variance)
         back = operator.back(u)
         first = gain * transposed(back)
         explained = _dot(error, u)
         size = explained / _dot(u, variance * u + operator.measure(first))
         size = torch.where((size > 0) & size.isfinite(), size, 0.0)
         first = _wide(size, x) * first
-        if number < self.bottom * self._scale:
+        if one_time and bool(low):
             return denoised, first / gain
         noise = ((x - alpha * denoised) / sigma).flatten(1)
         noise = noise * (math.sqrt(noise.shape[1]) / torch.linalg.vector_norm(noise, dim=1, keepdim=True))
         if normal is None:
             z = isotropic_root(measurement, isotropic, noise, error)
         else:
-            z = normal.root(noise, number, variance).reshape(error.shape)
+            z = normal.root(noise, level, variance).reshape(error.shape)
         z = z + _wide((size.sqrt() - 1) * _dot(error, z) / explained.clamp_min(1e-30), z) * u
         h = self.reach
         ahead, across = h * gain * _wide(size, x) * back, h * gain * operator.back(z)
         tilted = mean(x + ahead) - denoised - h * first
         widened = mean(x + across) + mean(x - across) - 2 * denoised
-        return denoised, (first + (tilted - 0.5 * widened) / h**2) / gain
+        found = torch.where(low, first, first + (tilted - 0.5 * widened) / h**2)
+        if normal is not None and not one_time:
+            found = torch.where(high, self._of_normal(normal, level, measurement, denoised), found)
+        return denoised, found / gain
+
+    def _of_normal(self, normal: NormalCovariance, level: Tensor, measurement: Measurement, denoised: Tensor) -> Tensor:
+        """V Aᵀ S⁻¹ (y − A D) with the V of normal data."""
+        operator, error = measurement.operator, measurement.residual(denoised)
+        assert isinstance(operator, LinearOperator)
+        u = normal.solve(error, level, noise_variance(measurement, error))
+        return normal.spread(operator.back(u), level)
 
     def sampler(self, steps: int) -> Sampler:
         return Sampler(DPMSolverPP(2, sde=True), DataStraight(steps))

@@ -86,10 +86,7 @@ def test_a_field_is_one_of_any_sampler_and_of_times_for_each_sample(method: Fiel
     times = torch.tensor([0.1, 1.0, 5.0], dtype=F64)
     x = torch.randn(3, 6, generator=generator(), dtype=F64)
     each = torch.stack([model.denoise(x, t)[i] for i, t in enumerate(times)])
-    # What is known of the data's covariance is used at one time for all.
-    known = isinstance(method, WholeGradient) or (isinstance(method, MMPS) and method.precondition)
-    tolerance = 0.3 if known else 1e-8
-    torch.testing.assert_close(model.denoise(x, times), each, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(model.denoise(x, times), each, rtol=1e-8, atol=1e-8)
     noise = (x - model.denoise(x, times[0])) / 0.1
     torch.testing.assert_close(model.noise(x, times[0]), noise, rtol=1e-8, atol=1e-8)
     one = method.posterior(prior, problem().given(torch.zeros(1, 2, dtype=F64)))
