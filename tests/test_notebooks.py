@@ -14,6 +14,7 @@ NAMES = (
     "3_likelihoods",
     "4_bring_your_own",
     "5_guidance",
+    "6_inverse_problems",
     "7_from_2015_to_score_sdes",
 )
 LARGEST = 1_500_000  # bytes
