@@ -230,7 +230,7 @@ def test_an_input_that_is_none_is_refused(
         (["label=3"], "this model was trained without labels: leave out label"),
         (["count=0"], "count is 0, expected an integer of at least 1 or null"),
         (["condition=nowhere.npz"], "condition=nowhere.npz does not exist; give an npz file with arrays vector"),
-        (["method=dsp"], "method has no choice 'dsp', did you mean 'dps'?; expected one of"),
+        (["method=mpms"], "method has no choice 'mpms', did you mean 'mmps'?; expected one of"),
         (["step=3"], "restore has no 'step', did you mean steps=3?"),
     ],
 )
