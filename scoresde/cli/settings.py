@@ -61,6 +61,7 @@ _PATHS = (
     "start",
     "condition",
     "input",
+    "super",
 )
 
 # Groups that a command takes from the run if none is chosen: overrides inside them change the run's own.

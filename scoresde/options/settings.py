@@ -52,6 +52,8 @@ _KINDS: dict[str, Any] = {
 }
 _Part = Annotated[float, Range(0, most=1)]
 _Width = Annotated[float, Range(0, above=True, most=0.2886)]  # 1/√12 is that of the uniform average
+_Level = Annotated[float, Range(0)]
+_CASCADE: dict[str, Any] = {"super": str | list[str] | None, "augmentation": _Level | list[_Level] | None}
 # Settings of a command, or of a group, in addition to these or in their place.
 _OF: dict[str, dict[str, Any]] = {
     "evaluation": {"divergence": dict, "dequantisation": dict},
@@ -86,7 +88,7 @@ _OF: dict[str, dict[str, Any]] = {
         "quantile": Annotated[float, Range(0, most=1)],
     },
     "train": {"run": str | None},
-    "sample": {"n": _Count},
+    "sample": {"n": _Count, **_CASCADE},
     "restore": {"n": _Count, "steps": _Count, "count": _Count | None, "input": str},
     "likelihood": {"run": str | list[str]},
     "information": {
@@ -113,7 +115,7 @@ _OF: dict[str, dict[str, Any]] = {
         "batch_size": _Count | None,
     },
     "compare": {"steps": _Count | list[_Count], "likelihood": Annotated[int, Range(0)]},
-    "evaluate": {"likelihood": Annotated[int, Range(0)]},
+    "evaluate": {"likelihood": Annotated[int, Range(0)], **_CASCADE},
     "tune": {
         "steps": Annotated[int, Range(2)] | Literal["all"],
         "starts": Annotated[int, Range(8)] | None,  # 40 with a number of steps, which is checked with the model

@@ -81,6 +81,7 @@ def evaluate(
     settings = {**drawing, "pca": pca, "data": data.name, "data_hash": data.fingerprint()}
     # None, as in entries of earlier versions, where there is none.
     settings["likelihood"], settings["guidance"] = likelihood or None, draw.guidance
+    settings["cascade"] = drawing.get("cascade")
     summary = run.summary()
     known = _known_samples(run, summary, settings, drawing)
     key = _key(run, data, settings, known, filing)
@@ -93,7 +94,7 @@ def evaluate(
     part = data if index is None else data.of_class(index)
     drawn, cost = sample(run, model, data, draw, name=key, overwrite=filing.overwrite, progress=progress)
     features = None if pca is None else PCA(pca)
-    labels = conditions_of(asked, data, draw.n, draw.label, draw.condition).get("labels")
+    labels = draw.conditions(model, data).get("labels")
     quality = sample_quality(
         part,
         drawn,
@@ -146,8 +147,8 @@ def _key(
     default = None if filing.first else _own_settings(run, data, settings)
     if filing.source is not None:
         default = {**(default or settings), "data_hash": None}
-    replacing = filing.overwrite and filing.source is None
-    labels = {"sampler": filing.label, "guidance": filing.guidance}
+    replacing = filing.overwrite and filing.source is None and settings["cascade"] is None
+    labels = {"sampler": filing.label, "guidance": filing.guidance, "cascade": filing.cascade}
     return choose_name("samples", known, settings, default, overwrite=replacing, labels=labels)
 
 
@@ -177,7 +178,7 @@ def _own_settings(run: Run, data: Data, settings: dict[str, Any]) -> dict[str, A
     with suppress(ValueError):  # tuned steps that are not there
         own["sampler"] = identity_of(run.make("sampler"), run)
     own["likelihood"] = evaluation.get("sample_likelihood") or None
-    usual = {**settings, "sampler": None, "pca": None, "guidance": None, "label": None, **own}
+    usual = {**settings, "sampler": None, "pca": None, "guidance": None, "label": None, "cascade": None, **own}
     if not str(usual.get("condition", "held-out")).startswith("held-out"):  # a file
         del usual["condition"]
     return usual

@@ -39,13 +39,8 @@ __all__ = [
 ]
 
 Settings = dict[str, Any]
-_LEFT_OUT = (
-    "corrected",
-    "guidance",
-    "start",
-    "strength",
-    "text",
-)  # settings that are left out where they are false or none
+# Settings that are left out where they are false or none.
+_LEFT_OUT = ("corrected", "guidance", "start", "strength", "text", "cascade")
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,7 @@ class Filing:
         name: Further name to store it under, instead of one made of the settings.
         label: Short text for the sampler, as part of a name.
         guidance: Short text for the guidance, as part of a name.
+        cascade: Short text for the stages of a cascade, as part of a name.
         source: File that the data are from, for the summary, if they are not the run's.
         overwrite: Replace the result of that name, or the run's own.
         own: It is the run's own result; one that is there with other settings gets a further name.
@@ -65,6 +61,7 @@ class Filing:
     name: str = ""
     label: str = ""
     guidance: str = ""
+    cascade: str = ""
     source: str | None = None
     overwrite: bool = False
     own: bool = False
@@ -79,7 +76,9 @@ _AGAINST = "information-against-"
 # Ends of the names of figures that belong to a result, after its own name.
 _FIGURES = {"samples": ("-spectrum",), "information": ("-differences", "-typicality", "-dimension")}
 # Settings whose values say what they are.
-_PLAIN = ("data", "dequantisation", "divergence", "bound", "decoder", "digest", "sampler", "device", "guidance")
+_PLAIN = (
+    "data", "dequantisation", "divergence", "bound", "decoder", "digest", "sampler", "device", "guidance", "cascade",
+)  # fmt: skip
 # Settings that another part of a name stands for: the data's name, and the step of the model.
 _SILENT = ("data_hash", "model", "unit", "split", "t_min", "conditional", "given")
 _FEW = 4  # settings that a result may have and another of its kind may lack

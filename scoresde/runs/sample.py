@@ -20,6 +20,7 @@ from scoresde.data.array_files import read_arrays
 from scoresde.data.labels import listed
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
+from scoresde.runs.cascades import StackedRuns, in_data_units
 from scoresde.runs.chains import RunModel, check_sampler, score_model
 from scoresde.runs.conditions import conditions_of, other_conditions, told_conditions
 from scoresde.runs.directory import Run, check_name
@@ -55,6 +56,7 @@ class Draw:
         guidance: A text that is the same for two guidances exactly when they are; None for none.
         condition: File of arrays with the conditions of the samples; None: classes and held-out conditions in turn.
         text: Sentences by which samples are drawn in turn; none for other conditions.
+        cascade: The run as the last stage of a cascade, whose conditions are those of the base model; else None.
     """
 
     sampler: Sampler | ChainSampler
@@ -68,10 +70,27 @@ class Draw:
     strength: float = 0.6
     condition: str | None = None
     text: tuple[str, ...] = ()
+    cascade: StackedRuns | None = None
 
     def asked(self, model: RunModel) -> RunModel | ScoreModel:
-        """What samples are drawn of, and whose conditions they have: the guided model, or the run's."""
-        return model if self.guided is None else self.guided
+        """What samples are drawn of, and whose conditions they have: the guided model, or the run's.
+
+        Of a cascade it is the base model, guided or not.
+        """
+        if self.guided is not None:
+            return self.guided
+        return model if self.cascade is None else self.cascade.stages[0].model
+
+    def asked_data(self, data: Data | DataInfo) -> Data | DataInfo:
+        """The data of that model, or what is known of them."""
+        return data if self.cascade is None else self.cascade.data
+
+    def conditions(self, model: RunModel, data: Data | DataInfo) -> dict[str, Tensor]:
+        """The conditions of the samples, by name; see `conditions_of`."""
+        asked, data = self.asked(model), self.asked_data(data)
+        if self.text:
+            return text_conditions(asked, data, self.n, self.text)
+        return conditions_of(asked, data, self.n, self.label, self.condition)
 
     def settings(self, run: Run, model: RunModel, data: Data | DataInfo) -> dict[str, Any]:
         """The settings that the samples depend on, the label as an index.
@@ -81,7 +100,7 @@ class Draw:
             model: Its model.
             data: Its data, or what is known of them.
         """
-        asked = self.asked(model)
+        asked, data = self.asked(model), self.asked_data(data)
         label = label_index(asked, self.label, data.class_names)
         plain = {"sampler": identity_of(self.sampler, run), "n": self.n, "seed": self.seed, "label": label}
         if self.text:
@@ -95,7 +114,8 @@ class Draw:
         guidance = {} if self.guidance is None else {"guidance": self.guidance}
         if self.start is not None:
             plain |= {"start": hashlib.sha256(read_file(Path(self.start))).hexdigest()[:8], "strength": self.strength}
-        return {**plain, "model": run.fingerprint(), **guidance}
+        cascade = {} if self.cascade is None else {"cascade": self.cascade.identity()}
+        return {**plain, "model": run.fingerprint(), **guidance, **cascade}
 
 
 def sample(
@@ -131,11 +151,8 @@ def sample(
     check_memory(8 * n * math.prod(data.shape), f"n={n}")
     check_name(name)
     run.check_writable("samples")
-    source = draw.asked(model)
-    if draw.text:
-        cond = text_conditions(source, data, n, draw.text)
-    else:
-        cond = conditions_of(source, data, n, draw.label, draw.condition)
+    source, of_source = draw.asked(model), draw.asked_data(data)
+    cond = draw.conditions(model, data)
     start = None if draw.start is None else _start(draw.start, n, model, data)
     path = run.directory / "samples" / f"{name}.npz"
     with run.alone(f"samples-{name}"):
@@ -153,28 +170,34 @@ def sample(
         began = time.perf_counter()
         options: dict[str, Any] = {"seed": seed, "batch_size": draw.batch_size, "progress": progress, **cond}
         check_sampler(model, draw.sampler)
-        if start is None:
+        out: Any
+        lower: dict[str, np.ndarray] = {}
+        if draw.cascade is not None:
+            out, lower = draw.cascade(cast(ScoreModel, source), n, **options)
+        elif start is None:
             out = cast(Any, draw.sampler)(source, (n, *data.shape), **options)
         else:
             out = edit(cast(Sampler, draw.sampler), cast(ScoreModel, source), start, draw.strength, **options)
         seconds = time.perf_counter() - began
-        raw = data.transform.decode(out.x.cpu())
+        raw = data.transform.decode(out.x.cpu()) if draw.cascade is None else in_data_units(data.transform, out.x)
         cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
         arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.cpu().numpy() for k, v in cond.items()}}
         if draw.text:  # which takes the place of its tokens
             told = [draw.text[i % len(draw.text)] for i in range(n)]
             arrays = {"x": raw.numpy(), "text": np.array(told)}
-        run.write_npz(f"samples/{name}.npz", **arrays, **{_NOTE: np.array(json.dumps(cost))})
-        classes = told_conditions(source, data.class_names, settings["label"], draw.condition)
+        run.write_npz(f"samples/{name}.npz", **arrays, **lower, **{_NOTE: np.array(json.dumps(cost))})
+        names = of_source.class_names
+        classes = told_conditions(source, names, settings["label"], draw.condition)
         if draw.text:
             classes = f" by the text {listed([repr(text) for text in draw.text])}{_in_turn(draw.text)}"
+        classes += "" if draw.cascade is None else draw.cascade.words()
         file = "" if name == "samples" else f", in {name}.npz"
         guidance = "" if draw.guidance is None else f", guided by {draw.guidance}"
         caption = f"{n} samples{classes}{guidance}, {out.nfe} evaluations of the network each, seed {seed}{file}."
         in_turn = (
             source.classes is not None and settings["label"] is None and not settings.keys() & {"condition", "text"}
         )
-        picture_of_samples(run, data, raw, name, caption, class_names(source, data.class_names) if in_turn else ())
+        picture_of_samples(run, data, raw, name, caption, class_names(source, names) if in_turn else ())
         return raw, cost
 
 

@@ -5,11 +5,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from scoresde.cli.commands.cascades import cascade_label, check_cascade, stacked_runs
 from scoresde.cli.commands.lines import metric_lines, reused
 from scoresde.cli.commands.opened import (
     check_condition,
     chosen_name,
     data_for,
+    data_to_show,
     guided_by,
     in_sweep,
     model_of,
@@ -30,9 +32,15 @@ def evaluate_command(config: DictConfig) -> Outcome:
 
     run = open_run(config)
     sampler, model = sampler_of(run, config), model_of(run, config)
-    data, source = data_for(run, model, config, needs_own=True)
     guided, guidance = guided_by(run, model, config)
-    index = label_index(model if guided is None else guided, config.label, data.class_names)
+    asked, cascade = model if guided is None else guided, None
+    check_cascade(config)
+    if config.super is not None:
+        cascade = stacked_runs(run, model, sampler, data_to_show(run), guided, config)
+        last = cascade.stages[-1]
+        run, model, sampler = last.run, last.model, last.sampler
+    data, source = data_for(run, model, config, needs_own=True)
+    index = label_index(asked, config.label, data.class_names)
     part = data if index is None else data.of_class(index)
     held_out = len(part.test)
     n = held_out if config.n is None else config.n
@@ -51,11 +59,13 @@ def evaluate_command(config: DictConfig) -> Outcome:
     filing = Filing(
         label=sampler_label,
         guidance=guidance_label,
+        cascade=cascade_label(config),
         source=source,
         overwrite=config.overwrite,
-        first=guided is None and index is None and config.condition is None and not in_sweep(),
+        first=guided is None and cascade is None and index is None and config.condition is None and not in_sweep(),
     )
-    draw = Draw(sampler, n, config.seed, config.label, config.batch_size, guided, guidance, condition=config.condition)
+    further: dict[str, Any] = {"condition": config.condition, "cascade": cascade}
+    draw = Draw(sampler, n, config.seed, config.label, config.batch_size, guided, guidance, **further)
     options: dict[str, Any] = {"pca": config.pca, "likelihood": config.likelihood, "progress": config.progress}
     key, entry, reference = evaluate(run, model, data, draw, filing=filing, **options)
     print("\n".join(metric_lines(entry, reference)))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
+from scoresde.cli.commands.cascades import cascade_label, check_cascade, stacked_runs
 from scoresde.cli.commands.lines import reused
 from scoresde.cli.commands.opened import (
     check_condition,
@@ -32,6 +33,12 @@ def sample_command(config: DictConfig) -> None:
     held_out = other_conditions(model) and not given and run.has_data
     data = data_of(run) if held_out else data_to_show(run)
     guided = guided_by(run, model, config)
+    cascade = None
+    check_cascade(config)
+    if config.super is not None:
+        cascade = stacked_runs(run, model, sampler, data, guided[0], config)
+        last = cascade.stages[-1]
+        run, model, sampler, data = last.run, last.model, last.sampler, data_to_show(last.run)
     if config.start is not None and not Path(config.start).is_file():
         raise UsageError(f"start={config.start} does not exist; give an npz file with an array x, as samples have it")
     check_condition(config)
@@ -41,6 +48,7 @@ def sample_command(config: DictConfig) -> None:
         other = "condition" if config.condition is not None else "label"
         raise UsageError(f"text and {other} both say what to draw: give one of them")
     further = {"text": texts, "condition": config.condition, "start": config.start, "strength": config.strength}
+    further["cascade"] = cascade
     draw = Draw(sampler, config.n, config.seed, config.label, config.batch_size, *guided, **further)
     name = str(config.name or "")
     if not name:
@@ -65,4 +73,4 @@ def texts_of(config: DictConfig) -> tuple[str, ...]:
 def _sample_name(config: DictConfig) -> str:
     """File name from sampler, conditions, guidance, n and seed, so that no job of a sweep writes another's file."""
     chosen = chosen_name(("sampler", "label", "condition", "text", "negative", "guidance", "start", "strength"))
-    return "-".join(filter(None, (chosen, f"n{config.n}", f"seed{config.seed}")))
+    return "-".join(filter(None, (cascade_label(config), chosen, f"n{config.n}", f"seed{config.seed}")))
