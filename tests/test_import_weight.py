@@ -27,7 +27,7 @@ HEAVY = {
     "torchsde",
     "yaml",
 }
-_NO_PACKAGES = ("__version__", "load", "load_chain", "load_classifier", "preconditioning")
+_NO_PACKAGES = ("__version__", "certify", "load", "load_chain", "load_classifier", "preconditioning")
 
 
 @pytest.mark.parametrize("package", ["scoresde.sampling", "scoresde.likelihood", "scoresde.information"])
