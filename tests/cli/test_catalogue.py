@@ -60,7 +60,7 @@ def test_the_first_lines_of_help_are_no_comments(capsys: pytest.CaptureFixture[s
     "group", ["sampler", "sde", "objective", "preconditioning", "divergence", "dequantisation", "method"]
 )
 def test_methods_name_their_paper_or_say_that_they_are_the_packages_own(group: str) -> None:
-    own = {"default", "default_sde", "angle", "straight", "euler", "scipy", "torchsde"}
+    own = {"whole_gradient", "default", "default_sde", "angle", "straight", "euler", "scipy", "torchsde"}
     for name in options(group):
         text = description(group, name)
         assert re.search(r"\(.*\b(1[89]|20)\d\d[a-z]?\b.*\)", text) or name in own, f"{name}: {text}"
