@@ -21,6 +21,7 @@ __all__ = [
     "Size",
     "TokenInput",
     "VectorInput",
+    "check_attends_to_tokens",
     "check_superfluous",
     "condition_rates",
     "condition_shapes",
@@ -125,6 +126,16 @@ def check_superfluous(given: Mapping[str, Tensor | None], taken: Mapping[str, tu
         kind = "tokens" if name == "mask" else name
         if value is not None and kind not in taken:
             raise ValueError(f"this network takes no {name}: leave it out, or build it with {_OPTIONS[kind]}")
+
+
+def check_attends_to_tokens(network: nn.Module, token_size: int | None, mend: str) -> None:
+    """Refuse tokens for a network without a block that attends to them.
+
+    Raises:
+        ValueError: Such a network; `mend` says how to have such blocks.
+    """
+    if token_size is not None and not any(getattr(m, "to_tokens", None) is not None for m in network.modules()):
+        raise ValueError(f"token_size needs blocks with attention, which attend to tokens: {mend}")
 
 
 class ConditionInput(nn.Module):

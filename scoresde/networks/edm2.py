@@ -6,20 +6,22 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.arguments import checked
-from scoresde.networks.attention import softmax_attention
 from scoresde.networks.conditioning import check_inputs
 from scoresde.networks.conditions import (
     Draws,
     Dropout,
+    ImageInput,
     Size,
+    TokenInput,
     VectorInput,
+    check_attends_to_tokens,
     check_superfluous,
     condition_rates,
     condition_shapes,
     has_unconditional,
     settled,
 )
-from scoresde.networks.dropout import dropout
+from scoresde.networks.edm2_blocks import BlockStyle, MagnitudeDecoderBlock, MagnitudeEncoderBlock
 from scoresde.networks.labels import check_dropped, check_label_options, check_labels, without_label
 from scoresde.networks.magnitude import (
     MagnitudeConv,
@@ -29,11 +31,10 @@ from scoresde.networks.magnitude import (
     magnitude_cat,
     magnitude_silu,
     magnitude_sum,
-    unit_magnitude,
 )
 from scoresde.networks.resampling import Resample
 from scoresde.networks.sizes import check_divisible
-from scoresde.numerics.values import at_least, fraction, positive
+from scoresde.numerics.values import fraction, positive
 
 __all__ = ["EDM2UNet", "LogVariance"]
 
@@ -102,8 +103,12 @@ class EDM2UNet(nn.Module):
         taps: Filter of resampling, of even length; `(1, 1)` averages and repeats.
         vector_size: Number of values of a vector that samples are conditioned on, or None. It is added as the label is,
             with the same share.
-        condition_dropout: Rate at which the vector is dropped in training, in [0, 1); a label is then dropped together
-            with it, at its own rate.
+        image_channels: Channels of an image that samples are conditioned on, or None. They are further channels of the
+            input, at the size of the samples; see `ImageInput`.
+        token_size: Length of tokens that samples are conditioned on, or None. The blocks with attention attend to them,
+            too, by the cosines of queries and keys and with the same share; one token more is learned.
+        condition_dropout: Rate at which these conditions are dropped in training, in [0, 1): one for all, which are
+            then dropped together, and labels with them at their own rate; or one for each, as `{"image": 0.1}`.
 
     Raises:
         ValueError: A shape that is not that of an image, or does not halve often enough; a level of attention that does
@@ -137,6 +142,8 @@ class EDM2UNet(nn.Module):
         clip: float | None = 256.0,
         taps: Sequence[float] = (1.0, 1.0),
         vector_size: Size = None,
+        image_channels: Size = None,
+        token_size: Size = None,
         condition_dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()
@@ -166,9 +173,12 @@ class EDM2UNet(nn.Module):
         self.label_dropout = label_dropout
         self.unlabelled = unlabelled or label_dropout > 0
         vector_size = settled("vector", vector_size)
+        image_channels = settled("image", image_channels)
+        token_size = settled("tokens", token_size)
         self.condition_dropout = condition_dropout
-        self.condition_shapes = condition_shapes(vector_size)
-        rates = condition_rates(condition_dropout, {"vector": vector_size})
+        self.condition_shapes = condition_shapes(vector_size, image_channels, token_size)
+        kinds = {"vector": vector_size, "image": image_channels, "tokens": token_size}
+        rates = condition_rates(condition_dropout, kinds)
         self.has_unconditional = has_unconditional(num_classes, label_dropout, rates)
         """Whether all conditions are dropped in training, so that the network was trained for samples without."""
         self.learn_variance = learn_variance
@@ -179,34 +189,40 @@ class EDM2UNet(nn.Module):
         self.embedding = MagnitudeFourier(widths[0] if noise_channels is None else noise_channels)
         self.noise = MagnitudeLinear(self.embedding.dim, width)
         self.labels = None if num_classes is None else MagnitudeLabels(num_classes, width)
-        style = _Style(width, head_channels, dropout, residual_share, attention_share, clip)
+        style = BlockStyle(width, head_channels, dropout, residual_share, attention_share, clip, token_size)
 
-        self.input = MagnitudeConv(self.shape[0] + 1, widths[0], 3)
+        self.input = MagnitudeConv(self.shape[0] + (image_channels or 0) + 1, widths[0], 3)
         self.encoder = nn.ModuleList()
         current, skips = widths[0], [widths[0]]
         for level in range(levels):
             if level > 0:
-                self.encoder.append(_EncoderBlock(current, current, style, down=Resample(2, taps, "down")))
+                self.encoder.append(MagnitudeEncoderBlock(current, current, style, down=Resample(2, taps, "down")))
                 skips.append(current)
             for _ in range(blocks):
-                self.encoder.append(_EncoderBlock(current, widths[level], style, attends=level in attending))
+                self.encoder.append(MagnitudeEncoderBlock(current, widths[level], style, attends=level in attending))
                 current = widths[level]
                 skips.append(current)
         self.decoder = nn.ModuleList()
         for level in reversed(range(levels)):
             if level == levels - 1:
-                self.decoder.append(_DecoderBlock(current, current, style, attends=True))
-                self.decoder.append(_DecoderBlock(current, current, style))
+                self.decoder.append(MagnitudeDecoderBlock(current, current, style, attends=True))
+                self.decoder.append(MagnitudeDecoderBlock(current, current, style))
             else:
-                self.decoder.append(_DecoderBlock(current, current, style, up=Resample(2, taps, "up")))
+                self.decoder.append(MagnitudeDecoderBlock(current, current, style, up=Resample(2, taps, "up")))
             for _ in range(blocks + 1):
                 sources = current + skips.pop()
-                self.decoder.append(_DecoderBlock(sources, widths[level], style, level in attending, reads=True))
+                self.decoder.append(
+                    MagnitudeDecoderBlock(sources, widths[level], style, level in attending, reads=True)
+                )
                 current = widths[level]
         self.output = MagnitudeConv(current, (1 + learn_variance) * self.shape[0], 3)
         self.output_gain = nn.Parameter(torch.zeros(()))
         self.log_variance = None if log_variance is None else LogVariance(log_variance)
         self.vector = None if vector_size is None else _MagnitudeVector(vector_size, width, rates["vector"])
+        self.image = None if image_channels is None else ImageInput(image_channels, rates["image"])
+        self.tokens = None if token_size is None else TokenInput(token_size, rates["tokens"])
+        mend = "set attention, say to (-1,), and head_channels to at most that level's channels"
+        check_attends_to_tokens(self, token_size, mend)
 
     def forward(
         self,
@@ -215,6 +231,9 @@ class EDM2UNet(nn.Module):
         labels: Tensor | None = None,
         dropped: Tensor | None = None,
         vector: Tensor | None = None,
+        image: Tensor | None = None,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Raw output of the network, of the shape of `x`, or with twice its channels if it learns variances.
 
@@ -224,24 +243,32 @@ class EDM2UNet(nn.Module):
             labels: Classes, `(B,)` int64; or None, see `unlabelled`.
             dropped: True for samples that are to be without their conditions, `(B,)` boolean; none if not given.
             vector: Vectors that samples are conditioned on, `(B, vector_size)`, in their own units.
+            image: Images that samples are conditioned on, `(B, image_channels, H', W')`, in their own units.
+            tokens: Tokens that samples are conditioned on, `(B, L, token_size)`.
+            mask: True for tokens that count, `(B, L)` boolean; all if not given.
 
         Raises:
             TypeError: Conditions of another dtype, or `dropped` that is not boolean.
             ValueError: A shape that does not fit, or conditions that are missing, superfluous or out of range.
         """
         check_inputs(x, c_noise, self.shape)
-        check_superfluous({"vector": vector}, self.condition_shapes)
+        given = {"vector": vector, "image": image, "tokens": tokens, "mask": mask}
+        check_superfluous(given, self.condition_shapes)
         draws = Draws.of(c_noise, dropped, self.condition_dropout, self.training)
         condition = self._condition(c_noise, labels, vector, draws)
+        dtype = self.noise.weight.dtype
+        context = () if self.tokens is None else self.tokens(tokens, mask, c_noise, draws, dtype)
+        if self.image is not None:
+            x = self.image(image, x, c_noise, draws)
         h = self.input(torch.cat((x, torch.ones_like(x[:, :1])), dim=1))
         skips = [h]
         for block in self.encoder:
-            h = block(h, condition)
+            h = block(h, condition, *context)
             skips.append(h)
         for block in self.decoder:
             if block.reads:
                 h = magnitude_cat(h, skips.pop(), self.skip_share)
-            h = block(h, condition)
+            h = block(h, condition, *context)
         out: Tensor = self.output(h, self.output_gain)
         return out
 
@@ -285,114 +312,4 @@ class _MagnitudeVector(VectorInput):
     def mapped(self, standard: Tensor) -> Tensor:
         with_one = torch.cat((standard, torch.ones_like(standard[:, :1])), dim=1)
         out: Tensor = self.second(magnitude_silu(self.first(with_one)))
-        return out
-
-
-class _Style:
-    """What all blocks of a network have in common; the arguments are those of `EDM2UNet`."""
-
-    def __init__(
-        self,
-        width: int,
-        head_channels: int,
-        dropout: float,
-        residual_share: float,
-        attention_share: float,
-        clip: float | None,
-    ) -> None:
-        at_least("embedding_channels", width, 1)
-        self.width, self.head_channels, self.dropout, self.clip = width, head_channels, dropout, clip
-        self.residual_share, self.attention_share = residual_share, attention_share
-
-
-class _Block(nn.Module):
-    """A residual branch that is modulated by the condition, and attention."""
-
-    reads = False  # whether the block's input has features of the encoder beside the decoder's
-
-    def __init__(self, inputs: int, outputs: int, start: int, style: _Style, attends: bool) -> None:
-        super().__init__()
-        self.style = style
-        self.gain = nn.Parameter(torch.zeros(()))
-        self.first = MagnitudeConv(start, outputs, 3)
-        self.modulation = MagnitudeLinear(style.width, outputs)
-        self.second = MagnitudeConv(outputs, outputs, 3)
-        self.skip = MagnitudeConv(inputs, outputs, 1) if inputs != outputs else None
-        heads = outputs // style.head_channels if attends else 0
-        self.attention = _Attention(outputs, heads) if heads else None
-
-    def _residual(self, x: Tensor, condition: Tensor) -> Tensor:
-        h = self.first(magnitude_silu(x))
-        scale = self.modulation(condition, self.gain) + 1
-        h = magnitude_silu(h * scale[:, :, None, None].to(h.dtype))
-        if self.training and self.style.dropout > 0:
-            h = dropout(h, self.style.dropout)
-        out: Tensor = self.second(h)
-        return out
-
-    def _finished(self, x: Tensor) -> Tensor:
-        if self.attention is not None:
-            x = magnitude_sum(x, self.attention(x), self.style.attention_share)
-        return x if self.style.clip is None else x.clamp(-self.style.clip, self.style.clip)
-
-
-class _EncoderBlock(_Block):
-    """A block that halves the image, if at all, before everything else, and normalises each pixel."""
-
-    def __init__(
-        self, inputs: int, outputs: int, style: _Style, attends: bool = False, down: Resample | None = None
-    ) -> None:
-        super().__init__(inputs, outputs, outputs, style, attends)
-        self.down = down
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        x = x if self.down is None else self.down(x)
-        x = x if self.skip is None else self.skip(x)
-        x = unit_magnitude(x, dim=1)
-        return self._finished(magnitude_sum(x, self._residual(x, condition), self.style.residual_share))
-
-
-class _DecoderBlock(_Block):
-    """A block that doubles the image, if at all, before everything else."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        style: _Style,
-        attends: bool = False,
-        up: Resample | None = None,
-        reads: bool = False,
-    ) -> None:
-        super().__init__(inputs, outputs, inputs, style, attends)
-        self.up = up
-        self.reads = reads
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        x = x if self.up is None else self.up(x)
-        residual = self._residual(x, condition)
-        x = x if self.skip is None else self.skip(x)
-        return self._finished(magnitude_sum(x, residual, self.style.residual_share))
-
-
-class _Attention(nn.Module):
-    """Self-attention over the pixels by the cosines of queries and keys (Karras et al. 2024, section 2.3)."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        if channels % heads:
-            raise ValueError(
-                f"{channels} channels do not divide into {heads} heads of attention: choose channels, multipliers and "
-                "head_channels so that they do"
-            )
-        self.heads = heads
-        self.qkv = MagnitudeConv(channels, 3 * channels, 1)
-        self.project = MagnitudeConv(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Channels in the order head, channel of the head, (q, k, v).
-        parts = self.qkv(x).flatten(2).unflatten(1, (self.heads, -1, 3))
-        q, k, v = unit_magnitude(parts, dim=2).permute(3, 0, 1, 4, 2).unbind(0)
-        attended = softmax_attention(q, k, v)
-        out: Tensor = self.project(attended.mT.reshape(x.shape))
         return out

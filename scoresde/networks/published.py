@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from scoresde.arguments import checked
+from scoresde.networks.conditions import Dropout, Size
 from scoresde.networks.embedding import GaussianFourierFeatures, PositionalFeatures
 from scoresde.networks.unet import UNet
 
@@ -54,6 +55,10 @@ def ddpm(
     label_dropout: float = 0.0,
     learn_variance: bool = False,
     checkpointing: bool = False,
+    vector_size: Size = None,
+    image_channels: Size = None,
+    token_size: Size = None,
+    condition_dropout: Dropout = 0.0,
 ) -> UNet:
     """The network of DDPM as score_sde has it, 35.2 million parameters for CIFAR-10 (Ho et al. 2020, appendix B).
 
@@ -69,6 +74,10 @@ def ddpm(
         label_dropout: Rate at which labels are dropped in training; see `Conditioning`.
         learn_variance: Twice the channels; see `UNet`.
         checkpointing: Less memory in training; see `UNet`.
+        vector_size: Number of values of a vector to condition on, or None.
+        image_channels: Channels of an image to condition on, or None; see `UNet`.
+        token_size: Length of tokens to condition on, or None; see `UNet`.
+        condition_dropout: Rate at which these are dropped in training; see `UNet`.
 
     Raises:
         ValueError: As of `UNet`.
@@ -76,7 +85,9 @@ def ddpm(
     return UNet(
         shape, channels, multipliers, blocks, dropout=dropout, embedding=embedding or PositionalFeatures(channels),
         num_classes=num_classes, label_dropout=label_dropout, learn_variance=learn_variance,
-        attention_resolutions=attention_resolutions, checkpointing=checkpointing, **_DDPM,
+        attention_resolutions=attention_resolutions, checkpointing=checkpointing,
+        vector_size=vector_size, image_channels=image_channels, token_size=token_size,
+        condition_dropout=condition_dropout, **_DDPM,
     )  # fmt: skip
 
 
@@ -93,6 +104,10 @@ def ddpmpp(
     label_dropout: float = 0.0,
     learn_variance: bool = False,
     checkpointing: bool = False,
+    vector_size: Size = None,
+    image_channels: Size = None,
+    token_size: Size = None,
+    condition_dropout: Dropout = 0.0,
 ) -> UNet:
     """DDPM++, 61.8 million parameters for CIFAR-10, and 106.6 with 8 blocks, "deep" (Song et al. 2021, appendix H).
 
@@ -108,6 +123,10 @@ def ddpmpp(
         label_dropout: Rate at which labels are dropped in training; see `Conditioning`.
         learn_variance: Twice the channels; see `UNet`.
         checkpointing: Less memory in training; see `UNet`.
+        vector_size: Number of values of a vector to condition on, or None.
+        image_channels: Channels of an image to condition on, or None; see `UNet`.
+        token_size: Length of tokens to condition on, or None; see `UNet`.
+        condition_dropout: Rate at which these are dropped in training; see `UNet`.
 
     Raises:
         ValueError: As of `UNet`.
@@ -115,7 +134,9 @@ def ddpmpp(
     return UNet(
         shape, channels, multipliers, blocks, dropout=dropout, embedding=embedding or PositionalFeatures(channels),
         num_classes=num_classes, label_dropout=label_dropout, learn_variance=learn_variance,
-        attention_resolutions=attention_resolutions, checkpointing=checkpointing, **_DDPMPP,
+        attention_resolutions=attention_resolutions, checkpointing=checkpointing,
+        vector_size=vector_size, image_channels=image_channels, token_size=token_size,
+        condition_dropout=condition_dropout, **_DDPMPP,
     )  # fmt: skip
 
 
@@ -134,6 +155,10 @@ def ncsnpp(
     label_dropout: float = 0.0,
     learn_variance: bool = False,
     checkpointing: bool = False,
+    vector_size: Size = None,
+    image_channels: Size = None,
+    token_size: Size = None,
+    condition_dropout: Dropout = 0.0,
 ) -> UNet:
     """NCSN++, 62.8 million parameters for CIFAR-10, and 107.6 with 8 blocks, "deep" (Song et al. 2021, appendix H).
 
@@ -154,6 +179,10 @@ def ncsnpp(
         label_dropout: Rate at which labels are dropped in training; see `Conditioning`.
         learn_variance: Twice the channels; see `UNet`.
         checkpointing: Less memory in training; see `UNet`.
+        vector_size: Number of values of a vector to condition on, or None.
+        image_channels: Channels of an image to condition on, or None; see `UNet`.
+        token_size: Length of tokens to condition on, or None; see `UNet`.
+        condition_dropout: Rate at which these are dropped in training; see `UNet`.
 
     Raises:
         ValueError: As of `UNet`.
@@ -163,7 +192,9 @@ def ncsnpp(
         embedding=embedding or GaussianFourierFeatures(2 * channels),
         num_classes=num_classes, label_dropout=label_dropout, learn_variance=learn_variance, taps=(1, 3, 3, 1),
         input_pyramid=input_pyramid, output_pyramid=output_pyramid,
-        attention_resolutions=attention_resolutions, checkpointing=checkpointing, **_DDPMPP,
+        attention_resolutions=attention_resolutions, checkpointing=checkpointing,
+        vector_size=vector_size, image_channels=image_channels, token_size=token_size,
+        condition_dropout=condition_dropout, **_DDPMPP,
     )  # fmt: skip
 
 
@@ -181,6 +212,10 @@ def song_ddpmpp(
     augmentations: int = 0,
     learn_variance: bool = False,
     checkpointing: bool = False,
+    vector_size: Size = None,
+    image_channels: Size = None,
+    token_size: Size = None,
+    condition_dropout: Dropout = 0.0,
 ) -> UNet:
     """DDPM++ as EDM has it, 55.7 million parameters for CIFAR-10 (Karras et al. 2022, appendix F).
 
@@ -197,6 +232,10 @@ def song_ddpmpp(
         augmentations: Number of augmentation labels; 9 in the paper.
         learn_variance: Twice the channels; see `UNet`.
         checkpointing: Less memory in training; see `UNet`.
+        vector_size: Number of values of a vector to condition on, or None.
+        image_channels: Channels of an image to condition on, or None; see `UNet`.
+        token_size: Length of tokens to condition on, or None; see `UNet`.
+        condition_dropout: Rate at which these are dropped in training; see `UNet`.
 
     Raises:
         ValueError: As of `UNet`.
@@ -205,7 +244,9 @@ def song_ddpmpp(
         shape, channels, multipliers, blocks, dropout=dropout, embedding=embedding or PositionalFeatures(channels),
         num_classes=num_classes, label_dropout=label_dropout, learn_variance=learn_variance,
         label_scale=(num_classes or 1) ** 0.5, augmentations=augmentations,
-        attention_resolutions=attention_resolutions, checkpointing=checkpointing, **_DDPMPP, **_SONG,
+        attention_resolutions=attention_resolutions, checkpointing=checkpointing,
+        vector_size=vector_size, image_channels=image_channels, token_size=token_size,
+        condition_dropout=condition_dropout, **_DDPMPP, **_SONG,
     )  # fmt: skip
 
 
@@ -223,6 +264,10 @@ def song_ncsnpp(
     augmentations: int = 0,
     learn_variance: bool = False,
     checkpointing: bool = False,
+    vector_size: Size = None,
+    image_channels: Size = None,
+    token_size: Size = None,
+    condition_dropout: Dropout = 0.0,
 ) -> UNet:
     """NCSN++ as EDM has it, 56.4 million parameters for CIFAR-10 (Karras et al. 2022, appendix F).
 
@@ -239,6 +284,10 @@ def song_ncsnpp(
         augmentations: Number of augmentation labels; 9 in the paper.
         learn_variance: Twice the channels; see `UNet`.
         checkpointing: Less memory in training; see `UNet`.
+        vector_size: Number of values of a vector to condition on, or None.
+        image_channels: Channels of an image to condition on, or None; see `UNet`.
+        token_size: Length of tokens to condition on, or None; see `UNet`.
+        condition_dropout: Rate at which these are dropped in training; see `UNet`.
 
     Raises:
         ValueError: As of `UNet`.
@@ -248,7 +297,9 @@ def song_ncsnpp(
         embedding=embedding or GaussianFourierFeatures(2 * channels),
         num_classes=num_classes, label_dropout=label_dropout, learn_variance=learn_variance, taps=(1, 3, 3, 1),
         input_pyramid="residual", label_scale=(num_classes or 1) ** 0.5, augmentations=augmentations,
-        attention_resolutions=attention_resolutions, checkpointing=checkpointing, **_DDPMPP, **_SONG,
+        attention_resolutions=attention_resolutions, checkpointing=checkpointing,
+        vector_size=vector_size, image_channels=image_channels, token_size=token_size,
+        condition_dropout=condition_dropout, **_DDPMPP, **_SONG,
     )  # fmt: skip
 
 
@@ -267,6 +318,10 @@ def adm(
     augmentations: int = 0,
     learn_variance: bool = False,
     checkpointing: bool = False,
+    vector_size: Size = None,
+    image_channels: Size = None,
+    token_size: Size = None,
+    condition_dropout: Dropout = 0.0,
 ) -> UNet:
     """ADM as EDM has it, 296 million parameters for ImageNet at 64 pixels with labels (Dhariwal & Nichol 2021).
 
@@ -284,6 +339,10 @@ def adm(
         augmentations: Number of augmentation labels.
         learn_variance: Twice the channels; see `UNet`.
         checkpointing: Less memory in training; see `UNet`.
+        vector_size: Number of values of a vector to condition on, or None.
+        image_channels: Channels of an image to condition on, or None; see `UNet`.
+        token_size: Length of tokens to condition on, or None; see `UNet`.
+        condition_dropout: Rate at which these are dropped in training; see `UNet`.
 
     Raises:
         ValueError: As of `UNet`.
@@ -293,5 +352,7 @@ def adm(
         embedding=embedding or PositionalFeatures(channels, cosine_first=True, endpoint=False),
         num_classes=num_classes, label_dropout=label_dropout, learn_variance=learn_variance,
         stem_channels=round(channels * multipliers[0]), augmentations=augmentations,
-        attention_resolutions=attention_resolutions, checkpointing=checkpointing, **_ADM,
+        attention_resolutions=attention_resolutions, checkpointing=checkpointing,
+        vector_size=vector_size, image_channels=image_channels, token_size=token_size,
+        condition_dropout=condition_dropout, **_ADM,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from scoresde.networks.conditions import (
     ImageInput,
     Size,
     TokenInput,
+    check_attends_to_tokens,
     check_superfluous,
     condition_rates,
     condition_shapes,
@@ -321,10 +322,7 @@ class UNet(nn.Module):
         # By level, as those of the encoder.
         self.ups.extend(reversed(ups))
         self.output_pyramid.extend(reversed(images))
-        if token_size is not None and not any(getattr(m, "to_tokens", None) is not None for m in self.modules()):
-            raise ValueError(
-                "token_size needs blocks with attention, which attend to tokens: set attention, say to (-1,)"
-            )
+        check_attends_to_tokens(self, token_size, "set attention, say to (-1,)")
         self.norm = group_norm(current, groups, norm_eps)
         self.output = zeroed(convolution(dims, current, outputs))
         self.enlarge = Resample(dims, taps, "up") if output_pyramid == "skip" else None

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde.networks import MLP, DiT, EDM2UNet, UNet
+from scoresde.networks import MLP, DiT, EDM2UNet, UNet, adm, ddpm, ddpmpp, ncsnpp, song_ddpmpp, song_ncsnpp
 from scoresde.networks.conditions import set_scales
 
 SHAPE = (1, 4, 4)
@@ -17,9 +17,15 @@ NETWORKS: dict[str, Callable[..., Any]] = {
     "mlp": lambda **o: MLP(SHAPE, width=16, blocks=1, **o),
     "unet": lambda **o: UNet(SHAPE, channels=4, blocks=1, attention=(-1,), **o),
     "dit": lambda **o: DiT(SHAPE, width=16, depth=1, heads=2, **o),
-    "edm2": lambda **o: EDM2UNet(SHAPE, channels=8, multipliers=(1, 2), blocks=1, **o),
+    "edm2": lambda **o: EDM2UNet(SHAPE, channels=8, multipliers=(1, 2), blocks=1, head_channels=8, **o),
+    "adm": lambda **o: adm(SHAPE, 8, (1, 2), 1, (2,), head_channels=8, dropout=0.0, **o),
+    "ddpm": lambda **o: ddpm(SHAPE, 64, (1, 1), 1, (2,), dropout=0.0, **o),
+    "ddpmpp": lambda **o: ddpmpp(SHAPE, 8, (1, 2), 1, (2,), dropout=0.0, **o),
+    "ncsnpp": lambda **o: ncsnpp(SHAPE, 8, (1, 2), 1, (2,), dropout=0.0, **o),
+    "song_ddpmpp": lambda **o: song_ddpmpp(SHAPE, 8, (1, 2), 1, (2,), dropout=0.0, **o),
+    "song_ncsnpp": lambda **o: song_ncsnpp(SHAPE, 8, (1, 2), 1, (2,), dropout=0.0, **o),
 }
-OPTIONS = {"mlp": ("vector_size",), "edm2": ("vector_size",), "unet": tuple(SIZES), "dit": tuple(SIZES)}
+OPTIONS = {name: ("vector_size",) if name == "mlp" else tuple(SIZES) for name in NETWORKS}
 names = pytest.mark.parametrize("name", NETWORKS)
 
 
@@ -99,7 +105,7 @@ def test_conditions_are_standardised_by_the_moments_of_the_data(name: str) -> No
 
 
 def test_tokens_that_do_not_count_change_nothing() -> None:
-    for name in ("unet", "dit"):
+    for name in ("unet", "dit", "edm2"):
         network, (x, c, given) = _network(name), _batch(name)
         mask = torch.ones(4, 6, dtype=torch.bool)
         mask[:, 4:] = False
@@ -175,6 +181,8 @@ def test_a_network_without_conditions_refuses_them(name: str) -> None:
 def test_tokens_need_attention() -> None:
     with pytest.raises(ValueError, match="token_size needs blocks with attention"):
         UNet(SHAPE, channels=4, token_size=3)
+    with pytest.raises(ValueError, match="token_size needs blocks with attention.* and head_channels to at most"):
+        EDM2UNet(SHAPE, channels=4, multipliers=(1, 2), blocks=1, token_size=3)
 
 
 def test_rates_of_their_own_are_drawn_apart() -> None:

@@ -126,6 +126,28 @@ def test_a_new_network_returns_zero_and_features_of_unit_magnitude() -> None:
     assert float(out.square().mean().sqrt()) == pytest.approx(1, abs=0.25)
 
 
+def test_conditions_keep_magnitudes_and_reach_every_parameter() -> None:
+    x, c_noise = batch((3, 16, 16), n=16, dtype=torch.float32)
+    given = {"vector": torch.randn(16, 2), "image": torch.randn(16, 1, 16, 16), "tokens": 30 * torch.randn(16, 7, 5)}
+    magnitudes = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        network = EDM2UNet(
+            (3, 16, 16), 32, (1, 2), 1, (-1,), 16, vector_size=2, image_channels=1, token_size=5, condition_dropout=0.3
+        ).eval()
+        with torch.no_grad():
+            network.output_gain.fill_(1.0)
+            magnitudes.append(float(network(x, c_noise, **given).square().mean().sqrt()))
+            for block in (*network.encoder, *network.decoder):
+                block.gain.fill_(0.5)  # type: ignore[operator, union-attr]
+    assert sum(magnitudes) / 6 == pytest.approx(1, abs=0.25)
+    mask = torch.arange(16)[:, None] > torch.arange(7) + 4
+    network.train()(x, c_noise, **given, mask=mask).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
 # Karras et al. 2024, table 2: millions of parameters for latents of ImageNet at 512 pixels.
 @pytest.mark.parametrize(("channels", "millions"), [(128, 125), (192, 280), (256, 498), (320, 777), (384, 1119)])
 def test_published_networks_have_as_many_parameters(channels: int, millions: int) -> None:
