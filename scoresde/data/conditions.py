@@ -1,6 +1,6 @@
 """Conditions of samples beside their class: a vector, an image, or a sequence of tokens; checked, and their scale."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.arguments import as_tensor
 from scoresde.data.transforms import as_lists, moments
 
-__all__ = ["CONDITIONS", "ConditionInfo", "checked_conditions", "condition_infos", "of_rows", "scales_of"]
+__all__ = ["CONDITIONS", "ConditionInfo", "checked_conditions", "condition_infos", "of_rows", "scales_of", "vector_of"]
 
 CONDITIONS = ("vector", "image", "tokens", "mask")
 """Names of the conditions that data may have beside labels, as networks take them."""
@@ -142,3 +142,21 @@ def _is_pixels(dtype: torch.dtype) -> bool:
 def of_rows(conditions: Mapping[str, Tensor] | None, rows: Tensor) -> dict[str, Tensor] | None:
     """The conditions of some samples; None for none."""
     return None if conditions is None else {name: values[rows] for name, values in conditions.items()}
+
+
+def vector_of(columns: Mapping[str, Sequence[Any]], where: str) -> Tensor:
+    """Columns of numbers as the vectors of rows, `(N, k)` float64.
+
+    Args:
+        columns: The N values of each of k columns, by name.
+        where: What they are columns of, for messages.
+
+    Raises:
+        ValueError: A value that is no number.
+    """
+    for name, values in columns.items():
+        wrong = [i for i, value in enumerate(values) if not isinstance(value, int | float)]
+        if wrong:
+            row, found = wrong[0] + 1, str(values[wrong[0]])[:40]
+            raise ValueError(f"column {name!r} of {where} holds {found!r} in row {row}, expected numbers")
+    return torch.tensor(list(columns.values()), dtype=torch.float64).T.contiguous()

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.data.assembling import discrete
-from scoresde.data.base import Data, split_indices
+from scoresde.data.assembling import assembled, discrete
+from scoresde.data.base import Data
+from scoresde.data.conditions import vector_of
 from scoresde.data.hub_errors import explained
 from scoresde.data.images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
 from scoresde.data.labels import index_classes, listed
@@ -43,6 +44,7 @@ def huggingface(
     background: str | None = None,
     bits: int | None = None,
     frames: Frames = "first",
+    condition_columns: Sequence[str] | None = None,
 ) -> Data:
     """Pictures from `datasets.load_dataset`, in memory as 8-bit values `(C, H, W)`, 256 levels.
 
@@ -70,6 +72,7 @@ def huggingface(
         background: Colour that transparent pictures are put on; None drops transparency if `channels` has none.
         bits: Bits of a channel, 8 or 16; None: 8, and grey pictures of more are refused.
         frames: "first" or "refuse", for animations.
+        condition_columns: Columns of numbers that make the `vector` of a row, its condition.
 
     Raises:
         ImportError: `datasets` is not installed.
@@ -80,32 +83,31 @@ def huggingface(
     reading = Reading(size, channels, resample, fit, background, bits, frames)
     folders = [*_folders(path, data_files, data_dir), *_caches(cache_dir)]
 
-    def read(split: str) -> tuple[Tensor, np.ndarray | None, tuple[str, ...] | None]:
-        dataset = load(split)
-        where = f"split {split!r} of {path}"
-        labels, names = _labels(dataset, label_column, where)
-        sources = _sources(dataset, image_column, where, folders)
-        return images_to_tensor(sources, reading), labels, names
-
-    found = [read(split) for split in (split_train, split_test) if split is not None]
-    values = [x for x, _, _ in found]
-    given = [y for _, y, _ in found if y is not None]
-    labels, names = _classes(given, [names for _, _, names in found], path)
-    rows = None
-    if split_test is None:
-        places = split_indices(len(values[0]), test_size, seed)
-        values, labels = [values[0][i] for i in places], [y[i] for y in labels for i in places]
-        rows = torch.cat(places)
-    return Data(
-        name=f"{path}/{config}" if config else path,
-        train=values[0],
-        test=values[1],
-        transform=discrete(reading.levels)(values[0]),
-        train_labels=labels[0] if labels else None,
-        test_labels=labels[1] if labels else None,
-        class_names=names,
-        rows=rows,
-    )
+    given = [str(name) for name in condition_columns or ()]
+    if len(set(given)) < len(given) or set(given) & {image_column, label_column}:
+        raise ValueError(
+            f"condition_columns is {given}, expected different names, without those of pictures and labels"
+        )
+    values: list[Tensor] = []
+    targets: list[np.ndarray] = []
+    declared: list[tuple[str, ...] | None] = []
+    conditions: list[dict[str, Tensor]] = []
+    for split in (split_train, split_test):
+        if split is None:
+            continue
+        dataset, where = load(split), f"split {split!r} of {path}"
+        for column in (image_column, *given):
+            _need_column(dataset, column, where)
+        if given:
+            conditions.append({"vector": vector_of({name: dataset[name][:] for name in given}, where)})
+        if label_column is not None:
+            labels, names = _labels(dataset, label_column, where)
+            targets.append(labels)
+            declared.append(names)
+        values.append(images_to_tensor(_sources(dataset, image_column, where, folders), reading))
+    indices, class_names = _classes(targets, declared, path)
+    name, transform = f"{path}/{config}" if config else path, discrete(reading.levels)
+    return assembled(name, values, indices, class_names, transform, test_size, seed, conditions=conditions)
 
 
 def _loader(
@@ -171,7 +173,6 @@ def _sources(dataset: "Dataset", column: str, where: str, folders: Sequence[str]
     """A name and a function that opens it for each picture, as `images_to_tensor` takes them."""
     import datasets
 
-    _need_column(dataset, column, where)
     feature = dataset.features[column]
     if not isinstance(feature, datasets.Image):
         # Text is refused: it would be opened as a path, and the file may come from a stranger.
@@ -205,12 +206,10 @@ def _sources(dataset: "Dataset", column: str, where: str, folders: Sequence[str]
     return [(f"{i} of {where}", partial(open_row, i)) for i in range(len(dataset))]
 
 
-def _labels(dataset: "Dataset", column: str | None, where: str) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+def _labels(dataset: "Dataset", column: str, where: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """The labels as they are, and the names of the classes if the column declares them."""
     import datasets
 
-    if column is None:
-        return None, None
     _need_column(dataset, column, where)
     feature = dataset.features[column]
     values = dataset[column][:]

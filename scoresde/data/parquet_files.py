@@ -14,6 +14,7 @@ from torch import Tensor
 from scoresde.data.array_files import one_line
 from scoresde.data.assembling import as_labels, assembled, discrete
 from scoresde.data.base import Data
+from scoresde.data.conditions import vector_of
 from scoresde.data.images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
 from scoresde.data.labels import index_classes, listed, natural_order
 from scoresde.data.places import located
@@ -100,7 +101,7 @@ def parquet(
             if label is not None:
                 own.append(_labels(read[label], label, file))
             if given:
-                vectors.append(np.stack([_numbers(read[name], name, file) for name in given], 1))
+                vectors.append(vector_of({name: read[name].to_pylist() for name in given}, str(file)))
         if values and bool(targets) != bool(own):
             raise ValueError(
                 f"{place} has labels in the files of one split alone: add them to the others, or give labels=false"
@@ -109,7 +110,7 @@ def parquet(
         if label is not None:
             targets.append(np.concatenate(own))
         if given:
-            conditions.append({"vector": torch.from_numpy(np.concatenate(vectors))})
+            conditions.append({"vector": torch.cat(vectors)})
     indices: list[Tensor] = []
     if targets and names is not None:
         indices = [torch.from_numpy(y.astype(np.int64)) for y in targets]
@@ -198,14 +199,6 @@ def _labels(column: Any, name: str, file: Path) -> np.ndarray:
         missing = sum(v is None for v in values)
         raise ValueError(f"{where} must be integers or strings" + (f", {missing} are missing" if missing else ""))
     return as_labels(np.array(values), len(values), where)
-
-
-def _numbers(column: Any, name: str, file: Path) -> np.ndarray:
-    values = column.to_pylist()
-    if not all(isinstance(v, int | float) for v in values):
-        wrong = next(v for v in values if not isinstance(v, int | float))
-        raise ValueError(f"column {name!r} of {file} holds {str(wrong)[:40]!r}, expected numbers")
-    return np.array(values, dtype=np.float64)
 
 
 def _declared_names(schema: Any, label: str | None, file: Path) -> tuple[str, ...] | None:

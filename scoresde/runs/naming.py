@@ -37,6 +37,10 @@ _LATER = {
     "network.token_size": None,
     "network.condition_dropout": 0.0,
     "network.augmentations": 0,
+    "data.condition_columns": None,
+    "data.condition_keys": None,
+    "data.test_condition_keys": None,
+    "data.condition_folder": None,
 }
 
 

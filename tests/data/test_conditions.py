@@ -138,7 +138,7 @@ def test_columns_of_a_table_and_of_pictures(tmp_path: Path) -> None:
     data = parquet(path, channels=1, condition_columns=["mass"])
     assert data.train_conditions is not None
     assert torch.equal(data.train_conditions["vector"][:, 0], data.train[:, 0, 0, 0] + 0.5)
-    with pytest.raises(ValueError, match="holds 'text', expected numbers"):
+    with pytest.raises(ValueError, match="holds 'text' in row 1, expected numbers"):
         parquet(path, channels=1, condition_columns=["note"])
 
 

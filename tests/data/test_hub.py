@@ -95,6 +95,29 @@ def test_splits_of_their_own(load: Load, tmp_path: Path) -> None:
     assert data.test_labels.tolist() == [0, 1, 0, 1]  # in the order of the file
 
 
+def test_columns_that_are_conditions(load: Load, tmp_path: Path) -> None:
+    mass = [float(p[0, 0, 0]) for p in PIXELS]
+    columns = {"image": encoded(), "label": LABELS, "mass": mass, "n": LABELS, "note": ["a"] * 10}
+    files = {"train": parquet(tmp_path / "a.parquet", columns), "test": parquet(tmp_path / "b.parquet", columns)}
+    for options in ({}, {"split_test": "test"}):
+        data = load("parquet", data_files=files, label_column="label", condition_columns=["mass", "n"], **options)
+        for split, values, labels in (("train", data.train, data.train_labels), ("test", data.test, data.test_labels)):
+            vector = data.conditions(split)["vector"]
+            assert (vector.shape, vector.dtype) == ((len(values), 2), torch.float64)
+            assert labels is not None
+            assert torch.equal(vector, torch.stack((values[:, 0, 0, 0], labels), dim=1).double())
+    for given, message in (
+        (["note"], "column 'note' of split 'train' of parquet holds 'a' in row 1, expected numbers"),
+        (["spin"], "split 'train' of parquet has no column 'spin'; available: image, label, mass, n, note"),
+        (
+            ["image"],
+            r"condition_columns is \['image'\], expected different names, without those of pictures and labels",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load("parquet", data_files=files, condition_columns=given)
+
+
 def test_imagefolder(load: Load, tmp_path: Path) -> None:
     for i, pixels in enumerate(PIXELS):
         place = tmp_path / "pictures" / ("cats", "dogs")[i % 2]
