@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from scoresde.arguments import checked
 from scoresde.inverse.measured_covariance import noise_variance
 from scoresde.inverse.method import FieldMethod, Mean, pulled_back
 from scoresde.inverse.operator import LinearOperator
@@ -13,7 +12,6 @@ from scoresde.sampling import DataStraight, DPMSolverPP, Sampler
 __all__ = ["TMPD"]
 
 
-@checked
 class TMPD(FieldMethod):
     """The likelihood with the row sums of the covariance of A x₀ given x_t as a diagonal (Boys et al. 2023).
 
