@@ -1,9 +1,10 @@
-"""Classes that configurations of earlier versions name otherwise than this one does.
+"""Classes that configurations of earlier versions name otherwise than this one does, and arguments that are no more.
 
 A run directory keeps the names of the version that wrote it: in `config.yaml`, and in what its weights and checkpoints
 say that they were trained with. They are replaced wherever such a text is read, before anything is looked up, so that
 the old names need no modules behind them. Version 0.1.0 named the modules of classes; configurations have named
-packages since, so that a class can change its module without an entry here.
+packages since, so that a class can change its module without an entry here. Arguments that classes took once are left
+out where their value did nothing, which is what happens without them.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,9 @@ MOVED = {
 }
 """The name today by each name that configuration files of earlier versions gave, the first version's names first."""
 
+_GONE: dict[str, dict[str, Any]] = {"scoresde.data.digits": {"low_resolution": None}}
+"""Arguments that classes of today's names took once, with the value that did nothing."""
+
 _FIRST = {new: old for old, new in reversed(MOVED.items())}
 
 
@@ -38,8 +42,8 @@ def current_name(target: str) -> str:
 
 
 def with_current_names(node: Any) -> Any:
-    """Plain containers with every `_target_` by its name today."""
-    return _renamed(node, current_name)
+    """Plain containers with every `_target_` by its name today, without arguments that are no more and did nothing."""
+    return _without_gone(_renamed(node, current_name))
 
 
 def with_first_names(node: Any) -> Any:
@@ -56,3 +60,13 @@ def _renamed(node: Any, rename: Callable[[str], str]) -> Any:
         key: rename(value) if key == "_target_" and isinstance(value, str) else _renamed(value, rename)
         for key, value in node.items()
     }
+
+
+def _without_gone(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_gone(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    target = node.get("_target_")
+    gone = _GONE.get(target, {}) if isinstance(target, str) else {}
+    return {key: _without_gone(value) for key, value in node.items() if not (key in gone and value == gone[key])}

@@ -33,7 +33,7 @@ from scoresde.runs.html import run_html
 from scoresde.runs.listing import Listed
 from scoresde.runs.locks import check_writable, locked
 from scoresde.runs.naming import check_name, config_hash
-from scoresde.runs.older import former_arguments, former_classes
+from scoresde.runs.older import former_arguments, former_classes, refuse_former_conditions
 from scoresde.runs.provenance import provenance
 from scoresde.runs.summary import Summary
 from scoresde.runs.weights import Trained, load_model, new_model
@@ -241,6 +241,7 @@ class Run:
             )
         info = self.info()
         node: Any = OmegaConf.to_container(self.config.get("data") or OmegaConf.create())
+        refuse_former_conditions(node)
         data: Data = self.make("data", **({} if info is not None else former_arguments(node)))
         if (part := self.part()) is not None:
             try:

@@ -5,9 +5,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from scoresde.data import Data
+from scoresde.options.errors import ConfigError
 from scoresde.sampling import Langevin, Multistep, PredictorCorrector, Sampler, TorchSDE
 
-__all__ = ["differed", "former_arguments", "former_classes"]
+__all__ = ["differed", "former_arguments", "former_classes", "refuse_former_conditions"]
 
 _SHORT = 15  # steps, below which the order of an Adams method falls at the end, if it does
 
@@ -24,6 +25,23 @@ def former_arguments(node: dict[str, Any]) -> dict[str, Any]:
         "scoresde.data.image_folder": {"split_folders": False},
     }
     return {key: value for key, value in then.get(str(node.get("_target_")), {}).items() if key not in node}
+
+
+def refuse_former_conditions(node: dict[str, Any]) -> None:
+    """Reject digits whose condition is a smaller picture of each in units of pixels, as no data have it any more.
+
+    Args:
+        node: Plain configuration of the data.
+
+    Raises:
+        ConfigError: Such data.
+    """
+    side = node.get("low_resolution")
+    if node.get("_target_") == "scoresde.data.digits" and side is not None:
+        raise ConfigError(
+            f"data.low_resolution is {side!r}, whose condition images were in other units than those of cascade=super: "
+            "train a new run with experiment=digits_super"
+        )
 
 
 def former_classes(config: DictConfig, data: Data) -> tuple[str, ...] | None:

@@ -130,6 +130,16 @@ def test_names_are_replaced_where_they_are_targets_and_nowhere_else() -> None:
     assert with_first_names(old) == old
 
 
+def test_arguments_that_are_no_more_are_left_out_where_they_did_nothing() -> None:
+    def of_digits(**arguments: Any) -> dict[str, Any]:
+        return {"data": {"_target_": "scoresde.data.digits", **arguments}}
+
+    assert with_current_names(of_digits(labels=True, low_resolution=None)) == of_digits(labels=True)
+    assert with_current_names(of_digits(low_resolution=4)) == of_digits(low_resolution=4)
+    other = {"x": [{"_target_": "scoresde.data.npz", "low_resolution": None}], "low_resolution": None}
+    assert with_current_names(other) == other
+
+
 def test_two_configurations_are_the_same_whichever_names_they_give() -> None:
     groups = {"training": {"_target_": "scoresde.training.loop.Training", "steps": 3}}
     groups["training"]["ema"] = {"_target_": "scoresde.training.ema.HalfLife"}

@@ -84,6 +84,19 @@ def test_parts_that_do_not_fit_are_refused_in_a_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_digits_with_smaller_pictures_of_an_earlier_version_are_refused_and_those_without_are_read(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("data: {_target_: scoresde.data.digits, low_resolution: null}")
+    assert Run.open(tmp_path).data().fingerprint() == digits().fingerprint()
+    file.write_text("data: {_target_: scoresde.data.digits, low_resolution: 4}")
+    with pytest.raises(
+        ConfigError, match="data.low_resolution is 4, whose .*: train a new run with experiment=digits_"
+    ):
+        Run.open(tmp_path).data()
+
+
 def test_data_in_place_of_the_held_out_ones_become_the_same_part(runs: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", x=digits().test[:30].numpy(), y=digits().test_labels[:30].numpy())  # type: ignore[index]
     given = ["data=npz", f"data.path={tmp_path / 'other.npz'}", "data.label_key=y", "n=2", "progress=false"]
