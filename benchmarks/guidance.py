@@ -16,6 +16,7 @@ The runs take turns, and the median counts.
 import argparse
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -159,10 +160,15 @@ def main() -> None:
         for batch in (8, 16, 64):
             print(markdown([f"batch of {batch}", "ms a step", "ratio", "of the turns"], speed(batch)))
         return
-    if options.run is None:
-        rows = list(errors(options.pairs, options.scales, options.starts))
-    else:
-        rows = list(network_errors(options.run, options.scales, options.starts))
+    found = (
+        errors(options.pairs, options.scales, options.starts)
+        if options.run is None
+        else network_errors(options.run, options.scales, options.starts)
+    )
+    rows = []
+    for row in found:
+        rows.append(row)
+        print(" | ".join(row), file=sys.stderr, flush=True)
     head = [
         "model",
         "scale",

@@ -1,7 +1,7 @@
 """What guidance gains and costs on digits: samples of the class that was asked for, beside their variety.
 
     scoresde train experiment=digits_conditional
-    python benchmarks/guided_digits.py RUN_DIRECTORY [--weaker RUN_DIRECTORY] [--per-class 36] [--steps 12]
+    python benchmarks/guided_digits.py RUN_DIRECTORY [--weaker RUN_DIRECTORY] [--per-class 36] [--steps 12] [--only APG]
 
 Accuracy is that of a support vector machine, trained on the pictures that the network was trained on; its own accuracy
 on held-out pictures is printed first. Its standard error is that of a proportion. Recall and coverage are against the
@@ -10,6 +10,7 @@ held-out pictures, in the space of their pixels. Samples of all methods have the
 
 import argparse
 import math
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -61,6 +62,9 @@ def main() -> None:
     parser.add_argument("--weaker", help="a weaker network, for autoguidance")
     parser.add_argument("--per-class", type=int, default=36)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument(
+        "--only", default="", help="regular expression for the names of guidances, such as 'scale 4|APG'"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     model, data = scoresde.load(options.run), Run.open(options.run).data()
@@ -74,14 +78,17 @@ def main() -> None:
     count = min(len(labels), len(data.test))  # the metrics are of as many of both
     sampler, rows = Sampler(AutoAdams(), DataStraight(options.steps)), []
     for name, guided in methods(model, weaker):
+        if not re.search(options.only, name):
+            continue
         drawn = model.decode(sampler(guided, len(labels), seed=0, batch_size=250, labels=labels).x)
         right = judge.predict(pixels(drawn)) == labels.numpy()
-        by_class = [right[labels.numpy() == k].mean() for k in range(data.num_classes)]
+        by_class = [right[labels.numpy() == k] for k in range(data.num_classes)]
+        means = [float(each.mean()) for each in by_class]
+        ends = [f"{k}: {share(by_class[k])}" for k in (int(np.argmin(means)), int(np.argmax(means)))]
         found = manifold_metrics(drawn[:count].double(), data.test[:count].double())
-        cells = (share(right), f"{min(by_class):.2f} ({int(np.argmin(by_class))})")
-        rows.append([name, *cells, written(found["recall"]), written(found["coverage"])])
+        rows.append([name, share(right), *ends, written(found["recall"]), written(found["coverage"])])
         print(" | ".join(rows[-1]), flush=True)
-    print(markdown(["guidance", "accuracy", "least of a class", "recall", "coverage"], rows))
+    print(markdown(["guidance", "accuracy", "lowest class", "highest class", "recall", "coverage"], rows))
 
 
 if __name__ == "__main__":
