@@ -1,13 +1,16 @@
 """Guided sampling: error of the default solver beside named ones, and time beside unguided sampling.
 
-    python benchmarks/guidance.py [--pairs 300 301 302] [--scales 2 4 8] [--starts 256] [--run DIRECTORY] [--speed]
+    python benchmarks/guidance.py [--pairs 300 301 302] [--scales 2 4 8] [--starts 256] [--run DIRECTORY] [--peers few]
+    python benchmarks/guidance.py --speed
 
 Errors: the root mean square distance of end points to those of a fine solve, of classifier-free guidance of a class in
 a mixture: pairs that a seed draws, in 2 to 64 dimensions, under the SDEs of EDM and VP. Every solver is on its own
 grid, in as many steps as fit into the evaluations, without a last denoising. The last column is the error of the
 default over that of the best of the others; pairs from 300 on were not looked at when its rules were chosen. `default,
 own class` is the default on a `ScoreModel` that mixes both models by hand and says nothing of itself. With `--run`, the
-model is a trained network with labels and dropout of them, in float64, and each class in turn is asked for.
+model is a trained network with labels and dropout of them, in float64, and each class in turn is asked for. With
+`--peers`, deterministic solvers of other libraries are among the others, as `benchmarks/solvers.py` runs them: `few`
+are those that lead there on the grids that serve them best, `all` are all on all grids. See `peers.py`.
 
 Speed: the digits U-Net with labels, guided and not, by the same number of steps, in processor seconds of one thread.
 The runs take turns, and the median counts.
@@ -18,14 +21,15 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import presets
+from contenders import Budget, Contender, Counted, peer_contenders, presets
 from hydra.utils import instantiate
+from peers import load_peers
 from rows import markdown
 from torch import Tensor
 from truth import own_endpoints
@@ -77,7 +81,7 @@ def solved(model: ScoreModel, name: str, budget: int, x: Tensor, **cond: Any) ->
     return out.x
 
 
-def errors(seeds: list[int], scales: list[float], starts: int) -> Iterator[list[str]]:
+def errors(seeds: list[int], scales: list[float], starts: int, peers: Sequence[Contender] = ()) -> Iterator[list[str]]:
     """Rows of the table of pairs of mixtures."""
     for sde in (EDMSDE(), VPSDE()):
         for seed in seeds:
@@ -85,10 +89,10 @@ def errors(seeds: list[int], scales: list[float], starts: int) -> Iterator[list[
             x = both.sample(starts, sde.t_max, torch.Generator().manual_seed(seed + 1))
             for scale in scales:
                 models = ClassifierFree(one, scale, both), Own(one, both, scale)
-                yield from rows_of(f"{type(sde).__name__} {seed} ({x.shape[1]}-D)", *models, scale, x, 1e-9)
+                yield from rows_of(f"{type(sde).__name__} {seed} ({x.shape[1]}-D)", *models, scale, x, 1e-9, peers)
 
 
-def network_errors(run: Path, scales: list[float], starts: int) -> Iterator[list[str]]:
+def network_errors(run: Path, scales: list[float], starts: int, peers: Sequence[Contender] = ()) -> Iterator[list[str]]:
     """Rows of the table of a trained network."""
     model = in_model_space(scoresde.load(run)).double().eval()
     assert model.shape is not None
@@ -97,20 +101,37 @@ def network_errors(run: Path, scales: list[float], starts: int) -> Iterator[list
     x, labels = model.sde.prior_sample(noise.shape, noise), torch.arange(starts) % model.classes
     for scale in scales:
         models = ClassifierFree(model, scale), Own(model, model, scale)
-        yield from rows_of(run.name, *models, scale, x, 1e-6, labels=labels)
+        yield from rows_of(run.name, *models, scale, x, 1e-6, peers, labels=labels)
 
 
 def rows_of(
-    name: str, model: ScoreModel, own: ScoreModel, scale: float, x: Tensor, tolerance: float, **cond: Any
-) -> Iterator[list[str]]:
+    name: str, model: ScoreModel, own: ScoreModel, scale: float, x: Tensor, tolerance: float,
+    peers: Sequence[Contender] = (), **cond: Any,
+) -> Iterator[list[str]]:  # fmt: skip
     """Rows of a model under one guidance, by number of evaluations."""
     true = own_endpoints(model, x, tolerance, **cond)
+    counted = Counted(model, cond)
+    budgets = [(str(peer), Budget(peer, counted, x)) for peer in peers]
     for budget in BUDGETS:
         found = {n: _rms(solved(model, n, budget, x, **cond) - true) for n in ("default", *NAMED)}
         by_hand = _rms(solved(own, "default", budget, x, **cond) - true)
-        best = min(found[n] for n in NAMED)
         values = [f"{v:.2g}" for v in (by_hand, *found.values())]
+        best = min(found[n] for n in NAMED)
+        if peers:
+            ends = ((which, each.end(budget)) for which, each in budgets)
+            distances = ((_rms(end - true), which) for which, end in ends if end is not None)
+            theirs, which = min(each for each in distances if math.isfinite(each[0]))
+            values += [f"{theirs:.2g}", which]
+            best = min(best, theirs)
         yield [name, f"{scale:g}", str(budget), *values, f"{by_hand / best:.2f}", f"{found['default'] / best:.2f}"]
+
+
+def their_contenders(which: str) -> list[Contender]:
+    """Deterministic solvers of other libraries, on their grids; a line says of each library that it is missing."""
+    peers, missing = load_peers()
+    for line in missing:
+        print(f"without {line}", file=sys.stderr)
+    return [each for each in peer_contenders(peers, which == "all") if not each.stochastic]
 
 
 def _rms(x: Tensor) -> float:
@@ -153,6 +174,9 @@ def main() -> None:
     parser.add_argument("--scales", type=float, nargs="+", default=[2.0, 4.0, 8.0])
     parser.add_argument("--starts", type=int, default=256)
     parser.add_argument("--run", type=Path, help="of a network with labels, in place of pairs")
+    parser.add_argument(
+        "--peers", nargs="?", const="few", choices=("few", "all"), help="those that lead, or all on all grids"
+    )
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -160,10 +184,11 @@ def main() -> None:
         for batch in (8, 16, 64):
             print(markdown([f"batch of {batch}", "ms a step", "ratio", "of the turns"], speed(batch)))
         return
+    peers = their_contenders(options.peers) if options.peers else []
     found = (
-        errors(options.pairs, options.scales, options.starts)
+        errors(options.pairs, options.scales, options.starts, peers)
         if options.run is None
-        else network_errors(options.run, options.scales, options.starts)
+        else network_errors(options.run, options.scales, options.starts, peers)
     )
     rows = []
     for row in found:
@@ -176,6 +201,7 @@ def main() -> None:
         "default, own class",
         "default",
         *NAMED,
+        *(("best peer", "which") if peers else ()),
         "own class / best",
         "default / best",
     ]

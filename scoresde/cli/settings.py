@@ -289,6 +289,7 @@ def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]
     from scoresde.config.targets import check_arguments
     from scoresde.config.trust import allowed
     from scoresde.options.errors import ConfigError
+    from scoresde.runs.older import refuse_former_conditions
     from scoresde.training.environment import check_device
 
     if config.get("device") is not None:
@@ -304,7 +305,10 @@ def check_groups(command: str, config: DictConfig, overrides: Sequence[Override]
     for group in declared(command)[1]:
         if config.get(group) is not None:
             try:
-                check_arguments(_group(config, group), group, allow)
+                plain = _group(config, group)
+                if group == "data":
+                    refuse_former_conditions(plain)
+                check_arguments(plain, group, allow)
             except ConfigError as error:
                 raise UsageError(str(error)) from error
 

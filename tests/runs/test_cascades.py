@@ -85,7 +85,7 @@ def test_parts_that_do_not_fit_are_refused_in_a_line(
 
 
 def test_digits_with_smaller_pictures_of_an_earlier_version_are_refused_and_those_without_are_read(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("data: {_target_: scoresde.data.digits, low_resolution: null}")
@@ -95,6 +95,9 @@ def test_digits_with_smaller_pictures_of_an_earlier_version_are_refused_and_thos
         ConfigError, match="data.low_resolution is 4, whose .*: train a new run with experiment=digits_"
     ):
         Run.open(tmp_path).data()
+    with pytest.raises(SystemExit):
+        main(["train", f"run={tmp_path}", "progress=false"])
+    assert capsys.readouterr().err.startswith("scoresde: data.low_resolution is 4, whose condition images")
 
 
 def test_data_in_place_of_the_held_out_ones_become_the_same_part(runs: Path, tmp_path: Path) -> None:
