@@ -187,3 +187,15 @@ def test_a_run_directory_has_the_name_that_version_0_1_0_gave_it(choice: str, di
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         # It trained for 1,400 steps.
         assert config_hash(compose("train", [f"sampler={choice}", "training.steps=1400"])) == digest
+
+
+@pytest.mark.parametrize(
+    ("choice", "digest"),
+    [("npz", "0fdab4d0"), ("table", "0cfc7132"), ("image_folder", "d7ce4a6d"), ("huggingface", "c658d271")],
+)
+def test_options_of_conditions_do_not_name_a_run_anew(choice: str, digest: str) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        own = [f"data={choice}", "data.path=x", "training.steps=1400"]
+        assert config_hash(compose("train", own)) == digest
+        key = next(key for key in compose("train", own).data if key.startswith("condition_"))
+        assert config_hash(compose("train", [*own, f"data.{key}=y"])) != digest
