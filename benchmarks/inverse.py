@@ -7,9 +7,10 @@ The prior is a mixture of ten Gaussians with full covariances, fitted to the 8×
 that posteriors are mixtures in closed form. The problems are a random mask of half of the pixels, Gaussian blur, four
 times fewer pixels, and 16 random projections, each with noise of standard deviation 0.05 and 0.3. A budget counts
 evaluations of the model and products with its Jacobian alike, as `CountedModel` finds them; each method has as many
-steps as it affords. The distance is the sliced 2-Wasserstein distance to draws of the exact posterior, of as many
-samples; `floor` is that of two sets of exact draws. Means and standard errors are over measurements. Methods of azula
-are measured beside ours where it can be imported (`pip install azula`).
+steps as it affords. A cell is `–` where a method refuses a case, cannot afford a step, or leaves numbers that are not
+finite; the last column of the file has the reason. The distance is the sliced 2-Wasserstein distance to draws of the
+exact posterior, of as many samples; `floor` is that of two sets of exact draws. Means and standard errors are over
+measurements. Methods of azula are measured beside ours where it can be imported (`pip install azula`).
 """
 
 import argparse
@@ -28,13 +29,18 @@ from torch import Tensor
 
 from scoresde.inverse import (
     ALD,
+    DAPS,
+    DDNM,
+    DDRM,
     DPS,
     ILVR,
     MCG,
     MMPS,
+    TDS,
     TMPD,
     CompressedSensing,
     CountedModel,
+    DiffPIR,
     Downsampling,
     ExactPosterior,
     GaussianBlur,
@@ -45,8 +51,11 @@ from scoresde.inverse import (
     Measurement,
     Method,
     PiGDM,
+    PnPDM,
     Problem,
     Projection,
+    REDDiff,
+    RePaint,
     WholeGradient,
 )
 from scoresde.metrics import sliced_wasserstein
@@ -66,6 +75,15 @@ OURS: dict[str, Method] = {
     "ALD": ALD(),
     "projection": Projection(),
     "ILVR": ILVR(),
+    "RePaint (2, 5)": RePaint(2, 5),  # as published, with jumps of 10 steps, 50 evaluations leave none to resample
+    "DDNM": DDNM(),
+    "DDRM": DDRM(),
+    "DiffPIR": DiffPIR(),
+    "DAPS, exact draws": DAPS(langevin_steps=None),
+    "RED-diff": REDDiff(),
+    "PnP-DM": PnPDM(),
+    "TDS (1)": TDS(1),
+    "TDS (4)": TDS(4),
 }
 
 
@@ -112,6 +130,12 @@ class Row(NamedTuple):
     stderr: float
     floor: float
     seconds: float
+    steps: int
+    refusal: str = ""
+
+    @property
+    def excess(self) -> float:
+        return self.distance - self.floor
 
 
 def cases(prior: GaussianMixtureScore, measurements: int, samples: int, seed: int) -> Iterator[Case]:
@@ -139,39 +163,64 @@ def our_draw(method: Method) -> Draw:
     return draw
 
 
-def steps_within(draw: Draw, model: ScoreModel, measurement: Measurement, budget: int) -> int:
-    """The largest number of steps whose evaluations and products are within a budget, by trials of one sample."""
+def steps_within(draw: Draw, model: ScoreModel, measurement: Measurement, budget: int, guess: int = 0) -> int:
+    """The largest number of steps whose evaluations and products are within a budget, by trials of one sample.
+
+    A guess is tried first. It is 0 where the budget does not pay for one step.
+    """
     one = measurement.rows(slice(0, 1))
 
-    def cost(steps: int) -> float:
+    def affordable(steps: int) -> bool:
         counted = CountedModel(model)
         draw(counted, one, steps)
-        return sum(counted.cost.each(1))
+        return sum(counted.cost.each(1)) <= budget
 
-    low, high = 1, budget
+    low, high = 0, budget
+    if guess and affordable(guess):
+        low, high = guess, guess if guess == budget or not affordable(guess + 1) else budget
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if cost(middle) <= budget else (low, middle - 1)
+        low, high = (middle, high) if affordable(middle) else (low, middle - 1)
     return low
 
 
-def run(name: str, draw: Draw, case: Case, model: ScoreModel, samples: int, budget: int) -> Row:
+def run(name: str, draw: Draw, case: Case, model: ScoreModel, samples: int, budget: int, guess: int = 0) -> Row:
     """Draw with a method for all measurements of a case, and measure."""
     count = len(case.measurement)
     repeated = case.measurement.rows(torch.arange(count).repeat_interleave(samples))
     repeated = Measurement(repeated.problem, repeated.y.float())
-    steps = steps_within(draw, model, repeated, budget)
-    counted, start = CountedModel(model), time.perf_counter()
-    torch.manual_seed(0)
-    with torch.no_grad():
-        x = draw(counted, repeated, steps).reshape(count, samples, -1)
-    seconds = time.perf_counter() - start
-    found = torch.tensor([distance(x[i], case.exact[i], i) for i in range(count)])
-    evaluations, products = counted.cost.each(len(repeated))
-    error = float(found.std()) / math.sqrt(count)
     floor = sum(case.floor) / count
-    mean = float(found.mean())
-    return Row(name, case.name, case.noise, budget, evaluations, products, mean, error, floor, seconds)
+    nothing = Row(name, case.name, case.noise, budget, 0.0, 0.0, math.nan, math.nan, floor, math.nan, 0)
+    try:
+        steps = steps_within(draw, model, repeated, budget, guess)
+        if not steps:
+            return nothing._replace(refusal="a step costs more than the budget")
+        counted, start = CountedModel(model), time.perf_counter()
+        torch.manual_seed(0)
+        with torch.no_grad():
+            x = draw(counted, repeated, steps).reshape(count, samples, -1)
+    except (ValueError, ArithmeticError) as raised:
+        return nothing._replace(refusal=str(raised))
+    seconds = time.perf_counter() - start
+    evaluations, products = counted.cost.each(len(repeated))
+    if not x.isfinite().all():
+        return nothing._replace(evaluations=evaluations, products=products, refusal="samples are not finite")
+    found = torch.tensor([distance(x[i], case.exact[i], i) for i in range(count)])
+    error, mean = float(found.std()) / math.sqrt(count), float(found.mean())
+    return Row(name, case.name, case.noise, budget, evaluations, products, mean, error, floor, seconds, steps)
+
+
+def shown(rows: list[Row]) -> str:
+    """A line of what each case is above its floor, and of their mean."""
+    cells = "  ".join(f"{row.excess:5.3f}" if math.isfinite(row.excess) else "    –" for row in rows)
+    measured = [row for row in rows if math.isfinite(row.excess)]
+    if not measured:
+        return f"{rows[0].budget:4d}  {rows[0].method:22s} {cells}"
+    mean = sum(row.excess for row in measured) / len(measured)
+    error = math.sqrt(sum(row.stderr**2 for row in measured)) / len(measured)
+    cost = f"{measured[0].evaluations:.0f} + {measured[0].products:.0f}"
+    cases = "" if len(measured) == len(rows) else f" of {len(measured)} cases"
+    return f"{rows[0].budget:4d}  {rows[0].method:22s} {cost:>9s}  {cells}   mean {mean:.4f} ± {error:.4f}{cases}"
 
 
 def main() -> None:
@@ -193,15 +242,13 @@ def main() -> None:
         table.writerow(Row._fields)
         for budget in args.budgets:
             for name, draw in chosen.items():
-                rows = [run(name, draw, case, model, args.samples, budget) for case in problems]
+                rows: list[Row] = []
+                for case in problems:
+                    guess = rows[-1].steps if rows else 0
+                    rows.append(run(name, draw, case, model, args.samples, budget, guess))
                 table.writerows(rows)
                 file.flush()
-                excess = [row.distance - row.floor for row in rows]
-                error = math.sqrt(sum(row.stderr**2 for row in rows)) / len(rows)
-                cost = f"{rows[0].evaluations:.0f} + {rows[0].products:.0f}"
-                shown = "  ".join(f"{e:.3f}" for e in excess)
-                print(f"{budget:4d}  {name:22s} {cost:>9s}  {shown}   mean {sum(excess) / len(rows):.4f} ± {error:.4f}",
-                      flush=True)  # fmt: skip
+                print(shown(rows), flush=True)
 
 
 if __name__ == "__main__":

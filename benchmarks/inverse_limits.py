@@ -24,6 +24,7 @@ from scoresde.inverse import (
     DAPS,
     DDNM,
     DDRM,
+    MMPS,
     TDS,
     DiffPIR,
     ExactPosterior,
@@ -33,6 +34,7 @@ from scoresde.inverse import (
     Method,
     PnPDM,
     Problem,
+    WholeGradient,
     restore,
 )
 from scoresde.metrics import sliced_wasserstein
@@ -67,6 +69,8 @@ def contenders(names: list[str]) -> Iterator[Contender]:
         yield Contender("DDNM", DDNM(), 100)
         yield Contender("DiffPIR", DiffPIR(), 100)
         yield Contender("DAPS, exact draws", DAPS(langevin_steps=None), 100)
+        yield Contender("MMPS", MMPS(), 100)
+        yield Contender("whole gradient", WholeGradient(), 100)
 
 
 class Case(NamedTuple):
