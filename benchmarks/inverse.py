@@ -7,8 +7,8 @@ The prior is a mixture of ten Gaussians with full covariances, fitted to the 8×
 that posteriors are mixtures in closed form. The problems are a random mask of half of the pixels, Gaussian blur, four
 times fewer pixels, and 16 random projections, each with noise of standard deviation 0.05 and 0.3. A budget counts
 evaluations of the model and products with its Jacobian alike, as `CountedModel` finds them; each method has as many
-steps as it affords. A cell is `–` where a method refuses a case, cannot afford a step, or diverges, to numbers above 10⁶
-or none; the last column of the file has the reason. The distance is the sliced 2-Wasserstein distance to draws of the
+steps as it affords. A cell is `–` where a method refuses a case, cannot afford a step, or diverges, to numbers above
+10⁶ or none; the file's last column says why. The distance is the sliced 2-Wasserstein distance to draws of the
 exact posterior, of as many samples; `floor` is that of two sets of exact draws. Means and standard errors are over
 measurements. Methods of azula are measured beside ours where it can be imported (`pip install azula`).
 """
