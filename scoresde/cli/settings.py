@@ -19,6 +19,7 @@ from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, Omega
 
 from scoresde.cli.catalogue import conf_dir, options, source
 from scoresde.cli.console import UsageError, nearest
+from scoresde.cli.steering import check_steering
 from scoresde.config.modules import find_in
 from scoresde.config.start import DATA_PATHS
 from scoresde.options.declarations import declaration
@@ -220,7 +221,7 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
         if config.get(group) is not None and group not in own:
             node = _group(config, group)
             checks = [problems(node, group, declaration)]
-            if group in ("training", "optimizer", "guidance") and isinstance(node, dict):
+            if group in ("training", "optimizer", "guidance", "steer") and isinstance(node, dict):
                 checks.append(option_problems(group, node, prefix=f"{group}."))
             for problem in itertools.chain(*checks):
                 raise UsageError(_instead(problem, settings, overrides) or problem + _elsewhere(group, node))
@@ -230,6 +231,7 @@ def check_settings(command: str, config: DictConfig, overrides: Sequence[Overrid
             if missing is not None:
                 raise UsageError(missing)
     _check_pairs(config)
+    check_steering(config)
 
 
 def runs_of(config: DictConfig) -> list[str]:

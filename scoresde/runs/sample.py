@@ -27,6 +27,7 @@ from scoresde.runs.directory import Run, check_name
 from scoresde.runs.labels import class_names, label_index
 from scoresde.runs.pictures import picture_of_samples
 from scoresde.runs.results import differences, identity_of, is_of
+from scoresde.runs.steered import Steered
 from scoresde.runs.texts import text_conditions
 from scoresde.sampling import ChainSampler, Sampler, edit
 from scoresde.score import ScoreModel
@@ -45,7 +46,7 @@ class Draw:
     """A choice of samples to draw.
 
     Attributes:
-        sampler: The sampler.
+        sampler: The sampler; `Steered` for one of a density of which the model is a part.
         n: Number of samples.
         seed: Seed of their noise.
         label: Class to draw from, by its name or index, for models with classes; else classes come in turn.
@@ -59,7 +60,7 @@ class Draw:
         cascade: The run as the last stage of a cascade, whose conditions are those of the base model; else None.
     """
 
-    sampler: Sampler | ChainSampler
+    sampler: Sampler | ChainSampler | Steered
     n: int
     seed: int = 0
     label: int | str | None = None
@@ -102,7 +103,11 @@ class Draw:
         """
         asked, data = self.asked(model), self.asked_data(data)
         label = label_index(asked, self.label, data.class_names)
-        plain = {"sampler": identity_of(self.sampler, run), "n": self.n, "seed": self.seed, "label": label}
+        steered = self.sampler if isinstance(self.sampler, Steered) else None
+        name = type(steered.sampler).__name__ if steered else identity_of(cast(Any, self.sampler), run)
+        plain = {"sampler": name, "n": self.n, "seed": self.seed, "label": label}
+        if steered:
+            plain["steer"] = steered.identity
         if self.text:
             plain["text"] = list(self.text)
         elif self.condition is not None:
@@ -169,7 +174,9 @@ def sample(
             return saved, {**note, "reused": True}
         began = time.perf_counter()
         options: dict[str, Any] = {"seed": seed, "batch_size": draw.batch_size, "progress": progress, **cond}
-        check_sampler(model, draw.sampler)
+        steered = isinstance(draw.sampler, Steered)
+        if not isinstance(draw.sampler, Steered):
+            check_sampler(model, draw.sampler)
         out: Any
         lower: dict[str, np.ndarray] = {}
         if draw.cascade is not None:
@@ -180,12 +187,14 @@ def sample(
             out = edit(cast(Sampler, draw.sampler), cast(ScoreModel, source), start, draw.strength, **options)
         seconds = time.perf_counter() - began
         raw = data.transform.decode(out.x.cpu()) if draw.cascade is None else in_data_units(data.transform, out.x)
-        cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds}
+        further = out.arrays() if steered else lower
+        figures = out.figures() if steered else {}
+        cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds, **figures}
         arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.cpu().numpy() for k, v in cond.items()}}
         if draw.text:  # which takes the place of its tokens
             told = [draw.text[i % len(draw.text)] for i in range(n)]
             arrays = {"x": raw.numpy(), "text": np.array(told)}
-        run.write_npz(f"samples/{name}.npz", **arrays, **lower, **{_NOTE: np.array(json.dumps(cost))})
+        run.write_npz(f"samples/{name}.npz", **arrays, **further, **{_NOTE: np.array(json.dumps(cost))})
         names = of_source.class_names
         classes = told_conditions(source, names, settings["label"], draw.condition)
         if draw.text:
@@ -193,6 +202,8 @@ def sample(
         classes += "" if draw.cascade is None else draw.cascade.words()
         file = "" if name == "samples" else f", in {name}.npz"
         guidance = "" if draw.guidance is None else f", guided by {draw.guidance}"
+        if steered:
+            guidance = f", steered to {settings['steer']}"
         caption = f"{n} samples{classes}{guidance}, {out.nfe} evaluations of the network each, seed {seed}{file}."
         in_turn = (
             source.classes is not None and settings["label"] is None and not settings.keys() & {"condition", "text"}

@@ -119,6 +119,7 @@ if TYPE_CHECKING:
     from scoresde.sampling.er_sde import ERSDE, ERSDE1, ERSDE4, ERSDE5, NoiseScale, PowerScale
     from scoresde.sampling.external import ScipyODE, TorchSDE
     from scoresde.sampling.steered import SteeredSampler
+    from scoresde.sampling.steered_choices import NoSteering, SteerGuided, Steering, SteerTempered
     from scoresde.sampling.steered_samples import SteeredSamples
     from scoresde.sampling.tuning import tune
 
@@ -176,6 +177,7 @@ __all__ = [
     "NCSNv2",
     "NoCorrector",
     "NoPredictor",
+    "NoSteering",
     "Noise",
     "NoiseLevel",
     "NoiseScale",
@@ -197,8 +199,11 @@ __all__ = [
     "ScipyODE",
     "SignalLevel",
     "Solver",
+    "SteerGuided",
+    "SteerTempered",
     "SteeredSampler",
     "SteeredSamples",
+    "Steering",
     "StepRule",
     "StepTau",
     "Stochasticity",
@@ -229,11 +234,15 @@ _LATE = {
     "ERSDE1": "er_sde",
     "ERSDE4": "er_sde",
     "ERSDE5": "er_sde",
+    "NoSteering": "steered_choices",
     "NoiseScale": "er_sde",
     "PowerScale": "er_sde",
     "ScipyODE": "external",
+    "SteerGuided": "steered_choices",
+    "SteerTempered": "steered_choices",
     "SteeredSampler": "steered",
     "SteeredSamples": "steered_samples",
+    "Steering": "steered_choices",
     "TorchSDE": "external",
     "tune": "tuning",
 }

@@ -209,6 +209,7 @@ EARLY = {
     "sample nowhere guidance=cfg guidance.interval=[5,1]": "guidance.interval is [5, 1], expected two noise levels",
     "sample nowhere guidance=cfg guidance.interval=[1]": "guidance.interval is [1], expected",
     "compare nowhere guidance=cfg guidance.rescale=2": "guidance.rescale is 2, expected a number from 0 to 1",
+    "sample nowhere steer=tempered steer.power=-1": "steer.power is -1, expected a positive number",
     "report nowhere pictures=3": "pictures is 3, expected true or false",
 }
 

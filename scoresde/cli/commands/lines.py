@@ -7,11 +7,26 @@ from typing import Any
 from scoresde.progress import note
 from scoresde.runs.summary import LikelihoodEntry, MetricEntry, SamplesEntry, Summary
 
-__all__ = ["accuracy_lines", "figure", "likelihood_line", "metric_lines", "print_summary", "reused"]
+__all__ = ["accuracy_lines", "figure", "likelihood_line", "metric_lines", "print_summary", "reused", "steered_lines"]
 
 
 def reused(entry: Mapping[str, Any]) -> str:
     return ", there already" if entry.get("reused") else ""
+
+
+_LOW = 0.1  # effective sample size, as a share of the particles, below which a few of them have most of the weight
+
+
+def steered_lines(cost: Mapping[str, Any], steps: int) -> list[str]:
+    """How far the weights of steered samples can be trusted, and what to do where they cannot."""
+    many = f" in the worst of {cost['groups']} groups, {cost['ess_median']:.3g} in the median" * (cost["groups"] > 1)
+    told = f"effective sample size at least {cost['ess']:.3g} of {cost['particles']} particles{many}"
+    if "log_z" in cost:
+        told += f"; log Z = {cost['log_z']:.4g} ± {cost['log_z_stderr']:.2g}"
+    if cost["ess"] >= _LOW * cost["particles"]:
+        return [told]
+    more = f"steer.steps={2 * steps}, then steer.particles={4 * cost['particles']}"
+    return [told, f"this is low, so that a few particles stand for a group: take more of both, {more}"]
 
 
 def figure(entry: LikelihoodEntry) -> tuple[float, str]:

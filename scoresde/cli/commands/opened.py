@@ -30,6 +30,8 @@ __all__ = [
     "open_runs",
     "sampler_of",
     "score_of",
+    "steered_by",
+    "steering_of",
 ]
 
 _log = logging.getLogger(__name__)
@@ -135,9 +137,7 @@ def guided_by(run: Any, model: Any, config: DictConfig) -> tuple[Any, str | None
     from scoresde.config.targets import instantiate
     from scoresde.guidance import NoGuidance
     from scoresde.options.errors import ConfigError
-    from scoresde.options.settings import run_problem
     from scoresde.runs.chains import score_model
-    from scoresde.runs.directory import Run
     from scoresde.runs.texts import away_from
 
     chosen, text = instantiate(config, "guidance", run.allow), config.get("negative")
@@ -154,11 +154,9 @@ def guided_by(run: Any, model: Any, config: DictConfig) -> tuple[Any, str | None
         )
 
     def load(directory: str) -> tuple[Any, str]:
-        if problem := run_problem(directory):
-            raise UsageError(problem.replace("run", f"guidance.{chosen.other}", 1))
-        other = Run.open(directory, list(config.allow), list(config.accept))
         if not chosen.other_classifies:
-            return score_of(other, config, "guidance"), other.fingerprint()
+            return _other_score(directory, f"guidance.{chosen.other}", config)
+        other = _other_run(directory, f"guidance.{chosen.other}", config)
         classifier = other.classifier().to(model.device)
         # Here, as the model itself does not know what its run knows of the data.
         classifier.check_fits(model.shape, model.classes, run.info())
@@ -171,6 +169,61 @@ def guided_by(run: Any, model: Any, config: DictConfig) -> tuple[Any, str | None
     except (TypeError, ValueError) as error:
         raise error if isinstance(error, ConfigError | UsageError) else ConfigError(f"guidance: {error}") from error
     return guided
+
+
+def _other_run(directory: str, key: str, config: DictConfig) -> Any:
+    """A run that a setting of a group names.
+
+    Raises:
+        UsageError: No run directory.
+    """
+    from scoresde.options.settings import run_problem
+    from scoresde.runs.directory import Run
+
+    if problem := run_problem(directory):
+        raise UsageError(problem.replace("run", key, 1))
+    return Run.open(directory, list(config.allow), list(config.accept))
+
+
+def _other_score(directory: str, key: str, config: DictConfig) -> tuple[Any, str]:
+    """The score model of such a run, and the fingerprint of its weights."""
+    other = _other_run(directory, key, config)
+    return score_of(other, config, key.partition(".")[0]), other.fingerprint()
+
+
+def steering_of(run: Any, config: DictConfig) -> Any:
+    """The settings of steering that are chosen; None for none.
+
+    Raises:
+        ConfigError: Settings that are none of steering, or that have a wrong value.
+    """
+    from scoresde.config.targets import instantiate
+    from scoresde.options.errors import ConfigError
+    from scoresde.sampling import NoSteering, Steering
+
+    chosen = instantiate(config, "steer", run.allow)
+    if not isinstance(chosen, Steering):
+        raise ConfigError(f"steer is a {type(chosen).__name__}, expected a Steering, such as steer=guided")
+    return None if isinstance(chosen, NoSteering) else chosen
+
+
+def steered_by(steering: Any, model: Any, config: DictConfig) -> Any:
+    """The sampler of these settings.
+
+    Raises:
+        ConfigError: Settings that do not suit the model, or the model of a discrete chain.
+    """
+    from scoresde.options.errors import ConfigError
+    from scoresde.runs.chains import score_model
+    from scoresde.runs.steered import Steered
+
+    own = score_model(model, "steer")
+    try:
+        found = steering.sampler(own, lambda path: _other_score(path, f"steer.{steering.other}", config))
+    except (TypeError, ValueError) as error:
+        raise error if isinstance(error, ConfigError | UsageError) else ConfigError(f"steer: {error}") from error
+    sampler, text = found
+    return Steered(sampler, steering.draws, text)
 
 
 def score_of(run: Any, config: DictConfig, command: str, rules: bool = True) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 
 from scoresde.cli.commands.cascades import cascade_label, check_cascade, stacked_runs
-from scoresde.cli.commands.lines import reused
+from scoresde.cli.commands.lines import reused, steered_lines
 from scoresde.cli.commands.opened import (
     check_condition,
     chosen_name,
@@ -15,6 +15,8 @@ from scoresde.cli.commands.opened import (
     model_of,
     open_run,
     sampler_of,
+    steered_by,
+    steering_of,
 )
 from scoresde.cli.console import UsageError
 
@@ -27,7 +29,10 @@ def sample_command(config: DictConfig) -> None:
     from scoresde.runs.sample import Draw, sample, saved_samples
 
     run = open_run(config)
-    sampler, model = sampler_of(run, config), model_of(run, config)
+    steering = steering_of(run, config)
+    plain = None if steering is not None else sampler_of(run, config)
+    model = model_of(run, config)
+    sampler = plain or steered_by(steering, model, config)
     texts = texts_of(config)
     given = config.condition is not None or bool(texts)
     held_out = other_conditions(model) and not given and run.has_data
@@ -58,10 +63,13 @@ def sample_command(config: DictConfig) -> None:
         if known is not None and not is_of(known[1], settings) and not config.overwrite:
             name = f"{name}-{digest_of(settings)}"
     _, cost = sample(run, model, data, draw, name=name, overwrite=config.overwrite, progress=config.progress)
+    each = "each" if steering is None else f"of each of {cost['groups'] * cost['particles']} particles"
     print(
-        f"{cost['n']} samples{reused(cost)}, {cost['nfe']} evaluations each, {cost['seconds']:.1f} s: "
+        f"{cost['n']} samples{reused(cost)}, {cost['nfe']} evaluations {each}, {cost['seconds']:.1f} s: "
         f"{run.directory / 'samples' / name}.npz"
     )
+    if steering is not None:
+        print("\n".join(steered_lines(cost, steering.steps)))
 
 
 def texts_of(config: DictConfig) -> tuple[str, ...]:
@@ -71,6 +79,6 @@ def texts_of(config: DictConfig) -> tuple[str, ...]:
 
 
 def _sample_name(config: DictConfig) -> str:
-    """File name from sampler, conditions, guidance, n and seed, so that no job of a sweep writes another's file."""
-    chosen = chosen_name(("sampler", "label", "condition", "text", "negative", "guidance", "start", "strength"))
-    return "-".join(filter(None, (cascade_label(config), chosen, f"n{config.n}", f"seed{config.seed}")))
+    """File name from choices, conditions, n and seed, so that no job of a sweep writes another's file."""
+    keys = ("sampler", "label", "condition", "text", "negative", "guidance", "steer", "start", "strength")
+    return "-".join(filter(None, (cascade_label(config), chosen_name(keys), f"n{config.n}", f"seed{config.seed}")))
