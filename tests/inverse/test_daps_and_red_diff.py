@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scoresde.inverse import DAPS, GaussianNoise, MatrixOperator, Problem, REDDiff, restore
 from scoresde.sampling import DataStraight, SampleNoise
+from scoresde.sampling.start import prior_start
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, VPSDE
 from tests.problems import F64, gaussian
@@ -43,8 +44,10 @@ def test_red_diff_is_adam_on_its_loss() -> None:
 
     times = DataStraight(steps)(sde, model.step_statistics)
     noise = SampleNoise(5, torch.arange(2), (3,), F64)
-    noise()  # the start, of which nothing is left
-    point: Tensor = (y @ torch.linalg.pinv(matrix).T).requires_grad_()
+    mean = model.denoise(prior_start(model, noise(), times[0]), times[0])
+    spread = model.data_std**2 * matrix @ matrix.T + 0.3**2 * torch.eye(2, dtype=F64)
+    gain = model.data_std**2 * matrix.T @ spread.inverse()
+    point: Tensor = (mean + (y - mean @ matrix.T) @ gain.T).requires_grad_()
     adam = torch.optim.Adam([point], lr=0.2, betas=(0.9, 0.99))
     for t in times[:-1]:
         alpha, sigma, fresh = float(sde.alpha(t)), float(sde.sigma(t)), noise()
@@ -55,6 +58,14 @@ def test_red_diff_is_adam_on_its_loss() -> None:
         loss.backward()
         adam.step()
     torch.testing.assert_close(found, point.detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_red_diff_is_not_led_away_by_small_singular_values() -> None:
+    model = gaussian(VPSDE(), (3,))
+    problem = Problem(MatrixOperator(torch.diag(torch.tensor([1.0, 1.0, 1e-4], dtype=F64))), GaussianNoise(0.3))
+    x = torch.zeros(20, 3, dtype=F64)
+    found = restore(model, problem.measure(x), REDDiff(), steps=30).x
+    assert float(found.abs().max()) < 10
 
 
 def test_red_diff_says_that_it_is_an_estimate() -> None:
