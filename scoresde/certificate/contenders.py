@@ -198,7 +198,13 @@ def contender(sampler: AnySampler) -> Contender:
             f"sampler is {shown(sampler)}, expected a Sampler, a function that makes one of a number of steps, or a "
             "function f(denoiser, x, sigmas)"
         )
-    parameters = inspect.signature(sampler).parameters.values()
+    try:
+        parameters = inspect.signature(sampler).parameters.values()
+    except ValueError:  # of a function that is not written in Python
+        raise ArgumentError(
+            f"sampler is {shown(sampler)}, whose arguments cannot be read: expected a function of a number of steps, "
+            "or f(denoiser, x, sigmas)"
+        ) from None
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = [p for p in positional if p.default is p.empty]
     if len(needed) == 1:

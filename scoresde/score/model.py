@@ -481,10 +481,12 @@ class ScoreModel(HasVariances, ABC):
         """True if `score` is the gradient of the log-density of some data with noise, as `denoise` has it by its name.
 
         A guided model says False: its field is that of no noised density, so that log-likelihoods have no meaning. So
-        does a model that has others as parts, unless its class says otherwise: what it makes of them is not known. A
-        model that guides without such parts, such as by two networks of its own, has to say False itself.
+        does a model that has several others as parts, unless its class says otherwise: what it makes of them is not
+        known. One around a single model says what that one says. A model that guides without such parts, such as by
+        two networks of its own, or that changes the field of a single one, has to say False itself.
         """
-        return next(self._models_inside(), None) is None
+        inside = list(self._models_inside())
+        return len(inside) < 2 and all(model.is_score for model in inside)
 
     @property
     def conditioned(self) -> bool:
