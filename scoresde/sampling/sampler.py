@@ -28,7 +28,7 @@ from scoresde.sampling.request import Request
 from scoresde.sampling.samples import Samples, in_data_space
 from scoresde.sampling.solver import NonFiniteError, Report, Solver, StoppedError
 from scoresde.sampling.start import prior_distance
-from scoresde.score import ScoreModel, StepRule
+from scoresde.score import ScoreModel, StepRule, StepRules
 from scoresde.score.bound import BoundModel
 
 if TYPE_CHECKING:  # needed for log-densities alone, whose import is late
@@ -113,14 +113,18 @@ class Sampler:
         noise = "" if self.noise == "white" else f", noise={self.noise!r}"
         return f"Sampler({self.solver!r}, {self.grid!r}, denoise={self.denoise}{noise})"
 
-    def in_run(self, directory: Path) -> "Sampler":
+    def in_run(self, directory: Path, rules: bool = False) -> "Sampler":
         """The sampler that reads the files of a run's directory, unless their paths were given.
 
-        These are the tuned steps of its solver and grid. Step rules come with the model that they were measured for.
+        These are the tuned steps of its solver and grid, and, with `rules`, the step rules of the default solver, which
+        are those of the run's own model, without guidance.
         """
         solver = self.solver.in_run(directory) if isinstance(self.solver, ReadsRun) else self.solver
         grid = self.grid.in_run(directory) if isinstance(self.grid, ReadsRun) else self.grid
-        return Sampler(solver, grid, self.denoise, self.noise)
+        found, path = Sampler(solver, grid, self.denoise, self.noise), directory / StepRules.FILE
+        if not (rules and found.follows_rule and path.is_file()):
+            return found
+        return found._with_rule(StepRules.load(path).at(grid.steps))
 
     @property
     def follows_rule(self) -> bool:

@@ -27,6 +27,7 @@ class Made(Solves):
 
     def __init__(self, errors: Errors) -> None:
         self.errors = errors
+        self.model = GaussianMixtureScore([1.0], [[0.0]], [1.0], EDMSDE())  # which says what its samples are
 
     def __call__(self, rule: StepRule, steps: int, x: Tensor, conditions: Conditions) -> Tensor:
         return torch.zeros_like(x) if rule == TRUE else self.errors(rule, steps, x)

@@ -239,12 +239,15 @@ def score_of(run: Any, config: DictConfig, command: str, rules: bool = True) -> 
 
 def sampler_of(run: Any, config: DictConfig) -> Any:
     from scoresde.config.targets import instantiate
+    from scoresde.sampling import Sampler
 
     if config.get("sampler") is None:
         return run.make("sampler")
     if HydraConfig.get().runtime.choices.get("sampler") is None:
         config.sampler = with_own(run.config, "sampler", config)
-    return instantiate(config, "sampler", run.allow).in_run(run.directory)
+    guided = config.get("guidance") is not None and not str(config.guidance.get("_target_")).endswith("NoGuidance")
+    found = instantiate(config, "sampler", run.allow)
+    return found.in_run(run.directory, rules=not guided) if isinstance(found, Sampler) else found.in_run(run.directory)
 
 
 def in_sweep() -> bool:
