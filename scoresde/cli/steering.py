@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 from scoresde.cli.console import UsageError
 
-__all__ = ["check_steering"]
+__all__ = ["check_steering", "is_none"]
 
 _UNUSED = {
     "sampler": "steering has a sampler of its own, whose steps are steer.steps",
@@ -20,9 +20,9 @@ def check_steering(config: DictConfig) -> None:
     Raises:
         UsageError: Such a setting.
     """
-    if _is_none(config, "steer", "NoSteering"):
+    if is_none(config, "steer", "NoSteering"):
         return
-    if not _is_none(config, "guidance", "NoGuidance"):
+    if not is_none(config, "guidance", "NoGuidance"):
         raise UsageError(
             "guidance and steer are two ways to one end: leave out guidance, whose samples are of no known density, or "
             "leave out steer"
@@ -32,7 +32,7 @@ def check_steering(config: DictConfig) -> None:
             raise UsageError(f"{key} is not for use with steer, as {why}: leave out {key}, or steer")
 
 
-def _is_none(config: DictConfig, group: str, name: str) -> bool:
+def is_none(config: DictConfig, group: str, name: str) -> bool:
     """True if a group is not there, or chosen to be nothing."""
     node = config.get(group)
     return node is None or str(node.get("_target_")).rpartition(".")[2] == name

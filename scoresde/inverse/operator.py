@@ -140,7 +140,7 @@ class Composed(Operator):
         return f"{self.outer!r} @ {self.inner!r}"
 
 
-class LinearlyComposed(LinearOperator):
+class LinearlyComposed(Composed, LinearOperator):
     """A B x of linear operators A and B: `A @ B`. Its singular values are known if it is small.
 
     Args:
@@ -151,13 +151,8 @@ class LinearlyComposed(LinearOperator):
         ValueError: Shapes that do not fit.
     """
 
-    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
-        super().__init__(inner.shape, outer.measured)
-        _check_chain(outer, inner)
-        self.outer, self.inner = outer, inner
-
-    def measure(self, x: Tensor) -> Tensor:
-        return self.outer.measure(self.inner.measure(x))
+    outer: LinearOperator
+    inner: LinearOperator
 
     def back(self, y: Tensor) -> Tensor:
         return self.inner.back(self.outer.back(y))
@@ -165,9 +160,6 @@ class LinearlyComposed(LinearOperator):
     @property
     def singular_values(self) -> SingularValues | None:
         return self.decomposed()
-
-    def __repr__(self) -> str:
-        return f"{self.outer!r} @ {self.inner!r}"
 
 
 def _check_chain(outer: Operator, inner: Operator) -> None:

@@ -342,35 +342,12 @@ def _what(options: DictConfig) -> str:
     return f"the mixture {options.prior}"
 
 
-_SAID = (
-    "prior",
-    "problems",
-    "methods",
-    "samplers",
-    "noises",
-    "steps",
-    "measurements",
-    "samples",
-    "seed",
-    "out",
-    "allow",
-)
+_SAID = ("prior", "problems", "methods", "samplers", "noises", "steps", "measurements", "samples", "seed", "out")
 
 
 def _overrides(options: DictConfig) -> list[str]:
     made = []
-    for key in (
-        "prior",
-        "problems",
-        "methods",
-        "samplers",
-        "noises",
-        "steps",
-        "measurements",
-        "samples",
-        "seed",
-        "out",
-    ):
+    for key in _SAID:
         value: Any = options.get(key)
         if value not in (None, []):
             listed = not isinstance(value, str | int | float)

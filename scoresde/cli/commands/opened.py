@@ -15,6 +15,7 @@ from scoresde.cli.catalogue import groups
 from scoresde.cli.command_line import parse_overrides
 from scoresde.cli.console import UsageError
 from scoresde.cli.settings import runs_of, with_own
+from scoresde.cli.steering import is_none
 
 __all__ = [
     "check_condition",
@@ -245,9 +246,10 @@ def sampler_of(run: Any, config: DictConfig) -> Any:
         return run.make("sampler")
     if HydraConfig.get().runtime.choices.get("sampler") is None:
         config.sampler = with_own(run.config, "sampler", config)
-    guided = config.get("guidance") is not None and not str(config.guidance.get("_target_")).endswith("NoGuidance")
     found = instantiate(config, "sampler", run.allow)
-    return found.in_run(run.directory, rules=not guided) if isinstance(found, Sampler) else found.in_run(run.directory)
+    if isinstance(found, Sampler):
+        return found.in_run(run.directory, rules=is_none(config, "guidance", "NoGuidance"))
+    return found.in_run(run.directory)
 
 
 def in_sweep() -> bool:
