@@ -28,7 +28,8 @@ from scoresde.score import GaussianMixtureScore, NetworkScore, with_sde
 from scoresde.sde import DDPMSDE, VPSDE
 from scoresde.training import fit
 
-MODULES = [name for name in scoresde.__all__ if name not in ("__version__", "load", "load_chain", "load_classifier")]
+FUNCTIONS = ("certify", "load", "load_chain", "load_classifier")
+MODULES = [name for name in scoresde.__all__ if name not in ("__version__", *FUNCTIONS)]
 
 
 @pytest.fixture(scope="module")
