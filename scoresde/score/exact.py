@@ -183,9 +183,13 @@ class GaussianMixtureScore(ExactScore):
         k = torch.multinomial(self.weights.double(), n, replacement=True, generator=generator)
         z = torch.randn(n, self.means.shape[1], dtype=torch.float64, device=device, generator=generator)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
-        z = z * (alpha**2 * self.variances[k].double() + sigma**2).sqrt()
-        if self.rotations is not None:
-            z = torch.einsum("bj,bij->bi", z, self.rotations[k].double())
+        widths = (alpha**2 * self.variances[k].double() + sigma**2).sqrt()
+        if self.rotations is None:
+            z = z * widths
+        else:
+            # The symmetric root of the covariance: eigenvectors have signs that depend on the machine's LAPACK.
+            rotations = self.rotations[k].double()
+            z = torch.einsum("bij,bj,bkj,bk->bi", rotations, widths, rotations, z)
         return (alpha * self.means[k].double() + z).reshape(n, *self._shape)
 
     def denoise(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
