@@ -5,6 +5,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
+from scoresde.extras import need as _need
 from scoresde.version import __version__
 
 if "ipykernel" in sys.modules:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         data,
         guidance,
         information,
+        interop,
         inverse,
         likelihood,
         metrics,
@@ -46,6 +48,7 @@ __all__ = [
     "data",
     "guidance",
     "information",
+    "interop",
     "inverse",
     "likelihood",
     "load",
@@ -63,6 +66,9 @@ __all__ = [
     "training",
 ]
 
+# What a run directory is read with.
+_RUNS = ("accelerate", "filelock", "hydra", "omegaconf", "yaml")
+
 # Importable for one more release, with a DeprecationWarning.
 _MOVED = ("comparisons", "divergence", "frontiers", "ode", "reprs")
 
@@ -70,6 +76,7 @@ _MOVED = ("comparisons", "divergence", "frontiers", "ode", "reprs")
 def __getattr__(name: str) -> object:
     # Late, so that `import scoresde` takes no time, and `scoresde.sde` needs neither Hydra nor Accelerate.
     if name in ("load", "load_chain", "load_classifier"):
+        _need(f"scoresde.{name}", *_RUNS, extra="cli")
         return getattr(importlib.import_module("scoresde.runs.directory"), name)
     if name == "certify":
         return importlib.import_module("scoresde.certificate").certify

@@ -1,5 +1,9 @@
 """Certificates: samplers held against what is known exactly, of posteriors and of the probability flow."""
 
+from scoresde.extras import need as _need
+
+_need("scoresde.certificate", "matplotlib", "PIL", "pandas")
+
 from scoresde.certificate.certify import certify, prior_of
 from scoresde.certificate.contenders import Contender, SigmaDenoiser, SigmaFunction, contender
 from scoresde.certificate.posterior import PosteriorExam

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.extras import need
 from scoresde.numerics.values import at_least
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE, SDE
@@ -59,6 +60,7 @@ def digits(sde: SDE | None = None) -> GaussianMixtureScore:
 
 @lru_cache
 def _digits() -> tuple[Tensor, Tensor, Tensor]:
+    need("the prior of digits", "sklearn")
     from sklearn.datasets import load_digits  # slow to import
 
     images = load_digits().data / 8.0 - 1.0
@@ -97,6 +99,7 @@ def fitted(data: Tensor, components: int = 10, sde: SDE | None = None, seed: int
 
 
 def _fit(rows: Any, components: int, seed: int) -> _Parts:
+    need("fitting a mixture", "sklearn")
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 

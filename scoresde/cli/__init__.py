@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from scoresde.cli.names import COMMANDS, OTHERS
 from scoresde.cli.processes import leave_at_once
+from scoresde.extras import EXTRAS, need
 
 if TYPE_CHECKING:
     from scoresde.cli.catalogue import conf_dir
@@ -64,6 +65,8 @@ def _main(arguments: Sequence[str] | None) -> None:
     outlive_readers()
     tolerate_encoding()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments != ["--version"]:
+        _need_extra()
     if arguments[:1] == ["--complete"]:
         from scoresde.cli.completion import complete
 
@@ -86,6 +89,16 @@ def _main(arguments: Sequence[str] | None) -> None:
     end_of_output()
     if command in about:
         sys.exit(0 if command else 2)
+
+
+def _need_extra() -> None:
+    """End in one line where only the library is installed."""
+    from scoresde.cli.console import fail
+
+    try:
+        need("the scoresde command", *sorted(EXTRAS.keys() - {"torchsde"}), extra="cli")
+    except ModuleNotFoundError as error:
+        fail(str(error), 2)
 
 
 def _run(command: str, arguments: Sequence[str], verbosity: "Verbosity") -> None:

@@ -1,5 +1,9 @@
 """Samplers side by side on one model: error, sample quality, evaluations and seconds, with common noise."""
 
+from scoresde.extras import need as _need
+
+_need("scoresde.compare", "matplotlib", "PIL", "pandas")
+
 from scoresde.compare.choose import listing, table
 from scoresde.compare.comparison import Comparison, Trial, ignores_steps
 from scoresde.compare.exact import ExactReference, marginal

@@ -24,6 +24,7 @@ from scoresde.data.svhn_files import svhn
 from scoresde.data.tables import table
 from scoresde.data.trees import open_tree, open_zip
 from scoresde.data.ways_out import way_out
+from scoresde.extras import need
 
 __all__ = ["file"]
 
@@ -210,6 +211,7 @@ def _of_folder(path: Path) -> Callable[..., Data]:
 
 
 def _of_parquet(path: Path) -> Callable[..., Data]:
+    need("reading parquet", "pyarrow")
     from pyarrow import parquet as pq
 
     try:

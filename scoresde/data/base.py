@@ -15,6 +15,7 @@ from scoresde.data.labels import class_index, listed
 from scoresde.data.low_resolution import LowResolution
 from scoresde.data.text_info import TextInfo
 from scoresde.data.transforms import Transform
+from scoresde.extras import need
 from scoresde.storage.digests import digest
 
 __all__ = ["Data", "check_seed", "split_indices"]
@@ -309,6 +310,7 @@ def split_indices(
         # The same as `train_test_split`, without the two seconds that it takes to import.
         order = np.random.RandomState(seed).permutation(n)
         return torch.from_numpy(order[count:]), torch.from_numpy(order[:count])
+    need("a split that keeps the shares of classes", "sklearn")
     from sklearn.model_selection import train_test_split
 
     train, test = train_test_split(np.arange(n), test_size=count, random_state=seed, stratify=stratify)

@@ -12,6 +12,7 @@ from scoresde.data.base import Data, split_indices
 from scoresde.data.captions import captioned
 from scoresde.data.text import TextEncoder
 from scoresde.data.transforms import Discrete
+from scoresde.extras import need
 
 __all__ = ["digits", "digits_text", "mnist5k"]
 
@@ -56,6 +57,7 @@ def _digits_table() -> np.ndarray:
     file = Path(str(package and package.origin)).parent / "datasets" / "data" / "digits.csv.gz"
     if file.is_file():
         return np.loadtxt(file, delimiter=",")
+    need("digits", "sklearn")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.extras import need
 from scoresde.storage.limits import check_memory, most_pixels
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def open_image(source: Path | IO[bytes], suffix: str = "") -> "Image":
     Raises:
         ValueError: None of these formats.
     """
+    need("reading pictures", "PIL")
     from PIL import Image, UnidentifiedImageError
 
     Image.init()
@@ -130,10 +132,11 @@ class Reading:
 
     def colour(self) -> tuple[int, ...] | None:
         """The background in red, green and blue."""
-        from PIL import ImageColor
-
         if self.background is None:
             return None
+        need("the background of pictures", "PIL")
+        from PIL import ImageColor
+
         try:
             return ImageColor.getrgb(self.background)[:3]
         except ValueError as error:
@@ -185,6 +188,7 @@ def images_to_tensor(
 
 
 def _read(name: str, opener: Callable[[], "Image"], reading: Reading, notes: Counter[str]) -> np.ndarray:
+    need("reading pictures", "PIL")
     from PIL import Image, ImageOps
 
     most, pillows = most_pixels(), Image.MAX_IMAGE_PIXELS

@@ -18,6 +18,7 @@ from scoresde.data.conditions import vector_of
 from scoresde.data.images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
 from scoresde.data.labels import index_classes, listed, natural_order
 from scoresde.data.places import located
+from scoresde.extras import need
 from scoresde.storage.bounded import DamagedFile, parse_json
 from scoresde.storage.limits import check_memory
 
@@ -122,6 +123,7 @@ def parquet(
 
 def image_columns(schema: Any) -> list[str]:
     """Columns of a parquet file that may hold encoded pictures: bytes, or structures that have some."""
+    need("reading parquet", "pyarrow")
     import pyarrow as pa
 
     def holds(kind: Any) -> bool:
@@ -147,6 +149,7 @@ def _parts(place: Path) -> list[list[Path]]:
 
 
 def _opened(file: Path) -> Any:
+    need("reading parquet", "pyarrow")
     from pyarrow import parquet as pq
 
     try:

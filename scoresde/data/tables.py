@@ -17,6 +17,7 @@ from scoresde.data.labels import listed
 from scoresde.data.layout import reshaped
 from scoresde.data.places import located
 from scoresde.data.trees import uncompressed
+from scoresde.extras import need
 from scoresde.storage.limits import check_memory
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def table(
 
 
 def _read(path: str, separator: str | None, argument: str) -> "DataFrame":
+    need("reading tables", "pandas", "pyarrow")
     import pandas as pd
 
     file = located(path, argument)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from scoresde.data.base import Data
+from scoresde.extras import need
 
 __all__ = ["check_pictures", "write_folder", "write_npz", "write_zip"]
 
@@ -72,6 +73,7 @@ def write_folder(data: Data, folder: Path) -> None:
 
 
 def _files(data: Data) -> Iterator[tuple[str, bytes]]:
+    need("writing pictures", "PIL")
     from PIL import Image
 
     modes = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.extras import need
 from scoresde.metrics.estimate import Estimate
 from scoresde.metrics.features import Samples, finite_rows
 from scoresde.metrics.shares import Shares, shares_of
@@ -61,6 +62,7 @@ def fit_classifier(
     x, y = finite_rows("train", train[chosen]), labels[chosen]
     if len(y.unique()) < _LEAST:
         raise ValueError(f"the training data are all of class {int(y[0])}, expected at least two classes")
+    need("fit_classifier", "sklearn")
     from sklearn.svm import SVC  # slow to import
 
     machine = SVC(C=10.0).fit(x.numpy(), y.numpy())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import as_tensor, checked
+from scoresde.extras import need
 from scoresde.metrics.units import require_same_units
 
 __all__ = ["PCA", "FeatureMap", "Samples", "as_features", "finite_rows", "mapped", "paired_features"]
@@ -45,6 +46,7 @@ class PCA:
                 f"PCA cannot find {self.components} components in {flat.shape[0]} samples of dimension "
                 f"{flat.shape[1]}; use at most {min(flat.shape)}"
             )
+        need("PCA", "sklearn")
         from sklearn import decomposition  # slow to import, and needed only here
 
         fitted = decomposition.PCA(self.components, random_state=0).fit(flat)

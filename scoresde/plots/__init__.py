@@ -5,6 +5,10 @@ themselves. Colours are from the palette of Okabe and Ito (2008), which colour-b
 sizes are set on the artists and do not depend on the user's matplotlib settings.
 """
 
+from scoresde.extras import need as _need
+
+_need("scoresde.plots", "matplotlib", "PIL")
+
 from scoresde.plots.accuracy import accuracy_by_noise_level
 from scoresde.plots.chains import chain_states, sequences
 from scoresde.plots.curves import learning_curves, likelihood_histogram, loss_by_noise_level, paired_differences

@@ -5,6 +5,10 @@ that comes from run directories is text, escaped, or a PNG file inside such a di
 can be looked at.
 """
 
+from scoresde.extras import need as _need
+
+_need("scoresde.report", "jinja2", "plotly", "yaml")
+
 from pathlib import Path
 
 from scoresde.report.run_page import run_page

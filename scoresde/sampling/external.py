@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.extras import need
 from scoresde.sampling.motion import motion
 from scoresde.sampling.solver import Noise, Solver
 from scoresde.score import ScoreModel
@@ -210,6 +211,7 @@ class TorchSDE(Solver):
         return self.adaptive
 
     def solve(self, model: ScoreModel, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
+        need("TorchSDE", "torchsde")
         import torchsde
 
         state = x.flatten(1)

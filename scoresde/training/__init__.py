@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from scoresde.extras import need as _need
+
 if TYPE_CHECKING:
     from scoresde.training.compact_adam import CompactAdamW
     from scoresde.training.ema import Decay, HalfLife, PowerFunction
@@ -47,6 +49,8 @@ _MODULES = {
 def __getattr__(name: str) -> object:
     # Late: the command imports parts of this package, and should answer before Accelerate is loaded.
     if name in _MODULES:
+        if _MODULES[name] == "fitting":
+            _need(f"scoresde.training.{name}", "accelerate")
         return getattr(importlib.import_module(f"scoresde.training.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
