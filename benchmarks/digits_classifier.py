@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"Bayes classifier of {options.run}: {float(right.mean()):.4f} ± {error:.4f}, n = {len(right)}, ", end="")
     print(f"mean log-probability of the right class {float(certainty):.3f} nats")
     assert data.train_labels is not None
-    flat, targets = data.train.flatten(1).numpy(), data.train_labels.numpy()
+    flat, targets = data.train[:].flatten(1).numpy(), data.train_labels.numpy()
     for other in (LogisticRegression(max_iter=5000), SVC()):
         score = other.fit(flat, targets).score(data.test[: options.n].flatten(1).numpy(), labels.numpy())
         print(f"{type(other).__name__}: {score:.4f}")

@@ -50,7 +50,7 @@ def main() -> None:
     order = torch.randperm(len(DATA.train), generator=torch.Generator().manual_seed(0))
     held = len(order) // 5
     fitting, tuning = DATA.train[order[held:]], DATA.train[order[:held]]
-    test = dequantised(DATA.test, seed=0)
+    test = dequantised(DATA.test[:], seed=0)
     print(f"{'mixture':<34}{'tuning':>8}{'test bits/dim':>20}")
     for kind, (counts, floors) in GRID.items():
         # Several dequantisation draws of each image: otherwise a mixture overfits the noise.
@@ -60,7 +60,7 @@ def main() -> None:
             for c, f in tried
         }
         components, floor = min(scores, key=lambda choice: scores[choice])
-        out = bits(fit(kind, components, floor, dequantised(DATA.train, 1, 3)), test)
+        out = bits(fit(kind, components, floor, dequantised(DATA.train[:], 1, 3)), test)
         name = f"{kind}, {components} components, floor {floor:g}"
         print(f"{name:<34}{scores[components, floor]:>8.3f}{out.mean():>12.4f} ± {out.std() / len(out) ** 0.5:.4f}")
     if len(sys.argv) > 1:

@@ -191,14 +191,14 @@ def stored(file: Path) -> tuple[Tensor, dict[str, float]]:
 def measure(name: str, data: Data, raw: Tensor, classifier: Classifier | None = None) -> dict[str, Estimate]:
     """The metrics of samples in raw units: modes or classes, clipped density and coverage, copies."""
     test = data.test[: len(raw)]
-    x, y, train = (data.transform.encode(v).double() for v in (raw, test, data.train))
+    x, y, train = (data.transform.encode(v).double() for v in (raw, test, data.train[:]))
     if name == "grid":
         found = mode_metrics(x, mixture_of(*grid_gaussians_mixture()))[0]
     else:
         assert classifier is not None
-        found = class_metrics(x, data.transform.encode(data.test).double(), classifier)[0]
+        found = class_metrics(x, data.transform.encode(data.test[:]).double(), classifier)[0]
     found = {**found, **clipped_metrics(x, y), "frechet_distance": frechet_distance(x, y)}
-    return found | memorisation_metrics(x, train, data.transform.encode(data.test).double())[0]
+    return found | memorisation_metrics(x, train, data.transform.encode(data.test[:]).double())[0]
 
 
 def table(folder: Path) -> str:
@@ -210,7 +210,7 @@ def table(folder: Path) -> str:
         if name == "digits":
             assert data.train_labels is not None
             assert data.test_labels is not None
-            encoded = [data.transform.encode(x).double() for x in (data.train, data.test)]
+            encoded = [data.transform.encode(x).double() for x in (data.train[:], data.test[:])]
             classifier = fit_classifier(encoded[0], data.train_labels, encoded[1], data.test_labels, 10)
         columns: dict[str, list[dict[str, float]]] = {}
         for method in METHODS:

@@ -70,8 +70,8 @@ def main() -> None:
     model, data = scoresde.load(options.run), Run.open(options.run).data()
     if data.train_labels is None or data.test_labels is None or data.num_classes is None:
         parser.error(f"{options.run} is of data without labels: train experiment=digits_conditional")
-    judge = SVC().fit(pixels(data.train), data.train_labels.numpy())
-    own = judge.predict(pixels(data.test)) == data.test_labels.numpy()
+    judge = SVC().fit(pixels(data.train[:]), data.train_labels.numpy())
+    own = judge.predict(pixels(data.test[:])) == data.test_labels.numpy()
     print(f"the classifier on {len(own)} held-out pictures: {share(own)}", flush=True)
     weaker = None if options.weaker is None else scoresde.load(options.weaker)
     labels = torch.arange(options.per_class * data.num_classes) % data.num_classes

@@ -59,7 +59,7 @@ class Features:
 
     def __init__(self, data: Data) -> None:
         assert data.train_labels is not None
-        x = data.transform.encode(data.train).flatten(1).double()
+        x = data.transform.encode(data.train[:]).flatten(1).double()
         self.machine = SVC(C=10.0, decision_function_shape="ovr").fit(x.numpy(), data.train_labels.numpy())
 
     def __call__(self, x: Tensor) -> Tensor:

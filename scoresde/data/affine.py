@@ -1,5 +1,6 @@
 """Affine maps of continuous values: standardised by the moments of the data, or as given."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import checked
+from scoresde.data.rows import Rows, blocks
 from scoresde.data.transforms import VALUES_AT_ONCE, Discrete, Transform, as_lists, moments
 
 __all__ = ["Affine", "Identity", "Standardisation", "Standardise", "continuous", "transform_from_plain"]
@@ -146,7 +148,7 @@ class Standardise(_Continuous):
             raise ValueError(f"std must be positive, got {float(self._scale.min()):g}: constant data has no scale")
 
     @classmethod
-    def fit(cls, raw: Tensor, per: Literal["auto", "all", "channel", "value"] = "auto") -> "Standardise":
+    def fit(cls, raw: Rows | Tensor, per: Literal["auto", "all", "channel", "value"] = "auto") -> "Standardise":
         """The transform that gives `raw` `(N, *shape)` mean 0 and standard deviation 1.
 
         What is constant is centred and keeps its unit, with a warning.
@@ -228,7 +230,7 @@ class Identity(_Continuous):
 
 
 @checked
-def continuous(raw: Tensor, standardise: Standardisation = "auto") -> Transform:
+def continuous(raw: Rows | Tensor, standardise: Standardisation = "auto") -> Transform:
     """The transform of continuous data `(N, *shape)` into model space: standardised, unless that is not wanted.
 
     Noise levels, networks and solvers are made for data about 0 of standard deviation 1, and the same noise is
@@ -250,9 +252,11 @@ def continuous(raw: Tensor, standardise: Standardisation = "auto") -> Transform:
     return Identity() if standardise == "none" else Standardise.fit(raw, standardise)
 
 
-def _not_finite(raw: Tensor) -> int:
+def _not_finite(raw: Rows | Tensor) -> int:
     """Number of values that are NaN or infinite, without a copy of data that may be on disk."""
-    parts = raw.split(max(1, VALUES_AT_ONCE // max(1, raw[:1].numel()))) if raw.ndim else (raw,)
+    if isinstance(raw, Tensor) and raw.ndim == 0:
+        return int(not raw.isfinite())
+    parts = blocks(raw, max(1, VALUES_AT_ONCE // max(1, math.prod(raw.shape[1:]))))
     finite = (part.isfinite() for part in parts)
     return sum(0 if bool(part.all()) else int((~part).sum()) for part in finite)
 

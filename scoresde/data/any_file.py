@@ -20,6 +20,7 @@ from scoresde.data.imagenet_files import imagenet
 from scoresde.data.images import SUFFIXES, Fit, Frames, Resample
 from scoresde.data.parquet_files import image_columns, parquet
 from scoresde.data.places import located
+from scoresde.data.rows import InMemory
 from scoresde.data.svhn_files import svhn
 from scoresde.data.tables import table
 from scoresde.data.trees import open_tree, open_zip
@@ -75,6 +76,7 @@ def file(
     test_condition_keys: Mapping[str, str] | None = None,
     condition_columns: Sequence[str] | None = None,
     condition_folder: str | None = None,
+    in_memory: InMemory = "auto",
 ) -> Data:
     """The data in a file, folder or archive, read by what it contains.
 
@@ -115,6 +117,7 @@ def file(
         test_condition_keys: Names of those of the test array.
         condition_columns: Columns that make the vector that is a row's condition.
         condition_folder: Folder of pictures of the same names, which are the conditions.
+        in_memory: Whether samples are held in memory or read when they are asked for.
 
     Raises:
         ImportError: A format that needs a package which is not installed.

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ from scoresde.data.base import Data
 from scoresde.data.hdf5 import HDF5File, Mat73File
 from scoresde.data.labels import listed
 from scoresde.data.layout import channels_first, reshaped, samples_first
+from scoresde.data.lazy_arrays import LazyArray
+from scoresde.data.lazy_layout import arranged
 from scoresde.data.matlab import MatFile
 from scoresde.data.numpy_files import NpyFile, NpyFolder, NpzFile
 from scoresde.data.places import located
+from scoresde.data.rows import InMemory, Rows, reads_lazily
 from scoresde.data.tensor_files import SafetensorsFile, TorchFile
 from scoresde.data.ways_out import way_out
 
@@ -24,6 +28,7 @@ __all__ = ["array_file", "arrays", "npz"]
 
 _log = logging.getLogger(__name__)
 
+_HEAD = 1000  # samples that stand for all in proposals
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -47,6 +52,7 @@ def arrays(
     split: Split = "random",
     condition_keys: Mapping[str, str] | None = None,
     test_condition_keys: Mapping[str, str] | None = None,
+    in_memory: InMemory = "auto",
 ) -> Data:
     """An array `(N, *shape)` of a file, with its labels and test samples if the file has them.
 
@@ -56,8 +62,9 @@ def arrays(
     uint8 arrays are discrete with 256 levels, other integers with the `levels` given; floating-point arrays are
     continuous and standardised by the moments of the training part, unless `levels` says that they hold integers.
 
-    An array that takes more than the limit of memory (`SCORESDE_MEMORY`) stays on disk if it is an .npy file or an
-    HDF5 data set that is stored in one piece, its type is one that torch has, and no random split would copy it.
+    An array that takes more than the limit of memory (`SCORESDE_MEMORY`), or with `in_memory=False` any, stays in its
+    file, and samples are read when they are asked for: of .npy files, of .npz archives that are not compressed, of HDF5
+    and of zarr. Training gives the same weights, to the bit.
 
     Args:
         path: The file, or a folder of .npy files.
@@ -86,6 +93,7 @@ def arrays(
         condition_keys: Names of the arrays of conditions, with one row for each sample, by the names `vector`, `image`,
             `tokens` and `mask` that networks have for them.
         test_condition_keys: Names of the conditions of the test array. None: with `test_path` the same ones.
+        in_memory: Whether the samples are held in memory; labels and conditions are.
 
     Raises:
         ImportError: A file that needs a package which is not installed.
@@ -95,32 +103,32 @@ def arrays(
     kind = Levels(levels, low, high, standardise)
     file = array_file(path)
     found = _chosen(file, key, label_key, test_key, test_label_key, labels, test_path is not None)
-    parts = [_Part(file, found.samples, found.labels, found.class_names)]
+    lasts = samples_last is True
+    parts = [_Part(file, found.samples, found.labels, found.class_names, in_memory, lasts)]
     if test_path is not None:
         other = array_file(test_path, "test_path")
         if key is None and test_key is None:
             its = find_arrays(other.names(), test_path)
-            parts.append(_Part(other, its.samples, its.labels if found.labels else None, None))
+            parts.append(_Part(other, its.samples, its.labels if found.labels else None, None, in_memory, lasts))
         else:
             own_labels = None if found.labels is None else test_label_key or found.labels
-            parts.append(_Part(other, test_key or found.samples, own_labels, None))
+            parts.append(_Part(other, test_key or found.samples, own_labels, None, in_memory, lasts))
     elif found.test is not None:
-        parts.append(_Part(file, found.test, found.test_labels, None))
+        parts.append(_Part(file, found.test, found.test_labels, None, in_memory, lasts))
     if found.left:
         _log.warning("%s: %s left out", path, ", ".join(found.left))
     conditions = _conditions(parts, condition_keys, test_condition_keys, channels_last)
-    kind = kind.of(parts[0].x, parts[0].where)
+    kind = kind.of(parts[0].head, parts[0].where)
     targets = _labels(parts, required=labels is True or label_key is not None)
-    values = []
+    values: list[np.ndarray | Rows] = []
     for i, part in enumerate(parts):
         count = None if part.y is None or not targets else len(targets[i])
         last = samples_last if samples_last is not None or part.file.samples_last else False
-        x = reshaped(samples_first(part.x, last, count, part.where), shape, part.where)
-        x = channels_first(x, channels_last, kind.levels is not None, part.where)
-        if x.ndim < 2:
-            hint = "; data.shape=[1] makes a sample of each number" if x.ndim == 1 else ""
-            raise ValueError(f"{part.where} must be (N, *shape), got shape {x.shape}{hint}")
-        values.append(x)
+        axes = partial(_with_axes, shape, channels_last, kind.levels is not None, part.where)
+        if isinstance(part.x, LazyArray):
+            values.append(arranged(part.x, axes))
+        else:
+            values.append(axes(samples_first(part.x, last, count, part.where)))
     if len(parts) > 1 and (parts[1].x.dtype.kind not in "uif" or values[1].shape[1:] != values[0].shape[1:]):
         raise ValueError(
             f"{parts[1].where} has shape {parts[1].x.shape} and dtype {parts[1].x.dtype}, expected samples like those "
@@ -131,6 +139,17 @@ def arrays(
     return array_data(Path(path).stem, values, checked, names, kind, test_size, seed, split, conditions)
 
 
+def _with_axes(
+    shape: Sequence[int] | None, channels_last: bool | None, pictures: bool, where: str, x: np.ndarray
+) -> np.ndarray:
+    """An array `(N, ...)` as samples whose channels come first."""
+    x = channels_first(reshaped(x, shape, where), channels_last, pictures, where)
+    if x.ndim < 2:
+        hint = "; data.shape=[1] makes a sample of each number" if x.ndim == 1 else ""
+        raise ValueError(f"{where} must be (N, *shape), got shape {x.shape}{hint}")
+    return x
+
+
 npz = arrays
 """`arrays` by the name that it had when it read .npz and .npy files alone; run directories have it."""
 
@@ -138,16 +157,57 @@ npz = arrays
 class _Part:
     """Samples of one part of a data set, and their labels, as their file has them."""
 
-    def __init__(self, file: ArrayFile, key: str, label_key: str | None, names_key: str | None) -> None:
-        keys = [key, *(k for k in (label_key, names_key) if k is not None)]
-        found = dict(zip(keys, read_arrays(file, keys), strict=True))
-        self.file, self.x, self.where = file, found[key], file.where(key)
+    x: np.ndarray | LazyArray
+
+    def __init__(
+        self,
+        file: ArrayFile,
+        key: str,
+        label_key: str | None,
+        names_key: str | None,
+        in_memory: InMemory,
+        samples_last: bool,
+    ) -> None:
+        lazy = _lazy(file, key, in_memory, samples_last)
+        keys = [*([] if lazy is not None else [key]), *(k for k in (label_key, names_key) if k is not None)]
+        found = dict(zip(keys, read_arrays(file, keys, in_memory is not True), strict=True))
+        self.file, self.where = file, file.where(key)
+        self.x = found[key] if lazy is None else lazy
+        self.head = self.x if isinstance(self.x, np.ndarray) else _head(self.x)
         self.y = None if label_key is None else found[label_key]
         self.label_where = f"labels {label_key!r} of {file.path}"
         text = None if names_key is None else found[names_key].ravel()
         if text is not None and text.dtype.kind == "S":
             text = np.char.decode(text, "utf-8")
         self.class_names = text.tolist() if text is not None and text.dtype.kind == "U" else None
+
+
+def _head(array: LazyArray) -> np.ndarray:
+    """An array of the same type: the first rows of integers, from which a number of levels is proposed."""
+    integers = array.dtype.kind in "iu" and array.dtype != np.uint8
+    return array.take(np.arange(min(_HEAD, array.shape[0]) if integers else 0))
+
+
+def _lazy(file: ArrayFile, key: str, in_memory: InMemory, samples_last: bool) -> LazyArray | None:
+    """An array that is to stay in its file; None if it is not, or cannot and need not.
+
+    Raises:
+        ValueError: One that is to stay there and cannot, or one that is damaged or holds objects.
+    """
+    if key not in file.names():
+        return None  # which reading it reports
+    header = file.header(key)
+    if header.dtype.kind == "O":
+        raise file.refusal(key)
+    if not reads_lazily(in_memory, header.size):
+        return None
+    found = None if samples_last or header.dtype.kind not in "uif" else file.lazy(key)
+    if found is None and in_memory is False:
+        raise ValueError(
+            f"{file.where(key)} cannot stay in its file: in_memory=false is for numbers in .npy files in the order of "
+            "C, .npz archives that are not compressed, HDF5 and zarr, samples first: leave it out, or convert the file"
+        )
+    return found
 
 
 def _chosen(

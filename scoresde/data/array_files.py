@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scoresde.data.labels import listed
+from scoresde.data.lazy_arrays import LazyArray
 from scoresde.storage.limits import check_memory, memory_limit
 
 __all__ = ["ArrayFile", "Header", "one_line", "read_arrays"]
@@ -71,6 +72,14 @@ class ArrayFile(ABC):
         """One array as a view of the file, of which the operating system reads what is used; None if there is none."""
         return None
 
+    def lazy(self, name: str) -> LazyArray | None:
+        """One array of which rows are read when they are asked for; None if the format does not allow that.
+
+        Raises:
+            ValueError: A damaged array.
+        """
+        return None
+
     def where(self, name: str) -> str:
         """The array, for messages."""
         return f"the array of {self.path}" if self.single else f"array {name!r} of {self.path}"
@@ -82,28 +91,33 @@ class ArrayFile(ABC):
         )
 
 
-def read_arrays(file: ArrayFile, names: Sequence[str]) -> list[np.ndarray]:
+def read_arrays(file: ArrayFile, names: Sequence[str], views: bool = True) -> list[np.ndarray]:
     """The arrays of these names.
 
-    An array that takes more than the limit of memory is a view of its file, where the format allows that.
+    Args:
+        file: The file.
+        names: Names of arrays.
+        views: Whether an array that takes more than the limit of memory is a view of its file, where the format allows
+            that.
 
     Raises:
         ValueError: An array that is not there, damaged, or not of numbers or text, or arrays that together take more
             than `scoresde.storage.limits` allows: what they declare is added up before anything is read.
     """
-    known, total, views = file.names(), 0, {}
+    known, total = file.names(), 0
+    mapped: dict[str, np.ndarray] = {}
     for name in names:
         if name not in known:
             raise ValueError(f"{file.path} has no array {name!r}; available: {listed(known) or 'none'}")
         header = file.header(name)
         if header.dtype.kind == "O":
             raise file.refusal(name)
-        if header.size > memory_limit() and (view := file.mapped(name)) is not None:
-            views[name] = view
+        if views and header.size > memory_limit() and (view := file.mapped(name)) is not None:
+            mapped[name] = view
             continue
         total += header.size
         check_memory(total, file.where(name))
-    return [views[name] if name in views else file.read(name) for name in names]
+    return [mapped[name] if name in mapped else file.read(name) for name in names]
 
 
 def one_line(error: BaseException) -> str:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from scoresde.arguments import as_tensor
-from scoresde.data.affine import Standardisation, continuous
+from scoresde.data.affine import Standardisation, continuous, transform_from_plain
 from scoresde.data.base import Data, check_seed, split_indices
+from scoresde.data.cache import Cache
 from scoresde.data.conditions import checked_conditions, of_rows
 from scoresde.data.labels import index_classes, listed
+from scoresde.data.rows import Rows, Values, is_lazy, taken
 from scoresde.data.transforms import Discrete, Transform
 from scoresde.storage.limits import check_memory, gib, memory_limit
 
@@ -70,7 +72,7 @@ class Levels:
             )
         return Levels(levels, self.low, self.high, self.standardise)
 
-    def transform(self) -> Callable[[Tensor], Transform]:
+    def transform(self) -> Callable[[Values], Transform]:
         """The transform as a function of the training data."""
         if self.levels is None:
             return partial(continuous, standardise=self.standardise)
@@ -81,12 +83,12 @@ class Levels:
         return partial(Discrete.standardised, levels=self.levels)
 
 
-def fixed(transform: Transform) -> Callable[[Tensor], Transform]:
+def fixed(transform: Transform) -> Callable[[Values], Transform]:
     """A transform that does not depend on the training data."""
     return lambda _: transform
 
 
-def discrete(levels: int) -> Callable[[Tensor], Transform]:
+def discrete(levels: int) -> Callable[[Values], Transform]:
     """The transform of pixels of so many levels."""
     return Levels(levels).transform()
 
@@ -109,7 +111,7 @@ def _proposed_levels(x: np.ndarray) -> str:
 
 def array_data(
     name: str,
-    parts: Sequence[np.ndarray],
+    parts: Sequence[np.ndarray | Rows],
     labels: Sequence[np.ndarray],
     class_names: Sequence[str] | None,
     levels: Levels,
@@ -122,7 +124,7 @@ def array_data(
 
     Args:
         name: Name of the data set.
-        parts: One or two arrays `(N, *shape)` of numbers.
+        parts: One or two arrays `(N, *shape)` of numbers, or samples that are read when they are asked for.
         labels: Their classes, see `as_labels`, or nothing.
         class_names: Names of the classes 0, 1, ... that labels are indices of; None: labels are names themselves.
         levels: The kind of the values, as `Levels.of` completes it.
@@ -147,7 +149,7 @@ def array_data(
                     f"{y.dtype}{f', {y.min()} to {y.max()}' if y.dtype.kind in 'ui' else ''}"
                 )
         indices = [torch.from_numpy(y.astype(np.int64)) for y in labels]
-    values = [to_tensor(x) for x in parts]
+    values = [x if isinstance(x, Rows) else to_tensor(x) for x in parts]
     given = [{key: as_tensor(key, c) for key, c in part.items()} for part in conditions]
     return assembled(name, values, indices, names, levels.transform(), test_size, seed, split, given)
 
@@ -186,10 +188,10 @@ def _is_one_hot(x: np.ndarray) -> bool:
 
 def assembled(
     name: str,
-    values: Sequence[Tensor],
+    values: Sequence[Values],
     labels: Sequence[Tensor],
     class_names: tuple[str, ...] | None,
-    transform: Callable[[Tensor], Transform],
+    transform: Callable[[Values], Transform],
     test_size: int | float,
     seed: int,
     split: Split = "random",
@@ -211,18 +213,19 @@ def assembled(
         if split == "last":
             count = len(places[0])
             places = (torch.arange(count), torch.arange(count, len(whole)))
-            values, labels = [whole[:count], whole[count:]], [part for y in labels for part in (y[:count], y[count:])]
+            values = [whole[:count], whole[count:]] if isinstance(whole, Tensor) else [taken(whole, i) for i in places]
+            labels = [part for y in labels for part in (y[:count], y[count:])]
         else:
-            if whole.nbytes > memory_limit():  # a view of a file
+            if isinstance(whole, Tensor) and whole.nbytes > memory_limit():  # a view of a file
                 raise ValueError(
                     f"{name} takes {gib(whole.nbytes)}, which a random split would copy into memory: give a test array "
                     "of its own (test_key=, test_path=), or split=last to hold out the last samples"
                 )
-            values, labels = [whole[i] for i in places], [y[i] for y in labels for i in places]
+            values, labels = [taken(whole, i) for i in places], [y[i] for y in labels for i in places]
             rows = torch.cat(places)
         conditions = [] if held is None else [of_rows(held, i) or {} for i in places]
     try:
-        fitted = transform(values[0])
+        fitted = _fitted(transform, values[0])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     return Data(
@@ -237,6 +240,22 @@ def assembled(
         train_conditions=conditions[0] if conditions else None,
         test_conditions=conditions[1] if conditions else None,
     )
+
+
+def _fitted(transform: Callable[[Values], Transform], values: Values) -> Transform:
+    """The transform of training data; of those that are read when they are asked for it is kept beside them."""
+    if not is_lazy(values) or not isinstance(transform, partial):  # any other does not look at the data
+        return transform(values)
+    cache = Cache(values, transform.func.__qualname__, transform.keywords)
+    known = cache.value("transform")
+    if known is not None:
+        try:
+            return transform_from_plain(known)
+        except ValueError:  # of another version
+            pass
+    found: Transform = transform(values)
+    cache.keep_value("transform", found.to_plain())
+    return found
 
 
 def to_tensor(x: np.ndarray) -> Tensor:

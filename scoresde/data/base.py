@@ -10,9 +10,12 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 from scoresde.data.affine import Identity, Standardise
+from scoresde.data.cache import Cache
+from scoresde.data.checked_rows import CheckedRows
 from scoresde.data.conditions import checked_conditions, of_rows
 from scoresde.data.labels import class_index, listed
 from scoresde.data.low_resolution import LowResolution
+from scoresde.data.rows import Rows, Values, blocks, is_lazy, taken
 from scoresde.data.text_info import TextInfo
 from scoresde.data.transforms import Transform
 from scoresde.extras import need
@@ -24,14 +27,16 @@ __all__ = ["Data", "check_seed", "split_indices"]
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Data:
-    """A data set in memory, checked once.
+    """A data set, checked once.
 
     Values are raw: what the files hold, stored as uint8 where 256 levels suffice. `transform.encode` maps a
-    batch of them into model space.
+    batch of them into model space. They are tensors in memory, or `Rows`, which are read when they are asked for and
+    checked then: `data.train[indices]` and `len(data.train)` do for both.
 
     Args:
         name: For messages and file names.
-        train: `(N, *shape)`; integers for a discrete transform, floating point for a continuous one.
+        train: `(N, *shape)`, a tensor or `Rows`; integers for a discrete transform, floating point for a continuous
+            one.
         test: `(M, *shape)`.
         transform: Its `levels` say whether values are integers. If not given the data are continuous, and standardised
             by the moments of the training data (see `scoresde.data.continuous`).
@@ -56,8 +61,8 @@ class Data:
     """
 
     name: str
-    train: Tensor
-    test: Tensor
+    train: Values
+    test: Values
     transform: Transform = None  # type: ignore[assignment]  # filled in at once
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
@@ -80,8 +85,7 @@ class Data:
             raise ValueError(
                 f"{self.name}: train and test samples differ in shape, {self.shape} and {tuple(self.test.shape[1:])}"
             )
-        if bool(self.train.min() == self.train.max()):
-            raise ValueError(f"{self.name}: constant data, every training value is {self.train.flatten()[0].item()}")
+        self._check_not_constant()
         if not fitted:
             object.__setattr__(self, "transform", Standardise.fit(self.train))
         self._check_labels()
@@ -108,12 +112,13 @@ class Data:
         """
         values, own = (self.train, self.train_conditions) if split == "train" else (self.test, self.test_conditions)
         low = self.low_resolution
-        return dict(own or {}) if low is None else low.clean(own or {}, values, self.transform)
+        return dict(own or {}) if low is None else low.clean(own or {}, values[:], self.transform)
 
     def fingerprint(self) -> str:
         """Sixteen characters that are the same exactly when the values, the labels, the conditions and the split are.
 
-        The transform does not enter: a model has its own. What makes conditions of the samples does.
+        The transform does not enter: a model has its own. What makes conditions of the samples does. Samples that are
+        read when they are asked for are read once for it, and the result is kept beside them.
         """
         parts = {name: getattr(self, name) for name in ("train", "test", "train_labels", "test_labels")}
         if (low := self.low_resolution) is not None:
@@ -121,11 +126,21 @@ class Data:
         for split in ("train", "test"):
             for name, values in (getattr(self, f"{split}_conditions") or {}).items():
                 parts[f"{split}.{name}"] = values
-        return digest({name: value for name, value in parts.items() if value is not None})[:16]
+        parts = {name: value for name, value in parts.items() if value is not None}
+        lazy = {name: value.identity for name, value in parts.items() if is_lazy(value)}
+        if not lazy or None in lazy.values():
+            return digest(parts)[:16]
+        rest = digest({name: value for name, value in parts.items() if name not in lazy})
+        cache = Cache(next(value for value in parts.values() if is_lazy(value)), lazy, rest)
+        known = cache.value("fingerprint")
+        if not isinstance(known, str):
+            known = digest(parts)[:16]
+            cache.keep_value("fingerprint", known)
+        return known
 
     def whole(self) -> tuple[Tensor, Tensor | None]:
         """All samples `(N + M, *shape)` and their labels `(N + M,)`, in the order of their source where it is known."""
-        values, labels = torch.cat((self.train, self.test)), None
+        values, labels = torch.cat((self.train[:], self.test[:])), None
         if self.train_labels is not None and self.test_labels is not None:
             labels = torch.cat((self.train_labels, self.test_labels))
         if self.rows is None:
@@ -156,8 +171,8 @@ class Data:
             )
         return replace(
             self,
-            train=self.train[of_train],
-            test=self.test[of_test],
+            train=taken(self.train, of_train),
+            test=taken(self.test, of_test),
             train_labels=self.train_labels[of_train],
             test_labels=self.test_labels[of_test],
             rows=None,
@@ -201,8 +216,15 @@ class Data:
             class_names=tuple(names),
         )
 
-    def _checked_values(self, split: str) -> Tensor:
-        values: Tensor = getattr(self, split)
+    def _check_not_constant(self) -> None:
+        first = self.train[:1].flatten()[0]
+        for part in blocks(self.train, len(self.train) if isinstance(self.train, Tensor) else 256):
+            if not bool(part.min() == part.max() == first):
+                return
+        raise ValueError(f"{self.name}: constant data, every training value is {first.item()}")
+
+    def _checked_values(self, split: str) -> Values:
+        values: Values = getattr(self, split)
         where = f"{self.name}: {split} data"
         if values.ndim < 2:
             hint = "; x[:, None] makes a sample of each number" if values.ndim == 1 else ""
@@ -217,6 +239,9 @@ class Data:
                 f"{where} has dtype {values.dtype} under a continuous transform: a density over integers is "
                 "unbounded; use Discrete(levels), or convert to floating point if the values are measurements"
             )
+        if isinstance(values, Rows):
+            return CheckedRows(values, self.transform, where)
+        assert isinstance(values, Tensor)
         try:
             self.transform.check(values)
         except ValueError as error:

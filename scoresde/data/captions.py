@@ -109,7 +109,7 @@ def captioned(
     made, count = encode(texts), copies * len(data.train)
     return replace(
         data,
-        train=data.train.repeat(copies, *[1] * len(data.shape)),
+        train=data.train[:].repeat(copies, *[1] * len(data.shape)),
         train_labels=None,
         test_labels=None,
         num_classes=None,

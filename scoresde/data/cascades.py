@@ -32,7 +32,7 @@ def base_data(data: Data, low: LowResolution) -> Data:
     low.check(data.shape)
     cells = low.factor ** (len(data.shape) - 1)
     whole = data.transform.levels is not None
-    parts = [low(values.double()) for values in (data.train, data.test)]
+    parts = [low(values.double()) for values in (data.train[:], data.test[:])]
     if whole:
         parts = [(cells * values).round().to(torch.int32) for values in parts]
     train, test = (p if whole else p.to(data.train.dtype) for p in parts)
@@ -73,7 +73,8 @@ def condition_scales(data: Data, low: LowResolution) -> dict[str, tuple[tuple[fl
     found = scales_of(condition_infos(data.train_conditions or {}))
     small = base_data(data, low)
     # As `conditions` has them: model space is where discrete data are continuous.
-    values = small.train.double() if small.transform.levels is None else small.transform.encode(small.train)
+    raw = small.train[:]
+    values = raw.double() if small.transform.levels is None else small.transform.encode(raw)
     mean, std = (scale.flatten() for scale in moments(values, keep=1))
     std = (std.square() + low.augmentation**2 / 3).sqrt()
     std = torch.where(std > 0, std, torch.ones_like(std))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from scoresde.data.array_files import ArrayFile, Header, one_line
+from scoresde.data.lazy_arrays import LazyArray, SlicedArray, StoredArray
 
 __all__ = ["HDF5File", "Mat73File"]
 
@@ -85,6 +86,16 @@ class HDF5File(ArrayFile):
             raise self.refusal(name)
         return np.asarray(np.memmap(self.path, node.dtype, "c", offset, node.shape))
 
+    def lazy(self, name: str) -> LazyArray | None:
+        """One data set: where it is stored in one piece from there, else through the library."""
+        node, header = self._sets[name], self.header(name)
+        if header.dtype.kind not in "uif" or not header.shape:
+            return None
+        offset = node.id.get_offset()
+        if offset is not None and node.chunks is None:
+            return StoredArray(self.path, offset, node.shape, node.dtype, self.where(name))
+        return SlicedArray(self.path, node.shape, node.dtype, self.where(name), lambda a, b: node[a:b])
+
 
 class Mat73File(HDF5File):
     """A .mat file of version 7.3, whose axes HDF5 has in the opposite order."""
@@ -108,3 +119,7 @@ class Mat73File(HDF5File):
         """One variable as a view of the file."""
         view = super().mapped(name)
         return None if view is None else view.T
+
+    def lazy(self, name: str) -> LazyArray | None:
+        """None: the axis of samples may be the last."""
+        return None

@@ -3,7 +3,8 @@
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
@@ -18,9 +19,15 @@ from scoresde.storage.limits import check_memory, most_pixels
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SUFFIXES", "Fit", "Frames", "Reading", "Resample", "images_to_tensor", "open_image"]
+__all__ = [
+    "SUFFIXES", "Fit", "Frames", "Reading", "Resample", "Source", "allow_pixels", "images_to_tensor", "open_image",
+    "picture", "size_of", "warn_of",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
+
+Source = tuple[str, Callable[[], "Image"]]
+"""The name of a picture, for messages, and what opens it."""
 
 Resample = Literal["lanczos", "box"]
 """Lanczos is the sharper; box averages whole pixels, which is how low-resolution conditions are made."""
@@ -148,9 +155,7 @@ class Reading:
         return int(2 ** (self.bits or 8))
 
 
-def images_to_tensor(
-    sources: Sequence[tuple[str, Callable[[], "Image"]]], reading: Reading, order: Sequence[int] | None = None
-) -> Tensor:
+def images_to_tensor(sources: Sequence[Source], reading: Reading, order: Sequence[int] | None = None) -> Tensor:
     """Open pictures one by one; `(N, channels, H, W)`, uint8, or int32 for 16 bits.
 
     Args:
@@ -167,73 +172,122 @@ def images_to_tensor(
     notes: Counter[str] = Counter()
     for i in order if order is not None else range(len(sources)):
         name, opener = sources[i]
-        pixels = _read(name, opener, reading, notes)
+        pixels = picture(name, opener, reading, notes)
         if out is None:
             first, count = name, len(sources)
             dtype = np.dtype(np.int32 if reading.levels > 256 else np.uint8)
             needed = count * pixels.size * dtype.itemsize
-            check_memory(needed, f"reading {count} images of {_size(pixels.shape)} (or give size=)")
+            check_memory(needed, f"reading {count} images of {size_of(pixels.shape)} (or give size=)")
             out = np.empty((count, *pixels.shape), dtype)
         if pixels.shape != out.shape[1:]:
             raise ValueError(
-                f"images differ in size: {first} is {_size(out.shape[1:])}, {name} is {_size(pixels.shape)}; "
+                f"images differ in size: {first} is {size_of(out.shape[1:])}, {name} is {size_of(pixels.shape)}; "
                 "give size= to crop and resize all of them"
             )
         out[i] = pixels
     if out is None:
         raise ValueError("there are no images to read")
-    for note, number in notes.items():
-        _log.warning("%d of %d images %s", number, len(sources), note)
+    warn_of(notes, len(sources))
     return torch.from_numpy(out)
 
 
-def _read(name: str, opener: Callable[[], "Image"], reading: Reading, notes: Counter[str]) -> np.ndarray:
-    need("reading pictures", "PIL")
-    from PIL import Image, ImageOps
+def warn_of(notes: Counter[str], count: int) -> None:
+    """Say what is to be said of so many pictures."""
+    for note, number in notes.items():
+        _log.warning("%d of %d images %s", number, count, note)
 
-    most, pillows = most_pixels(), Image.MAX_IMAGE_PIXELS
+
+def picture(
+    name: str, opener: Callable[[], "Image"], reading: Reading, notes: Counter[str], alone: bool = True
+) -> np.ndarray:
+    """The values `(channels, H, W)` of a picture.
+
+    Args:
+        name: Its name, for messages.
+        opener: Opens it.
+        reading: How it is read.
+        notes: What is to be said of pictures, counted.
+        alone: Whether nothing else runs in the process, so that Pillow's limit and Python's warnings, which are those
+            of all threads, may be set meanwhile. Otherwise `allow_pixels` is to be called first.
+
+    Raises:
+        ValueError: One that cannot be read, or has more pixels or bits than are allowed.
+    """
+    need("reading pictures", "PIL")
+    from PIL import Image
+
     try:
-        # Pillow's own limit is looked at for every frame and tile. Beyond it comes a warning, beyond twice an error.
-        Image.MAX_IMAGE_PIXELS = most
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a format's oddities, without a word on which picture has them
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with opener() as opened:
-                if getattr(opened, "is_animated", False):
-                    if reading.frames == "refuse":
-                        raise ValueError(
-                            f"it has {opened.n_frames} frames: frames=first takes the first"  # type: ignore[attr-defined]
-                        )
-                    notes["have several frames: the first is read (data.frames=refuse: none)"] += 1
-                # More than 8 bits a channel: Pillow's own conversion would clip, not scale.
-                deep = opened.mode == "F" or opened.mode.startswith("I")
-                mode = opened.mode
-                if _cut_to_8_bits(opened):
-                    notes["have colours of 16 bits, of which the upper 8 are read"] += 1
-                image = ImageOps.exif_transpose(opened)
-                if not deep:
-                    image = _in_mode(image, reading, notes)
-                elif reading.bits is not None and mode != "F":
-                    # Resizing knows floating point, and not 16 bits.
-                    image = image.convert("F")
-                if reading.sides is not None and not (deep and image.mode != "F"):
-                    image = _resized(image, reading)
-                pixels = np.asarray(image)
+        with _within_limits() if alone else nullcontext(), opener() as opened:
+            if opened.width * opened.height > most_pixels():
+                raise Image.DecompressionBombError
+            pixels, mode = _pixels(opened, reading, notes)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(
-            f"the image {name} has more than {most} pixels, the limit for one: if it is what it should be, raise the "
-            "limit by the environment variable SCORESDE_PIXELS"
+            f"the image {name} has more than {most_pixels()} pixels, the limit for one: if it is what it should be, "
+            "raise the limit by the environment variable SCORESDE_PIXELS"
         ) from error
     except Exception as error:  # whatever a damaged file makes the reader of its format raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"cannot read the image {name}: {reason}") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = pillows
-    if deep:
+    if _is_deep(mode):
         pixels = _scaled(pixels, mode, name, reading)
     elif reading.levels > 256:
         pixels = pixels.astype(np.int32) * 257
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+@contextmanager
+def _within_limits() -> Iterator[None]:
+    from PIL import Image
+
+    pillows = Image.MAX_IMAGE_PIXELS
+    try:
+        # Pillow's own limit is looked at for every frame and tile. Beyond it comes a warning, beyond twice an error.
+        Image.MAX_IMAGE_PIXELS = most_pixels()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a format's oddities, without a word on which picture has them
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = pillows
+
+
+def allow_pixels() -> None:
+    """Let Pillow open pictures of as many pixels as `SCORESDE_PIXELS` allows, where that is more than its own limit."""
+    from PIL import Image
+
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most_pixels())
+
+
+def _is_deep(mode: str) -> bool:
+    """Whether a mode has more than 8 bits a channel, which Pillow's own conversion would clip, not scale."""
+    return mode == "F" or mode.startswith("I")
+
+
+def _pixels(opened: "Image", reading: Reading, notes: Counter[str]) -> tuple[np.ndarray, str]:
+    """The values of an open picture in the wanted mode and size, and its own mode."""
+    from PIL import ImageOps
+
+    if getattr(opened, "is_animated", False):
+        if reading.frames == "refuse":
+            raise ValueError(
+                f"it has {opened.n_frames} frames: frames=first takes the first"  # type: ignore[attr-defined]
+            )
+        notes["have several frames: the first is read (data.frames=refuse: none)"] += 1
+    mode = opened.mode
+    deep = _is_deep(mode)
+    if _cut_to_8_bits(opened):
+        notes["have colours of 16 bits, of which the upper 8 are read"] += 1
+    image = ImageOps.exif_transpose(opened)
+    if not deep:
+        image = _in_mode(image, reading, notes)
+    elif reading.bits is not None and mode != "F":
+        # Resizing knows floating point, and not 16 bits.
+        image = image.convert("F")
+    if reading.sides is not None and not (deep and image.mode != "F"):
+        image = _resized(image, reading)
+    return np.asarray(image), mode
 
 
 def _cut_to_8_bits(opened: "Image") -> bool:
@@ -301,5 +355,6 @@ def _resized(image: "Image", reading: Reading) -> "Image":
     return image.resize((width, height), Resampling.LANCZOS if reading.resample == "lanczos" else Resampling.BOX)
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def size_of(shape: tuple[int, ...]) -> str:
+    """Width and height of values `(C, H, W)`, for messages."""
     return f"{shape[2]}x{shape[1]}"

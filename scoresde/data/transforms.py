@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data.rows import Rows, blocks
+
 __all__ = ["Discrete", "Transform"]
 
 # Elements processed at once: 128 MiB in float64.
@@ -87,7 +89,7 @@ class Discrete(Transform):
             raise ValueError(f"low must be below high and both finite, got low={self.low}, high={self.high}")
 
     @classmethod
-    def standardised(cls, raw: Tensor, levels: int) -> "Discrete":
+    def standardised(cls, raw: Rows | Tensor, levels: int) -> "Discrete":
         """The levels on a range in which `raw` `(N, *shape)`, dequantised, has mean 0 and standard deviation 1.
 
         For levels of which the data fill a small part: in [-1, 1] a model would have to learn a narrow band, whose
@@ -96,7 +98,8 @@ class Discrete(Transform):
         Raises:
             ValueError: Values that are not levels.
         """
-        cls(levels).check(raw)
+        for part in blocks(raw, len(raw) if isinstance(raw, Tensor) else 4096):
+            cls(levels).check(part)
         mean, std = moments(raw, keep=0)
         # A uniform variable in a cell has mean 1/2 and variance 1/12.
         centre, scale = float(mean) + 0.5, math.sqrt(float(std) ** 2 + 1 / 12)
@@ -194,7 +197,7 @@ def as_lists(value: Any) -> Any:
     return [as_lists(v) for v in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-def moments(raw: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+def moments(raw: Rows | Tensor, keep: int) -> tuple[Tensor, Tensor]:
     """Mean and unbiased standard deviation over all axes of `(N, *shape)` but the first `keep` of a sample.
 
     float64, of one dimension for each axis of a sample from the first that is kept on, so that they broadcast; 0-dim
@@ -207,7 +210,7 @@ def moments(raw: Tensor, keep: int) -> tuple[Tensor, Tensor]:
         raise ValueError(f"need at least 2 values to standardise, got {len(raw) * each}")
     count = 0
     mean, scatter, low, high = (torch.zeros((), dtype=torch.float64) for _ in range(4))
-    for part in raw.split(max(1, VALUES_AT_ONCE // max(1, raw[0].numel()))):
+    for part in blocks(raw, max(1, VALUES_AT_ONCE // max(1, math.prod(raw.shape[1:])))):
         values, n = part.double(), len(part) * each
         centre = values.mean(dim=axes, keepdim=True)
         delta = centre - mean

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from scoresde.data.base import Data
+from scoresde.data.rows import blocks
 from scoresde.extras import need
 
 __all__ = ["check_pictures", "write_folder", "write_npz", "write_zip"]
@@ -22,7 +23,7 @@ def write_npz(data: Data, file: BinaryIO) -> None:
     Those are `condition_vector_train`, `condition_vector_test` and so on, for `condition_keys` of `arrays`. Values of
     at most 256 levels are bytes, of more int32.
     """
-    arrays = {"x_train": data.train, "x_test": data.test}
+    arrays = {"x_train": data.train[:], "x_test": data.test[:]}
     if data.train_labels is not None and data.test_labels is not None:
         arrays |= {"y_train": data.train_labels, "y_test": data.test_labels}
     for part, conditions in (("train", data.train_conditions), ("test", data.test_conditions)):
@@ -82,7 +83,7 @@ def _files(data: Data) -> Iterator[tuple[str, bytes]]:
         ("train", data.train, data.train_labels),
         ("test", data.test, data.test_labels),
     ):
-        for i, value in enumerate(values):
+        for i, value in enumerate(value for block in blocks(values, 256) for value in block):
             name = f"{part}/img{i:08}.png"
             pixels = value.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
             image = Image.fromarray(pixels[..., 0] if data.shape[0] == 1 else pixels, modes[data.shape[0]])

@@ -71,6 +71,7 @@ _OF: dict[str, dict[str, Any]] = {
         "snapshots": _Count | None,
         "snapshot_stds": list[_Width],
         "max_skipped": _Count,
+        "workers": Annotated[int, Range(0)],
     },
     # Arguments of torch's optimisers, whose messages say no more than that a value is invalid.
     "optimizer": {

@@ -127,7 +127,7 @@ def _prior(options: DictConfig, allow: Sequence[str]) -> GaussianMixtureScore:
             raise ConfigError("there is no prior: give prior=digits, prior=ring, prior=FILE.npz, or data to fit it to")
         return prior_of(options.prior, sde)
     data: Data = instantiate(options, "data", allow)
-    return fitted(data.transform.encode(data.train).double(), options.components, sde, options.seed)
+    return fitted(data.transform.encode(data.train[:]).double(), options.components, sde, options.seed)
 
 
 def _posteriors(

@@ -59,7 +59,7 @@ def held_out_accuracy(classifier: NoisyClassifier, data: Data, seed: int) -> dic
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))[:_MAX_TRAINING]
     entry: dict[str, Any] = {}
     for name, raw, labels in (
-        ("held_out", data.test, data.test_labels),
+        ("held_out", data.test[:], data.test_labels),
         ("train", data.train[order], data.train_labels[order]),
     ):
         entry[name] = _plain(noisy_accuracy(classifier, data.transform.encode(raw), labels, levels=_LEVELS, seed=seed))

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde.data import Data
+from scoresde.data.rows import is_lazy
 from scoresde.metrics import (
     Estimate,
     Neighbours,
@@ -116,9 +117,11 @@ def _classes(out: Coverage, data: Data, samples: Tensor, train: Tensor | None, l
     classes = len(data.class_names)
     if classes > _CLASSES or len(data.train_labels.unique()) < 2:
         return
+    if is_lazy(data.train) and data.train.numel() > _VALUES:  # more than the classifier is to hold in memory
+        return
     encode = data.transform.encode
-    held_out = encode(data.test)
-    classifier = fit_classifier(encode(data.train), data.train_labels, held_out, data.test_labels, classes)
+    held_out = encode(data.test[:])
+    classifier = fit_classifier(encode(data.train[:]), data.train_labels, held_out, data.test_labels, classes)
     if classifier.accuracy.value >= _ACCURACY:
         if train is not None:
             out.kind, out.groups = "class", data.class_names
@@ -132,7 +135,7 @@ def _classes(out: Coverage, data: Data, samples: Tensor, train: Tensor | None, l
 
 def _copies(out: Coverage, data: Data, samples: Tensor, features: Any) -> None:
     """Whether samples copy training data; what is expected is that of held-out data."""
-    sets = [data.transform.encode(x) for x in (samples, data.train, data.test)]
+    sets = [data.transform.encode(x) for x in (samples, data.train[:], data.test[:])]
     found, held_out, out.copied = memorisation_metrics(sets[0], sets[1], sets[2], features)
     expected = {"copies": 0.0, "nearer_than_held_out": 0.5, "authenticity": held_out["authenticity"].value}
     out.metrics |= metric_entries(found, expected)

@@ -62,7 +62,7 @@ def given_data(
         "test": (loaded.test, loaded.test_labels, loaded.test_conditions),
     }.get(config.get("split") or "all", (*loaded.whole(), loaded.whole_conditions()))
     if levels is None and statistics is not None:
-        check_range(values, info.transform, statistics, source)
+        check_range(values[:], info.transform, statistics, source)
     train, train_labels = (values, labels) if own is None else (own.train, own.train_labels)
     train_conditions = conditions if own is None or conditions is None else own.train_conditions
     made = Data(

@@ -21,6 +21,7 @@ _IDENTITY = (
 # Keys of these groups that they do not depend on.
 _FREE = (
     "training.log_every", "training.checkpoint_every", "training.keep", "training.snapshots", "training.snapshot_stds",
+    "training.workers", "data.in_memory",
 )  # fmt: skip
 # Keys that earlier versions lacked, with the values that do what these did.
 _LATER = {

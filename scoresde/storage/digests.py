@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,20 +17,32 @@ _ELEMENTS = 2**24  # elements copied at once
 _HEXADECIMAL = re.compile("[0-9a-f]{64}")
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
+def digest(tensors: Mapping[str, Any]) -> str:
     """Hexadecimal SHA-256 of the names, dtypes, shapes and bytes of tensors, in the order of their names.
 
     A hash of the file would depend on more: safetensors writes its metadata in a random order.
+
+    Args:
+        tensors: Tensors, or objects with the `dtype`, the `shape` and the method `split` of one, by name.
     """
     total = hashlib.sha256()
     for name in sorted(tensors):
-        value = tensors[name].detach().cpu()
+        value = tensors[name]
         total.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode() + b"\n")
-        # Hashed in parts, since a view of a file that is not contiguous would be copied into memory as a whole.
-        whole = value.is_contiguous() or value.ndim == 0
-        for part in (value,) if whole else torch.split(value, max(1, _ELEMENTS // max(1, value[:1].numel()))):
+        for part in _parts(value):
             total.update(part.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def _parts(value: Any) -> Iterable[Tensor]:
+    """A tensor on the CPU in parts, since a view of a file that is not contiguous would be copied as a whole."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        if value.is_contiguous() or value.ndim == 0:
+            return (value,)
+    size = max(1, _ELEMENTS // max(1, math.prod(value.shape[1:])))
+    parts: Iterable[Tensor] = value.split(size)
+    return parts
 
 
 def is_intact(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> bool:

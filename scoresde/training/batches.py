@@ -13,8 +13,10 @@ from torch import Tensor
 
 from scoresde.data import Data, batch_indices
 from scoresde.data.augmentation import NORMALS, UNIFORMS, augmented
+from scoresde.data.rows import Rows
 from scoresde.numerics.random import SampleNoise, Stream
 from scoresde.training.options import Training
+from scoresde.training.prefetch import Ahead
 
 __all__ = ["Batch", "Batches"]
 
@@ -47,10 +49,10 @@ class Batches:
     """The batches of a data set.
 
     Training data that take up to an eighth of an accelerator's free memory are kept there, so that a step copies the
-    indices of its samples alone.
+    indices of its samples alone. Samples that are not in memory are read ahead of their step, until `close`.
 
     Args:
-        data: Data set, whose samples and labels are in memory.
+        data: Data set.
         options: Options of training.
         processes: This process's device, and its rank among those that share a batch.
         conditional: Whether the model takes labels.
@@ -70,22 +72,29 @@ class Batches:
         if options.augment is not None:
             _check_augmentation(options, data, names)
         self._dequantise = data.transform.levels is not None and options.dequantise
-        parts = {"x": data.train} | self._wanted(data.train_labels, data.train_conditions)
-        if _fits(parts.values(), processes.device):
-            parts = {name: values.to(processes.device) for name, values in parts.items()}
-        self._train = parts.pop("x")
-        self._train_conditions = parts
+        self._train_conditions = self._wanted(data.train_labels, data.train_conditions)
+        self._train: Tensor | Ahead
+        if isinstance(data.train, Rows):
+            pinned = processes.device.type != "cpu"
+            self._train = Ahead(data.train, self._chosen, options.steps, options.workers, pinned)
+            return
+        self._train = data.train
+        if _fits((self._train, *self._train_conditions.values()), processes.device):
+            self._train = self._train.to(processes.device)
+            self._train_conditions = {
+                name: values.to(processes.device) for name, values in self._train_conditions.items()
+            }
 
     def __call__(self, step: int) -> Batch:
         """Part of the batch of `step` (0, 1, ...) that is this process's; it also seeds torch's own generator."""
         options, device = self.options, self.processes.device
         rank, world = self.processes.process_index, self.processes.num_processes
-        chosen = batch_indices(len(self.data.train), options.batch_size, step, options.seed)[rank::world]
+        chosen = self._chosen(step)
         index = torch.arange(options.batch_size)[rank::world]
         noise = SampleNoise(
             options.seed, step * options.batch_size + index, self.data.shape, device=device, stream=Stream.BATCH_NOISE
         )
-        raw = _rows(self._train, chosen, device)
+        raw = self._raw(step, chosen)
         x0 = self.data.transform.encode(raw, noise.uniform() if self._dequantise else None)
         conditions = {name: _rows(values, chosen, device) for name, values in self._train_conditions.items()}
         if options.flip:
@@ -111,6 +120,22 @@ class Batches:
         torch.manual_seed(seed + rank)
         generator = torch.Generator(device).manual_seed(seed + rank)
         return Batch(x0, u.to(device), epsilon, conditions, generator)
+
+    def close(self) -> None:
+        """Stop reading ahead; another batch starts it again."""
+        if isinstance(self._train, Ahead):
+            self._train.close()
+
+    def _chosen(self, step: int) -> Tensor:
+        """Indices of the samples of this process's part of a step."""
+        options, rank, world = self.options, self.processes.process_index, self.processes.num_processes
+        return batch_indices(len(self.data.train), options.batch_size, step, options.seed)[rank::world]
+
+    def _raw(self, step: int, chosen: Tensor) -> Tensor:
+        """The samples of this process's part of a step, on its device."""
+        if isinstance(self._train, Ahead):
+            return self._train(step).to(self.processes.device, non_blocking=True)
+        return _rows(self._train, chosen, self.processes.device)
 
     def held_out(self) -> list[Batch]:
         """Batches of test data for the held-out loss, the same whenever they are asked for."""

@@ -9,7 +9,7 @@ several processes draw the numbers that one would, dropout apart.
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from scoresde.chains import DiscreteChainModel
 from scoresde.data import Data
 from scoresde.data.augmentation import LABELS
+from scoresde.data.rows import UnreadableData
 from scoresde.objectives import Criterion, Loss
 from scoresde.progress import Progress
 from scoresde.score import NetworkScore, NoisyClassifier
@@ -213,6 +214,7 @@ class Trainer:
                 yield step
         finally:
             self._began = None
+            self.batches.close()
         self.finish()
 
     def _advance(self) -> Step:
@@ -290,12 +292,13 @@ class Trainer:
             Interrupted: After a signal that asks the process to end, with a checkpoint written.
             StopTraining: A logger asked for the end, with a checkpoint written.
             TrainingFailed: Too many non-finite steps in a row; the last good checkpoint stays.
+            UnreadableData: Samples that cannot be read; a checkpoint is written first.
         """
         self.resume()
         options = self.options
         bar = Progress(options.steps, "training", "step", self.step, progress and self.accelerator.is_main_process)
         with deferred() as self._signals, bar, closing(self.steps()) as steps:
-            for step in steps:
+            for step in self._until_unreadable(steps):
                 bar.update()
                 done = step.step >= options.steps
                 if done or step.step % options.log_every == 0:
@@ -308,6 +311,20 @@ class Trainer:
                     self.save()
                 if stop is not None:
                     self._stop(stop)
+
+    def _until_unreadable(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """The steps; where samples cannot be read, a checkpoint is written before the error is passed on."""
+        try:
+            yield from steps
+        except UnreadableData as error:
+            # Several processes write one together, and the others may be able to read theirs.
+            if self._store.folder is None or self.accelerator.num_processes > 1 or self.step == 0:
+                raise
+            self.save()
+            raise UnreadableData(
+                f"{error} (stopped after step {self.step}, of which there is a checkpoint: the same command goes on "
+                "from there)"
+            ) from error
 
     def _log_or_stop(self, step: Step, done: bool, bar: Progress) -> None:
         """Make an entry of the log, and write a checkpoint if a logger then ends training."""

@@ -37,6 +37,8 @@ class Training:
         bf16: Run the network in bfloat16 by autocast.
         compile: `torch.compile` the network.
         channels_last: Keep images in the channels-last layout.
+        workers: Threads that read samples which are not in memory, each the batch of one of the next steps; 0 reads a
+            batch when its step begins. Numbers do not depend on it.
         seed: Seed of everything random.
         log_every: Steps between entries of the log.
         checkpoint_every: Steps between checkpoints; null for one at the end only.
@@ -64,6 +66,7 @@ class Training:
     bf16: bool = False
     compile: bool = False
     channels_last: bool = False
+    workers: int = 2
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int | None = 500

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scoresde.arguments import as_tensor, checked
 from scoresde.data import Data, Discrete, Identity, Transform
+from scoresde.data.rows import Values, blocks
 from scoresde.metrics.distances import largest_distance
 from scoresde.numerics.html import table
 from scoresde.numerics.values import fraction, positive, whole_number
@@ -149,7 +150,8 @@ def suggest(
 def _in_model_space(data: Data | Tensor, seed: int) -> tuple[str, Tensor, Transform]:
     """Name, training samples `(N, D)` in float32, as many as fit in `_ELEMENTS`, and transform of the data."""
     if isinstance(data, Data):
-        name, x, transform = data.name, data.train, data.transform
+        name, transform = data.name, data.transform
+        x: Values = data.train
     else:
         x, transform = as_tensor("data", data), Identity()
         if x.ndim < 2 or len(x) < 2:
@@ -160,7 +162,7 @@ def _in_model_space(data: Data | Tensor, seed: int) -> tuple[str, Tensor, Transf
     if len(x) > most:
         x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:most]]
         name = f"{name}, {most:,} samples of it"
-    return name, torch.cat([transform.encode(part).float().flatten(1) for part in torch.split(x, _BATCH)]), transform
+    return name, torch.cat([transform.encode(part).float().flatten(1) for part in blocks(x, _BATCH)]), transform
 
 
 def _rounded(value: float, up: bool = False) -> float:

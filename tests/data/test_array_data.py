@@ -12,6 +12,7 @@ from scipy.io import savemat
 
 from scoresde.data import Data, Discrete, arrays
 from scoresde.data.array_names import find_arrays
+from scoresde.data.rows import is_lazy
 from scoresde.storage.digests import digest
 
 RNG = np.random.default_rng(0)
@@ -170,18 +171,21 @@ def test_an_array_above_the_limit_stays_on_disk(tmp_path: Path, monkeypatch: pyt
     np.save(tmp_path / "a.npy", x)
     in_memory = load(tmp_path / "a.npy", split="last", test_size=5)
     monkeypatch.setenv("SCORESDE_MEMORY", str((x.nbytes - 1) / 2**30))
-    with pytest.raises(ValueError, match="which a random split would copy into memory: give .* or split=last"):
-        load(tmp_path / "a.npy")
     data = load(tmp_path / "a.npy", split="last", test_size=5)
-    assert torch.equal(data.train, torch.from_numpy(PICTURES[:15]))
-    assert torch.equal(data.test, torch.from_numpy(PICTURES[15:]))
-    # Two views of one memory: nothing was copied. Writing to it would leave the file as it is.
-    assert data.train.untyped_storage().data_ptr() == data.test.untyped_storage().data_ptr()
+    assert is_lazy(data.train)
+    assert torch.equal(data.train[:], torch.from_numpy(PICTURES[:15]))
+    assert is_lazy(data.test)
+    assert torch.equal(data.test[:], torch.from_numpy(PICTURES[15:]))
     assert data.fingerprint() == in_memory.fingerprint()
+    drawn = load(tmp_path / "a.npy", test_size=5)
+    assert drawn.rows is not None
+    assert torch.equal(drawn.train[:], torch.from_numpy(PICTURES)[drawn.rows[:15]])
     np.save(tmp_path / "a.npy", x.astype(">u2"))
-    monkeypatch.setenv("SCORESDE_MEMORY", str((2 * x.nbytes - 1) / 2**30))
-    with pytest.raises(ValueError, match="converting an array of shape .* from >u2 to int64 would take"):
-        load(tmp_path / "a.npy", split="last", levels=256)
+    wide = load(tmp_path / "a.npy", split="last", test_size=5, levels=256)
+    assert is_lazy(wide.train)
+    assert wide.fingerprint() == in_memory.fingerprint()
+    with pytest.raises(ValueError, match="the array of .*a.npy would take .* of memory"):
+        load(tmp_path / "a.npy", split="last", levels=256, in_memory=True)
 
 
 def test_a_digest_does_not_depend_on_strides() -> None:
@@ -253,8 +257,9 @@ def test_hdf5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     views = load(tmp_path / "a.h5", labels=False)
     train, test = torch.from_numpy(PICTURES[:15]), torch.from_numpy(PICTURES[15:])
     assert views.fingerprint() == Data("a", train, test, Discrete(256)).fingerprint()
+    assert is_lazy(load(tmp_path / "a.h5", key="packed").train)
     with pytest.raises(ValueError, match="array 'packed' of .* would take"):
-        load(tmp_path / "a.h5", key="packed")
+        load(tmp_path / "a.h5", key="packed", in_memory=True)
 
 
 def test_hdf5_reads_no_other_file(tmp_path: Path) -> None:

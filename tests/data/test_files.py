@@ -32,7 +32,7 @@ def test_npz_pixels(tmp_path: Path) -> None:
     assert (data.name, data.shape, len(data.train), len(data.test)) == ("example", (3, 5, 4), 18, 2)
     assert data.transform == Discrete(256)
     assert data.train.dtype == torch.uint8
-    everything = torch.cat([data.train, data.test])
+    everything = torch.cat([data.train[:], data.test[:]])
     assert rows(everything) == rows(torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy()))
     assert torch.equal(data.whole()[0], torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy()))
 
@@ -51,7 +51,7 @@ def test_npz_floats_are_standardised_by_the_training_values(tmp_path: Path) -> N
     x = data.transform.encode(data.train, dtype=torch.float64)
     assert float(x.mean()) == pytest.approx(0, abs=1e-12)
     assert float(x.std()) == pytest.approx(1, abs=1e-12)
-    assert rows(torch.cat([data.train, data.test])) == rows(torch.from_numpy(FLOATS))
+    assert rows(torch.cat([data.train[:], data.test[:]])) == rows(torch.from_numpy(FLOATS))
 
 
 def test_npz_levels_and_foreign_types(tmp_path: Path) -> None:
@@ -59,11 +59,11 @@ def test_npz_levels_and_foreign_types(tmp_path: Path) -> None:
     for dtype in (np.uint8, ">i2", np.uint16, np.uint64, np.float32):
         data = npz(save(tmp_path, x=small.astype(dtype)), levels=17)
         assert data.transform == Discrete(17)
-        assert rows(torch.cat([data.train, data.test])) == rows(torch.from_numpy(small))
+        assert rows(torch.cat([data.train[:], data.test[:]])) == rows(torch.from_numpy(small))
     for foreign in (">f4", ">f8", np.longdouble, np.float16):
         values = np.round(FLOATS * 8).astype(foreign)
         data = npz(save(tmp_path, x=values))
-        assert rows(torch.cat([data.train, data.test])) == rows(torch.from_numpy(values.astype(np.float64)))
+        assert rows(torch.cat([data.train[:], data.test[:]])) == rows(torch.from_numpy(values.astype(np.float64)))
 
 
 def test_npz_labels_follow_their_samples(tmp_path: Path) -> None:
@@ -296,7 +296,9 @@ def test_folder_reads_the_pixels(tmp_path: Path) -> None:
     assert (data.name, data.shape, len(data.train), len(data.test)) == (tmp_path.name, (3, 4, 5), 4, 2)
     assert data.transform == Discrete(256)
     expected = [np.random.default_rng(i).integers(0, 256, (4, 5, 3), dtype=np.uint8) for i in range(6)]
-    assert rows(torch.cat([data.train, data.test])) == rows(torch.from_numpy(np.stack(expected).transpose(0, 3, 1, 2)))
+    assert rows(torch.cat([data.train[:], data.test[:]])) == rows(
+        torch.from_numpy(np.stack(expected).transpose(0, 3, 1, 2))
+    )
 
 
 def test_folder_labels_are_the_sorted_sub_folders(tmp_path: Path) -> None:
@@ -329,12 +331,12 @@ def test_folder_colour_and_grey(tmp_path: Path) -> None:
     for i, colour in enumerate(((255, 0, 0), (0, 255, 0))):
         Image.new("RGB", (2, 2), colour).save(tmp_path / f"{i}.png")
     colour_data = image_folder(str(tmp_path), test_size=1)
-    pixels = torch.cat([colour_data.train, colour_data.test])[:, :, 0, 0].tolist()
+    pixels = torch.cat([colour_data.train[:], colour_data.test[:]])[:, :, 0, 0].tolist()
     assert sorted(pixels) == [[0, 255, 0], [255, 0, 0]]  # channels first, in the order red, green, blue
     (tmp_path / "2.png").write_bytes((tmp_path / "0.png").read_bytes())
     pair = image_folder(str(tmp_path), channels=1, test_size=1)
     # ITU-R 601 luma: 0.299 red, 0.587 green.
-    assert {int(v) for v in torch.cat([pair.train, pair.test])[:, 0, 0, 0]} == {76, 150}
+    assert {int(v) for v in torch.cat([pair.train[:], pair.test[:]])[:, 0, 0, 0]} == {76, 150}
 
 
 def test_folder_turns_pictures_as_the_camera_says(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_parquet_of_bytes_that_no_one_declared_pictures(load: Load, tmp_path: Pa
     file = parquet(tmp_path / "a.parquet", {"picture": column}, image=None)
     data = load("parquet", data_files=[file], image_column="picture")
     expected = torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy())
-    assert rows(torch.cat([data.train, data.test])) == rows(expected)
+    assert rows(torch.cat([data.train[:], data.test[:]])) == rows(expected)
 
 
 def test_splits_of_their_own(load: Load, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def picture_of_copies(run: Run, data: Data, raw: Tensor, found: Neighbours, name
         return
     order = found.ratio.argsort(stable=True)[:_PAIRS]
     rows = [raw[order], data.train[found.nearest[order]]]
-    images = torch.cat([as_pixels(data, x, data.test) for x in rows])
+    images = torch.cat([as_pixels(data, x, data.test[:500]) for x in rows])
     titles = [f"{ratio:.2f}" for ratio in found.ratio[order].tolist()] + [""] * len(order)
     caption = (
         "The samples that are most like copies, and below each the training image nearest to it. The number is the "

@@ -57,7 +57,7 @@ def images_beside_data(run: Run, data: Data, raw: Tensor, caption: str, classes:
         if not rows:
             return
         indices = torch.tensor([[*row, *[-1] * (columns - len(row))] for row in rows])
-        images = as_pixels(data, x[indices.clamp(min=0).flatten()], data.test)
+        images = as_pixels(data, x[indices.clamp(min=0).flatten()], data.test[:500])
         images[indices.flatten() < 0] = torch.nan
         grid = images.reshape(*indices.shape, *images.shape[1:])
         file = f"samples/beside-{name}.png"

@@ -31,7 +31,7 @@ def plane_pictures(run: Run, model: ScoreModel, data: Data, seed: int) -> None:
     out = run.make("sampler")(model, (_POINTS, 2), seed=seed, trajectory=True, **cond)
     assert out.trajectory is not None
     x0 = data.transform.encode(data.test[:_POINTS]).double()
-    every = data.transform.encode(torch.cat((data.test, data.train))[:_POINTS]).double()
+    every = data.transform.encode(torch.cat((data.test[:_POINTS], data.train[:_POINTS]))[:_POINTS]).double()
     samples = out.x.cpu().double()
     plane = panels().Plane.around(x0.numpy())
     corners = _corners(data, plane)
