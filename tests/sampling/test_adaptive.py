@@ -51,7 +51,7 @@ def states(solver: Solver, model: ScoreModel, x: Tensor, times: Tensor) -> tuple
 def reference(name: str) -> tuple[GaussianMixtureScore, Tensor, Tensor]:
     """A mixture, a start, and where scipy takes it."""
     model = PLANAR.model(SDES[name])
-    x = start(model, 8)
+    x = start(model, 32)
     return model, x, run(ScipyODE("DOP853", 1e-12, 1e-12), model, x).x
 
 
@@ -73,14 +73,15 @@ def test_the_flow_of_a_gaussian(sde: SDE, method: str) -> None:
 @pytest.mark.parametrize("method", TABLEAUS)
 @pytest.mark.parametrize("name", SMOOTH)
 def test_scipy_agrees(name: str, method: str) -> None:
-    """The error is proportional to the tolerance."""
+    """The error is proportional to the tolerance; that of single starts jumps with the number of their steps."""
     model, x, wanted = reference(name)
     first = 1e-4 if method == "bosh3" else 1e-5
     tolerances = (first, 0.1 * first, 0.01 * first)
-    errors = [float((run(Adaptive(method, tol, tol), model, x).x - wanted).abs().max()) for tol in tolerances]
+    errors = [(run(Adaptive(method, tol, tol), model, x).x - wanted).abs() for tol in tolerances]
     for tol, error in zip(tolerances, errors, strict=True):
-        assert 0.05 * tol < error < 5 * tol
-    assert math.log10(errors[0] / errors[2]) / 2 == pytest.approx(1, abs=0.25)
+        assert 0.05 * tol < float(error.max()) < 5 * tol
+    mean = [float(error.square().mean()) for error in errors]
+    assert math.log10(mean[0] / mean[2]) / 4 == pytest.approx(1, abs=0.25)
 
 
 COORDINATES = [Time(), NoiseLevel(), LogSNR(), SignalLevel(), Angle(0.3), Straight(), Straight(2.0), LevelRatio(0.3)]
