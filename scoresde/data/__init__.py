@@ -1,4 +1,4 @@
-"""Data sets in memory, and the transforms between their values and model space.
+"""Data sets, and the transforms between their values and model space.
 
 The readers of files are imported when they are first used: score models and samplers need transforms alone.
 """
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         two_gaussians_mixture,
         two_moons,
     )
+    from scoresde.data.webdataset_files import webdataset
 
 __all__ = [
     "Affine",
@@ -89,6 +90,7 @@ __all__ = [
     "two_gaussians",
     "two_gaussians_mixture",
     "two_moons",
+    "webdataset",
 ]
 
 # By function, the file that it is in. No file may be named like a function: importing it would set that name here.
@@ -121,6 +123,7 @@ _READERS = {
     "two_gaussians": "toys",
     "two_gaussians_mixture": "toys",
     "two_moons": "toys",
+    "webdataset": "webdataset_files",
 }
 
 

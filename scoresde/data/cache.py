@@ -19,7 +19,7 @@ from torch import Tensor
 from scoresde.data.rows import Rows
 from scoresde.storage.files import write_bytes
 
-__all__ = ["Cache", "cache_folder"]
+__all__ = ["Cache", "cache_folder", "places_for"]
 
 _log = logging.getLogger(__name__)
 
@@ -78,15 +78,14 @@ class Cache:
     def _found(self, name: str) -> Path | None:
         if self._key is None or self._place is None:
             return None
-        places = (_beside(self._place), cache_folder(self._place))
-        return next((folder / name for folder in places if (folder / name).is_file()), None)
+        return next((folder / name for folder in places_for(self._place) if (folder / name).is_file()), None)
 
     def _write(self, kind: str, suffix: str, content: bytes) -> None:
         """Write a result beside the data, or into the cache where that place takes none; what fails is said."""
         if self._key is None or self._place is None:
             return
         problem: OSError | None = None
-        for folder in (_beside(self._place), cache_folder(self._place)):
+        for folder in places_for(self._place):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_bytes(folder / f"{kind}-{self._key}{suffix}", content)
@@ -97,9 +96,9 @@ class Cache:
         _log.warning("%s of %s is not kept for the next time: %s", kind, self._place, problem)
 
 
-def _beside(place: Path) -> Path:
-    """The folder for results in the folder of data, or beside a file."""
-    return (place if place.is_dir() else place.parent) / _FOLDER
+def places_for(place: Path) -> tuple[Path, Path]:
+    """The folders for results about data: beside them, and in the cache where that cannot be written to."""
+    return (place if place.is_dir() else place.parent) / _FOLDER, cache_folder(place)
 
 
 def cache_folder(place: Path) -> Path:

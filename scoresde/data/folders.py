@@ -9,18 +9,21 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from scoresde.data.assembling import assembled, discrete
 from scoresde.data.base import Data
 from scoresde.data.folder_labels import CLASS_SUFFIX, LIST, common_depth, labels_of
-from scoresde.data.images import SUFFIXES, Fit, Frames, Reading, Resample, images_to_tensor, open_image
+from scoresde.data.images import SUFFIXES, Fit, Frames, Reading, Resample, Source, images_to_tensor, open_image
+from scoresde.data.picture_rows import PictureRows, pictures_stay
+from scoresde.data.rows import InMemory, Rows, Values
 from scoresde.data.trees import Tree, open_tree
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["image_folder"]
+__all__ = ["image_folder", "of_tree"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +46,9 @@ def image_folder(
     bits: int | None = None,
     frames: Frames = "first",
     condition_folder: str | None = None,
+    in_memory: InMemory = "auto",
 ) -> Data:
-    """All pictures in a folder and its sub-folders, or in a zip or tar archive, in memory as values `(C, H, W)`.
+    """All pictures in a folder and its sub-folders, or in a zip or tar archive, as values `(C, H, W)`.
 
     In a folder, symbolic links are followed. What is passed over is logged, in one line with counts by suffix. Classes
     are those of a `dataset.json`, as EDM and StyleGAN write it, of files `.cls`, as in WebDataset, or else the names of
@@ -66,6 +70,7 @@ def image_folder(
         frames: "first" to take the first frame of an animation, or "refuse".
         condition_folder: A second folder or archive, whose pictures at the same places, whatever their suffix, are the
             condition `image` of these. They have as many channels and keep their own size.
+        in_memory: Whether pictures are decoded at once and held in memory, or decoded when they are asked for.
 
     Raises:
         ValueError: A folder that is not there or holds no pictures, a link that leads nowhere or round in a circle, an
@@ -73,7 +78,21 @@ def image_folder(
             more than the limits of memory and pixels, or with `labels` a picture without one.
     """
     reading = Reading(size, channels, resample, fit, background, bits, frames)
-    tree = open_tree(path)
+    return of_tree(open_tree(path), path, reading, test_size, labels, seed, split_folders, condition_folder, in_memory)
+
+
+def of_tree(
+    tree: Tree,
+    path: str,
+    reading: Reading,
+    test_size: int | float,
+    labels: bool | None,
+    seed: int,
+    split_folders: bool,
+    condition_folder: str | None,
+    in_memory: InMemory,
+) -> Data:
+    """The pictures of a folder or of archives; the arguments are those of `image_folder`."""
     everything = tree.files()
     files = [file for file in everything if file.suffix.lower() in SUFFIXES]
     others = tree.passed + Counter(
@@ -98,13 +117,12 @@ def image_folder(
         found_labels = labels_of(tree, everything, files, depth, required=labels is True)
         if found_labels is not None:
             targets, names = found_labels
-    sources = [(tree.where(file), partial(_open, tree, file)) for file in files]
-    values = images_to_tensor(sources, reading, sorted(range(len(files)), key=lambda i: tree.place(files[i])))
+    values = _values(tree, path, files, reading, in_memory)
     low = None if condition_folder is None else _paired(condition_folder, tree, files, reading)
     bounds = [len(files)] if parts is None or not parts[1] else [len(part) for part in parts]
     return assembled(
         re.sub(r"\.(zip|tar|tgz|tar\.\w+)$", "", tree.path.resolve().name),
-        values.split(bounds),
+        values.split(bounds) if isinstance(values, Tensor) else _divided(values, bounds),
         [] if targets is None else targets.split(bounds),
         names,
         discrete(reading.levels),
@@ -112,6 +130,31 @@ def image_folder(
         seed,
         conditions=[] if low is None else [{"image": part} for part in low.split(bounds)],
     )
+
+
+def _values(tree: Tree, path: str, files: Sequence[PurePosixPath], reading: Reading, in_memory: InMemory) -> Values:
+    """The pictures, in memory or decoded when they are asked for."""
+
+    def source(i: int) -> Source:
+        return tree.where(files[i]), partial(_open, tree, files[i])
+
+    if pictures_stay(in_memory, len(files), source, reading):
+        if tree.by_name:
+            return PictureRows(
+                len(files), source, reading, f"pictures of {path}", tree.path, partial(tree.identity, files)
+            )
+        if in_memory is False:
+            raise ValueError(
+                f"{path} is a packed archive, whose pictures cannot be read one by one: unpack it (gunzip for "
+                ".tar.gz), or leave in_memory=false out"
+            )
+    sources = [source(i) for i in range(len(files))]
+    return images_to_tensor(sources, reading, sorted(range(len(files)), key=lambda i: tree.place(files[i])))
+
+
+def _divided(rows: Rows, sizes: Sequence[int]) -> list[Rows]:
+    places = torch.arange(len(rows)).split(list(sizes))
+    return [rows.select(part) for part in places] if len(sizes) > 1 else [rows]
 
 
 def _paired(path: str, tree: Tree, files: Sequence[PurePosixPath], reading: Reading) -> Tensor:
@@ -146,7 +189,7 @@ def _way_out(others: Counter[str]) -> str:
     if others[".npy"] or others[".npz"]:
         return ": data=npy reads a folder of .npy files, and data=npz one .npz file"
     if others[".tar"]:
-        return ": give one .tar file, or data=huggingface data.path=webdataset data.data_files=... for all of them"
+        return ": data=webdataset reads a folder of .tar files"
     if others[".parquet"]:
         return ": data=huggingface data.path=parquet data.data_files=... reads those"
     return ""

@@ -15,8 +15,11 @@ from scoresde.data.assembling import assembled, discrete
 from scoresde.data.base import Data
 from scoresde.data.conditions import vector_of
 from scoresde.data.hub_errors import explained
-from scoresde.data.images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
+from scoresde.data.images import Fit, Frames, Reading, Resample, Source, images_to_tensor, open_image
 from scoresde.data.labels import index_classes, listed
+from scoresde.data.lazy_arrays import file_identity
+from scoresde.data.picture_rows import PictureRows, pictures_stay
+from scoresde.data.rows import InMemory, Values
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,8 +48,9 @@ def huggingface(
     bits: int | None = None,
     frames: Frames = "first",
     condition_columns: Sequence[str] | None = None,
+    in_memory: InMemory = "auto",
 ) -> Data:
-    """Pictures from `datasets.load_dataset`, in memory as 8-bit values `(C, H, W)`, 256 levels.
+    """Pictures from `datasets.load_dataset`, as 8-bit values `(C, H, W)`, 256 levels.
 
     Local data: `path="parquet"` with `data_files`, or `path="imagefolder"` with `data_dir`. Tables must hold the
     pictures themselves: a row that names a file elsewhere is refused, since it may come from a stranger.
@@ -73,6 +77,8 @@ def huggingface(
         bits: Bits of a channel, 8 or 16; None: 8, and grey pictures of more are refused.
         frames: "first" or "refuse", for animations.
         condition_columns: Columns of numbers that make the `vector` of a row, its condition.
+        in_memory: Whether pictures are decoded at once and held in memory, or decoded when they are asked for, from the
+            library's files, which it maps into memory.
 
     Raises:
         ImportError: `datasets` is not installed.
@@ -88,7 +94,7 @@ def huggingface(
         raise ValueError(
             f"condition_columns is {given}, expected different names, without those of pictures and labels"
         )
-    values: list[Tensor] = []
+    values: list[Values] = []
     targets: list[np.ndarray] = []
     declared: list[tuple[str, ...] | None] = []
     conditions: list[dict[str, Tensor]] = []
@@ -104,10 +110,21 @@ def huggingface(
             labels, names = _labels(dataset, label_column, where)
             targets.append(labels)
             declared.append(names)
-        values.append(images_to_tensor(_sources(dataset, image_column, where, folders), reading))
+        values.append(_values(dataset, _sources(dataset, image_column, where, folders), where, reading, in_memory))
     indices, class_names = _classes(targets, declared, path)
     name, transform = f"{path}/{config}" if config else path, discrete(reading.levels)
     return assembled(name, values, indices, class_names, transform, test_size, seed, conditions=conditions)
+
+
+def _values(dataset: "Dataset", sources: Sequence[Source], where: str, reading: Reading, in_memory: InMemory) -> Values:
+    """The pictures of a split, in memory or decoded when they are asked for."""
+    source = sources.__getitem__
+    if not pictures_stay(in_memory, len(sources), source, reading):
+        return images_to_tensor(sources, reading)
+    files = [Path(file["filename"]) for file in dataset.cache_files]
+    fingerprint = dataset._fingerprint
+    identity = (lambda: "\n".join([fingerprint, *map(file_identity, files)])) if files else None
+    return PictureRows(len(sources), source, reading, where, files[0] if files else None, identity)
 
 
 def _loader(

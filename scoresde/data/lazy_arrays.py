@@ -1,8 +1,6 @@
 """Arrays that stay in their file, of which rows are read by their indices."""
 
 import hashlib
-import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data.open_files import OpenFile
 from scoresde.data.rows import Rows, UnreadableData
 
 __all__ = ["ArrayRows", "LazyArray", "SlicedArray", "StoredArray", "consecutive", "file_identity"]
@@ -66,7 +65,7 @@ class StoredArray(LazyArray):
         super().__init__(path, shape, dtype, where)
         self.offset = offset
         self._each = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-        self._file = _OpenFile(path)
+        self._file = OpenFile(path)
         if self._file.size < offset + shape[0] * self._each:
             raise self._cut_off(max(0, (self._file.size - offset) // max(1, self._each)))
 
@@ -157,50 +156,6 @@ class ArrayRows(Rows):
     @property
     def place(self) -> Path:
         return self.array.path
-
-
-class _OpenFile:
-    """A file that several threads read at any place; it is closed when nothing refers to it any more."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise UnreadableData(f"{path} cannot be read: {error.strerror}") from error
-        self._lock = threading.Lock()
-
-    @property
-    def size(self) -> int:
-        """Bytes that it has now."""
-        return os.fstat(self._handle).st_size
-
-    def read_into(self, into: np.ndarray, offset: int) -> int:
-        """Fill an array with the bytes from a place on; the number of bytes that there were."""
-        view = into.reshape(-1).data if into.size else memoryview(b"")
-        done = 0
-        while done < len(view):
-            got = self._read_part(view[done:], offset + done)
-            if got == 0:
-                break
-            done += got
-        return done
-
-    def _read_part(self, view: memoryview, offset: int) -> int:
-        try:
-            if hasattr(os, "preadv"):
-                return os.preadv(self._handle, [view], offset)
-            with self._lock:  # where a file has one place for all
-                os.lseek(self._handle, offset, os.SEEK_SET)
-                part = os.read(self._handle, len(view))
-        except OSError as error:
-            raise UnreadableData(f"{self.path} cannot be read at byte {offset}: {error.strerror}") from error
-        view[: len(part)] = part
-        return len(part)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_handle"):
-            os.close(self._handle)
 
 
 def consecutive(indices: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:

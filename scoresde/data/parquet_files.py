@@ -2,7 +2,8 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,13 @@ from scoresde.data.array_files import one_line
 from scoresde.data.assembling import as_labels, assembled, discrete
 from scoresde.data.base import Data
 from scoresde.data.conditions import vector_of
-from scoresde.data.images import Fit, Frames, Reading, Resample, images_to_tensor, open_image
+from scoresde.data.images import Fit, Frames, Reading, Resample, Source, images_to_tensor, open_image, picture
 from scoresde.data.labels import index_classes, listed, natural_order
+from scoresde.data.lazy_arrays import file_identity
+from scoresde.data.packed import Packed
+from scoresde.data.picture_rows import PictureRows
 from scoresde.data.places import located
+from scoresde.data.rows import InMemory, Rows, Values, reads_lazily
 from scoresde.extras import need
 from scoresde.storage.bounded import DamagedFile, parse_json
 from scoresde.storage.limits import check_memory
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 __all__ = ["image_columns", "parquet"]
+
+
+_ROWS = 256  # that are read at once for a copy
 
 
 def parquet(
@@ -44,6 +52,7 @@ def parquet(
     bits: int | None = None,
     frames: Frames = "first",
     condition_columns: Sequence[str] | None = None,
+    in_memory: InMemory = "auto",
 ) -> Data:
     """The pictures in a column of a parquet file, or of a folder of them, such as a copy of a data set from the hub.
 
@@ -65,6 +74,8 @@ def parquet(
         bits: Bits of a channel, 8 or 16; None: 8, and grey pictures of more are refused.
         frames: "first" or "refuse", for animations.
         condition_columns: Columns of numbers that make the `vector` of a row, its condition.
+        in_memory: Whether pictures are decoded at once and held in memory, or decoded when they are asked for: from a
+            copy of the encoded pictures beside the files, since a row of parquet costs a group of rows.
 
     Raises:
         ValueError: A file or column that is not there, damage, more than the limit of memory, or a picture that cannot
@@ -73,13 +84,15 @@ def parquet(
     reading = Reading(size, channels, resample, fit, background, bits, frames)
     place = located(path)
     names: tuple[str, ...] | None = None
-    values: list[Tensor] = []
+    values: list[Values] = []
     targets: list[np.ndarray] = []
     conditions: list[dict[str, Tensor]] = []
     given = [str(name) for name in condition_columns or ()]
     for files in _parts(place):
         tables = [_opened(file) for file in files]
-        check_memory(sum(map(_unpacked, tables)), str(files[0] if len(files) == 1 else place))
+        lazy = reads_lazily(in_memory, max(sum(map(_unpacked, tables)), _decoded(tables, files, image_column, reading)))
+        if not lazy:
+            check_memory(sum(map(_unpacked, tables)), str(files[0] if len(files) == 1 else place))
         schema = tables[0].schema_arrow
         column = _image_column(schema, image_column, files[0])
         label = None if labels is False else label_column or next((n for n in schema.names if n == "label"), None)
@@ -93,12 +106,13 @@ def parquet(
                 raise ValueError(f"condition_columns has {name!r}; {files[0]} has {listed(schema.names)}")
         sources, own, vectors = [], [], []
         for file, opened in zip(files, tables, strict=True):
-            wanted = [column, *given] if label is None else [column, label, *given]
+            wanted = [name for name in (column, label, *given) if name is not None]
             missing = [name for name in wanted if name not in opened.schema_arrow.names]
             if missing:
                 raise ValueError(f"{file} has no column {missing[0]!r}, which {files[0]} has")
-            read = _read(opened, file, wanted)
-            sources += [(f"{i} of {file}", partial(_open, read[column], i)) for i in range(len(read))]
+            read = _read(opened, file, [name for name in wanted if not (lazy and name == column)])
+            if not lazy:
+                sources += [(f"{i} of {file}", partial(_open, read[column], i)) for i in range(len(read))]
             if label is not None:
                 own.append(_labels(read[label], label, file))
             if given:
@@ -107,7 +121,10 @@ def parquet(
             raise ValueError(
                 f"{place} has labels in the files of one split alone: add them to the others, or give labels=false"
             )
-        values.append(images_to_tensor(sources, reading))
+        if lazy:
+            values.append(_stay(place, files, tables, column, reading))
+        else:
+            values.append(images_to_tensor(sources, reading))
         if label is not None:
             targets.append(np.concatenate(own))
         if given:
@@ -119,6 +136,43 @@ def parquet(
         indices, names = index_classes(*targets)
     transform, classes = discrete(reading.levels), names if targets else None
     return assembled(place.stem, values, indices, classes, transform, test_size, seed, conditions=conditions)
+
+
+def _stay(place: Path, files: Sequence[Path], tables: Sequence[Any], column: str, reading: Reading) -> Rows:
+    """The pictures of files that are decoded when they are asked for."""
+    identity = "\n".join([*map(file_identity, files), column])
+    packed = Packed(place, identity, _encoded(files, tables, column))
+
+    def source(i: int) -> Source:
+        return f"{i} of {place}", lambda: open_image(io.BytesIO(packed.read(i)))
+
+    return PictureRows(len(packed), source, reading, f"pictures of {place}", place, lambda: identity)
+
+
+def _encoded(files: Sequence[Path], tables: Sequence[Any], column: str) -> Iterator[bytes]:
+    """The encoded pictures of files, one after the other."""
+    for file, opened in zip(files, tables, strict=True):
+        count = 0
+        try:
+            for batch in opened.iter_batches(_ROWS, columns=[column]):
+                for row in batch.column(0).to_pylist():
+                    yield _content(row)
+                    count += 1
+        except Exception as error:  # of damage, as the library raises it, or of a row
+            raise ValueError(
+                f"{file} cannot be read after {count} of {opened.metadata.num_rows} rows: {one_line(error)}"
+            ) from error
+
+
+def _decoded(tables: Sequence[Any], files: Sequence[Path], name: str | None, reading: Reading) -> int:
+    """Bytes that the pictures of files take in memory, by the first of them."""
+    column = _image_column(tables[0].schema_arrow, name, files[0])
+    row = next(iter(tables[0].iter_batches(1, columns=[column])), None) if tables[0].metadata.num_rows else None
+    if row is None:
+        return 0
+    head = row.column(0)[0].as_py()
+    first = picture(f"0 of {files[0]}", lambda: open_image(io.BytesIO(_content(head))), reading, Counter())
+    return first.nbytes * sum(int(opened.metadata.num_rows) for opened in tables)
 
 
 def image_columns(schema: Any) -> list[str]:
@@ -142,10 +196,28 @@ def _parts(place: Path) -> list[list[Path]]:
     if not found:
         raise ValueError(f"there is no parquet file {place}" if not place.is_dir() else f"{place} has no parquet files")
     parts = {word: [p for p in found if re.match(word, p.name)] for word in ("train", "test", "val")}
+    _check_complete(found)
     if not parts["train"]:
         return [found]
     test = parts["test"] or parts["val"]
     return [parts["train"], test] if test else [parts["train"]]
+
+
+def _check_complete(files: Sequence[Path]) -> None:
+    """Refuse a set of shards train-00000-of-00004, ... of which some are missing.
+
+    Raises:
+        ValueError: Such a set; the message names the first that is missing, and counts those there are.
+    """
+    sets: dict[tuple[str, str], set[int]] = {}
+    for file in files:
+        if (found := re.match(r"(.*)-(\d+)-of-(\d+)\.", file.name)) is not None:
+            sets.setdefault((str(file.parent / found[1]), found[3]), set()).add(int(found[2]))
+    for (stem, count), known in sets.items():
+        missing = sorted(set(range(int(count))) - known)
+        if missing:
+            first = f"{stem}-{missing[0]:0{len(count)}}-of-{count}"
+            raise ValueError(f"{first} is missing: of {int(count)} shards there are {len(known)}")
 
 
 def _opened(file: Path) -> Any:
@@ -186,12 +258,22 @@ def _image_column(schema: Any, name: str | None, file: Path) -> str:
 def _open(column: Any, i: int) -> "Image":
     row = column[i].as_py()
     path = row.get("path") if isinstance(row, dict) else None
-    content = row.get("bytes") if isinstance(row, dict) else row
+    return open_image(io.BytesIO(_content(row)), PurePosixPath(path or "").suffix)
+
+
+def _content(row: Any) -> bytes:
+    """The encoded picture of a row.
+
+    Raises:
+        ValueError: A row without one.
+    """
+    path = row.get("path") if isinstance(row, dict) else None
+    content: bytes | None = row.get("bytes") if isinstance(row, dict) else row
     if content is None and path:
         raise ValueError(f"the row holds no picture but a path, {path!r}, which is not opened: store the bytes")
     if content is None:
         raise ValueError("the row is empty")
-    return open_image(io.BytesIO(content), PurePosixPath(path or "").suffix)
+    return content
 
 
 def _labels(column: Any, name: str, file: Path) -> np.ndarray:

@@ -49,10 +49,11 @@ class PictureRows(Rows):
         first = picture(*source(0), reading, notes)
         warn_of(notes, 1)
         allow_pixels()
+        self._kind = first.dtype
         super().__init__((count, *first.shape), torch.from_numpy(first[:0].copy()).dtype, where)
 
     def read(self, indices: np.ndarray) -> Tensor:
-        out = torch.empty((len(indices), *self.shape[1:]), dtype=self.dtype)
+        out = np.empty((len(indices), *self.shape[1:]), self._kind)
         notes: Counter[str] = Counter()
         for place, index in enumerate(indices.tolist()):
             name, opener = self._source(index)
@@ -65,8 +66,8 @@ class PictureRows(Rows):
                     f"images differ in size: {self._source(0)[0]} is {size_of(tuple(self.shape[1:]))}, {name} is "
                     f"{size_of(pixels.shape)}; give size= to crop and resize all of them"
                 )
-            out[place] = torch.from_numpy(np.ascontiguousarray(pixels))
-        return out
+            out[place] = pixels
+        return torch.from_numpy(out)
 
     @property
     def identity(self) -> str | None:

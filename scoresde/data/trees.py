@@ -4,15 +4,20 @@ import gzip
 import io
 import os
 import tarfile
+import threading
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from scoresde.data.array_files import one_line
+from scoresde.data.lazy_arrays import file_identity
+from scoresde.data.open_files import OpenFile
 from scoresde.data.places import located
+from scoresde.data.rows import UnreadableData
 from scoresde.storage.limits import check_memory
 
 __all__ = ["Tree", "check_inside", "check_packing", "open_tree", "open_zip", "uncompressed"]
@@ -52,6 +57,15 @@ class Tree(ABC):
     def place(self, file: PurePosixPath) -> int:
         """A number by which files are read fastest if in its order."""
         return 0
+
+    @property
+    def by_name(self) -> bool:
+        """Whether files are read one by one, in any order and by several threads, at the cost of each."""
+        return True
+
+    def identity(self, files: Sequence[PurePosixPath]) -> str:
+        """Files by their names, sizes and times, told without reading them."""
+        return f"{file_identity(self.path)} {len(files)}"
 
     def inside(self, file: PurePosixPath) -> bool:
         """True if a file really lies in this place and is no link to another."""
@@ -178,6 +192,10 @@ class _Folder(Tree):
     def source(self, file: PurePosixPath) -> Path | IO[bytes]:
         return self.path / file
 
+    def identity(self, files: Sequence[PurePosixPath]) -> str:
+        told = [(self.path / file).stat() for file in files]
+        return "\n".join(f"{f} {known.st_size} {known.st_mtime_ns}" for f, known in zip(files, told, strict=True))
+
     def inside(self, file: PurePosixPath) -> bool:
         return (self.path / file).resolve().is_relative_to(self.path.resolve())
 
@@ -225,9 +243,13 @@ class _Zip(Tree):
 class _Tar(Tree):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._archive = tarfile.open(path)  # noqa: SIM115  # as long as the tree is there
+        try:
+            self._archive, self._plain = tarfile.open(path, "r:"), True  # noqa: SIM115  # as long as the tree is there
+        except tarfile.ReadError:
+            self._archive, self._plain = tarfile.open(path), False  # noqa: SIM115
+        self._file, self._lock = OpenFile(path), threading.Lock()
         self._members: dict[PurePosixPath, tarfile.TarInfo] = {}
-        for count, member in enumerate(self._archive):
+        for count, member in enumerate(self._listed()):
             if count == _MOST_FILES:
                 raise ValueError(f"{path} has more than {_MOST_FILES:,} members, the limit")
             if member.isdir():
@@ -238,16 +260,53 @@ class _Tar(Tree):
             elif not _hidden(name):
                 self._members[name] = member
 
+    def _listed(self) -> Iterator[tarfile.TarInfo]:
+        """The members, as far as the archive goes.
+
+        Raises:
+            ValueError: An archive that ends within one.
+        """
+        last: tarfile.TarInfo | None = None
+        count = 0
+        while True:
+            try:
+                member = self._archive.next()
+            except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+                if last is None:
+                    raise
+                raise ValueError(
+                    f"{self.path} is cut off or damaged after {count} members, of which the last is {last.name}: "
+                    f"{one_line(error)}; copy it anew"
+                ) from error
+            if member is None:
+                break
+            last, count = member, count + 1
+            yield member
+        if last is not None and self._plain and self._file.size < last.offset_data + last.size:
+            raise ValueError(f"{self.path} is cut off within {last.name}, its member {count}; copy it anew")
+
     def files(self) -> list[PurePosixPath]:
         return sorted(self._members, key=lambda p: p.as_posix())
+
+    @property
+    def by_name(self) -> bool:
+        return self._plain
 
     def read(self, file: PurePosixPath) -> bytes:
         member = self._members[file]
         check_memory(member.size, self.where(file))
+        if self._plain and member.sparse is None:
+            content = self._file.read(member.offset_data, member.size)
+            if len(content) < member.size:
+                raise UnreadableData(
+                    f"{self.where(file)} is cut off: {self.path} ends at byte {self._file.size}; copy it anew"
+                )
+            return content
         try:
-            stream = self._archive.extractfile(member)
-            assert stream is not None
-            return stream.read()
+            with self._lock:
+                stream = self._archive.extractfile(member)
+                assert stream is not None
+                return stream.read()
         except Exception as error:  # of damage
             raise ValueError(f"{self.where(file)} cannot be read: {one_line(error)}") from error
 

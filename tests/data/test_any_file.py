@@ -78,7 +78,8 @@ def test_arguments_go_to_the_reader_or_are_refused(tmp_path: Path) -> None:
 
 
 def test_every_choice_documents_all_arguments_of_its_function() -> None:
-    for choice in ("arrays", "cifar", "file", "idx", "image_folder", "imagenet", "npz", "parquet", "svhn", "table"):
+    choices = ("arrays", "cifar", "file", "idx", "image_folder", "imagenet", "npz", "parquet", "svhn", "table")
+    for choice in (*choices, "webdataset"):
         parameters = inspect.signature(getattr(readers, choice)).parameters
         own = [
             p for p in (conf_dir() / "data").glob("*.yaml") if f"_target_: scoresde.data.{choice}\n" in p.read_text()

@@ -187,9 +187,7 @@ def test_archives_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ValueError, match="d.zip/1.png is compressed by bzip2: pack the archive anew by deflate"):
         load(str(tmp_path / "d.zip"))
     write(tmp_path / "shards", {"0.tar": b"", "1.tar": b""})
-    with pytest.raises(
-        ValueError, match=r"there are 2 .tar: give one .tar file, or data=huggingface data.path=webdataset"
-    ):
+    with pytest.raises(ValueError, match=r"there are 2 .tar: data=webdataset reads a folder of .tar files"):
         load(str(tmp_path / "shards"))
 
 

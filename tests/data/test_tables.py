@@ -185,7 +185,7 @@ def test_parquet_of_a_folder_has_labels_in_every_split_and_a_limit_for_all_files
     one = pq.ParquetFile(tmp_path / "train-0.parquet").metadata.row_group(0).total_byte_size
     monkeypatch.setenv("SCORESDE_MEMORY", str(1.5 * one / 2**30))
     with pytest.raises(ValueError, match=f"^{tmp_path} would take .* of memory"):
-        parquet(str(tmp_path), labels=False)
+        parquet(str(tmp_path), labels=False, in_memory=True)
 
 
 def test_parquet_refusals(tmp_path: Path) -> None:
