@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "quality of a run's samples against held-out data",
     "tune": "find the times and coefficients that suit a trained run at a few evaluations",
     "suggest": "noise levels, Langevin steps and β's that suit data, and why",
+    "encode": "latents of data by an encoder of your own, to train on",
     "dequantise": "train the flow that dequantisation=variational uses",
     "ema": "averages of the weights with other profiles, made after training",
     "export": "a run in the format of another project: a folder that diffusers loads",

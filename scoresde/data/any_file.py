@@ -25,6 +25,7 @@ from scoresde.data.svhn_files import svhn
 from scoresde.data.tables import table
 from scoresde.data.trees import open_tree, open_zip
 from scoresde.data.ways_out import way_out
+from scoresde.data.zarr_files import is_zarr
 from scoresde.extras import need
 
 __all__ = ["file"]
@@ -189,6 +190,8 @@ def _is_cifar(names: set[str]) -> bool:
 def _of_folder(path: Path) -> Callable[..., Data]:
     here = [p for p in path.iterdir() if not p.name.startswith(".")]
     names = {p.name for p in here}
+    if is_zarr(path):
+        return arrays
     below = {q.name for p in here if p.is_dir() and p.name.startswith("cifar") for q in p.iterdir()}
     if (_is_cifar(names) and all(p.is_file() for p in here)) or _is_cifar(below):
         return cifar

@@ -23,6 +23,7 @@ from scoresde.data.places import located
 from scoresde.data.rows import InMemory, Rows, reads_lazily
 from scoresde.data.tensor_files import SafetensorsFile, TorchFile
 from scoresde.data.ways_out import way_out
+from scoresde.data.zarr_files import ZarrFolder, is_zarr
 
 __all__ = ["array_file", "arrays", "npz"]
 
@@ -56,7 +57,7 @@ def arrays(
 ) -> Data:
     """An array `(N, *shape)` of a file, with its labels and test samples if the file has them.
 
-    Read are .npz and .npy files and folders of .npy files, .mat files, HDF5 (with the extra `hdf5`), and what
+    Read are .npz and .npy files and folders of .npy files, .mat files, HDF5 and zarr (with the extras), and what
     `torch.save` and safetensors wrote; which one is told from the content. Pickled objects are never read.
 
     uint8 arrays are discrete with 256 levels, other integers with the `levels` given; floating-point arrays are
@@ -315,6 +316,8 @@ def array_file(path: str, argument: str = "path") -> ArrayFile:
         ValueError: No such file, or one of another kind.
     """
     file = located(path, argument)
+    if file.is_dir() and is_zarr(file):
+        return ZarrFolder(file)
     if file.is_dir() and any(file.glob("*.npy")):
         return NpyFolder(file)
     if not file.is_file():

@@ -135,6 +135,7 @@ _OF: dict[str, dict[str, Any]] = {
         "tol": Annotated[float, Range(0, above=True, most=1)],
     },
     "export": {"format": Literal["diffusers"], "folder": str | None, "steps": Annotated[int, Range(2)] | None},
+    "encode": {"encoder": str, "folder": str, "progress": bool},
     "suggest": {
         "steps": _Count,
         "overlap": Annotated[float, Range(0, above=True, most=1)],

@@ -15,6 +15,7 @@ from scoresde.arguments import ArgumentError, checked, shown
 from scoresde.data import Data, DataInfo
 from scoresde.data.affine import Standardisation
 from scoresde.data.conditions import condition_infos
+from scoresde.data.rows import InMemory
 from scoresde.objectives import Criterion, CrossEntropy, DenoisingScoreMatching, Likelihood, LogNormalSigma
 from scoresde.progress import say
 from scoresde.score import NetworkScore, NoisyClassifier
@@ -67,6 +68,7 @@ def fit(
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     lr: float = 3e-3,
     standardise: Standardisation = "auto",
+    in_memory: InMemory = "auto",
     run_dir: str | Path | None = None,
     progress: bool = True,
     **options: Any,
@@ -83,7 +85,7 @@ def fit(
         model: Model to train, or a classifier of noised samples.
         data: Samples `(N, ...)` as a tensor, array, data frame or list of arrays; a pair `(samples, labels)` of these,
             where labels may be integers or names; a torch data set of x or (x, label), or a loader of one, whose batch
-            size is taken; or a `scoresde.data.Data`, whose own transform is taken. All are held in memory. Floating
+            size is taken; or a `scoresde.data.Data`, whose own transform is taken. Floating
             point is continuous, uint8 are pixels of 256 levels, and images may be `(N, H, W, C)` or `(N, H, W)` where
             the network takes `(C, H, W)`. All samples are trained on (of a `Data`, its `train`): hold some out to
             evaluate the model on.
@@ -99,6 +101,9 @@ def fit(
         lr: Peak of the learning rate, without `optimizer`.
         standardise: Parts of the samples that are standardised by themselves, or `"none"`; see
             `scoresde.data.continuous`. For samples that are no data set.
+        in_memory: Whether the items of a torch data set are read at once and held in memory; "auto": if they take at
+            most `SCORESDE_MEMORY`. Otherwise they are read when they are asked for, by threads; an item must then be
+            the same whenever it is read. Numbers are the same.
         run_dir: Directory of the checkpoints; a call with the same directory resumes from the newest. None for none.
         progress: Show what is trained and how far it is: a bar on a terminal and in a notebook, lines elsewhere.
         **options: Other options of `Training`, such as `batch_size`, `seed`, `ema`.
@@ -122,6 +127,7 @@ def fit(
             optimizer=optimizer,
             lr=lr,
             standardise=standardise,
+            in_memory=in_memory,
             run_dir=run_dir,
             loggers=[memory],
             **options,
@@ -153,6 +159,7 @@ def make_trainer(
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     lr: float = 3e-3,
     standardise: Standardisation = "auto",
+    in_memory: InMemory = "auto",
     run_dir: str | Path | None = None,
     loggers: Sequence[Logger] = (),
     **options: Any,
@@ -172,6 +179,7 @@ def make_trainer(
         optimizer: Makes an optimiser of parameters, as for `fit`.
         lr: Peak of the learning rate, without `optimizer`.
         standardise: Parts of the samples that are standardised by themselves, as for `fit`.
+        in_memory: Whether the items of a torch data set are held in memory, as for `fit`.
         run_dir: Directory of the checkpoints that `Trainer.save` writes; None for none.
         loggers: Receivers of the entries of the log, which `Trainer.fit` makes.
         **options: Other options of `Training`.
@@ -185,7 +193,7 @@ def make_trainer(
         raise ValueError(f"standardise={standardise!r} is for samples, and {data.name} is a data set with a transform")
     if isinstance(data, DataLoader) and data.batch_size is not None:
         options.setdefault("batch_size", data.batch_size)
-    data = as_data(model, data, standardise, labels, conditions)
+    data = as_data(model, data, standardise, labels, conditions, in_memory)
     if model.transform not in (None, data.transform):
         raise ValueError(
             f"the model is of data under {model.transform!r} and {data.name} has {data.transform!r}: give its samples "

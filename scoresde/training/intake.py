@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler, default_collate
 
 from scoresde.arguments import ArgumentError, as_tensor, shown
 from scoresde.data import Data, Discrete, Identity, Transform, class_index, continuous
 from scoresde.data.affine import Standardisation
 from scoresde.data.conditions import checked_conditions
 from scoresde.data.labels import index_classes
+from scoresde.data.rows import InMemory, Values, reads_lazily
 from scoresde.score import NetworkScore, NoisyClassifier
 from scoresde.storage.limits import check_memory
 from scoresde.training.conditions import check_conditions
+from scoresde.training.dataset_rows import DatasetRows
 
 __all__ = ["TAKEN", "as_data"]
 
@@ -34,8 +36,9 @@ def as_data(
     standardise: Standardisation,
     labels: Any = None,
     conditions: Mapping[str, Any] | None = None,
+    in_memory: InMemory = "auto",
 ) -> Data:
-    """`given` as a data set in memory, whose samples have the shape of the model's.
+    """`given` as a data set, whose samples have the shape of the model's.
 
     Args:
         model: To be trained; its network says which shape samples have and how many classes there are.
@@ -44,6 +47,7 @@ def as_data(
         standardise: As for `scoresde.training.fit`.
         labels: Labels of the samples, where these come without.
         conditions: Conditions of the samples beside labels, by name; see `Data`.
+        in_memory: Whether the items of a data set are read at once and held in memory.
 
     Raises:
         ValueError: Anything else, samples of another shape or type, or labels or conditions that are not the network's.
@@ -58,8 +62,7 @@ def as_data(
         return given
     if labels is not None:
         given = (given, labels)
-    samples, labels = _collected(given)
-    samples = _shaped(samples, model.shape)
+    samples, labels = _read(model, given, in_memory)
     transform = _transform(model, samples, standardise)
     if model.classes is None:
         labels = None  # as of a data set that has some where the network takes none
@@ -79,6 +82,46 @@ def as_data(
         return data
     indices, names = _indexed(model, labels)
     return replace(data, train_labels=indices, test_labels=indices[:1], class_names=names)
+
+
+def _read(model: NetworkScore | NoisyClassifier, given: Any, in_memory: InMemory) -> tuple[Values, np.ndarray | None]:
+    """Samples `(N, *shape)` of the model's shape, in memory or not, and labels, if there are any.
+
+    Raises:
+        ValueError: What is no data set and is not to be held in memory, or as for `as_data`.
+    """
+    dataset = _dataset_of(given)
+    if dataset is not None:
+        event = model.shape
+
+        def samples(items: list[Any]) -> Tensor:
+            return _shaped(_joined(items)[0], event)
+
+        rows = DatasetRows(dataset, samples)
+        if reads_lazily(in_memory, rows.nbytes):
+            return rows, _labels_of(dataset) if model.classes is not None else None
+    elif in_memory is False:
+        raise ValueError(
+            f"in_memory=False is for a torch data set with a length, or a loader of one in its own order, and data is "
+            f"{shown(given)}: leave it out"
+        )
+    found, labels = _collected(given)
+    return _shaped(found, model.shape), labels
+
+
+def _dataset_of(given: Any) -> Any:
+    """The torch data set whose items can be read by their indices; None for anything else."""
+    if isinstance(given, DataLoader):
+        plain = isinstance(given.sampler, SequentialSampler | RandomSampler) and given.collate_fn is default_collate
+        given = given.dataset if plain else None
+    return given if isinstance(given, Dataset) and not isinstance(given, IterableDataset) and len(given) else None  # type: ignore[arg-type]
+
+
+def _labels_of(dataset: Any) -> np.ndarray | None:
+    """The labels of the items of a data set, which are read one by one."""
+    if not isinstance(dataset[0], tuple | list) or len(dataset[0]) < 2:
+        return None
+    return np.asarray([np.asarray(dataset[i][1]).item() for i in range(len(dataset))])
 
 
 def _check_classes(model: NetworkScore | NoisyClassifier, classes: int | None, name: str) -> None:
@@ -201,7 +244,7 @@ def _shaped(x: Tensor, event: tuple[int, ...] | None) -> Tensor:
     raise ValueError(f"samples of data have shape {own}, and the network is made for {event}")
 
 
-def _transform(model: NetworkScore | NoisyClassifier, samples: Tensor, standardise: Standardisation) -> Transform:
+def _transform(model: NetworkScore | NoisyClassifier, samples: Values, standardise: Standardisation) -> Transform:
     """Transform of samples that come without one: the model's, if its space is settled."""
     info = model.info
     if not samples.is_floating_point():

@@ -33,8 +33,8 @@ def second_of_two(monkeypatch: pytest.MonkeyPatch, names: tuple[str, str] = ("RA
         monkeypatch.setenv(name, value)
 
 
-# `suggest` takes no run.
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in (*processes.SHARED, "suggest")])
+# `suggest` and `encode` take no run.
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in (*processes.SHARED, "suggest", "encode")])
 def test_the_first_process_alone_does_what_is_not_shared(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> str:
 
 def of_a_run(command: str) -> list[str]:
     """The directory of a run, for the commands that need one."""
-    return [] if command in ("train", "suggest", "certify") else ["run=somewhere"]
+    return [] if command in ("train", "suggest", "certify", "encode") else ["run=somewhere"]
 
 
 # -- keys that nothing reads ----------------------------------------------------------------------------

@@ -247,3 +247,31 @@ def test_an_index_that_no_sample_has_is_refused(tmp_path: Path) -> None:
     assert isinstance(rows, Rows)
     assert "samples of the array" in repr(rows)
     assert ArrayRows.__name__ not in repr(rows)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_zarr(tmp_path: Path, version: int) -> None:
+    zarr = pytest.importorskip("zarr")
+    x = RNG.integers(0, 256, (40, 3, 4, 4)).astype(np.uint8)
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=version)
+    for name, value in (("x", x), ("y", np.arange(40) % 3)):
+        group.create_array(name, shape=value.shape, dtype=value.dtype, chunks=(7, *value.shape[1:]))[:] = value
+    whole = arrays(str(tmp_path / "a.zarr"), test_size=5)
+    lazy = arrays(str(tmp_path / "a.zarr"), test_size=5, in_memory=False)
+    assert is_lazy(lazy.train)
+    assert lazy.num_classes == 3
+    assert torch.equal(lazy.train[:], whole.train[:])
+    assert lazy.fingerprint() == whole.fingerprint()
+    single = arrays(str(tmp_path / "a.zarr" / "x"), split="last", test_size=5, in_memory=False)
+    assert torch.equal(single.train[:], torch.from_numpy(x[:35]))
+    metadata = tmp_path / "a.zarr" / "x" / (".zarray" if version == 2 else "zarr.json")
+    text = metadata.read_text()
+    known = '"filters": null' if version == 2 else '"codecs": ['
+    assert known in text
+    evil = '"filters": [{"id": "pickle"}]' if version == 2 else '"codecs": [{"name": "numcodecs.pickle"},'
+    metadata.write_text(text.replace(known, evil))
+    with pytest.raises(ValueError, match="array 'x' of .* has the codec '.*pickle', which is not read"):
+        arrays(str(tmp_path / "a.zarr"))
+    metadata.write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        arrays(str(tmp_path / "a.zarr"))

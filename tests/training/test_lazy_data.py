@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde.data import Data, arrays
 from scoresde.data.rows import Rows, UnreadableData, is_lazy
-from scoresde.networks import UNet
+from scoresde.networks import MLP, UNet
 from scoresde.preconditioning import EDMPreconditioning
 from scoresde.score import NetworkScore
 from scoresde.sde import VPSDE
@@ -147,3 +147,59 @@ def test_what_is_read_ahead_is_bounded_and_never_beyond_the_end() -> None:
     ahead.close()
     assert max(rows.read_so_far) == 5
     assert not _reading()
+
+
+class Pictures(torch.utils.data.Dataset[Any]):
+    """Items (x, label) as a data set of the user's own has them."""
+
+    def __init__(self, count: int = 60) -> None:
+        self.values = np.random.default_rng(1).integers(0, 256, (count, 8, 8)).astype(np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        if index >= len(self):
+            raise IndexError(index)
+        return self.values[index], int(self.values[index].sum()) % 3
+
+
+@pytest.mark.parametrize("loader", [False, True])
+def test_items_of_a_data_set_of_torch_are_read_when_needed(loader: bool) -> None:
+    given: Any = torch.utils.data.DataLoader(Pictures(), 16, shuffle=True) if loader else Pictures()
+    whole, lazy = _model(), _model()
+    fit(whole, given, 6, batch_size=16, progress=False)
+    trainer = make_trainer(lazy, given, 6, batch_size=16, in_memory=False)
+    assert is_lazy(trainer.data.train)
+    trainer.fit(progress=False)
+    assert torch.equal(_weights(whole), _weights(lazy))
+    values = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    found = []
+    for in_memory in (True, False):
+        torch.manual_seed(0)
+        plane = NetworkScore(MLP((2,), width=8, blocks=1), VPSDE(), EDMPreconditioning())
+        fit(plane, torch.utils.data.TensorDataset(values), 4, in_memory=in_memory, progress=False)
+        found.append(_weights(plane))
+    assert torch.equal(*found)
+
+
+def test_what_a_data_set_cannot_do_is_one_line() -> None:
+    class Broken(Pictures):
+        def __getitem__(self, index: int) -> Any:
+            if index == 40:
+                raise OSError("the disk is gone")
+            return super().__getitem__(index)
+
+    with pytest.raises(UnreadableData, match="item 40 of 60 of data cannot be read: OSError: the disk is gone"):
+        fit(_model(None), Broken(), 20, in_memory=False, progress=False)
+
+    class Uneven(Pictures):
+        def __getitem__(self, index: int) -> Any:
+            return super().__getitem__(index) if index < 30 else (np.zeros((4, 4), np.uint8), 0)
+
+    with pytest.raises(UnreadableData, match="samples of data have the shapes"):
+        fit(_model(None), Uneven(), 20, in_memory=False, progress=False)
+    own = torch.utils.data.DataLoader(Pictures(), 16, collate_fn=list)
+    for given in (own, torch.randn(10, 1, 8, 8)):
+        with pytest.raises(ValueError, match="in_memory=False is for a torch data set with a length, or a loader"):
+            fit(_model(None), given, 2, in_memory=False, progress=False)

@@ -8,6 +8,7 @@ from scoresde.cli.commands.certify import certify_command
 from scoresde.cli.commands.compare import compare_command
 from scoresde.cli.commands.dequantise import dequantise_command
 from scoresde.cli.commands.ema import ema_command
+from scoresde.cli.commands.encode import encode_command
 from scoresde.cli.commands.evaluate import evaluate_command
 from scoresde.cli.commands.export import export_command
 from scoresde.cli.commands.information import information_command
@@ -33,6 +34,7 @@ TASKS: dict[str, Callable[[DictConfig], Outcome | None]] = {
     "evaluate": evaluate_command,
     "tune": tune_command,
     "suggest": suggest_command,
+    "encode": encode_command,
     "dequantise": dequantise_command,
     "ema": ema_command,
     "export": export_command,
