@@ -29,7 +29,7 @@ from scoresde.cli.console import UsageError, Verbosity, configure, fail
 from scoresde.cli.flags import show_info
 from scoresde.cli.optuna import with_study
 from scoresde.cli.overrides import check_overrides, edit_own, follow_sweeps, planned_jobs
-from scoresde.cli.processes import SHARED, interrupted, interruptible, lost, rank, wait_for_first, world_size
+from scoresde.cli.processes import SHARED, in_team, interrupted, interruptible, lost, rank, wait_for_first, world_size
 from scoresde.cli.settings import declared, settle_paths
 from scoresde.cli.spaces import check_spaces
 from scoresde.cli.streams import end_of_output, outlive_readers
@@ -180,7 +180,7 @@ class Sweep:
         return 0, False
 
     def _how_to_resume(self) -> str:
-        if self.line.command not in ("train", "restore", "likelihood", "information", "compare", "certify"):
+        if self.line.command not in ("train", "sample", "restore", "likelihood", "information", "compare", "certify"):
             return ""
         if self.asked is None:
             return "the same command resumes the study"
@@ -224,6 +224,8 @@ class Job:
         task = commands.TASKS[self.command]
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return jobs.run_job(task, config, explanation, said=self.verbosity is not Verbosity.QUIET)
+        if world_size() > 1 and self.command in SHARED and self.command != "train":
+            task = partial(in_team, task)
         return _alone(task, config)
 
 
@@ -272,7 +274,8 @@ def _alone(task: Any, config: DictConfig) -> None:
 
 def _leave_if_lost(error: BaseException) -> None:
     """End the process, and say which other is gone, if that is what an error comes from."""
-    gone = lost(error)
+    name = HydraConfig.get().job.config_name if HydraConfig.initialized() else "train"
+    gone = lost(error, *([] if name == "train" else ["what was finished is kept"]))
     if gone is None:
         return
     if gone:
@@ -297,7 +300,7 @@ def _hint(config: DictConfig) -> str:
         return f"; to resume: {_again(config)}" if config.run and Path(str(config.run), "config.yaml").is_file() else ""
     if command == "tune":
         return "; its file is written at the end, so that nothing is kept"
-    kept = command in ("restore", "likelihood", "information", "compare", "certify")
+    kept = command in ("sample", "restore", "likelihood", "information", "compare", "certify")
     return "; finished parts are kept, and the same command resumes" if kept else ""
 
 

@@ -4,15 +4,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from scoresde.training.interruptions import give_back, raise_stopped, stopping, take
 
 __all__ = [
     "SHARED",
+    "in_team",
     "interrupted",
     "interruptible",
     "leave",
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 # Commands whose work the processes share; others are done by the first alone.
-SHARED = ("train", "likelihood")
+SHARED = ("train", "sample", "restore", "likelihood", "information", "compare", "certify", "evaluate", "tune")
 # Environment variables that Accelerate reads.
 _RANK = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _SIZE = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -53,8 +54,12 @@ def wait_for_first(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def lost(error: BaseException) -> str | None:
+def lost(error: BaseException, kept: str = "the newest checkpoint is kept") -> str | None:
     """The message about an error of communication: which process is gone.
+
+    Args:
+        error: The error.
+        kept: What is left of the work, in words.
 
     A launcher that sees a process gone sends the others SIGTERM, which may interrupt the handling of that error.
 
@@ -88,7 +93,25 @@ def lost(error: BaseException) -> str | None:
         return ""
     if not gone:
         return f"the processes lost their connection: {' '.join(str(error).split())[:120]}"
-    return f"process {gone} of {len(ranks)} has ended, so the others end, too: the newest checkpoint is kept"
+    return f"process {gone} of {len(ranks)} has ended, so the others end, too: {kept}"
+
+
+def in_team(task: Callable[[Any], Any], config: Any) -> Any:
+    """Run a command by all processes: the first does it, and the others compute what it hands out.
+
+    Raises:
+        ValueError: A device for all of them.
+    """
+    from scoresde.runs.team import leading, serve
+    from scoresde.training.environment import processes
+
+    state = processes(config.get("device"))
+    if state.is_main_process:
+        with leading(state):
+            return task(config)
+    if status := serve(state):
+        wait_for_first(status)
+    return None
 
 
 # -- interruptions before the work begins ---------------------------------------------------------------

@@ -43,6 +43,7 @@ _KINDS: dict[str, Any] = {
     "seconds": _Positive,
     "seed": _Seed,
     "seeds": _Seed | list[_Seed],
+    "shard": _Count,
     "start": str | None,
     "text": str | list[str] | None,
     "strength": Annotated[float, Range(0, above=True, most=1)],

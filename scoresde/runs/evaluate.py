@@ -22,7 +22,8 @@ from scoresde.runs.directory import Run
 from scoresde.runs.labels import label_index
 from scoresde.runs.pictures import picture_of_copies, picture_of_shares, picture_of_widths
 from scoresde.runs.results import Filing, choose_name, identity_of, is_of, set_aside
-from scoresde.runs.sample import Draw, sample, saved_samples
+from scoresde.runs.sample import Draw, sample
+from scoresde.runs.sample_files import stored_samples
 from scoresde.runs.summary import MetricEntry, SamplesEntry, Summary
 from scoresde.runs.widths import run_directions
 from scoresde.score import NetworkScore, in_model_space
@@ -160,10 +161,11 @@ def _known_samples(
     Samples of the same settings without figures, as an interrupted command leaves them, are not among them.
     """
     known: dict[str, dict[str, Any] | None] = {}
-    for path in (run.directory / "samples").glob("samples*.npz"):
-        saved = saved_samples(path)
-        if saved is not None and not is_of(saved[1], drawing):
-            known[path.stem] = saved[1]
+    folder = run.directory / "samples"
+    for path in (*folder.glob("samples*.npz"), *(each for each in folder.glob("samples*") if each.is_dir())):
+        stored = stored_samples(path)
+        if stored is not None and not is_of(stored.note, drawing):
+            known[path.name.removesuffix(".npz")] = stored.note
     for key, entry in summary.items():
         if isinstance(entry, dict) and (key == "samples" or key.startswith("samples-")):
             known[key] = {name: entry.get(name) for name in settings}

@@ -2,21 +2,19 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, cast
 
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from omegaconf import DictConfig
 from torch import Tensor
 
 from scoresde.chains import DiscreteChainModel
-from scoresde.data import Data
+from scoresde.data import Data, DataInfo
 from scoresde.numerics.means import independent_error, mean_and_error, shared_error
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
+from scoresde.runs.blocks import Block, block_size, blocks
 from scoresde.runs.chains import RunModel
 from scoresde.runs.conditions import given_names, split_conditions
 from scoresde.runs.directory import Run
@@ -25,6 +23,7 @@ from scoresde.runs.likelihood_table import LikelihoodTable, rows_of
 from scoresde.runs.pictures import picture_of_likelihoods
 from scoresde.runs.results import Filing, choose_name, is_of, key_of, known_tables, set_aside
 from scoresde.runs.summary import LikelihoodEntry
+from scoresde.runs.team import each
 from scoresde.score import NetworkScore
 
 __all__ = ["check_likelihood", "likelihood", "samples_of"]
@@ -53,7 +52,6 @@ def likelihood(
     n: int | None,
     options: DictConfig,
     progress: bool = True,
-    processes: PartialState | None = None,
     filing: Filing | None = None,
 ) -> LikelihoodEntry:
     """Log-likelihoods of (the first n samples of) a split.
@@ -61,7 +59,7 @@ def likelihood(
     They are appended to `likelihood-{split}.csv` a batch at a time, or where the settings are not those of the run's
     own likelihoods, to a file that is named by what differs (see `choose_name`), with an entry of its own in the
     summary. Those that are there already, of the same model, data and settings, are not computed again: a sample's
-    figure depends on no other. Several processes take batches in turn, and the first of them writes.
+    figure depends on no other. All processes of the command share the batches (see `scoresde.runs.team`).
 
     Args:
         run: The run.
@@ -71,7 +69,6 @@ def likelihood(
         n: Number of samples; all if None. An entry of more samples with the same settings stays in the summary.
         options: Options as in `conf/likelihood.yaml`; what they lack is as in the run's evaluation.
         progress: Show a progress bar.
-        processes: Processes that share the work.
         filing: How the result is named and stored; as `Filing()` if not given.
 
     Raises:
@@ -82,22 +79,24 @@ def likelihood(
     conditions = split_conditions(model, data, split)
     known = LikelihoodSettings(run, model, data, split, options)
     stem = _stem(run, model, data, split, options, known.settings, filing)
-    rank, count = (0, 1) if processes is None else (processes.process_index, processes.num_processes)
-    with run.alone(stem) if rank == 0 else nullcontext():
+    with run.alone(stem):
         table = LikelihoodTable(run.directory / f"{stem}.csv", known.unit, known.settings)
         # The file of an earlier version stays as it is until there are more rows.
-        if rank == 0 and table.rows and not table.older:
+        if table.rows and not table.older:
             table.resume()
         began, reused = time.perf_counter(), min(len(table.rows), len(raw))
-        with Progress(len(raw), f"likelihood, {split}", "sample", reused, shown=progress and rank == 0) as bar:
-            for rows in _batches(model, data, raw, conditions, options, known, (len(table.rows), rank, count)):
-                table.add(rows, write=rank == 0)
+        size = block_size(len(raw), options.batch_size)
+        missing = blocks(len(raw), size, conditions, raw, done=len(table.rows))
+        rows_of_block = _Rows(model, DataInfo(data.name, data.shape, data.transform), _arguments(model, options, known))
+        with Progress(len(raw), f"likelihood, {split}", "sample", reused, shown=progress) as bar:
+            for rows in each(rows_of_block, missing):
+                table.add(rows)
                 bar.update(len(rows))
                 mean, error = mean_and_error(*(table.column(c, len(raw)) for c in (known.unit, "solver_stderr")))
                 bar.note(f"{mean:.4f} ± {error:.4f} {known.unit.replace('_per_', '/')}")
         seconds = time.perf_counter() - began
         entry = _entry(table, known, len(raw), {"step": run.step(), "seconds": seconds, "reused": reused}, filing)
-        if rank == 0 and _store(run, stem, entry, known, filing) and filing.source is None and stem == _own_name(split):
+        if _store(run, stem, entry, known, filing) and filing.source is None and stem == _own_name(split):
             values = table.column(known.unit, len(raw))
             picture_of_likelihoods(run, data, raw, values, split, known.unit, given_names(model))
         return entry
@@ -144,27 +143,8 @@ def _stem(
     return choose_name(own_name, known, settings, default, given=filing.name, overwrite=replacing)
 
 
-def _batches(
-    model: RunModel,
-    data: Data,
-    raw: Tensor,
-    conditions: Mapping[str, Tensor],
-    options: DictConfig,
-    known: LikelihoodSettings,
-    turns: tuple[int, int, int],
-) -> Iterator[list[list[float]]]:
-    """Rows of the samples after the first, a turn of all processes at a time.
-
-    Args:
-        model: The model.
-        data: Data set of the samples.
-        raw: Samples in raw units.
-        conditions: Their conditions, as the model takes them.
-        options: Options of likelihoods.
-        known: Settings of likelihoods.
-        turns: Number of samples that are there already, this process's rank, and the number of processes.
-    """
-    first, rank, count = turns
+def _arguments(model: RunModel, options: DictConfig, known: LikelihoodSettings) -> dict[str, Any]:
+    """Arguments of the likelihoods of all samples, but for their conditions."""
     common: dict[str, Any] = {"seed": options.seed}
     if isinstance(model, DiscreteChainModel):
         common["draws"] = options.draws
@@ -176,13 +156,28 @@ def _batches(
         common |= {name: options[name] for name in ("decoder", "draws", "bound", "elbo_draws")}
     if known.settings.get("chain_draws"):
         common["chain_draws"] = known.chain_draws
-    for turn in range(first, len(raw), count * options.batch_size):
-        start = min(turn + rank * options.batch_size, len(raw))
-        stop = min(start + options.batch_size, len(raw))
-        common |= {name: values[start:stop].to(model.device) for name, values in conditions.items()}
-        batch = raw[start:stop].to(model.device)
-        rows = rows_of(model, data, batch, start, common) if len(batch) else []
-        yield [row for part in gather_object([rows]) for row in part] if count > 1 else rows
+    return common
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of the table for blocks of samples, in this process or in another.
+
+    Attributes:
+        model: The model.
+        data: What is known of the data set of the samples.
+        common: Arguments of the likelihoods of all samples, but for their conditions.
+    """
+
+    model: RunModel
+    data: DataInfo
+    common: dict[str, Any]
+
+    def __call__(self, block: Block) -> list[list[float]]:
+        assert block.start is not None
+        device = self.model.device
+        cond = {name: values.to(device) for name, values in block.cond.items()}
+        return rows_of(self.model, self.data, block.start.to(device), block.first, {**self.common, **cond})
 
 
 def _entry(

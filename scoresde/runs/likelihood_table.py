@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde.chains import DiscreteChainModel
-from scoresde.data import Data
+from scoresde.data import Data, DataInfo
 from scoresde.likelihood import bits_per_dim, chain_bound, log_likelihood, own_chain
 from scoresde.runs.chains import RunModel
 from scoresde.runs.sample_table import SampleTable
@@ -20,14 +20,16 @@ _OF_CHAIN = ("by_chain", "stderr_by_chain")  # of the bound of the model's chain
 _COLUMNS = ("stderr", "stderr_dequantisation", "nfe", "divergences", "elbo", "stderr_elbo", *_LATER)
 
 
-def rows_of(model: RunModel, data: Data, raw: Tensor, first: int, common: dict[str, Any]) -> list[list[float]]:
+def rows_of(
+    model: RunModel, data: Data | DataInfo, raw: Tensor, first: int, common: dict[str, Any]
+) -> list[list[float]]:
     """A row for each sample: its value and the further columns of the table.
 
     `stderr` is from probes, `solver_stderr` from the solver, and `total_stderr` from both.
 
     Args:
         model: The model.
-        data: Data set of the samples.
+        data: Data set of the samples, or what is known of it.
         raw: `(B, ...)` samples in raw units, on the model's device.
         first: Index of the first of them in the split.
         common: Arguments of `log_likelihood`, of `bits_per_dim` for discrete data, or of `chain_bound`, with the

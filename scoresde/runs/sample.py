@@ -1,14 +1,13 @@
 """Draws samples from a run into its directory."""
 
 import hashlib
-import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,8 +17,11 @@ from scoresde.data import Data, DataInfo
 from scoresde.data.array_data import array_file
 from scoresde.data.array_files import read_arrays
 from scoresde.data.labels import listed
+from scoresde.data.transforms import Transform
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
+from scoresde.progress import Progress, say
+from scoresde.runs.blocks import Block, block_size, blocks
 from scoresde.runs.cascades import StackedRuns, in_data_units
 from scoresde.runs.chains import RunModel, check_sampler, score_model
 from scoresde.runs.conditions import conditions_of, other_conditions, told_conditions
@@ -27,18 +29,19 @@ from scoresde.runs.directory import Run, check_name
 from scoresde.runs.labels import class_names, label_index
 from scoresde.runs.pictures import picture_of_samples
 from scoresde.runs.results import differences, identity_of, is_of
+from scoresde.runs.sample_files import Rows, SampleWriter, StoredSamples, per_file, stored_samples
 from scoresde.runs.steered import Steered
+from scoresde.runs.team import each
 from scoresde.runs.texts import text_conditions
 from scoresde.sampling import ChainSampler, Sampler, edit
 from scoresde.score import ScoreModel
 from scoresde.storage.bounded import read_file
 from scoresde.storage.files import remove_leftovers
-from scoresde.storage.limits import check_memory, check_unpacked
+from scoresde.storage.limits import check_memory
 
-__all__ = ["Draw", "sample", "saved_samples"]
+__all__ = ["SHARD", "Draw", "draw_samples", "sample"]
 
-
-_NOTE = "note"  # the array of a file of samples that says how they were drawn, as JSON
+SHARD = 10240  # samples in a file, if not told otherwise
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class Draw:
     condition: str | None = None
     text: tuple[str, ...] = ()
     cascade: StackedRuns | None = None
+
+    @property
+    def divides(self) -> bool:
+        """Whether blocks of samples can be drawn one by one: those of weighted particles are counted in groups."""
+        return not isinstance(self.sampler, Steered)
 
     def asked(self, model: RunModel) -> RunModel | ScoreModel:
         """What samples are drawn of, and whose conditions they have: the guided model, or the run's.
@@ -133,7 +141,34 @@ def sample(
     overwrite: bool = False,
     progress: bool = True,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Draw samples, save them and a figure of them; those that are there with the same settings are read.
+    """The samples of `draw_samples`, read into memory, and what they cost.
+
+    Returns:
+        The samples `(n, ...)` in raw units, and what they cost.
+
+    Raises:
+        ConfigError: As for `draw_samples`, or more samples than the limit of memory lets be read.
+    """
+    check_memory(8 * draw.n * math.prod(data.shape), f"n={draw.n}")
+    stored, cost = draw_samples(run, model, data, draw, name=name, overwrite=overwrite, progress=progress)
+    return stored.read(), cost
+
+
+def draw_samples(
+    run: Run,
+    model: RunModel,
+    data: Data | DataInfo,
+    draw: Draw,
+    *,
+    name: str = "samples",
+    overwrite: bool = False,
+    progress: bool = True,
+    shard: int = SHARD,
+) -> tuple[StoredSamples, dict[str, Any]]:
+    """Draw samples, save them and a figure of them; those that are there with the same settings are left as they are.
+
+    Samples are drawn in blocks, by all processes of the command (see `scoresde.runs.team`), and written as they come
+    (see `scoresde.runs.sample_files`): an interrupted command goes on with what it has drawn.
 
     Args:
         run: The run.
@@ -143,73 +178,163 @@ def sample(
         name: Name of the files in `samples/`.
         overwrite: Replace samples of the same name with other settings.
         progress: Show a progress bar.
+        shard: Largest number of samples in a file.
 
     Returns:
-        The samples `(n, ...)` in raw units, and what they cost.
+        The samples on disk, and what they cost.
 
     Raises:
         ConfigError: There are samples of this name with other settings, or a wrong option.
     """
-    n, seed = draw.n, draw.seed
-    for problem in option_problems("sample", {"n": n, "seed": seed, "batch_size": draw.batch_size}):
+    for problem in option_problems(
+        "sample", {"n": draw.n, "seed": draw.seed, "batch_size": draw.batch_size, "shard": shard}
+    ):
         raise ConfigError(problem)
-    check_memory(8 * n * math.prod(data.shape), f"n={n}")
     check_name(name)
     run.check_writable("samples")
-    source, of_source = draw.asked(model), draw.asked_data(data)
     cond = draw.conditions(model, data)
-    start = None if draw.start is None else _start(draw.start, n, model, data)
+    start = None if draw.start is None else _start(draw.start, draw.n, model, data)
     path = run.directory / "samples" / f"{name}.npz"
     with run.alone(f"samples-{name}"):
         remove_leftovers(path.parent, f"{escape(name)}.npz")
         settings = draw.settings(run, model, data)
-        known = None if overwrite else saved_samples(path)
-        if known is not None:
-            saved, note = known
-            if note is None or not is_of(note, settings) or saved.shape != (n, *data.shape):
+        known = stored_samples(path)
+        if known is not None and not overwrite:
+            if known.note is None or not is_of(known.note, settings) or known.shape != (draw.n, *data.shape):
                 raise ConfigError(
-                    f"{path} is there already, {differences(note, settings)}: give another name, or overwrite=true to "
-                    "replace it"
+                    f"{known.path} is there already, {differences(known.note, settings)}: give another name, or "
+                    "overwrite=true to replace it"
                 )
-            return saved, {**note, "reused": True}
-        began = time.perf_counter()
-        options: dict[str, Any] = {"seed": seed, "batch_size": draw.batch_size, "progress": progress, **cond}
-        steered = isinstance(draw.sampler, Steered)
-        if not isinstance(draw.sampler, Steered):
-            check_sampler(model, draw.sampler)
-        out: Any
-        lower: dict[str, np.ndarray] = {}
+            return known, {**known.note, "reused": True}
+        block = block_size(draw.n, draw.batch_size) if draw.divides else draw.n
+        size = per_file(data.shape, shard, block)
+        check_memory(8 * min(draw.n, size) * math.prod(data.shape), f"n={draw.n}")
+        # Those of an unfinished command are of the same settings, and so the same samples.
+        keep = known is None or known.path == path
+        writer = SampleWriter(run, name, settings, draw.n, size, keep=keep)
+        missing = blocks(draw.n, block, cond, start, writer.done)
+        figures, further = _fill(writer, model, data, draw, missing, progress, one=block >= draw.n)
+        cost = {**settings, "step": run.step(), "nfe": writer.nfe, "seconds": writer.seconds, **figures}
+        _picture(run, model, data, draw, cost, writer.first, name)
+        written = writer.finish(cost, further)
+        stored = stored_samples(written)
+        assert stored is not None
+        return stored, cost
+
+
+def _fill(
+    writer: SampleWriter,
+    model: RunModel,
+    data: Data | DataInfo,
+    draw: Draw,
+    missing: Iterable[Block],
+    progress: bool,
+    one: bool,
+) -> tuple[dict[str, Any], Rows]:
+    """Draw the blocks that are missing, and hand them to the writer; figures and arrays of the samples as a whole."""
+    source = draw.asked(model)
+    if not isinstance(draw.sampler, Steered):
+        check_sampler(model, draw.sampler)
+    function = _Blocks(draw, source, tuple(data.shape), data.transform, progress=progress and one)
+    before, began = writer.seconds, time.perf_counter()
+    figures, further = {}, {}
+    if writer.done:
+        say(f"{writer.done} of {draw.n} samples are there already")
+    try:
+        with Progress(draw.n, "sampling", "sample", writer.done, shown=progress and not one) as bar:
+            for drawn in each(function, missing):
+                writer.add(drawn.rows, drawn.nfe, before + time.perf_counter() - began)
+                figures, further = drawn.figures, drawn.further
+                bar.update(len(drawn.rows["x"]))
+    finally:
+        writer.keep()
+    return figures, further
+
+
+def _conditions_of_rows(draw: Draw, block: Block) -> dict[str, np.ndarray]:
+    """What is stored beside the samples of a block: conditions, or text in the place of its tokens."""
+    if draw.text:
+        texts = range(block.first, block.first + block.count)
+        # As wide in every file, so that they can be joined.
+        wide = max(map(len, draw.text))
+        return {"text": np.array([draw.text[i % len(draw.text)] for i in texts], dtype=f"<U{wide}")}
+    return {name: values.cpu().numpy() for name, values in block.cond.items()}
+
+
+class _Drawn(NamedTuple):
+    """Samples of a block: what is stored of each, their evaluations, and figures and arrays of the block as a whole."""
+
+    rows: Rows
+    nfe: int
+    figures: dict[str, Any]
+    further: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Draws blocks of samples, in this process or in another.
+
+    Attributes:
+        draw: Which samples are drawn.
+        source: What they are drawn of.
+        shape: Shape of one.
+        transform: The map between values and model space.
+        progress: Show a progress bar.
+    """
+
+    draw: Draw
+    source: RunModel | ScoreModel
+    shape: tuple[int, ...]
+    transform: Transform
+    progress: bool
+
+    def __call__(self, block: Block) -> _Drawn:
+        draw = self.draw
+        rows, figures, further = (cast(dict[str, Any], {}) for _ in range(3))
+        device = self.source.device
+        cond = {name: values.to(device) for name, values in block.cond.items()}
+        options: dict[str, Any] = {"seed": draw.seed, "progress": self.progress, "batch_size": block.count, **cond}
+        options |= {"first": block.first} if draw.divides else {"batch_size": draw.batch_size}
+        sampler, out = cast(Any, draw.sampler), cast(Any, None)
         if draw.cascade is not None:
-            out, lower = draw.cascade(cast(ScoreModel, source), n, **options)
-        elif start is None:
-            out = cast(Any, draw.sampler)(source, (n, *data.shape), **options)
+            out, rows = draw.cascade(cast(ScoreModel, self.source), block.count, **options)
+        elif block.start is None:
+            out = sampler(self.source, (block.count, *self.shape), **options)
         else:
-            out = edit(cast(Sampler, draw.sampler), cast(ScoreModel, source), start, draw.strength, **options)
-        seconds = time.perf_counter() - began
-        raw = data.transform.decode(out.x.cpu()) if draw.cascade is None else in_data_units(data.transform, out.x)
-        further = out.arrays() if steered else lower
-        figures = out.figures() if steered else {}
-        cost = {**settings, "step": run.step(), "nfe": out.nfe, "seconds": seconds, **figures}
-        arrays: dict[str, Any] = {"x": raw.numpy(), **{k: v.cpu().numpy() for k, v in cond.items()}}
-        if draw.text:  # which takes the place of its tokens
-            told = [draw.text[i % len(draw.text)] for i in range(n)]
-            arrays = {"x": raw.numpy(), "text": np.array(told)}
-        run.write_npz(f"samples/{name}.npz", **arrays, **further, **{_NOTE: np.array(json.dumps(cost))})
-        names = of_source.class_names
-        classes = told_conditions(source, names, settings["label"], draw.condition)
-        if draw.text:
-            classes = f" by the text {listed([repr(text) for text in draw.text])}{_in_turn(draw.text)}"
-        classes += "" if draw.cascade is None else draw.cascade.words()
-        file = "" if name == "samples" else f", in {name}.npz"
-        guidance = "" if draw.guidance is None else f", guided by {draw.guidance}"
-        if steered:
-            guidance = f", steered to {settings['steer']}"
-        caption = f"{n} samples{classes}{guidance}, {out.nfe} evaluations of the network each, seed {seed}{file}."
-        in_turn = (
-            source.classes is not None and settings["label"] is None and not settings.keys() & {"condition", "text"}
-        )
-        picture_of_samples(run, data, raw, name, caption, class_names(source, names) if in_turn else ())
-        return raw, cost
+            out = edit(sampler, cast(ScoreModel, self.source), block.start, draw.strength, **options)
+        if isinstance(draw.sampler, Steered):
+            figures, further = out.figures(), out.arrays()
+        raw = in_data_units(self.transform, out.x) if draw.cascade else self.transform.decode(out.x.cpu())
+        rows = {"x": raw.numpy(), **_conditions_of_rows(draw, block), **rows}
+        return _Drawn(rows, out.nfe, figures, further)
+
+
+def _picture(
+    run: Run,
+    model: RunModel,
+    data: Data | DataInfo,
+    draw: Draw,
+    cost: dict[str, Any],
+    raw: Tensor,
+    name: str,
+) -> None:
+    """Draw the samples, or the first of very many."""
+    source, names = draw.asked(model), draw.asked_data(data).class_names
+    classes = told_conditions(source, names, cost["label"], draw.condition)
+    if draw.text:
+        classes = f" by the text {listed([repr(text) for text in draw.text])}{_in_turn(draw.text)}"
+    classes += "" if draw.cascade is None else draw.cascade.words()
+    file = "" if name == "samples" else f", in {name}.npz" if len(raw) == draw.n else f", in {name}"
+    guidance = "" if draw.guidance is None else f", guided by {draw.guidance}"
+    if isinstance(draw.sampler, Steered):
+        guidance = f", steered to {cost['steer']}"
+    some = "" if len(raw) == draw.n else f" of {draw.n}"
+    caption = (
+        f"{len(raw)}{some} samples{classes}{guidance}, {cost['nfe']} evaluations of the network each, "
+        f"seed {draw.seed}{file}."
+    )
+    in_turn = source.classes is not None and cost["label"] is None and not cost.keys() & {"condition", "text"}
+    picture_of_samples(run, data, raw, name, caption, class_names(source, names) if in_turn else ())
 
 
 def _in_turn(texts: Sequence[str]) -> str:
@@ -236,19 +361,3 @@ def _start(file: str, n: int, model: RunModel, data: Data | DataInfo) -> Tensor:
             f"({', '.join(map(str, ('N', *data.shape)))})"
         )
     return data.transform.encode(values[torch.arange(n) % len(values)])
-
-
-def saved_samples(path: Path) -> tuple[Tensor, dict[str, Any] | None] | None:
-    """Samples in a file and the note of how they were drawn; None if there is no such file.
-
-    The note is None in a file of an older version, or one that cannot be read.
-    """
-    if not path.is_file():
-        return None
-    try:
-        check_unpacked(path, str(path))
-        with np.load(path, allow_pickle=False) as file:
-            note = json.loads(str(file[_NOTE]))
-            return torch.from_numpy(file["x"]), note if isinstance(note, dict) else None
-    except Exception:  # whatever a damaged or foreign file makes numpy and zipfile raise
-        return torch.empty(0), None

@@ -207,9 +207,7 @@ class Likelihood(Stage):
             return
         # As many of the training data as there are held out: enough to see overfitting.
         n = len(data.test) if options.likelihood is None else options.likelihood
-        likelihood(
-            context.run, context.generative, data, self.split, n, options, context.progress, None, Filing(own=True)
-        )
+        likelihood(context.run, context.generative, data, self.split, n, options, context.progress, Filing(own=True))
 
 
 class Figures(Stage):

@@ -32,6 +32,7 @@ from scoresde.runs.stages import (
     Stage,
     write_page,
 )
+from scoresde.runs.team import leading, serve
 from scoresde.sde import SDE
 from scoresde.sde.erasure import ErasureChain
 from scoresde.storage.bounded import CheckpointError
@@ -173,13 +174,21 @@ def _check_new(run: Run, trainer: Trainer, restart: bool) -> None:
 
 def _run_stages(context: Context, stages: Sequence[Stage], first: bool) -> bool:
     """Do the work of the stages, as the `first` of the processes or not; whether it is the first."""
+    processes = context.trainer.accelerator
     if first:
         _begin(context)
     try:
         for stage in stages:
-            if first or stage.everywhere:
+            if stage.everywhere:
                 stage.run(context)
-        return first
+        if not first:
+            serve(processes)  # what the first hands out of the stages after training
+            return False
+        with leading(processes):
+            for stage in stages:
+                if not stage.everywhere:
+                    stage.run(context)
+        return True
     finally:
         if first:
             for each in context.loggers:

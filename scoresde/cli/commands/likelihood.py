@@ -17,12 +17,8 @@ def likelihood_command(config: DictConfig) -> Outcome:
     from scoresde.runs.likelihood import likelihood
     from scoresde.runs.paired import Contender, check_alike, compare_stored, names_of
     from scoresde.runs.results import Filing
-    from scoresde.training.environment import processes
 
     runs = open_runs(config)
-    sharing = processes()
-    if config.device is None and sharing.num_processes > 1:
-        config.device = str(sharing.device)
     contenders, source = [], None
     for name, run in zip(names_of(runs), runs, strict=True):
         model = model_of(run, config)
@@ -34,15 +30,13 @@ def likelihood_command(config: DictConfig) -> Outcome:
         check_alike(contenders, split, config.n, filing)
     entries = []
     for name, run, model, data in contenders:
-        entry = likelihood(run, model, data, split, config.n, config, config.progress, sharing, filing)
+        entry = likelihood(run, model, data, split, config.n, config, config.progress, filing)
         entries.append(entry)
-        if sharing.is_main_process:
-            print(f"{name}: {likelihood_line(entry)}" if config.paired else likelihood_line(entry))
-            print(f"per sample: {run.directory / entry['file']}")
+        print(f"{name}: {likelihood_line(entry)}" if config.paired else likelihood_line(entry))
+        print(f"per sample: {run.directory / entry['file']}")
     if not config.paired:
         return Outcome([run.directory for run in runs], *figure(entries[0]))
-    if sharing.is_main_process:
-        _print_compared(compare_stored(contenders, entries, config, filing), runs[0])
+    _print_compared(compare_stored(contenders, entries, config, filing), runs[0])
     return Outcome([run.directory for run in runs])
 
 

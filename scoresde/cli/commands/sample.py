@@ -26,7 +26,8 @@ __all__ = ["sample_command"]
 def sample_command(config: DictConfig) -> None:
     from scoresde.runs.conditions import other_conditions
     from scoresde.runs.results import digest_of, is_of
-    from scoresde.runs.sample import Draw, sample, saved_samples
+    from scoresde.runs.sample import Draw, draw_samples
+    from scoresde.runs.sample_files import stored_samples
 
     run = open_run(config)
     steering = steering_of(run, config)
@@ -59,14 +60,15 @@ def sample_command(config: DictConfig) -> None:
     if not name:
         # Samples of other weights, for example, keep that name.
         name, settings = _sample_name(config), draw.settings(run, model, data)
-        known = saved_samples(run.directory / "samples" / f"{name}.npz")
-        if known is not None and not is_of(known[1], settings) and not config.overwrite:
+        known = stored_samples(run.directory / "samples" / f"{name}.npz")
+        if known is not None and not is_of(known.note, settings) and not config.overwrite:
             name = f"{name}-{digest_of(settings)}"
-    _, cost = sample(run, model, data, draw, name=name, overwrite=config.overwrite, progress=config.progress)
+    options = {"overwrite": config.overwrite, "progress": config.progress, "shard": config.shard}
+    stored, cost = draw_samples(run, model, data, draw, name=name, **options)
     each = "each" if steering is None else f"of each of {cost['groups'] * cost['particles']} particles"
     print(
         f"{cost['n']} samples{reused(cost)}, {cost['nfe']} evaluations {each}, {cost['seconds']:.1f} s: "
-        f"{run.directory / 'samples' / name}.npz"
+        f"{stored.path}{f', {len(stored.files)} files' if stored.files else ''}"
     )
     if steering is not None:
         print("\n".join(steered_lines(cost, steering.steps)))
