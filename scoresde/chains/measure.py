@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ def measure_variances(
     seed: int = 0,
     batch_size: int = 1024,
     progress: bool = False,
+    each: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]] = map,
     **cond: Any,
 ) -> OptimalVariances:
     """Measure E‖ε̂ − ε‖² and E‖ε̂‖² of a model at noise levels that are even in log-SNR.
@@ -53,6 +56,7 @@ def measure_variances(
         seed: Seed of the noise.
         batch_size: Number of samples to work on at once.
         progress: Whether to show a progress bar.
+        each: How a function is applied to all batches, in their order: `map`, or one that shares them out.
         **cond: Conditions of the model; tensors of length N go with the data.
 
     Raises:
@@ -76,10 +80,10 @@ def measure_variances(
     parts = range(0, len(errors), batch_size)
     bar = Progress(len(parts), "measuring", "batch", shown=progress)
     with model.evaluating(), bar:
-        for start in parts:
-            number = torch.arange(start, min(start + batch_size, len(errors)))
-            found = _errors(model, data, conditions, log_snr, number, samples, seed)
-            errors[number], squares[number] = found
+        numbers = [torch.arange(start, min(start + batch_size, len(errors))) for start in parts]
+        of = partial(_errors, model, data, conditions, log_snr, samples, seed)
+        for number, found in zip(numbers, each(of, numbers), strict=True):
+            errors[number], squares[number] = (values.to(errors.device) for values in found)
             bar.update()
     errors, squares = errors.reshape(levels, samples).cpu(), squares.reshape(levels, samples).cpu()
     if not bool(errors.isfinite().all()):
@@ -100,9 +104,9 @@ def _errors(
     data: Tensor,
     conditions: Conditions,
     log_snr: Tensor,
-    number: Tensor,
     samples: int,
     seed: int,
+    number: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """‖ε̂ − ε‖²/D and ‖ε̂‖²/D, `(b,)` float64 each, for pairs of a level and a sample, by their numbers `(b,)`."""
     rows = (number % len(data)).to(data.device)

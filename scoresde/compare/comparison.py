@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -283,7 +284,11 @@ def _exact(model: ScoreModel, n: int) -> ExactReference | None:
 
 def _through(model: ScoreModel, postprocess: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The function `postprocess` of data, for samples in model space."""
-    return lambda x: model.to_model_space(postprocess(model.to_data_space(x)))
+    return partial(_in_model_space_after, model, postprocess)
+
+
+def _in_model_space_after(model: ScoreModel, postprocess: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return model.to_model_space(postprocess(model.to_data_space(x)))
 
 
 def _count(n: int | None, data: Tensor | None, floor: Tensor | None) -> int:

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from scoresde.runs.certificate_table import CertificateTable, cell_texts
 from scoresde.runs.locks import locked
 from scoresde.runs.named import Named
 from scoresde.runs.results import choose_name, known_tables
+from scoresde.runs.team import each
 from scoresde.sampling import Sampler
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import SDE
@@ -266,9 +268,9 @@ def _write(
         table = CertificateTable(path, settings, kind.columns, kind.texts, key, identities)
         missing = [cell for cell in cells if table.lacks(cell)]
         with Progress(len(cells), "certifying", "cell", len(cells) - len(missing), shown=progress) as bar:
-            for cell in missing:
+            for cell, found in zip(missing, each(row, missing), strict=True):
                 bar.note(" ".join(str(part) for part in cell if part not in ("", None)))
-                table.add(row(cell))
+                table.add(found)
                 bar.update()
         frame = kind.frame([table.rows[cell_texts(cell)] for cell in cells])
         text = kind.table(frame)
@@ -319,7 +321,11 @@ def _maker(named: Named, name: str) -> Any:
         return made
     if made.solver.adapts:
         return made
-    return lambda steps: named(name, **{"grid.steps": steps})
+    return partial(_in_steps, named, name)
+
+
+def _in_steps(named: Named, name: str, steps: int) -> Any:
+    return named(name, **{"grid.steps": steps})
 
 
 def _listed(value: Any) -> list[Any]:

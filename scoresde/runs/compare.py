@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from scoresde import plots, shell
 from scoresde.compare import Comparison, Trial
 from scoresde.compare.frontier import coloured, frontiers
 from scoresde.data import Data
+from scoresde.data.transforms import Transform
 from scoresde.metrics import PrincipalDirections
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
@@ -25,6 +27,7 @@ from scoresde.runs.evaluate import check_evaluation_size
 from scoresde.runs.labels import label_index
 from scoresde.runs.presets import Presets
 from scoresde.runs.results import choose_name, known_tables
+from scoresde.runs.team import each
 from scoresde.runs.widths import run_directions
 from scoresde.sampling import Adaptive
 from scoresde.score import NetworkScore, ScoreModel
@@ -152,12 +155,15 @@ def _fill(
     """Compute the cells that a table lacks."""
     comparison.ends |= {key: x.to(comparison.model.device) for key, x in table.ends.items()}
     missing = [cell for cell in cells if table.lacks(cell, most)]
-    trials: dict[tuple[str, int | None], Trial] = {}
+    rows = _Rows(comparison, table.presets, most, cells[0][2] if cells else 0)
     with Progress(len(cells), "comparing", "cell", len(cells) - len(missing), shown=progress) as bar:
-        for cell in missing:
+        for cell, (row, ends, errors) in zip(missing, each(rows, missing), strict=True):
             name, count, _ = cell
             bar.note(name if count is None else f"{name}, {count} steps")
-            table.add(_row(comparison, table.presets, cell, most, trials), comparison, missing)
+            # Of another process, or those that are here already.
+            comparison.ends |= {key: x.to(comparison.model.device) for key, x in ends.items()}
+            comparison.errors |= errors
+            table.add(row, comparison, missing)
             bar.update()
 
 
@@ -179,10 +185,7 @@ def _count(n: int | None, data: Data) -> int:
 
 
 def _comparison(model: ScoreModel, data: Data, n: int, options: DictConfig, label: int | None) -> Comparison:
-    def units(raw: Tensor) -> Tensor:
-        """Values in model space, cell centres for discrete data."""
-        return data.transform.encode(raw).double()
-
+    units = _Units(data.transform)
     # As `scoresde evaluate` chooses and compares them.
     order = torch.Generator().manual_seed(0)
     test, train = (
@@ -195,7 +198,7 @@ def _comparison(model: ScoreModel, data: Data, n: int, options: DictConfig, labe
         model,
         test,
         n=n,
-        postprocess=lambda x: units(data.transform.decode(x)),
+        postprocess=units.rounded,
         floor=train,
         directions=_directions(model, data, test, label is not None),
         reference=None if options.tol is None else Adaptive("tsit5", rtol=options.tol, atol=options.tol),
@@ -210,26 +213,69 @@ def _directions(model: ScoreModel, data: Data, test: Tensor | None, of_class: bo
     return None if test is None else run_directions(data, test, None if of_class else model.statistics)
 
 
-def _row(
-    comparison: Comparison,
-    presets: Presets,
-    cell: Cell,
-    most: int | None,
-    trials: dict[tuple[str, int | None], Trial],
-) -> dict[str, Any]:
-    """The row of a cell, or why there is none."""
-    name, steps, seed = cell
-    try:
-        sampler = presets(name, steps)
-        if (name, steps) not in trials:
-            trials[name, steps] = comparison.trial(sampler, seed)
-    except Exception as error:  # whatever a sampler may raise: the others continue
-        return comparison.row(name, error, steps, seed)
-    trial = trials[name, steps]
-    if most is not None and trial.nfe > most:
-        problem = ConfigError(f"left out: it takes about {trial.nfe:.0f} evaluations, and max_nfe is {most}")
-        return comparison.row(name, problem, steps, seed) | {"nfe": trial.nfe, "problem": str(problem)}
-    return comparison.row(name, sampler, steps, seed, trial)
+@dataclass(frozen=True)
+class _Units:
+    """The units in which samples are compared with data.
+
+    Attributes:
+        transform: The map between values and model space.
+    """
+
+    transform: Transform
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """Values in model space, cell centres for discrete data."""
+        return self.transform.encode(raw).double()
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """Samples in model space as the values of the data that they stand for."""
+        return self(self.transform.decode(x))
+
+
+@dataclass
+class _Rows:
+    """Computes the rows of cells, in this process or in another.
+
+    Attributes:
+        comparison: The comparison.
+        presets: The samplers.
+        most: Most evaluations of a sample; None for any number.
+        seed: Seed of the trial of a sampler, whatever the cell.
+        trials: Trials that were made, by sampler and number of steps.
+        told: Endpoints that were handed back with a row.
+    """
+
+    comparison: Comparison
+    presets: Presets
+    most: int | None
+    seed: int
+    trials: dict[tuple[str, int | None], Trial] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.told |= self.comparison.ends.keys()
+
+    def __call__(self, cell: Cell) -> tuple[dict[str, Any], dict[str, Tensor], dict[int, float]]:
+        """The row of a cell, or why there is none; the true endpoints that it needed first, and the errors of all."""
+        row = self._row(cell)
+        ends = {key: x for key, x in self.comparison.ends.items() if key not in self.told}
+        self.told |= ends.keys()
+        return row, {key: x.cpu() for key, x in ends.items()}, self.comparison.errors
+
+    def _row(self, cell: Cell) -> dict[str, Any]:
+        name, steps, seed = cell
+        comparison, most = self.comparison, self.most
+        try:
+            sampler = self.presets(name, steps)
+            if (name, steps) not in self.trials:
+                self.trials[name, steps] = comparison.trial(sampler, self.seed)
+        except Exception as error:  # whatever a sampler may raise: the others continue
+            return comparison.row(name, error, steps, seed)
+        trial = self.trials[name, steps]
+        if most is not None and trial.nfe > most:
+            problem = ConfigError(f"left out: it takes about {trial.nfe:.0f} evaluations, and max_nfe is {most}")
+            return comparison.row(name, problem, steps, seed) | {"nfe": trial.nfe, "problem": str(problem)}
+        return comparison.row(name, sampler, steps, seed, trial)
 
 
 def _write(run: Run, table: ComparisonTable, frame: pd.DataFrame, source: str | None) -> None:

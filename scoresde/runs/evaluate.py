@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from scoresde.likelihood import log_likelihood
 from scoresde.metrics import PCA, Estimate, Spectrum, evaluate_samples, nats_lost
 from scoresde.metrics.evaluate import FEWEST
 from scoresde.options.errors import ConfigError
+from scoresde.runs.blocks import Block, block_size, blocks
 from scoresde.runs.by_class import quality_by_class
 from scoresde.runs.chains import RunModel, score_model
 from scoresde.runs.conditions import conditions_of, split_conditions
@@ -25,8 +27,9 @@ from scoresde.runs.results import Filing, choose_name, identity_of, is_of, set_a
 from scoresde.runs.sample import Draw, sample
 from scoresde.runs.sample_files import stored_samples
 from scoresde.runs.summary import MetricEntry, SamplesEntry, Summary
+from scoresde.runs.team import each
 from scoresde.runs.widths import run_directions
-from scoresde.score import NetworkScore, in_model_space
+from scoresde.score import NetworkScore, ScoreModel, in_model_space
 from scoresde.statistics import Statistics
 
 __all__ = ["check_evaluation_size", "evaluate"]
@@ -162,7 +165,7 @@ def _known_samples(
     """
     known: dict[str, dict[str, Any] | None] = {}
     folder = run.directory / "samples"
-    for path in (*folder.glob("samples*.npz"), *(each for each in folder.glob("samples*") if each.is_dir())):
+    for path in (*folder.glob("samples*.npz"), *(path for path in folder.glob("samples*") if path.is_dir())):
         stored = stored_samples(path)
         if stored is not None and not is_of(stored.note, drawing):
             known[path.name.removesuffix(".npz")] = stored.note
@@ -239,8 +242,8 @@ def sample_quality(
     check_evaluation_size(n)
     directions = run_directions(data, test, statistics)
     options: dict[str, Any] = {"same_units": True, "directions": directions}
-    metrics = metric_entries(evaluate_samples(drawn, test, features, seed, **options))
-    reference = metric_entries(evaluate_samples(train, test, features, seed, **options))
+    measured = partial(evaluate_samples, b=test, features=features, seed=seed, **options)
+    metrics, reference = map(metric_entries, each(measured, (drawn, train)))
     given = None if labels is None else labels[:n]
     covered = coverage(data, samples[:n], some, of_all=of_all, features=features, labels=given, every=every)
     metrics, reference = metrics | covered.metrics, reference | covered.reference
@@ -282,13 +285,27 @@ def log_density_lost(
     held_out = {name: v[chosen].to(model.device) for name, v in split_conditions(model, data, "test").items()}
     drawn = conditions_of(model, data, len(samples), label, condition)
     conditions = ({name: values[:n] for name, values in drawn.items()}, held_out)
-    found = []
+    found, density = [], _LogDensity(in_model_space(model), seed)
     for raw, cond in zip((samples[:n], data.test[chosen]), conditions, strict=True):
         noise = None if data.transform.levels is None else torch.rand(raw.shape, generator=generator)
-        x = data.transform.encode(raw, noise).to(model.device)
-        options: dict[str, Any] = {"seed": seed, **cond}
-        found.append(log_likelihood(in_model_space(model), x, **options).log_prob)
+        x = data.transform.encode(raw, noise)
+        found.append(torch.cat(list(each(density, blocks(len(x), block_size(len(x), len(x)), cond, x)))))
     return nats_lost(*found)
+
+
+@dataclass(frozen=True)
+class _LogDensity:
+    """The log-densities `(b,)` of blocks of samples in model space, in this process or in another."""
+
+    model: ScoreModel
+    seed: int
+
+    def __call__(self, block: Block) -> Tensor:
+        assert block.start is not None
+        device = self.model.device
+        cond: dict[str, Any] = {name: values.to(device) for name, values in block.cond.items()}
+        options: dict[str, Any] = {"seed": self.seed, "first": block.first, **cond}
+        return log_likelihood(self.model, block.start.to(device), **options).log_prob.cpu()
 
 
 def _units(data: Data, raw: Tensor) -> Tensor:

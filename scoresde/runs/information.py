@@ -7,6 +7,8 @@ has their settings and the results, which the report reads.
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from scoresde.config.targets import instantiate
-from scoresde.data import Data
+from scoresde.data import Data, DataInfo
 from scoresde.information.dimension import default_log_snr
 from scoresde.information.paths import common_strata, log_snr_range
 from scoresde.likelihood.options import FlowOptions
@@ -23,6 +25,7 @@ from scoresde.numerics.trace import Divergence
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
+from scoresde.runs.blocks import Block, block_size, blocks
 from scoresde.runs.conditions import refuse_others
 from scoresde.runs.directory import Run
 from scoresde.runs.information_results import results
@@ -30,6 +33,7 @@ from scoresde.runs.information_table import InformationTable, band_edges, rows_o
 from scoresde.runs.likelihood import samples_of
 from scoresde.runs.pictures.information import check_no_figure, pictures_of_information
 from scoresde.runs.results import Filing, name_for_weights
+from scoresde.runs.team import each
 from scoresde.score import NetworkScore
 from scoresde.storage.limits import check_steps
 
@@ -70,12 +74,12 @@ def information(run: Run, model: NetworkScore, data: Data, options: DictConfig) 
     settings = _settings(run, model, data, split, options, divergence)
     stem = _stem(run, f"information-{split}", settings, options)
 
-    def rows(part: Tensor, first: int, of: Tensor | None) -> list[list[float]]:
-        return rows_of(model, data, part, first, settings, divergence, of)
-
+    # Classes are as probable as among the training labels.
+    known = data if settings["classes"] else DataInfo(data.name, data.shape, data.transform)
+    rows = _Rows(partial(rows_of, model, known, settings=settings, divergence=divergence), model.device)
     began = time.perf_counter()
     with run.alone(stem):
-        table = _filled(run, stem, settings, raw, labels, options, model, rows, f"information, {split}")
+        table = _filled(run, stem, settings, raw, labels, options, rows, f"information, {split}")
         training = None
         if options.overfitting and split == "test":
             training = _training(run, model, data, settings, len(raw), options)
@@ -171,6 +175,25 @@ def _stem(run: Run, own_name: str, settings: dict[str, Any], options: DictConfig
     return name_for_weights(run, own_name, settings, given=str(options.name or ""), overwrite=options.overwrite)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of the table for blocks of samples, in this process or in another.
+
+    Attributes:
+        of: The rows of some samples, from their `raw` values, the index of the `first` of them, and their `labels`.
+        device: Device of the model.
+    """
+
+    of: Callable[..., list[list[float]]]
+    device: torch.device
+
+    def __call__(self, block: Block) -> list[list[float]]:
+        assert block.start is not None
+        labels = block.cond.get("labels")
+        own = None if labels is None else labels.to(self.device)
+        return self.of(raw=block.start.to(self.device), first=block.first, labels=own)
+
+
 def _filled(
     run: Run,
     stem: str,
@@ -178,8 +201,7 @@ def _filled(
     raw: Tensor,
     labels: Tensor | None,
     options: DictConfig,
-    model: NetworkScore,
-    rows: Callable[[Tensor, int, Tensor | None], list[list[float]]],
+    rows: "_Rows",
     what: str,
 ) -> InformationTable:
     """The table of a name with the rows of all samples, of which those that are missing are computed."""
@@ -188,10 +210,9 @@ def _filled(
         table.resume()
     done = min(len(table.rows), len(raw))
     with Progress(len(raw), what, "sample", done, shown=options.progress) as bar:
-        for start in range(len(table.rows), len(raw), options.batch_size):
-            part = slice(start, min(start + options.batch_size, len(raw)))
-            of = None if labels is None else labels[part].to(model.device)
-            made = rows(raw[part].to(model.device), start, of)
+        cond = {} if labels is None else {"labels": labels}
+        size = block_size(len(raw), options.batch_size)
+        for made in each(rows, blocks(len(raw), size, cond, raw, len(table.rows))):
             table.add(made)
             bar.update(len(made))
             mean, error = mean_and_error(table.column("immse", len(raw)))
@@ -207,8 +228,6 @@ def _training(
     labels = labels if model.classes is not None else None
     settings = {"split": "train", **{key: settings[key] for key in _OF_TRAINING}}
     stem = _stem(run, "information-train", settings, options)
-
-    def rows(part: Tensor, first: int, of: Tensor | None) -> list[list[float]]:
-        return rows_of_training(model, data, part, first, settings, of)
-
-    return _filled(run, stem, settings, raw, labels, options, model, rows, "information, train")
+    known = DataInfo(data.name, data.shape, data.transform)
+    rows = _Rows(partial(rows_of_training, model, known, settings=settings), model.device)
+    return _filled(run, stem, settings, raw, labels, options, rows, "information, train")

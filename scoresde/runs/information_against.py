@@ -8,6 +8,7 @@ and the JSON file beside the first the results.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from scoresde.information.paths import common_strata
 from scoresde.numerics.paired import PairedDifference
 from scoresde.options.errors import ConfigError
 from scoresde.progress import Progress
+from scoresde.runs.blocks import block_size
 from scoresde.runs.conditions import refuse_others
 from scoresde.runs.directory import Run
 from scoresde.runs.information_results import estimate_of, finite, per_unit
@@ -30,7 +32,9 @@ from scoresde.runs.paired import Contender, as_file_name, check_alike
 from scoresde.runs.pictures.drawing import plots, save
 from scoresde.runs.results import Filing, identity_of, name_for_weights
 from scoresde.runs.sample_table import SampleTable
+from scoresde.runs.team import each
 from scoresde.sampling import Sampler
+from scoresde.score import NetworkScore
 
 __all__ = ["check_against", "information_against", "runs_at"]
 
@@ -147,13 +151,36 @@ def _filled(
     if table.rows:
         table.resume()
     with Progress(n, what, "sample", min(len(table.rows), n), shown=options.progress) as bar:
-        for start in range(len(table.rows), n, options.batch_size):
-            x, cond = part(start, min(start + options.batch_size, n))
-            out = kl_divergence(first.model, other.model, x, draws=draws, seed=options.seed, first=start, **cond)
-            totals = torch.stack((out.log_ratio, out.squares), 1)
-            table.add(torch.cat((totals, in_bands(out.ratio_by_level), in_bands(out.by_level)), 1).tolist())
-            bar.update(len(x))
+        starts = range(len(table.rows), n, size := block_size(n, options.batch_size))
+        missing = ((start, *part(start, min(start + size, n))) for start in starts)
+        for rows in each(_Rows(first.model, other.model, draws, options.seed), missing):
+            table.add(rows)
+            bar.update(len(rows))
     return table
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of the table for some samples, in this process or in another.
+
+    Attributes:
+        model: The model of the first run.
+        other: That of the other.
+        draws: Noise levels for each sample.
+        seed: Seed of the noise.
+    """
+
+    model: NetworkScore
+    other: NetworkScore
+    draws: int
+    seed: int
+
+    def __call__(self, item: tuple[int, Tensor, dict[str, Any]]) -> list[list[float]]:
+        start, x, cond = item
+        out = kl_divergence(self.model, self.other, x, draws=self.draws, seed=self.seed, first=start, **cond)
+        totals = torch.stack((out.log_ratio, out.squares), 1)
+        rows: list[list[float]] = torch.cat((totals, in_bands(out.ratio_by_level), in_bands(out.by_level)), 1).tolist()
+        return rows
 
 
 def _results(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.data import Data
+from scoresde.data import Data, DataInfo
 from scoresde.information import class_information, conditional_information, denoising_information, flipd, three_ways
 from scoresde.likelihood.dequantisation import Uniform, dequantisation_noise
 from scoresde.numerics.trace import Divergence
@@ -81,7 +81,7 @@ def _band_of(draws: int) -> Tensor:
     return torch.arange(draws) * bands(draws) // draws
 
 
-def dequantised(data: Data, raw: Tensor, first: int, seed: int) -> tuple[Tensor, Tensor]:
+def dequantised(data: Data | DataInfo, raw: Tensor, first: int, seed: int) -> tuple[Tensor, Tensor]:
     """Samples in model space, and what is added to their log-densities there, `(B,)` in nats.
 
     That is the log-determinant of the transform. Discrete data are dequantised uniformly, as by `bits_per_dim` with the
@@ -96,7 +96,7 @@ def dequantised(data: Data, raw: Tensor, first: int, seed: int) -> tuple[Tensor,
 
 def rows_of(
     model: NetworkScore,
-    data: Data,
+    data: Data | DataInfo,
     raw: Tensor,
     first: int,
     settings: dict[str, Any],
@@ -107,7 +107,7 @@ def rows_of(
 
     Args:
         model: The model.
-        data: Data set of the samples.
+        data: Data set of the samples, or what is known of it where classes are not asked for.
         raw: `(B, ...)` samples in raw units, on the model's device.
         first: Index of the first of them in the split.
         settings: Settings of the table.
@@ -156,12 +156,13 @@ def rows_of(
 
 
 def _of_classes(
-    model: NetworkScore, data: Data, x: Tensor, labels: Tensor, draws: int, common: dict[str, Any]
+    model: NetworkScore, data: Data | DataInfo, x: Tensor, labels: Tensor, draws: int, common: dict[str, Any]
 ) -> Tensor:
     """The information of labels by predictions for every class, its error, the label's probability and rank, `(b, 4)`.
 
     The rank is 0 for the most probable class. Classes are as probable as in the training data.
     """
+    assert isinstance(data, Data)
     assert data.train_labels is not None
     shares = class_shares(data.train_labels, model.classes or 0)
     found = class_information(model, x, labels, prior=shares, draws=draws, **common)
@@ -177,7 +178,7 @@ def class_shares(labels: Tensor, classes: int) -> Tensor:
 
 
 def rows_of_training(
-    model: NetworkScore, data: Data, raw: Tensor, first: int, settings: dict[str, Any], labels: Tensor | None
+    model: NetworkScore, data: Data | DataInfo, raw: Tensor, first: int, settings: dict[str, Any], labels: Tensor | None
 ) -> list[list[float]]:
     """A row for each training sample, with the errors of denoising alone; args are those of `rows_of`."""
     x, offset = dequantised(data, raw, first, settings["seed"])

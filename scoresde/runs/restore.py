@@ -20,21 +20,20 @@ from scoresde.inverse import (
     Measurement,
     Method,
     Problem,
-    central_coverage,
     central_interval,
     check_adjoint,
-    psnr,
-    residual_ratio,
-    restore,
 )
 from scoresde.numerics.means import mean_and_error
 from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.progress import Progress
+from scoresde.runs.blocks import block_size
 from scoresde.runs.directory import Run, check_name
 from scoresde.runs.pictures.restorations import picture_of_restorations
-from scoresde.runs.restore_input import RestoreInput, in_raw_units, measured
+from scoresde.runs.restore_input import RestoreInput, measured
+from scoresde.runs.restorer import Restorer, known_of, parts
 from scoresde.runs.results import differences, digest_of, is_of
+from scoresde.runs.team import each
 from scoresde.score import NetworkScore
 from scoresde.storage.files import remove_leftovers
 from scoresde.storage.limits import check_memory, check_unpacked
@@ -238,63 +237,24 @@ class _Drawn:
 
     def fill(self, model: NetworkScore, measurement: Measurement, x: Tensor | None, progress: bool) -> None:
         """Draw what is missing, a few measurements at a time, and write what there is, also if interrupted."""
-        count, each = len(measurement), max(1, self.choice.batch_size // self.choice.n)
+        count, choice = len(measurement), self.choice
+        size = max(1, block_size(count * choice.n, choice.batch_size) // choice.n)
         done = min(len(self), count)
+        settings = (choice.n, choice.steps, choice.seed, choice.batch_size)
+        restorer = Restorer(model, choice.method, known_of(self.data), *settings)
+        missing = parts(measurement, choice.given, x, size, done)
         try:
             with Progress(count, "restoring", "measurement", done, shown=progress) as bar:
-                for start in range(done, count, each):
-                    rows = slice(start, min(start + each, count))
-                    self._add(model, measurement.rows(rows), None if x is None else x[rows], start)
-                    bar.update(rows.stop - start)
+                for arrays in each(restorer, missing):
+                    self._parts.append(arrays)
+                    self._new = True
+                    bar.update(len(arrays[0]))
                     waited = time.perf_counter() - self._written
-                    if rows.stop < count and waited > max(_EVERY, self._took / _SHARE):
+                    if len(self) < count and waited > max(_EVERY, self._took / _SHARE):
                         self.write(measurement.y)
         finally:
             if self._new:
                 self.write(measurement.y)
-
-    def _add(self, model: NetworkScore, measurement: Measurement, x: Tensor | None, first: int) -> None:
-        began, choice, rows = time.perf_counter(), self.choice, slice(first, first + len(measurement))
-        cond: dict[str, Any] = {name: values[rows].to(model.device) for name, values in choice.given.cond.items()}
-        options: dict[str, Any] = {"samples": choice.n, "steps": choice.steps, "seed": choice.seed, "first": first}
-        out = restore(model, measurement, choice.method, batch_size=choice.batch_size, **options, **cond)
-        drawn = out.x.cpu()
-        seconds = (time.perf_counter() - began) / len(measurement)
-        costs = torch.tensor([[out.nfe, out.products, seconds]], dtype=torch.float64)
-        figures = torch.cat((costs.expand(len(measurement), -1), self._quality(measurement, out.x, x, rows)), 1)
-        scaled = in_raw_units(self.data, drawn)
-        std = scaled.std(1, unbiased=choice.n > 1)
-        raw = self._decoded(drawn)
-        self._parts.append((raw.numpy(), scaled.mean(1).numpy(), std.numpy(), figures.numpy()))
-        self._new = True
-
-    def _decoded(self, x: Tensor) -> Tensor:
-        """Samples `(B, n, ...)` as the data have them."""
-        return self.data.transform.decode(x) if self.data.transform.levels is not None else x
-
-    def _quality(self, measurement: Measurement, samples: Tensor, x: Tensor | None, rows: slice) -> Tensor:
-        """The figures of the samples `(B, n, ...)` of measurements, `(B, 4)`; NaN where there is no truth."""
-        n, found = samples.shape[1], torch.full((len(samples), 4), math.nan, dtype=torch.float64)
-        repeated = measurement.rows(torch.arange(len(samples) * n) // n)
-        found[:, 3] = residual_ratio(repeated, samples.flatten(0, 1)).reshape(-1, n).square().mean(1).sqrt().cpu()
-        if x is None:
-            return found
-        assert self.choice.given.truth is not None
-        samples, truth = samples.cpu(), self.choice.given.truth[rows]
-        shown, real = self._shown(samples), self._shown(x)
-        # Of continuous values the range is that of the truth.
-        peak = 1.0 if self.data.transform.levels is not None else real.flatten(1).amax(1) - real.flatten(1).amin(1)
-        scale = torch.as_tensor(peak, dtype=torch.float64).log10() * 20
-        found[:, 0] = psnr(shown.mean(1), real) + scale
-        found[:, 1] = (psnr(shown, real) + scale.reshape(-1, 1)).mean(1)
-        if n > 1:
-            found[:, 2] = central_coverage(self._decoded(samples), truth)
-        return found
-
-    def _shown(self, x: Tensor) -> Tensor:
-        """Discrete data in [0, 1] as they are shown, but not rounded; others as they are."""
-        levels = self.data.transform.levels
-        return x if levels is None else (in_raw_units(self.data, x) / (levels - 1)).clamp(0, 1)
 
     def write(self, y: Tensor) -> None:
         """Write the samples and the table of the measurements that are done."""

@@ -149,6 +149,7 @@ def sample(
     Raises:
         ConfigError: As for `draw_samples`, or more samples than the limit of memory lets be read.
     """
+    _check(draw)
     check_memory(8 * draw.n * math.prod(data.shape), f"n={draw.n}")
     stored, cost = draw_samples(run, model, data, draw, name=name, overwrite=overwrite, progress=progress)
     return stored.read(), cost
@@ -186,10 +187,7 @@ def draw_samples(
     Raises:
         ConfigError: There are samples of this name with other settings, or a wrong option.
     """
-    for problem in option_problems(
-        "sample", {"n": draw.n, "seed": draw.seed, "batch_size": draw.batch_size, "shard": shard}
-    ):
-        raise ConfigError(problem)
+    _check(draw, shard)
     check_name(name)
     run.check_writable("samples")
     cond = draw.conditions(model, data)
@@ -220,6 +218,12 @@ def draw_samples(
         stored = stored_samples(written)
         assert stored is not None
         return stored, cost
+
+
+def _check(draw: Draw, shard: int = SHARD) -> None:
+    plain = {"n": draw.n, "seed": draw.seed, "batch_size": draw.batch_size, "shard": shard}
+    for problem in option_problems("sample", plain):
+        raise ConfigError(problem)
 
 
 def _fill(

@@ -117,6 +117,7 @@ class _Task:
 
     function: Callable[[Any], Any]
     threads: int
+    gradients: bool
 
 
 @dataclass
@@ -150,7 +151,7 @@ class _Team:
 
     def each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """See the function `each`."""
-        self._tell(_packed(_Task(function, torch.get_num_threads())))
+        self._tell(_packed(_Task(function, torch.get_num_threads(), torch.is_grad_enabled())))
         self.busy = True
         handed = _Handed(self, items)
         try:
@@ -223,17 +224,19 @@ class _Team:
     def _compute(self, message: Tensor) -> None:
         """Send the answers of this process's items."""
         function: Callable[[Any], Any]
+        gradients = True
         try:
             task: _Task = _unpacked(message, self.device)
         except Exception as problem:
             text = f"process {self.rank} cannot read its work: {type(problem).__name__}: {problem}"
             function = partial(_raise, ValueError(text))
         else:
-            function = task.function
+            function, gradients = task.function, task.gradients
             torch.set_num_threads(task.threads)
         sent: deque[_Sent] = deque()
         while len(content := self._message(0)):
-            answer = _computed(function, content, self.device)
+            with torch.set_grad_enabled(gradients):
+                answer = _computed(function, content, self.device)
             sent.append(self._send(_packed(answer), 0))
             while len(sent) > _AHEAD:
                 sent.popleft().wait()

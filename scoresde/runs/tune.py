@@ -13,6 +13,7 @@ from scoresde.options.errors import ConfigError
 from scoresde.options.settings import option_problems
 from scoresde.runs.conditions import conditions_of, split_conditions
 from scoresde.runs.directory import Run
+from scoresde.runs.team import each
 from scoresde.sampling import TunedSteps, measure_steps, tune
 from scoresde.score import NetworkScore, OptimalVariances, StepRules, in_model_space
 
@@ -93,6 +94,7 @@ def variances_of_run(run: Run, model: NetworkScore, data: Data, options: DictCon
         seed=options.seed,
         batch_size=options.batch_size,
         progress=options.progress,
+        each=each,
         **cond,
     )
     path = run.directory / OptimalVariances.FILE
