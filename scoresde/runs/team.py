@@ -156,20 +156,16 @@ class _Team:
         handed = _Handed(self, items)
         try:
             while handed.ahead(_AHEAD * self.size):
-                rank, item = handed.next()
-                yield self._received(rank) if rank else function(item)
+                yield handed.result(function)
         except KeyboardInterrupt:
-            handed.waiting.clear()  # the end of the program, which waits for nobody
+            raise  # the end of the program, which waits for nobody
+        except BaseException:
+            handed.drop()
             raise
+        else:
+            handed.drop()
         finally:
             self.busy = False
-            # After an error, or if the rest is not wanted, answers are still on the way.
-            while handed.waiting:
-                rank, _ = handed.next()
-                if rank:
-                    self._answer(rank)
-            for rank in range(1, self.size):
-                self._send(torch.empty(0, dtype=torch.uint8), rank)
 
     def _tell(self, message: Tensor) -> None:
         """Send a message to all other processes."""
@@ -275,10 +271,23 @@ class _Handed:
             self.count += 1
         return bool(self.waiting)
 
-    def next(self) -> tuple[int, Any]:
-        """The process of the first item without a result, and the item if that process is this one."""
-        rank, item, _ = self.waiting.popleft()
-        return rank, item
+    def result(self, function: Callable[[Any], Any]) -> Any:
+        """The result of the first item that has none: computed, or waited for."""
+        # The message stays until it is answered: one that is forgotten before it has left is lost.
+        rank, item, message = self.waiting.popleft()
+        result = self.team._received(rank) if rank else function(item)
+        del message
+        return result
+
+    def drop(self) -> None:
+        """End the task: wait for answers that are on the way, after an error, and let the processes know."""
+        while self.waiting:
+            rank, _, message = self.waiting.popleft()
+            if rank:
+                self.team._answer(rank)
+            del message
+        for sent in [self.team._send(torch.empty(0, dtype=torch.uint8), rank) for rank in range(1, self.team.size)]:
+            sent.wait()
 
 
 def _raise(error: Exception, item: Any) -> Any:

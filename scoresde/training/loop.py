@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from scoresde.training.messages import failure, log_line
 from scoresde.training.noise_levels import LossRecord
 from scoresde.training.noise_range import warn_of_scale
 from scoresde.training.options import Training
+from scoresde.training.sharded import Sharded, parts_of_launcher, wants_sharding
 from scoresde.training.sharing import in_batch_order, largest, total
 from scoresde.training.snapshots import FOLDER, Snapshots
 from scoresde.training.step import GuardedOptimizer, Step
@@ -107,6 +109,7 @@ class Trainer:
         held_out: bool = True,
     ) -> None:
         self.accelerator = accelerator or processes()
+        options = replace(options, accumulate=parts_of_launcher(options))
         _check_batch_size(options, data, self.accelerator)
         self.model, self.objective, self.data, self.options = model, objective, data, options
         self.loggers = list(loggers)
@@ -122,11 +125,14 @@ class Trainer:
         objective.begin(model)
         if options.channels_last and len(data.shape) == 3:
             self.bare.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.sharded = None
+        if wants_sharding(self.accelerator):
+            self.sharded = Sharded(self.bare, self.accelerator, options)
         self.optimizer = GuardedOptimizer(self.bare, make_optimizer, options, device, objective.trained)
         if options.compile:
             # In place, so that the parameters keep their names.
             self.bare.compile()
-        if self.accelerator.num_processes > 1:
+        if self.accelerator.num_processes > 1 and self.sharded is None:
             # Only the network is wrapped: gradients are averaged in its backward pass, and the model around it
             # stays what it is. Gradients of parameters that only the loss uses, such as the rates that an SDE
             # learns, are averaged as well.
@@ -262,6 +268,8 @@ class Trainer:
 
     def _unsynchronised(self) -> AbstractContextManager[Any]:
         network = self.model.network
+        if self.sharded is not None:
+            return self.sharded.unsynchronised()
         return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
     def _remember(self, loss: Loss, bad: Tensor) -> None:
@@ -273,7 +281,12 @@ class Trainer:
         self.objective.remember(*(in_batch_order(value, self.accelerator) for value in (loss.steps, losses)))
 
     def finish(self) -> None:
-        """Give the model the averaged weights, and put it into evaluation mode."""
+        """Give the model the averaged weights, and put it into evaluation mode; all processes call it."""
+        if self.sharded is not None:
+            self.bare = self.sharded.gathered(self.ema.state_dict(), self.accelerator.device)
+            self.model.network = self.bare
+            self.model.eval()
+            return
         self.model.network = self.bare
         # Likelihoods differentiate through the network in ways that a compiled one does not support.
         self.bare._compiled_call_impl = None
@@ -341,7 +354,9 @@ class Trainer:
         loss = self.record.mean(step.step, skipped)
         centres, curve = self.record.curve()
         held_out = {}
-        if self.held_out is not None and self.held_out.is_due(step.step, done) and self.accelerator.is_main_process:
+        # A divided network computes in all processes or in none.
+        computes = self.accelerator.is_main_process or self.sharded is not None
+        if self.held_out is not None and self.held_out.is_due(step.step, done) and computes:
             held_out["held_out_loss"] = self.held_out()
         entry = {
             "loss": loss,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scoresde.storage.tensors import check_tensor
+from scoresde.training.sharded import is_part, placed
 
 __all__ = ["check_counts", "load_optimizer", "without_state"]
 
@@ -80,7 +81,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any, stepped: bool, 
         lacking = set()
     if lacking:
         raise ValueError(f"the optimiser's state of parameter {min(lacking)} is missing")
-    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {
+        index: {name: placed(value, parameters[index]) for name, value in values.items()}
+        for index, values in saved["state"].items()
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -101,6 +107,8 @@ def _after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def _meta(value: Any) -> Any:
+    if is_part(value):  # of the whole, as in a file
+        return torch.empty(value.shape, dtype=value.dtype, device="meta")
     return value.detach().to("meta") if isinstance(value, Tensor) else value
 
 

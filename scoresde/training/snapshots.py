@@ -18,6 +18,7 @@ from scoresde.storage.bounded import CheckpointError
 from scoresde.storage.files import remove_leftovers
 from scoresde.storage.tensors import load_metadata, load_tensors, save_tensors
 from scoresde.training.ema import EMA, PowerFunction
+from scoresde.training.sharded import spread, whole
 
 __all__ = ["FOLDER", "Snapshot", "Snapshots", "snapshots"]
 
@@ -118,8 +119,8 @@ class Snapshots:
 
     def write(self, step: int) -> None:
         """Write a snapshot of the averages after `step`."""
+        tensors = whole({f"{std!r}/{name}": value for std, name, value in self._named()}, self._writes)
         if self._writes:
-            tensors = {f"{std!r}/{name}": value for std, name, value in self._named()}
             metadata = {"format": _FORMAT, "step": str(step), "stds": json.dumps(list(self.averages))}
             save_tensors(self.folder / f"step-{step:09d}.safetensors", tensors, metadata)
 
@@ -144,4 +145,4 @@ class Snapshots:
                 "must be kept from the first step on"
             )
         for std, average in self.averages.items():
-            average.load_state_dict(state[repr(std)])
+            average.load_state_dict(spread(state[repr(std)], average.state_dict()))

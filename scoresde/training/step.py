@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.training.options import Training
+from scoresde.training.sharded import is_divided, whole_tensor
 
 __all__ = ["GuardedOptimizer", "Step"]
 
@@ -70,7 +71,13 @@ class GuardedOptimizer:
             raise ValueError(f"optimizer: {' '.join(str(error).split())}") from error
         self.options = options
         # Fused optimisers skip a step on the device, by the interface that gradient scalers use.
-        self._skips_on_device = bool(getattr(self.inner, "_step_supports_amp_scaling", False))
+        divided = is_divided(network)
+        self._skips_on_device = bool(getattr(self.inner, "_step_supports_amp_scaling", False)) and not divided
+        if divided and not type(self.inner).__module__.startswith("torch.optim"):
+            raise ValueError(
+                f"optimizer: {type(self.inner).__name__} does not go with divided weights (FSDP): take adamw, or train "
+                "without FSDP"
+            )
         self._peaks = [group["lr"] for group in self.inner.param_groups]
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.in_a_row = torch.zeros((), dtype=torch.int64, device=device)
@@ -99,7 +106,8 @@ class GuardedOptimizer:
         if self._beside:
             # On its own, since its gradient says nothing about that of the network.
             nn.utils.clip_grad_norm_(self._beside, largest)
-        return nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], largest)
+        norm = nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], largest)
+        return whole_tensor(norm)
 
     def step(self, bad: Tensor) -> None:
         """Make a step and drop the gradients; leave the parameters as they are where `bad` `()` is true."""

@@ -18,6 +18,7 @@ from scoresde.training.ema import EMA
 from scoresde.training.noise_levels import LossRecord
 from scoresde.training.provenance import TRAINED_WITH, check_provenance
 from scoresde.training.resuming import check_counts, load_optimizer, without_state
+from scoresde.training.sharded import is_divided, spread, whole
 from scoresde.training.snapshots import Snapshots
 from scoresde.training.step import GuardedOptimizer
 
@@ -76,7 +77,8 @@ class CheckpointStore:
         if self.folder is None:
             raise ValueError("there is no folder for checkpoints: give run_dir")
         log = self.record.state()
-        if self.processes.is_main_process:
+        first, divided = self.processes.is_main_process, is_divided(self.network)
+        if first or divided:
             state = {
                 "network": self.network.state_dict(),
                 "ema": self.ema.state_dict(),
@@ -92,7 +94,10 @@ class CheckpointStore:
             remembered = self.objective.state_dict()
             if remembered:
                 state["objective"] = remembered
-            save_checkpoint(self.folder, step, state, self.keep)
+            if divided:
+                state = whole(state, keep=first)
+            if first:
+                save_checkpoint(self.folder, step, state, self.keep)
         self.processes.wait_for_everyone()
 
     def resume(self) -> tuple[int, float] | None:
@@ -165,8 +170,8 @@ class CheckpointStore:
                 f"{path} does not fit this configuration ({str(error).splitlines()[0]}): "
                 "continue with the configuration that it was trained with, or start a new run"
             ) from error
-        self.network.load_state_dict(state["network"])
-        self.ema.load_state_dict(state["ema"])
+        self.network.load_state_dict(spread(state["network"], self.network.state_dict()))
+        self.ema.load_state_dict(spread(state["ema"], self.ema.state_dict()))
         self.objective.load_state_dict(remembered)
         self.optimizer.skipped.fill_(state["skipped"])
         self.record.load(log, self.processes.is_main_process)
