@@ -30,7 +30,7 @@ def opening(
         f"training on {data.name} ({len(data.train)} samples of shape {data.shape})",
         *([f"without their {unused}, which the network does not take"] if unused else []),
         type(model.chain if isinstance(model, DiscreteChainModel) else model.sde).__name__,
-        f"{type(network).__name__} of {sum(p.numel() for p in network.parameters()):,} parameters",
+        f"{type(network).__name__.removeprefix('FSDP')} of {sum(p.numel() for p in network.parameters()):,} parameters",
         f"{options.steps} steps of {options.batch_size} samples",
         str(device),
         f"seed {options.seed}",

@@ -194,7 +194,7 @@ def is_part(value: Any) -> bool:
 
 def whole_tensor(value: Tensor) -> Tensor:
     """The tensor with the parts of all processes, which all call it; one that is not divided as it is."""
-    full: Tensor = value.full_tensor() if is_part(value) else value  # type: ignore[operator]
+    full: Tensor = value.full_tensor() if is_part(value) else value  # type: ignore[attr-defined]
     return full
 
 
