@@ -29,10 +29,13 @@ __all__ = [
 # Irregular plurals, as one word for the shell.
 _PLURALS = {"data": "data_sets", "training": "training", "evaluation": "evaluation"}
 
+_OF_ACCELERATE = "accelerate"  # a folder of files for another program, which are no choices
+
 
 def groups(folders: Sequence[Path] = ()) -> list[str]:
     """Names of the groups, including those of further folders."""
-    return sorted({p.name for f in (conf_dir(), *folders) for p in f.iterdir() if p.is_dir() and p.name[0] not in "._"})
+    found = {p.name for f in (conf_dir(), *folders) for p in f.iterdir() if p.is_dir() and p.name[0] not in "._"}
+    return sorted(found - {_OF_ACCELERATE})
 
 
 def options(group: str, folders: Sequence[Path] = ()) -> list[str]:

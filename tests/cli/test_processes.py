@@ -38,15 +38,23 @@ def second_of_two(monkeypatch: pytest.MonkeyPatch, names: tuple[str, str] = ("RA
 def test_the_first_process_alone_does_what_is_not_shared(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # `certify` takes no run, either, but a prior.
-    given = "prior=nowhere" if command == "certify" else "run=nowhere"
     with pytest.raises(SystemExit) as stop:
-        main([command, given])
-    assert stop.value.code == (1 if command in ("report", "certify") else 2)
-    message = "there is no such prior" if command == "certify" else "nowhere does not exist"
-    assert message in capsys.readouterr().err
+        main([command, "run=nowhere"])
+    assert stop.value.code == (1 if command == "report" else 2)
+    assert "nowhere does not exist" in capsys.readouterr().err
     second_of_two(monkeypatch, ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"))
-    main([command, given])
+    main([command, "run=nowhere"])
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("command", [c for c in processes.SHARED if c not in ("train", "certify")])
+def test_what_is_wrong_with_shared_work_is_said_once(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second_of_two(monkeypatch)
+    with pytest.raises(SystemExit) as stop:
+        main([command, "run=nowhere"])
+    assert stop.value.code == 2
     assert capsys.readouterr() == ("", "")
 
 

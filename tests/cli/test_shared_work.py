@@ -193,7 +193,7 @@ def test_a_process_that_dies_ends_the_other_which_resumes_alone(
     folders: tuple[Path, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     shutil.copytree(trained / "runs" / "ring", tmp_path / "run")
     command = commands("run")[0][0]
@@ -204,7 +204,7 @@ def test_a_process_that_dies_ends_the_other_which_resumes_alone(
     monkeypatch.chdir(tmp_path)
     assert (tmp_path / "run/samples/n200-seed0/00000.npz").is_file()
     main(command)
-    assert "96 of 200 samples are there already" in capsys.readouterr().err
+    assert "96 of 200 samples are there already" in caplog.messages
     one, two = (stored_samples(folder / "run/samples/n200-seed0.npz") for folder in (folders[0], tmp_path))
     assert one is not None
     assert two is not None
