@@ -15,7 +15,7 @@ from scoresde.runs import sample as drawing
 from scoresde.runs.blocks import block_size, blocks
 from scoresde.runs.directory import Run
 from scoresde.runs.sample import Draw, draw_samples, sample
-from scoresde.runs.sample_files import per_file, stored_samples
+from scoresde.runs.sample_files import SampleWriter, per_file, stored_samples
 from tests.runs.test_comparison import untrained
 
 
@@ -96,7 +96,7 @@ def test_a_killed_command_keeps_complete_files(
 ) -> None:
     with monkeypatch.context() as patch:
         interrupt_after(5, patch)
-        patch.setattr(drawing.SampleWriter, "keep", lambda self: None)
+        patch.setattr(SampleWriter, "keep", lambda self: None)
         with pytest.raises(KeyboardInterrupt):
             drawn(run, made, shard=24)
     firsts = interrupt_after(1000, monkeypatch)
