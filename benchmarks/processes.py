@@ -57,7 +57,9 @@ def seconds_of_training(processes: int, folder: Path) -> float:
 
 
 def seconds_of(name: str, processes: int, folder: Path) -> float:
-    """Seconds that a command says that its work took."""
+    """Seconds of a step of training, or those that a command says that its work took."""
+    if name == "training step":
+        return seconds_of_training(processes, folder)
     for table in (folder / "run").glob("likelihood-test*"):
         table.unlink()
     said = command(COMMANDS[name], processes, folder)
@@ -79,11 +81,7 @@ def main() -> None:
             found: dict[int, list[float]] = {1: [], 2: []}
             for _ in range(repeats):
                 for processes in found:
-                    training = name == "training step"
-                    seconds = (
-                        seconds_of_training(processes, folder) if training else seconds_of(name, processes, folder)
-                    )
-                    found[processes].append(seconds)
+                    found[processes].append(seconds_of(name, processes, folder))
             one, two = (statistics.median(found[processes]) for processes in (1, 2))
             print(f"{name:<16}{one:>10.3f}{two:>10.3f}{two / one:>8.2f}", flush=True)
         print(f"load of the machine {os.getloadavg()[0]:.1f}")

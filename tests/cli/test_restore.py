@@ -16,7 +16,7 @@ from scoresde.cli.completion import complete
 from scoresde.data import digits
 from scoresde.inverse import DPS, Inpainting, restore
 from scoresde.report.run_page import run_page
-from scoresde.runs import restore as module
+from scoresde.runs import restorer as module
 from scoresde.runs.directory import Run
 from scoresde.runs.restore import FIGURES
 from scoresde.training.moments import data_statistics
