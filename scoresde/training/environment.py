@@ -3,7 +3,8 @@
 Precision is the configuration's: `training.bf16` for the network in training, and float32 for everything else. So the
 processes come from accelerate's `PartialState`, which has no precision, no gradient accumulation and no compiler of its
 own, unlike its `Accelerator`, which takes all three from environment variables that a saved configuration or an option
-of `accelerate launch` sets.
+of `accelerate launch` sets. What such a configuration may say is how the work is divided, which leaves the numbers as
+they are to round-off: see `scoresde.training.sharded`.
 """
 
 import atexit

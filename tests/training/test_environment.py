@@ -17,7 +17,6 @@ from scoresde.training.environment import ONEDNN, default_types, own_precision, 
 # What `accelerate launch` sets, from its options or a saved configuration, and what torch reads.
 LOUD = {
     "ACCELERATE_MIXED_PRECISION": "bf16",
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",
     "ACCELERATE_DYNAMO_BACKEND": "EAGER",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",
     "ACCELERATE_USE_CPU": "true",
