@@ -38,7 +38,7 @@ def link(app: Sphinx, doctree: nodes.document, page: str) -> None:
         match = _NAME.fullmatch(literal.astext())
         place = known.get(match[1]) if match and match[1] not in _PLAIN else None
         inside = isinstance(literal.parent, nodes.reference | nodes.title)
-        if place is not None and not inside and place[0] != page:
+        if place is not None and not inside:
             reference = make_refnode(app.builder, page, place[0], place[1], literal.deepcopy())
             literal.replace_self(reference)
 

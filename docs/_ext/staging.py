@@ -136,7 +136,7 @@ def read_page(app: Sphinx, name: str, source: list[str]) -> None:
     if page.is_file() and name.partition("/")[0] not in STAGED:
         source[0] = relinked(source[0], page, page)
     if name == "index":
-        named = set(re.findall(r"^([\w/]+)$", source[0], re.M))
+        named = set(re.findall(r"^([\w/]+)$", source[0], re.M))  # entries of its sections
         others = {p.stem for p in DOCS.glob("*.md")} - named - {"index"}
         source[0] = source[0].replace("PAGES-WITHOUT-A-SECTION", "\n".join(sorted(others)))
 
