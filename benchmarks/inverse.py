@@ -10,7 +10,7 @@ evaluations of the model and products with its Jacobian alike, as `CountedModel`
 steps as it affords. A cell is `–` where a method refuses a case, cannot afford a step, or diverges, to numbers above
 10⁶ or none; the file's last column says why. The distance is the sliced 2-Wasserstein distance to draws of the
 exact posterior, of as many samples; `floor` is that of two sets of exact draws. Means and standard errors are over
-measurements. Methods of azula are measured beside ours where it can be imported (`pip install azula`).
+measurements. Methods of azula and of deepinv are measured beside ours where these can be imported.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from inverse_peers import Draw, azula_methods
+from inverse_peers import Draw, azula_methods, deepinv_methods
 from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("inverse.csv"))
     args = parser.parse_args()
-    peers = {name: draw for name, (draw, _) in azula_methods().items()}
+    peers = {**azula_methods(), **deepinv_methods()}
     methods = {**{name: our_draw(method) for name, method in OURS.items()}, **peers}
     chosen = {name: m for name, m in methods.items() if any(part in name for part in args.methods)}
     exact, model = digits_mixture(), digits_mixture().float()

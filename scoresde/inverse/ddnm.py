@@ -25,9 +25,14 @@ class DDNM(SolverMethod):
 
         D̂ = D + Λ A⁺ (y − A D),    z' = D̂ + t (√(1 − η²) ε + η ξ).
 
-    Without noise Λ is 1, and A x = y holds to round-off. With noise of deviation σ_y (DDNM+, eq. 17 to 19), in the
-    direction of the singular value a, where A⁺ y has noise v = σ_y/a, Λ is min(1, t/v), and the noise that z' is given
-    is less by that of Λ A⁺ y, so that it is t in all.
+    Without noise Λ is 1, and A x = y holds to round-off. With noise of deviation σ_y (DDNM+, appendix I), in the
+    direction of the singular value a, where A⁺ y has noise v = σ_y/a, the correction and the noise of z' are
+
+        Λ = 1                 noise √(t² − v²) ξ    where t ≥ v
+        Λ = √(1 − η²) t/v     noise η t ξ           where t < v
+
+    so that it is t in all. These are the steps of `DDRM` with η_b = 1: with noise, the two differ by the state that
+    they start from, and by time travel. Where v is large, as behind a blur, little of y is then used.
 
     It costs n + 1 evaluations for n steps, and more with time travel: every `travel_length` steps are taken
     `travel_repeats` times. It is not right in the limit.
@@ -64,15 +69,16 @@ class _DDNMSolver(DenoisingChain):
         self._known = Coefficients(measurement)
 
     def step(self, z: Tensor, mean: Tensor, s: float, t: float, noise: Noise) -> Tensor:
-        eta, known = self.method.eta, self._known
-        fresh = torch.add(math.sqrt(1 - eta**2) / s * (z - mean), noise(), alpha=eta)
-        deviation = known.deviation.to(z)
-        taken = (t / deviation).clamp(max=1.0)
-        # Where all of A⁺ y is taken its noise is v, elsewhere it is t, and nothing is left for fresh noise.
-        left = (t**2 - deviation.square()).clamp_min(0).sqrt()
+        eta, known, fresh = self.method.eta, self._known, noise()
+        keep = math.sqrt(1 - eta**2)
+        free = torch.add(keep / s * (z - mean), fresh, alpha=eta)
+        deviation, moved, there = known.deviation.to(z), known.basis.to_right(fresh), known.basis.to_right(free)
         off = known.measured.to(z) - known.basis.to_right(mean)
-        change = taken * off + (left - t) * known.basis.to_right(fresh)
-        return torch.add(mean, fresh, alpha=t) + known.basis.from_right(change)
+        coarse = off + (t**2 - deviation.square()).clamp_min(0).sqrt() * moved
+        fine = keep * t / deviation * off + eta * t * moved
+        # Without noise, the noise of the state is kept in part in what is measured too.
+        given = torch.where(deviation == 0, off + t * there, torch.where(deviation > t, fine, coarse))
+        return torch.add(mean, free, alpha=t) + known.basis.from_right(given - t * there)
 
     def end(self, z: Tensor, mean: Tensor, s: float) -> Tensor:
         return self._known.kept(mean)

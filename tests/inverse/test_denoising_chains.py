@@ -51,14 +51,18 @@ def test_ddrm_is_its_three_cases(std: float) -> None:
 @pytest.mark.parametrize("std", [0.0, 0.05, 0.3, 1.0])
 def test_ddnm_takes_the_measured_part_as_far_as_its_noise_fits(std: float) -> None:
     eta = 0.6
+    keep = (1 - eta**2) ** 0.5
     found, z, mean, given, xi, _ = stepped(DDNM(eta), std)
-    fresh = (1 - eta**2) ** 0.5 * (z - mean) / S + eta * xi
+    fresh = keep * (z - mean) / S + eta * xi
     expected = mean + T * fresh
     for i in range(2):
-        v = std / float(VALUES[i])
-        share = min(1.0, T / v) if v else 1.0
-        left = (T**2 - (share * v) ** 2) ** 0.5 if share * v < T else 0.0
-        expected[:, i] = mean[:, i] + share * (given[:, i] - mean[:, i]) + left * fresh[:, i]
+        v, off = std / float(VALUES[i]), given[:, i] - mean[:, i]
+        if v == 0:
+            expected[:, i] += off
+        elif v > T:  # DDNM+
+            expected[:, i] = mean[:, i] + keep * T / v * off + eta * T * xi[:, i]
+        else:
+            expected[:, i] = given[:, i] + (T**2 - v**2) ** 0.5 * xi[:, i]
     torch.testing.assert_close(found, expected)
 
 
