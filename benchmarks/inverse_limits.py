@@ -62,6 +62,7 @@ def contenders(names: list[str]) -> Iterator[Contender]:
     if "pnp-dm" in names:
         for sweeps, steps in ((10, 10), (30, 10), (100, 10), (100, 40)):
             yield Contender(f"PnP-DM, {sweeps} sweeps of {steps}", PnPDM(prior_steps=steps), sweeps)
+    if "published" in names:
         for rho in (0.3, 0.1, 0.03):
             yield Contender(f"PnP-DM as published, ρ = {rho}", PnPDM(rho, prior_steps=40, unbiased=False), 100)
     if "others" in names:
@@ -107,7 +108,7 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", default=list(PRIORS), choices=list(PRIORS))
     parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--samples", type=int, default=500)
-    kinds = ["tds", "pnp-dm", "others"]
+    kinds = ["tds", "pnp-dm", "published", "others"]
     parser.add_argument("--methods", nargs="+", default=kinds, choices=kinds)
     args = parser.parse_args()
     for name in args.problems:

@@ -10,7 +10,7 @@ from scoresde.inverse.denoising_chain import DenoisingChain
 from scoresde.inverse.linear_gaussian import Coefficients
 from scoresde.inverse.method import SolverMethod
 from scoresde.inverse.problem import Measurement
-from scoresde.numerics.values import share, whole_number
+from scoresde.numerics.values import positive, share, whole_number
 from scoresde.sampling import Solver
 from scoresde.sampling.solver import Noise
 
@@ -41,9 +41,11 @@ class DDNM(SolverMethod):
         eta: The share η of fresh noise, from 0 to 1.
         travel_length: The length of a jump back, in steps.
         travel_repeats: How often the steps of a jump are taken.
+        cutoff: The noise v of a direction, in standard deviations of the data along it, above which it counts as not
+            measured; None for all that A measures.
 
     Raises:
-        ValueError: A share outside [0, 1], or less than one step.
+        ValueError: A share outside [0, 1], less than one step, or a cutoff that is not positive.
 
     References:
         Wang et al. 2023, Zero-shot image restoration using denoising diffusion null-space model,
@@ -53,10 +55,15 @@ class DDNM(SolverMethod):
     denoise = False
     needs_singular_values = True
 
-    def __init__(self, eta: float = 0.85, travel_length: int = 1, travel_repeats: int = 1) -> None:
+    def __init__(
+        self, eta: float = 0.85, travel_length: int = 1, travel_repeats: int = 1, cutoff: float | None = 1.0
+    ) -> None:
         self.eta = share("eta", eta)
         self.travel_length = whole_number("travel_length", travel_length)
         self.travel_repeats = whole_number("travel_repeats", travel_repeats)
+        if cutoff is not None:
+            positive("cutoff", cutoff)
+        self.cutoff = cutoff
 
     def solver(self, measurement: Measurement) -> Solver:
         return _DDNMSolver(self, measurement)

@@ -10,7 +10,7 @@ from scoresde.inverse.denoising_chain import DenoisingChain
 from scoresde.inverse.linear_gaussian import Coefficients
 from scoresde.inverse.method import SolverMethod
 from scoresde.inverse.problem import Measurement
-from scoresde.numerics.values import share
+from scoresde.numerics.values import positive, share
 from scoresde.sampling import Solver
 from scoresde.sampling.solver import Noise
 
@@ -32,14 +32,20 @@ class DDRM(SolverMethod):
     what is orthogonal to the others, so that the null space needs no basis. Without noise and with η_b = 1, A x = y
     holds to round-off.
 
+    Where v is above what the data vary by, the steps for t < v take the place of those that know of the state, and lose
+    the data's own spread: on a blur of digits with noise 0.3 in [−1, 1] that is most of the error. So such a direction
+    counts as not measured; the authors' blur drops its smallest singular values to the same end.
+
     It costs n + 1 evaluations for n steps. It is not right in the limit.
 
     Args:
         eta: The share η of fresh noise.
         eta_b: The share η_b of the measurement.
+        cutoff: The noise v of a direction, in standard deviations of the data along it, above which it counts as not
+            measured; None for all that A measures.
 
     Raises:
-        ValueError: A share outside [0, 1].
+        ValueError: A share outside [0, 1], or a cutoff that is not positive.
 
     References:
         Kawar et al. 2022, Denoising diffusion restoration models, https://arxiv.org/abs/2201.11793
@@ -48,8 +54,11 @@ class DDRM(SolverMethod):
     denoise = False
     needs_singular_values = True
 
-    def __init__(self, eta: float = 0.85, eta_b: float = 1.0) -> None:
+    def __init__(self, eta: float = 0.85, eta_b: float = 1.0, cutoff: float | None = 1.0) -> None:
         self.eta, self.eta_b = share("eta", eta), share("eta_b", eta_b)
+        if cutoff is not None:
+            positive("cutoff", cutoff)
+        self.cutoff = cutoff
 
     def solver(self, measurement: Measurement) -> Solver:
         return _DDRMSolver(self, measurement)

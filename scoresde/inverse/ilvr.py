@@ -4,7 +4,7 @@ from scoresde.arguments import checked
 from scoresde.inverse.method import SolverMethod
 from scoresde.inverse.problem import Measurement
 from scoresde.inverse.projection import MeasuredPart, ProjectedSteps
-from scoresde.numerics.values import not_negative
+from scoresde.numerics.values import not_negative, positive
 from scoresde.sampling import Ancestral, NoCorrector, Solver
 
 __all__ = ["ILVR"]
@@ -24,9 +24,11 @@ class ILVR(SolverMethod):
     Args:
         last: The noise level σ/α below which steps are free of the reference, for more variety (the paper's range of
             conditioning steps); 0 for none.
+        cutoff: The noise v of a direction, in standard deviations of the data along it, above which it counts as not
+            measured; None for all that A measures.
 
     Raises:
-        ValueError: A negative level.
+        ValueError: A negative level, or a cutoff that is not positive.
 
     References:
         Choi et al. 2021, ILVR: conditioning method for denoising diffusion probabilistic models,
@@ -35,9 +37,12 @@ class ILVR(SolverMethod):
 
     needs_singular_values = True
 
-    def __init__(self, last: float = 0.0) -> None:
+    def __init__(self, last: float = 0.0, cutoff: float | None = 1.0) -> None:
         not_negative("last", last)
         self.last = last
+        if cutoff is not None:
+            positive("cutoff", cutoff)
+        self.cutoff = cutoff
 
     def solver(self, measurement: Measurement) -> Solver:
         return ProjectedSteps(Ancestral(), NoCorrector(), MeasuredPart(measurement), self.last)

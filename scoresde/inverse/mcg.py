@@ -26,9 +26,11 @@ class MCG(SolverMethod):
 
     Args:
         step: The step size ζ.
+        cutoff: The noise v of a direction, in standard deviations of the data along it, above which it counts as not
+            measured; None for all that A measures.
 
     Raises:
-        ValueError: A step size that is not positive.
+        ValueError: A step size or a cutoff that is not positive.
 
     References:
         Chung et al. 2022, Improving diffusion models for inverse problems using manifold constraints,
@@ -37,9 +39,12 @@ class MCG(SolverMethod):
 
     needs_singular_values = True
 
-    def __init__(self, step: float = 0.5) -> None:
+    def __init__(self, step: float = 0.5, cutoff: float | None = 1.0) -> None:
         positive("step", step)
         self.step = step
+        if cutoff is not None:
+            positive("cutoff", cutoff)
+        self.cutoff = cutoff
 
     def solver(self, measurement: Measurement) -> Solver:
         return GradientSteps(measurement, misfit_norm, self.step, MeasuredPart(measurement))

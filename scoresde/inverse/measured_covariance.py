@@ -137,6 +137,13 @@ class NormalCovariance:
         weights, vectors = self._weights(error, level, variance)
         return _times(_times(error.flatten(1), vectors) * weights, vectors.mT).reshape(error.shape)
 
+    def log_density(self, error: Tensor, level: Tensor, variance: Tensor) -> Tensor:
+        """log N(e; 0, Σ_y + A V Aᵀ) in nats, `(B,)`, of noise that is not 0; arguments as for `solve`."""
+        weights, vectors = self._weights(error, level, variance)
+        square = _times(error.flatten(1), vectors).square() * weights
+        log_two_pi = math.log(2 * math.pi)
+        return -0.5 * (square - weights.log() + log_two_pi).sum(1)
+
     def root(self, noise: Tensor, level: Tensor, variance: Tensor) -> Tensor:
         """Draws `(B, M)` of N(0, (Σ_y + A V Aᵀ)⁻¹), from noise `(B, D)` of the length √D, mixed by a fixed matrix."""
         weights, vectors = self._weights(noise, level, variance)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from scoresde.guidance.gradient import GradientGuided
+from scoresde.inverse.informative import informative
 from scoresde.inverse.linear_gaussian import spectrum
 from scoresde.inverse.noise import NoNoise
 from scoresde.inverse.operator import LinearOperator, Operator
@@ -95,6 +96,8 @@ class SolverMethod(Method):
 
     denoise = True
     """Whether the sample is the denoised mean of the solver's last state, or that state itself."""
+    cutoff: float | None = None
+    """The noise, in standard deviations of the data, above which a direction counts as not measured; None for none."""
 
     @abstractmethod
     def solver(self, measurement: Measurement) -> Solver:
@@ -108,7 +111,10 @@ class SolverMethod(Method):
         self, model: ScoreModel, measurement: Measurement, steps: int, *, seed: int = 0, first: int = 0, **cond: Any
     ) -> Samples:
         self.check(model, measurement)
-        sampler = Sampler(self.solver(in_model_space(measurement, model)), self.grid(steps), self.denoise)
+        within = in_model_space(measurement, model)
+        if self.cutoff is not None:
+            within = informative(within, model, self.cutoff)
+        sampler = Sampler(self.solver(within), self.grid(steps), self.denoise)
         return sampler(model, (len(measurement), *measurement.operator.shape), seed=seed, first=first, **cond)
 
 

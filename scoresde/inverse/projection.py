@@ -11,6 +11,7 @@ from scoresde.inverse.measured_covariance import noise_variance
 from scoresde.inverse.method import SolverMethod
 from scoresde.inverse.operator import LinearOperator
 from scoresde.inverse.problem import Measurement
+from scoresde.numerics.values import positive
 from scoresde.sampling import (
     Corrector,
     DataStraight,
@@ -45,6 +46,11 @@ class Projection(SolverMethod):
     Args:
         predictor: The predictor.
         corrector: The corrector; `Langevin()` if not given.
+        cutoff: The noise v of a direction, in standard deviations of the data along it, above which it counts as not
+            measured; None for all that A measures.
+
+    Raises:
+        ValueError: A cutoff that is not positive.
 
     References:
         Song et al. 2021, Score-based generative modeling through stochastic differential equations,
@@ -53,10 +59,15 @@ class Projection(SolverMethod):
 
     needs_singular_values = True
 
-    def __init__(self, predictor: Predictor | None = None, corrector: Corrector | None = None) -> None:
+    def __init__(
+        self, predictor: Predictor | None = None, corrector: Corrector | None = None, cutoff: float | None = 1.0
+    ) -> None:
         self.predictor = ReverseDiffusion() if predictor is None else predictor
         self.corrector = Langevin() if corrector is None else corrector
         PredictorCorrector(self.predictor, self.corrector)  # for its check
+        if cutoff is not None:
+            positive("cutoff", cutoff)
+        self.cutoff = cutoff
 
     def solver(self, measurement: Measurement) -> Solver:
         return ProjectedSteps(self.predictor, self.corrector, MeasuredPart(measurement))

@@ -10,7 +10,7 @@ from scoresde.inverse.denoising_chain import DenoisingChain
 from scoresde.inverse.linear_gaussian import Coefficients
 from scoresde.inverse.method import SolverMethod
 from scoresde.inverse.problem import Measurement
-from scoresde.numerics.values import whole_number
+from scoresde.numerics.values import positive, whole_number
 from scoresde.sampling import Solver
 from scoresde.sampling.solver import Noise
 
@@ -36,9 +36,11 @@ class RePaint(SolverMethod):
     Args:
         jump_length: The length j of a jump, in steps.
         resamplings: The number r of times that steps are taken.
+        cutoff: The noise v of a direction, in standard deviations of the data along it, above which it counts as not
+            measured; None for all that A measures.
 
     Raises:
-        ValueError: Less than one.
+        ValueError: Less than one, or a cutoff that is not positive.
 
     References:
         Lugmayr et al. 2022, RePaint: inpainting using denoising diffusion probabilistic models,
@@ -48,9 +50,12 @@ class RePaint(SolverMethod):
     denoise = False
     needs_singular_values = True
 
-    def __init__(self, jump_length: int = 10, resamplings: int = 10) -> None:
+    def __init__(self, jump_length: int = 10, resamplings: int = 10, cutoff: float | None = 1.0) -> None:
         self.jump_length = whole_number("jump_length", jump_length)
         self.resamplings = whole_number("resamplings", resamplings)
+        if cutoff is not None:
+            positive("cutoff", cutoff)
+        self.cutoff = cutoff
 
     def solver(self, measurement: Measurement) -> Solver:
         return _RePaintSolver(self, measurement)

@@ -8,6 +8,7 @@ from torch import Tensor
 from scoresde.arguments import checked
 from scoresde.guidance.steering import Factor, Reward, Target
 from scoresde.inverse.linear_gaussian import LinearGaussian, spectrum
+from scoresde.inverse.measured_covariance import NormalCovariance, noise_variance, posterior_variance
 from scoresde.inverse.method import Method
 from scoresde.inverse.problem import Measurement
 from scoresde.inverse.units import in_model_space
@@ -36,9 +37,9 @@ class TDS(Method):
         "gaussian"    N(y; A D, Σ_y + A C Aᵀ),    C = Cov[x₀ | x_t] of a Gaussian with the moments of the data,
         "mean"        p(y | A(D)), as published,
 
-    of which the first, for linear operators with singular values, has the widths that D has. Of A C Aᵀ the diagonal in
-    the coordinates of the singular values is taken, and without a covariance of the data C is s² d²/(s² + d²) I, with d
-    their standard deviation. Noise that is not Gaussian counts in it by its variance, and exactly in the last weight.
+    of which the first, for linear operators with singular values, is exact for normal data. Where no covariance of the
+    data is known, or more than 512 numbers are measured, C is s² d²/(s² + d²) I, with d their standard deviation. Noise
+    that is not Gaussian counts in it by its mean variance, and exactly in the last weight.
 
     It costs K (n + 1) evaluations and K n gradients through the model for a sample by n steps.
 
@@ -127,26 +128,20 @@ class _Posterior(Target):
 
 
 class _Twist:
-    """log N(y; A D, Σ_y + A C Aᵀ) of denoised means, with the diagonal of A C Aᵀ in the singular vectors."""
+    """log N(y; A D, Σ_y + A C Aᵀ) of denoised means."""
 
     def __init__(self, measurement: Measurement, model: ScoreModel) -> None:
-        self._given = LinearGaussian(measurement, one_variance=True)
-        known = model.statistics
-        self._std, self._shares = model.data_std, None
-        if known is not None and known.covariance is not None:
-            spectral = self._given.spectral
-            assert spectral is not None
-            variances, vectors = known.eigh()
-            rows = vectors.T.reshape(-1, *measurement.operator.shape).to(measurement.y.device)
-            self._variances, self._shares = variances.to(rows.device), spectral.basis.to_right(rows).square()
+        self._measurement, self._std = measurement, model.data_std
+        self._normal = NormalCovariance.of(model.statistics, measurement.operator)
+        self._given = LinearGaussian(measurement, one_variance=True) if self._normal is None else None
 
     def __call__(self, mean: Tensor, level: float) -> Tensor:
-        if self._shares is None:
-            spread: Tensor | float = (self._std * level) ** 2 / (self._std**2 + level**2)
-        else:
-            within = self._variances * level**2 / (self._variances + level**2)
-            spread = (within @ self._shares).to(mean)
-        return self._given.log_evidence(mean, spread)
+        if self._normal is not None:
+            error = self._measurement.residual(mean)
+            at = torch.tensor(level, dtype=torch.float64)
+            return self._normal.log_density(error, at, noise_variance(self._measurement, error))
+        assert self._given is not None
+        return self._given.log_evidence(mean, float(posterior_variance(torch.tensor(level), self._std)))
 
 
 def _has_gaussian(measurement: Measurement) -> bool:
