@@ -6,11 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.inverse import TDS, GaussianNoise, Mask, Measurement, Operator, PnPDM, PoissonNoise, Problem, restore
+from scoresde.inverse import (
+    TDS,
+    GaussianNoise,
+    Mask,
+    MatrixOperator,
+    Measurement,
+    Operator,
+    PnPDM,
+    PoissonNoise,
+    Problem,
+    restore,
+)
 from scoresde.inverse.langevin import NearPoint
 from scoresde.score import GaussianMixtureScore
 from scoresde.sde import EDMSDE
-from tests.problems import F64, generator, ring
+from tests.problems import F64, correlated, generator, ring
 
 MEAN, VARIANCE = 0.5, 0.8
 MODEL = GaussianMixtureScore([1.0], [[MEAN, -MEAN]], [VARIANCE], EDMSDE(0.002, 40.0))
@@ -119,3 +130,22 @@ def test_tds_counts_noise_that_is_not_gaussian_exactly() -> None:
     exact = float((law + likelihood).exp().sum() * (axis[1] - axis[0]))
     ratios = swarms.log_normalisers.exp() / exact
     assert abs(float(ratios.mean()) - 1) < 4 * float(ratios.std()) / groups**0.5
+
+
+def test_the_twist_of_tds_is_exact_for_normal_data_of_any_covariance() -> None:
+    known, matrix = correlated(EDMSDE()).statistics, torch.randn(3, 6, generator=generator(2), dtype=F64)
+    assert known is not None
+    assert known.covariance is not None
+    mean, covariance = known.mean, known.covariance
+    model = GaussianMixtureScore([1.0], mean[None], covariance[None], EDMSDE(0.002, 40.0))
+    problem = Problem(MatrixOperator(matrix), GaussianNoise(0.3))
+    y = problem.measure(model.sample(1, 0.0, generator(3)), seed=0)
+    law = torch.distributions.MultivariateNormal(matrix @ mean, matrix @ covariance @ matrix.T + 0.09 * torch.eye(3))
+    groups, exact = 100, float(law.log_prob(y.y[0]))
+    found, published = (
+        TDS(4, twist).swarms(model, y.rows(torch.zeros(groups, dtype=torch.long)), 100, seed=1).log_normalisers
+        for twist in (None, "mean")
+    )
+    ratios = (found - exact).exp()
+    assert abs(float(ratios.mean()) - 1) < 4 * float(ratios.std()) / groups**0.5
+    assert float(found.std()) < 0.3 * float(published.std())
