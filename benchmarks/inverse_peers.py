@@ -135,7 +135,7 @@ def _of_deepinv(model: ScoreModel, unit: bool) -> Any:
     """The model as a denoiser of deepinv, a function of the state and of the noise; of [0, 1] or of [−1, 1]."""
     from deepinv.models import Denoiser
 
-    least, most = (float(model.sde.noise_level(t)) for t in (model.sde.t_min, model.sde.t_max))
+    least, most = (float(model.sde.noise_level(torch.tensor(t))) for t in (model.sde.t_min, model.sde.t_max))
 
     class Wrapped(Denoiser):  # type: ignore[misc, unused-ignore]
         def forward(self, x: Tensor, sigma: Any, **kwargs: Any) -> Tensor:

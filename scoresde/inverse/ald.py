@@ -73,4 +73,5 @@ class ALD(FieldMethod):
 
 def _length(x: Tensor) -> Tensor:
     """The lengths of samples `(B, ...)`, in a shape that broadcasts to them."""
-    return torch.linalg.vector_norm(x.flatten(1), dim=1).reshape(-1, *[1] * (x.ndim - 1))
+    length: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return length.reshape(-1, *[1] * (x.ndim - 1))
