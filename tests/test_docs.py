@@ -57,8 +57,10 @@ def test_the_samplers_of_the_architecture_page_run() -> None:
 
 def test_the_evaluation_page_runs() -> None:
     text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    block, published = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     printed = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(published, "docs/evaluation.md", "exec"), {})
     with contextlib.redirect_stdout(printed):
         exec(compile(block, "docs/evaluation.md", "exec"), {})
     modes, copies = printed.getvalue().splitlines()

@@ -56,15 +56,15 @@ class Published:
         if weights is not None:
             path = Path(weights).expanduser()
             if not path.is_file():
-                raise ValueError(f"features.weights={weights} is no file: {self._offer(path)}")
+                raise ValueError(f"weights={weights} is no file: {self._offer(path)}")
             return path
         path = _folder() / self.file
         if path.is_file():
             return path
         if not download:
             raise ValueError(
-                f"features={self.feature} needs its weights, which are not in {path.parent}: {self._offer(path)}, or "
-                "give features.weights=FILE, or features.download=true to download them"
+                f"features by {self.feature} need its weights, which are not in {path.parent}: {self._offer(path)}, or "
+                "give weights=FILE, or download=True"
             )
         return self._downloaded(path)
 
@@ -78,8 +78,8 @@ class Published:
         except (URLError, OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
-                f"the weights of features={self.feature} could not be downloaded ({reason}): {self._offer(path)} on a "
-                "machine with a network, or give features.weights=FILE"
+                f"the weights of {self.feature} could not be downloaded ({reason}): {self._offer(path)} on a machine "
+                "with a network, or give weights=FILE"
             ) from error
         return path
 

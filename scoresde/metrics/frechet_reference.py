@@ -23,7 +23,8 @@ def frechet_to_reference(features: Samples, reference: ReferenceStatistics) -> E
     """Squared Fréchet distance of samples from reference statistics (Heusel et al. 2017, eq. 6).
 
     The standard error is that over fresh samples, by the first-order effect of each sample on the distance; the
-    reference is taken as it is. It does not cover the bias, which is positive and of order F/n: compare only at equal n.
+    reference is taken as it is. It does not cover the bias, which is positive and of order F/n: compare only at equal
+    n.
 
     Args:
         features: Features of the samples, `(N, F)`.
@@ -48,7 +49,9 @@ def frechet_infinity(features: Samples, reference: ReferenceStatistics, seed: in
     The distance is linear in 1/n with a small curvature. A line through distances at several n is taken to 1/n = 0.
     Each n is N/k for k of 1, 2, 3, 5 and 10, as far as its parts have twice as many samples as there are features, and
     its distance is the mean over the k parts that samples are divided into: all sizes then have the same samples, and
-    what these have by chance moves the line as a whole. The standard error joins it with what the line leaves open.
+    what these have by chance moves the line as a whole. The standard error joins it with what the line leaves open. On
+    normal data it is too large where both distributions agree, up to twice; what curvature leaves of the bias was at
+    most 0.8 of it, at 20 samples for each feature.
 
     Args:
         features: Features of the samples, `(N, F)`.

@@ -64,10 +64,12 @@ class PublishedFeatures(ABC):
 
     name: str
 
-    def __init__(self, network: nn.Module, batch_size: int) -> None:
+    def __init__(self, network: FIDInception | VisionTransformer, batch_size: int) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-        self.network, self.batch_size = network.eval().requires_grad_(False), batch_size
+        self.network: nn.Module = network.eval().requires_grad_(False)
+        self.batch_size = batch_size
+        self.width: int = network.width
         self.digest = digest(network.state_dict())[:8]
 
     @abstractmethod
@@ -100,12 +102,12 @@ class PublishedFeatures(ABC):
         for part in torch.split(x, self.batch_size):
             pixels = part.to(device, torch.float32).expand(-1, 3, -1, -1)
             parts.append(self.network(self.prepared(pixels)))
-        return torch.cat(parts) if parts else x.new_zeros((0, int(self.network.width)), dtype=torch.float32)
+        return torch.cat(parts) if parts else x.new_zeros((0, self.width), dtype=torch.float32)
 
 
 @checked
 class InceptionFeatures(PublishedFeatures):
-    """The 2048 features of the Fréchet inception distance (Heusel et al. 2017) and of KID (Bińkowski et al. 2018).
+    """Features, 2048 of them, of the Fréchet inception distance (Heusel et al. 2017) and of KID (Bińkowski et al. 2018).
 
     Args:
         weights: File of the weights; the one in the folder of weights if not given.

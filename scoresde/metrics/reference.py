@@ -132,5 +132,6 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path} cannot be read as an npz file of numbers: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} cannot be read as an npz file of numbers: {reason}") from error
     return arrays

@@ -1,0 +1,113 @@
+"""Statistics in files, and the distance for infinitely many samples."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde.metrics import (
+    ReferenceStatistics,
+    frechet_from_moments,
+    frechet_infinity,
+    frechet_to_reference,
+    kernel_to_reference,
+    mmd,
+)
+from scoresde.storage.bounded import CheckpointError
+
+
+def normal(n: int, width: int, seed: int, scale: float = 1.0, shift: float = 0.0) -> torch.Tensor:
+    noise = torch.randn(n, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return scale * noise + shift
+
+
+def exact(width: int) -> ReferenceStatistics:
+    return ReferenceStatistics(torch.zeros(width).double(), torch.eye(width).double())
+
+
+def test_files(tmp_path: Path) -> None:
+    x = normal(50, 4, 0)
+    ReferenceStatistics.of(x, keep=True).save(tmp_path / "own.npz")
+    with np.load(tmp_path / "own.npz", allow_pickle=False) as file:  # as EDM and pytorch-fid read it
+        np.testing.assert_allclose(file["mu"], x.numpy().mean(0))
+        np.testing.assert_allclose(file["sigma"], np.cov(x.numpy(), rowvar=False))
+    back = ReferenceStatistics.load(tmp_path / "own.npz")
+    assert back.n == 50
+    assert torch.allclose(back.features, x, atol=1e-6)
+    np.savez(tmp_path / "edm.npz", mu=x.numpy().mean(0), sigma=np.cov(x.numpy(), rowvar=False))
+    edm = ReferenceStatistics.load(tmp_path / "edm.npz")
+    assert (edm.n, edm.features) == (None, None)
+    assert torch.allclose(edm.covariance, back.covariance)
+
+
+def test_files_that_are_no_statistics(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros(3))
+    np.savez(tmp_path / "b.npz", mu=np.zeros(3), sigma=np.eye(2))
+    np.savez(tmp_path / "c.npz", mu=np.array([{}], dtype=object), sigma=np.eye(2))
+    np.savez(tmp_path / "d.npz", mu=np.zeros(2), sigma=np.array([[1.0, 2.0], [0.0, 1.0]]))
+    (tmp_path / "e.npz").write_bytes((tmp_path / "b.npz").read_bytes()[:200])
+    messages = {
+        "a": "has no array 'mu', expected mu and sigma .* its arrays are x",
+        "b": "expected \\(F,\\) and \\(F, F\\)",
+        "c": "cannot be read as an npz file of numbers",
+        "d": "not symmetric",
+        "e": "cannot be read as an npz file of numbers",
+    }
+    for name, message in messages.items():
+        with pytest.raises(CheckpointError, match=message):
+            ReferenceStatistics.load(tmp_path / f"{name}.npz")
+    with pytest.raises(FileNotFoundError):
+        ReferenceStatistics.load(tmp_path / "f.npz")
+
+
+def test_the_distance_is_that_of_the_moments() -> None:
+    x, reference = normal(300, 5, 1, 1.3, 0.2), ReferenceStatistics.of(normal(400, 5, 2))
+    expected = frechet_from_moments(x.mean(0), x.T.cov(), reference.mean, reference.covariance)
+    found = frechet_to_reference(x, reference)
+    assert found.value == pytest.approx(expected)
+    assert found.n == 300
+
+
+def test_the_standard_error_is_that_of_fresh_samples() -> None:
+    found = [frechet_to_reference(normal(500, 5, seed, 1.3, 0.2), exact(5)) for seed in range(100)]
+    scatter = torch.tensor([e.value for e in found]).std().item()
+    assert torch.tensor([e.stderr for e in found]).mean().item() == pytest.approx(scatter, rel=0.25)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.2, 0.3)])
+def test_extrapolation_takes_the_bias_away(scale: float, shift: float) -> None:
+    width, n, repeats = 10, 1000, 40
+    true = frechet_from_moments(
+        torch.full((width,), shift).double(),
+        scale**2 * torch.eye(width).double(),
+        exact(width).mean,
+        exact(width).covariance,
+    )
+    plain, found = zip(
+        *(
+            (frechet_to_reference(x, exact(width)).value, frechet_infinity(x, exact(width)))
+            for x in (normal(n, width, seed, scale, shift) for seed in range(repeats))
+        ),
+        strict=True,
+    )
+    values = torch.tensor([e.value for e in found])
+    bias = torch.tensor(plain).mean().item() - true
+    assert bias > 0.02
+    assert abs(values.mean().item() - true) < bias / 3 + 3 * values.std().item() / repeats**0.5
+    assert torch.tensor([abs(e.value - true) < 2 * e.stderr for e in found]).float().mean() > 0.85
+
+
+def test_kernel_distance_needs_features() -> None:
+    x, y = normal(60, 4, 1), normal(40, 4, 2)
+    assert kernel_to_reference(x, ReferenceStatistics.of(y)) is None
+    found = kernel_to_reference(x, ReferenceStatistics.of(y, keep=True))
+    assert found.value == pytest.approx(mmd(x[:40], y, features=lambda v: v).value)
+    assert found.n == 40
+
+
+def test_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="3 features and the reference 4"):
+        frechet_to_reference(normal(10, 3, 0), exact(4))
+    with pytest.raises(ValueError, match="20 samples of 4 features are too few .* at least 24"):
+        frechet_infinity(normal(20, 4, 0), exact(4))
