@@ -107,7 +107,7 @@ class PublishedFeatures(ABC):
 
 @checked
 class InceptionFeatures(PublishedFeatures):
-    """Features, 2048 of them, of the Fréchet inception distance (Heusel et al. 2017) and of KID (Bińkowski et al. 2018).
+    """Features of the Fréchet inception distance (Heusel et al. 2017) and of KID (Bińkowski et al. 2018), `(B, 2048)`.
 
     Args:
         weights: File of the weights; the one in the folder of weights if not given.
