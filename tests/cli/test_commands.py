@@ -1102,8 +1102,8 @@ def test_a_signal_ends_a_likelihood_of_which_rows_are_kept(
     table, calls = LikelihoodTable, []
     add = table.add
 
-    def then_stop(self: Any, rows: Any, write: bool) -> None:
-        add(self, rows, write)
+    def then_stop(self: Any, rows: Any) -> None:
+        add(self, rows)
         calls.append(len(rows))
         if len(calls) == 2:
             os.kill(os.getpid(), number)
