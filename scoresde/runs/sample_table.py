@@ -43,16 +43,15 @@ class SampleTable(ResumableTable):
                 break
             self.rows.append(values)
 
-    def add(self, rows: list[list[float]], write: bool = True) -> None:
-        """Add rows, and `write` them into the file.
+    def add(self, rows: list[list[float]]) -> None:
+        """Add rows, and write them into the file.
 
         The file is begun anew with the first of them, without rows that cannot be read, or those of other settings: the
         latter are lost, and until then settings may be rejected.
         """
-        if write:
-            if not self.begun:
-                self.resume()
-            self.append(_texts(rows, len(self.rows)))
+        if not self.begun:
+            self.resume()
+        self.append(_texts(rows, len(self.rows)))
         self.rows += rows
 
     def resume(self) -> None:
