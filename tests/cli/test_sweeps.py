@@ -506,6 +506,7 @@ def test_a_launcher_that_gives_up(
     assert said.err.splitlines() == [
         "scoresde: the launcher gave up: RuntimeError: The actor died unexpectedly",
         "scoresde: jobs 1-2 not started: the sweep ended before its turn",
+        "the same command resumes: finished jobs are not repeated",
     ]
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from scoresde.data import Data, Discrete, Identity, Standardise, image_folder, npz
+from scoresde.data.rows import Rows
 
 # 5×4 pixels of three colours are also 5 channels of 4×3: what is not about layout says which.
 RNG = np.random.default_rng(0)
@@ -391,7 +392,8 @@ def test_folder_looks_at_declared_sizes_first(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("SCORESDE_PIXELS", "20")
     monkeypatch.setenv("SCORESDE_MEMORY", "1e-7")
     with pytest.raises(ValueError, match=r"reading 6 images of 5x4 .or give size=. would take .* SCORESDE_MEMORY=1"):
-        image_folder(str(tmp_path))
+        image_folder(str(tmp_path), in_memory=True)
+    assert isinstance(image_folder(str(tmp_path)).train, Rows)
     assert before == Image.MAX_IMAGE_PIXELS
     monkeypatch.delenv("SCORESDE_MEMORY")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)  # another program's: ours is what counts here
