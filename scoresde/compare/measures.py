@@ -41,7 +41,7 @@ def quality(
     distances = (
         frechet_distance(x, y, as_features),
         sliced_wasserstein(x, y, features=as_features),
-        *(widths(x, y) if callable(features) else widths(samples, data, directions)),
+        *(widths(x, y) if callable(features) and directions is None else widths(samples, data, directions)),
     )
     return {e.name: e for e in distances} | manifold_metrics(x, y, features=as_features)
 

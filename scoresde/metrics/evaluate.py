@@ -23,6 +23,7 @@ __all__ = [
     "METRICS",
     "MODES",
     "NEIGHBOURHOODS",
+    "REFERENCE",
     "TITLES",
     "WIDTHS",
     "evaluate_samples",
@@ -51,6 +52,9 @@ TITLES = {
     "copies": "copies of training data",
     "nearer_than_held_out": "nearer than held-out data",
     "authenticity": "authentic samples",
+    "frechet_to_reference": "Fréchet distance to the reference",
+    "frechet_infinity": "Fréchet distance at infinite n",
+    "kernel_to_reference": "kernel distance to the reference",
 }
 """Titles of the metrics whose names are not words that a reader would use."""
 DISTANCES = ("frechet_distance", "sliced_wasserstein", "mmd_polynomial", "mmd_gaussian")
@@ -67,6 +71,8 @@ GIVEN = ("labels_right",)
 """Measures of samples that are drawn given labels."""
 MEMORISATION = ("copies", "nearer_than_held_out", "authenticity")
 """Measures of samples against the training data."""
+REFERENCE = ("frechet_to_reference", "frechet_infinity", "kernel_to_reference")
+"""Measures of samples against reference statistics in a file."""
 EXACT = ("nats_lost", "kl_to_model", "kl_to_samples", "weight_error", "widest", "narrowest")
 """Further measures of samples of a model whose density is known."""
 HIGHER_IS_BETTER = (
@@ -77,7 +83,7 @@ HIGHER_IS_BETTER = (
 _NEITHER = ("nearer_than_held_out", "authenticity", "classifier_accuracy")
 LOWER_IS_BETTER = tuple(
     name
-    for name in METRICS + MODES + CLASSES + MEMORISATION + EXACT
+    for name in METRICS + MODES + CLASSES + MEMORISATION + REFERENCE + EXACT
     if name not in HIGHER_IS_BETTER and name not in _NEITHER
 )
 FEWEST = 7
@@ -103,7 +109,8 @@ def evaluate_samples(
             of the values themselves if it is a `PCA`, which leaves out the narrow directions.
         seed: Seed of the resampling, groups and directions.
         same_units: Whether both sets are known to be in the same units; see `paired_features`.
-        directions: Principal directions of the data with their variances; found in `b` by folds if not given.
+        directions: Principal directions of the data with their variances; found in `b` by folds if not given. With them
+            the widths are those of the values themselves, whatever the features.
 
     Returns:
         Estimates by the names in `METRICS`.
@@ -117,7 +124,7 @@ def evaluate_samples(
         sliced_wasserstein(x, y, seed=seed, features=as_features),
         mmd(x, y, features=as_features),
         mmd(x, y, GaussianKernel(), features=as_features),
-        *(widths(x, y) if callable(features) else widths(a, b, directions)),
+        *(widths(x, y) if callable(features) and directions is None else widths(a, b, directions)),
     )
     sets = Subsets(x, y, _NEIGHBOURS, as_features, seed)
     radii = sets.radii(sets.b)

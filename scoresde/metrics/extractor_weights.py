@@ -14,6 +14,7 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from scoresde.metrics.vision_transformer import TransformerShape
 from scoresde.storage.bounded import CheckpointError
@@ -152,8 +153,9 @@ def read_dinov2(path: Path) -> Weights:
     weights = {name: value for name, value in _read(path).items() if not name.endswith("mask_token")}
     if "embeddings.cls_token" in weights:
         weights = _joined(_renamed(weights, "", _DINOV2))
-    if "reg_token" in weights:  # timm's name; there positions are of patches alone, and the class token has its own
-        raise CheckpointError(f"{path} is timm's file of a model with registers: give that of its authors")
+    if "reg_token" in weights:  # of timm, where the class token has its position already
+        weights["register_tokens"] = weights.pop("reg_token")
+        weights["pos_embed"] = F.pad(weights["pos_embed"], (0, 0, 1, 0))
     if any(".w12." in name for name in weights):
         raise CheckpointError(f"{path} is of DINOv2's giant model, which is not supported: give ViT-S, B or L")
     return weights

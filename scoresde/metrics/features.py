@@ -11,12 +11,13 @@ from scoresde.arguments import as_tensor, checked
 from scoresde.extras import need
 from scoresde.metrics.units import require_same_units
 
-__all__ = ["PCA", "FeatureMap", "Samples", "as_features", "finite_rows", "mapped", "paired_features"]
+__all__ = ["PCA", "FeatureMap", "Samples", "as_features", "finite_rows", "mapped", "moments", "paired_features"]
 
 Samples = Tensor | np.ndarray
 FeatureMap = Callable[[Tensor], Samples]
 
 _BATCH = 512  # samples for which a feature map is called at once
+_ROWS = 4096  # features that are brought to float64 at once
 
 
 @checked
@@ -150,6 +151,25 @@ def mapped(x: Tensor, extract: FeatureMap | None) -> Tensor:
     out = torch.cat(parts)
     _require_finite(out, "the features have")
     return out
+
+
+def moments(x: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean `(F,)` and unbiased covariance `(F, F)` of features, in float64, by two passes over a few rows at a time.
+
+    Args:
+        x: Features `(N, F)` of any dtype, which may be a view of a file.
+        rows: Indices of the features that they are of; all if not given.
+    """
+    parts = torch.arange(len(x)) if rows is None else rows
+    n, width = len(parts), x.shape[1]
+    mean, covariance = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
+    for part in parts.split(_ROWS):
+        mean += x[part].double().sum(0)
+    mean /= n
+    for part in parts.split(_ROWS):
+        centred = x[part].double() - mean
+        covariance.addmm_(centred.T, centred)
+    return mean, covariance / (n - 1)
 
 
 def _flatten(x: Tensor) -> Tensor:

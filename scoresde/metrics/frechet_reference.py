@@ -1,14 +1,14 @@
-"""Fréchet distances from statistics in a file, and their limit for infinitely many samples."""
+"""Fréchet distances from statistics in a file, and their limit for infinitely many samples.
 
-from dataclasses import dataclass
+Features may be a view of a file that does not fit into memory: a few rows at a time are brought to float64.
+"""
 
 import torch
 from torch import Tensor
 
-from scoresde.arguments import checked
+from scoresde.arguments import as_tensor, checked
 from scoresde.metrics.estimate import Estimate
-from scoresde.metrics.features import Samples, finite_rows
-from scoresde.metrics.frechet import frechet_from_moments
+from scoresde.metrics.features import Samples, as_features, moments
 from scoresde.metrics.mmd import mmd
 from scoresde.metrics.reference import ReferenceStatistics
 
@@ -16,6 +16,8 @@ __all__ = ["fewest_for_infinity", "frechet_infinity", "frechet_to_reference", "k
 
 _PARTS = (1, 2, 3, 5, 10)  # into which samples are divided for the extrapolation
 _FEWEST = 2  # samples in a part, for each feature
+_ROWS = 4096  # features that are brought to float64 at once
+_KERNEL = 5000  # samples whose kernel is known at once
 
 
 @checked
@@ -33,8 +35,9 @@ def frechet_to_reference(features: Samples, reference: ReferenceStatistics) -> E
     Raises:
         ValueError: Other features than the reference has.
     """
-    x, root = _checked(features, reference), _Root.of(reference)
-    return Estimate(root.distance(x), root.stderr(x), len(x), "frechet_to_reference")
+    x = _checked(features, reference)
+    value, stderr = _measured(x, reference)
+    return Estimate(value, stderr, len(x), "frechet_to_reference")
 
 
 def fewest_for_infinity(features: int) -> int:
@@ -61,24 +64,23 @@ def frechet_infinity(features: Samples, reference: ReferenceStatistics, seed: in
     Raises:
         ValueError: Other features than the reference has, or too few samples, see `fewest_for_infinity`.
     """
-    x, root = _checked(features, reference), _Root.of(reference)
+    x = _checked(features, reference)
     n, width = x.shape
     if n < (needed := fewest_for_infinity(width)):
         raise ValueError(
             f"{n} samples of {width} features are too few to extrapolate the Fréchet distance, expected at least "
             f"{needed}"
         )
-    x = x[torch.randperm(n, generator=torch.Generator().manual_seed(seed))]
-    sizes: list[float] = []
-    distances: list[float] = []
-    for k in (k for k in _PARTS if n // k >= _FEWEST * width):
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    whole, error = _measured(x, reference)
+    sizes, distances = [1 / n], [whole]
+    for k in (k for k in _PARTS[1:] if n // k >= _FEWEST * width):
         size = n // k
-        for part in x[: k * size].split(size):
+        for rows in order[: k * size].split(size):
             sizes.append(1 / size)
-            distances.append(root.distance(part))
+            distances.append(_distance(*moments(x, rows), reference))
     intercept, variance = _intercept(torch.tensor(sizes).double(), torch.tensor(distances).double())
-    stderr = (root.stderr(x) ** 2 + variance) ** 0.5
-    return Estimate(intercept, stderr, n, "frechet_infinity")
+    return Estimate(intercept, (error**2 + variance) ** 0.5, n, "frechet_infinity")
 
 
 def _intercept(inverse: Tensor, y: Tensor) -> tuple[float, float]:
@@ -98,7 +100,8 @@ def _intercept(inverse: Tensor, y: Tensor) -> tuple[float, float]:
 def kernel_to_reference(features: Samples, reference: ReferenceStatistics) -> Estimate | None:
     """The kernel inception distance (Bińkowski et al. 2018) from the features of a reference; None where it has none.
 
-    As many are taken on both sides as the smaller has, the first ones; see `scoresde.metrics.mmd`.
+    As many are taken on both sides as the smaller has, the first ones; more than 5000 are divided into parts of equal
+    size, over which the distance, which has no bias, is averaged. See `scoresde.metrics.mmd`.
 
     Args:
         features: Features of the samples, `(N, F)`.
@@ -108,58 +111,80 @@ def kernel_to_reference(features: Samples, reference: ReferenceStatistics) -> Es
         return None
     x = _checked(features, reference)
     n = min(len(x), len(reference.features))
-    found = mmd(x[:n], reference.features[:n], features=lambda values: values)
-    return Estimate(found.value, found.stderr, n, "kernel_to_reference")
+    parts = -(-n // _KERNEL)
+    size = n // parts
+    found = [
+        mmd(a.double(), b.double(), features=as_features)
+        for a, b in zip(x[: parts * size].split(size), reference.features[: parts * size].split(size), strict=True)
+    ]
+    value, variance = sum(e.value for e in found) / parts, sum(e.stderr**2 for e in found) / parts**2
+    return Estimate(value, variance**0.5, parts * size, "kernel_to_reference")
 
 
 def _checked(features: Samples, reference: ReferenceStatistics) -> Tensor:
-    x = finite_rows("features", features)
+    """Features `(N, F)` in their own dtype.
+
+    Raises:
+        ValueError: Another shape than the reference's, fewer than two, or values that are not finite.
+    """
+    x = as_tensor("features", features)
+    if x.ndim != 2 or len(x) < 2:
+        raise ValueError(f"features have shape {tuple(x.shape)}, expected (N, F) of at least 2")
     if x.shape[1] != len(reference.mean):
         raise ValueError(
             f"the samples have {x.shape[1]} features and the reference {len(reference.mean)}: compute both by the same "
             "network"
         )
+    bad = sum(int((~part.isfinite()).sum()) for part in x.split(_ROWS))
+    if bad:
+        raise ValueError(f"features have {bad} NaN or infinite values; remove them, or find out what made them")
     return x
 
 
-@dataclass(frozen=True)
-class _Root:
-    """Reference statistics with the root of their covariance, by which distances and effects are found."""
+def _distance(mean: Tensor, covariance: Tensor, reference: ReferenceStatistics) -> float:
+    """The distance of moments in float64; exact to rounding only where the covariance is not singular."""
+    cross = torch.linalg.eigvalsh(_inner(covariance, reference)).clamp(min=0).sqrt().sum()
+    return _total(mean, torch.trace(covariance), cross, reference)
 
-    mean: Tensor
-    covariance: Tensor
-    root: Tensor
 
-    @classmethod
-    def of(cls, reference: ReferenceStatistics) -> "_Root":
-        covariance = (reference.covariance + reference.covariance.T) / 2
-        values, vectors = torch.linalg.eigh(covariance)
-        return cls(reference.mean, covariance, (vectors * values.clamp(min=0).sqrt()) @ vectors.T)
+def _total(mean: Tensor, trace: Tensor, cross: Tensor, reference: ReferenceStatistics) -> float:
+    traces = trace + torch.trace(reference.covariance)
+    return max(float((mean - reference.mean).square().sum() + traces - 2 * cross), 0.0)
 
-    def distance(self, x: Tensor) -> float:
-        if len(x) <= x.shape[1]:
-            return frechet_from_moments(x.mean(0), x.T.cov(), self.mean, self.covariance)
-        mean, covariance = x.mean(0), x.T.cov()
-        trace = torch.trace(covariance) + torch.trace(self.covariance)
-        cross = torch.linalg.eigvalsh(self._inner(covariance)).clamp(min=0).sqrt().sum()
-        return max(float((mean - self.mean).square().sum() + trace - 2 * cross), 0.0)
 
-    def stderr(self, x: Tensor) -> float:
-        """The standard error of the distance by the first-order effects of the samples.
+def _measured(x: Tensor, reference: ReferenceStatistics) -> tuple[float, float]:
+    """The distance, and its standard error by the first-order effects of the samples.
 
-        To first order a sample moves the distance by 2 (μ − μ_r)·d + dᵀ (I − Σ_r^½ (Σ_r^½ Σ Σ_r^½)^(−½) Σ_r^½) d, with
-        d its difference from the mean.
-        """
-        mean = x.mean(0)
-        centred = x - mean
-        values, vectors = torch.linalg.eigh(self._inner(x.T.cov()))
-        floor = len(values) * torch.finfo(values.dtype).eps * values[-1]
-        # Directions in which either covariance is zero have no slope that is known.
-        inverse = torch.where(values > floor, values, torch.inf).rsqrt()
-        turned = centred @ self.root @ vectors
-        effects = centred @ (2 * (mean - self.mean)) + centred.square().sum(1) - (turned.square() @ inverse)
-        return float(effects.std() / len(x) ** 0.5)
+    To first order a sample moves the distance by 2 (μ − μ_r)·d + |d|² − dᵀ T d, with d its difference from the mean and
+    T = Σ_r^½ (Σ_r^½ Σ Σ_r^½)^(−½) Σ_r^½.
+    """
+    if len(x) <= x.shape[1]:
+        return _measured_by_samples(x, reference)
+    mean, covariance = moments(x)
+    values, vectors = torch.linalg.eigh(_inner(covariance, reference))
+    distance = _total(mean, torch.trace(covariance), values.clamp(min=0).sqrt().sum(), reference)
+    floor = len(values) * torch.finfo(values.dtype).eps * values[-1]
+    # Directions in which either covariance is zero have no slope that is known.
+    turn = reference.root @ vectors * torch.where(values > floor, values, torch.inf).pow(-0.25)
+    effects = []
+    for part in x.split(_ROWS):
+        centred = part.double() - mean
+        own = centred.square().sum(1) - (centred @ turn).square().sum(1)
+        effects.append(own + centred @ (2 * (mean - reference.mean)))
+    return distance, float(torch.cat(effects).std()) / len(x) ** 0.5
 
-    def _inner(self, covariance: Tensor) -> Tensor:
-        inner = self.root @ covariance @ self.root
-        return (inner + inner.T) / 2
+
+def _measured_by_samples(x: Tensor, reference: ReferenceStatistics) -> tuple[float, float]:
+    """The same of fewer samples than features, of which A Aᵀ is smaller than their covariance AᵀA."""
+    mean, n = x.double().mean(0), len(x)
+    a = (x.double() - mean) / (n - 1) ** 0.5
+    p, s, _ = torch.linalg.svd(a @ reference.root, full_matrices=False)
+    distance = _total(mean, a.square().sum(), s.sum(), reference)
+    own = (n - 1) * (a.square().sum(1) - p.square() @ s)
+    effects = own + 2 * (n - 1) ** 0.5 * (a @ (mean - reference.mean))
+    return distance, float(effects.std()) / n**0.5
+
+
+def _inner(covariance: Tensor, reference: ReferenceStatistics) -> Tensor:
+    inner = reference.root @ covariance @ reference.root
+    return (inner + inner.T) / 2

@@ -8,20 +8,22 @@ import io
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.arguments import checked
-from scoresde.metrics.features import Samples, finite_rows
+from scoresde.arguments import as_tensor, checked
+from scoresde.metrics.features import Samples, moments
 from scoresde.storage.bounded import CheckpointError, check_regular
 from scoresde.storage.files import write_bytes
 from scoresde.storage.limits import check_unpacked
 
 __all__ = ["ReferenceStatistics"]
 
+_ROUNDING = 1e-5  # of the largest eigenvalue, which a covariance in float32 may err by
 _COUNTS = ("n", "num_images")
 
 
@@ -34,7 +36,7 @@ class ReferenceStatistics:
         mean: Mean, `(F,)`.
         covariance: Unbiased covariance, `(F, F)`.
         n: Number of features that they are of; None where a file does not say.
-        features: The features `(n, F)`; None where they are not kept.
+        features: Those features, or some of them, `(M, F)`; None where none are kept.
 
     Raises:
         ValueError: Shapes that do not fit, values that are not finite, or a covariance that is not symmetric.
@@ -53,7 +55,7 @@ class ReferenceStatistics:
                 "expected (F,) and (F, F)"
             )
         if self.features is not None and (self.features.ndim != 2 or self.features.shape[1] != width):
-            raise ValueError(f"the features have shape {tuple(self.features.shape)}, expected (n, {width})")
+            raise ValueError(f"the features have shape {tuple(self.features.shape)}, expected (M, {width})")
         for name, x in (("mean", self.mean), ("covariance", self.covariance)):
             if not bool(torch.isfinite(x).all()):
                 raise ValueError(f"the {name} has values that are not finite")
@@ -62,17 +64,38 @@ class ReferenceStatistics:
             raise ValueError("the covariance is not symmetric")
 
     @classmethod
-    def of(cls, features: Samples, keep: bool = False) -> "ReferenceStatistics":
-        """The statistics of features `(N, F)`.
+    def of(cls, features: Samples, keep: bool | int = False) -> "ReferenceStatistics":
+        """The statistics of features `(N, F)`, which may be a view of a file.
 
         Args:
             features: The features.
-            keep: Whether the features are kept as well, for kernel distances.
+            keep: Whether the features are kept as well, for kernel distances; or how many of them, evenly spaced.
+
+        Raises:
+            ValueError: Fewer than two, another shape, or values that are not finite.
         """
-        x = finite_rows("features", features)
-        mean = x.mean(0)
-        centred = x - mean
-        return cls(mean, centred.T @ centred / (len(x) - 1), len(x), x if keep else None)
+        x = as_tensor("features", features)
+        if x.ndim != 2 or len(x) < 2:
+            raise ValueError(f"features have shape {tuple(x.shape)}, expected (N, F) of at least 2")
+        most = len(x) if keep is True else int(keep)
+        kept = x[torch.linspace(0, len(x) - 1, min(most, len(x))).round().long()] if most else None
+        return cls(*moments(x), len(x), kept)
+
+    @cached_property
+    def root(self) -> Tensor:
+        """The symmetric square root of the covariance.
+
+        Raises:
+            ValueError: A covariance with negative eigenvalues.
+        """
+        values, vectors = torch.linalg.eigh((self.covariance + self.covariance.T) / 2)
+        if values[0] < -_ROUNDING * values[-1].clamp(min=0):
+            raise ValueError(
+                "the covariance of the reference is not positive semi-definite: its eigenvalues are "
+                f"{float(values[0]):.3g} to {float(values[-1]):.3g}; compute it anew, in float64"
+            )
+        root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        return root
 
     def save(self, path: str | Path) -> None:
         """Write an `.npz` that EDM and pytorch-fid read; features are kept in float32.

@@ -6,6 +6,7 @@ import scipy.linalg
 import torch
 
 from scoresde.metrics import PCA, frechet_distance, frechet_from_moments
+from scoresde.metrics.frechet import _measured, _moments
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -122,7 +123,37 @@ def test_error_bar_is_not_too_small_where_the_distributions_agree() -> None:
 
 def test_seed_and_resamples() -> None:
     a, b = normal(50, 2), normal(50, 2, seed=1)
-    assert frechet_distance(a, b, seed=3) == frechet_distance(a, b, seed=3)
-    assert frechet_distance(a, b, seed=3).stderr != frechet_distance(a, b, seed=4).stderr
+    assert frechet_distance(a, b) == frechet_distance(a, b, seed=4)
+    assert frechet_distance(a, b, None, 5, 3) == frechet_distance(a, b, resamples=5, seed=3)
+    assert frechet_distance(a, b, resamples=5, seed=3).stderr != frechet_distance(a, b, resamples=5, seed=4).stderr
     with pytest.raises(ValueError, match="resamples must be at least 2 for a standard error, got 1"):
         frechet_distance(a, b, resamples=1)
+
+
+@pytest.mark.parametrize(("n", "width"), [(400, 20), (100, 20), (30, 60)])
+@pytest.mark.parametrize("scale", [1.0, 1.3])
+def test_the_standard_error_is_that_of_fresh_samples(n: int, width: int, scale: float) -> None:
+    """Also with fewer samples than features; it may be too large where both are of one distribution."""
+    spread = torch.arange(1, width + 1).double() ** -0.5
+    found = [
+        frechet_distance(scale * spread * normal(n, width, seed=2 * k), spread * normal(n, width, seed=2 * k + 1))
+        for k in range(60)
+    ]
+    scatter = torch.tensor([e.value for e in found]).std().item()
+    ratio = torch.tensor([e.stderr for e in found]).mean().item() / scatter
+    assert 0.7 < ratio < (1.8 if scale == 1 else 1.4)
+
+
+def test_effects_are_slopes() -> None:
+    """Towards a sample the distance changes by its effect, in both sets, also with fewer samples than features."""
+    for n, width in ((40, 5), (8, 12)):
+        sets = normal(n, width), 1.2 * normal(n, width, seed=1) + 0.3
+        value, effects = _measured(*sets)
+        for side in (0, 1):
+            found = [_moments(x) for x in sets]
+            mean, covariance = found[side]
+            apart, step = sets[side][3] - mean, 1e-6
+            found[side] = mean + step * apart, covariance + step * (torch.outer(apart, apart) - covariance)
+            slope = (frechet_from_moments(*found[0], *found[1]) - value) / step
+            expected = effects[side][3] - effects[side].sum() / (n - 1)
+            assert slope == pytest.approx(float(expected), rel=1e-3)

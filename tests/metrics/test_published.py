@@ -150,6 +150,20 @@ def test_metrics_take_a_network(tmp_path: Path) -> None:
     assert found.value == pytest.approx(frechet_distance(features(a), features(b), lambda x: x, resamples=2).value)
 
 
+def test_registers_in_two_layouts(tmp_path: Path) -> None:
+    """Files of timm give patches alone positions, and the class token has its own in itself."""
+    shape = TransformerShape(128, 1, 2, 14, 16, 64, registers=4, scaled=True)
+    state = randomised(VisionTransformer(shape)).state_dict()
+    torch.save(state, tmp_path / "authors.pth")
+    of_timm = {k: v for k, v in state.items() if k not in ("register_tokens", "pos_embed", "cls_token")}
+    of_timm |= {"reg_token": state["register_tokens"], "pos_embed": state["pos_embed"][:, 1:]}
+    of_timm |= {"cls_token": state["cls_token"] + state["pos_embed"][:, :1]}
+    torch.save(of_timm, tmp_path / "timm.pth")
+    x = images(2, 1, 20, 20)
+    first, second = (DINOv2Features(str(tmp_path / f"{name}.pth"))(x) for name in ("authors", "timm"))
+    assert torch.allclose(first, second, atol=1e-5)
+
+
 def test_clip_in_two_layouts(tmp_path: Path) -> None:
     shape = TransformerShape(64, 1, 1, 8, 4, 128, normalised=True, out=24, activation="quick_gelu", eps=1e-5)
     network = randomised(VisionTransformer(shape))

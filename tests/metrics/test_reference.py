@@ -14,6 +14,7 @@ from scoresde.metrics import (
     kernel_to_reference,
     mmd,
 )
+from scoresde.metrics.features import moments
 from scoresde.storage.bounded import CheckpointError
 
 
@@ -96,6 +97,48 @@ def test_extrapolation_takes_the_bias_away(scale: float, shift: float) -> None:
     assert bias > 0.02
     assert abs(values.mean().item() - true) < bias / 3 + 3 * values.std().item() / repeats**0.5
     assert torch.tensor([abs(e.value - true) < 2 * e.stderr for e in found]).float().mean() > 0.85
+
+
+def test_a_covariance_with_negative_eigenvalues_is_rejected() -> None:
+    covariance = torch.tensor([[1.0, 2.0], [2.0, 1.0]]).double()
+    with pytest.raises(ValueError, match="not positive semi-definite: its eigenvalues are -1 to 3"):
+        frechet_to_reference(normal(10, 2, 0), ReferenceStatistics(torch.zeros(2).double(), covariance))
+    rounded = ReferenceStatistics(torch.zeros(2).double(), torch.tensor([[1.0, 1 + 1e-7], [1 + 1e-7, 1.0]]).double())
+    assert frechet_to_reference(normal(10, 2, 0), rounded).value > 0
+
+
+def test_fewer_samples_than_features() -> None:
+    x, reference = normal(8, 12, 3), ReferenceStatistics.of(normal(50, 12, 4))
+    expected = frechet_from_moments(x.mean(0), x.T.cov(), reference.mean, reference.covariance)
+    assert frechet_to_reference(x, reference).value == pytest.approx(expected)
+    found = [frechet_to_reference(normal(8, 12, seed), reference) for seed in range(60)]
+    scatter = torch.tensor([e.value for e in found]).std().item()
+    assert torch.tensor([e.stderr for e in found]).mean().item() == pytest.approx(scatter, rel=0.35)
+
+
+def test_features_of_a_file_are_taken_a_few_at_a_time(tmp_path: Path) -> None:
+    """Moments of many rows in float32 with a large mean, whose squares float32 would lose."""
+    x = normal(9000, 3, 5) + 1000
+    np.save(tmp_path / "x.npy", x.float().numpy())
+    view = torch.from_numpy(np.load(tmp_path / "x.npy", mmap_mode="c"))
+    mean, covariance = moments(view)
+    assert torch.allclose(mean, x.mean(0), atol=1e-5)
+    assert torch.allclose(covariance, x.float().double().T.cov(), rtol=1e-9)
+    part = torch.tensor([5, 1, 8000])
+    assert torch.allclose(moments(view, part)[1], view[part].double().T.cov(), rtol=1e-9)
+    kept = ReferenceStatistics.of(view, keep=10)
+    assert (kept.n, kept.features.shape) == (9000, (10, 3))
+    assert torch.equal(kept.features[[0, -1]], view[[0, -1]])
+
+
+def test_kernel_distances_of_many_samples_are_means_over_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = normal(90, 3, 1, 1.5), normal(70, 3, 2)
+    monkeypatch.setattr("scoresde.metrics.frechet_reference._KERNEL", 30)
+    found = kernel_to_reference(x, ReferenceStatistics.of(y, keep=True))
+    parts = [mmd(x[k : k + 23], y[k : k + 23], features=lambda v: v) for k in (0, 23, 46)]
+    assert found.n == 69
+    assert found.value == pytest.approx(sum(e.value for e in parts) / 3)
+    assert found.stderr == pytest.approx(sum(e.stderr**2 for e in parts) ** 0.5 / 3)
 
 
 def test_kernel_distance_needs_features() -> None:
