@@ -63,6 +63,9 @@ _PATHS = (
     "condition",
     "input",
     "super",
+    "weights",
+    "reference",
+    "save_reference",
 )
 
 # Groups that a command takes from the run if none is chosen: overrides inside them change the run's own.

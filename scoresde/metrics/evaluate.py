@@ -27,6 +27,7 @@ __all__ = [
     "TITLES",
     "WIDTHS",
     "evaluate_samples",
+    "feature_estimates",
     "widths",
 ]
 
@@ -119,12 +120,26 @@ def evaluate_samples(
         ValueError: Samples that do not fit (see `paired_features`), or fewer than 7 (5 neighbours and a jackknife).
     """
     x, y = paired_features(a, b, features, minimum=FEWEST, same_units=same_units)
+    own = callable(features) and directions is None
+    found = feature_estimates(x, y, seed) | {e.name: e for e in (widths(x, y) if own else widths(a, b, directions))}
+    return {name: found[name] for name in METRICS}
+
+
+@checked
+def feature_estimates(x: Samples, y: Samples, seed: int = 0) -> dict[str, Estimate]:
+    """Those of `METRICS` that are not `WIDTHS`, by name, of features that are known.
+
+    Args:
+        x: Features of generated samples, `(N, F)`.
+        y: Those of reference samples, `(N, F)`.
+        seed: Seed of the groups and directions.
+    """
+    x, y = paired_features(x, y, as_features, minimum=FEWEST)
     distances = (
-        frechet_distance(x, y, as_features, seed=seed),
+        frechet_distance(x, y, as_features),
         sliced_wasserstein(x, y, seed=seed, features=as_features),
         mmd(x, y, features=as_features),
         mmd(x, y, GaussianKernel(), features=as_features),
-        *(widths(x, y) if callable(features) and directions is None else widths(a, b, directions)),
     )
     sets = Subsets(x, y, _NEIGHBOURS, as_features, seed)
     radii = sets.radii(sets.b)

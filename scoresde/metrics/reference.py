@@ -1,12 +1,10 @@
-"""Statistics of reference features in files, and distances from them: the `.npz` of EDM and of pytorch-fid.
+"""Statistics of reference features, as the files of EDM and of pytorch-fid have them.
 
-A file has the mean `mu` and the covariance `sigma` of features; those written here also have their number `n`, and the
-features themselves if they are asked for, without which there is no kernel distance.
+A file has the mean `mu` and the covariance `sigma` of features; those written here also have their number `n`, what the
+features are, and the features themselves if they are asked for, without which there is no kernel distance.
 """
 
 import io
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +15,13 @@ from torch import Tensor
 
 from scoresde.arguments import as_tensor, checked
 from scoresde.metrics.features import Samples, moments
-from scoresde.storage.bounded import CheckpointError, check_regular
+from scoresde.metrics.reference_files import read_reference
+from scoresde.storage.bounded import CheckpointError
 from scoresde.storage.files import write_bytes
-from scoresde.storage.limits import check_unpacked
 
 __all__ = ["ReferenceStatistics"]
 
 _ROUNDING = 1e-5  # of the largest eigenvalue, which a covariance in float32 may err by
-_COUNTS = ("n", "num_images")
 
 
 @checked
@@ -37,6 +34,7 @@ class ReferenceStatistics:
         covariance: Unbiased covariance, `(F, F)`.
         n: Number of features that they are of; None where a file does not say.
         features: Those features, or some of them, `(M, F)`; None where none are kept.
+        kind: What the features are, such as the text of a `PublishedFeatures`; None where a file does not say.
 
     Raises:
         ValueError: Shapes that do not fit, values that are not finite, or a covariance that is not symmetric.
@@ -46,6 +44,7 @@ class ReferenceStatistics:
     covariance: Tensor
     n: int | None = None
     features: Tensor | None = None
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         width = len(self.mean) if self.mean.ndim == 1 else -1
@@ -64,12 +63,13 @@ class ReferenceStatistics:
             raise ValueError("the covariance is not symmetric")
 
     @classmethod
-    def of(cls, features: Samples, keep: bool | int = False) -> "ReferenceStatistics":
+    def of(cls, features: Samples, keep: bool | int = False, kind: str | None = None) -> "ReferenceStatistics":
         """The statistics of features `(N, F)`, which may be a view of a file.
 
         Args:
             features: The features.
             keep: Whether the features are kept as well, for kernel distances; or how many of them, evenly spaced.
+            kind: What the features are.
 
         Raises:
             ValueError: Fewer than two, another shape, or values that are not finite.
@@ -79,7 +79,7 @@ class ReferenceStatistics:
             raise ValueError(f"features have shape {tuple(x.shape)}, expected (N, F) of at least 2")
         most = len(x) if keep is True else int(keep)
         kept = x[torch.linspace(0, len(x) - 1, min(most, len(x))).round().long()] if most else None
-        return cls(*moments(x), len(x), kept)
+        return cls(*moments(x), len(x), kept, kind)
 
     @cached_property
     def root(self) -> Tensor:
@@ -103,9 +103,11 @@ class ReferenceStatistics:
         Args:
             path: The file, which is replaced.
         """
-        arrays = {"mu": self.mean.numpy(), "sigma": self.covariance.numpy()}
+        arrays: dict[str, np.ndarray] = {"mu": self.mean.numpy(), "sigma": self.covariance.numpy()}
         if self.n is not None:
             arrays["n"] = np.asarray(self.n)
+        if self.kind is not None:
+            arrays["kind"] = np.asarray(self.kind)
         if self.features is not None:
             arrays["features"] = self.features.to(torch.float32).numpy()
         content = io.BytesIO()
@@ -113,48 +115,23 @@ class ReferenceStatistics:
         write_bytes(Path(path), content.getvalue())
 
     @classmethod
-    def load(cls, path: str | Path) -> "ReferenceStatistics":
-        """The statistics of an `.npz` with arrays `mu` and `sigma`; nothing in it is run.
+    def load(cls, path: str | Path, network: str | None = None) -> "ReferenceStatistics":
+        """The statistics of a file with `mu` and `sigma`, or with the features themselves; nothing in it is run.
 
         Args:
-            path: The file.
+            path: An `.npz` of EDM, pytorch-fid or `save`, one of features `pool_3` of score_sde, or a `.pkl` of EDM2.
+            network: Which statistics of a file of several, as EDM2's, are read: inception or dinov2.
 
         Raises:
             FileNotFoundError: No such file.
             CheckpointError: A damaged file, or one without these arrays.
         """
         path = Path(path)
-        check_regular(path)
-        if not path.exists():
-            raise FileNotFoundError(2, "no such file", str(path))
-        arrays = _arrays(path)
-        if missing := [name for name in ("mu", "sigma") if name not in arrays]:
-            found = ", ".join(sorted(arrays)) or "none"
-            raise CheckpointError(
-                f"{path} has no array {missing[0]!r}, expected mu and sigma as in the reference files of EDM and "
-                f"pytorch-fid; its arrays are {found}"
-            )
-        counts = [int(arrays[name]) for name in _COUNTS if name in arrays and arrays[name].size == 1]
-        features = torch.as_tensor(arrays["features"]).double() if "features" in arrays else None
+        found = read_reference(path, network)
         try:
-            mean, covariance = (torch.as_tensor(arrays[name]).double() for name in ("mu", "sigma"))
-            return cls(mean, covariance, counts[0] if counts else None, features)
+            if found.mean is not None and found.covariance is not None:
+                return cls(found.mean, found.covariance, found.n, found.features, found.kind)
+            assert found.features is not None
+            return cls.of(found.features, keep=True, kind=found.kind)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: {error}") from error
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of numbers of an npz file that statistics have."""
-    try:
-        check_unpacked(path, str(path))
-        with np.load(path, allow_pickle=False) as file:
-            if isinstance(file, np.ndarray):
-                raise CheckpointError(f"{path} is a single array, expected an npz file with mu and sigma")
-            names = [name for name in file.files if name in ("mu", "sigma", "features", *_COUNTS)]
-            arrays = {name: file[name] for name in names} if names else dict.fromkeys(file.files, np.empty(0))
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} cannot be read as an npz file of numbers: {reason}") from error
-    return arrays

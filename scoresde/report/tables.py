@@ -311,7 +311,7 @@ def _coverage_note(metrics: dict[str, Any]) -> str:
 _LIKELIHOOD = (
     "divergence", "tol", "dequantisation", "draws", "bound", "decoder", "elbo_draws", "chain_draws", "t_min", "seed",
 )  # fmt: skip
-_SAMPLES = ("sampler", "n", "pca", "likelihood", "seed")
+_SAMPLES = ("sampler", "n", "pca", "likelihood", "features", "against", "seed")
 _COMPARISON = ("n", "tolerance", "batch_size", "device")
 
 

@@ -1,8 +1,6 @@
 """Evaluates samples of a run against data."""
 
 import time
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -13,7 +11,7 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.likelihood import log_likelihood
 from scoresde.metrics import PCA, Estimate, Spectrum, evaluate_samples, nats_lost
-from scoresde.metrics.evaluate import FEWEST
+from scoresde.metrics.evaluate import FEWEST, METRICS, feature_estimates, widths
 from scoresde.options.errors import ConfigError
 from scoresde.runs.blocks import Block, block_size, blocks
 from scoresde.runs.by_class import quality_by_class
@@ -21,12 +19,13 @@ from scoresde.runs.chains import RunModel, score_model
 from scoresde.runs.conditions import conditions_of, split_conditions
 from scoresde.runs.coverage import Coverage, coverage, metric_entries
 from scoresde.runs.directory import Run
+from scoresde.runs.evaluation_names import evaluation_key, evaluation_settings, known_samples, name_of_samples
 from scoresde.runs.labels import label_index
 from scoresde.runs.pictures import picture_of_copies, picture_of_shares, picture_of_widths
-from scoresde.runs.results import Filing, choose_name, identity_of, is_of, set_aside
+from scoresde.runs.published import RunFeatures
+from scoresde.runs.results import Filing
 from scoresde.runs.sample import Draw, sample
-from scoresde.runs.sample_files import stored_samples
-from scoresde.runs.summary import MetricEntry, SamplesEntry, Summary
+from scoresde.runs.summary import MetricEntry, SamplesEntry
 from scoresde.runs.team import each
 from scoresde.runs.widths import run_directions
 from scoresde.score import NetworkScore, ScoreModel, in_model_space
@@ -56,12 +55,14 @@ def evaluate(
     *,
     pca: int | None = None,
     likelihood: int = 0,
+    published: RunFeatures | None = None,
     progress: bool = True,
     filing: Filing | None = None,
 ) -> tuple[str, SamplesEntry, dict[str, MetricEntry]]:
     """Draw samples and compare them with as many held-out samples, and training data with the same for scale.
 
-    Samples of one class are compared with data of this class; those of all classes in turn also class by class.
+    Samples of one class are compared with data of this class; those of all classes in turn also class by class,
+    but not by published features, of which there are more than a class has samples.
 
     The figures go into the summary with what the samples cost: the run's own as `samples`, others under a name of what
     differs in their settings (see `choose_name`). Figures with the same settings are not computed again.
@@ -73,6 +74,7 @@ def evaluate(
         draw: Which samples are drawn; its seed also chooses which data they are compared with.
         pca: Number of principal components to compare on; raw values if None.
         likelihood: Number of samples whose log-density by the model is compared with that of held-out data.
+        published: Published features to compare on, and not on values; widths, classes and copies are of values still.
         progress: Show a progress bar.
         filing: How the result is named and stored; as `Filing()` if not given.
 
@@ -82,13 +84,10 @@ def evaluate(
     filing = filing or Filing()
     scored = score_model(model, f"likelihood={likelihood}, the log-density of samples,") if likelihood else None
     drawing = draw.settings(run, model, data)
-    settings = {**drawing, "pca": pca, "data": data.name, "data_hash": data.fingerprint()}
-    # None, as in entries of earlier versions, where there is none.
-    settings["likelihood"], settings["guidance"] = likelihood or None, draw.guidance
-    settings["cascade"] = drawing.get("cascade")
+    settings = evaluation_settings(drawing, data, pca, likelihood, published)
     summary = run.summary()
-    known = _known_samples(run, summary, settings, drawing)
-    key = _key(run, data, settings, known, filing)
+    known = known_samples(run, summary, settings, drawing)
+    key = evaluation_key(run, data, settings, known, filing)
     if known.get(key) == settings and not filing.overwrite:
         entry = summary.entry(key)
         reference = entry.get("reference") or summary.reference
@@ -96,7 +95,8 @@ def evaluate(
     asked = draw.asked(model)
     index = label_index(asked, draw.label, data.class_names)
     part = data if index is None else data.of_class(index)
-    drawn, cost = sample(run, model, data, draw, name=key, overwrite=filing.overwrite, progress=progress)
+    name = key if published is None else name_of_samples(run, drawing, key, filing)
+    drawn, cost = sample(run, model, data, draw, name=name, overwrite=filing.overwrite, progress=progress)
     features = None if pca is None else PCA(pca)
     labels = draw.conditions(model, data).get("labels")
     quality = sample_quality(
@@ -108,6 +108,7 @@ def evaluate(
         of_all=index is None,
         labels=labels,
         every=data,
+        published=published,
     )
     began, metrics, reference = time.perf_counter(), {**quality.metrics}, quality.reference
     if scored is not None:
@@ -115,15 +116,12 @@ def evaluate(
         lost = log_density_lost(scored, part, drawn, likelihood, seed=draw.seed, **own)
         metrics |= metric_entries({lost.name: lost})
     by_class = {}
-    if labels is not None and index is None:
+    if labels is not None and index is None and published is None:
         by_class = quality_by_class(data, drawn, labels, seed=draw.seed, features=features)
     seconds = quality.seconds + time.perf_counter() - began
-    picture_of_widths(run, quality.spectra, key, filing.source or "held-out data")
     covered = quality.coverage
-    if covered.shares is not None:
-        picture_of_shares(run, covered.shares, covered.groups, covered.kind, key)
-    if covered.copied is not None:
-        picture_of_copies(run, data, drawn, covered.copied, key)
+    if published is None:  # else they are those of values
+        _pictures(run, data, drawn, quality, key, filing)
     entry = {**cost, **settings, "metrics": metrics, "metrics_seconds": seconds}
     entry |= {"by_class": covered.by_class} if covered.by_class else {}
     entry |= {"classes": by_class} if by_class else {}
@@ -136,57 +134,13 @@ def evaluate(
     return key, cast(SamplesEntry, entry), reference
 
 
-def _key(
-    run: Run,
-    data: Data,
-    settings: dict[str, Any],
-    known: Mapping[str, dict[str, Any] | None],
-    filing: Filing,
-) -> str:
-    """The key of the summary for an evaluation with these settings; the run's own make room for others."""
-    if filing.own:
-        if "samples" in known and known["samples"] != settings:
-            set_aside(run, "samples", known["samples"], settings)
-        return "samples"
-    default = None if filing.first else _own_settings(run, data, settings)
-    if filing.source is not None:
-        default = {**(default or settings), "data_hash": None}
-    replacing = filing.overwrite and filing.source is None and settings["cascade"] is None
-    labels = {"sampler": filing.label, "guidance": filing.guidance, "cascade": filing.cascade}
-    return choose_name("samples", known, settings, default, overwrite=replacing, labels=labels)
-
-
-def _known_samples(
-    run: Run, summary: Summary, settings: dict[str, Any], drawing: dict[str, Any]
-) -> dict[str, dict[str, Any] | None]:
-    """Settings of the evaluations in the summary by their names, and of other samples under such a name.
-
-    Samples of the same settings without figures, as an interrupted command leaves them, are not among them.
-    """
-    known: dict[str, dict[str, Any] | None] = {}
-    folder = run.directory / "samples"
-    for path in (*folder.glob("samples*.npz"), *(path for path in folder.glob("samples*") if path.is_dir())):
-        stored = stored_samples(path)
-        if stored is not None and not is_of(stored.note, drawing):
-            known[path.name.removesuffix(".npz")] = stored.note
-    for key, entry in summary.items():
-        if isinstance(entry, dict) and (key == "samples" or key.startswith("samples-")):
-            known[key] = {name: entry.get(name) for name in settings}
-    return known
-
-
-def _own_settings(run: Run, data: Data, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the evaluation that training makes."""
-    evaluation = run.config.get("evaluation", {})
-    n = evaluation.get("samples")
-    own = {"n": len(data.test) if n is None else min(n, len(data.test)), "seed": evaluation.get("seed", 0)}
-    with suppress(ValueError):  # tuned steps that are not there
-        own["sampler"] = identity_of(run.make("sampler"), run)
-    own["likelihood"] = evaluation.get("sample_likelihood") or None
-    usual = {**settings, "sampler": None, "pca": None, "guidance": None, "label": None, "cascade": None, **own}
-    if not str(usual.get("condition", "held-out")).startswith("held-out"):  # a file
-        del usual["condition"]
-    return usual
+def _pictures(run: Run, data: Data, drawn: Tensor, quality: "Quality", key: str, filing: Filing) -> None:
+    picture_of_widths(run, quality.spectra, key, filing.source or "held-out data")
+    covered = quality.coverage
+    if covered.shares is not None:
+        picture_of_shares(run, covered.shares, covered.groups, covered.kind, key)
+    if covered.copied is not None:
+        picture_of_copies(run, data, drawn, covered.copied, key)
 
 
 @dataclass(frozen=True)
@@ -218,6 +172,7 @@ def sample_quality(
     of_all: bool = True,
     labels: Tensor | None = None,
     every: Data | None = None,
+    published: RunFeatures | None = None,
 ) -> Quality:
     """Metrics of samples and of training data, both against as many held-out data.
 
@@ -230,10 +185,12 @@ def sample_quality(
         of_all: Whether the samples are of all classes.
         labels: Classes that the samples were drawn given; None where they were not.
         every: Data of all classes, where `data` are those of one.
+        published: Published features to compare on; widths, modes, classes and copies are of values.
     """
     n = min(len(samples), len(data.test), len(data.train))
     order = torch.Generator().manual_seed(seed)
-    test = _units(data, data.test[torch.randperm(len(data.test), generator=order)[:n]])
+    held_out = data.test[torch.randperm(len(data.test), generator=order)[:n]]
+    test = _units(data, held_out)
     some = data.train[torch.randperm(len(data.train), generator=order)[:n]]
     train = _units(data, some)
     drawn = _units(data, samples[:n])
@@ -242,13 +199,27 @@ def sample_quality(
     check_evaluation_size(n)
     directions = run_directions(data, test, statistics)
     options: dict[str, Any] = {"same_units": True, "directions": directions}
-    measured = partial(evaluate_samples, b=test, features=features, seed=seed, **options)
-    metrics, reference = map(metric_entries, each(measured, (drawn, train)))
+    if published is None:
+        measured = partial(evaluate_samples, b=test, features=features, seed=seed, **options)
+        estimates = list(each(measured, (drawn, train)))
+    else:
+        estimates = _by_features(published, (samples[:n], some), held_out, seed)
+        for found, x in zip(estimates, (drawn, train), strict=True):
+            found |= {e.name: e for e in widths(x, test, directions)}
+    metrics, reference = (metric_entries({k: e[k] for k in METRICS}) for e in estimates)
     given = None if labels is None else labels[:n]
     covered = coverage(data, samples[:n], some, of_all=of_all, features=features, labels=given, every=every)
     metrics, reference = metrics | covered.metrics, reference | covered.reference
     spectra = {"samples": directions(drawn), "training data": directions(train)}
     return Quality(metrics, reference, spectra, covered, time.perf_counter() - began)
+
+
+def _by_features(
+    features: RunFeatures, sets: tuple[Tensor, ...], held_out: Tensor, seed: int
+) -> list[dict[str, Estimate]]:
+    """Estimates of each of these sets against held-out data, all in raw units, by their features."""
+    *found, test = (features.table([x], len(x), True) for x in (*sets, held_out))
+    return list(each(partial(feature_estimates, y=test, seed=seed), found))
 
 
 def log_density_lost(

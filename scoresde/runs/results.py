@@ -52,6 +52,8 @@ class Filing:
         label: Short text for the sampler, as part of a name.
         guidance: Short text for the guidance, as part of a name.
         cascade: Short text for the stages of a cascade, as part of a name.
+        features: Short text for the features that samples are compared on, as part of a name.
+        reference: Short text for the file that samples are compared with, as part of a name.
         source: File that the data are from, for the summary, if they are not the run's.
         overwrite: Replace the result of that name, or the run's own.
         own: It is the run's own result; one that is there with other settings gets a further name.
@@ -62,6 +64,8 @@ class Filing:
     label: str = ""
     guidance: str = ""
     cascade: str = ""
+    features: str = ""
+    reference: str = ""
     source: str | None = None
     overwrite: bool = False
     own: bool = False
@@ -78,6 +82,7 @@ _FIGURES = {"samples": ("-spectrum",), "information": ("-differences", "-typical
 # Settings whose values say what they are.
 _PLAIN = (
     "data", "dequantisation", "divergence", "bound", "decoder", "digest", "sampler", "device", "guidance", "cascade",
+    "features", "against",
 )  # fmt: skip
 # Settings that another part of a name stands for: the data's name, and the step of the model.
 _SILENT = ("data_hash", "model", "unit", "split", "t_min", "conditional", "given")

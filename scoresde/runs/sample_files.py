@@ -25,7 +25,7 @@ from scoresde.storage.bounded import DamagedFile, read_json
 from scoresde.storage.files import remove_leftovers
 from scoresde.storage.limits import check_memory, check_unpacked
 
-__all__ = ["NOTE", "Rows", "SampleWriter", "StoredSamples", "per_file", "stored_samples"]
+__all__ = ["NOTE", "Rows", "SampleWriter", "StoredSamples", "find_samples", "per_file", "stored_samples"]
 
 NOTE = "note"  # the array of a file of samples that says how they were drawn, as JSON
 _FORMAT = "scoresde-samples-1"
@@ -101,6 +101,17 @@ def stored_samples(path: Path) -> StoredSamples | None:
     except (DamagedFile, KeyError, TypeError):
         known = False
     return StoredSamples(folder, note, tuple(shape), tuple(files)) if known else StoredSamples(folder, None, (0,))
+
+
+def find_samples(folder: Path, settings: dict[str, Any]) -> str | None:
+    """The name of complete samples in a folder that were drawn with these settings; None if there are none."""
+    names = {path.name.removesuffix(".npz") for path in folder.glob("*.npz")}
+    names |= {path.parent.name for path in folder.glob(f"*/{_INDEX}")}
+    for name in sorted(names, key=lambda name: (len(name), name)):
+        stored = stored_samples(folder / f"{name}.npz")
+        if stored is not None and is_of(stored.note, settings) and stored.shape[:1] == (settings["n"],):
+            return name
+    return None
 
 
 def per_file(shape: tuple[int, ...], most: int, block: int) -> int:

@@ -78,6 +78,9 @@ class SamplesEntry(TypedDict, total=False):
         metrics_seconds: Seconds of computing the metrics.
         source: File that the data are from, if they are not the run's.
         reference: Metrics of training data, in the entry of further samples; those of `samples` are `reference`.
+        features: Published features that they are compared on; None for values.
+        against: File of reference statistics that they are compared with, and its digest; None for held-out data.
+        against_n: Number of features that these are of, where the file says it.
         reused: Whether they were there already.
     """
 
@@ -99,6 +102,9 @@ class SamplesEntry(TypedDict, total=False):
     metrics_seconds: float
     source: str
     reference: dict[str, MetricEntry]
+    features: str | None
+    against: str | None
+    against_n: int | None
     reused: bool
 
 

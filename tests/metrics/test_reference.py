@@ -1,5 +1,6 @@
 """Statistics in files, and the distance for infinitely many samples."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,41 @@ def test_files(tmp_path: Path) -> None:
         np.testing.assert_allclose(file["sigma"], np.cov(x.numpy(), rowvar=False))
     back = ReferenceStatistics.load(tmp_path / "own.npz")
     assert back.n == 50
-    assert torch.allclose(back.features, x, atol=1e-6)
+    assert torch.allclose(back.features.double(), x, atol=1e-6)
     np.savez(tmp_path / "edm.npz", mu=x.numpy().mean(0), sigma=np.cov(x.numpy(), rowvar=False))
     edm = ReferenceStatistics.load(tmp_path / "edm.npz")
     assert (edm.n, edm.features) == (None, None)
     assert torch.allclose(edm.covariance, back.covariance)
+
+
+def test_files_of_features_and_of_edm2(tmp_path: Path) -> None:
+    x = normal(50, 4, 0).numpy()
+    np.savez(tmp_path / "score_sde.npz", pool_3=x, logits=np.zeros((50, 2)))
+    found = ReferenceStatistics.load(tmp_path / "score_sde.npz")
+    assert (found.n, found.features.shape) == (50, (50, 4))
+    np.testing.assert_allclose(found.covariance, np.cov(x, rowvar=False))
+    several = {
+        "fid": {"mu": x.mean(0), "sigma": np.cov(x, rowvar=False)},
+        "fd_dinov2": {"mu": np.ones(2), "sigma": np.eye(2)},
+    }
+    (tmp_path / "edm2.pkl").write_bytes(pickle.dumps(several))
+    assert torch.allclose(ReferenceStatistics.load(tmp_path / "edm2.pkl", "inception").mean, found.mean)
+    assert ReferenceStatistics.load(tmp_path / "edm2.pkl", "dinov2").mean.tolist() == [1, 1]
+    with pytest.raises(CheckpointError, match="statistics of inception and dinov2, not of clip"):
+        ReferenceStatistics.load(tmp_path / "edm2.pkl", "clip")
+    (tmp_path / "edm.pkl").write_bytes(pickle.dumps({"fid": several["fid"]}))
+    assert torch.allclose(ReferenceStatistics.load(tmp_path / "edm.pkl").mean, found.mean)
+    (tmp_path / "program.pkl").write_bytes(pickle.dumps({"fid": Path("x")}))
+    with pytest.raises(CheckpointError, match="only plain values and arrays are read"):
+        ReferenceStatistics.load(tmp_path / "program.pkl")
+    (tmp_path / "other.pkl").write_bytes(pickle.dumps({"fid": 1}))
+    with pytest.raises(CheckpointError, match="no pickle of statistics as EDM2's"):
+        ReferenceStatistics.load(tmp_path / "other.pkl")
+
+
+def test_what_the_features_are_is_kept(tmp_path: Path) -> None:
+    ReferenceStatistics.of(normal(50, 4, 0), kind="inception(resize=pytorch)").save(tmp_path / "own.npz")
+    assert ReferenceStatistics.load(tmp_path / "own.npz").kind == "inception(resize=pytorch)"
 
 
 def test_files_that_are_no_statistics(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from scoresde.cli.commands.cascades import cascade_label, check_cascade, stacked_runs
+from scoresde.cli.commands.features import check_features, features_of, reference_lines
 from scoresde.cli.commands.lines import metric_lines, reused
 from scoresde.cli.commands.opened import (
     check_condition,
@@ -25,11 +26,14 @@ __all__ = ["evaluate_command"]
 
 
 def evaluate_command(config: DictConfig) -> Outcome:
+    from scoresde.runs.against import evaluate_against
     from scoresde.runs.evaluate import check_evaluation_size, evaluate
     from scoresde.runs.labels import label_index
+    from scoresde.runs.published import save_reference
     from scoresde.runs.results import Filing
     from scoresde.runs.sample import Draw
 
+    check_features(config)
     run = open_run(config)
     sampler, model = sampler_of(run, config), model_of(run, config)
     guided, guidance = guided_by(run, model, config)
@@ -44,11 +48,12 @@ def evaluate_command(config: DictConfig) -> Outcome:
     part = data if index is None else data.of_class(index)
     held_out = len(part.test)
     n = held_out if config.n is None else config.n
-    if n > held_out:
+    features, reference = features_of(run, model, data, config)
+    if n > held_out and reference is None:
         what = "held-out samples" if source is None else f"samples in {source}"
         of = "" if index is None else f" of class {config.label}"
         raise UsageError(f"n is {n} but there are {held_out} {what}{of}: give n={held_out} or less")
-    check_evaluation_size(min(n, len(part.train)))
+    check_evaluation_size(n if reference else min(n, len(part.train)))
     check_condition(config)
     most = min(n, math.prod(data.shape))
     if config.pca is not None and config.pca > most:
@@ -60,15 +65,28 @@ def evaluate_command(config: DictConfig) -> Outcome:
         label=sampler_label,
         guidance=guidance_label,
         cascade=cascade_label(config),
+        features=chosen_name(("features",)),
+        reference="" if reference is None else reference.label,
         source=source,
         overwrite=config.overwrite,
         first=guided is None and cascade is None and index is None and config.condition is None and not in_sweep(),
     )
     further: dict[str, Any] = {"condition": config.condition, "cascade": cascade}
     draw = Draw(sampler, n, config.seed, config.label, config.batch_size, guided, guidance, **further)
-    options: dict[str, Any] = {"pca": config.pca, "likelihood": config.likelihood, "progress": config.progress}
-    key, entry, reference = evaluate(run, model, data, draw, filing=filing, **options)
-    print("\n".join(metric_lines(entry, reference)))
+    if config.save_reference is not None:
+        values = part.train if source is None else part.test
+        found = save_reference(config.save_reference, features, values, config.progress)
+        print(f"{config.save_reference}: {features.kind} of {found.n} {source or data.name}")
+    if reference is not None:
+        key, entry = evaluate_against(
+            run, model, data, draw, features, reference, progress=config.progress, filing=filing
+        )
+        print("\n".join(reference_lines(entry, reference)))
+    else:
+        options: dict[str, Any] = {"pca": config.pca, "likelihood": config.likelihood, "progress": config.progress}
+        options["published"] = None if features.published is None else features
+        key, entry, training = evaluate(run, model, data, draw, filing=filing, **options)
+        print("\n".join(metric_lines(entry, training)))
     print(f"{key} in {run.directory / 'summary.json'}{reused(entry)}")
-    value = entry["metrics"]["frechet_distance"]["value"]
-    return Outcome([run.directory], value, "frechet_distance")
+    metric = "frechet_distance" if reference is None else "frechet_to_reference"
+    return Outcome([run.directory], entry["metrics"][metric]["value"], metric)

@@ -1,0 +1,96 @@
+"""Published features and reference statistics as the commands take them."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from scoresde.cli.console import UsageError
+
+__all__ = ["check_features", "features_of", "published_of", "reference_lines"]
+
+_log = logging.getLogger(__name__)
+
+
+def check_features(config: DictConfig) -> None:
+    """Refuse settings that make no sense together, and files that are not there, before anything is loaded.
+
+    Raises:
+        UsageError: Such settings.
+    """
+    chosen = "features" if config.get("features") is not None else None
+    for name in filter(None, (chosen, "reference" if config.reference is not None else None)):
+        if config.pca is not None:
+            raise UsageError(f"pca={config.pca} is of values: leave out {name}, or pca")
+    if config.reference is not None and config.likelihood:
+        raise UsageError(f"likelihood={config.likelihood} is against held-out data: leave out reference, or likelihood")
+    if config.save_reference is None:
+        return
+    path = Path(config.save_reference)
+    if path.suffix != ".npz":
+        raise UsageError(
+            f"save_reference={path} is an npz file for EDM and pytorch-fid: give it a name that ends in .npz"
+        )
+    if not path.parent.is_dir():
+        raise UsageError(f"save_reference={path}: there is no folder {path.parent}")
+
+
+def published_of(run: Any, model: Any, data: Any, config: DictConfig) -> Any:
+    """The published features of the run's data that are chosen, on the device of the model; None for none.
+
+    Raises:
+        ConfigError: Data that are no images, no weights, or a file of others.
+        UsageError: Something else than published features.
+    """
+    from scoresde.config.targets import instantiate
+    from scoresde.metrics.published import PublishedFeatures
+    from scoresde.options.errors import ConfigError
+    from scoresde.runs.published import check_images
+
+    if config.get("features") is None:
+        return None
+    # Before the weights are asked for.
+    name = HydraConfig.get().runtime.choices.get("features") or str(config.features.get("_target_"))
+    check_images(name, data.transform, tuple(data.shape))
+    try:
+        found = instantiate(config, "features", run.allow)
+    except ConfigError as error:
+        told = str(error).replace("weights=", "features.weights=").replace("download=True", "features.download=true")
+        raise ConfigError(told) from error
+    if not isinstance(found, PublishedFeatures):
+        raise UsageError(f"features is a {type(found).__name__}, expected published features, such as features=dinov2")
+    return found.to(model.device)
+
+
+def features_of(run: Any, model: Any, data: Any, config: DictConfig) -> tuple[Any, Any]:
+    """The features on which samples are compared, and the reference statistics of these; None for held-out data.
+
+    Raises:
+        ConfigError: Weights or statistics that cannot be read or do not fit, or data that are no images.
+    """
+    from scoresde.runs.published import Reference, RunFeatures
+
+    features = RunFeatures(published_of(run, model, data, config), data.transform, tuple(data.shape))
+    reference = None if config.reference is None else Reference.load(config.reference, features)
+    n = config.n if config.n is not None else len(data.test)
+    if (features.published is not None or reference is not None) and n <= features.width:
+        _log.warning(
+            "n=%d samples of %d features are too few to know their covariance: Fréchet distances are mostly bias, and "
+            "only to be compared at this n",
+            *(n, features.width),
+        )
+    return features, reference
+
+
+def reference_lines(entry: Mapping[str, Any], reference: Any) -> list[str]:
+    """The distances from reference statistics, with the numbers of samples and of what the statistics are of."""
+    of = "an unknown number" if reference.statistics.n is None else reference.statistics.n
+    lines = [
+        f"{'':<24}{'samples':>22}{'n':>9}   (against {reference}, of {of}, {len(reference.statistics.mean)} features)"
+    ]
+    for name, metric in entry["metrics"].items():
+        lines.append(f"  {name:<22}{metric['value']:>13.5g} ± {metric['stderr']:<6.2g}{metric['n']:>9}")
+    return [*lines, *(f"  {line}" for line in reference.left_out(entry["n"]))]
