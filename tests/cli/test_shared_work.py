@@ -47,6 +47,7 @@ def commands(folder: str) -> list[Command]:
         ["sample", run, "n=1", "name=one", quiet],  # fewer samples than processes
         ["likelihood", run, "n=150", quiet],
         ["evaluate", run, "n=100", "likelihood=70", quiet],
+        ["evaluate", run, "n=700", "save_reference=reference.npz", "reference=reference.npz", quiet],
         ["compare", run, "n=40", "samplers=[ddim,heun]", "steps=[2,3]", quiet],
         ["restore", run, "count=6", "n=16", "problem=denoise", "method=dps", "steps=3", quiet],
         ["information", run, "n=70", "draws=16", "overfitting=false", quiet],
@@ -138,7 +139,7 @@ def test_samples_are_the_same(folders: tuple[Path, Path]) -> None:
         assert len(one.files) == (4 if "n200" in name else 0)
         assert torch.equal(one.read(), two.read())
     counted = [sum(1 for _ in (folder / "run" / "samples").rglob("*.npz")) for folder in folders]
-    assert counted[0] == counted[1] == 6
+    assert counted[0] == counted[1] == 7
 
 
 @pytest.mark.parametrize("pattern", ["likelihood-test*.csv", "information-test.csv"])
@@ -167,6 +168,14 @@ def test_restorations_figures_and_variances_are_the_same(folders: tuple[Path, Pa
         found.append(({k: v["value"] for k, v in evaluated["metrics"].items()}, {**variances, "seconds": 0}))
     assert found[0] == found[1]
     assert "nats_lost" in found[0][0]
+    against = [
+        entry["metrics"]
+        for folder in folders
+        for entry in Run.open(folder / "run").summary().values()
+        if isinstance(entry, dict) and entry.get("against")
+    ]
+    assert against[0] == against[1]
+    assert (folders[0] / "reference.npz").read_bytes() == (folders[1] / "reference.npz").read_bytes()
 
 
 def test_divided_weights_are_trained_as_others_and_load_on_one_process(

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from scoresde.cli.commands.cascades import cascade_label, check_cascade, stacked_runs
-from scoresde.cli.commands.features import check_features, features_of, reference_lines
+from scoresde.cli.commands.features import check_features, chosen_features, features_of, reference_lines, reference_of
 from scoresde.cli.commands.lines import metric_lines, reused
 from scoresde.cli.commands.opened import (
     check_condition,
@@ -29,7 +29,6 @@ def evaluate_command(config: DictConfig) -> Outcome:
     from scoresde.runs.against import evaluate_against
     from scoresde.runs.evaluate import check_evaluation_size, evaluate
     from scoresde.runs.labels import label_index
-    from scoresde.runs.published import save_reference
     from scoresde.runs.results import Filing
     from scoresde.runs.sample import Draw
 
@@ -48,24 +47,26 @@ def evaluate_command(config: DictConfig) -> Outcome:
     part = data if index is None else data.of_class(index)
     held_out = len(part.test)
     n = held_out if config.n is None else config.n
-    features, reference = features_of(run, model, data, config)
-    if n > held_out and reference is None:
+    if n > held_out and config.reference is None:
         what = "held-out samples" if source is None else f"samples in {source}"
         of = "" if index is None else f" of class {config.label}"
         raise UsageError(f"n is {n} but there are {held_out} {what}{of}: give n={held_out} or less")
-    check_evaluation_size(n if reference else min(n, len(part.train)))
+    check_evaluation_size(min(n, len(part.train)) if config.reference is None else n)
     check_condition(config)
     most = min(n, math.prod(data.shape))
     if config.pca is not None and config.pca > most:
         raise UsageError(
             f"pca is {config.pca}, expected at most {most} components: the smaller of n and the dimensions"
         )
+    features = features_of(run, model, data, config)
+    values, name = (part.train, data.name) if source is None else (part.test, source)
+    reference = reference_of(features, values, name, n, config)
     sampler_label, guidance_label = chosen_name(("sampler",)), chosen_name(("guidance",))
     filing = Filing(
         label=sampler_label,
         guidance=guidance_label,
         cascade=cascade_label(config),
-        features=chosen_name(("features",)),
+        features=chosen_features(),
         reference="" if reference is None else reference.label,
         source=source,
         overwrite=config.overwrite,
@@ -73,10 +74,6 @@ def evaluate_command(config: DictConfig) -> Outcome:
     )
     further: dict[str, Any] = {"condition": config.condition, "cascade": cascade}
     draw = Draw(sampler, n, config.seed, config.label, config.batch_size, guided, guidance, **further)
-    if config.save_reference is not None:
-        values = part.train if source is None else part.test
-        found = save_reference(config.save_reference, features, values, config.progress)
-        print(f"{config.save_reference}: {features.kind} of {found.n} {source or data.name}")
     if reference is not None:
         key, entry = evaluate_against(
             run, model, data, draw, features, reference, progress=config.progress, filing=filing

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from scoresde.cli.console import UsageError
 
-__all__ = ["check_features", "features_of", "published_of", "reference_lines"]
+__all__ = ["check_features", "chosen_features", "features_of", "published_of", "reference_lines", "reference_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +27,15 @@ def check_features(config: DictConfig) -> None:
             raise UsageError(f"pca={config.pca} is of values: leave out {name}, or pca")
     if config.reference is not None and config.likelihood:
         raise UsageError(f"likelihood={config.likelihood} is against held-out data: leave out reference, or likelihood")
+    if (
+        config.reference is not None
+        and config.reference != config.save_reference
+        and not Path(config.reference).exists()
+    ):
+        raise UsageError(
+            f"reference={config.reference} does not exist; give a file with mu and sigma, such as save_reference=FILE "
+            "writes"
+        )
     if config.save_reference is None:
         return
     path = Path(config.save_reference)
@@ -36,6 +45,12 @@ def check_features(config: DictConfig) -> None:
         )
     if not path.parent.is_dir():
         raise UsageError(f"save_reference={path}: there is no folder {path.parent}")
+
+
+def _same(config: DictConfig) -> bool:
+    """Whether the statistics that are read are those that are written."""
+    written, read = config.save_reference, config.reference
+    return None not in (written, read) and Path(written).resolve() == Path(read).resolve()
 
 
 def published_of(run: Any, model: Any, data: Any, config: DictConfig) -> Any:
@@ -65,24 +80,51 @@ def published_of(run: Any, model: Any, data: Any, config: DictConfig) -> Any:
     return found.to(model.device)
 
 
-def features_of(run: Any, model: Any, data: Any, config: DictConfig) -> tuple[Any, Any]:
-    """The features on which samples are compared, and the reference statistics of these; None for held-out data.
+def chosen_features() -> str:
+    """The name of the features that are chosen, as part of a file's name; empty for none."""
+    return HydraConfig.get().runtime.choices.get("features") or ""
+
+
+def features_of(run: Any, model: Any, data: Any, config: DictConfig) -> Any:
+    """The features on which samples are compared: published ones, or values.
 
     Raises:
-        ConfigError: Weights or statistics that cannot be read or do not fit, or data that are no images.
+        ConfigError: Weights that cannot be read, or data that are no images.
     """
-    from scoresde.runs.published import Reference, RunFeatures
+    from scoresde.runs.published import RunFeatures
 
-    features = RunFeatures(published_of(run, model, data, config), data.transform, tuple(data.shape))
-    reference = None if config.reference is None else Reference.load(config.reference, features)
-    n = config.n if config.n is not None else len(data.test)
-    if (features.published is not None or reference is not None) and n <= features.width:
+    return RunFeatures(published_of(run, model, data, config), data.transform, tuple(data.shape))
+
+
+def reference_of(features: Any, values: Any, source: str, n: int, config: DictConfig) -> Any:
+    """The reference statistics that samples are compared with, after those that are asked for are written; or None.
+
+    Args:
+        features: The features.
+        values: What the statistics that are written are of, in raw units.
+        source: Where these are from.
+        n: Number of samples.
+        config: The configuration.
+
+    Raises:
+        ConfigError: Statistics that cannot be read, or of other features.
+    """
+    from scoresde.runs.published import Reference, save_reference
+
+    written, read, same = config.save_reference, config.reference, _same(config)
+    found = None if read is None or same else Reference.load(read, features)
+    if written is not None:
+        made = save_reference(written, features, values, config.progress)
+        print(f"{written}: {features.kind} of {made.n} samples of {source}")
+    if same:
+        found = Reference.load(read, features)
+    if (features.published is not None or found is not None) and n <= features.width:
         _log.warning(
             "n=%d samples of %d features are too few to know their covariance: Fréchet distances are mostly bias, and "
             "only to be compared at this n",
             *(n, features.width),
         )
-    return features, reference
+    return found
 
 
 def reference_lines(entry: Mapping[str, Any], reference: Any) -> list[str]:

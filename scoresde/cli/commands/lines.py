@@ -86,6 +86,7 @@ def _chain_line(entry: LikelihoodEntry, value: str) -> str:
 
 def metric_lines(entry: SamplesEntry, reference: Mapping[str, MetricEntry]) -> list[str]:
     against = f"of {entry['source']}" if entry.get("source") else "held-out"
+    against += f", by {entry['features']}" if entry.get("features") else ""
     exact = f"{'exact samples':>16}" if any("expected" in metric for metric in entry["metrics"].values()) else ""
     lines = [f"{'':<22}{'samples':>20}{'training data':>20}{exact}   (against {_count(entry)} {against})"]
     for name, metric in entry["metrics"].items():
