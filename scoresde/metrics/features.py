@@ -11,7 +11,17 @@ from scoresde.arguments import as_tensor, checked
 from scoresde.extras import need
 from scoresde.metrics.units import require_same_units
 
-__all__ = ["PCA", "FeatureMap", "Samples", "as_features", "finite_rows", "mapped", "moments", "paired_features"]
+__all__ = [
+    "PCA",
+    "FeatureMap",
+    "Samples",
+    "as_features",
+    "finite_rows",
+    "mapped",
+    "moments",
+    "paired_features",
+    "split",
+]
 
 Samples = Tensor | np.ndarray
 FeatureMap = Callable[[Tensor], Samples]
@@ -141,7 +151,7 @@ def mapped(x: Tensor, extract: FeatureMap | None) -> Tensor:
         return _flatten(x)
     parts = []
     with torch.no_grad():
-        for batch in torch.split(x, _BATCH):
+        for batch in split(x):
             part = torch.as_tensor(extract(batch))
             if part.ndim != 2 or len(part) != len(batch):
                 raise ValueError(
@@ -151,6 +161,12 @@ def mapped(x: Tensor, extract: FeatureMap | None) -> Tensor:
     out = torch.cat(parts)
     _require_finite(out, "the features have")
     return out
+
+
+def split(x: Tensor) -> tuple[Tensor, ...]:
+    """The batches in which a feature map is given samples `(N, ...)`."""
+    parts: tuple[Tensor, ...] = torch.split(x, _BATCH)
+    return parts
 
 
 def moments(x: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:

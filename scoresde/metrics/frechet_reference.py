@@ -14,8 +14,9 @@ from scoresde.metrics.reference import ReferenceStatistics
 
 __all__ = ["fewest_for_infinity", "frechet_infinity", "frechet_to_reference", "kernel_to_reference"]
 
-_PARTS = (1, 2, 3, 5, 10)  # into which samples are divided for the extrapolation
+_PARTS = (1, 2, 3, 4, 6, 10)  # into which samples are divided for the extrapolation
 _FEWEST = 2  # samples in a part, for each feature
+_SIZES = 4  # of parts, of which a parabola leaves one to tell its error by
 _ROWS = 4096  # features that are brought to float64 at once
 _KERNEL = 5000  # samples whose kernel is known at once
 
@@ -36,25 +37,28 @@ def frechet_to_reference(features: Samples, reference: ReferenceStatistics) -> E
         ValueError: Other features than the reference has.
     """
     x = _checked(features, reference)
-    value, stderr = _measured(x, reference)
-    return Estimate(value, stderr, len(x), "frechet_to_reference")
+    value, effects = _measured(x, reference)
+    return Estimate(value, float(effects.std()) / len(x) ** 0.5, len(x), "frechet_to_reference")
 
 
 def fewest_for_infinity(features: int) -> int:
     """Smallest number of samples for `frechet_infinity` with so many features."""
-    return _FEWEST * features * _PARTS[2]
+    return _FEWEST * features * _PARTS[_SIZES - 1]
 
 
 @checked
 def frechet_infinity(features: Samples, reference: ReferenceStatistics, seed: int = 0) -> Estimate:
     """The Fréchet distance without the bias of finitely many samples (Chong and Forsyth 2020).
 
-    The distance is linear in 1/n with a small curvature. A line through distances at several n is taken to 1/n = 0.
-    Each n is N/k for k of 1, 2, 3, 5 and 10, as far as its parts have twice as many samples as there are features, and
-    its distance is the mean over the k parts that samples are divided into: all sizes then have the same samples, and
-    what these have by chance moves the line as a whole. The standard error joins it with what the line leaves open. On
-    normal data it is too large where both distributions agree, up to twice; what curvature leaves of the bias was at
-    most 0.8 of it, at 20 samples for each feature.
+    The distance is a function of 1/n, nearly a line. A parabola through distances at several n is taken to 1/n = 0: a
+    line leaves a tenth of the bias, which is more than its error where there are many features. Each n is N/k for k of
+    1, 2, 3, 4, 6 and 10, as far as its parts have twice as many samples as there are features, and its distance is the
+    mean over the k parts that samples are divided into: all sizes then have the same samples, and what these have by
+    chance moves the curve as a whole. The first-order effects of the samples of a part are taken off its distance, so
+    that what is left of the scatter is the error of the extrapolation, which joins that of the distance itself.
+
+    On normal data of 10 to 200 features, with 8 to 100 samples for each, the standard error was 1.1 to 1.2 times the
+    true one where the distributions differ, and 1.4 to 2.7 times where they agree.
 
     Args:
         features: Features of the samples, `(N, F)`.
@@ -72,27 +76,27 @@ def frechet_infinity(features: Samples, reference: ReferenceStatistics, seed: in
             f"{needed}"
         )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    whole, error = _measured(x, reference)
+    whole, effects = _measured(x, reference)
     sizes, distances = [1 / n], [whole]
     for k in (k for k in _PARTS[1:] if n // k >= _FEWEST * width):
         size = n // k
         for rows in order[: k * size].split(size):
             sizes.append(1 / size)
-            distances.append(_distance(*moments(x, rows), reference))
+            distances.append(_distance(*moments(x, rows), reference) - float(effects[rows].mean()))
     intercept, variance = _intercept(torch.tensor(sizes).double(), torch.tensor(distances).double())
-    return Estimate(intercept, (error**2 + variance) ** 0.5, n, "frechet_infinity")
+    return Estimate(intercept, (float(effects.var()) / n + variance) ** 0.5, n, "frechet_infinity")
 
 
 def _intercept(inverse: Tensor, y: Tensor) -> tuple[float, float]:
-    """The intercept of a line through points (1/n, y), and its variance by their scatter about it.
+    """The intercept of a parabola through points (1/n, y), and its variance by their scatter about it.
 
     A distance of a part of n samples has a variance of order 1/n, so points are weighted by n.
     """
-    weights = 1 / inverse
-    design = torch.stack([torch.ones_like(inverse), inverse], 1)
+    weights, scaled = 1 / inverse, inverse / inverse.max()
+    design = torch.stack([torch.ones_like(scaled), scaled, scaled**2], 1)
     normal = torch.linalg.inv(design.T @ (weights[:, None] * design))
     fitted = normal @ (design.T @ (weights * y))
-    residual = (weights * (y - design @ fitted).square()).sum() / max(len(y) - 2, 1)
+    residual = (weights * (y - design @ fitted).square()).sum() / max(len(y) - 3, 1)
     return float(fitted[0]), float(normal[0, 0] * residual)
 
 
@@ -152,8 +156,8 @@ def _total(mean: Tensor, trace: Tensor, cross: Tensor, reference: ReferenceStati
     return max(float((mean - reference.mean).square().sum() + traces - 2 * cross), 0.0)
 
 
-def _measured(x: Tensor, reference: ReferenceStatistics) -> tuple[float, float]:
-    """The distance, and its standard error by the first-order effects of the samples.
+def _measured(x: Tensor, reference: ReferenceStatistics) -> tuple[float, Tensor]:
+    """The distance, and the first-order effects `(N,)` of the samples on it, whose mean is 0.
 
     To first order a sample moves the distance by 2 (μ − μ_r)·d + |d|² − dᵀ T d, with d its difference from the mean and
     T = Σ_r^½ (Σ_r^½ Σ Σ_r^½)^(−½) Σ_r^½.
@@ -171,10 +175,10 @@ def _measured(x: Tensor, reference: ReferenceStatistics) -> tuple[float, float]:
         centred = part.double() - mean
         own = centred.square().sum(1) - (centred @ turn).square().sum(1)
         effects.append(own + centred @ (2 * (mean - reference.mean)))
-    return distance, float(torch.cat(effects).std()) / len(x) ** 0.5
+    return distance, _centred(torch.cat(effects))
 
 
-def _measured_by_samples(x: Tensor, reference: ReferenceStatistics) -> tuple[float, float]:
+def _measured_by_samples(x: Tensor, reference: ReferenceStatistics) -> tuple[float, Tensor]:
     """The same of fewer samples than features, of which A Aᵀ is smaller than their covariance AᵀA."""
     mean, n = x.double().mean(0), len(x)
     a = (x.double() - mean) / (n - 1) ** 0.5
@@ -182,7 +186,11 @@ def _measured_by_samples(x: Tensor, reference: ReferenceStatistics) -> tuple[flo
     distance = _total(mean, a.square().sum(), s.sum(), reference)
     own = (n - 1) * (a.square().sum(1) - p.square() @ s)
     effects = own + 2 * (n - 1) ** 0.5 * (a @ (mean - reference.mean))
-    return distance, float(effects.std()) / n**0.5
+    return distance, _centred(effects)
+
+
+def _centred(effects: Tensor) -> Tensor:
+    return effects - effects.mean()
 
 
 def _inner(covariance: Tensor, reference: ReferenceStatistics) -> Tensor:

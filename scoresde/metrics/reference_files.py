@@ -109,4 +109,5 @@ def _pickled(path: Path, network: str | None) -> dict[str, np.ndarray]:
         asked = "none was chosen" if network is None else f"not of {network}"
         raise CheckpointError(f"{path} has statistics of {' and '.join(known) or 'other features'}, {asked}")
     found: Any = content[known[network]]
-    return {str(name): np.asarray(value) for name, value in found.items() if isinstance(value, np.ndarray | int)}
+    arrays = {str(name): value for name, value in found.items() if isinstance(value, np.ndarray | int)}
+    return {name: np.require(value, requirements="W") for name, value in arrays.items()}

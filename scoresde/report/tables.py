@@ -312,7 +312,7 @@ _LIKELIHOOD = (
     "divergence", "tol", "dequantisation", "draws", "bound", "decoder", "elbo_draws", "chain_draws", "t_min", "seed",
 )  # fmt: skip
 _SAMPLES = ("sampler", "n", "pca", "likelihood", "features", "against", "seed")
-_COMPARISON = ("n", "tolerance", "batch_size", "device")
+_COMPARISON = ("n", "tolerance", "features", "batch_size", "device")
 
 
 def _further(summary: dict[str, Any], comparisons: Mapping[str, dict[str, Any]]) -> Table | None:

@@ -26,6 +26,7 @@ from scoresde.runs.directory import Run
 from scoresde.runs.evaluate import check_evaluation_size
 from scoresde.runs.labels import label_index
 from scoresde.runs.presets import Presets
+from scoresde.runs.published import KnownFeatures, RunFeatures
 from scoresde.runs.results import choose_name, known_tables
 from scoresde.runs.team import each
 from scoresde.runs.widths import run_directions
@@ -52,6 +53,8 @@ def compare_run(
     guided: ScoreModel | None = None,
     guidance: str | None = None,
     guidance_label: str = "",
+    features: RunFeatures | None = None,
+    features_label: str = "",
 ) -> tuple[pd.DataFrame, str]:
     """Compare samplers on the run's model: writes `comparison.csv`, `.parquet` and `.json`, and a figure.
 
@@ -74,6 +77,8 @@ def compare_run(
         guided: The model under guidance, on which samplers are compared; the model itself if None.
         guidance: A text that is the same for two guidances exactly when they are; None for none.
         guidance_label: Short text for the guidance, as part of a name.
+        features: Published features to compare on; values if None. Widths are of values still.
+        features_label: Short text for them, as part of a name.
 
     Returns:
         The frame, and the name of the files.
@@ -101,9 +106,11 @@ def compare_run(
     most = options.max_nfe if options.max_nfe is not None or names is not None else max(steps) + 1
     if guidance is not None:
         chosen["guidance"] = guidance
+    if features is not None:
+        chosen["features"] = features.kind
     if options.get("condition") is not None:
         chosen["condition"] = hashlib.sha256(read_file(Path(options.condition))).hexdigest()[:8]
-    comparison = _comparison(asked, data, n, options, label)
+    comparison = _comparison(asked, data, n, options, label, features)
     settings = {
         "n": n,
         "data": data.name,
@@ -115,13 +122,13 @@ def compare_run(
         **chosen,
         **({"likelihood": options.likelihood} if options.get("likelihood") else {}),
     }
-    stem = _stem(run, data, options, settings, source, first, {"guidance": guidance_label})
+    stem = _stem(run, data, options, settings, source, first, {"guidance": guidance_label, "features": features_label})
     cells = [(*cell, seed) for cell in presets.cells(names, steps) for seed in seeds]
     with run.alone(stem):
         table = ComparisonTable(run.directory / f"{stem}.csv", settings, presets)
         _fill(table, comparison, cells, most, progress)
         frame = table.frame(comparison.attrs())
-        _write(run, table, frame, source)
+        _write(run, table, frame, source, features)
     return frame, stem
 
 
@@ -142,9 +149,11 @@ def _stem(
         own = {**settings, **({} if first else usual), **({} if source is None else {"data_hash": None})}
     elif settings.keys() & {"label", "condition"}:
         own = {key: value for key, value in settings.items() if key not in ("label", "condition")}
-    if "guidance" in settings:
-        own = {key: value for key, value in (own or settings).items() if key != "guidance"}
-    replacing = options.overwrite and source is None and not settings.keys() & {"label", "guidance", "condition"}
+    if settings.keys() & {"guidance", "features"}:
+        own = {key: value for key, value in (own or settings).items() if key not in ("guidance", "features")}
+    replacing = (
+        options.overwrite and source is None and not settings.keys() & {"label", "guidance", "condition", "features"}
+    )
     known = known_tables(run.directory, "comparison")
     return choose_name("comparison", known, settings, own, overwrite=replacing, labels=labels)
 
@@ -184,7 +193,9 @@ def _count(n: int | None, data: Data) -> int:
     return n
 
 
-def _comparison(model: ScoreModel, data: Data, n: int, options: DictConfig, label: int | None) -> Comparison:
+def _comparison(
+    model: ScoreModel, data: Data, n: int, options: DictConfig, label: int | None, features: RunFeatures | None
+) -> Comparison:
     units = _Units(data.transform)
     # As `scoresde evaluate` chooses and compares them.
     order = torch.Generator().manual_seed(0)
@@ -198,6 +209,7 @@ def _comparison(model: ScoreModel, data: Data, n: int, options: DictConfig, labe
         model,
         test,
         n=n,
+        features=None if features is None else KnownFeatures(features, test),
         postprocess=units.rounded,
         floor=train,
         directions=_directions(model, data, test, label is not None),
@@ -278,7 +290,9 @@ class _Rows:
         return comparison.row(name, sampler, steps, seed, trial)
 
 
-def _write(run: Run, table: ComparisonTable, frame: pd.DataFrame, source: str | None) -> None:
+def _write(
+    run: Run, table: ComparisonTable, frame: pd.DataFrame, source: str | None, features: RunFeatures | None
+) -> None:
     """Write what is made of all rows: parquet, the note in full, and the figure."""
     run.write_bytes(f"{table.path.stem}.parquet", frame.to_parquet(None, index=False))
     seeds, steps = sorted(set(frame["seed"].tolist())), sorted(set(frame["steps"].dropna().tolist()))
@@ -299,8 +313,9 @@ def _write(run: Run, table: ComparisonTable, frame: pd.DataFrame, source: str | 
         return
     file = f"samples/{table.path.stem}.png"
     plots.save(frontiers(frame, _DRAWN, highlight=shown), run.directory / file)
+    by = "" if features is None else f" by {features.kind}"
     caption = (
-        f"Error of the endpoint, Fréchet distance to {source or 'held-out data'} and noise left in the narrowest "
+        f"Error of the endpoint, Fréchet distance to {source or 'held-out data'}{by} and noise left in the narrowest "
         f"directions of {table.settings['n']} samples, against evaluations of the network and seconds. Dotted: the "
         "error of the reference, and what training data score."
     )

@@ -16,6 +16,7 @@ from torch import Tensor
 from scoresde.data import Transform
 from scoresde.data.rows import Values, blocks
 from scoresde.metrics import ReferenceStatistics
+from scoresde.metrics.features import split
 from scoresde.metrics.frechet_reference import (
     fewest_for_infinity,
     frechet_infinity,
@@ -30,7 +31,7 @@ from scoresde.runs.summary import MetricEntry
 from scoresde.runs.team import each
 from scoresde.storage.bounded import CheckpointError
 
-__all__ = ["Reference", "RunFeatures", "check_images", "save_reference"]
+__all__ = ["KnownFeatures", "Reference", "RunFeatures", "check_images", "save_reference"]
 
 _BLOCK = 128  # images that a process takes at once, whatever the number of processes
 _KEPT = 10_000  # features in a reference file, for kernel distances
@@ -145,6 +146,29 @@ def _table(n: int, width: int) -> Tensor:
         return torch.empty(n, width)
     with tempfile.TemporaryFile() as file:
         return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=(n, width)))
+
+
+class KnownFeatures:
+    """A feature map from values in model space `(B, ...)`, which knows the features of data that are asked for often.
+
+    Args:
+        features: The features.
+        data: The data in model space, `(N, ...)`; None for none.
+    """
+
+    def __init__(self, features: RunFeatures, data: Tensor | None = None) -> None:
+        self.features = features
+        self._known: dict[bytes, Tensor] = {}
+        for batch in () if data is None else split(data):
+            self._known[_digest(batch)] = self(batch)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        known = self._known.get(_digest(x)) if self._known else None
+        return self.features(self.features.transform.decode(x)) if known is None else known
+
+
+def _digest(x: Tensor) -> bytes:
+    return hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes()).digest()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.linalg
 import torch
@@ -158,7 +159,7 @@ def test_what_few_samples_and_a_foreign_file_leave_out(
     assert entry["features"] is None
     out = capsys.readouterr().out
     assert "of an unknown number, 64 features" in out
-    assert "frechet_infinity is left out: it takes n=384 or more" in out
+    assert "frechet_infinity is left out: it takes n=512 or more" in out
     assert "kernel_to_reference is left out: the reference has no features" in out
     assert "n=20 samples of 64 features are too few to know their covariance" in caplog.text
 
@@ -187,6 +188,24 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     }
     for arguments, message in cases.items():
         assert re.search(message, refused(capsys, *arguments)), arguments
+
+
+def test_samplers_are_compared_by_features(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = ["run=one", "samplers=[ddim]", "steps=[3]", "n=40", "tol=1e-2"]
+    main(["compare", *cells, *TINY])
+    assert "with 40 samples on each side" in capsys.readouterr().out
+    by_features = pd.read_csv("one/comparison-dinov2.csv").iloc[0]
+    main(["compare", *cells, "progress=false"])
+    of_values = pd.read_csv("one/comparison.csv").iloc[0]
+    assert by_features["error"] == of_values["error"]
+    assert by_features["noise_left"] == of_values["noise_left"]
+    (entry,) = evaluated("n=40", "sampler=ddim", "sampler.grid.steps=3", *TINY).values()
+    for name in ("frechet_distance", "sliced_wasserstein"):
+        assert by_features[name] == pytest.approx(entry["metrics"][name]["value"], rel=1e-4)
+        assert by_features[name] != of_values[name]
+    with pytest.raises(SystemExit):
+        main(["compare", *cells, "features=inception", "progress=false"])
+    assert "give features.weights=FILE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("data", "kind"), [("two_moons", r"continuous values of shape \(2,\)")])

@@ -107,27 +107,23 @@ def test_the_standard_error_is_that_of_fresh_samples() -> None:
     assert torch.tensor([e.stderr for e in found]).mean().item() == pytest.approx(scatter, rel=0.25)
 
 
-@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.2, 0.3)])
-def test_extrapolation_takes_the_bias_away(scale: float, shift: float) -> None:
-    width, n, repeats = 10, 1000, 40
-    true = frechet_from_moments(
-        torch.full((width,), shift).double(),
-        scale**2 * torch.eye(width).double(),
-        exact(width).mean,
-        exact(width).covariance,
-    )
+@pytest.mark.parametrize(("width", "n", "scale"), [(10, 1000, 1.0), (10, 1000, 1.2), (64, 1560, 1.0), (64, 520, 1.2)])
+def test_extrapolation_takes_the_bias_away(width: int, n: int, scale: float) -> None:
+    """A line through the distances leaves a tenth of the bias, which at 64 features is far outside the scatter."""
+    repeats, true = 30, width * (scale - 1) ** 2
     plain, found = zip(
         *(
             (frechet_to_reference(x, exact(width)).value, frechet_infinity(x, exact(width)))
-            for x in (normal(n, width, seed, scale, shift) for seed in range(repeats))
+            for x in (normal(n, width, seed, scale) for seed in range(repeats))
         ),
         strict=True,
     )
-    values = torch.tensor([e.value for e in found])
+    errors = torch.tensor([e.value - true for e in found])
     bias = torch.tensor(plain).mean().item() - true
     assert bias > 0.02
-    assert abs(values.mean().item() - true) < bias / 3 + 3 * values.std().item() / repeats**0.5
-    assert torch.tensor([abs(e.value - true) < 2 * e.stderr for e in found]).float().mean() > 0.85
+    assert abs(errors.mean().item()) < bias / 50 + 3 * errors.std().item() / repeats**0.5
+    ratio = torch.tensor([e.stderr for e in found]).mean().item() / errors.square().mean().sqrt().item()
+    assert 0.8 < ratio < 3.2  # too large where both are of one distribution
 
 
 def test_a_covariance_with_negative_eigenvalues_is_rejected() -> None:
@@ -183,5 +179,5 @@ def test_kernel_distance_needs_features() -> None:
 def test_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="3 features and the reference 4"):
         frechet_to_reference(normal(10, 3, 0), exact(4))
-    with pytest.raises(ValueError, match="20 samples of 4 features are too few .* at least 24"):
+    with pytest.raises(ValueError, match="20 samples of 4 features are too few .* at least 32"):
         frechet_infinity(normal(20, 4, 0), exact(4))
