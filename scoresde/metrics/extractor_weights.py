@@ -126,7 +126,7 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     for name in sorted(wanted.keys() | weights.keys(), key=lambda name: (len(name), name)):
         if name not in weights or name not in wanted:
             what = "is missing" if name in wanted else "is unknown"
-            raise CheckpointError(f"{path} is not of this network: its tensor {name!r} {what}")
+            raise CheckpointError(f"{path} is not of a {type(network).__name__}: its tensor {name!r} {what}")
         found, shape = weights[name], wanted[name].shape
         if found.shape != shape:
             raise CheckpointError(f"{path}: tensor {name!r} has shape {tuple(found.shape)}, expected {tuple(shape)}")

@@ -171,7 +171,10 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
         ("features=inception",): "need its weights, which are not in .*or give features.weights=FILE",
         ("features=inception", "features.weights=none.pth"): "features.weights=none.pth is no file: download https",
-        ("features=inception", "features.weights=tiny.safetensors"): "not of this network",
+        (
+            "features=inception",
+            "features.weights=tiny.safetensors",
+        ): "is not of a FIDInception: its tensor 'cls_token' is unknown",
         ("features=clip", "features.weights=tiny.safetensors"): "no CLIP of transformers or open_clip",
         ("features=dinov3",): "expected one of clip, dinov2, inception",
         (*TINY, "pca=3"): "pca=3 is of values: leave out features, or pca",

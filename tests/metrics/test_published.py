@@ -219,7 +219,7 @@ def test_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inception_fil
     with pytest.raises(CheckpointError, match="no vision transformer"):
         DINOv2Features(str(inception_file))
     torch.save({"Conv2d_1a_3x3.conv.weight": torch.zeros(1)}, tmp_path / "short.pth")
-    with pytest.raises(CheckpointError, match="is not of this network: its tensor .* is missing"):
+    with pytest.raises(CheckpointError, match="is not of a FIDInception: its tensor .* is missing"):
         InceptionFeatures(str(tmp_path / "short.pth"))
     with zipfile.ZipFile(tmp_path / "program.pt", "w") as archive:
         archive.writestr("x/code/__torch__.py", "1")

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from scoresde.cli.catalogue import conf_dir
-from scoresde.cli.commands.features import chosen_features, published_of
+from scoresde.cli.commands.features import chosen_features, published_of, warn_of_few
 from scoresde.cli.commands.opened import check_condition, chosen_name, data_for, guided_by, in_sweep, open_run, score_of
 from scoresde.cli.console import print_table
 
@@ -41,7 +41,9 @@ def compare_command(config: DictConfig) -> None:
     head, *rows = listing(frame) if short else table(frame)
     print_table(head, rows)
     if features is not None:
-        print(f"by {features.kind}, with {frame['n'].iloc[0]} samples on each side")
+        n = int(frame["n"].iloc[0])
+        print(f"by {features.kind}, with {n} samples on each side")
+        warn_of_few(features, n)
     print(f"all of them: {run.directory / stem}.csv, picture: {run.directory / 'samples' / stem}.png")
     problems = frame[frame["problem"] != ""]
     costly = problems["problem"].str.startswith("left out")

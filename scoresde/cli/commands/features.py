@@ -10,7 +10,15 @@ from omegaconf import DictConfig
 
 from scoresde.cli.console import UsageError
 
-__all__ = ["check_features", "chosen_features", "features_of", "published_of", "reference_lines", "reference_of"]
+__all__ = [
+    "check_features",
+    "chosen_features",
+    "features_of",
+    "published_of",
+    "reference_lines",
+    "reference_of",
+    "warn_of_few",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -118,13 +126,19 @@ def reference_of(features: Any, values: Any, source: str, n: int, config: DictCo
         print(f"{written}: {features.kind} of {made.n} samples of {source}")
     if same:
         found = Reference.load(read, features)
-    if (features.published is not None or found is not None) and n <= features.width:
+    if features.published is not None or found is not None:
+        warn_of_few(features, n)
+    return found
+
+
+def warn_of_few(features: Any, n: int) -> None:
+    """Warn of a number of samples that does not tell the covariance of their features."""
+    if n <= features.width:
         _log.warning(
             "n=%d samples of %d features are too few to know their covariance: Fréchet distances are mostly bias, and "
             "only to be compared at this n",
             *(n, features.width),
         )
-    return found
 
 
 def reference_lines(entry: Mapping[str, Any], reference: Any) -> list[str]:
