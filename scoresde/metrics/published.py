@@ -180,7 +180,7 @@ class DINOv2Features(PublishedFeatures):
         return _normalised(resized_bicubic(images, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
     def __repr__(self) -> str:
-        return f"dinov2(weights={self.digest})"
+        return f"dinov2(weights={self.digest}{_told(self.network)})"
 
 
 @checked
@@ -221,7 +221,14 @@ class CLIPFeatures(PublishedFeatures):
         return _normalised(resized_bicubic(images, self.size), mean, std)
 
     def __repr__(self) -> str:
-        return f"clip(weights={self.digest}{'' if self.quick_gelu else ', gelu'})"
+        return f"clip(weights={self.digest}{'' if self.quick_gelu else ', gelu'}{_told(self.network)})"
+
+
+def _told(network: nn.Module) -> str:
+    """The number of attention heads, where it is not that of the published models: weights do not tell it."""
+    assert isinstance(network, VisionTransformer)
+    shape = network.shape
+    return "" if shape.heads == shape.width // 64 else f", heads={shape.heads}"
 
 
 def _transformer(shape: TransformerShape, weights: dict[str, Tensor], path: Path) -> VisionTransformer:

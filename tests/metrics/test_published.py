@@ -141,6 +141,16 @@ def test_inception_from_a_file(inception_file: Path) -> None:
     assert repr(features) == f"inception(resize=tensorflow, weights={features.digest})"
 
 
+def test_heads_tell_features_apart(tmp_path: Path) -> None:
+    """The same weights give other features with other heads, which a stored result must not be taken for."""
+    save_file(randomised(VisionTransformer(TINY)).state_dict(), tmp_path / "tiny.safetensors")
+    usual, other = (DINOv2Features(str(tmp_path / "tiny.safetensors"), heads=heads) for heads in (None, 4))
+    x = images(2, 3, 8, 8)
+    assert not torch.allclose(usual(x), other(x), rtol=1e-4)
+    assert repr(usual) == f"dinov2(weights={usual.digest})"
+    assert repr(other) == f"dinov2(weights={usual.digest}, heads=4)"
+
+
 def test_metrics_take_a_network(tmp_path: Path) -> None:
     network = randomised(VisionTransformer(TINY))
     save_file(network.state_dict(), tmp_path / "tiny.safetensors")
