@@ -17,7 +17,7 @@ from torch import Tensor
 from scoresde.arguments import checked
 from scoresde.certificate.mixtures import density, draws, generator, moments
 from scoresde.certificate.moments import covariance_error, mean_error, spread
-from scoresde.certificate.ranks import corrected, covered, places, uniformity
+from scoresde.certificate.ranks import corrected, counts, covered, places, uniformity
 from scoresde.certificate.verdicts import LEVEL, above_chance, differs
 from scoresde.inverse import ExactPosterior, Measurement, Method, Problem
 from scoresde.inverse.counted import CountedModel
@@ -225,11 +225,16 @@ def _summarised(values: Mapping[str, Tensor], ranked: Tensor, distances: Tensor)
     add("excess", values["sw2"] - values["floor"])
     for name in ("mean_error", "covariance_error"):
         row[name], row[f"{name}_stderr"] = _root(values[name])
-    axes = ranked[:, : ranked.shape[1] - (not math.isnan(row["kl"]))]
+    dense = not math.isnan(row["kl"])
+    axes = ranked[:, : ranked.shape[1] - dense]
     for level in LEVELS:
         add(f"coverage_{100 * level:.0f}", covered(axes, level).mean((1, 2)))
     row["sbc_p"] = corrected([uniformity(ranked[:, k])[1] for k in range(ranked.shape[1])])
     row["tarp"], row["tarp_p"] = uniformity(distances)
+    # Axes go by increasing variance.
+    shown = {"widest": axes[:, -1], "narrowest": axes[:, 0], "density": ranked[:, -1] if dense else None}
+    for name, place in {**shown, "distance": distances}.items():
+        row[f"ranks_{name}"] = "" if place is None else " ".join(map(str, counts(place)))
     tests = {
         "sw2": above_chance(values["sw2"] - values["floor"]),
         "kl": min(above_chance(values["kl"]), above_chance(values["kl_from"])),

@@ -13,6 +13,7 @@ __all__ = [
     "EXACT",
     "MEANINGS",
     "POSTERIOR_COLUMNS",
+    "RANKS",
     "TEXTS",
     "PosteriorCell",
     "posterior_frame",
@@ -52,6 +53,8 @@ _ESTIMATES = (
     "weights",
     "weights_floor",
 )
+RANKS = ("ranks_widest", "ranks_narrowest", "ranks_density", "ranks_distance")
+"""The columns with counts of ranks, as text."""
 POSTERIOR_COLUMNS = [
     *CELL,
     "measurements",
@@ -64,6 +67,7 @@ POSTERIOR_COLUMNS = [
     "tarp",
     "tarp_p",
     "deviates",
+    *RANKS,
     "failure",
 ]
 """The columns: the cell, counts, means over the measurements with standard errors, and tests; see `MEANINGS`."""
@@ -94,10 +98,15 @@ MEANINGS = (
         "what exact samples show in one case of 1,000, p < 0.001 each: sw2, kl, mean, covariance, spread, sbc, tarp, "
         "modes",
     ),
+    (
+        "ranks_widest, …",
+        "numbers of truths in eight equal parts of the ranks among their samples, uniform but for chance: along the "
+        "widest and the narrowest principal axis, in density, and in the distance to a point (as TARP)",
+    ),
     ("failure", "why there are no numbers"),
 )
 """Columns of posterior samplers and what they mean."""
-TEXTS = ("method", "problem", "sampler", "deviates", "failure")
+TEXTS = ("method", "problem", "sampler", "deviates", *RANKS, "failure")
 
 
 @checked

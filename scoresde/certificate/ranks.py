@@ -4,6 +4,9 @@ A truth x* that is drawn from p(x | y) and L samples of p(x | y) are alike, so t
 among the f of the samples is uniform on 0, …, L (simulation-based calibration, Talts et al. 2018). With f the distance
 to a point that does not depend on x*, it is the credibility of TARP (Lemos et al. 2023), whose expected coverage is
 then the nominal one. With f the exact log-density, the rank says in which region of highest density the truth lies.
+
+A histogram of ranks tells in what samples are wrong: it is a hill where they are too wide, a trough where they are too
+narrow, and a slope where they are moved to one side.
 """
 
 import torch
@@ -11,7 +14,10 @@ from torch import Tensor
 
 from scoresde.arguments import checked
 
-__all__ = ["corrected", "covered", "places", "uniformity"]
+__all__ = ["BINS", "corrected", "counts", "covered", "expected_counts", "places", "uniformity"]
+
+BINS = 8
+"""The number of equal parts of (0, 1) in which ranks are counted."""
 
 
 @checked
@@ -50,6 +56,34 @@ def uniformity(place: Tensor) -> tuple[float, float]:
 
     found = kstest(place.flatten().numpy(), "uniform")
     return float(found.statistic), float(found.pvalue)
+
+
+@checked
+def counts(place: Tensor) -> list[int]:
+    """How many places lie in each of `BINS` equal parts of (0, 1).
+
+    Args:
+        place: Places of any shape.
+    """
+    part = (place.flatten() * BINS).long().clamp(0, BINS - 1)
+    return [int(n) for n in torch.bincount(part, minlength=BINS)]
+
+
+@checked
+def expected_counts(truths: int, level: float = 0.99) -> tuple[int, int]:
+    """The least and the largest count between which all parts are where ranks are uniform, at a probability.
+
+    It is the interval of a binomial law for each part at such a probability that all of them are inside at `level` or
+    above (Bonferroni).
+
+    Args:
+        truths: The number of independent truths.
+        level: The probability.
+    """
+    from scipy.stats import binom  # slow to import
+
+    law, tail = binom(truths, 1 / BINS), (1 - level) / (2 * BINS)
+    return int(law.ppf(tail)), int(law.isf(tail))
 
 
 def corrected(p_values: list[float]) -> float:

@@ -1,4 +1,4 @@
-"""The page of a certificate: what was held against what, the picture, and the tables."""
+"""The page of a certificate: what was held against what, the pictures, and the tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class _Page:
     full: Table
     columns: Table
     command: str
-    picture: Picture | None = None
+    pictures: list[Picture]
     notes: list[str] = field(default_factory=list)
 
 
@@ -29,8 +29,7 @@ def certificate_page(
     full: Sequence[Sequence[str]],
     columns: Sequence[tuple[str, str]],
     command: str,
-    picture: bytes | None = None,
-    caption: str = "",
+    pictures: Sequence[tuple[str, str, bytes]] = (),
 ) -> str:
     """A page that carries everything that it shows.
 
@@ -41,8 +40,7 @@ def certificate_page(
         full: All columns: a header and rows of text.
         columns: Names of columns and what they mean.
         command: The command that makes the page.
-        picture: The picture as a PNG.
-        caption: What it shows.
+        pictures: The pictures: a title, what it shows, and the PNG.
     """
     head, *rows = summary
     names, *cells = full
@@ -53,6 +51,6 @@ def certificate_page(
         Table("All columns", tuple(names), [tuple(row) for row in cells]),
         Table("What is measured", ("column", "meaning"), [tuple(row) for row in columns]),
         command,
-        None if picture is None else from_png(picture, "Picture", caption),
+        [from_png(png, name, caption) for name, caption, png in pictures],
     )
     return render("certificate.html.j2", (), scripts=True, page=page)

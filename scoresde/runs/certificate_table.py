@@ -20,6 +20,7 @@ class CertificateTable(ResumableTable):
         texts: The columns of text; others are numbers.
         key: How many columns make the cell.
         identities: By the text of a cell, the identity of what it is of now.
+        later: Columns that tables of earlier versions lack.
     """
 
     def __init__(
@@ -30,8 +31,9 @@ class CertificateTable(ResumableTable):
         texts: Sequence[str],
         key: int,
         identities: Mapping[tuple[str, ...], str],
+        later: Sequence[str] = (),
     ) -> None:
-        super().__init__(path, columns, settings)
+        super().__init__(path, columns, settings, later)
         self._texts, self._key, self._now = set(texts), key, dict(identities)
         known = self.note.get("identities")
         self._known: dict[str, str] = known if isinstance(known, dict) else {}

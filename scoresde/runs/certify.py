@@ -29,7 +29,8 @@ from scoresde.certificate import (
     sampler_table,
 )
 from scoresde.certificate.picture import posterior_picture, sampler_picture
-from scoresde.certificate.posterior_frame import MEANINGS, TEXTS
+from scoresde.certificate.posterior_frame import MEANINGS, RANKS, TEXTS
+from scoresde.certificate.rank_picture import rank_pictures
 from scoresde.certificate.samplers import SAMPLER_MEANINGS, SAMPLER_TEXTS
 from scoresde.config.targets import instantiate
 from scoresde.data import Data
@@ -78,7 +79,7 @@ class Certified:
     Attributes:
         frame: All rows.
         table: The summary as text, a header and rows.
-        path: The table; the picture and the page lie beside it, by the same name.
+        path: The table; pictures and the page lie beside it, by the same name.
         failed: The cells that have no numbers, with the reason.
     """
 
@@ -89,7 +90,7 @@ class Certified:
 
 
 def certify_in(directory: Path, options: DictConfig, parts: Parts, progress: bool = True) -> Certified:
-    """Certify what `options` name: writes a table (CSV), its settings (JSON), a picture (PNG) and a page (HTML).
+    """Certify what `options` name: writes a table (CSV), its settings (JSON), pictures (PNG) and a page (HTML).
 
     Rows that are there already, of the same mixture, settings, methods and samplers, are not computed again. A
     certificate with other settings has files of its own, named by what differs.
@@ -183,7 +184,17 @@ def _posteriors(
         "together; dotted, what exact samples have. Below: the share of truths inside central intervals, with the most "
         "steps; dotted, what it should be."
     )
-    kind = _Kind("posteriors", POSTERIOR_COLUMNS, TEXTS, posterior_frame, posterior_table, posterior_picture, MEANINGS)
+    kind = _Kind(
+        "posteriors",
+        POSTERIOR_COLUMNS,
+        TEXTS,
+        posterior_frame,
+        posterior_table,
+        posterior_picture,
+        MEANINGS,
+        rank_pictures,
+        RANKS,
+    )
     page = _Page("Certificate of posterior samplers", sentences, caption)
     return _write(directory, kind, settings, certificate.cells, certificate.row, identity, page, options, progress)
 
@@ -236,6 +247,8 @@ class _Kind:
     table: Callable[[pd.DataFrame], list[list[str]]]
     picture: Callable[[pd.DataFrame], Any]
     meanings: Sequence[tuple[str, str]]
+    ranks: Callable[[pd.DataFrame], dict[str, Any]] = lambda _: {}
+    later: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -265,7 +278,7 @@ def _write(
             tuple("" if v is None else v if isinstance(v, str) else repr(v) for v in cell): cell for cell in cells
         }
         identities = {text: identity(cell) for text, cell in written.items()}
-        table = CertificateTable(path, settings, kind.columns, kind.texts, key, identities)
+        table = CertificateTable(path, settings, kind.columns, kind.texts, key, identities, kind.later)
         missing = [cell for cell in cells if table.lacks(cell)]
         with Progress(len(cells), "certifying", "cell", len(cells) - len(missing), shown=progress) as bar:
             for cell, found in zip(missing, each(row, missing), strict=True):
@@ -276,9 +289,7 @@ def _write(
         text = kind.table(frame)
         command = shell.command("certify", *_overrides(options))
         table.finish(command=command)
-        figure = kind.picture(frame)
-        if figure is not None:
-            plots.save(figure, path.with_suffix(".png"))
+        pictures = _pictures(path, kind, frame, page.caption)
         full = [kind.columns, *([_cell(r[c]) for c in kind.columns] for _, r in frame.iterrows())]
         content = certificate_page(
             page.title,
@@ -287,8 +298,7 @@ def _write(
             full,
             kind.meanings,
             command,
-            None if figure is None else to_png(figure),
-            page.caption,
+            pictures,
         )
         write_text(path.with_suffix(".html"), content)
     failed = frame[frame["failure"] != ""]
@@ -296,6 +306,26 @@ def _write(
         f"{' '.join(filter(None, map(_cell, r[kind.columns[:key]])))}: {r['failure']}" for _, r in failed.iterrows()
     ]
     return Certified(frame, text, path, told)
+
+
+_RANKS = (
+    "Truths by their rank among their samples, along principal axes, in density, and in the distance to a point, with "
+    "the most steps. The band holds all bars of exact samples in 99 of 100 histograms. A hill says that samples are too "
+    "wide, a trough that they are too narrow, a slope that they lie to one side."
+)
+
+
+def _pictures(path: Path, kind: _Kind, frame: pd.DataFrame, caption: str) -> list[tuple[str, str, bytes]]:
+    """Write the pictures beside the table; their titles and captions, with their bytes."""
+    found = []
+    figure = kind.picture(frame)
+    if figure is not None:
+        plots.save(figure, path.with_suffix(".png"))
+        found.append(("Picture", caption, to_png(figure)))
+    for name, ranks in kind.ranks(frame).items():
+        plots.save(ranks, path.with_name(f"{path.stem}-ranks-{name.replace(', noise ', '-')}.png"))
+        found.append((f"Ranks: {name}", _RANKS, to_png(ranks)))
+    return found
 
 
 def _suited(

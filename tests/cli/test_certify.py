@@ -72,6 +72,12 @@ def test_posteriors_are_certified_and_resumed(
     page = Path("certificate/posteriors.html").read_text()
     assert "Certificate of posterior samplers" in page
     assert "sliced 2-Wasserstein" in page
+    # A picture of distances, and one of ranks for each problem and noise.
+    ranks = {path.name for path in work.glob("certificate/*-ranks-*.png")}
+    assert ranks == {"posteriors-ranks-inpaint-0.1.png", "posteriors-ranks-inpaint-0.5.png"}
+    assert page.count("<figure") == 3
+    assert "Ranks: inpaint, noise 0.5" in page
+    assert all(sum(map(int, r["ranks_distance"].split())) == 24 for r in rows("certificate/posteriors.csv"))
     assert json.loads(Path("certificate/posteriors.json").read_text())["settings"]["measurements"] == 3
     computed.clear()
     main(command)
