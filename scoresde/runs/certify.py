@@ -310,8 +310,8 @@ def _write(
 
 _RANKS = (
     "Truths by their rank among their samples, along principal axes, in density, and in the distance to a point, with "
-    "the most steps. The band holds all bars of exact samples in 99 of 100 histograms. A hill says that samples are too "
-    "wide, a trough that they are too narrow, a slope that they lie to one side."
+    "the most steps. The band holds all bars of exact samples in 99 of 100 histograms. A hill says that samples are "
+    "too wide, a trough that they are too narrow, a slope that they lie to one side."
 )
 
 
