@@ -60,7 +60,7 @@ def contenders(names: list[str]) -> Iterator[Contender]:
             yield Contender(f"TDS, {particles} particles", TDS(particles), 100)
         yield Contender('TDS, 16 particles, twist="mean"', TDS(16, "mean"), 100)
     if "pnp-dm" in names:
-        for sweeps, steps in ((10, 10), (30, 10), (100, 10), (100, 40)):
+        for sweeps, steps in ((10, 10), (30, 10), (100, 10), (100, 40), (1000, 10), (3000, 10)):
             yield Contender(f"PnP-DM, {sweeps} sweeps of {steps}", PnPDM(prior_steps=steps), sweeps)
     if "published" in names:
         for rho in (0.3, 0.1, 0.03):
