@@ -31,8 +31,6 @@ def extension() -> Any:
 
 
 def load(name: str) -> ModuleType:
-    if name == "staging":
-        pytest.importorskip("sphinx", reason="pip install 'scoresde[docs]'")
     return importlib.import_module(name)
 
 
