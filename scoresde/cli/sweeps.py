@@ -28,25 +28,39 @@ _EXTRAS = {
     "hydra/sweeper=optuna": ("optuna", "sweep"),
     "hydra/launcher=ray": ("hydra_plugins.hydra_ray_launcher", "ray"),
     "hydra/launcher=ray_aws": ("hydra_plugins.hydra_ray_launcher", "ray"),
+    "logger=aim": ("aim", "aim"),
+    "logger=clearml": ("clearml", "clearml"),
+    "logger=comet": ("comet_ml", "comet"),
+    "logger=mlflow": ("mlflow", "mlflow"),
+    "logger=tensorboard": ("tensorboard", "tensorboard"),
+    "logger=trackio": ("trackio", "trackio"),
+    "logger=wandb": ("wandb", "wandb"),
 }
 
 
 def check_extras(line: CommandLine) -> None:
-    """Reject a launcher or sweeper of Hydra whose package is not installed.
+    """Reject a launcher or sweeper of Hydra, or a logger, whose package is not installed.
 
     Raises:
         UsageError: The message says what to install, or the nearest name that exists.
     """
     for argument in line.texts:
         key, _, name = argument.lstrip("+").partition("=")
+        if key == "logger":
+            for each in re.findall(r"\w+", name):
+                _check_installed(f"logger={each}")
         if key not in ("hydra/launcher", "hydra/sweeper"):
             continue
         known = ["basic", *(e.partition("=")[2] for e in _EXTRAS if e.startswith(key))]
         if name not in known:
             raise UsageError(f"{key} has no choice {name!r}{nearest(name, known)}; expected one of {', '.join(known)}")
-        module, extra = _EXTRAS.get(f"{key}={name}", ("", ""))
-        if module and (find_spec(module.partition(".")[0]) is None or find_spec(module) is None):
-            raise UsageError(f"{argument} needs a package that is not installed: pip install 'scoresde[{extra}]'")
+        _check_installed(f"{key}={name}")
+
+
+def _check_installed(choice: str) -> None:
+    module, extra = _EXTRAS.get(choice, ("", ""))
+    if module and (find_spec(module.partition(".")[0]) is None or find_spec(module) is None):
+        raise UsageError(f"{choice} needs a package that is not installed: pip install 'scoresde[{extra}]'")
 
 
 def expand_repeats(line: CommandLine) -> CommandLine:

@@ -63,6 +63,7 @@ HOMES = (
     "scoresde.training.ema",
     "scoresde.training.loggers",
     "scoresde.training.options",
+    "scoresde.training.services",
     "torch.optim",
 )
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -175,24 +176,32 @@ def _check_new(run: Run, trainer: Trainer, restart: bool) -> None:
 def _run_stages(context: Context, stages: Sequence[Stage], first: bool) -> bool:
     """Do the work of the stages, as the `first` of the processes or not; whether it is the first."""
     processes = context.trainer.accelerator
-    if first:
-        _begin(context)
-    try:
+    with ExitStack() as ended:
+        if first:
+            # Each of them, whatever stops the run: another logger, an error, an interrupt.
+            for each in context.loggers:
+                ended.push(partial(_end, each))
+            _begin(context)
         for stage in stages:
             if stage.everywhere:
                 stage.run(context)
-        if not first:
-            serve(processes)  # what the first hands out of the stages after training
-            return False
-        with leading(processes):
-            for stage in stages:
-                if not stage.everywhere:
-                    stage.run(context)
-        return True
-    finally:
         if first:
-            for each in context.loggers:
-                each.finish()
+            with leading(processes):
+                for stage in stages:
+                    if not stage.everywhere:
+                        stage.run(context)
+        else:
+            serve(processes)  # what the first hands out of the stages after training
+    return first
+
+
+def _end(logger: Logger, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    """Close a logger, which is told of the error that ends the run, if there is one."""
+    try:
+        if error is not None:
+            logger.failed(error)
+    finally:
+        logger.finish()
 
 
 def _begin(context: Context) -> None:
@@ -210,8 +219,10 @@ def _begin(context: Context) -> None:
         outdate(run, summary.training["steps"])
         write_page(run)
     plain: Any = OmegaConf.to_container(run.config, resolve=True)
-    for each in context.loggers:
+    # The first of them cuts the log, in which the others see how far it went.
+    for each in reversed(context.loggers):
         each.rewind(run.directory, trainer.step)
+    for each in context.loggers:
         each.start(run.directory, plain)
     if context.progress:
         say(opening(context.model, context.data, trainer.options, trainer.accelerator.device, run.directory))

@@ -11,17 +11,23 @@ if TYPE_CHECKING:
     from scoresde.training.fitting import Fit, fit, make_trainer
     from scoresde.training.loggers import LocalLogger, TensorBoardLogger, WandbLogger
     from scoresde.training.options import Training
+    from scoresde.training.services import AimLogger, ClearMLLogger, CometLogger, MLflowLogger, TrackioLogger
     from scoresde.training.suggestion import Suggestion, suggest
 
 __all__ = [
+    "AimLogger",
+    "ClearMLLogger",
+    "CometLogger",
     "CompactAdamW",
     "Decay",
     "Fit",
     "HalfLife",
     "LocalLogger",
+    "MLflowLogger",
     "PowerFunction",
     "Suggestion",
     "TensorBoardLogger",
+    "TrackioLogger",
     "Training",
     "WandbLogger",
     "fit",
@@ -30,14 +36,19 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AimLogger": "services",
+    "ClearMLLogger": "services",
+    "CometLogger": "services",
     "CompactAdamW": "compact_adam",
     "Decay": "ema",
     "Fit": "fitting",
     "HalfLife": "ema",
     "LocalLogger": "loggers",
+    "MLflowLogger": "services",
     "PowerFunction": "ema",
     "Suggestion": "suggestion",
     "TensorBoardLogger": "loggers",
+    "TrackioLogger": "services",
     "Training": "options",
     "WandbLogger": "loggers",
     "fit": "fitting",

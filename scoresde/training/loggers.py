@@ -7,19 +7,23 @@ import os
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from scoresde.extras import need
 from scoresde.storage.bounded import complete_lines, read_file, read_json_lines
 from scoresde.storage.files import set_aside, write_bytes, write_text
 
 __all__ = ["Guarded", "LocalLogger", "Logger", "StopTraining", "TensorBoardLogger", "WandbLogger"]
 
 _log = logging.getLogger(__name__)
-_LOG = "metrics.jsonl"
+LOG = "metrics.jsonl"
+"""The log of a run in its directory."""
+# Folders of loggers, and what only an interrupted training needs.
+_KEPT_HERE = ("checkpoints", "clearml", "comet", "tensorboard", "wandb")
 # Seconds that a run waits for wandb: for an answer at all, for a new run, and at the end for the last uploads.
 _ANSWER, _START, _FINISH = 5.0, 20.0, 60.0
 
@@ -31,8 +35,17 @@ class StopTraining(Exception):
 class Logger(ABC):
     """Receives numbers and figures."""
 
+    def check(self) -> None:
+        """Reject what `start` would reject, before data are read.
+
+        Raises:
+            ModuleNotFoundError: A package that is not installed; the message has the extra that brings it.
+        """
+
     def rewind(self, run_dir: Path, step: int) -> None:
         """Called before `start`: what was logged after this step, if anything, will be logged again.
+
+        `metrics.jsonl` still has all that was logged.
 
         Args:
             run_dir: The run directory.
@@ -56,6 +69,9 @@ class Logger(ABC):
     def directory(self, run_dir: Path) -> None:
         """The run directory, when all that training writes is there."""
 
+    def failed(self, error: BaseException) -> None:
+        """Called before `finish` where the run ends by an error, or before its end by an interrupt."""
+
     def finish(self) -> None:
         """Called once, at the end, also after an error."""
 
@@ -72,6 +88,9 @@ class Guarded(Logger):
         self.name = type(logger).__name__
         self._working = False
         self._said: set[str] = set()
+
+    def check(self) -> None:
+        self.logger.check()
 
     def rewind(self, run_dir: Path, step: int) -> None:
         self._try(lambda: self.logger.rewind(run_dir, step))
@@ -97,6 +116,10 @@ class Guarded(Logger):
         if self._working:
             self._try(lambda: self.logger.directory(run_dir))
 
+    def failed(self, error: BaseException) -> None:
+        if self._working:
+            self._try(lambda: self.logger.failed(error))
+
     def finish(self) -> None:
         self._try(self.logger.finish)
 
@@ -118,7 +141,7 @@ class LocalLogger(Logger):
     """One JSON object a line in `metrics.jsonl`. Every run has it; others come on top."""
 
     def rewind(self, run_dir: Path, step: int) -> None:
-        path = run_dir / _LOG
+        path = run_dir / LOG
         try:
             entries, damaged = read_json_lines(path)
         except FileNotFoundError:
@@ -133,7 +156,7 @@ class LocalLogger(Logger):
         write_text(path, content)
 
     def start(self, run_dir: Path, config: dict[str, Any]) -> None:
-        self._path = run_dir / _LOG
+        self._path = run_dir / LOG
         _drop_partial_line(self._path)
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
@@ -143,7 +166,21 @@ class LocalLogger(Logger):
             file.write(line + "\n")
 
 
-def _scalars(values: dict[str, Any]) -> dict[str, float]:
+def run_files(run_dir: Path) -> Iterator[tuple[Path, str]]:
+    """The files of a run that a service gets, each with its path in the directory."""
+    for path in sorted(run_dir.rglob("*")):
+        place = path.relative_to(run_dir)
+        if path.is_file() and place.parts[0] not in _KEPT_HERE:
+            yield path, place.as_posix()
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    lines = [list(head), ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+
+
+def scalars(values: dict[str, Any]) -> dict[str, float]:
     """Numbers by name, the loss curve over noise levels as one for each level."""
     flat = {k: v for k, v in values.items() if isinstance(v, (int, float))}
     for level, loss in zip(values.get("log_snr", []), values.get("loss_by_log_snr", []), strict=True):
@@ -213,6 +250,9 @@ class WandbLogger(Logger):
         }
         self.options = {key: value for key, value in given.items() if value is not None}
 
+    def check(self) -> None:
+        need("logger=wandb", "wandb", extra="wandb")
+
     def start(self, run_dir: Path, config: dict[str, Any]) -> None:
         try:
             import wandb
@@ -255,7 +295,7 @@ class WandbLogger(Logger):
         if asked != "online" and not self._wandb.login(prompt=False):
             return "offline", "nobody is logged in (wandb login)"
         address = str(getattr(self._wandb.Settings(), "base_url", "") or "https://api.wandb.ai")
-        return ("online", "") if _answers(address) else ("offline", f"{address} does not answer")
+        return ("online", "") if answers(address) else ("offline", f"{address} does not answer")
 
     def _init(self, mode: str, options: dict[str, Any]) -> Any:
         silent = {} if _log.isEnabledFor(logging.INFO) else {"silent": True}
@@ -263,7 +303,7 @@ class WandbLogger(Logger):
         return self._wandb.init(mode=mode, settings=settings, **options)
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
-        self._run.log(_scalars(values), step=step)
+        self._run.log(scalars(values), step=step)
 
     def picture(self, step: int, name: str, path: Path) -> None:
         self._run.log({name: self._wandb.Image(str(path))}, step=step)
@@ -277,10 +317,8 @@ class WandbLogger(Logger):
 
     def _artifact(self, run_dir: Path) -> Any:
         artifact = self._wandb.Artifact(re.sub(r"[^\w.-]", "_", run_dir.name)[:128], type="run")
-        for path in sorted(run_dir.rglob("*")):
-            # Not wandb's own folder, and not what only an interrupted training needs.
-            if path.is_file() and path.relative_to(run_dir).parts[0] not in ("wandb", "checkpoints", "tensorboard"):
-                artifact.add_file(str(path), name=path.relative_to(run_dir).as_posix())
+        for path, name in run_files(run_dir):
+            artifact.add_file(str(path), name=name)
         return artifact
 
     def finish(self) -> None:
@@ -307,7 +345,7 @@ def _earlier_id(run_dir: Path) -> str | None:
     return ids[-1] if ids else None
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
     """True if a service answers anything within some seconds, through the proxies of the environment."""
     found: list[bool] = []
 
@@ -334,6 +372,9 @@ class TensorBoardLogger(Logger):
         self._writer: Any = None
         self._purge: int | None = None
 
+    def check(self) -> None:
+        need("logger=tensorboard", "tensorboard", extra="tensorboard")
+
     def rewind(self, run_dir: Path, step: int) -> None:
         if (run_dir / "tensorboard").is_dir():
             self._purge = step + 1
@@ -346,7 +387,7 @@ class TensorBoardLogger(Logger):
         self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=self._purge)
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
-        for name, value in _scalars(values).items():
+        for name, value in scalars(values).items():
             self._writer.add_scalar(name, value, step)
         # Otherwise up to two minutes of them are lost with a killed process, and are not logged again.
         self._writer.flush()
@@ -359,9 +400,7 @@ class TensorBoardLogger(Logger):
             self._writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def table(self, step: int, name: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        lines = [list(head), ["---"] * len(head), *rows]
-        text = "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
-        self._writer.add_text(name, text, step)
+        self._writer.add_text(name, markdown(head, rows), step)
 
     def finish(self) -> None:
         if self._writer is not None:

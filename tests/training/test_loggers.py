@@ -15,7 +15,7 @@ from PIL import Image
 
 from scoresde.cli.command_line import CommandLine
 from scoresde.cli.overrides import check_overrides
-from scoresde.training.loggers import Guarded, LocalLogger, TensorBoardLogger, WandbLogger, _answers
+from scoresde.training.loggers import Guarded, LocalLogger, TensorBoardLogger, WandbLogger, answers
 
 
 def picture(folder: Path) -> Path:
@@ -152,7 +152,7 @@ class FakeWandb:
 
 def with_fake(monkeypatch: pytest.MonkeyPatch, fake: FakeWandb, answers: bool = True, **arguments: Any) -> WandbLogger:
     monkeypatch.setitem(sys.modules, "wandb", fake)  # type: ignore[arg-type]
-    monkeypatch.setattr("scoresde.training.loggers._answers", lambda address: answers)
+    monkeypatch.setattr("scoresde.training.loggers.answers", lambda address: answers)
     return WandbLogger(**arguments)
 
 
@@ -316,8 +316,8 @@ def test_the_project_of_the_environment(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_address_that_does_not_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    assert not _answers(f"http://127.0.0.1:{port}")
-    assert not _answers("no address")
+    assert not answers(f"http://127.0.0.1:{port}")
+    assert not answers("no address")
 
 
 def test_wandb_mode_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

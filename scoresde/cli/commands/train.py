@@ -1,6 +1,7 @@
 """Trains a run, or several in a row."""
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def train_command(config: DictConfig) -> Outcome:
 
 
 def _train_one(config: DictConfig) -> Outcome:
+    if config.run is None:
+        _made_loggers(config, config.allow)  # before data are read
     run, made, data = run_to_train(config)
     try:
         return _train_run(run, config, data)
@@ -49,7 +52,6 @@ def _train_one(config: DictConfig) -> Outcome:
 
 
 def _train_run(run: Any, config: DictConfig, data: Any) -> Outcome:
-    from scoresde.config.targets import instantiate
     from scoresde.runs.train import train
 
     with open_dict(config):
@@ -65,7 +67,7 @@ def _train_run(run: Any, config: DictConfig, data: Any) -> Outcome:
         return Outcome([run.directory], value, unit, skipped=True)
     began = time.perf_counter()
     _name_group(run.config)
-    loggers = [instantiate(run.config, key, run.allow) for key in _logger_keys(run.config)]
+    loggers = _made_loggers(run.config, run.allow)
     pruner = pruner_of_job() if in_sweep() else None
     loggers += [] if pruner is None else [pruner]
     options = {"progress": config.progress, "restart": config.restart, "data": data, "device": config.device}
@@ -106,6 +108,23 @@ def _name_group(config: DictConfig) -> None:
     for node in (OmegaConf.select(config, key) for key in _logger_keys(config)) if in_sweep() else ():
         if "group" in node and node.group is None:
             node.group = Path(HydraConfig.get().sweep.dir).name
+
+
+def _made_loggers(config: DictConfig, allow: Sequence[str]) -> list[Any]:
+    """The loggers of a configuration.
+
+    Raises:
+        UsageError: One whose package is not installed.
+    """
+    from scoresde.config.targets import instantiate
+
+    made = [instantiate(config, key, allow) for key in _logger_keys(config)]
+    try:
+        for each in made:
+            each.check()
+    except ModuleNotFoundError as error:
+        raise UsageError(str(error)) from error
+    return made
 
 
 def _logger_keys(config: DictConfig) -> list[str]:
