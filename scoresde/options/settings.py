@@ -100,7 +100,7 @@ _OF: dict[str, dict[str, Any]] = {
         "ramp": _Positive | None,
     },
     "train": {"run": str | None},
-    "sample": {"n": _Count, **_CASCADE},
+    "sample": {"n": _Count, "decoder": str | None, **_CASCADE},
     "restore": {"n": _Count, "steps": _Count, "count": _Count | None, "input": str},
     "likelihood": {"run": str | list[str]},
     "information": {

@@ -25,6 +25,7 @@ from scoresde.runs.blocks import Block, block_size, blocks
 from scoresde.runs.cascades import StackedRuns, in_data_units
 from scoresde.runs.chains import RunModel, check_sampler, score_model
 from scoresde.runs.conditions import conditions_of, other_conditions, told_conditions
+from scoresde.runs.decoders import Decoder
 from scoresde.runs.directory import Run, check_name
 from scoresde.runs.labels import class_names, label_index
 from scoresde.runs.pictures import picture_of_samples
@@ -61,6 +62,7 @@ class Draw:
         condition: File of arrays with the conditions of the samples; None: classes and held-out conditions in turn.
         text: Sentences by which samples are drawn in turn; none for other conditions.
         cascade: The run as the last stage of a cascade, whose conditions are those of the base model; else None.
+        decoder: What decodes the samples, which are stored beside them as `decoded`; None for none.
     """
 
     sampler: Sampler | ChainSampler | Steered
@@ -75,6 +77,7 @@ class Draw:
     condition: str | None = None
     text: tuple[str, ...] = ()
     cascade: StackedRuns | None = None
+    decoder: Decoder | None = None
 
     @property
     def divides(self) -> bool:
@@ -128,6 +131,8 @@ class Draw:
         if self.start is not None:
             plain |= {"start": hashlib.sha256(read_file(Path(self.start))).hexdigest()[:8], "strength": self.strength}
         cascade = {} if self.cascade is None else {"cascade": self.cascade.identity()}
+        if self.decoder is not None:
+            plain["decoder"] = self.decoder.name
         return {**plain, "model": run.fingerprint(), **guidance, **cascade}
 
 
@@ -190,6 +195,8 @@ def draw_samples(
     _check(draw, shard)
     check_name(name)
     run.check_writable("samples")
+    if draw.decoder is not None:
+        draw.decoder.check(tuple(data.shape))
     cond = draw.conditions(model, data)
     start = None if draw.start is None else _start(draw.start, draw.n, model, data)
     path = run.directory / "samples" / f"{name}.npz"
@@ -310,6 +317,8 @@ class _Blocks:
             figures, further = out.figures(), out.arrays()
         raw = in_data_units(self.transform, out.x) if draw.cascade else self.transform.decode(out.x.cpu())
         rows = {"x": raw.numpy(), **_conditions_of_rows(draw, block), **rows}
+        if draw.decoder is not None:
+            rows["decoded"] = draw.decoder(raw)
         return _Drawn(rows, out.nfe, figures, further)
 
 
@@ -339,6 +348,8 @@ def _picture(
     )
     in_turn = source.classes is not None and cost["label"] is None and not cost.keys() & {"condition", "text"}
     picture_of_samples(run, data, raw, name, caption, class_names(source, names) if in_turn else ())
+    if draw.decoder is not None:
+        draw.decoder.picture(run, raw, name, f"{caption} Decoded by {draw.decoder.name}.")
 
 
 def _in_turn(texts: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Draws samples."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, ListConfig
 
@@ -19,6 +20,10 @@ from scoresde.cli.commands.opened import (
     steering_of,
 )
 from scoresde.cli.console import UsageError
+
+if TYPE_CHECKING:
+    from scoresde.runs.chains import RunModel
+    from scoresde.runs.decoders import Decoder
 
 __all__ = ["sample_command"]
 
@@ -47,6 +52,7 @@ def sample_command(config: DictConfig) -> None:
         run, model, sampler, data = last.run, last.model, last.sampler, data_to_show(last.run)
     if config.start is not None and not Path(config.start).is_file():
         raise UsageError(f"start={config.start} does not exist; give an npz file with an array x, as samples have it")
+    decoder = _decoder_of(config, model)
     check_condition(config)
     if config.start is None and chosen_name(("strength",)):
         raise UsageError(f"strength={config.strength} is without effect: give start=FILE.npz, data to begin from, too")
@@ -55,6 +61,7 @@ def sample_command(config: DictConfig) -> None:
         raise UsageError(f"text and {other} both say what to draw: give one of them")
     further = {"text": texts, "condition": config.condition, "start": config.start, "strength": config.strength}
     further["cascade"] = cascade
+    further["decoder"] = decoder
     draw = Draw(sampler, config.n, config.seed, config.label, config.batch_size, *guided, **further)
     name = str(config.name or "")
     if not name:
@@ -74,6 +81,17 @@ def sample_command(config: DictConfig) -> None:
         print("\n".join(steered_lines(cost, steering.steps)))
 
 
+def _decoder_of(config: DictConfig, model: "RunModel") -> "Decoder | None":
+    """The decoder that was asked for, by its name; None for none."""
+    from scoresde.config.targets import find_own
+    from scoresde.runs.decoders import Decoder
+
+    if config.decoder is None:
+        return None
+    name = str(config.decoder)
+    return Decoder.of(name, find_own(name, list(config.allow)), model.device)
+
+
 def texts_of(config: DictConfig) -> tuple[str, ...]:
     """The sentences to draw by: none, one or several."""
     text = config.text
@@ -82,5 +100,5 @@ def texts_of(config: DictConfig) -> tuple[str, ...]:
 
 def _sample_name(config: DictConfig) -> str:
     """File name from choices, conditions, n and seed, so that no job of a sweep writes another's file."""
-    keys = ("sampler", "label", "condition", "text", "negative", "guidance", "steer", "start", "strength")
+    keys = ("sampler", "label", "condition", "text", "negative", "guidance", "steer", "start", "strength", "decoder")
     return "-".join(filter(None, (cascade_label(config), chosen_name(keys), f"n{config.n}", f"seed{config.seed}")))
