@@ -48,14 +48,14 @@ class Decoder:
             raise ConfigError(f"decoder={name} is no function of a batch, nor a class of a module")
         return cls(name, function.eval() if isinstance(function, nn.Module) else function, device)
 
-    def check(self, shape: tuple[int, ...]) -> None:
-        """Decode latents of zeros `(2, *shape)`.
+    def check(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Decode latents of zeros `(2, *shape)`; the shape of one that is decoded.
 
         Raises:
             ConfigError: A decoder that does not take them, or whose result is not as many floating-point values.
         """
         try:
-            self(torch.zeros(2, *shape))
+            return self(torch.zeros(2, *shape)).shape[1:]
         except Exception as error:
             raise ConfigError(f"decoder={self.name} fails on latents of shape {(2, *shape)}: {_line(error)}") from error
 

@@ -195,8 +195,10 @@ def draw_samples(
     _check(draw, shard)
     check_name(name)
     run.check_writable("samples")
+    # Numbers that are stored of each sample.
+    numbers = math.prod(data.shape)
     if draw.decoder is not None:
-        draw.decoder.check(tuple(data.shape))
+        numbers += math.prod(draw.decoder.check(tuple(data.shape)))
     cond = draw.conditions(model, data)
     start = None if draw.start is None else _start(draw.start, draw.n, model, data)
     path = run.directory / "samples" / f"{name}.npz"
@@ -212,8 +214,8 @@ def draw_samples(
                 )
             return known, {**known.note, "reused": True}
         block = block_size(draw.n, draw.batch_size) if draw.divides else draw.n
-        size = per_file(data.shape, shard, block)
-        check_memory(8 * min(draw.n, size) * math.prod(data.shape), f"n={draw.n}")
+        size = per_file((numbers,), shard, block)
+        check_memory(8 * min(draw.n, size) * numbers, f"n={draw.n}")
         # Those of an unfinished command are of the same settings, and so the same samples.
         keep = known is None or known.path == path
         writer = SampleWriter(run, name, settings, draw.n, size, keep=keep)

@@ -37,8 +37,8 @@ def test_samples_are_decoded(
     own = "allow=[coders_of_samples]"
     main(["encode", "data=digits", "folder=z", "progress=false", "encoder=coders_of_samples.encode", own])
     small = ["training.steps=3", "training.batch_size=8", "evaluation.samples=0", "evaluation.likelihood=0"]
-    main(["train", "data=npy", "data.path=z", "run=r", "progress=false", *small])
-    command = ["sample", "run=r", "n=12", "sampler=euler", "sampler.grid.steps=2", "progress=false"]
+    main(["train", "data=npy", "data.path=z", "name=r", "progress=false", *small])
+    command = ["sample", "run=runs/r", "n=12", "sampler=euler", "sampler.grid.steps=2", "progress=false"]
     wrong = {
         "coders_of_samples.wrong": "fails on latents of shape (2, 16)",
         "coders_of_samples.fewer": "expected floating point (2, ...)",
@@ -51,17 +51,18 @@ def test_samples_are_decoded(
     with pytest.raises(SystemExit):
         main([*command, "decoder=coders_of_samples.Decoder"])
     assert own in capsys.readouterr().err
-    assert not list((tmp_path / "r" / "samples").glob("*euler*"))
+    assert not list((tmp_path / "runs" / "r" / "samples").glob("*euler*"))
     decoder = "decoder=coders_of_samples.Decoder"
     main([*command, decoder, own, "name=d"])
     main([*command, decoder, own, "name=e", "batch_size=4", "shard=8"])
     main([*command, "name=plain"])
     basis = torch.linalg.qr(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)))[0]
-    with np.load("r/samples/d.npz") as file, np.load("r/samples/plain.npz") as plain:
+    with np.load("runs/r/samples/d.npz") as file, np.load("runs/r/samples/plain.npz") as plain:
         x, images = file["x"], file["decoded"]
-        assert np.array_equal(x, plain["x"]) and "decoded" not in plain.files
+        assert np.array_equal(x, plain["x"])
+        assert "decoded" not in plain.files
     np.testing.assert_allclose(images, (x @ basis.T.numpy()).reshape(-1, 1, 8, 8), atol=1e-5)
-    parts = [np.load(path)["decoded"] for path in sorted(Path("r/samples/e").glob("0*.npz"))]
+    parts = [np.load(path)["decoded"] for path in sorted(Path("runs/r/samples/e").glob("0*.npz"))]
     assert [len(part) for part in parts] == [8, 4]
     np.testing.assert_allclose(np.concatenate(parts), images, atol=1e-5)
-    assert Path("r/samples/d-decoded.png").is_file()
+    assert Path("runs/r/samples/d-decoded.png").is_file()
