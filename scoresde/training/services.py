@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -282,6 +283,8 @@ class ClearMLLogger(TrackerLogger):
             auto_resource_monitoring=False,
         )
         tracker.start()
+        # Of a task that goes on, it would count steps from the last one.
+        tracker.tracker.set_initial_iteration(0)
         return tracker
 
     def identity(self) -> str | None:
@@ -292,6 +295,10 @@ class ClearMLLogger(TrackerLogger):
     def parameters(self, config: dict[str, Any]) -> dict[str, Any]:
         self._tracker.tracker.connect(flat(config), name="scoresde")
         return config  # as a configuration object besides, which keeps its tree
+
+    def numbers(self, step: int, values: dict[str, Any]) -> None:
+        # It would show 0 in place of what is not finite.
+        super().numbers(step, {name: v for name, v in values.items() if not isinstance(v, float) or math.isfinite(v)})
 
     def picture(self, step: int, name: str, path: Path) -> None:
         self._tracker.tracker.get_logger().report_image(name, name, iteration=step, local_path=str(path))

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from scoresde.extras import need
 from scoresde.storage.bounded import DamagedFile, read_json, read_json_lines
 from scoresde.storage.files import write_text
+from scoresde.training.environment import processes
 from scoresde.training.loggers import LOG, Logger, scalars
 
 __all__ = ["TrackerLogger"]
@@ -88,6 +89,7 @@ class TrackerLogger(Logger):
 
     def start(self, run_dir: Path, config: dict[str, Any]) -> None:
         self.check()
+        processes()  # whose state accelerate's own messages need, also where there is no training
         known = _known(run_dir)
         tracker = self._resumed(run_dir, known.get(self.name))
         if tracker is None:

@@ -1,6 +1,8 @@
 """Loggers of tracking services, by stand-ins for the packages: what each is told, and how a run is gone on with."""
 
 import json
+import math
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -180,6 +182,39 @@ def test_services_without_a_key_are_offline(calls: list[Any], tmp_path: Path, mo
         logger.start(tmp_path, CONFIG)
     assert [call[2]["online"] for call in named(calls, "made") if "online" in call[2]] == [False]
     assert ("off", True) in calls
+
+
+def test_clearml_gets_finite_numbers_at_their_own_steps(calls: list[Any], tmp_path: Path) -> None:
+    logger = ClearMLLogger()
+    logger.start(tmp_path, CONFIG)
+    # Its own default would count the steps of a task that goes on from the last one.
+    assert [call[1] for call in named(calls, "run.set_initial_iteration")] == [(0,)]
+    logger.numbers(10, {"loss": math.nan, "grad_norm": math.inf, "lr": 0.5, "skipped": 3})
+    assert [call[1:] for call in named(calls, "log")] == [(({"lr": 0.5, "skipped": 3},), {"step": 10})]
+
+
+@pytest.mark.slow  # a fresh process
+def test_a_tracker_starts_where_nothing_is_trained(tmp_path: Path) -> None:
+    program = """
+import sys, types
+from pathlib import Path
+from accelerate.logging import get_logger
+import accelerate.tracking
+class Tracker(accelerate.tracking.GeneralTracker):
+    name, requires_logging_directory, main_process_only = "trackio", False, False
+    tracker = types.SimpleNamespace(name="run")
+    def __init__(self, *arguments, **options):
+        pass
+    def start(self):
+        get_logger("accelerate.tracking").warning("started")
+accelerate.tracking.TrackioTracker = Tracker
+from scoresde.training import TrackioLogger
+TrackioLogger.check = lambda self: None
+TrackioLogger().start(Path(sys.argv[1]), {})
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert json.loads((tmp_path / "trackers.json").read_text()) == {"trackio": "run"}
 
 
 def test_a_configuration_is_flat() -> None:
