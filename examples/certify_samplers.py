@@ -1,4 +1,4 @@
-"""Certify samplers of other libraries; needs diffusers, k-diffusion (pip install --no-deps) or azula, what is there.
+"""Certify samplers of other libraries; needs diffusers, k-diffusion or azula, whichever can be imported.
 
 The column "wrong" names checks that found a fault: orders that are not reached, dependence on the batch, the end.
 """

@@ -297,7 +297,7 @@ class ClearMLLogger(TrackerLogger):
         return config  # as a configuration object besides, which keeps its tree
 
     def numbers(self, step: int, values: dict[str, Any]) -> None:
-        # It would show 0 in place of what is not finite.
+        # It shows 0 in place of what is not finite (clearml 2.1).
         super().numbers(step, {name: v for name, v in values.items() if not isinstance(v, float) or math.isfinite(v)})
 
     def picture(self, step: int, name: str, path: Path) -> None:
