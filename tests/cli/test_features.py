@@ -120,7 +120,7 @@ def test_more_samples_than_held_out_images_against_a_file(capsys: pytest.Capture
     main(["sample", "run=one", "n=500", "shard=100", "progress=false"])
     files = sorted(Path("one/samples").rglob("*.npz"))
     capsys.readouterr()
-    (found,) = evaluated("n=500", *TINY, "save_reference=train.npz", "reference=train.npz").items()
+    (found,) = evaluated("n=500", *TINY, "save_reference=train.npz", "reference=./train.npz").items()
     out = capsys.readouterr().out
     key, entry = found
     assert key.startswith("samples-n500-dinov2-train-") or "-dinov2-train-" in key

@@ -29,17 +29,12 @@ def check_features(config: DictConfig) -> None:
     Raises:
         UsageError: Such settings.
     """
-    chosen = "features" if config.get("features") is not None else None
-    for name in filter(None, (chosen, "reference" if config.reference is not None else None)):
-        if config.pca is not None:
+    for name in ("features", "reference"):
+        if config.get(name) is not None and config.pca is not None:
             raise UsageError(f"pca={config.pca} is of values: leave out {name}, or pca")
     if config.reference is not None and config.likelihood:
         raise UsageError(f"likelihood={config.likelihood} is against held-out data: leave out reference, or likelihood")
-    if (
-        config.reference is not None
-        and config.reference != config.save_reference
-        and not Path(config.reference).exists()
-    ):
+    if config.reference is not None and not _same(config) and not Path(config.reference).exists():
         raise UsageError(
             f"reference={config.reference} does not exist; give a file with mu and sigma, such as save_reference=FILE "
             "writes"
