@@ -124,9 +124,11 @@ class _Posterior(Target):
     def __init__(self, method: TDS, model: ScoreModel, measurement: Measurement) -> None:
         self._measurement, self._particles = measurement, method.particles
         within = in_model_space(measurement, model)
-        twist = method.twist or _default(within)
-        kinds: dict[str, type[_Twist] | type[_MatchedMoments]] = {"gaussian": _Twist, "moments": _MatchedMoments}
-        self._twist = kinds[twist](self._repeated(within), model) if twist in kinds else None
+        self._twist: _Twist | _MatchedMoments | None = None
+        if method.twist == "gaussian" or (method.twist is None and _has_gaussian(within)):
+            self._twist = _Twist(self._repeated(within), model)
+        elif method.twist == "moments" or (method.twist is None and _has_variance(within)):
+            self._twist = _MatchedMoments(self._repeated(within), model)
 
     def factors(self, model: ScoreModel, conditions: Conditions) -> list[Factor]:
         return [Factor(model, 1.0, conditions)]
@@ -180,12 +182,6 @@ class _MatchedMoments:
         variance = noise_variance(self._measurement, m) + v
         error = (self._measurement.y.to(m) - m).square() / variance
         return -0.5 * (error + (2 * math.pi * variance).log()).flatten(1).sum(1)
-
-
-def _default(measurement: Measurement) -> str:
-    if not _has_variance(measurement):
-        return "mean"
-    return "gaussian" if spectrum(measurement.operator) is not None else "moments"
 
 
 def _has_variance(measurement: Measurement) -> bool:

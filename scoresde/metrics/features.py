@@ -13,6 +13,7 @@ from scoresde.metrics.units import require_same_units
 
 __all__ = [
     "PCA",
+    "ROWS",
     "FeatureMap",
     "Samples",
     "as_features",
@@ -27,7 +28,8 @@ Samples = Tensor | np.ndarray
 FeatureMap = Callable[[Tensor], Samples]
 
 _BATCH = 512  # samples for which a feature map is called at once
-_ROWS = 4096  # features that are brought to float64 at once
+ROWS = 4096
+"""Features that are brought to float64 at once."""
 
 
 @checked
@@ -179,10 +181,10 @@ def moments(x: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
     parts = torch.arange(len(x)) if rows is None else rows
     n, width = len(parts), x.shape[1]
     mean, covariance = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
-    for part in parts.split(_ROWS):
+    for part in parts.split(ROWS):
         mean += x[part].double().sum(0)
     mean /= n
-    for part in parts.split(_ROWS):
+    for part in parts.split(ROWS):
         centred = x[part].double() - mean
         covariance.addmm_(centred.T, centred)
     return mean, covariance / (n - 1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scoresde.arguments import as_tensor, checked
 from scoresde.metrics.estimate import Estimate
-from scoresde.metrics.features import Samples, as_features, moments
+from scoresde.metrics.features import ROWS, Samples, as_features, moments
 from scoresde.metrics.mmd import mmd
 from scoresde.metrics.reference import ReferenceStatistics
 
@@ -17,7 +17,6 @@ __all__ = ["fewest_for_infinity", "frechet_infinity", "frechet_to_reference", "k
 _PARTS = (1, 2, 3, 4, 6, 10)  # into which samples are divided for the extrapolation
 _FEWEST = 2  # samples in a part, for each feature
 _SIZES = 4  # of parts, of which a parabola leaves one to tell its error by
-_ROWS = 4096  # features that are brought to float64 at once
 _KERNEL = 5000  # samples whose kernel is known at once
 
 
@@ -139,7 +138,7 @@ def _checked(features: Samples, reference: ReferenceStatistics) -> Tensor:
             f"the samples have {x.shape[1]} features and the reference {len(reference.mean)}: compute both by the same "
             "network"
         )
-    bad = sum(int((~part.isfinite()).sum()) for part in x.split(_ROWS))
+    bad = sum(int((~part.isfinite()).sum()) for part in x.split(ROWS))
     if bad:
         raise ValueError(f"features have {bad} NaN or infinite values; remove them, or find out what made them")
     return x
@@ -171,7 +170,7 @@ def _measured(x: Tensor, reference: ReferenceStatistics) -> tuple[float, Tensor]
     # Directions in which either covariance is zero have no slope that is known.
     turn = reference.root @ vectors * torch.where(values > floor, values, torch.inf).pow(-0.25)
     effects = []
-    for part in x.split(_ROWS):
+    for part in x.split(ROWS):
         centred = part.double() - mean
         own = centred.square().sum(1) - (centred @ turn).square().sum(1)
         effects.append(own + centred @ (2 * (mean - reference.mean)))

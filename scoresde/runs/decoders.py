@@ -13,6 +13,7 @@ from scoresde.data.latents import decoded
 from scoresde.options.errors import ConfigError
 from scoresde.runs.directory import Run
 from scoresde.runs.pictures.drawing import plots, save
+from scoresde.training.compiling import first_line
 
 __all__ = ["Decoder"]
 
@@ -43,7 +44,7 @@ class Decoder:
         try:
             function = found() if isinstance(found, type) else found
         except Exception as error:
-            raise ConfigError(f"decoder={name} cannot be made without arguments: {_line(error)}") from error
+            raise ConfigError(f"decoder={name} cannot be made without arguments: {first_line(error)}") from error
         if not callable(function):
             raise ConfigError(f"decoder={name} is no function of a batch, nor a class of a module")
         return cls(name, function.eval() if isinstance(function, nn.Module) else function, device)
@@ -57,7 +58,9 @@ class Decoder:
         try:
             return self(torch.zeros(2, *shape)).shape[1:]
         except Exception as error:
-            raise ConfigError(f"decoder={self.name} fails on latents of shape {(2, *shape)}: {_line(error)}") from error
+            raise ConfigError(
+                f"decoder={self.name} fails on latents of shape {(2, *shape)}: {first_line(error)}"
+            ) from error
 
     def __call__(self, latents: Tensor) -> np.ndarray:
         """What latents `(N, ...)` are of, `(N, ...)` float32."""
@@ -76,7 +79,3 @@ class Decoder:
         images = torch.from_numpy(np.clip((values + 1) / 2, 0, 1))
         save(run, plots().image_grid(images, min(len(images), 10)), file, "Decoded samples", caption)
         return run.directory / file
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
